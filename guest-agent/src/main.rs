@@ -1,0 +1,2 @@
+//! Process 1 of every banger guest.
+fn main() {}

@@ -1,0 +1,2 @@
+//! The banger daemon.
+fn main() {}

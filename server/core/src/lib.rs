@@ -1,0 +1,1 @@
+//! Ids, specs, states, lifecycle rules and port traits of banger; no I/O.

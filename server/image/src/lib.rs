@@ -1,0 +1,1 @@
+//! Images and kernels: from a registry, an archive or a package to bootable files.

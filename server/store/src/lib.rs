@@ -1,0 +1,1 @@
+//! The state of banger in SQLite.

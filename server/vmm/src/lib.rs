@@ -1,0 +1,1 @@
+//! Drivers that run virtual machines for banger.

@@ -1,0 +1,1 @@
+//! Tests of banger with real virtual machines through the public API.
