@@ -1,0 +1,381 @@
+//! The port to a guest's agent: what the host asks of process 1, in domain types.
+//!
+//! The guest is hostile. An implementation bounds everything that it says and never forwards its words
+//! as our own: [`GuestError`] holds the judgement of the host.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures::stream::BoxStream;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use crate::session::{
+    AttachOptions, Exit, Session, SessionEvent, SessionInput, SessionSpec, SignalTarget,
+};
+use crate::{Explain, FailureKind, SessionId, VmId};
+
+/// A byte stream between host and agent on which both ends start afresh.
+pub trait Channel: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Channel for T {}
+
+/// A [`Channel`] of some driver.
+pub type BoxedChannel = Box<dyn Channel>;
+
+/// What an agent tells of itself when a channel opens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GuestInfo {
+    /// The protocol generation both sides use: the lower of the two.
+    pub generation: u32,
+    /// The agent's version.
+    pub agent_version: String,
+    /// The guest kernel's release.
+    pub kernel_release: String,
+    /// Differs for each boot; equal after a mere reconnection.
+    pub boot_id: String,
+    /// Whether [`Guest::configure`] was done since boot.
+    pub is_configured: bool,
+    /// How long the guest's own steps took, in order: kernel, modules, disks, pivot, …
+    pub boot_steps: Vec<(String, Duration)>,
+}
+
+/// What a guest is told once after boot.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct GuestConfig {
+    /// The host name.
+    pub hostname: String,
+    /// Environment of every session, below the session's own: the image's, then the VM's.
+    pub env: BTreeMap<String, String>,
+    /// Default user of sessions; empty means root.
+    pub user: String,
+    /// Default working directory; empty means `/`.
+    pub working_dir: String,
+    /// The address of `eth0`; absent means no network.
+    pub network: Option<GuestNetwork>,
+}
+
+/// How a guest's first network interface is set up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GuestNetwork {
+    /// IPv4 address with prefix length, e.g. `10.0.2.15/24`.
+    pub address: String,
+    /// IPv4 address of the default gateway.
+    pub gateway: String,
+    /// Addresses of name servers.
+    pub dns: Vec<String>,
+}
+
+/// To which session to attach.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AttachTarget {
+    /// One that was started before.
+    Existing(SessionId),
+    /// One that is started now, in the same round trip. An id that exists is attached to as it is.
+    Start {
+        /// Of the new session.
+        id: SessionId,
+        /// What to run.
+        spec: Box<SessionSpec>,
+        /// The agent forgets the session once this reader has its exit.
+        remove_after_exit: bool,
+    },
+}
+
+/// Events of an attached session, ended by [`SessionEvent::Exited`] or an error.
+pub type SessionEvents = BoxStream<'static, Result<SessionEvent, GuestError>>;
+/// Input of an attached session. Its end leaves standard input as it is; dropping the events detaches.
+pub type SessionInputs = BoxStream<'static, SessionInput>;
+
+/// Makes a [`Guest`] of a fresh channel.
+#[async_trait]
+pub trait GuestConnector: Send + Sync + 'static {
+    /// Negotiates with the agent behind `channel`, within the connector's own deadline.
+    async fn connect(
+        &self,
+        vm: VmId,
+        channel: BoxedChannel,
+    ) -> Result<(Arc<dyn Guest>, GuestInfo), GuestError>;
+}
+
+/// One connection to one agent. Calls may run side by side; each is safe to drop at any await.
+#[async_trait]
+pub trait Guest: Send + Sync + 'static {
+    /// Sets the guest up. Done once after each boot, before the first session.
+    async fn configure(&self, config: &GuestConfig) -> Result<(), GuestError>;
+
+    /// Starts a session, or returns the one that has this id.
+    async fn start_session(&self, id: SessionId, spec: &SessionSpec)
+    -> Result<Session, GuestError>;
+
+    /// A session as it is now.
+    async fn get_session(&self, id: SessionId) -> Result<Session, GuestError>;
+
+    /// All sessions the agent knows, oldest first.
+    async fn list_sessions(&self) -> Result<Vec<Session>, GuestError>;
+
+    /// Attaches a reader and writer.
+    async fn attach(
+        &self,
+        target: AttachTarget,
+        options: AttachOptions,
+        input: SessionInputs,
+    ) -> Result<SessionEvents, GuestError>;
+
+    /// Reads the log: what is kept from `options.from` on, then, if `follow`, what comes until the exit.
+    async fn read_log(
+        &self,
+        id: SessionId,
+        options: AttachOptions,
+        follow: bool,
+    ) -> Result<SessionEvents, GuestError>;
+
+    /// Waits until the session has ended. No deadline: the caller has its own.
+    async fn wait_session(&self, id: SessionId) -> Result<Exit, GuestError>;
+
+    /// Sends a signal by number, 1 to 64.
+    async fn signal_session(
+        &self,
+        id: SessionId,
+        signal: i32,
+        target: SignalTarget,
+    ) -> Result<(), GuestError>;
+
+    /// Kills what is left of a session and forgets it with its log. A session that is gone is no error.
+    async fn delete_session(&self, id: SessionId) -> Result<(), GuestError>;
+
+    /// Asks the guest to flush its disks and power off. Returns when it is under way.
+    async fn power_off(&self) -> Result<(), GuestError>;
+
+    /// Resolves when this connection is of no more use.
+    async fn closed(&self);
+}
+
+/// Why an agent did not do what it was asked, as the host judges it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum GuestError {
+    /// No session has this id.
+    #[error("session {id} is not known to the VM's agent")]
+    UnknownSession {
+        /// The id.
+        id: SessionId,
+    },
+    /// The program was not found; nothing ran.
+    #[error("program `{program}` was not found in the VM")]
+    ProgramNotFound {
+        /// As given.
+        program: String,
+    },
+    /// The program cannot be executed; nothing ran.
+    #[error("program `{program}` cannot be executed in the VM ({detail})")]
+    ProgramNotExecutable {
+        /// As given.
+        program: String,
+        /// The errno's name or text, bounded.
+        detail: String,
+    },
+    /// The user or group does not exist in the VM; nothing ran.
+    #[error("user `{user}` does not exist in the VM")]
+    UnknownUser {
+        /// As given.
+        user: String,
+    },
+    /// The working directory cannot be entered; nothing ran.
+    #[error("working directory `{path}` cannot be entered in the VM ({detail})")]
+    WorkingDirectory {
+        /// As given.
+        path: String,
+        /// The errno's name or text, bounded.
+        detail: String,
+    },
+    /// The process could not be made; nothing ran.
+    #[error("the VM could not start the process ({detail})")]
+    StartProcess {
+        /// The errno's name or text, bounded.
+        detail: String,
+    },
+    /// The agent's bound on sessions is reached; nothing ran.
+    #[error("the VM already has {limit} sessions")]
+    TooManySessions {
+        /// The bound.
+        limit: u32,
+    },
+    /// Standard input left a hole, or the process closed it.
+    #[error("standard input was refused ({detail})")]
+    StdinRefused {
+        /// Why, bounded.
+        detail: String,
+    },
+    /// The agent refused the request as malformed: a defect of one side.
+    #[error("the VM's agent refused the request ({detail})")]
+    Refused {
+        /// What it said, bounded.
+        detail: String,
+    },
+    /// The agent's generation is below the least this daemon understands.
+    #[error(
+        "the VM's agent speaks protocol generation {generation}, and this daemon needs {least}"
+    )]
+    TooOld {
+        /// The agent's.
+        generation: u32,
+        /// The daemon's least.
+        least: u32,
+    },
+    /// The guest broke the protocol.
+    #[error("the VM's agent broke the protocol ({detail})")]
+    Protocol {
+        /// How, bounded.
+        detail: String,
+    },
+    /// The connection ended; whether the request was carried out is not known.
+    #[error("the connection to the VM's agent was lost during {during}")]
+    Lost {
+        /// The verb.
+        during: &'static str,
+    },
+    /// The agent did not answer in time.
+    #[error("the VM's agent did not answer {during} within {limit:?}")]
+    Deadline {
+        /// The verb.
+        during: &'static str,
+        /// The limit that ran out.
+        limit: Duration,
+    },
+}
+
+impl Explain for GuestError {
+    fn kind(&self) -> FailureKind {
+        let precondition = |subject: &str| FailureKind::FailedPrecondition {
+            subject: subject.to_owned(),
+        };
+        let invalid = |field: &str| FailureKind::InvalidArgument {
+            field: field.to_owned(),
+        };
+        match self {
+            Self::UnknownSession { id } => FailureKind::NotFound {
+                resource: "session".into(),
+                name: id.to_string(),
+            },
+            Self::ProgramNotFound { .. } | Self::ProgramNotExecutable { .. } => {
+                invalid("spec.command")
+            }
+            Self::UnknownUser { .. } => invalid("spec.user"),
+            Self::WorkingDirectory { .. } => invalid("spec.working_dir"),
+            Self::StdinRefused { .. } => invalid("stdin"),
+            Self::StartProcess { .. } => precondition("guest/processes"),
+            Self::TooManySessions { .. } => FailureKind::ResourceExhausted {
+                subject: "guest/sessions".into(),
+            },
+            Self::TooOld { .. } => precondition("guest/agent"),
+            Self::Refused { .. } | Self::Protocol { .. } => FailureKind::Internal,
+            Self::Lost { .. } => FailureKind::Unavailable {
+                retry_after: Duration::from_secs(1),
+            },
+            Self::Deadline { .. } => FailureKind::DeadlineExceeded,
+        }
+    }
+
+    fn reason(&self) -> &'static str {
+        match self {
+            Self::UnknownSession { .. } => "SESSION_NOT_FOUND",
+            Self::ProgramNotFound { .. } => "PROGRAM_NOT_FOUND",
+            Self::ProgramNotExecutable { .. } => "PROGRAM_NOT_EXECUTABLE",
+            Self::UnknownUser { .. } => "USER_NOT_FOUND",
+            Self::WorkingDirectory { .. } => "WORKING_DIRECTORY_UNUSABLE",
+            Self::StartProcess { .. } => "PROCESS_NOT_STARTED",
+            Self::TooManySessions { .. } => "TOO_MANY_SESSIONS",
+            Self::StdinRefused { .. } => "STDIN_REFUSED",
+            Self::Refused { .. } => "AGENT_REFUSED",
+            Self::TooOld { .. } => "AGENT_TOO_OLD",
+            Self::Protocol { .. } => "AGENT_PROTOCOL_BROKEN",
+            Self::Lost { .. } => "AGENT_LOST",
+            Self::Deadline { .. } => "AGENT_SILENT",
+        }
+    }
+
+    fn remedy(&self) -> Option<String> {
+        let text = match self {
+            Self::UnknownSession { .. } => {
+                "List the VM's sessions; one that was removed, or that ran before the VM's last stop, is gone."
+            }
+            Self::ProgramNotFound { .. } => {
+                "Nothing ran. Give a program that the image contains, by a path or by a name in its PATH."
+            }
+            Self::ProgramNotExecutable { .. } => {
+                "Nothing ran. Check the file's mode, its interpreter line and its architecture."
+            }
+            Self::UnknownUser { .. } => {
+                "Nothing ran. Give a user of the image's /etc/passwd, or a numeric uid or uid:gid."
+            }
+            Self::WorkingDirectory { .. } => {
+                "Nothing ran. Give a directory that exists in the VM and that the user may enter."
+            }
+            Self::StartProcess { .. } => {
+                "Nothing ran. The VM is short of memory or processes: end some, or give it more memory."
+            }
+            Self::TooManySessions { .. } => "Nothing ran. Remove sessions that have ended.",
+            Self::StdinRefused { .. } => {
+                "Attach again, and continue from the standard input offset that the session reports."
+            }
+            Self::TooOld { .. } => "Stop and start the VM: it then boots with this daemon's agent.",
+            Self::Refused { .. } | Self::Protocol { .. } => {
+                "Stop and start the VM. If it happens again, report it with the daemon's log."
+            }
+            Self::Lost { .. } => {
+                "Look at the VM's state and its sessions before repeating: the request may have been carried out."
+            }
+            Self::Deadline { .. } => {
+                "Look at the VM's console and its sessions before repeating: the request may have been carried out."
+            }
+        };
+        Some(text.to_owned())
+    }
+
+    fn metadata(&self) -> Vec<(&'static str, String)> {
+        match self {
+            Self::UnknownSession { id } => vec![("session", id.to_string())],
+            Self::ProgramNotFound { program } => vec![("program", program.clone())],
+            Self::ProgramNotExecutable { program, detail } => {
+                vec![("program", program.clone()), ("detail", detail.clone())]
+            }
+            Self::UnknownUser { user } => vec![("user", user.clone())],
+            Self::WorkingDirectory { path, detail } => {
+                vec![("path", path.clone()), ("detail", detail.clone())]
+            }
+            Self::StartProcess { detail }
+            | Self::StdinRefused { detail }
+            | Self::Refused { detail }
+            | Self::Protocol { detail } => {
+                vec![("detail", detail.clone())]
+            }
+            Self::TooManySessions { limit } => vec![("limit", limit.to_string())],
+            Self::TooOld { generation, least } => vec![
+                ("generation", generation.to_string()),
+                ("least", least.to_string()),
+            ],
+            Self::Lost { during } => vec![("during", (*during).to_owned())],
+            Self::Deadline { during, limit } => vec![
+                ("during", (*during).to_owned()),
+                ("limit_ms", limit.as_millis().to_string()),
+            ],
+        }
+    }
+}
+
+impl GuestError {
+    /// Whether the user's code is known not to have run, so that a repeat is safe.
+    #[must_use]
+    pub const fn nothing_ran(&self) -> bool {
+        matches!(
+            self,
+            Self::ProgramNotFound { .. }
+                | Self::ProgramNotExecutable { .. }
+                | Self::UnknownUser { .. }
+                | Self::WorkingDirectory { .. }
+                | Self::StartProcess { .. }
+                | Self::TooManySessions { .. }
+        )
+    }
+}

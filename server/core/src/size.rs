@@ -1,0 +1,22 @@
+//! Limits of a VM's shape, checked once, where a request becomes a spec.
+
+/// The fewest and the most vCPUs a VM may have.
+pub const VCPU_COUNT: std::ops::RangeInclusive<u32> = 1..=64;
+/// The least and the most memory a VM may have, MiB. Below the least a distribution's kernel does not boot.
+pub const MEMORY_MIB: std::ops::RangeInclusive<u64> = 96..=1_048_576;
+/// The least and the most writable disk a VM may have, MiB.
+pub const DISK_MIB: std::ops::RangeInclusive<u64> = 64..=4_194_304;
+/// The vCPUs of a VM for which the caller named none.
+pub const DEFAULT_VCPU_COUNT: u32 = 1;
+/// The memory of a VM for which the caller named none, MiB.
+pub const DEFAULT_MEMORY_MIB: u64 = 512;
+/// The writable disk of a VM for which the caller named none, MiB. Sparse: it takes what is written.
+pub const DEFAULT_DISK_MIB: u64 = 8192;
+/// The most labels on one resource.
+pub const LABELS_MAX: usize = 64;
+/// The most bytes in a label's key, and in its value.
+pub const LABEL_BYTES_MAX: usize = 255;
+/// The most bytes of arguments and environment of one session: below the kernel's own limit for a 512 MiB guest.
+pub const COMMAND_BYTES_MAX: usize = 1 << 20;
+/// The most arguments of a command, and the most variables of an environment.
+pub const COMMAND_ITEMS_MAX: usize = 16_384;
