@@ -1,0 +1,180 @@
+//! What can be wrong with an archive.
+
+use std::io;
+
+use banger_core::{Explain, FailureKind};
+
+/// An archive that cannot be used, and which of its entries is to blame.
+#[derive(Debug, thiserror::Error)]
+pub enum TarError {
+    /// The bytes could not be read.
+    #[error("could not read the archive")]
+    Read(#[source] io::Error),
+    /// The archive ends in the middle of an entry.
+    #[error("the archive ends in the middle of an entry, at byte {offset}")]
+    Truncated {
+        /// Where.
+        offset: u64,
+    },
+    /// Not a tar header.
+    #[error("there is no valid tar header at byte {offset}")]
+    BadHeader {
+        /// Where.
+        offset: u64,
+    },
+    /// A header field that is not a number in its range.
+    #[error("entry `{entry}` has a bad {field}")]
+    BadField {
+        /// The entry's name, escaped.
+        entry: String,
+        /// Which field.
+        field: &'static str,
+    },
+    /// PAX records that do not follow their own lengths.
+    #[error("the PAX header at byte {offset} is malformed")]
+    BadPax {
+        /// Where.
+        offset: u64,
+    },
+    /// A sparse map that overlaps, runs backwards or past the file's end.
+    #[error("entry `{entry}` has a malformed sparse map")]
+    BadSparseMap {
+        /// The entry's name, escaped.
+        entry: String,
+    },
+    /// A PAX header or long name over the bound.
+    #[error("the header extension at byte {offset} has {bytes} bytes; at most {} are allowed", crate::limits::TAR_EXTENSION_BYTES_MAX)]
+    ExtensionTooLong {
+        /// Where.
+        offset: u64,
+        /// Its length.
+        bytes: u64,
+    },
+    /// A kind of entry no image may hold (multi-volume, vendor's own).
+    #[error("entry `{entry}` is of the unsupported type `{kind}`")]
+    UnsupportedKind {
+        /// The entry's name, escaped.
+        entry: String,
+        /// The type byte, escaped.
+        kind: String,
+    },
+    /// A name that is not UTF-8, or holds a NUL.
+    #[error("entry `{entry}` has a name or link target that is not UTF-8 text")]
+    NotText {
+        /// The entry's name, escaped.
+        entry: String,
+    },
+    /// `..` leads out of the image.
+    #[error("entry `{entry}` leads out of the image")]
+    Escapes {
+        /// The entry's name, escaped.
+        entry: String,
+    },
+    /// A path, name or depth over the bound.
+    #[error("entry `{entry}` has a path that is too long or too deep")]
+    PathTooLong {
+        /// The entry's name, escaped and cut.
+        entry: String,
+    },
+    /// An empty link target, or one over the bound.
+    #[error("entry `{entry}` has an empty or overlong link target")]
+    BadLinkTarget {
+        /// The entry's name, escaped.
+        entry: String,
+    },
+    /// A file over the bound.
+    #[error("entry `{entry}` has {bytes} bytes; at most {} are allowed", crate::limits::FILE_BYTES_MAX)]
+    FileTooLong {
+        /// The entry's name, escaped.
+        entry: String,
+        /// Its length.
+        bytes: u64,
+    },
+    /// Extended attributes ext4 has no room for.
+    #[error("entry `{entry}` has more extended attributes than ext4 can hold")]
+    XattrsTooLong {
+        /// The entry's name, escaped.
+        entry: String,
+    },
+    /// More entries than any image needs.
+    #[error("the image has more than {} entries", crate::limits::ENTRIES_MAX)]
+    TooManyEntries,
+    /// More bytes of names and attributes than any image needs.
+    #[error("the image has more than {} bytes of names and attributes", crate::limits::TEXT_BYTES_MAX)]
+    TooMuchText,
+}
+
+/// A name as it is shown: escaped, and cut to what a person reads.
+pub(crate) fn shown(name: &[u8]) -> String {
+    const SHOWN_MAX: usize = 200;
+    let text = name.escape_ascii().to_string();
+    if text.len() <= SHOWN_MAX { text } else { format!("{}…", &text[..SHOWN_MAX]) }
+}
+
+impl TarError {
+    fn entry(&self) -> Option<&str> {
+        match self {
+            Self::BadField { entry, .. }
+            | Self::BadSparseMap { entry }
+            | Self::UnsupportedKind { entry, .. }
+            | Self::NotText { entry }
+            | Self::Escapes { entry }
+            | Self::PathTooLong { entry }
+            | Self::BadLinkTarget { entry }
+            | Self::FileTooLong { entry, .. }
+            | Self::XattrsTooLong { entry } => Some(entry),
+            Self::Read(_)
+            | Self::Truncated { .. }
+            | Self::BadHeader { .. }
+            | Self::BadPax { .. }
+            | Self::ExtensionTooLong { .. }
+            | Self::TooManyEntries
+            | Self::TooMuchText => None,
+        }
+    }
+}
+
+impl Explain for TarError {
+    fn kind(&self) -> FailureKind {
+        match self {
+            Self::Read(source) => crate::error::io_kind(source),
+            _ => FailureKind::FailedPrecondition { subject: "image/layer".into() },
+        }
+    }
+
+    fn reason(&self) -> &'static str {
+        match self {
+            Self::Read(source) => crate::error::io_reason(source, "LAYER_READ"),
+            Self::Truncated { .. } => "LAYER_TRUNCATED",
+            Self::Escapes { .. } => "LAYER_ENTRY_ESCAPES",
+            Self::NotText { .. } => "LAYER_NAME_NOT_UTF8",
+            Self::UnsupportedKind { .. } => "LAYER_ENTRY_UNSUPPORTED",
+            Self::TooManyEntries
+            | Self::TooMuchText
+            | Self::FileTooLong { .. }
+            | Self::XattrsTooLong { .. }
+            | Self::PathTooLong { .. }
+            | Self::ExtensionTooLong { .. } => "LAYER_TOO_LARGE",
+            Self::BadHeader { .. }
+            | Self::BadField { .. }
+            | Self::BadPax { .. }
+            | Self::BadSparseMap { .. }
+            | Self::BadLinkTarget { .. } => "LAYER_MALFORMED",
+        }
+    }
+
+    fn remedy(&self) -> Option<String> {
+        match self {
+            Self::Read(source) => crate::error::io_remedy(source),
+            Self::NotText { .. } => Some("Rename the file in the image; names must be UTF-8.".into()),
+            Self::Escapes { .. } => {
+                Some("Do not use this image: no honest tool makes such an entry. Rebuild it from its source.".into())
+            }
+            _ => Some("Rebuild the image with a current tool, or use another image.".into()),
+        }
+    }
+
+    fn metadata(&self) -> Vec<(&'static str, String)> {
+        self.entry().map(|entry| ("entry", entry.to_owned())).into_iter().collect()
+    }
+}

@@ -1,0 +1,23 @@
+//! Reading tar streams: ustar, PAX and GNU, entry by entry, with where each entry's bytes lie.
+//!
+//! Header fields are the `tar` crate's; what is around them is not, because a layer needs what that crate
+//! does not give: PAX records whose binary values hold newlines, PAX sparse maps, times before 1970, and a
+//! parser that only ever moves forward, so that it can run while the stream is still arriving.
+//!
+//! Nothing here touches a host path: an entry is data.
+
+mod entry;
+mod error;
+mod input;
+mod path;
+mod pax;
+mod reader;
+mod sparse;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use entry::{Content, Entry, EntryKind, Extent, Meta};
+pub use error::TarError;
+pub(crate) use input::{FileInput, TarInput};
+pub(crate) use path::normalise;
+pub(crate) use reader::{Budget, TarReader};

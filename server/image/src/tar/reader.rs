@@ -1,0 +1,319 @@
+//! The entry loop: header, extensions, data, next.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tar::{EntryType, Header};
+
+use super::entry::{Content, Entry, EntryKind, Meta};
+use super::error::{TarError, shown};
+use super::input::{TarInput, fill};
+use super::path::{normalise, text};
+use super::pax::PaxRecords;
+use super::sparse;
+use crate::limits::{ENTRIES_MAX, FILE_BYTES_MAX, TAR_EXTENSION_BYTES_MAX, TEXT_BYTES_MAX, XATTR_BYTES_MAX};
+
+const BLOCK: usize = 512;
+/// The longest symbolic link ext4 holds.
+const SYMLINK_BYTES_MAX: usize = 4095;
+/// The largest device numbers Linux has (12 and 20 bits).
+const MAJOR_MAX: i64 = 0xfff;
+const MINOR_MAX: i64 = 0xf_ffff;
+
+/// What all layers of one image may use together.
+#[derive(Debug, Default)]
+pub(crate) struct Budget {
+    entries: AtomicU64,
+    text_bytes: AtomicU64,
+}
+
+impl Budget {
+    fn spend(&self, entry: &Entry) -> Result<(), TarError> {
+        let link = match &entry.kind {
+            EntryKind::HardLink { target } | EntryKind::Symlink { target } => target.len(),
+            EntryKind::File(content) => content.extents.len() * size_of::<super::Extent>(),
+            _ => 0,
+        };
+        let xattrs: usize = entry.xattrs.iter().map(|(name, value)| name.len() + value.len()).sum();
+        let text = (entry.path.len() + link + xattrs) as u64;
+        if self.entries.fetch_add(1, Ordering::Relaxed) >= ENTRIES_MAX {
+            return Err(TarError::TooManyEntries);
+        }
+        if self.text_bytes.fetch_add(text, Ordering::Relaxed) + text > TEXT_BYTES_MAX {
+            return Err(TarError::TooMuchText);
+        }
+        Ok(())
+    }
+}
+
+/// Reads one archive's entries; the data of files is passed over.
+#[derive(Debug)]
+pub(crate) struct TarReader<'a, I> {
+    input: I,
+    budget: &'a Budget,
+    /// Data and padding of the last entry, still to be passed over.
+    pending: u64,
+    ended: bool,
+}
+
+/// What precedes a header: PAX records and GNU long names.
+#[derive(Debug, Default)]
+struct Extensions {
+    pax: PaxRecords,
+    long_name: Option<Vec<u8>>,
+    long_link: Option<Vec<u8>>,
+}
+
+impl<'a, I: TarInput> TarReader<'a, I> {
+    /// Reads from `input`, spending `budget`.
+    pub(crate) fn new(input: I, budget: &'a Budget) -> Self {
+        Self { input, budget, pending: 0, ended: false }
+    }
+
+    /// The input, at the byte after the last thing read.
+    pub(crate) fn into_input(self) -> I {
+        self.input
+    }
+
+    /// The next entry; `None` at the end mark, or where the stream ends between entries.
+    pub(crate) fn next_entry(&mut self) -> Result<Option<Entry>, TarError> {
+        let mut extensions = Extensions::default();
+        while let Some(header) = self.next_header()? {
+            let kind = header.entry_type();
+            match kind {
+                EntryType::XHeader => {
+                    let offset = self.input.position();
+                    let bytes = self.extension(&header)?;
+                    extensions.pax.parse(&bytes).ok_or(TarError::BadPax { offset })?;
+                }
+                EntryType::GNULongName => extensions.long_name = Some(until_nul(self.extension(&header)?)),
+                EntryType::GNULongLink => extensions.long_link = Some(until_nul(self.extension(&header)?)),
+                // Global records describe the archive (git writes its commit there), as Docker has it.
+                EntryType::XGlobalHeader => drop(self.extension(&header)?),
+                _ => {
+                    let entry = self.entry(&header, extensions)?;
+                    self.budget.spend(&entry)?;
+                    return Ok(Some(entry));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    fn next_header(&mut self) -> Result<Option<Header>, TarError> {
+        if self.ended {
+            return Ok(None);
+        }
+        let pending = std::mem::take(&mut self.pending);
+        if !self.input.skip(pending).map_err(TarError::Read)? {
+            return Err(TarError::Truncated { offset: self.input.position() });
+        }
+        let offset = self.input.position();
+        let mut block = [0u8; BLOCK];
+        let read = self.input.read_up_to(&mut block).map_err(TarError::Read)?;
+        if read == 0 || block.iter().all(|byte| *byte == 0) {
+            self.ended = true;
+            return if read == 0 || read == BLOCK { Ok(None) } else { Err(TarError::Truncated { offset }) };
+        }
+        if read < BLOCK {
+            return Err(TarError::Truncated { offset });
+        }
+        let header = Header::from_byte_slice(&block);
+        if number(&header.as_old().cksum) == Some(checksum(&block)) {
+            Ok(Some(header.clone()))
+        } else {
+            Err(TarError::BadHeader { offset })
+        }
+    }
+
+    /// The data of an extension header.
+    fn extension(&mut self, header: &Header) -> Result<Vec<u8>, TarError> {
+        let offset = self.input.position();
+        let size = unsigned(&header.as_old().size).ok_or(TarError::BadHeader { offset })?;
+        if size > TAR_EXTENSION_BYTES_MAX {
+            return Err(TarError::ExtensionTooLong { offset, bytes: size });
+        }
+        let mut bytes = vec![0u8; usize::try_from(size).expect("bounded above")];
+        fill(&mut self.input, &mut bytes)?;
+        self.pending = padding(size);
+        Ok(bytes)
+    }
+
+    fn entry(&mut self, header: &Header, extensions: Extensions) -> Result<Entry, TarError> {
+        let Extensions { pax, long_name, long_link } = extensions;
+        let is_sparse_pax = pax.sparse.is_present() && is_regular(header.entry_type());
+        let sparse_name = pax.sparse.name.clone().filter(|_| is_sparse_pax);
+        let name = sparse_name.or(pax.path.clone()).or(long_name).unwrap_or_else(|| header.path_bytes().into_owned());
+        let meta = meta(header, &pax, &name)?;
+        let xattrs = xattrs(&pax, &name)?;
+        let link = pax.link.clone().or(long_link).or_else(|| header.link_name_bytes().map(std::borrow::Cow::into_owned));
+        let kind = self.kind(header, pax, &name, link.as_deref().unwrap_or_default())?;
+        Ok(Entry { path: normalise(&name)?, kind, meta, xattrs })
+    }
+
+    fn kind(&mut self, header: &Header, pax: PaxRecords, name: &[u8], link: &[u8]) -> Result<EntryKind, TarError> {
+        let bad = |field| TarError::BadField { entry: shown(name), field };
+        Ok(match header.entry_type() {
+            // Version 7 tar had no directories: a trailing slash says it.
+            EntryType::Regular if header.as_bytes()[156] == 0 && name.ends_with(b"/") => EntryKind::Directory,
+            kind if is_regular(kind) => EntryKind::File(self.content(header, pax, name)?),
+            EntryType::Link => EntryKind::HardLink { target: link_target(link, name)? },
+            EntryType::Symlink => EntryKind::Symlink { target: symlink_target(link, name)? },
+            EntryType::Directory => EntryKind::Directory,
+            EntryType::Fifo => EntryKind::Fifo,
+            kind @ (EntryType::Char | EntryType::Block) => {
+                let device = header.as_ustar().map_or_else(
+                    || header.as_gnu().map(|gnu| (gnu.dev_major, gnu.dev_minor)),
+                    |ustar| Some((ustar.dev_major, ustar.dev_minor)),
+                );
+                let (major, minor) = device.ok_or_else(|| bad("device number"))?;
+                let within = |field: &[u8], max| {
+                    number(field).filter(|n| (0..=max).contains(n)).and_then(|n| u32::try_from(n).ok())
+                };
+                let major = within(&major, MAJOR_MAX).ok_or_else(|| bad("device number"))?;
+                let minor = within(&minor, MINOR_MAX).ok_or_else(|| bad("device number"))?;
+                match kind {
+                    EntryType::Char => EntryKind::CharDevice { major, minor },
+                    _ => EntryKind::BlockDevice { major, minor },
+                }
+            }
+            other => {
+                let kind = other.as_byte().escape_ascii().to_string();
+                return Err(TarError::UnsupportedKind { entry: shown(name), kind });
+            }
+        })
+    }
+
+    fn content(&mut self, header: &Header, pax: PaxRecords, name: &[u8]) -> Result<Content, TarError> {
+        let bad = || TarError::BadField { entry: shown(name), field: "size" };
+        let stored = pax.size.or_else(|| unsigned(&header.as_old().size)).ok_or_else(bad)?;
+        if stored > FILE_BYTES_MAX {
+            return Err(TarError::FileTooLong { entry: shown(name), bytes: stored });
+        }
+        let begin = self.input.position();
+        let content = if header.entry_type() == EntryType::GNUSparse {
+            let gnu = header.as_gnu().ok_or_else(|| TarError::BadSparseMap { entry: shown(name) })?;
+            let content = sparse::gnu_content(&mut self.input, gnu, stored, name)?;
+            self.pending = stored + padding(stored);
+            content
+        } else {
+            let content = if pax.sparse.is_present() {
+                pax.sparse.content(&mut self.input, stored, name)?
+            } else {
+                Content::dense(begin, stored)
+            };
+            // A sparse map of version 1.0 was read from the data itself.
+            self.pending = stored + padding(stored) - (self.input.position() - begin);
+            content
+        };
+        Ok(content)
+    }
+}
+
+fn is_regular(kind: EntryType) -> bool {
+    matches!(kind, EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse)
+}
+
+fn meta(header: &Header, pax: &PaxRecords, name: &[u8]) -> Result<Meta, TarError> {
+    let bad = |field| TarError::BadField { entry: shown(name), field };
+    let old = header.as_old();
+    let id = |pax: Option<u64>, field: &[u8], what| {
+        let value = pax.or_else(|| unsigned(field)).and_then(|id| u32::try_from(id).ok());
+        // The last one is what the kernel uses for "unchanged".
+        value.filter(|id| *id != u32::MAX).ok_or_else(|| bad(what))
+    };
+    let mode = number(&old.mode).ok_or_else(|| bad("mode"))? & 0o7777;
+    Ok(Meta {
+        mode: u16::try_from(mode).map_err(|_| bad("mode"))?,
+        uid: id(pax.uid, &old.uid, "user id")?,
+        gid: id(pax.gid, &old.gid, "group id")?,
+        mtime: match pax.mtime {
+            Some(time) => time,
+            None => (number(&old.mtime).ok_or_else(|| bad("time"))?, 0),
+        },
+    })
+}
+
+/// The attributes an image may carry. Those of overlayfs are dropped: the image is the lower layer of the
+/// guest's own overlay, and its metadata must not come from outside.
+fn xattrs(pax: &PaxRecords, entry: &[u8]) -> Result<Box<[(String, Vec<u8>)]>, TarError> {
+    const NAMESPACES: [&str; 3] = ["user.", "trusted.", "security."];
+    const ACLS: [&str; 2] = ["system.posix_acl_access", "system.posix_acl_default"];
+    const OVERLAY: [&str; 2] = ["trusted.overlay.", "user.overlay."];
+    let mut kept = Vec::new();
+    let mut bytes = 0;
+    for (name, value) in &pax.xattrs {
+        let name = text(name, entry)?;
+        let known = NAMESPACES.iter().any(|namespace| name.starts_with(namespace)) || ACLS.contains(&name);
+        if !known || OVERLAY.iter().any(|namespace| name.starts_with(namespace)) {
+            continue;
+        }
+        // As ext4 counts: a 16-byte entry, the name and the value each padded to 4 bytes.
+        let suffix = name.split_once('.').map_or(name, |(_, suffix)| suffix);
+        bytes += 16 + suffix.len().next_multiple_of(4) + value.len().next_multiple_of(4);
+        if suffix.is_empty() || suffix.len() > 255 || bytes > XATTR_BYTES_MAX {
+            return Err(TarError::XattrsTooLong { entry: shown(entry) });
+        }
+        kept.push((name.to_owned(), value.clone()));
+    }
+    kept.sort_unstable();
+    Ok(kept.into())
+}
+
+fn link_target(link: &[u8], name: &[u8]) -> Result<String, TarError> {
+    let target = normalise(link).map_err(|error| match error {
+        TarError::Escapes { .. } => TarError::Escapes { entry: shown(name) },
+        other => other,
+    })?;
+    if target.is_empty() { Err(TarError::BadLinkTarget { entry: shown(name) }) } else { Ok(target) }
+}
+
+fn symlink_target(link: &[u8], name: &[u8]) -> Result<String, TarError> {
+    let target = text(link, name)?;
+    if target.is_empty() || target.len() > SYMLINK_BYTES_MAX {
+        return Err(TarError::BadLinkTarget { entry: shown(name) });
+    }
+    Ok(target.to_owned())
+}
+
+/// A header number: octal text, or big-endian two's complement marked by the first bit; empty means 0.
+fn number(field: &[u8]) -> Option<i64> {
+    let first = *field.first()?;
+    if first & 0x80 != 0 {
+        // The mark's bit is not part of the value; the next one is its sign.
+        let negative = first & 0x40 != 0;
+        let head = i128::from(first & 0x3f) - if negative { 0x40 } else { 0 };
+        let value = field[1..].iter().try_fold(head, |value, byte| {
+            value.checked_mul(256).map(|value| value + i128::from(*byte))
+        })?;
+        return i64::try_from(value).ok();
+    }
+    let text = field.split(|byte| *byte == 0).next()?.trim_ascii();
+    if text.is_empty() {
+        return Some(0);
+    }
+    text.iter().try_fold(0i64, |value, digit| match digit {
+        b'0'..=b'7' => value.checked_mul(8)?.checked_add(i64::from(digit - b'0')),
+        _ => None,
+    })
+}
+
+fn unsigned(field: &[u8]) -> Option<u64> {
+    number(field).and_then(|value| u64::try_from(value).ok())
+}
+
+/// The sum of the header's bytes, those of the checksum itself taken as spaces.
+fn checksum(block: &[u8; BLOCK]) -> i64 {
+    let sum = |bytes: &[u8]| bytes.iter().map(|byte| i64::from(*byte)).sum::<i64>();
+    sum(&block[..148]) + 8 * i64::from(b' ') + sum(&block[156..])
+}
+
+fn padding(size: u64) -> u64 {
+    size.next_multiple_of(BLOCK as u64) - size
+}
+
+fn until_nul(mut bytes: Vec<u8>) -> Vec<u8> {
+    if let Some(nul) = bytes.iter().position(|byte| *byte == 0) {
+        bytes.truncate(nul);
+    }
+    bytes
+}
