@@ -6,7 +6,14 @@
 
 /// The public API, package `banger.v1`.
 #[cfg(feature = "public")]
-#[allow(missing_docs, missing_debug_implementations, unreachable_pub, clippy::all, clippy::pedantic, clippy::disallowed_methods)]
+#[allow(
+    missing_docs,
+    missing_debug_implementations,
+    unreachable_pub,
+    clippy::all,
+    clippy::pedantic,
+    clippy::disallowed_methods
+)]
 pub mod v1 {
     include!("generated/banger.v1.rs");
 }
@@ -14,7 +21,14 @@ pub mod v1 {
 /// The private protocol between host and guest.
 pub mod guest {
     /// Package `banger.guest.v1`.
-    #[allow(missing_docs, missing_debug_implementations, unreachable_pub, clippy::all, clippy::pedantic, clippy::disallowed_methods)]
+    #[allow(
+        missing_docs,
+        missing_debug_implementations,
+        unreachable_pub,
+        clippy::all,
+        clippy::pedantic,
+        clippy::disallowed_methods
+    )]
     pub mod v1 {
         include!("generated/banger.guest.v1.rs");
     }

@@ -54,8 +54,14 @@ fn the_committed_code_is_what_the_protos_generate() {
     let fresh = tempfile::tempdir().unwrap();
     generate(&root, fresh.path());
     for file in generated_files() {
-        let (old, new) = (fs::read(committed.join(&file)).unwrap(), fs::read(fresh.path().join(&file)).unwrap());
-        assert!(old == new, "{file} is stale: run BANGER_REGENERATE=1 cargo test -p banger-proto");
+        let (old, new) = (
+            fs::read(committed.join(&file)).unwrap(),
+            fs::read(fresh.path().join(&file)).unwrap(),
+        );
+        assert!(
+            old == new,
+            "{file} is stale: run BANGER_REGENERATE=1 cargo test -p banger-proto"
+        );
     }
 }
 
