@@ -24,7 +24,8 @@ const PACKAGES: [(&str, &[&str]); 2] = [
 fn generate(root: &Path, out: &Path) {
     let files = PACKAGES.iter().flat_map(|(_, files)| files.iter());
     let descriptors = protox::compile(files, [root]).expect("the protos compile");
-    fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec()).unwrap();
+    fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())
+        .expect("the folder is writable");
     tonic_prost_build::configure()
         .out_dir(out)
         .bytes(".")
