@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use crate::guest::BoxedChannel;
+use crate::guest::{BoxedChannel, GuestNetwork};
 use crate::{Explain, FailureKind, VmId};
 
 /// What a driver needs to start a VM. All files exist; the driver makes sockets and logs in `dir` only.
@@ -63,6 +63,22 @@ pub enum NetworkPlan {
     /// reachable through it.
     #[default]
     User,
+}
+
+impl NetworkPlan {
+    /// How the guest sets its interface up; `None` where it has none. The addresses of the user-mode network
+    /// are fixed and the same for every VM: nobody but the guest itself sees them.
+    #[must_use]
+    pub fn guest_network(self) -> Option<GuestNetwork> {
+        match self {
+            Self::None => None,
+            Self::User => Some(GuestNetwork {
+                address: "10.0.2.15/24".into(),
+                gateway: "10.0.2.2".into(),
+                dns: vec!["10.0.2.3".into()],
+            }),
+        }
+    }
 }
 
 /// What identifies a process beyond its reusable pid. Kept in the journal, so that a later daemon adopts
