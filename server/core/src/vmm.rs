@@ -166,6 +166,16 @@ pub trait Vmm: Send + Sync + 'static {
         journal: &(dyn Fn(&ProcessIdentity) -> std::io::Result<()> + Send + Sync),
     ) -> Result<Arc<dyn Machine>, VmmError>;
 
+    /// The console of the VM whose directory is `dir`, whether the VM runs or not.
+    fn console(&self, dir: &std::path::Path) -> Arc<dyn Console>;
+
+    /// VMMs of this driver that live below `vms_dir` (the parent of all VM directories), whether journalled or
+    /// not: what a daemon that died between starting one and recording it may have left.
+    async fn find_strays(
+        &self,
+        vms_dir: &std::path::Path,
+    ) -> Result<Vec<(VmId, ProcessIdentity)>, VmmError>;
+
     /// Takes over a VMM that an earlier daemon launched in `dir`; `None` where no such process lives.
     async fn adopt(
         &self,
@@ -173,6 +183,27 @@ pub trait Vmm: Send + Sync + 'static {
         dir: &std::path::Path,
         identity: &ProcessIdentity,
     ) -> Result<Option<Arc<dyn Machine>>, VmmError>;
+}
+
+/// The output of a guest's console, kept up to a bound. Offsets count the bytes since the VM was made, and
+/// go on over restarts of VM and daemon.
+#[async_trait]
+pub trait Console: Send + Sync {
+    /// At most `max_bytes` from `offset` on, or from the oldest byte that is kept where `offset` is no longer.
+    /// Empty data where nothing is there yet.
+    async fn read(&self, offset: u64, max_bytes: usize) -> std::io::Result<ConsoleChunk>;
+
+    /// Resolves when there may be bytes at `offset`. Safe to drop.
+    async fn grown(&self, offset: u64) -> std::io::Result<()>;
+}
+
+/// A piece of a console.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConsoleChunk {
+    /// Of the first byte.
+    pub offset: u64,
+    /// The bytes.
+    pub data: bytes::Bytes,
 }
 
 /// A running VMM.
