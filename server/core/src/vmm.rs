@@ -163,7 +163,7 @@ pub trait Vmm: Send + Sync + 'static {
     async fn launch(
         &self,
         plan: &LaunchPlan,
-        journal: &(dyn Fn(&ProcessIdentity) -> std::io::Result<()> + Send + Sync),
+        journal: &(dyn for<'a> Fn(&'a ProcessIdentity) -> std::io::Result<()> + Send + Sync),
     ) -> Result<Arc<dyn Machine>, VmmError>;
 
     /// The console of the VM whose directory is `dir`, whether the VM runs or not.
