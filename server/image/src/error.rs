@@ -6,12 +6,22 @@ use banger_core::FailureKind;
 
 /// A full disk is the caller's to solve; everything else on the host is a defect.
 pub(crate) fn io_kind(error: &io::Error) -> FailureKind {
-    if is_full(error) { FailureKind::ResourceExhausted { subject: "host/disk".into() } } else { FailureKind::Internal }
+    if is_full(error) {
+        FailureKind::ResourceExhausted {
+            subject: "host/disk".into(),
+        }
+    } else {
+        FailureKind::Internal
+    }
 }
 
 /// `DISK_FULL`, or what the step calls its own failure.
 pub(crate) fn io_reason(error: &io::Error, otherwise: &'static str) -> &'static str {
-    if is_full(error) { "DISK_FULL" } else { otherwise }
+    if is_full(error) {
+        "DISK_FULL"
+    } else {
+        otherwise
+    }
 }
 
 /// What helps against a full disk.
@@ -21,5 +31,8 @@ pub(crate) fn io_remedy(error: &io::Error) -> Option<String> {
 }
 
 fn is_full(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge)
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge
+    )
 }

@@ -1,1 +1,24 @@
 //! Images and kernels: from a registry, an archive or a package to bootable files.
+//!
+//! [`ImageStore`] owns a state directory's blobs and base disks; [`kernel`] its kernels and the initramfs
+//! made for them; [`create_upper`] makes a VM's writable disk. Registries, archives and images are hostile:
+//! what they hold is bounded, verified, and never unpacked onto the host's file system.
+#![forbid(unsafe_code)]
+
+mod document;
+mod error;
+mod ext4;
+mod flatten;
+mod layer;
+mod limits;
+mod registry;
+mod store;
+mod tar;
+
+pub use document::DocumentError;
+pub use ext4::{Ext4Error, create_upper};
+pub use flatten::FlattenError;
+pub use layer::LayerError;
+pub use registry::{Credentials, ImageReference, PullOptions, RegistryError};
+pub use store::{BuiltImage, ImageStore, Pruned, RegisterOptions, RegisterSource, StoreError};
+pub use tar::TarError;

@@ -70,7 +70,15 @@ pub(crate) struct Extent {
 impl Content {
     /// A file without holes.
     pub(crate) fn dense(offset: u64, len: u64) -> Self {
-        let extents = if len == 0 { Box::default() } else { Box::from([Extent { logical: 0, offset, len }]) };
+        let extents = if len == 0 {
+            Box::default()
+        } else {
+            Box::from([Extent {
+                logical: 0,
+                offset,
+                len,
+            }])
+        };
         Self { size: len, extents }
     }
 }

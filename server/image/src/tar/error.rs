@@ -43,7 +43,10 @@ pub enum TarError {
         entry: String,
     },
     /// A PAX header or long name over the bound.
-    #[error("the header extension at byte {offset} has {bytes} bytes; at most {} are allowed", crate::limits::TAR_EXTENSION_BYTES_MAX)]
+    #[error(
+        "the header extension at byte {offset} has {bytes} bytes; at most {} are allowed",
+        crate::limits::TAR_EXTENSION_BYTES_MAX
+    )]
     ExtensionTooLong {
         /// Where.
         offset: u64,
@@ -83,7 +86,10 @@ pub enum TarError {
         entry: String,
     },
     /// A file over the bound.
-    #[error("entry `{entry}` has {bytes} bytes; at most {} are allowed", crate::limits::FILE_BYTES_MAX)]
+    #[error(
+        "entry `{entry}` has {bytes} bytes; at most {} are allowed",
+        crate::limits::FILE_BYTES_MAX
+    )]
     FileTooLong {
         /// The entry's name, escaped.
         entry: String,
@@ -100,7 +106,10 @@ pub enum TarError {
     #[error("the image has more than {} entries", crate::limits::ENTRIES_MAX)]
     TooManyEntries,
     /// More bytes of names and attributes than any image needs.
-    #[error("the image has more than {} bytes of names and attributes", crate::limits::TEXT_BYTES_MAX)]
+    #[error(
+        "the image has more than {} bytes of names and attributes",
+        crate::limits::TEXT_BYTES_MAX
+    )]
     TooMuchText,
 }
 
@@ -108,7 +117,11 @@ pub enum TarError {
 pub(crate) fn shown(name: &[u8]) -> String {
     const SHOWN_MAX: usize = 200;
     let text = name.escape_ascii().to_string();
-    if text.len() <= SHOWN_MAX { text } else { format!("{}…", &text[..SHOWN_MAX]) }
+    if text.len() <= SHOWN_MAX {
+        text
+    } else {
+        format!("{}…", &text[..SHOWN_MAX])
+    }
 }
 
 impl TarError {
@@ -138,7 +151,9 @@ impl Explain for TarError {
     fn kind(&self) -> FailureKind {
         match self {
             Self::Read(source) => crate::error::io_kind(source),
-            _ => FailureKind::FailedPrecondition { subject: "image/layer".into() },
+            _ => FailureKind::FailedPrecondition {
+                subject: "image/layer".into(),
+            },
         }
     }
 
@@ -175,6 +190,9 @@ impl Explain for TarError {
     }
 
     fn metadata(&self) -> Vec<(&'static str, String)> {
-        self.entry().map(|entry| ("entry", entry.to_owned())).into_iter().collect()
+        self.entry()
+            .map(|entry| ("entry", entry.to_owned()))
+            .into_iter()
+            .collect()
     }
 }

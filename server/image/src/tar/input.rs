@@ -18,7 +18,13 @@ pub(crate) trait TarInput {
 /// Fills `buf`, or says where the archive ends.
 pub(super) fn fill(input: &mut impl TarInput, buf: &mut [u8]) -> Result<(), TarError> {
     let read = input.read_up_to(buf).map_err(TarError::Read)?;
-    if read < buf.len() { Err(TarError::Truncated { offset: input.position() }) } else { Ok(()) }
+    if read < buf.len() {
+        Err(TarError::Truncated {
+            offset: input.position(),
+        })
+    } else {
+        Ok(())
+    }
 }
 
 /// A plain tar file: data is passed over by seeking.
@@ -37,7 +43,11 @@ impl FileInput {
     pub(crate) fn new(mut file: File) -> io::Result<Self> {
         let len = file.seek(SeekFrom::End(0))?;
         file.rewind()?;
-        Ok(Self { file: BufReader::with_capacity(Self::BUFFER_BYTES, file), position: 0, len })
+        Ok(Self {
+            file: BufReader::with_capacity(Self::BUFFER_BYTES, file),
+            position: 0,
+            len,
+        })
     }
 }
 

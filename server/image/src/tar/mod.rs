@@ -18,6 +18,6 @@ mod tests;
 
 pub(crate) use entry::{Content, Entry, EntryKind, Extent, Meta};
 pub use error::TarError;
-pub(crate) use input::{FileInput, TarInput};
+pub(crate) use input::{FileInput, TarInput, read_up_to};
 pub(crate) use path::normalise;
 pub(crate) use reader::{Budget, TarReader};

@@ -42,6 +42,8 @@ pub(crate) fn normalise(name: &[u8]) -> Result<String, TarError> {
 pub(super) fn text<'a>(bytes: &'a [u8], entry: &[u8]) -> Result<&'a str, TarError> {
     match std::str::from_utf8(bytes) {
         Ok(text) if !text.contains('\0') => Ok(text),
-        _ => Err(TarError::NotText { entry: shown(entry) }),
+        _ => Err(TarError::NotText {
+            entry: shown(entry),
+        }),
     }
 }

@@ -118,17 +118,32 @@ mod tests {
 
     #[test]
     fn malformed_records_are_refused() {
-        let cases: [&[u8]; 8] =
-            [b"x", b"5 a=b", b"99 a=b\n", b"6 a=b\nx", b"0 a=b\n", b"3 \n", b"18446744073709551616 a=b\n", b"9 size=x\n"];
+        let cases: [&[u8]; 8] = [
+            b"x",
+            b"5 a=b",
+            b"99 a=b\n",
+            b"6 a=b\nx",
+            b"0 a=b\n",
+            b"3 \n",
+            b"18446744073709551616 a=b\n",
+            b"9 size=x\n",
+        ];
         for bytes in cases {
-            assert!(PaxRecords::default().parse(bytes).is_none(), "{}", bytes.escape_ascii());
+            assert!(
+                PaxRecords::default().parse(bytes).is_none(),
+                "{}",
+                bytes.escape_ascii()
+            );
         }
     }
 
     #[test]
     fn times_before_the_epoch_keep_their_fraction() {
         assert_eq!(timestamp(b"1.5"), Some((1, 500_000_000)));
-        assert_eq!(timestamp(b"1700000000.123456789999"), Some((1_700_000_000, 123_456_789)));
+        assert_eq!(
+            timestamp(b"1700000000.123456789999"),
+            Some((1_700_000_000, 123_456_789))
+        );
         assert_eq!(timestamp(b"-1.25"), Some((-2, 750_000_000)));
         assert_eq!(timestamp(b"-3"), Some((-3, 0)));
         assert_eq!(timestamp(b""), None);

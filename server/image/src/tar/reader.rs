@@ -10,7 +10,9 @@ use super::input::{TarInput, fill};
 use super::path::{normalise, text};
 use super::pax::PaxRecords;
 use super::sparse;
-use crate::limits::{ENTRIES_MAX, FILE_BYTES_MAX, TAR_EXTENSION_BYTES_MAX, TEXT_BYTES_MAX, XATTR_BYTES_MAX};
+use crate::limits::{
+    ENTRIES_MAX, FILE_BYTES_MAX, TAR_EXTENSION_BYTES_MAX, TEXT_BYTES_MAX, XATTR_BYTES_MAX,
+};
 
 const BLOCK: usize = 512;
 /// The longest symbolic link ext4 holds.
@@ -33,7 +35,11 @@ impl Budget {
             EntryKind::File(content) => content.extents.len() * size_of::<super::Extent>(),
             _ => 0,
         };
-        let xattrs: usize = entry.xattrs.iter().map(|(name, value)| name.len() + value.len()).sum();
+        let xattrs: usize = entry
+            .xattrs
+            .iter()
+            .map(|(name, value)| name.len() + value.len())
+            .sum();
         let text = (entry.path.len() + link + xattrs) as u64;
         if self.entries.fetch_add(1, Ordering::Relaxed) >= ENTRIES_MAX {
             return Err(TarError::TooManyEntries);
@@ -66,7 +72,12 @@ struct Extensions {
 impl<'a, I: TarInput> TarReader<'a, I> {
     /// Reads from `input`, spending `budget`.
     pub(crate) fn new(input: I, budget: &'a Budget) -> Self {
-        Self { input, budget, pending: 0, ended: false }
+        Self {
+            input,
+            budget,
+            pending: 0,
+            ended: false,
+        }
     }
 
     /// The input, at the byte after the last thing read.
@@ -83,10 +94,17 @@ impl<'a, I: TarInput> TarReader<'a, I> {
                 EntryType::XHeader => {
                     let offset = self.input.position();
                     let bytes = self.extension(&header)?;
-                    extensions.pax.parse(&bytes).ok_or(TarError::BadPax { offset })?;
+                    extensions
+                        .pax
+                        .parse(&bytes)
+                        .ok_or(TarError::BadPax { offset })?;
                 }
-                EntryType::GNULongName => extensions.long_name = Some(until_nul(self.extension(&header)?)),
-                EntryType::GNULongLink => extensions.long_link = Some(until_nul(self.extension(&header)?)),
+                EntryType::GNULongName => {
+                    extensions.long_name = Some(until_nul(self.extension(&header)?))
+                }
+                EntryType::GNULongLink => {
+                    extensions.long_link = Some(until_nul(self.extension(&header)?))
+                }
                 // Global records describe the archive (git writes its commit there), as Docker has it.
                 EntryType::XGlobalHeader => drop(self.extension(&header)?),
                 _ => {
@@ -105,14 +123,20 @@ impl<'a, I: TarInput> TarReader<'a, I> {
         }
         let pending = std::mem::take(&mut self.pending);
         if !self.input.skip(pending).map_err(TarError::Read)? {
-            return Err(TarError::Truncated { offset: self.input.position() });
+            return Err(TarError::Truncated {
+                offset: self.input.position(),
+            });
         }
         let offset = self.input.position();
         let mut block = [0u8; BLOCK];
         let read = self.input.read_up_to(&mut block).map_err(TarError::Read)?;
         if read == 0 || block.iter().all(|byte| *byte == 0) {
             self.ended = true;
-            return if read == 0 || read == BLOCK { Ok(None) } else { Err(TarError::Truncated { offset }) };
+            return if read == 0 || read == BLOCK {
+                Ok(None)
+            } else {
+                Err(TarError::Truncated { offset })
+            };
         }
         if read < BLOCK {
             return Err(TarError::Truncated { offset });
@@ -130,7 +154,10 @@ impl<'a, I: TarInput> TarReader<'a, I> {
         let offset = self.input.position();
         let size = unsigned(&header.as_old().size).ok_or(TarError::BadHeader { offset })?;
         if size > TAR_EXTENSION_BYTES_MAX {
-            return Err(TarError::ExtensionTooLong { offset, bytes: size });
+            return Err(TarError::ExtensionTooLong {
+                offset,
+                bytes: size,
+            });
         }
         let mut bytes = vec![0u8; usize::try_from(size).expect("bounded above")];
         fill(&mut self.input, &mut bytes)?;
@@ -139,25 +166,56 @@ impl<'a, I: TarInput> TarReader<'a, I> {
     }
 
     fn entry(&mut self, header: &Header, extensions: Extensions) -> Result<Entry, TarError> {
-        let Extensions { pax, long_name, long_link } = extensions;
+        let Extensions {
+            pax,
+            long_name,
+            long_link,
+        } = extensions;
         let is_sparse_pax = pax.sparse.is_present() && is_regular(header.entry_type());
         let sparse_name = pax.sparse.name.clone().filter(|_| is_sparse_pax);
-        let name = sparse_name.or(pax.path.clone()).or(long_name).unwrap_or_else(|| header.path_bytes().into_owned());
+        let name = sparse_name
+            .or(pax.path.clone())
+            .or(long_name)
+            .unwrap_or_else(|| header.path_bytes().into_owned());
         let meta = meta(header, &pax, &name)?;
         let xattrs = xattrs(&pax, &name)?;
-        let link = pax.link.clone().or(long_link).or_else(|| header.link_name_bytes().map(std::borrow::Cow::into_owned));
+        let link = pax
+            .link
+            .clone()
+            .or(long_link)
+            .or_else(|| header.link_name_bytes().map(std::borrow::Cow::into_owned));
         let kind = self.kind(header, pax, &name, link.as_deref().unwrap_or_default())?;
-        Ok(Entry { path: normalise(&name)?, kind, meta, xattrs })
+        Ok(Entry {
+            path: normalise(&name)?,
+            kind,
+            meta,
+            xattrs,
+        })
     }
 
-    fn kind(&mut self, header: &Header, pax: PaxRecords, name: &[u8], link: &[u8]) -> Result<EntryKind, TarError> {
-        let bad = |field| TarError::BadField { entry: shown(name), field };
+    fn kind(
+        &mut self,
+        header: &Header,
+        pax: PaxRecords,
+        name: &[u8],
+        link: &[u8],
+    ) -> Result<EntryKind, TarError> {
+        let bad = |field| TarError::BadField {
+            entry: shown(name),
+            field,
+        };
         Ok(match header.entry_type() {
             // Version 7 tar had no directories: a trailing slash says it.
-            EntryType::Regular if header.as_bytes()[156] == 0 && name.ends_with(b"/") => EntryKind::Directory,
+            EntryType::Regular if header.as_bytes()[156] == 0 && name.ends_with(b"/") => {
+                EntryKind::Directory
+            }
             kind if is_regular(kind) => EntryKind::File(self.content(header, pax, name)?),
-            EntryType::Link => EntryKind::HardLink { target: link_target(link, name)? },
-            EntryType::Symlink => EntryKind::Symlink { target: symlink_target(link, name)? },
+            EntryType::Link => EntryKind::HardLink {
+                target: link_target(link, name)?,
+            },
+            EntryType::Symlink => EntryKind::Symlink {
+                target: symlink_target(link, name)?,
+            },
             EntryType::Directory => EntryKind::Directory,
             EntryType::Fifo => EntryKind::Fifo,
             kind @ (EntryType::Char | EntryType::Block) => {
@@ -167,7 +225,9 @@ impl<'a, I: TarInput> TarReader<'a, I> {
                 );
                 let (major, minor) = device.ok_or_else(|| bad("device number"))?;
                 let within = |field: &[u8], max| {
-                    number(field).filter(|n| (0..=max).contains(n)).and_then(|n| u32::try_from(n).ok())
+                    number(field)
+                        .filter(|n| (0..=max).contains(n))
+                        .and_then(|n| u32::try_from(n).ok())
                 };
                 let major = within(&major, MAJOR_MAX).ok_or_else(|| bad("device number"))?;
                 let minor = within(&minor, MINOR_MAX).ok_or_else(|| bad("device number"))?;
@@ -178,20 +238,39 @@ impl<'a, I: TarInput> TarReader<'a, I> {
             }
             other => {
                 let kind = other.as_byte().escape_ascii().to_string();
-                return Err(TarError::UnsupportedKind { entry: shown(name), kind });
+                return Err(TarError::UnsupportedKind {
+                    entry: shown(name),
+                    kind,
+                });
             }
         })
     }
 
-    fn content(&mut self, header: &Header, pax: PaxRecords, name: &[u8]) -> Result<Content, TarError> {
-        let bad = || TarError::BadField { entry: shown(name), field: "size" };
-        let stored = pax.size.or_else(|| unsigned(&header.as_old().size)).ok_or_else(bad)?;
+    fn content(
+        &mut self,
+        header: &Header,
+        pax: PaxRecords,
+        name: &[u8],
+    ) -> Result<Content, TarError> {
+        let bad = || TarError::BadField {
+            entry: shown(name),
+            field: "size",
+        };
+        let stored = pax
+            .size
+            .or_else(|| unsigned(&header.as_old().size))
+            .ok_or_else(bad)?;
         if stored > FILE_BYTES_MAX {
-            return Err(TarError::FileTooLong { entry: shown(name), bytes: stored });
+            return Err(TarError::FileTooLong {
+                entry: shown(name),
+                bytes: stored,
+            });
         }
         let begin = self.input.position();
         let content = if header.entry_type() == EntryType::GNUSparse {
-            let gnu = header.as_gnu().ok_or_else(|| TarError::BadSparseMap { entry: shown(name) })?;
+            let gnu = header
+                .as_gnu()
+                .ok_or_else(|| TarError::BadSparseMap { entry: shown(name) })?;
             let content = sparse::gnu_content(&mut self.input, gnu, stored, name)?;
             self.pending = stored + padding(stored);
             content
@@ -210,14 +289,22 @@ impl<'a, I: TarInput> TarReader<'a, I> {
 }
 
 fn is_regular(kind: EntryType) -> bool {
-    matches!(kind, EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse)
+    matches!(
+        kind,
+        EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse
+    )
 }
 
 fn meta(header: &Header, pax: &PaxRecords, name: &[u8]) -> Result<Meta, TarError> {
-    let bad = |field| TarError::BadField { entry: shown(name), field };
+    let bad = |field| TarError::BadField {
+        entry: shown(name),
+        field,
+    };
     let old = header.as_old();
     let id = |pax: Option<u64>, field: &[u8], what| {
-        let value = pax.or_else(|| unsigned(field)).and_then(|id| u32::try_from(id).ok());
+        let value = pax
+            .or_else(|| unsigned(field))
+            .and_then(|id| u32::try_from(id).ok());
         // The last one is what the kernel uses for "unchanged".
         value.filter(|id| *id != u32::MAX).ok_or_else(|| bad(what))
     };
@@ -243,7 +330,10 @@ fn xattrs(pax: &PaxRecords, entry: &[u8]) -> Result<Box<[(String, Vec<u8>)]>, Ta
     let mut bytes = 0;
     for (name, value) in &pax.xattrs {
         let name = text(name, entry)?;
-        let known = NAMESPACES.iter().any(|namespace| name.starts_with(namespace)) || ACLS.contains(&name);
+        let known = NAMESPACES
+            .iter()
+            .any(|namespace| name.starts_with(namespace))
+            || ACLS.contains(&name);
         if !known || OVERLAY.iter().any(|namespace| name.starts_with(namespace)) {
             continue;
         }
@@ -251,7 +341,9 @@ fn xattrs(pax: &PaxRecords, entry: &[u8]) -> Result<Box<[(String, Vec<u8>)]>, Ta
         let suffix = name.split_once('.').map_or(name, |(_, suffix)| suffix);
         bytes += 16 + suffix.len().next_multiple_of(4) + value.len().next_multiple_of(4);
         if suffix.is_empty() || suffix.len() > 255 || bytes > XATTR_BYTES_MAX {
-            return Err(TarError::XattrsTooLong { entry: shown(entry) });
+            return Err(TarError::XattrsTooLong {
+                entry: shown(entry),
+            });
         }
         kept.push((name.to_owned(), value.clone()));
     }
@@ -264,7 +356,11 @@ fn link_target(link: &[u8], name: &[u8]) -> Result<String, TarError> {
         TarError::Escapes { .. } => TarError::Escapes { entry: shown(name) },
         other => other,
     })?;
-    if target.is_empty() { Err(TarError::BadLinkTarget { entry: shown(name) }) } else { Ok(target) }
+    if target.is_empty() {
+        Err(TarError::BadLinkTarget { entry: shown(name) })
+    } else {
+        Ok(target)
+    }
 }
 
 fn symlink_target(link: &[u8], name: &[u8]) -> Result<String, TarError> {
@@ -283,7 +379,9 @@ fn number(field: &[u8]) -> Option<i64> {
         let negative = first & 0x40 != 0;
         let head = i128::from(first & 0x3f) - if negative { 0x40 } else { 0 };
         let value = field[1..].iter().try_fold(head, |value, byte| {
-            value.checked_mul(256).map(|value| value + i128::from(*byte))
+            value
+                .checked_mul(256)
+                .map(|value| value + i128::from(*byte))
         })?;
         return i64::try_from(value).ok();
     }

@@ -39,7 +39,8 @@ impl PaxSparse {
             b"offset" => self.offset = Some(decimal(value)?),
             b"numbytes" => self.push(self.offset?, decimal(value)?)?,
             b"map" => {
-                let numbers: Option<Vec<u64>> = value.split(|byte| *byte == b',').map(decimal).collect();
+                let numbers: Option<Vec<u64>> =
+                    value.split(|byte| *byte == b',').map(decimal).collect();
                 for pair in numbers?.chunks(2) {
                     self.push(pair[0], *pair.get(1)?)?;
                 }
@@ -56,7 +57,12 @@ impl PaxSparse {
 
     /// The content of an entry with `stored` bytes from the input's position on; reads the map where it is
     /// stored in front of the data (version 1.0), and nothing else.
-    pub(super) fn content(mut self, input: &mut impl TarInput, stored: u64, name: &[u8]) -> Result<Content, TarError> {
+    pub(super) fn content(
+        mut self,
+        input: &mut impl TarInput,
+        stored: u64,
+        name: &[u8],
+    ) -> Result<Content, TarError> {
         let bad = || TarError::BadSparseMap { entry: shown(name) };
         let begin = input.position();
         if (self.major, self.minor) == (Some(1), Some(0)) {
@@ -64,12 +70,22 @@ impl PaxSparse {
         }
         let size = self.size.ok_or_else(bad)?;
         let header = input.position() - begin;
-        content(&self.map, size, input.position(), stored.checked_sub(header).ok_or_else(bad)?, name)
+        content(
+            &self.map,
+            size,
+            input.position(),
+            stored.checked_sub(header).ok_or_else(bad)?,
+            name,
+        )
     }
 }
 
 /// The map of version 1.0: decimal lines, the count first, padded to a block.
-fn stored_map(input: &mut impl TarInput, stored: u64, name: &[u8]) -> Result<Vec<(u64, u64)>, TarError> {
+fn stored_map(
+    input: &mut impl TarInput,
+    stored: u64,
+    name: &[u8],
+) -> Result<Vec<(u64, u64)>, TarError> {
     let bad = || TarError::BadSparseMap { entry: shown(name) };
     let mut numbers: Vec<u64> = Vec::new();
     let mut line: Vec<u8> = Vec::new();
@@ -88,9 +104,15 @@ fn stored_map(input: &mut impl TarInput, stored: u64, name: &[u8]) -> Result<Vec
             }
             numbers.push(decimal(&line).ok_or_else(bad)?);
             line.clear();
-            let count = usize::try_from(numbers[0]).ok().filter(|count| *count <= SPARSE_PIECES_MAX).ok_or_else(bad)?;
+            let count = usize::try_from(numbers[0])
+                .ok()
+                .filter(|count| *count <= SPARSE_PIECES_MAX)
+                .ok_or_else(bad)?;
             if numbers.len() == 1 + 2 * count {
-                return Ok(numbers[1..].chunks(2).map(|pair| (pair[0], pair[1])).collect());
+                return Ok(numbers[1..]
+                    .chunks(2)
+                    .map(|pair| (pair[0], pair[1]))
+                    .collect());
             }
         }
     }
@@ -107,9 +129,16 @@ pub(super) fn gnu_content(
     let mut map = Vec::new();
     let mut add = |pieces: &[tar::GnuSparseHeader]| -> Result<(), TarError> {
         for piece in pieces.iter().filter(|piece| !piece.is_empty()) {
-            map.push((piece.offset().map_err(|_| bad())?, piece.length().map_err(|_| bad())?));
+            map.push((
+                piece.offset().map_err(|_| bad())?,
+                piece.length().map_err(|_| bad())?,
+            ));
         }
-        if map.len() > SPARSE_PIECES_MAX { Err(bad()) } else { Ok(()) }
+        if map.len() > SPARSE_PIECES_MAX {
+            Err(bad())
+        } else {
+            Ok(())
+        }
     };
     add(&header.sparse)?;
     let mut more = header.is_extended();
@@ -119,29 +148,58 @@ pub(super) fn gnu_content(
         add(extension.sparse())?;
         more = extension.is_extended();
     }
-    content(&map, header.real_size().map_err(|_| bad())?, input.position(), stored, name)
+    content(
+        &map,
+        header.real_size().map_err(|_| bad())?,
+        input.position(),
+        stored,
+        name,
+    )
 }
 
 /// Checks a map and gives each piece its place in the archive.
-fn content(map: &[(u64, u64)], size: u64, mut offset: u64, stored: u64, name: &[u8]) -> Result<Content, TarError> {
+fn content(
+    map: &[(u64, u64)],
+    size: u64,
+    mut offset: u64,
+    stored: u64,
+    name: &[u8],
+) -> Result<Content, TarError> {
     let bad = || TarError::BadSparseMap { entry: shown(name) };
     if size > FILE_BYTES_MAX {
-        return Err(TarError::FileTooLong { entry: shown(name), bytes: size });
+        return Err(TarError::FileTooLong {
+            entry: shown(name),
+            bytes: size,
+        });
     }
     let mut extents: Vec<Extent> = Vec::with_capacity(map.len());
     let mut end = 0;
     let mut total = 0u64;
     for &(logical, len) in map {
-        let piece_end = logical.checked_add(len).filter(|end| *end <= size).ok_or_else(bad)?;
+        let piece_end = logical
+            .checked_add(len)
+            .filter(|end| *end <= size)
+            .ok_or_else(bad)?;
         if logical < end {
             return Err(bad());
         }
         end = piece_end;
         if len > 0 {
-            extents.push(Extent { logical, offset, len });
+            extents.push(Extent {
+                logical,
+                offset,
+                len,
+            });
             offset = offset.checked_add(len).ok_or_else(bad)?;
             total += len;
         }
     }
-    if total == stored { Ok(Content { size, extents: extents.into() }) } else { Err(bad()) }
+    if total == stored {
+        Ok(Content {
+            size,
+            extents: extents.into(),
+        })
+    } else {
+        Err(bad())
+    }
 }

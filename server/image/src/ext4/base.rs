@@ -1,0 +1,274 @@
+//! The base disk: a tree declared, laid out, and filled.
+
+use std::fs::File;
+use std::io::{self, Read};
+
+use mkext4::{FsBuilder, InodeCount, InodeHandle, Layout, Meta, Options, SpecialKind};
+use tokio_util::sync::CancellationToken;
+
+use super::acl;
+use super::content::{ContentReader, kept_runs, segments};
+use super::error::Ext4Error;
+use super::geometry::{JOURNAL_BLOCKS, Needs, RESERVED_INODES};
+use super::sink::HoleySink;
+use crate::flatten::{FlattenError, Inode, Node, ROOT, Tree};
+
+/// How often a disk that turned out too small is made larger, and by how much each time.
+const GROWTH_TRIES: u32 = 6;
+const GROWTH_PARTS: u64 = 32;
+/// Times ext4 can hold: 34 bits of seconds from 1901 on.
+const MTIME_MIN: i64 = i32::MIN as i64;
+const MTIME_MAX: i64 = 0x3_7fff_ffff;
+/// The directory ext4 makes itself.
+const LOST_FOUND: &str = "lost+found";
+
+/// What a base disk is made of.
+#[derive(Debug)]
+pub(crate) struct BaseSpec<'a> {
+    /// What is in it.
+    pub(crate) tree: &'a Tree,
+    /// Where the files' bytes lie: one archive per layer, by the numbers in the tree.
+    pub(crate) archives: &'a [File],
+    /// The file system's id, derived from its content, so that the same content makes the same disk.
+    pub(crate) uuid: [u8; 16],
+}
+
+/// A tree declared to the writer, and what it must still be given.
+struct Declared {
+    builder: FsBuilder,
+    /// Files with content, in the order of declaration.
+    files: Vec<(InodeHandle, u32)>,
+}
+
+/// Writes the disk into `file`, which must be new and empty; returns its length in bytes. `written` is told
+/// how many bytes of files were copied. Blocks.
+pub(crate) fn write_base(
+    spec: &BaseSpec<'_>,
+    file: &File,
+    cancel: &CancellationToken,
+    written: &dyn Fn(u64),
+) -> Result<u64, Ext4Error> {
+    let (layout, files) = lay_out(spec)?;
+    file.set_len(layout.image_len()).map_err(Ext4Error::Write)?;
+    let mut sink = HoleySink::new(file);
+    let mut writer = layout.writer(&mut sink).map_err(Ext4Error::from_writer)?;
+    for (handle, inode) in files {
+        if cancel.is_cancelled() {
+            return Err(Ext4Error::Cancelled);
+        }
+        let Node::File { layer, content } = &spec.tree.inode(inode).node else {
+            continue;
+        };
+        let mut reader = Interruptible {
+            inner: ContentReader::new(&spec.archives[*layer as usize], content),
+            cancel,
+        };
+        writer
+            .fill(handle, &mut reader)
+            .map_err(|error| match error {
+                _ if cancel.is_cancelled() => Ext4Error::Cancelled,
+                other => Ext4Error::from_writer(other),
+            })?;
+        written(content.extents.iter().map(|extent| extent.len).sum());
+    }
+    writer.finish().map_err(Ext4Error::from_writer)?;
+    sink.flush().map_err(Ext4Error::Write)?;
+    Ok(layout.image_len())
+}
+
+/// The bytes of files a tree's disk will hold, for progress.
+pub(crate) fn content_bytes(tree: &Tree) -> u64 {
+    let mut total = 0;
+    let mut seen = vec![false; tree.inode_count()];
+    let mut todo = vec![ROOT];
+    while let Some(number) = todo.pop() {
+        if std::mem::replace(&mut seen[number as usize], true) {
+            continue;
+        }
+        match &tree.inode(number).node {
+            Node::Directory(children) => todo.extend(children.values().map(|dirent| dirent.inode)),
+            Node::File { content, .. } => {
+                total += content.extents.iter().map(|extent| extent.len).sum::<u64>()
+            }
+            _ => {}
+        }
+    }
+    total
+}
+
+fn lay_out(spec: &BaseSpec<'_>) -> Result<(Layout, Vec<(InodeHandle, u32)>), Ext4Error> {
+    let needs = count(spec.tree)?;
+    let mut size_bytes = needs.size_bytes();
+    for attempt in 1.. {
+        let declared = declare(spec, needs, size_bytes)?;
+        match declared.builder.seal() {
+            Ok(layout) => return Ok((layout, declared.files)),
+            // Only the room is still open at this point; the estimate was short.
+            Err(mkext4::Error::Invalid(_)) if attempt < GROWTH_TRIES => {
+                size_bytes = (size_bytes + size_bytes / GROWTH_PARTS).next_multiple_of(4096);
+            }
+            Err(error) => return Err(Ext4Error::from_writer(error)),
+        }
+    }
+    unreachable!("the last attempt returns")
+}
+
+fn count(tree: &Tree) -> Result<Needs, Ext4Error> {
+    let mut needs = Needs::default();
+    let mut seen = vec![false; tree.inode_count()];
+    let mut todo = vec![ROOT];
+    while let Some(number) = todo.pop() {
+        if std::mem::replace(&mut seen[number as usize], true) {
+            continue;
+        }
+        let inode = tree.inode(number);
+        needs.add(inode);
+        if let Node::Directory(children) = &inode.node {
+            todo.extend(children.values().map(|dirent| dirent.inode));
+        }
+    }
+    Ok(needs)
+}
+
+fn declare(spec: &BaseSpec<'_>, needs: Needs, size_bytes: u64) -> Result<Declared, Ext4Error> {
+    let tree = spec.tree;
+    let mut options = Options::new(size_bytes, spec.uuid, 0);
+    options.inodes =
+        InodeCount::Exact(u32::try_from(needs.inodes + RESERVED_INODES).unwrap_or(u32::MAX));
+    options.reserved_percent = 0;
+    options.journal_blocks = Some(u32::try_from(JOURNAL_BLOCKS).expect("a small constant"));
+    let builder = FsBuilder::new(options).map_err(Ext4Error::from_writer)?;
+    let mut declared = Declared {
+        builder,
+        files: Vec::new(),
+    };
+    let root = tree.inode(ROOT);
+    declared
+        .builder
+        .set_meta(mkext4::ROOT, meta(root))
+        .map_err(Ext4Error::from_writer)?;
+    declared.xattrs(mkext4::ROOT, root, "/")?;
+
+    let mut handles: Vec<Option<InodeHandle>> = vec![None; tree.inode_count()];
+    let mut todo = vec![(ROOT, mkext4::ROOT)];
+    while let Some((directory, parent)) = todo.pop() {
+        let Node::Directory(children) = &tree.inode(directory).node else {
+            continue;
+        };
+        for (name, dirent) in children {
+            let inode = tree.inode(dirent.inode);
+            if directory == ROOT && &**name == LOST_FOUND {
+                match &inode.node {
+                    Node::Directory(inside) if inside.is_empty() => continue,
+                    _ => return Err(FlattenError::LostFoundTaken.into()),
+                }
+            }
+            if let Some(handle) = handles[dirent.inode as usize] {
+                declared
+                    .builder
+                    .hardlink(parent, name, handle)
+                    .map_err(Ext4Error::from_writer)?;
+                continue;
+            }
+            let handle = declared.add(parent, name, dirent.inode, inode)?;
+            handles[dirent.inode as usize] = Some(handle);
+            if matches!(inode.node, Node::Directory(_)) {
+                todo.push((dirent.inode, handle));
+            }
+        }
+    }
+    Ok(declared)
+}
+
+impl Declared {
+    fn add(
+        &mut self,
+        parent: InodeHandle,
+        name: &str,
+        number: u32,
+        inode: &Inode,
+    ) -> Result<InodeHandle, Ext4Error> {
+        let meta = meta(inode);
+        let builder = &mut self.builder;
+        let handle = match &inode.node {
+            Node::Directory(_) => builder.mkdir(parent, name, meta),
+            Node::Symlink(target) => builder.symlink(parent, name, target, meta),
+            Node::Fifo => builder.mknod(parent, name, meta, SpecialKind::Fifo),
+            Node::CharDevice { major, minor } => builder.mknod(
+                parent,
+                name,
+                meta,
+                SpecialKind::Char {
+                    major: *major,
+                    minor: *minor,
+                },
+            ),
+            Node::BlockDevice { major, minor } => builder.mknod(
+                parent,
+                name,
+                meta,
+                SpecialKind::Block {
+                    major: *major,
+                    minor: *minor,
+                },
+            ),
+            Node::File { content, .. } => match segments(content) {
+                None => builder.file(parent, name, meta, content.size),
+                Some(segments) => builder.file_sparse(parent, name, meta, &segments),
+            },
+        }
+        .map_err(Ext4Error::from_writer)?;
+        if let Node::File { content, .. } = &inode.node
+            && !kept_runs(content).is_empty()
+        {
+            self.files.push((handle, number));
+        }
+        self.xattrs(handle, inode, name)?;
+        Ok(handle)
+    }
+
+    fn xattrs(&mut self, handle: InodeHandle, inode: &Inode, entry: &str) -> Result<(), Ext4Error> {
+        for (name, value) in &inode.xattrs {
+            let converted;
+            let value = if acl::is_acl(name) {
+                converted = acl::to_disk(value).ok_or_else(|| Ext4Error::BadAcl {
+                    entry: entry.to_owned(),
+                })?;
+                &converted
+            } else {
+                value
+            };
+            self.builder
+                .set_xattr(handle, name, value)
+                .map_err(Ext4Error::from_writer)?;
+        }
+        Ok(())
+    }
+}
+
+fn meta(inode: &Inode) -> Meta {
+    let meta = inode.meta;
+    let (seconds, nanos) = meta.mtime;
+    let clamped = seconds.clamp(MTIME_MIN, MTIME_MAX);
+    Meta::new(
+        meta.mode,
+        meta.uid,
+        meta.gid,
+        (clamped, if clamped == seconds { nanos } else { 0 }),
+    )
+}
+
+/// Stops reading when the work is cancelled.
+struct Interruptible<'a> {
+    inner: ContentReader<'a>,
+    cancel: &'a CancellationToken,
+}
+
+impl Read for Interruptible<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        if self.cancel.is_cancelled() {
+            return Err(io::Error::other("cancelled"));
+        }
+        self.inner.read(buf)
+    }
+}

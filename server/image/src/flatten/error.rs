@@ -1,0 +1,103 @@
+//! Layers that do not make a tree.
+
+use banger_core::{Explain, FailureKind};
+
+/// An entry that cannot be placed.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum FlattenError {
+    /// A hard link to nothing.
+    #[error("entry `{entry}` is a hard link to `{target}`, which does not exist in the image")]
+    MissingLinkTarget {
+        /// Its path.
+        entry: String,
+        /// What it should link to.
+        target: String,
+    },
+    /// A hard link to a directory.
+    #[error("entry `{entry}` is a hard link to the directory `{target}`")]
+    LinkToDirectory {
+        /// Its path.
+        entry: String,
+        /// What it should link to.
+        target: String,
+    },
+    /// More names for one file than ext4 allows.
+    #[error("entry `{entry}` is one name too many for its file")]
+    TooManyLinks {
+        /// Its path.
+        entry: String,
+    },
+    /// A file where a directory is needed.
+    #[error("entry `{entry}` lies under `{parent}`, which is not a directory")]
+    ParentNotDirectory {
+        /// Its path.
+        entry: String,
+        /// The name that is in the way.
+        parent: String,
+    },
+    /// Symbolic links that lead nowhere.
+    #[error("entry `{entry}` lies under a loop of symbolic links")]
+    SymlinkLoop {
+        /// Its path.
+        entry: String,
+    },
+    /// Links that lead deeper than any path may.
+    #[error("entry `{entry}` lies too deep")]
+    TooDeep {
+        /// Its path.
+        entry: String,
+    },
+    /// A whiteout of nothing, of `.` or of `..`.
+    #[error("entry `{entry}` is not a valid whiteout")]
+    BadWhiteout {
+        /// Its path.
+        entry: String,
+    },
+    /// The root as something else than a directory.
+    #[error("the image's root is not a directory")]
+    RootNotDirectory,
+    /// Something of the image where ext4 keeps its own directory.
+    #[error("the image has a `lost+found` of its own that is not an empty directory")]
+    LostFoundTaken,
+}
+
+impl Explain for FlattenError {
+    fn kind(&self) -> FailureKind {
+        FailureKind::FailedPrecondition {
+            subject: "image/layers".into(),
+        }
+    }
+
+    fn reason(&self) -> &'static str {
+        match self {
+            Self::MissingLinkTarget { .. }
+            | Self::LinkToDirectory { .. }
+            | Self::TooManyLinks { .. } => "LAYER_BAD_HARD_LINK",
+            Self::ParentNotDirectory { .. } | Self::SymlinkLoop { .. } | Self::TooDeep { .. } => {
+                "LAYER_BAD_PARENT"
+            }
+            Self::BadWhiteout { .. } => "LAYER_BAD_WHITEOUT",
+            Self::RootNotDirectory | Self::LostFoundTaken => "LAYER_BAD_ROOT",
+        }
+    }
+
+    fn remedy(&self) -> Option<String> {
+        Some("Rebuild the image: its layers do not fit on each other.".into())
+    }
+
+    fn metadata(&self) -> Vec<(&'static str, String)> {
+        match self {
+            Self::MissingLinkTarget { entry, target } | Self::LinkToDirectory { entry, target } => {
+                vec![("entry", entry.clone()), ("target", target.clone())]
+            }
+            Self::ParentNotDirectory { entry, parent } => {
+                vec![("entry", entry.clone()), ("parent", parent.clone())]
+            }
+            Self::TooManyLinks { entry }
+            | Self::SymlinkLoop { entry }
+            | Self::TooDeep { entry }
+            | Self::BadWhiteout { entry } => vec![("entry", entry.clone())],
+            Self::RootNotDirectory | Self::LostFoundTaken => Vec::new(),
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! Keeping a blob while it arrives: counted, hashed and written to a file that has no final name yet.
+
+use std::io::{self, Write};
+use std::path::Path;
+
+use banger_core::Digest;
+use sha2::{Digest as _, Sha256};
+use tempfile::NamedTempFile;
+
+use super::LayerError;
+
+/// A blob that is arriving. Dropped before its end, it leaves nothing.
+#[derive(Debug)]
+pub(crate) struct BlobWriter {
+    file: NamedTempFile,
+    hasher: Sha256,
+    expected: Digest,
+    size_bytes: u64,
+    received: u64,
+}
+
+/// A blob that has the digest and size it should have, still under a temporary name.
+#[derive(Debug)]
+pub(crate) struct VerifiedBlob {
+    file: NamedTempFile,
+}
+
+impl BlobWriter {
+    /// Expects `size_bytes` bytes with the digest `expected`; writes into the directory `tmp`.
+    pub(crate) fn new(tmp: &Path, expected: Digest, size_bytes: u64) -> Result<Self, LayerError> {
+        let file =
+            NamedTempFile::with_prefix_in("blob-", tmp).map_err(|source| LayerError::Store {
+                digest: expected,
+                source,
+            })?;
+        Ok(Self {
+            file,
+            hasher: Sha256::new(),
+            expected,
+            size_bytes,
+            received: 0,
+        })
+    }
+
+    /// Takes the next bytes.
+    pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<(), LayerError> {
+        self.received += bytes.len() as u64;
+        if self.received > self.size_bytes {
+            return Err(LayerError::TooLong {
+                digest: self.expected,
+                expected: self.size_bytes,
+            });
+        }
+        self.hasher.update(bytes);
+        self.file
+            .write_all(bytes)
+            .map_err(|source| LayerError::Store {
+                digest: self.expected,
+                source,
+            })
+    }
+
+    /// Checks the whole.
+    pub(crate) fn finish(self) -> Result<VerifiedBlob, LayerError> {
+        if self.received < self.size_bytes {
+            return Err(LayerError::TooShort {
+                digest: self.expected,
+                expected: self.size_bytes,
+                actual: self.received,
+            });
+        }
+        let actual = Digest::from_sha256(self.hasher.finalize().into());
+        if actual != self.expected {
+            return Err(LayerError::WrongDigest {
+                expected: self.expected,
+                actual,
+            });
+        }
+        Ok(VerifiedBlob { file: self.file })
+    }
+}
+
+impl VerifiedBlob {
+    /// A handle to read it by, from its beginning.
+    pub(crate) fn reopen(&self) -> io::Result<std::fs::File> {
+        self.file.reopen()
+    }
+
+    /// Makes it durable under its final name.
+    pub(crate) fn publish(self, to: &Path) -> io::Result<()> {
+        crate::store::publish(self.file, to)
+    }
+}

@@ -1,0 +1,161 @@
+//! Decompressing and indexing a layer.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read};
+use std::path::Path;
+
+use banger_core::Digest;
+
+use super::LayerError;
+use super::spool::{Keep, SpoolInput, SpoolWrite, TooLarge};
+use crate::tar::{Budget, Entry, TarError, TarReader};
+
+/// Largest window of a zstd frame, 2^26 bytes: what level 21 writes, and bounded memory.
+const ZSTD_WINDOW_LOG_MAX: u32 = 26;
+
+/// A layer that can be put into a disk.
+#[derive(Debug)]
+pub(crate) struct IndexedLayer {
+    /// Its entries, in the archive's order.
+    pub(crate) entries: Vec<Entry>,
+    /// Where their bytes lie; `None` when the blob itself is the plain archive.
+    pub(crate) spool: Option<File>,
+    /// The digest of the plain archive.
+    pub(crate) diff_id: Digest,
+}
+
+/// What is to be indexed.
+#[derive(Debug)]
+pub(crate) struct LayerSource<R> {
+    /// The blob's bytes.
+    pub(crate) reader: R,
+    /// The blob's digest, for errors.
+    pub(crate) digest: Digest,
+    /// The blob's length.
+    pub(crate) size_bytes: u64,
+}
+
+/// How a blob is compressed, told by its first bytes: media types are not always right.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Compression {
+    Plain,
+    Gzip,
+    Zstd,
+    Unsupported(&'static str),
+}
+
+impl Compression {
+    fn of(first: &[u8]) -> Self {
+        match first {
+            [0x1f, 0x8b, ..] => Self::Gzip,
+            [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Self::Zstd,
+            [0xfd, b'7', b'z', b'X', b'Z', ..] => Self::Unsupported("xz"),
+            [b'B', b'Z', b'h', ..] => Self::Unsupported("bzip2"),
+            _ => Self::Plain,
+        }
+    }
+}
+
+/// Reads a whole blob; the plain archive goes to a nameless file in `tmp`. Blocks.
+pub(crate) fn index_layer<R: Read>(
+    source: LayerSource<R>,
+    tmp: &Path,
+    budget: &Budget,
+) -> Result<IndexedLayer, LayerError> {
+    let LayerSource {
+        reader,
+        digest,
+        size_bytes,
+    } = source;
+    let damaged = |source| LayerError::BadCompression { digest, source };
+    let mut reader = BufReader::with_capacity(64 << 10, reader);
+    let compression = Compression::of(reader.fill_buf().map_err(damaged)?);
+    let spool = || {
+        tempfile::tempfile_in(tmp)
+            .map(Keep::All)
+            .map_err(|source| LayerError::Store { digest, source })
+    };
+    let index = Index {
+        digest,
+        size_bytes,
+        budget,
+        is_compressed: compression != Compression::Plain,
+    };
+    match compression {
+        Compression::Plain => index.run(reader, Keep::Nothing),
+        Compression::Gzip => index.run(flate2::bufread::MultiGzDecoder::new(reader), spool()?),
+        Compression::Zstd => {
+            let mut decoder = zstd::stream::read::Decoder::with_buffer(reader).map_err(damaged)?;
+            decoder
+                .window_log_max(ZSTD_WINDOW_LOG_MAX)
+                .map_err(damaged)?;
+            index.run(decoder, spool()?)
+        }
+        Compression::Unsupported(format) => {
+            Err(LayerError::UnsupportedCompression { digest, format })
+        }
+    }
+}
+
+struct Index<'a> {
+    digest: Digest,
+    size_bytes: u64,
+    budget: &'a Budget,
+    is_compressed: bool,
+}
+
+impl Index<'_> {
+    fn run(&self, plain: impl Read, keep: Keep) -> Result<IndexedLayer, LayerError> {
+        let mut reader = TarReader::new(SpoolInput::new(plain, keep, self.size_bytes), self.budget);
+        let mut entries = Vec::new();
+        while let Some(entry) = reader.next_entry().map_err(|error| self.judge(error))? {
+            entries.push(entry);
+        }
+        entries.shrink_to_fit();
+        let spooled = reader
+            .into_input()
+            .finish()
+            .map_err(|error| self.judge(TarError::Read(error)))?;
+        let spool = match spooled.keep {
+            Keep::All(file) => Some(file),
+            Keep::Nothing => None,
+        };
+        Ok(IndexedLayer {
+            entries,
+            spool,
+            diff_id: spooled.digest,
+        })
+    }
+
+    /// A failed read is the decompressor's, the spool's or a bound's; the rest is about the archive.
+    fn judge(&self, error: TarError) -> LayerError {
+        let digest = self.digest;
+        let source = match error {
+            TarError::Read(source) => source,
+            source => return LayerError::Archive { digest, source },
+        };
+        if source.get_ref().is_some_and(|inner| inner.is::<TooLarge>()) {
+            return LayerError::Bomb { digest };
+        }
+        if source
+            .get_ref()
+            .is_some_and(|inner| inner.is::<SpoolWrite>())
+        {
+            let inner = source
+                .into_inner()
+                .and_then(|inner| inner.downcast::<SpoolWrite>().ok());
+            let source = inner.map_or_else(|| io::Error::other("the spool"), |spool| spool.0);
+            return LayerError::Store { digest, source };
+        }
+        match source.kind() {
+            io::ErrorKind::UnexpectedEof if self.is_compressed => {
+                LayerError::TruncatedCompression { digest }
+            }
+            _ if self.is_compressed => LayerError::BadCompression { digest, source },
+            _ => LayerError::Archive {
+                digest,
+                source: TarError::Read(source),
+            },
+        }
+    }
+}

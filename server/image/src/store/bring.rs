@@ -1,0 +1,307 @@
+//! Bringing one layer in: fetched once, verified, kept, decompressed and indexed, all at the same time.
+
+use std::fs::File;
+use std::path::PathBuf;
+
+use banger_core::Digest;
+use banger_core::operation::{Progress, StageKey};
+use bytes::Bytes;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::source::{BlobSource, Region};
+use super::{ImageStore, StoreError};
+use crate::document::Descriptor;
+use crate::layer::{
+    self, BlobWriter, ChunkReader, ChunkSender, IndexedLayer, LayerError, LayerSource, VerifiedBlob,
+};
+use crate::tar::{Budget, Entry};
+
+/// A layer ready to go into a disk.
+#[derive(Debug)]
+pub(super) struct ReadyLayer {
+    pub(super) entries: Vec<Entry>,
+    /// The plain archive the entries' places refer to.
+    pub(super) archive: File,
+    /// The blob on its way to its final name; absent where it had it already.
+    pub(super) publishing: Option<JoinHandle<Result<(), StoreError>>>,
+}
+
+/// What all layers of one image share.
+#[derive(Debug)]
+pub(super) struct Bringing {
+    pub(super) store: ImageStore,
+    pub(super) source: BlobSource,
+    pub(super) budget: std::sync::Arc<Budget>,
+    pub(super) board: std::sync::Arc<super::flight::Board>,
+    pub(super) cancel: CancellationToken,
+}
+
+/// A layer as its manifest and configuration name it.
+#[derive(Debug, Clone)]
+pub(super) struct WantedLayer {
+    pub(super) descriptor: Descriptor,
+    pub(super) diff_id: Digest,
+}
+
+impl Bringing {
+    /// Brings one layer. When it returns, no thread works for it any more, except on its publishing.
+    pub(super) async fn bring(&self, wanted: &WantedLayer) -> Result<ReadyLayer, StoreError> {
+        let Descriptor { digest, size, .. } = wanted.descriptor;
+        let key = StageKey::item("fetch", digest.short());
+        self.board.start(&key, Some(size));
+        let inner = &self.store.inner;
+        let waiting = async {
+            // Whoever fetches the same blob goes first; then it is there.
+            let turn = inner.blobs.lock(digest).await;
+            let slot = inner.layer_jobs.acquire().await.expect("never closed");
+            (turn, slot)
+        };
+        // cancel-safe: both locks give up their place in the queue
+        let (turn, _slot) = tokio::select! {
+            () = self.cancel.cancelled() => return Err(StoreError::Cancelled),
+            held = waiting => held,
+        };
+        let path = inner.layout.blob(digest);
+        let (indexed, blob) = match File::open(&path) {
+            Ok(file) if file.metadata().is_ok_and(|metadata| metadata.len() == size) => {
+                self.board.advance(&key, size);
+                (self.index_kept(&file, digest, size).await?, None)
+            }
+            _ => {
+                let (indexed, blob) = self.fetch(&key, digest, size).await?;
+                (indexed, Some(blob))
+            }
+        };
+        if indexed.diff_id != wanted.diff_id {
+            let error = LayerError::WrongDiffId {
+                digest,
+                expected: wanted.diff_id,
+                actual: indexed.diff_id,
+            };
+            return Err(error.into());
+        }
+        self.board.finish(&key);
+        let archive = match (indexed.spool, &blob) {
+            (Some(spool), _) => spool,
+            (None, Some(blob)) => blob
+                .reopen()
+                .map_err(|source| LayerError::Store { digest, source })?,
+            (None, None) => File::open(&path).map_err(StoreError::io("open", &path))?,
+        };
+        let publishing = blob.map(|blob| self.publish(blob, path, turn));
+        Ok(ReadyLayer {
+            entries: indexed.entries,
+            archive,
+            publishing,
+        })
+    }
+
+    /// Gives the blob its name, beside whatever comes next; the turn ends with it.
+    fn publish(
+        &self,
+        blob: VerifiedBlob,
+        path: PathBuf,
+        turn: tokio::sync::OwnedMutexGuard<()>,
+    ) -> JoinHandle<Result<(), StoreError>> {
+        self.store.inner.tracker.spawn_blocking(move || {
+            let _turn = turn;
+            blob.publish(&path).map_err(StoreError::io("write", &path))
+        })
+    }
+
+    /// Indexes a blob that is in the store.
+    async fn index_kept(
+        &self,
+        file: &File,
+        digest: Digest,
+        size: u64,
+    ) -> Result<IndexedLayer, StoreError> {
+        let file = file
+            .try_clone()
+            .map_err(|source| LayerError::Store { digest, source })?;
+        let region = Region::new(std::sync::Arc::new(file), 0, size);
+        let (sender, reader) = layer::channel();
+        let decoder = self.decode(reader, digest, size);
+        let fed = self
+            .feed_region(
+                &region,
+                &mut Taps {
+                    writer: None,
+                    decoder: Some(sender),
+                },
+                &|_| {},
+            )
+            .await;
+        let indexed = joined(decoder).await;
+        fed?;
+        Ok(indexed??)
+    }
+
+    /// Fetches a blob, to both its consumers.
+    async fn fetch(
+        &self,
+        key: &StageKey,
+        digest: Digest,
+        size: u64,
+    ) -> Result<(IndexedLayer, VerifiedBlob), StoreError> {
+        let (to_writer, from_writer) = layer::channel();
+        let (to_decoder, from_decoder) = layer::channel();
+        let writer = self.write(from_writer, digest, size);
+        let decoder = self.decode(from_decoder, digest, size);
+        let mut taps = Taps {
+            writer: Some(to_writer),
+            decoder: Some(to_decoder),
+        };
+        let progress = |bytes: u64| self.board.advance(key, bytes);
+        let fed = match &self.source {
+            BlobSource::Registry(registry) => {
+                self.feed_registry(registry, digest, size, &mut taps, &progress)
+                    .await
+            }
+            BlobSource::Files(files) => match files.iter().find(|(known, _)| *known == digest) {
+                Some((_, region)) => self.feed_region(region, &mut taps, &progress).await,
+                None => Err(LayerError::TooShort {
+                    digest,
+                    expected: size,
+                    actual: 0,
+                }
+                .into()),
+            },
+        };
+        drop(taps);
+        // Both are waited for whatever happened, so that nothing of them is left.
+        let (written, indexed) = (joined(writer).await, joined(decoder).await);
+        // What did not come rightly explains what could not be read.
+        fed?;
+        let blob = written??;
+        Ok((indexed??, blob))
+    }
+
+    async fn feed_registry(
+        &self,
+        registry: &crate::registry::Registry,
+        digest: Digest,
+        size: u64,
+        taps: &mut Taps,
+        progress: &(dyn Fn(u64) + Sync),
+    ) -> Result<(), StoreError> {
+        let mut stream = registry.blob(digest);
+        let mut received = 0;
+        loop {
+            // cancel-safe: a cancelled stream is given up
+            let chunk = tokio::select! {
+                biased; // giving up before more waiting
+                () = self.cancel.cancelled() => return Err(StoreError::Cancelled),
+                chunk = stream.next_chunk() => chunk?,
+            };
+            let Some(chunk) = chunk else { return Ok(()) };
+            received += chunk.len() as u64;
+            progress(chunk.len() as u64);
+            // A writer that is gone has refused: it says why. One byte too many is enough to know.
+            if !self.pass(taps, chunk).await? || received > size {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn feed_region(
+        &self,
+        region: &Region,
+        taps: &mut Taps,
+        progress: &(dyn Fn(u64) + Sync),
+    ) -> Result<(), StoreError> {
+        let mut reader = region.reader();
+        loop {
+            let (back, piece) = joined(self.store.inner.tracker.spawn_blocking(move || {
+                let piece = reader.next_piece();
+                (reader, piece)
+            }))
+            .await?;
+            reader = back;
+            let piece = piece.map_err(|source| StoreError::Io {
+                step: "read",
+                path: "the archive".into(),
+                source,
+            })?;
+            let Some(piece) = piece else { return Ok(()) };
+            progress(piece.len() as u64);
+            if !self.pass(taps, piece).await? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Passes a chunk on; false when nobody needs more.
+    async fn pass(&self, taps: &mut Taps, chunk: Bytes) -> Result<bool, StoreError> {
+        let passing = async {
+            if let Some(decoder) = &taps.decoder
+                && decoder.send(chunk.clone()).await.is_err()
+            {
+                // It has failed; but whether the blob is the right one decides what is told.
+                taps.decoder = None;
+            }
+            match &taps.writer {
+                Some(writer) => writer.send(chunk).await.is_ok(),
+                None => taps.decoder.is_some(),
+            }
+        };
+        // cancel-safe: a chunk may be lost, but then all is given up
+        tokio::select! {
+            biased; // giving up before more waiting
+            () = self.cancel.cancelled() => Err(StoreError::Cancelled),
+            wanted = passing => Ok(wanted),
+        }
+    }
+
+    fn write(
+        &self,
+        mut chunks: ChunkReader,
+        digest: Digest,
+        size: u64,
+    ) -> JoinHandle<Result<VerifiedBlob, LayerError>> {
+        let tmp = self.store.inner.layout.tmp().to_owned();
+        self.store.inner.tracker.spawn_blocking(move || {
+            let mut writer = BlobWriter::new(&tmp, digest, size)?;
+            while let Some(chunk) = chunks.next_chunk() {
+                writer.write(&chunk)?;
+            }
+            writer.finish()
+        })
+    }
+
+    fn decode(
+        &self,
+        chunks: ChunkReader,
+        digest: Digest,
+        size: u64,
+    ) -> JoinHandle<Result<IndexedLayer, LayerError>> {
+        let tmp = self.store.inner.layout.tmp().to_owned();
+        let budget = std::sync::Arc::clone(&self.budget);
+        self.store.inner.tracker.spawn_blocking(move || {
+            layer::index_layer(
+                LayerSource {
+                    reader: chunks,
+                    digest,
+                    size_bytes: size,
+                },
+                &tmp,
+                &budget,
+            )
+        })
+    }
+}
+
+/// Who gets the chunks.
+struct Taps {
+    writer: Option<ChunkSender>,
+    decoder: Option<ChunkSender>,
+}
+
+/// The result of a thread; a panic there is a defect, not ours to repeat.
+pub(super) async fn joined<T>(handle: JoinHandle<T>) -> Result<T, StoreError> {
+    handle.await.map_err(|error| {
+        tracing::error!(%error, "a thread of the image store ended unexpectedly");
+        StoreError::Aborted
+    })
+}

@@ -1,0 +1,98 @@
+//! Where the store's files are, and how they get there.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use banger_core::Digest;
+use tempfile::NamedTempFile;
+
+use super::StoreError;
+
+/// Changes whenever the same layers would make another base disk, so that old ones are not taken for new.
+const ROOTFS_FORMAT: &str = "v1";
+
+/// The directories of one store.
+#[derive(Debug, Clone)]
+pub(super) struct Layout {
+    blobs: PathBuf,
+    rootfs: PathBuf,
+    tmp: PathBuf,
+}
+
+impl Layout {
+    /// Makes the directories and sweeps `tmp/`.
+    pub(super) fn open(state_dir: &Path) -> Result<Self, StoreError> {
+        let layout = Self {
+            blobs: state_dir.join("blobs/sha256"),
+            rootfs: state_dir.join("rootfs"),
+            tmp: state_dir.join("tmp/images"),
+        };
+        for directory in [&layout.blobs, &layout.rootfs, &layout.tmp] {
+            fs::create_dir_all(directory)
+                .map_err(StoreError::io("create the directory", directory))?;
+        }
+        for entry in
+            fs::read_dir(&layout.tmp).map_err(StoreError::io("read the directory", &layout.tmp))?
+        {
+            let path = entry
+                .map_err(StoreError::io("read the directory", &layout.tmp))?
+                .path();
+            let swept = if path.is_dir() && !path.is_symlink() {
+                fs::remove_dir_all(&path)
+            } else {
+                fs::remove_file(&path)
+            };
+            swept.map_err(StoreError::io("sweep", &path))?;
+        }
+        Ok(layout)
+    }
+
+    pub(super) fn blob(&self, digest: Digest) -> PathBuf {
+        self.blobs.join(digest.hex())
+    }
+
+    pub(super) fn rootfs(&self, manifest: Digest) -> PathBuf {
+        self.rootfs
+            .join(format!("{}-{ROOTFS_FORMAT}.ext4", manifest.hex()))
+    }
+
+    pub(super) fn blobs_directory(&self) -> &Path {
+        &self.blobs
+    }
+
+    pub(super) fn rootfs_directory(&self) -> &Path {
+        &self.rootfs
+    }
+
+    pub(super) fn tmp(&self) -> &Path {
+        &self.tmp
+    }
+
+    /// Keeps a small blob whose digest is known to be right. Blocks.
+    pub(super) fn keep_blob(&self, digest: Digest, bytes: &[u8]) -> Result<(), StoreError> {
+        let path = self.blob(digest);
+        if path.exists() {
+            return Ok(());
+        }
+        let write = || -> io::Result<()> {
+            let mut file = NamedTempFile::with_prefix_in("document-", &self.tmp)?;
+            io::Write::write_all(&mut file, bytes)?;
+            publish(file, &path)
+        };
+        write().map_err(StoreError::io("write", &path))
+    }
+}
+
+/// Makes a file durable under its final name, replacing what had it. Blocks.
+pub(crate) fn publish(file: NamedTempFile, to: &Path) -> io::Result<()> {
+    file.as_file().sync_all()?;
+    file.persist(to).map_err(|error| error.error)?;
+    sync_directory(to)
+}
+
+/// Makes the entry of `path` in its directory durable.
+pub(crate) fn sync_directory(path: &Path) -> io::Result<()> {
+    path.parent()
+        .map_or(Ok(()), |directory| File::open(directory)?.sync_all())
+}

@@ -1,0 +1,99 @@
+//! The image store: blobs by digest, one read-only base disk per image, and the ways images come in.
+//!
+//! ```text
+//! <state dir>/blobs/sha256/<hex>        manifests, configurations and layers as they came
+//! <state dir>/rootfs/<hex>-<format>.ext4  base disks, by the digest of the manifest
+//! <state dir>/tmp/                      what has no final name yet
+//! ```
+//! A file gets its final name by rename, after its content is on the disk; the base disk's comes last, so
+//! an image that can be loaded is whole. Whoever opens the state directory sweeps `tmp/`.
+//!
+//! ```text
+//! pull / register → plan (manifest, configuration) → flight, one per manifest
+//!    → layers, some at a time: fetch ∥ verify ∥ decompress ∥ index → tree → base disk → publish
+//! ```
+
+mod bring;
+mod built;
+mod convert;
+mod error;
+mod flight;
+mod keyed;
+mod layout;
+mod plan;
+mod prune;
+mod pull;
+mod register;
+mod source;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use banger_core::Digest;
+use tokio::sync::Semaphore;
+use tokio_util::task::TaskTracker;
+
+pub use built::BuiltImage;
+pub use error::StoreError;
+use flight::Flights;
+use keyed::KeyedLocks;
+use layout::Layout;
+pub(crate) use layout::publish;
+pub use prune::Pruned;
+pub use register::{RegisterOptions, RegisterSource};
+
+use crate::limits::{CONVERSIONS_MAX, LAYER_JOBS_MAX};
+
+/// The images of one state directory. Cheap to clone; all clones share their work.
+#[derive(Debug, Clone)]
+pub struct ImageStore {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    layout: Layout,
+    /// Layers being fetched, all pulls together.
+    layer_jobs: Semaphore,
+    /// Base disks being written.
+    conversions: Semaphore,
+    /// One fetch per blob.
+    blobs: KeyedLocks<Digest>,
+    /// One build per manifest.
+    flights: Flights,
+    tracker: TaskTracker,
+}
+
+impl ImageStore {
+    /// Opens the store under `state_dir`, making its directories where they are missing. Sweeps what an
+    /// earlier process left in `tmp/`: **only one process may use a state directory**.
+    ///
+    /// # Errors
+    /// When a directory cannot be made, read or swept.
+    pub fn open(state_dir: &Path) -> Result<Self, StoreError> {
+        let layout = Layout::open(state_dir)?;
+        Ok(Self {
+            inner: Arc::new(Inner {
+                layout,
+                layer_jobs: Semaphore::new(LAYER_JOBS_MAX),
+                conversions: Semaphore::new(CONVERSIONS_MAX),
+                blobs: KeyedLocks::default(),
+                flights: Flights::default(),
+                tracker: TaskTracker::new(),
+            }),
+        })
+    }
+
+    /// Where an image's base disk is, or would be.
+    #[must_use]
+    pub fn rootfs_path(&self, manifest: Digest) -> PathBuf {
+        self.inner.layout.rootfs(manifest)
+    }
+
+    /// Waits until no work is going on. Call it after the last pull was cancelled, at shutdown.
+    pub async fn drain(&self) {
+        self.inner.tracker.close();
+        self.inner.tracker.wait().await;
+        self.inner.tracker.reopen();
+    }
+}
