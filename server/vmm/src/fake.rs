@@ -1,0 +1,1 @@
+//! A driver without processes, for tests of the layers above.

@@ -1,0 +1,83 @@
+//! Taking over a QEMU that an earlier daemon started.
+
+use std::path::Path;
+
+use banger_core::VmId;
+use banger_core::vmm::{ProcessIdentity, VmmError};
+use tokio::net::UnixStream;
+
+use super::launch::{SOCKETS, connect};
+use super::machine::{QemuMachine, Supervised, VmDir};
+use super::{QemuDriver, log};
+use crate::console::ConsoleWriter;
+use crate::process::Process;
+
+/// What QEMU calls a guest that was never let run.
+const HELD: &str = "prelaunch";
+
+/// Adopts the process that `identity` describes, if it lives. A process whose control socket is broken is
+/// adopted all the same: it must be possible to end it.
+pub(super) async fn adopt(
+    driver: &QemuDriver,
+    vm: VmId,
+    dir: &Path,
+    identity: &ProcessIdentity,
+) -> Result<Option<QemuMachine>, VmmError> {
+    let found = Process::find(identity).map_err(|source| VmmError::Signal { source })?;
+    let Some(process) = found else {
+        return Ok(None);
+    };
+    let vm_dir = VmDir::open(dir).map_err(|source| VmmError::Control {
+        during: "adoption",
+        source,
+    })?;
+    if let Err(error) = log::trim(dir) {
+        tracing::warn!(%vm, %error, "the VMM's log could not be bounded");
+    }
+    let log_start = dir
+        .join("vmm.log")
+        .metadata()
+        .map_or(0, |metadata| metadata.len());
+    let supervised = Supervised::start(driver, process, dir.to_owned(), log_start);
+    if let Err(error) = follow_console(driver, &supervised, dir, &vm_dir).await {
+        tracing::warn!(%vm, %error, "the console of an adopted VM cannot be followed");
+    }
+    let control = match control(driver, &supervised, &vm_dir).await {
+        Ok(control) => Some(control),
+        Err(error) => {
+            tracing::warn!(%vm, %error, "an adopted VM has no control socket");
+            None
+        }
+    };
+    Ok(Some(QemuMachine::new(supervised, vm_dir, control)))
+}
+
+async fn follow_console(
+    driver: &QemuDriver,
+    supervised: &Supervised,
+    dir: &Path,
+    vm_dir: &VmDir,
+) -> std::io::Result<()> {
+    let mut writer = ConsoleWriter::open(dir, driver.config.console_max_bytes)?;
+    let stream = UnixStream::connect(vm_dir.path_of(SOCKETS.console)).await?;
+    writer.mark("the daemon restarted; what the guest wrote meanwhile is missing");
+    supervised.follow_console(stream, writer);
+    Ok(())
+}
+
+async fn control(
+    driver: &QemuDriver,
+    supervised: &Supervised,
+    vm_dir: &VmDir,
+) -> Result<std::sync::Arc<super::qmp::Qmp>, VmmError> {
+    let stream = connect(vm_dir, SOCKETS.control, "adoption").await?;
+    let control = supervised
+        .open_control(driver, stream, driver.config.control_timeout)
+        .await?;
+    let status = control.execute("query-status").await?;
+    // The earlier daemon died between recording the process and letting its guest run.
+    if status.get("status").and_then(|status| status.as_str()) == Some(HELD) {
+        control.execute("cont").await?;
+    }
+    Ok(control)
+}

@@ -1,0 +1,351 @@
+//! Starting a QEMU, so that at every instant it is either recorded, found as a stray, or killed.
+
+use std::fs::{self, Permissions};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use banger_core::vmm::{Accelerator, LaunchPlan, VmmError, VmmExit};
+use rustix::process::Signal;
+use tokio::net::UnixStream;
+
+use super::command::{self, Host, Sockets};
+use super::machine::{QemuMachine, Supervised, VmDir};
+use super::qmp::Qmp;
+use super::{Found, Journal, QemuConfig, QemuDriver, log, tsc};
+use crate::console::ConsoleWriter;
+use crate::process::Process;
+use crate::sys;
+
+/// What to install where QEMU is missing.
+const PROGRAM_PACKAGE: &str = "qemu-system-x86";
+
+/// What to install where the firmware is missing.
+const FIRMWARE_PACKAGE: &str = "qemu-system-data";
+
+/// Where distributions put qboot.
+const FIRMWARE_PLACES: [&str; 4] = [
+    "/usr/share/qemu/qboot.rom",
+    "/usr/local/share/qemu/qboot.rom",
+    "/usr/share/qemu/bios-microvm.bin",
+    "/usr/share/qboot/bios.bin",
+];
+
+/// How long QEMU has to tell its version.
+const VERSION_LIMIT: Duration = Duration::from_secs(10);
+
+/// How long a QEMU that was killed has to be gone.
+const KILL_LIMIT: Duration = Duration::from_secs(5);
+
+/// How long a broken connection waits for the news that the whole QEMU ended.
+const SIGN_TO_END: Duration = Duration::from_millis(500);
+
+/// The names of the sockets in a VM's directory.
+pub(super) const SOCKETS: Sockets<&str> = Sockets {
+    control: "qmp.sock",
+    agent: "agent.sock",
+    console: "console.sock",
+};
+
+/// Finds what every launch needs.
+pub(super) async fn find(config: &QemuConfig) -> Result<Found, VmmError> {
+    let program = find_program(&config.program)?;
+    let firmware = FIRMWARE_PLACES
+        .iter()
+        .map(PathBuf::from)
+        .find(|path| path.is_file());
+    let firmware = firmware.ok_or_else(|| VmmError::FileMissing {
+        path: FIRMWARE_PLACES[0].into(),
+        package: FIRMWARE_PACKAGE,
+    })?;
+    let measured = tokio::task::spawn_blocking(tsc::measure_khz);
+    let version = version(&program).await?;
+    let tsc_khz = measured.await.ok();
+    Ok(Found {
+        program,
+        firmware,
+        version,
+        tsc_khz,
+    })
+}
+
+fn find_program(program: &Path) -> Result<PathBuf, VmmError> {
+    let missing = || VmmError::ProgramMissing {
+        program: program.display().to_string(),
+        package: PROGRAM_PACKAGE,
+    };
+    if program.components().count() > 1 {
+        return program
+            .is_file()
+            .then(|| program.to_owned())
+            .ok_or_else(missing);
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&path)
+        .map(|dir| dir.join(program))
+        .find(|path| path.is_file());
+    found.ok_or_else(missing)
+}
+
+async fn version(program: &Path) -> Result<String, VmmError> {
+    let output = tokio::process::Command::new(program)
+        .arg("--version")
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .kill_on_drop(true)
+        .output();
+    let output = tokio::time::timeout(VERSION_LIMIT, output).await;
+    let output = output.map_err(|_elapsed| VmmError::Deadline {
+        during: "telling its version",
+        limit: VERSION_LIMIT,
+    })?;
+    let output = output.map_err(|source| not_started(program, source))?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let version = text
+        .split_whitespace()
+        .skip_while(|word| *word != "version")
+        .nth(1);
+    Ok(version.unwrap_or("unknown").chars().take(32).collect())
+}
+
+/// Starts QEMU for `plan`. Dropped half-way, it leaves no process.
+pub(super) async fn launch(
+    driver: &QemuDriver,
+    found: &Found,
+    plan: &LaunchPlan,
+    accelerator: Accelerator,
+    journal: &Journal<'_>,
+) -> Result<QemuMachine, VmmError> {
+    let prepared =
+        Prepared::make(driver, plan).map_err(|source| not_started(&found.program, source))?;
+    let (held, console) = prepared.spawn(driver, found, plan, accelerator)?;
+    match start_guest(driver, &held, console, journal).await {
+        Ok((control, dir)) => Ok(QemuMachine::new(held.release(), dir, Some(control))),
+        Err(error) => {
+            held.kill_and_wait().await;
+            Err(error)
+        }
+    }
+}
+
+/// What exists before the process does.
+struct Prepared {
+    dir: VmDir,
+    listeners: Sockets<OwnedFd>,
+    console: ConsoleWriter,
+    log: fs::File,
+    log_start: u64,
+}
+
+impl Prepared {
+    fn make(driver: &QemuDriver, plan: &LaunchPlan) -> io::Result<Self> {
+        let dir = VmDir::open(&plan.dir)?;
+        let mut console = ConsoleWriter::open(&plan.dir, driver.config.console_max_bytes)?;
+        if !console.is_empty() {
+            console.mark("the VM was started again");
+        }
+        let (log, log_start) = log::open(&plan.dir)?;
+        let listeners = Sockets {
+            control: listen(&dir, SOCKETS.control)?,
+            agent: listen(&dir, SOCKETS.agent)?,
+            console: listen(&dir, SOCKETS.console)?,
+        };
+        Ok(Self {
+            dir,
+            listeners,
+            console,
+            log,
+            log_start,
+        })
+    }
+
+    /// Starts the process with its guest held. No await between here and the guard that kills it.
+    fn spawn(
+        self,
+        driver: &QemuDriver,
+        found: &Found,
+        plan: &LaunchPlan,
+        accelerator: Accelerator,
+    ) -> Result<(Held, ConsoleWriter), VmmError> {
+        let failed = |source| not_started(&found.program, source);
+        let sockets = Sockets {
+            control: sys::number_in_child(&self.listeners.control),
+            agent: sys::number_in_child(&self.listeners.agent),
+            console: sys::number_in_child(&self.listeners.console),
+        };
+        let host = Host {
+            firmware: &found.firmware,
+            accelerator,
+            tsc_khz: found.tsc_khz,
+            sockets,
+        };
+        let mut command = Command::new(&found.program);
+        command
+            .args(command::arguments(plan, &host))
+            .current_dir(&plan.dir)
+            .stdin(Stdio::null())
+            .stdout(self.log.try_clone().map_err(failed)?)
+            .stderr(self.log);
+        let Sockets {
+            control,
+            agent,
+            console,
+        } = self.listeners;
+        sys::detach_with_files(&mut command, vec![control, agent, console]);
+        let mut child = command.spawn().map_err(failed)?;
+        let process = match Process::of_child(child.id()) {
+            Ok(process) => process,
+            Err(source) => {
+                // It has ended already, or cannot be held: either way it must not stay.
+                let killed = child.kill().and_then(|()| child.wait());
+                tracing::debug!(?killed, "a QEMU that could not be held is gone");
+                return Err(
+                    ended_early(&plan.dir, self.log_start).unwrap_or_else(|| failed(source))
+                );
+            }
+        };
+        let supervised = Supervised::start(driver, process, plan.dir.clone(), self.log_start);
+        Ok((
+            Held {
+                supervised: Some(supervised),
+                dir: Some(self.dir),
+            },
+            self.console,
+        ))
+    }
+}
+
+fn ended_early(dir: &Path, log_start: u64) -> Option<VmmError> {
+    let detail = log::tail(dir, log_start);
+    (!detail.is_empty()).then_some(VmmError::EndedEarly { detail })
+}
+
+/// A QEMU that is killed when dropped.
+struct Held {
+    supervised: Option<Supervised>,
+    dir: Option<VmDir>,
+}
+
+impl Held {
+    fn supervised(&self) -> &Supervised {
+        self.supervised.as_ref().expect("it is held until released")
+    }
+
+    fn dir(&self) -> &VmDir {
+        self.dir.as_ref().expect("it is held until the guest runs")
+    }
+
+    fn release(mut self) -> Supervised {
+        self.supervised.take().expect("it is released once")
+    }
+
+    async fn kill_and_wait(self) {
+        let killed = self.kill();
+        // The supervisor reaps it; should the kernel not let it go, the caller's error says enough.
+        let gone = tokio::time::timeout(KILL_LIMIT, self.supervised().gone()).await;
+        tracing::debug!(?killed, ?gone, "a QEMU that was not wanted was killed");
+    }
+}
+
+impl Held {
+    fn kill(&self) -> io::Result<bool> {
+        self.supervised
+            .as_ref()
+            .map_or(Ok(false), |held| held.process.signal(Signal::KILL))
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if let Err(error) = self.kill() {
+            tracing::error!(%error, "a QEMU that was not wanted could not be killed");
+        }
+    }
+}
+
+/// Records the process, connects to it, and lets its guest run.
+async fn start_guest(
+    driver: &QemuDriver,
+    held: &Held,
+    console: ConsoleWriter,
+    journal: &Journal<'_>,
+) -> Result<(Arc<Qmp>, VmDir), VmmError> {
+    let supervised = held.supervised();
+    journal(supervised.process.identity()).map_err(|source| VmmError::Journal { source })?;
+    let dir = held.dir();
+    let connected = async {
+        supervised.follow_console(connect(dir, SOCKETS.console, "console").await?, console);
+        let stream = connect(dir, SOCKETS.control, "control").await?;
+        let control = supervised
+            .open_control(driver, stream, driver.config.launch_timeout)
+            .await?;
+        control.execute("cont").await?;
+        Ok(control)
+    };
+    let connected = tokio::select! {
+        biased; // an exit explains the failure of everything else
+        // cancel-safe: looks at a level
+        exit = supervised.gone() => return Err(early(exit)),
+        // cancel-safe: what is dropped here is not used again
+        connected = connected => connected,
+    };
+    let control = match connected {
+        Ok(control) => control,
+        // A broken connection is often the first sign of an end, which is then the better explanation.
+        Err(error) => match tokio::time::timeout(SIGN_TO_END, supervised.gone()).await {
+            Ok(exit) => return Err(early(exit)),
+            Err(_elapsed) => return Err(error),
+        },
+    };
+    Ok((
+        control,
+        dir.try_clone().map_err(|source| VmmError::Control {
+            during: "launch",
+            source,
+        })?,
+    ))
+}
+
+fn early(exit: VmmExit) -> VmmError {
+    match exit {
+        VmmExit::Other { detail } => VmmError::EndedEarly { detail },
+        VmmExit::GuestPowerOff | VmmExit::GuestReset => VmmError::EndedEarly {
+            detail: "before its guest ran".into(),
+        },
+    }
+}
+
+fn listen(dir: &VmDir, name: &str) -> io::Result<OwnedFd> {
+    let path = dir.path_of(name);
+    match fs::remove_file(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let listener = UnixListener::bind(&path)?;
+    fs::set_permissions(&path, Permissions::from_mode(0o600))?;
+    Ok(listener.into())
+}
+
+pub(super) async fn connect(
+    dir: &VmDir,
+    name: &str,
+    during: &'static str,
+) -> Result<UnixStream, VmmError> {
+    let stream = UnixStream::connect(dir.path_of(name)).await;
+    stream.map_err(|source| VmmError::Control { during, source })
+}
+
+fn not_started(program: &Path, source: io::Error) -> VmmError {
+    VmmError::Spawn {
+        program: program.display().to_string(),
+        source,
+    }
+}
+
+#[cfg(test)]
+mod tests;

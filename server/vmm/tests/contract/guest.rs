@@ -1,0 +1,104 @@
+//! Makes the initramfs that the real guests of these tests boot.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+/// A directory with `vmlinux` and `modules/*.ko` (uncompressed, any order): the guest kernel of the tests.
+pub(crate) const KERNEL_DIR: &str = "BANGER_TEST_KERNEL_DIR";
+
+/// The modules the test guest needs, where the kernel does not have them built in.
+const MODULES: [&str; 9] = [
+    "virtio",
+    "virtio_ring",
+    "virtio_mmio",
+    "virtio_console",
+    "virtio_blk",
+    "virtio_net",
+    "failover",
+    "net_failover",
+    "virtio-rng",
+];
+
+/// What boots.
+#[derive(Debug, Clone)]
+pub(crate) struct Guest {
+    pub(crate) kernel: PathBuf,
+    pub(crate) initramfs: PathBuf,
+}
+
+/// The guest, made once per test process; `None`, and a line that says so, where no kernel was given.
+pub(crate) fn guest(rule: &str) -> Option<Guest> {
+    static GUEST: OnceLock<Option<Guest>> = OnceLock::new();
+    let guest = GUEST.get_or_init(|| {
+        let dir = PathBuf::from(std::env::var_os(KERNEL_DIR)?);
+        Some(Guest {
+            kernel: dir.join("vmlinux"),
+            initramfs: initramfs(&dir),
+        })
+    });
+    if guest.is_none() {
+        println!("SKIPPED {rule}: {KERNEL_DIR} is not set");
+    }
+    guest.clone()
+}
+
+fn initramfs(kernel_dir: &Path) -> PathBuf {
+    let dir =
+        PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("guest-{}", std::process::id()));
+    fs::create_dir_all(&dir).unwrap();
+    let init = compile(&dir);
+    let path = dir.join("initramfs.cpio");
+    let mut archive = Vec::new();
+    for name in ["dev", "proc", "sys", "banger", "banger/modules"] {
+        archive = member(archive, name, 0o040_755, &[]);
+    }
+    archive = member(archive, "init", 0o100_755, &fs::read(init).unwrap());
+    for module in MODULES {
+        let file = kernel_dir.join("modules").join(format!("{module}.ko"));
+        if let Ok(bytes) = fs::read(file) {
+            archive = member(
+                archive,
+                &format!("banger/modules/{module}.ko"),
+                0o100_644,
+                &bytes,
+            );
+        }
+    }
+    let archive = cpio::newc::trailer(archive).unwrap();
+    File::create(&path).unwrap().write_all(&archive).unwrap();
+    path
+}
+
+fn member(archive: Vec<u8>, name: &str, mode: u32, bytes: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(bytes.len()).unwrap();
+    let mut writer = cpio::newc::Builder::new(name)
+        .mode(mode)
+        .write(archive, length);
+    io::copy(&mut &bytes[..], &mut writer).unwrap();
+    writer.finish().unwrap()
+}
+
+fn compile(dir: &Path) -> PathBuf {
+    let output = dir.join("init");
+    let compiler = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+    let done = Command::new(compiler)
+        .args([
+            "--edition",
+            "2024",
+            "-O",
+            "-C",
+            "target-feature=+crt-static",
+            "-C",
+            "panic=abort",
+        ])
+        .args(["-C", "strip=symbols", "-o"])
+        .arg(&output)
+        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/guest/init.rs"))
+        .status()
+        .unwrap();
+    assert!(done.success(), "the test guest's process 1 compiles");
+    output
+}

@@ -1,0 +1,199 @@
+//! Process 1 of the guests in this crate's tests: the guest's side of the agent handshake, then an echo.
+//!
+//! The tests compile it alone, statically, with the standard library only. What it does is chosen by
+//! `banger.test=<word>` on the kernel's command line, and later by lines `!<word>` on the channel.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{Read, Write};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// System calls that the standard library does not offer.
+mod sys {
+    use std::ffi::{CString, c_char, c_int, c_long, c_ulong, c_void};
+    use std::os::fd::AsRawFd;
+
+    unsafe extern "C" {
+        fn mount(
+            source: *const c_char,
+            target: *const c_char,
+            kind: *const c_char,
+            flags: c_ulong,
+            data: *const c_void,
+        ) -> c_int;
+        fn reboot(how: c_int) -> c_int;
+        fn sync();
+        fn syscall(number: c_long, ...) -> c_long;
+    }
+
+    const FINIT_MODULE: c_long = 313;
+
+    pub fn mount_kind(kind: &str, target: &str) {
+        let _ = std::fs::create_dir_all(target);
+        let kind = CString::new(kind).unwrap();
+        let target = CString::new(target).unwrap();
+        // SAFETY: three strings that live over the call; the last argument may be null.
+        unsafe { mount(kind.as_ptr(), target.as_ptr(), kind.as_ptr(), 0, std::ptr::null()) };
+    }
+
+    pub fn load_module(file: &std::fs::File) -> bool {
+        // SAFETY: an open descriptor, an empty string that lives over the call, no flags.
+        unsafe { syscall(FINIT_MODULE, file.as_raw_fd(), c"".as_ptr(), 0) == 0 }
+    }
+
+    pub fn power_off() {
+        // SAFETY: two calls without pointers.
+        unsafe {
+            sync();
+            reboot(0x4321_fedc);
+        }
+    }
+
+    pub fn reset() {
+        // SAFETY: a call without pointers.
+        unsafe { reboot(0x0123_4567) };
+    }
+}
+
+fn main() {
+    sys::mount_kind("devtmpfs", "/dev");
+    sys::mount_kind("proc", "/proc");
+    sys::mount_kind("sysfs", "/sys");
+    load_modules();
+    let command_line = fs::read_to_string("/proc/cmdline").unwrap_or_default();
+    let word = command_line.split_whitespace().find_map(|word| word.strip_prefix("banger.test="));
+    say("test guest: up");
+    if let Some(word) = word {
+        perform(word, None);
+    }
+    let path = port();
+    loop {
+        // Opened anew for each conversation, as the real agent may.
+        if let Ok(mut port) = OpenOptions::new().read(true).write(true).open(&path) {
+            converse(&mut port);
+        }
+    }
+}
+
+fn say(line: &str) {
+    if let Ok(mut console) = OpenOptions::new().write(true).open("/dev/console") {
+        let _ = writeln!(console, "{line}");
+    }
+}
+
+/// Loads whatever can be loaded until nothing more can: no order needs to be known.
+fn load_modules() {
+    let Ok(entries) = fs::read_dir("/banger/modules") else { return };
+    let mut left: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+    loop {
+        let before = left.len();
+        left.retain(|path| !File::open(path).is_ok_and(|file| sys::load_module(&file)));
+        if left.is_empty() || left.len() == before {
+            return;
+        }
+    }
+}
+
+fn port() -> PathBuf {
+    loop {
+        for entry in fs::read_dir("/sys/class/virtio-ports").into_iter().flatten().flatten() {
+            let name = fs::read_to_string(entry.path().join("name")).unwrap_or_default();
+            if name.trim() == "banger.agent" {
+                return PathBuf::from("/dev").join(entry.file_name());
+            }
+        }
+        // The driver makes the port a moment after it is loaded.
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// One conversation: the handshake, then an echo, until the host is gone or starts over.
+fn converse(port: &mut File) {
+    // Blocks until the host is connected. Only then is anything read, so that it comes before READY.
+    if port.write_all(b"AGENT\n").is_err() {
+        return;
+    }
+    let mut lines = Vec::new();
+    let mut chunk = [0; 65536];
+    let mut answered: Option<Vec<u8>> = None;
+    let mut is_talking = false;
+    loop {
+        let count = match port.read(&mut chunk) {
+            Ok(0) | Err(_) => return,
+            Ok(count) => count,
+        };
+        for piece in chunk[..count].split_inclusive(|&byte| byte == b'\n') {
+            lines.extend_from_slice(piece);
+            if lines.last() != Some(&b'\n') && (answered.is_none() || lines.starts_with(b"HELLO")) {
+                continue;
+            }
+            let line = std::mem::take(&mut lines);
+            match line.strip_prefix(b"HELLO ") {
+                Some(nonce) if answered.as_deref() == Some(nonce) => {}
+                // The real agent's HTTP/2 fails on such a line, and it starts over.
+                Some(_) if is_talking => return,
+                Some(nonce) => {
+                    let _ = port.write_all(&[b"READY ", nonce].concat());
+                    answered = Some(nonce.to_vec());
+                }
+                None if answered.is_none() => {}
+                None => {
+                    is_talking = true;
+                    match line.strip_prefix(b"!") {
+                        Some(word) => perform(&String::from_utf8_lossy(word), Some(port)),
+                        None => drop(port.write_all(&line)),
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn perform(line: &str, port: Option<&mut File>) {
+    let words: Vec<&str> = line.split_whitespace().flat_map(|word| word.split(',')).collect();
+    match words[..] {
+        ["poweroff"] => sys::power_off(),
+        ["reset"] => sys::reset(),
+        ["panic"] => panic!("the test asked for it: last words"),
+        ["mute"] => loop {
+            std::thread::park();
+        },
+        ["flood"] => loop {
+            say(&"flood ".repeat(200));
+        },
+        ["garbage"] => garbage(),
+        ["copy"] => answer(port, &copy()),
+        ["say", word] => say(word),
+        _ => answer(port, "unknown"),
+    }
+}
+
+fn answer(port: Option<&mut File>, text: &str) {
+    if let Some(port) = port {
+        let _ = port.write_all(format!("{text}\n").as_bytes());
+    }
+}
+
+/// Floods the channel with what is no line of the handshake.
+fn garbage() {
+    let Ok(mut port) = OpenOptions::new().write(true).open(port()) else { return };
+    let bytes: Vec<u8> = (0..=255_u8).cycle().take(65536).collect();
+    loop {
+        let _ = port.write_all(&bytes);
+    }
+}
+
+/// How fast the guest's kernel copies memory, in MB/s: reads of a file in memory.
+fn copy() -> String {
+    let _ = fs::write("/copied", vec![7_u8; 8 << 20]);
+    let mut buffer = vec![0_u8; 1 << 20];
+    let begin = Instant::now();
+    let mut total = 0;
+    while begin.elapsed() < Duration::from_secs(2) {
+        let Ok(mut file) = File::open("/copied") else { break };
+        while let Ok(count @ 1..) = file.read(&mut buffer) {
+            total += count;
+        }
+    }
+    format!("{:.0} MB/s", total as f64 / begin.elapsed().as_secs_f64() / 1e6)
+}
