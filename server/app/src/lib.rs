@@ -1,1 +1,138 @@
-//! The domain services of banger.
+//! The domain services of banger: what the daemon does, independent of gRPC and of any VMM.
+//!
+//! ```text
+//!   grpc ──▶ App ─┬─ images, kernels ──▶ banger-image, banger-store
+//!                 ├─ vms ── runner per VM ──▶ ports Vmm, Machine, GuestConnector
+//!                 ├─ sessions ──▶ port Guest
+//!                 └─ operations
+//! ```
+//! One *runner* task owns one VM. Everybody else sends it commands and watches its view. Callers may hang up
+//! at any time: that cancels their waiting, never the work.
+#![forbid(unsafe_code)]
+
+pub mod config;
+pub mod error;
+pub mod host;
+pub mod image;
+pub mod kernel;
+pub mod operation;
+pub mod page;
+pub mod paths;
+mod reconcile;
+pub mod session;
+pub mod upload;
+pub mod vm;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use banger_core::guest::GuestConnector;
+use banger_core::vmm::{DriverInfo, Vmm};
+use banger_store::Store;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+pub use config::AppConfig;
+pub use error::AppError;
+pub use reconcile::Reconciled;
+
+use crate::paths::Paths;
+
+/// What every service shares.
+pub(crate) struct Context {
+    pub(crate) config: AppConfig,
+    pub(crate) paths: Paths,
+    pub(crate) store: Store,
+    pub(crate) vmm: Arc<dyn Vmm>,
+    pub(crate) connector: Arc<dyn GuestConnector>,
+    /// What the driver can do, once it was tried.
+    pub(crate) driver_info: std::sync::OnceLock<DriverInfo>,
+    /// Every task of the daemon runs here, so that shutdown can wait for all.
+    pub(crate) tasks: TaskTracker,
+    /// Work that makes something new is given up when this is cancelled.
+    pub(crate) shutdown: CancellationToken,
+}
+
+/// All services of one daemon.
+pub struct App {
+    context: Arc<Context>,
+    /// Long work.
+    pub operations: Arc<operation::Operations>,
+    /// Images.
+    pub images: Arc<image::Images>,
+    /// Kernels.
+    pub kernels: Arc<kernel::Kernels>,
+    /// VMs.
+    pub vms: Arc<vm::Vms>,
+    /// Sessions.
+    pub sessions: session::Sessions,
+}
+
+impl std::fmt::Debug for App {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("App").field("state_dir", &self.context.paths.state_dir()).finish_non_exhaustive()
+    }
+}
+
+impl App {
+    /// Puts the services together, finds again what an earlier daemon left running, finishes or undoes what it
+    /// left half done, and sweeps what nothing owns. Serve only after this.
+    ///
+    /// # Errors
+    /// If the state directory cannot be read or written.
+    pub async fn start(
+        config: AppConfig,
+        store: Store,
+        vmm: Arc<dyn Vmm>,
+        connector: Arc<dyn GuestConnector>,
+    ) -> Result<(Self, Reconciled), AppError> {
+        let paths = Paths::open(&config.state_dir)?;
+        let context = Arc::new(Context {
+            config,
+            paths,
+            store,
+            vmm,
+            connector,
+            driver_info: std::sync::OnceLock::new(),
+            tasks: TaskTracker::new(),
+            shutdown: CancellationToken::new(),
+        });
+        let operations = Arc::new(operation::Operations::new(&context));
+        let images = Arc::new(image::Images::open(&context, &operations)?);
+        let kernels = Arc::new(kernel::Kernels::open(&context, &operations)?);
+        let vms = Arc::new(vm::Vms::new(&context, &operations, &images, &kernels));
+        let sessions = session::Sessions::new(&context, &vms, &images);
+        let app = Self { context, operations, images, kernels, vms, sessions };
+        let reconciled = reconcile::reconcile(&app).await?;
+        Ok((app, reconciled))
+    }
+
+    /// Ends the daemon's own work: waits for running operations up to `grace`, then gives them up, undone.
+    /// VMs are left running. Returns whether everything ended by itself.
+    pub async fn shut_down(&self, grace: Duration) -> bool {
+        let drained = tokio::time::timeout(grace, self.operations.idle()).await.is_ok();
+        self.context.shutdown.cancel();
+        self.context.tasks.close();
+        let ended = tokio::time::timeout(self.context.config.undo_timeout, self.context.tasks.wait()).await.is_ok();
+        self.context.store.close().await;
+        drained && ended
+    }
+
+    /// Where tasks that belong to the daemon are spawned.
+    #[must_use]
+    pub fn tasks(&self) -> &TaskTracker {
+        &self.context.tasks
+    }
+
+    /// Cancelled when the daemon stops: streams to callers end then.
+    #[must_use]
+    pub fn shutdown_token(&self) -> &CancellationToken {
+        &self.context.shutdown
+    }
+
+    /// The store, for answers kept by request id.
+    #[must_use]
+    pub fn store(&self) -> &Store {
+        &self.context.store
+    }
+}

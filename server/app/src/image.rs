@@ -1,0 +1,306 @@
+//! Images: what callers may ask of them, and what of it the store knows.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use banger_core::image::{Image, ImageConfig, Platform};
+use banger_core::operation::{OperationKind, Progress};
+use banger_core::{Digest, ImageId, OperationId, Timestamp};
+use banger_image::{BuiltImage, Credentials, ImageReference, ImageStore, PullOptions, RegisterOptions, RegisterSource, StoreError as ImageError};
+use banger_store::{DeleteOutcome, Page, RequestKey};
+use tokio::sync::RwLock;
+use tokio_util::sync::CancellationToken;
+
+use crate::Context;
+use crate::error::AppError;
+use crate::operation::{Begun, OperationTask, Operations};
+use crate::page::{self, Paged};
+use crate::upload::{Upload, Uploaded};
+
+/// The images of this host.
+pub struct Images {
+    context: Arc<Context>,
+    operations: Arc<Operations>,
+    files: ImageStore,
+    /// Held for reading by whoever brings an image in, until its record is there.
+    bringing: Arc<RwLock<()>>,
+}
+
+impl std::fmt::Debug for Images {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Images").finish_non_exhaustive()
+    }
+}
+
+/// A user and a password for a registry.
+#[derive(Clone, PartialEq, Eq)]
+pub struct BasicAuth {
+    /// The user.
+    pub username: String,
+    /// The password; neither stored nor shown.
+    pub password: String,
+}
+
+impl std::fmt::Debug for BasicAuth {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("BasicAuth").field("username", &self.username).finish_non_exhaustive()
+    }
+}
+
+/// What to pull.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PullRequest {
+    /// As the caller names it.
+    pub reference: String,
+    /// Absent means the host's.
+    pub platform: Option<Platform>,
+    /// For this pull alone.
+    pub auth: Option<BasicAuth>,
+}
+
+/// What an archive is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ArchiveFormat {
+    /// Found out from its content.
+    #[default]
+    Detect,
+    /// A tar of an OCI image layout.
+    OciLayout,
+    /// What `docker save` writes.
+    DockerArchive,
+    /// A tar of a root filesystem.
+    RootfsTar,
+}
+
+/// What to register.
+#[derive(Debug)]
+pub struct RegisterRequest {
+    /// What to call it.
+    pub reference: String,
+    /// What the archive is.
+    pub format: ArchiveFormat,
+    /// The configuration of a root filesystem.
+    pub config: Option<ImageConfig>,
+    /// Which of an archive's images; absent means the host's.
+    pub platform: Option<Platform>,
+    /// The archive.
+    pub archive: Uploaded,
+}
+
+impl Images {
+    pub(crate) fn open(context: &Arc<Context>, operations: &Arc<Operations>) -> Result<Self, AppError> {
+        let files = ImageStore::open(context.paths.state_dir())?;
+        Ok(Self { context: context.clone(), operations: operations.clone(), files, bringing: Arc::default() })
+    }
+
+    /// Accepts a pull, and returns its operation, whose target becomes the image's id.
+    ///
+    /// # Errors
+    /// If the request is wrong.
+    pub async fn pull(&self, request: PullRequest, key: Option<&RequestKey>) -> Result<OperationId, AppError> {
+        let reference = canonical("reference", &request.reference)?;
+        let begun = self.operations.begin(OperationKind::PullImage, reference.to_string(), key).await?;
+        let task = match begun {
+            Begun::Joined(id) => return Ok(id),
+            Begun::New(task) => task,
+        };
+        let id = task.id();
+        let worker = self.worker();
+        self.context.tasks.spawn(async move {
+            let options = worker.options(request.platform, request.auth);
+            let cancel = worker.context.shutdown.clone();
+            let pulled = worker.fetch(&reference, &options, &task, &cancel).await;
+            task.end_with(&pulled, |image| image.id.to_string()).await;
+        });
+        Ok(id)
+    }
+
+    /// Pulls as a part of other long work.
+    pub(crate) async fn pull_within(&self, named: &str, task: &OperationTask, cancel: &CancellationToken) -> Result<Image, AppError> {
+        let reference = canonical("spec.image", named)?;
+        let worker = self.worker();
+        worker.fetch(&reference, &worker.options(None, None), task, cancel).await
+    }
+
+    /// Where to stream an archive to.
+    ///
+    /// # Errors
+    /// If the disk is full.
+    pub async fn begin_upload(&self) -> Result<Upload, AppError> {
+        Upload::begin(&self.context).await
+    }
+
+    /// Accepts an archive, and returns the operation that makes an image of it, whose target becomes its id.
+    ///
+    /// # Errors
+    /// If the request is wrong.
+    pub async fn register(&self, request: RegisterRequest, key: Option<&RequestKey>) -> Result<OperationId, AppError> {
+        let reference = canonical("start.reference", &request.reference)?;
+        let begun = self.operations.begin(OperationKind::RegisterImage, reference.to_string(), key).await?;
+        let task = match begun {
+            Begun::Joined(id) => return Ok(id),
+            Begun::New(task) => task,
+        };
+        let id = task.id();
+        let worker = self.worker();
+        self.context.tasks.spawn(async move {
+            let registered = worker.register(&reference, &request, &task).await;
+            task.end_with(&registered, |image| image.id.to_string()).await;
+        });
+        Ok(id)
+    }
+
+    fn worker(&self) -> Worker {
+        Worker { context: self.context.clone(), files: self.files.clone(), bringing: self.bringing.clone() }
+    }
+
+    /// An image by id, reference or digest; `None` where there is none.
+    pub(crate) async fn find(&self, named: &str) -> Result<Option<Image>, AppError> {
+        if let Ok(id) = named.parse::<ImageId>() {
+            return Ok(self.context.store.get_image(id).await?);
+        }
+        if let Ok(digest) = named.parse::<Digest>() {
+            let images = self.context.store.find_images_by_digest(&digest).await?;
+            return Ok(images.into_iter().next());
+        }
+        let reference = canonical("image", named)?;
+        Ok(self.context.store.find_image_by_reference(&reference.to_string()).await?)
+    }
+
+    /// An image by id, reference or digest.
+    ///
+    /// # Errors
+    /// If it does not exist.
+    pub async fn get(&self, named: &str) -> Result<Image, AppError> {
+        let missing = || AppError::NotFound { resource: "image", name: named.chars().take(256).collect() };
+        self.find(named).await?.ok_or_else(missing)
+    }
+
+    /// A page of images, newest first.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub async fn list(&self, limit: u32, before: Option<String>) -> Result<Paged<Image>, AppError> {
+        let images = self.context.store.list_images(Page { limit: limit + 1, before }).await?;
+        Ok(page::cut(images, limit as usize))
+    }
+
+    /// Removes an image and what only it used.
+    ///
+    /// # Errors
+    /// If it does not exist or a VM uses it.
+    pub async fn delete(&self, named: &str) -> Result<(), AppError> {
+        let image = self.get(named).await?;
+        match self.context.store.delete_image(image.id).await? {
+            DeleteOutcome::Deleted | DeleteOutcome::Missing => self.remove_files(image.digest).await,
+            DeleteOutcome::UsedBy(users) => Err(AppError::InUse { resource: "image", name: named.to_owned(), users }),
+        }
+    }
+
+    async fn remove_files(&self, digest: Digest) -> Result<(), AppError> {
+        let kept = self.context.store.all_images().await?;
+        if kept.iter().any(|image| image.digest == digest) {
+            return Ok(());
+        }
+        let files = self.files.clone();
+        blocking(move || files.remove(digest)).await?;
+        self.prune(&kept).await.map(drop)
+    }
+
+    /// Removes what no image needs. What a pull has brought is not referenced yet, so while one goes on
+    /// nothing is pruned: the next removal or start does it.
+    async fn prune(&self, kept: &[Image]) -> Result<u64, AppError> {
+        let Ok(_alone) = self.bringing.try_write() else { return Ok(0) };
+        let keep = kept.iter().map(|image| image.digest).collect();
+        let files = self.files.clone();
+        Ok(blocking(move || files.prune(&keep)).await?.files)
+    }
+
+    /// Removes the files that no record owns.
+    pub(crate) async fn sweep(&self) -> Result<u64, AppError> {
+        let kept = self.context.store.all_images().await?;
+        self.prune(&kept).await
+    }
+
+    /// Where an image's base disk is.
+    pub(crate) fn rootfs(&self, image: &Image) -> PathBuf {
+        self.files.rootfs_path(image.digest)
+    }
+
+    /// Makes a VM's writable disk.
+    pub(crate) async fn create_upper(&self, path: PathBuf, size_bytes: u64) -> Result<(), AppError> {
+        let made = tokio::task::spawn_blocking(move || banger_image::create_upper(&path, size_bytes)).await;
+        made.map_err(|_| AppError::Interrupted)?.map_err(|source| AppError::MakeDisk { source })
+    }
+}
+
+/// What a task needs to bring an image in.
+struct Worker {
+    context: Arc<Context>,
+    files: ImageStore,
+    bringing: Arc<RwLock<()>>,
+}
+
+impl Worker {
+    fn options(&self, platform: Option<Platform>, auth: Option<BasicAuth>) -> PullOptions {
+        PullOptions {
+            platform: platform.unwrap_or_else(Platform::host),
+            plain_http: self.context.config.pull.plain_http.clone(),
+            credentials: auth.map(|auth| Credentials { username: auth.username, password: auth.password }),
+            stall_timeout: self.context.config.pull.stall_timeout,
+            ..PullOptions::default()
+        }
+    }
+
+    async fn fetch(
+        &self,
+        reference: &ImageReference,
+        options: &PullOptions,
+        progress: &dyn Progress,
+        cancel: &CancellationToken,
+    ) -> Result<Image, AppError> {
+        crate::host::admit_disk(&self.context)?;
+        let _bringing = self.bringing.read().await;
+        let built = self.files.pull(reference, options, progress, cancel).await?;
+        self.record(reference, built).await
+    }
+
+    async fn register(&self, reference: &ImageReference, request: &RegisterRequest, progress: &dyn Progress) -> Result<Image, AppError> {
+        crate::host::admit_disk(&self.context)?;
+        let path = request.archive.path().to_owned();
+        let config = Box::new(request.config.clone().unwrap_or_default());
+        let source = match request.format {
+            ArchiveFormat::Detect => blocking(move || RegisterSource::detect(path, config)).await?,
+            ArchiveFormat::OciLayout => RegisterSource::OciLayout { path, image: None },
+            ArchiveFormat::DockerArchive => RegisterSource::DockerArchive { path, image: None },
+            ArchiveFormat::RootfsTar => RegisterSource::RootfsTar { path, config },
+        };
+        let options = RegisterOptions { platform: request.platform.clone().unwrap_or_else(Platform::host) };
+        let _bringing = self.bringing.read().await;
+        let built = self.files.register(source, &options, progress, &self.context.shutdown).await?;
+        self.record(reference, built).await
+    }
+
+    async fn record(&self, reference: &ImageReference, built: BuiltImage) -> Result<Image, AppError> {
+        let image = Image {
+            id: ImageId::new(),
+            references: Vec::new(),
+            digest: built.digest,
+            platform: built.platform,
+            config: built.config,
+            layers: built.layers,
+            rootfs_size_bytes: built.rootfs_size_bytes,
+            rootfs_allocated_bytes: built.rootfs_allocated_bytes,
+            create_time: Timestamp::now(),
+        };
+        Ok(self.context.store.insert_image(&image, &reference.to_string()).await?)
+    }
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, ImageError> + Send + 'static) -> Result<T, AppError> {
+    Ok(tokio::task::spawn_blocking(work).await.map_err(|_| AppError::Interrupted)??)
+}
+
+fn canonical(field: &'static str, named: &str) -> Result<ImageReference, AppError> {
+    named.parse().map_err(|error| AppError::Invalid { field, problem: format!("is not an image's reference: {error}") })
+}

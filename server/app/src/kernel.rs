@@ -1,0 +1,227 @@
+//! Kernels: what callers may ask of them, and what of it the store knows.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use banger_core::kernel::Kernel;
+use banger_core::operation::OperationKind;
+use banger_core::{KernelId, Name, OperationId, Timestamp};
+use banger_image::kernel::{ImportedKernel, KernelSource, KernelStore};
+use banger_store::{DeleteOutcome, Page, RequestKey, StoreError};
+
+use crate::Context;
+use crate::error::AppError;
+use crate::operation::{Begun, OperationTask, Operations};
+use crate::page::{self, Paged};
+use crate::upload::Uploaded;
+
+/// The kernels of this host.
+pub struct Kernels {
+    context: Arc<Context>,
+    operations: Arc<Operations>,
+    files: KernelStore,
+}
+
+impl std::fmt::Debug for Kernels {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Kernels").finish_non_exhaustive()
+    }
+}
+
+/// Where a kernel comes from.
+#[derive(Debug)]
+pub enum ImportSource {
+    /// A package that the host's apt fetches.
+    DebianPackage(String),
+    /// Files that the caller uploaded.
+    Upload {
+        /// A vmlinux or bzImage.
+        kernel: Uploaded,
+        /// A tar of its modules directory.
+        modules: Option<Uploaded>,
+    },
+}
+
+/// What to import.
+#[derive(Debug)]
+pub struct ImportRequest {
+    /// What to call it; empty means by its release.
+    pub name: String,
+    /// Where it comes from.
+    pub source: ImportSource,
+    /// VMs get it that name none.
+    pub make_default: bool,
+    /// It may take the place of one that has the name.
+    pub replace: bool,
+}
+
+impl Kernels {
+    pub(crate) fn open(context: &Arc<Context>, operations: &Arc<Operations>) -> Result<Self, AppError> {
+        let files = KernelStore::open(context.paths.state_dir())?;
+        Ok(Self { context: context.clone(), operations: operations.clone(), files })
+    }
+
+    /// Accepts a kernel, and returns the operation that imports it, whose target becomes its id.
+    ///
+    /// # Errors
+    /// If the request is wrong or the name is taken.
+    pub async fn import(&self, request: ImportRequest, key: Option<&RequestKey>) -> Result<OperationId, AppError> {
+        let name = match request.name.as_str() {
+            "" => None,
+            name => Some(name.parse::<Name>().map_err(|error| AppError::Invalid { field: "start.name", problem: format!("is not a name: {error}") })?),
+        };
+        let target = name.as_ref().map_or_else(String::new, Name::to_string);
+        let task = match self.operations.begin(OperationKind::ImportKernel, target, key).await? {
+            Begun::Joined(id) => return Ok(id),
+            Begun::New(task) => Arc::new(task),
+        };
+        let id = task.id();
+        let worker = Worker { context: self.context.clone(), files: self.files.clone() };
+        self.context.tasks.spawn(async move {
+            let imported = worker.import(name, &request, task.clone()).await;
+            task.end_with(&imported, |kernel| kernel.id.to_string()).await;
+        });
+        Ok(id)
+    }
+
+    /// A kernel by id or name.
+    ///
+    /// # Errors
+    /// If it does not exist.
+    pub async fn get(&self, named: &str) -> Result<Kernel, AppError> {
+        let found = match (named.parse::<KernelId>(), named.parse::<Name>()) {
+            (Ok(id), _) => self.context.store.get_kernel(id).await?,
+            (Err(_), Ok(name)) => self.context.store.find_kernel(&name).await?,
+            (Err(_), Err(_)) => None,
+        };
+        found.ok_or_else(|| AppError::NotFound { resource: "kernel", name: named.chars().take(128).collect() })
+    }
+
+    /// The kernel that VMs get that name none.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub async fn default(&self) -> Result<Option<Kernel>, AppError> {
+        Ok(self.context.store.default_kernel().await?)
+    }
+
+    /// A page of kernels, newest first.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub async fn list(&self, limit: u32, before: Option<String>) -> Result<Paged<Kernel>, AppError> {
+        let kernels = self.context.store.list_kernels(Page { limit: limit + 1, before }).await?;
+        Ok(page::cut(kernels, limit as usize))
+    }
+
+    /// Removes a kernel.
+    ///
+    /// # Errors
+    /// If it does not exist or a VM uses it.
+    pub async fn delete(&self, named: &str) -> Result<(), AppError> {
+        let kernel = self.get(named).await?;
+        match self.context.store.delete_kernel(kernel.id).await? {
+            DeleteOutcome::Deleted | DeleteOutcome::Missing => Ok(self.files.remove(kernel.id).await?),
+            DeleteOutcome::UsedBy(users) => Err(AppError::InUse { resource: "kernel", name: named.to_owned(), users }),
+        }
+    }
+
+    /// Removes the files that no record owns.
+    pub(crate) async fn sweep(&self) -> Result<u64, AppError> {
+        let kept = self.context.store.all_kernels().await?;
+        let keep = kept.iter().map(|kernel| kernel.id).collect();
+        Ok(self.files.sweep(&keep).await?)
+    }
+
+    /// Where a kernel's `vmlinux` is.
+    pub(crate) fn vmlinux(&self, kernel: &Kernel) -> PathBuf {
+        self.files.vmlinux_path(kernel.id)
+    }
+
+    /// The initramfs of a kernel with this daemon's agent; made once.
+    pub(crate) async fn initramfs(&self, kernel: &Kernel) -> Result<PathBuf, AppError> {
+        let agent = &self.context.config.agent;
+        if !tokio::fs::try_exists(agent).await.unwrap_or(false) {
+            return Err(AppError::AgentMissing { path: agent.clone() });
+        }
+        Ok(self.files.initramfs(kernel.id, agent).await?)
+    }
+}
+
+struct Worker {
+    context: Arc<Context>,
+    files: KernelStore,
+}
+
+impl Worker {
+    async fn import(&self, name: Option<Name>, request: &ImportRequest, task: Arc<OperationTask>) -> Result<Kernel, AppError> {
+        let source = match &request.source {
+            ImportSource::DebianPackage(package) => KernelSource::DebianPackage(package.clone()),
+            ImportSource::Upload { kernel, modules } => KernelSource::Files {
+                kernel: kernel.path().to_owned(),
+                modules_tar: modules.as_ref().map(|modules| modules.path().to_owned()),
+            },
+        };
+        let id = KernelId::new();
+        let imported = self.files.import(id, source, task, &self.context.shutdown).await?;
+        let recorded = self.record(id, name, imported, request).await;
+        if recorded.is_err() {
+            self.files.remove(id).await?;
+        }
+        recorded
+    }
+
+    async fn record(&self, id: KernelId, name: Option<Name>, imported: ImportedKernel, request: &ImportRequest) -> Result<Kernel, AppError> {
+        let name = match name {
+            Some(name) => name,
+            None => name_of_release(&imported.release)?,
+        };
+        let kernel = Kernel {
+            id,
+            name: name.clone(),
+            release: imported.release,
+            digest: imported.digest,
+            size_bytes: imported.size_bytes,
+            modules: imported.modules,
+            origin: imported.origin,
+            is_default: request.make_default,
+            create_time: Timestamp::now(),
+        };
+        let taken = |error| match error {
+            StoreError::NameTaken { name } => AppError::NameTaken { resource: "kernel", name },
+            other => other.into(),
+        };
+        match self.context.store.find_kernel(&name).await? {
+            Some(old) if request.replace => {
+                match self.context.store.replace_kernel(old.id, &kernel, request.make_default).await {
+                    Ok(new) => {
+                        self.files.remove(old.id).await?;
+                        Ok(new)
+                    }
+                    Err(error) => Err(taken(error)),
+                }
+            }
+            Some(_) | None => self.context.store.insert_kernel(&kernel, request.make_default).await.map_err(taken),
+        }
+    }
+}
+
+/// A release as a name: `6.1.0-42-cloud-amd64` as `linux-6-1-0-42-cloud-amd64`.
+fn name_of_release(release: &str) -> Result<Name, AppError> {
+    let safe: String = release.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' }).collect();
+    let name = format!("linux-{}", safe.trim_matches('-'));
+    let cut: String = name.chars().take(banger_core::name::NAME_MAX).collect();
+    let problem = || "is missing, and the kernel's release makes none".to_owned();
+    cut.trim_end_matches('-').parse().map_err(|_| AppError::Invalid { field: "start.name", problem: problem() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_release_makes_a_name() {
+        assert_eq!(name_of_release("6.1.0-42-cloud-amd64").unwrap().as_str(), "linux-6-1-0-42-cloud-amd64");
+        assert_eq!(name_of_release("6.1.0+").unwrap().as_str(), "linux-6-1-0");
+    }
+}

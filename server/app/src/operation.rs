@@ -1,0 +1,269 @@
+//! Operations: long work with stages, watched from anywhere, that its caller's hang-up does not end.
+//!
+//! A running operation lives in memory and is written to the store when it begins and when it ends; one that
+//! the store has as running when a daemon starts was cut off with the daemon before.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use banger_core::operation::{Operation, OperationKind, OperationState, Progress, Stage, StageKey};
+use banger_core::{Failure, OperationId, Timestamp};
+use banger_store::{InsertOperation, Page, RequestKey};
+use tokio::sync::watch;
+
+use crate::error::AppError;
+use crate::page::{self, Paged};
+use crate::Context;
+
+/// The most stages an operation keeps: an image has at most a few hundred layers.
+const STAGES_MAX: usize = 1024;
+/// The most ended operations that are kept.
+const KEPT_MAX: u32 = 10_000;
+
+type Live = Arc<Mutex<HashMap<OperationId, watch::Receiver<Arc<Operation>>>>>;
+
+/// The long work of this daemon.
+pub struct Operations {
+    context: Arc<Context>,
+    live: Live,
+    count: watch::Sender<usize>,
+}
+
+impl std::fmt::Debug for Operations {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Operations").finish_non_exhaustive()
+    }
+}
+
+/// What became of a request for long work.
+pub(crate) enum Begun {
+    /// The caller does the work.
+    New(OperationTask),
+    /// A request with the same id did or does it.
+    Joined(OperationId),
+}
+
+impl Operations {
+    pub(crate) fn new(context: &Arc<Context>) -> Self {
+        Self { context: context.clone(), live: Live::default(), count: watch::Sender::new(0) }
+    }
+
+    /// Records an operation, or finds the one that `request` began before.
+    pub(crate) async fn begin(&self, kind: OperationKind, target: String, request: Option<&RequestKey>) -> Result<Begun, AppError> {
+        let operation = Operation {
+            id: OperationId::new(),
+            kind,
+            target,
+            state: OperationState::Running,
+            stages: Vec::new(),
+            create_time: Timestamp::now(),
+            end_time: None,
+        };
+        let (sender, receiver) = watch::channel(Arc::new(operation.clone()));
+        // Live before it is stored: whoever finds it in the store can watch it.
+        self.lock().insert(operation.id, receiver);
+        match self.context.store.insert_operation(&operation, request).await {
+            Ok(InsertOperation::Inserted) => {
+                self.count.send_modify(|count| *count += 1);
+                Ok(Begun::New(OperationTask { context: self.context.clone(), live: self.live.clone(), count: self.count.clone(), sender }))
+            }
+            Ok(InsertOperation::Joined(id)) => {
+                self.lock().remove(&operation.id);
+                Ok(Begun::Joined(id))
+            }
+            Ok(InsertOperation::Conflict) => {
+                self.lock().remove(&operation.id);
+                Err(AppError::RequestIdReused { id: request.map(|key| key.id.clone()).unwrap_or_default() })
+            }
+            Err(error) => {
+                self.lock().remove(&operation.id);
+                Err(error.into())
+            }
+        }
+    }
+
+    /// An operation as it is now.
+    ///
+    /// # Errors
+    /// If it does not exist.
+    pub async fn get(&self, id: OperationId) -> Result<Arc<Operation>, AppError> {
+        Ok(self.watch(id).await?.borrow().clone())
+    }
+
+    /// An operation now and as it changes; the last value has a final state.
+    ///
+    /// # Errors
+    /// If it does not exist.
+    pub async fn watch(&self, id: OperationId) -> Result<watch::Receiver<Arc<Operation>>, AppError> {
+        if let Some(receiver) = self.lock().get(&id) {
+            return Ok(receiver.clone());
+        }
+        let stored = self.context.store.get_operation(id).await?;
+        let stored = stored.ok_or_else(|| AppError::NotFound { resource: "operation", name: id.to_string() })?;
+        Ok(watch::channel(Arc::new(stored)).1)
+    }
+
+    /// Waits for an operation's end.
+    ///
+    /// # Errors
+    /// With the operation's failure, if it failed.
+    pub async fn wait(&self, id: OperationId) -> Result<Arc<Operation>, AppError> {
+        let mut receiver = self.watch(id).await?;
+        let last = receiver.wait_for(|operation| operation.state.is_final()).await.map(|last| last.clone());
+        let last = match last {
+            Ok(last) => last,
+            // The sender went without a final state: its task was dropped with the daemon.
+            Err(_) => return Err(AppError::Interrupted),
+        };
+        match &last.state {
+            OperationState::Failed { failure } => Err(AppError::Failed(failure.clone())),
+            OperationState::Running | OperationState::Succeeded => Ok(last),
+        }
+    }
+
+    /// A page of operations, newest first.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub async fn list(&self, limit: u32, before: Option<String>) -> Result<Paged<Arc<Operation>>, AppError> {
+        let stored = self.context.store.list_operations(Page { limit: limit + 1, before }).await?;
+        let live = self.lock();
+        let fresh = |stored: Operation| match live.get(&stored.id) {
+            Some(receiver) => receiver.borrow().clone(),
+            None => Arc::new(stored),
+        };
+        Ok(page::cut(stored.into_iter().map(fresh).collect(), limit as usize))
+    }
+
+    /// Resolves when no operation runs.
+    pub async fn idle(&self) {
+        let mut count = self.count.subscribe();
+        // The sender is ours, so it cannot have gone.
+        let _ = count.wait_for(|count| *count == 0).await;
+    }
+
+    /// Marks what an earlier daemon left running as failed, and forgets the old ones.
+    pub(crate) async fn reconcile(&self) -> Result<usize, AppError> {
+        let left = self.context.store.running_operations().await?;
+        for operation in &left {
+            let mut ended = operation.clone();
+            ended.end_time = Some(Timestamp::now());
+            ended.state = OperationState::Failed { failure: AppError::Interrupted.to_failure() };
+            self.context.store.update_operation(&ended).await?;
+        }
+        self.prune().await?;
+        Ok(left.len())
+    }
+
+    async fn prune(&self) -> Result<(), AppError> {
+        let retention = jiff_duration(self.context.config.operation_retention);
+        let before = Timestamp::now().checked_sub(retention).unwrap_or(Timestamp::MIN);
+        self.context.store.prune_operations(before, KEPT_MAX).await?;
+        self.context.store.prune_answers(before).await?;
+        Ok(())
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<OperationId, watch::Receiver<Arc<Operation>>>> {
+        self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn jiff_duration(duration: std::time::Duration) -> banger_core::SignedDuration {
+    banger_core::SignedDuration::try_from(duration).unwrap_or(banger_core::SignedDuration::MAX)
+}
+
+/// A running operation, held by whoever does its work. Dropping it without an end counts as interrupted.
+pub(crate) struct OperationTask {
+    context: Arc<Context>,
+    live: Live,
+    count: watch::Sender<usize>,
+    sender: watch::Sender<Arc<Operation>>,
+}
+
+impl OperationTask {
+    pub(crate) fn id(&self) -> OperationId {
+        self.sender.borrow().id
+    }
+
+    /// The stages so far.
+    pub(crate) fn stages(&self) -> Vec<Stage> {
+        self.sender.borrow().stages.clone()
+    }
+
+    /// Ends it well; `target` is the resource it made.
+    pub(crate) async fn succeed(&self, target: String) {
+        self.end(Some(target), OperationState::Succeeded).await;
+    }
+
+    /// Ends it with a failure.
+    pub(crate) async fn fail(&self, failure: Failure) {
+        tracing::info!(operation = %self.id(), reason = failure.reason, "operation failed: {failure}");
+        self.end(None, OperationState::Failed { failure }).await;
+    }
+
+    /// Ends it by a result whose value names the target.
+    pub(crate) async fn end_with<T>(&self, result: &Result<T, AppError>, target: impl Fn(&T) -> String) {
+        match result {
+            Ok(value) => self.succeed(target(value)).await,
+            Err(error) => self.fail(error.to_failure()).await,
+        }
+    }
+
+    async fn end(&self, target: Option<String>, state: OperationState) {
+        let mut ended = Operation::clone(&self.sender.borrow());
+        ended.state = state;
+        ended.end_time = Some(Timestamp::now());
+        if let Some(target) = target {
+            ended.target = target;
+        }
+        // Stored before it is shown: who has seen the end finds it after a restart too.
+        if let Err(error) = self.context.store.update_operation(&ended).await {
+            tracing::error!(operation = %ended.id, error = banger_core::chain(&error), "could not store the end of an operation");
+        }
+        self.sender.send_replace(Arc::new(ended));
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Operation)) {
+        self.sender.send_modify(|operation| change(Arc::make_mut(operation)));
+    }
+}
+
+impl Drop for OperationTask {
+    fn drop(&mut self) {
+        let id = self.id();
+        self.live.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+        self.count.send_modify(|count| *count = count.saturating_sub(1));
+    }
+}
+
+impl Progress for OperationTask {
+    fn start(&self, key: &StageKey, total_bytes: Option<u64>) {
+        self.change(|operation| match operation.stages.iter_mut().find(|stage| stage.key == *key) {
+            Some(stage) => stage.total_bytes = total_bytes,
+            None if operation.stages.len() < STAGES_MAX => operation.stages.push(Stage {
+                key: key.clone(),
+                start_time: Timestamp::now(),
+                end_time: None,
+                done_bytes: 0,
+                total_bytes,
+            }),
+            None => {}
+        });
+    }
+
+    fn advance(&self, key: &StageKey, delta_bytes: u64) {
+        self.change(|operation| {
+            if let Some(stage) = operation.stages.iter_mut().find(|stage| stage.key == *key) {
+                stage.done_bytes = stage.done_bytes.saturating_add(delta_bytes);
+            }
+        });
+    }
+
+    fn finish(&self, key: &StageKey) {
+        self.change(|operation| {
+            if let Some(stage) = operation.stages.iter_mut().find(|stage| stage.key == *key) {
+                stage.end_time = Some(Timestamp::now());
+            }
+        });
+    }
+}

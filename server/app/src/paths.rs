@@ -1,0 +1,67 @@
+//! Where things are below the state directory. Paths are made of ids alone, never of a name that a caller,
+//! an image or a guest gave.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use banger_core::VmId;
+
+use crate::error::AppError;
+
+/// The layout of a state directory.
+#[derive(Debug, Clone)]
+pub struct Paths {
+    state_dir: PathBuf,
+}
+
+impl Paths {
+    /// Makes the directories that are missing.
+    ///
+    /// # Errors
+    /// If one cannot be made.
+    pub fn open(state_dir: &Path) -> Result<Self, AppError> {
+        let paths = Self { state_dir: state_dir.to_owned() };
+        for dir in [paths.vms(), paths.tmp()] {
+            std::fs::create_dir_all(&dir).map_err(|source| AppError::MakeDirectory { path: dir, source })?;
+        }
+        Ok(paths)
+    }
+
+    /// The root of all.
+    #[must_use]
+    pub fn state_dir(&self) -> &Path {
+        &self.state_dir
+    }
+
+    /// One directory for each VM, named by its id.
+    #[must_use]
+    pub fn vms(&self) -> PathBuf {
+        self.state_dir.join("vms")
+    }
+
+    /// A VM's own directory.
+    #[must_use]
+    pub fn vm(&self, id: VmId) -> PathBuf {
+        self.vms().join(id.to_string())
+    }
+
+    /// A VM's writable disk.
+    #[must_use]
+    pub fn upper_disk(&self, id: VmId) -> PathBuf {
+        self.vm(id).join("upper.ext4")
+    }
+
+    /// Swept at start.
+    #[must_use]
+    pub fn tmp(&self) -> PathBuf {
+        self.state_dir.join("tmp")
+    }
+}
+
+/// Removes a directory with all it holds; one that is not there is no error.
+pub(crate) async fn remove_tree(path: PathBuf) -> io::Result<()> {
+    match tokio::fs::remove_dir_all(&path).await {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}

@@ -1,0 +1,323 @@
+//! Sessions: the way from a caller to a process in a running VM.
+//!
+//! The agent owns sessions; nothing of their output is kept here. A session that was started by itself is
+//! recorded, so that it can be found by its id alone; one of an exec lives and dies with its call.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context as TaskContext, Poll};
+use std::time::Duration;
+
+use banger_core::guest::{AttachTarget, Guest, GuestError, SessionInputs};
+use banger_core::lifecycle::Verb;
+use banger_core::session::{AttachOptions, Backpressure, Exit, Session, SessionEvent, SessionSpec, SignalTarget};
+use banger_core::vm::{Phase, Vm};
+use banger_core::{SessionId, VmId, size};
+use banger_store::{Answer, RequestKey};
+use futures::stream::BoxStream;
+use futures::{Stream, StreamExt as _};
+use tokio::sync::watch;
+
+use crate::Context;
+use crate::error::AppError;
+use crate::image::Images;
+use crate::vm::{VmView, Vms, check_env};
+
+/// After a link to an agent broke, how long its VM's end may take to be known: it decides between "the VM is
+/// gone" and "the agent is away".
+const END_KNOWN_WITHIN: Duration = Duration::from_millis(500);
+
+/// What an attached reader receives, ended by [`SessionEvent::Exited`] or an error.
+pub type Events = BoxStream<'static, Result<SessionEvent, AppError>>;
+
+/// The sessions of this host's VMs.
+pub struct Sessions {
+    context: Arc<Context>,
+    vms: Arc<Vms>,
+    images: Arc<Images>,
+}
+
+impl std::fmt::Debug for Sessions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Sessions").finish_non_exhaustive()
+    }
+}
+
+/// A command that runs as long as its call: dropping the events before the exit kills it.
+pub struct Exec {
+    /// The session's id.
+    pub id: SessionId,
+    /// What it says.
+    pub events: Events,
+    guest: Arc<dyn Guest>,
+}
+
+impl std::fmt::Debug for Exec {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Exec").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+impl Exec {
+    /// A way to signal the command's process group while its events are read.
+    pub fn signaller(&self) -> impl AsyncFn(i32) -> Result<(), AppError> + Send + Sync + 'static {
+        let (guest, id) = (self.guest.clone(), self.id);
+        async move |signal| Ok(guest.signal_session(id, signal, SignalTarget::Group).await?)
+    }
+}
+
+impl Sessions {
+    pub(crate) fn new(context: &Arc<Context>, vms: &Arc<Vms>, images: &Arc<Images>) -> Self {
+        Self { context: context.clone(), vms: vms.clone(), images: images.clone() }
+    }
+
+    /// Starts a session and leaves it running.
+    ///
+    /// # Errors
+    /// If the VM does not run or the process cannot be started; then nothing ran.
+    pub async fn start(&self, vm: &str, spec: SessionSpec, key: Option<&RequestKey>) -> Result<Session, AppError> {
+        if let Some(session) = self.started_before(key).await? {
+            return self.get(session).await;
+        }
+        let (view, guest) = self.running(vm).await?;
+        let spec = self.complete(&view, spec).await?;
+        let id = SessionId::new();
+        self.context.store.insert_session(id, view.id).await?;
+        if let Some(key) = key {
+            self.context.store.put_answer(key, id.to_string().as_bytes()).await?;
+        }
+        match guest.start_session(id, &spec).await {
+            Ok(session) => Ok(session),
+            Err(error) => {
+                if error.nothing_ran() {
+                    self.context.store.delete_session(id).await?;
+                }
+                Err(error.into())
+            }
+        }
+    }
+
+    async fn started_before(&self, key: Option<&RequestKey>) -> Result<Option<SessionId>, AppError> {
+        let Some(key) = key else { return Ok(None) };
+        match self.context.store.get_answer(key).await? {
+            Answer::None => Ok(None),
+            Answer::Stored(id) => Ok(std::str::from_utf8(&id).ok().and_then(|id| id.parse().ok())),
+            Answer::Conflict => Err(AppError::RequestIdReused { id: key.id.clone() }),
+        }
+    }
+
+    /// Starts a command, attached, to be removed at its exit. The process waits for a slow reader.
+    ///
+    /// # Errors
+    /// If the VM does not run or the process cannot be started; then nothing ran.
+    pub async fn exec(&self, vm: &str, spec: SessionSpec, input: SessionInputs) -> Result<Exec, AppError> {
+        let (view, guest) = self.running(vm).await?;
+        let spec = Box::new(self.complete(&view, spec).await?);
+        let id = SessionId::new();
+        let target = AttachTarget::Start { id, spec, remove_after_exit: true };
+        let options = AttachOptions { backpressure: Backpressure::HoldProcess, ..AttachOptions::default() };
+        let killer = KillOnDrop { context: self.context.clone(), guest: guest.clone(), id, armed: true };
+        let events = guest.attach(target, options, input).await?;
+        let events = self.judged(view.id, events.boxed());
+        Ok(Exec { id, events: Guarded { events, killer }.boxed(), guest })
+    }
+
+    /// A session as it is now.
+    ///
+    /// # Errors
+    /// If it does not exist, or its VM does not run.
+    pub async fn get(&self, id: SessionId) -> Result<Session, AppError> {
+        let (_, guest) = self.find(id).await?;
+        Ok(guest.get_session(id).await?)
+    }
+
+    /// The sessions of a VM, oldest first.
+    ///
+    /// # Errors
+    /// If the VM does not run.
+    pub async fn list(&self, vm: &str) -> Result<Vec<Session>, AppError> {
+        let (_, guest) = self.running(vm).await?;
+        Ok(guest.list_sessions().await?)
+    }
+
+    /// Attaches a reader and writer. Dropping the events detaches.
+    ///
+    /// # Errors
+    /// If the session does not exist, or its VM does not run.
+    pub async fn attach(&self, id: SessionId, options: AttachOptions, input: SessionInputs) -> Result<Events, AppError> {
+        let (vm, guest) = self.find(id).await?;
+        let events = guest.attach(AttachTarget::Existing(id), options, input).await?;
+        Ok(self.judged(vm, events))
+    }
+
+    /// Reads a session's log.
+    ///
+    /// # Errors
+    /// If the session does not exist, or its VM does not run.
+    pub async fn read_log(&self, id: SessionId, options: AttachOptions, follow: bool) -> Result<Events, AppError> {
+        let (vm, guest) = self.find(id).await?;
+        let events = guest.read_log(id, options, follow).await?;
+        Ok(self.judged(vm, events))
+    }
+
+    /// Sends a signal.
+    ///
+    /// # Errors
+    /// If the session does not exist, or its VM does not run.
+    pub async fn signal(&self, id: SessionId, signal: i32, target: SignalTarget) -> Result<(), AppError> {
+        let (_, guest) = self.find(id).await?;
+        Ok(guest.signal_session(id, signal, target).await?)
+    }
+
+    /// Waits until a session has ended, however long; a VM that ends ends it.
+    ///
+    /// # Errors
+    /// If the session does not exist, or its VM does not run.
+    pub async fn wait(&self, id: SessionId) -> Result<Exit, AppError> {
+        loop {
+            let (vm, guest) = self.find(id).await?;
+            match guest.wait_session(id).await {
+                Ok(exit) => return Ok(exit),
+                Err(GuestError::Lost { .. }) if self.vm_ended(vm).await => return Ok(Exit::VmGone),
+                // The link broke and the VM runs: asking again is safe, and waits for the link.
+                Err(GuestError::Lost { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Kills what is left of a session and forgets it.
+    ///
+    /// # Errors
+    /// If it does not exist.
+    pub async fn delete(&self, id: SessionId) -> Result<(), AppError> {
+        match self.find(id).await {
+            Ok((_, guest)) => guest.delete_session(id).await?,
+            // A VM that does not run has no processes: the record alone is left.
+            Err(AppError::WrongState { .. }) => {}
+            Err(error) => return Err(error),
+        }
+        self.context.store.delete_session(id).await?;
+        Ok(())
+    }
+
+    async fn find(&self, id: SessionId) -> Result<(VmId, Arc<dyn Guest>), AppError> {
+        let vm = self.context.store.find_session(id).await?;
+        let vm = vm.ok_or_else(|| AppError::NotFound { resource: "session", name: id.to_string() })?;
+        let (vm, guest) = self.running(&vm.to_string()).await?;
+        Ok((vm.id, guest))
+    }
+
+    /// A VM that runs, with its agent; a link that is broken may come back for a while.
+    async fn running(&self, named: &str) -> Result<(Arc<Vm>, Arc<dyn Guest>), AppError> {
+        let mut view = self.vms.watch(named)?;
+        let limit = self.context.config.reconnect_timeout;
+        let ready = view.wait_for(|view| view.phase() != Phase::Running || view.guest.is_some());
+        let away = |vm: &Vm| AppError::AgentAway { vm: vm.spec.name.clone() };
+        let seen = match tokio::time::timeout(limit, ready).await {
+            Ok(seen) => seen.map_err(|_| AppError::Interrupted)?.clone(),
+            Err(_) => return Err(away(&self.vms.get(named)?)),
+        };
+        match seen {
+            VmView { guest: Some(guest), vm, .. } if vm.state.phase() == Phase::Running => Ok((vm, guest)),
+            VmView { vm, .. } => {
+                Err(AppError::WrongState { vm: vm.spec.name.clone(), phase: vm.state.phase(), verb: Verb::Use })
+            }
+        }
+    }
+
+    /// Fills in what the caller left to the image, and checks the rest.
+    async fn complete(&self, vm: &Vm, mut spec: SessionSpec) -> Result<SessionSpec, AppError> {
+        if spec.command.is_empty()
+            && let Some(image) = vm.image
+        {
+            let config = self.images.get(&image.to_string()).await?.config;
+            spec.command = config.entrypoint.into_iter().chain(config.cmd).collect();
+        }
+        let invalid = |problem: String| Err(AppError::Invalid { field: "spec.command", problem });
+        let bytes: usize = spec.command.iter().map(|word| word.len() + 1).sum();
+        match spec.command.first() {
+            None => return invalid("is missing, and the image has none".into()),
+            Some(program) if program.is_empty() => return invalid("begins with an empty word".into()),
+            Some(_) if spec.command.iter().any(|word| word.contains('\0')) => return invalid("has a zero byte".into()),
+            Some(_) if bytes > size::COMMAND_BYTES_MAX || spec.command.len() > size::COMMAND_ITEMS_MAX => {
+                return invalid(format!("is larger than {} words or {} bytes", size::COMMAND_ITEMS_MAX, size::COMMAND_BYTES_MAX));
+            }
+            Some(_) => {}
+        }
+        check_env("spec.env", &spec.env)?;
+        if !(spec.working_dir.is_empty() || spec.working_dir.starts_with('/')) || spec.working_dir.contains('\0') {
+            return Err(AppError::Invalid { field: "spec.working_dir", problem: "is not an absolute path".into() });
+        }
+        Ok(spec)
+    }
+
+    /// A broken link is told apart from a VM that is gone.
+    fn judged(&self, vm: VmId, events: BoxStream<'static, Result<SessionEvent, GuestError>>) -> Events {
+        let view = self.vms.watch(&vm.to_string()).ok();
+        let judge = move |state: (BoxStream<'static, Result<SessionEvent, GuestError>>, Option<watch::Receiver<VmView>>, u64)| async move {
+            let (mut events, view, end_offset) = state;
+            let event = events.next().await?;
+            let end_offset = match &event {
+                Ok(SessionEvent::Output { offset, data, .. }) => offset + data.len() as u64,
+                _ => end_offset,
+            };
+            let event = match event {
+                Err(GuestError::Lost { .. }) if ended(view.clone()).await => Ok(SessionEvent::Exited { exit: Exit::VmGone, end_offset }),
+                other => other.map_err(AppError::from),
+            };
+            Some((event, (events, view, end_offset)))
+        };
+        futures::stream::unfold((events, view, 0), judge).boxed()
+    }
+
+    async fn vm_ended(&self, vm: VmId) -> bool {
+        ended(self.vms.watch(&vm.to_string()).ok()).await
+    }
+}
+
+/// Whether a VM has ceased to run, or does so within the time in which a broken link can tell of it.
+async fn ended(view: Option<watch::Receiver<VmView>>) -> bool {
+    let Some(mut view) = view else { return true };
+    let ended = view.wait_for(|view| view.phase() != Phase::Running);
+    tokio::time::timeout(END_KNOWN_WITHIN, ended).await.is_ok()
+}
+
+/// Kills an exec's process if its call ends before it.
+struct KillOnDrop {
+    context: Arc<Context>,
+    guest: Arc<dyn Guest>,
+    id: SessionId,
+    armed: bool,
+}
+
+impl Drop for KillOnDrop {
+    fn drop(&mut self) {
+        if !self.armed {
+            return;
+        }
+        let (guest, id) = (self.guest.clone(), self.id);
+        self.context.tasks.spawn(async move {
+            if let Err(error) = guest.delete_session(id).await {
+                tracing::debug!(session = %id, error = banger_core::chain(&error), "could not end an abandoned exec");
+            }
+        });
+    }
+}
+
+struct Guarded {
+    events: Events,
+    killer: KillOnDrop,
+}
+
+impl Stream for Guarded {
+    type Item = Result<SessionEvent, AppError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, task: &mut TaskContext<'_>) -> Poll<Option<Self::Item>> {
+        let next = self.events.as_mut().poll_next(task);
+        if let Poll::Ready(Some(Ok(SessionEvent::Exited { .. }))) = &next {
+            self.killer.armed = false;
+        }
+        next
+    }
+}

@@ -1,0 +1,47 @@
+//! Reaching the agent of a VM that runs: after a daemon's restart, or when the connection broke.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use banger_core::chain;
+use banger_core::guest::Guest;
+use banger_core::vm::Vm;
+use banger_core::vmm::Machine;
+
+use super::boot;
+use crate::Context;
+use crate::error::AppError;
+
+/// Between two tries. An agent that does not answer is busy or broken: asking more often helps neither.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
+
+/// Tries until the agent answers. Safe to drop; whoever waits has the limit.
+pub(super) async fn reach(context: &Context, vm: &Vm, machine: Arc<dyn Machine>) -> Arc<dyn Guest> {
+    loop {
+        match attempt(context, vm, &*machine).await {
+            Ok(guest) => {
+                tracing::info!(vm = %vm.id, "connected to the VM's agent");
+                return guest;
+            }
+            Err(error) => tracing::warn!(vm = %vm.id, error = chain(&error), "the VM's agent cannot be reached; trying again"),
+        }
+        tokio::time::sleep(RETRY_PAUSE).await;
+    }
+}
+
+async fn attempt(context: &Context, vm: &Vm, machine: &dyn Machine) -> Result<Arc<dyn Guest>, AppError> {
+    let limit = context.config.boot_timeout;
+    let connected = async {
+        let channel = machine.open_channel().await?;
+        Ok::<_, AppError>(context.connector.connect(vm.id, channel).await?)
+    };
+    let timed_out = AppError::BootTimeout { limit, console: String::new() };
+    let (guest, info) = tokio::time::timeout(limit, connected).await.unwrap_or(Err(timed_out))?;
+    if !info.is_configured
+        && let Some(image) = vm.image
+        && let Some(image) = context.store.get_image(image).await?
+    {
+        boot::configure(context, vm, &image, &*guest).await?;
+    }
+    Ok(guest)
+}

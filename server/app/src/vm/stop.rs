@@ -1,0 +1,101 @@
+//! Stopping as data: a ladder of rungs, each with its deadline. The outcome says which rung worked.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use banger_core::guest::Guest;
+use banger_core::vm::StopOutcome;
+use banger_core::vmm::{Machine, StopRung, VmmExit};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::AppConfig;
+use crate::error::AppError;
+
+/// How a machine ended.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    pub(super) outcome: StopOutcome,
+    pub(super) exit: VmmExit,
+}
+
+/// A machine to be stopped.
+pub(crate) struct Ladder {
+    machine: Arc<dyn Machine>,
+    guest: Option<Arc<dyn Guest>>,
+    rungs: Vec<(StopRung, Duration)>,
+}
+
+impl Ladder {
+    /// The way that loses nothing first, then ever harder ones.
+    pub(super) fn gentle(config: &AppConfig, machine: Arc<dyn Machine>, guest: Option<Arc<dyn Guest>>) -> Self {
+        let rungs = vec![
+            (StopRung::Agent, config.stop_agent_timeout),
+            (StopRung::PowerButton, config.stop_power_button_timeout),
+            (StopRung::Terminate, config.stop_terminate_timeout),
+            (StopRung::Kill, config.stop_kill_timeout),
+        ];
+        Self { machine, guest, rungs }
+    }
+
+    /// At once.
+    pub(super) fn hard(config: &AppConfig, machine: Arc<dyn Machine>) -> Self {
+        Self { machine, guest: None, rungs: vec![(StopRung::Kill, config.stop_kill_timeout)] }
+    }
+
+    /// Climbs until the machine has ended. `hurry` skips to the last rung.
+    pub(crate) async fn climb(self, hurry: &CancellationToken) -> Result<Ended, AppError> {
+        let begin = Instant::now();
+        let ended = |rung, exit| Ended { outcome: StopOutcome { rung, took: begin.elapsed() }, exit };
+        if let Ok(exit) = tokio::time::timeout(Duration::ZERO, self.machine.wait()).await {
+            return Ok(ended(StopRung::AlreadyGone, exit));
+        }
+        for (rung, deadline) in &self.rungs {
+            if hurry.is_cancelled() && *rung != StopRung::Kill {
+                continue;
+            }
+            let applied = async {
+                match self.apply(*rung).await {
+                    true => Some(self.machine.wait().await),
+                    false => None,
+                }
+            };
+            let skipped = async {
+                match rung {
+                    StopRung::Kill => std::future::pending().await,
+                    _ => hurry.cancelled().await,
+                }
+            };
+            tokio::select! {
+                biased; // an exit must win: it is what we are here for
+                // cancel-safe: `wait` loses nothing when dropped
+                exit = self.machine.wait() => return Ok(ended(*rung, exit)),
+                // a rung that is given up half-way is followed by a harder one
+                applied = applied => match applied {
+                    Some(exit) => return Ok(ended(*rung, exit)),
+                    None => continue,
+                },
+                // cancel-safe: `cancelled` holds no state
+                () = skipped => {}
+                () = tokio::time::sleep(*deadline) => {
+                    tracing::warn!(rung = rung.as_str(), ?deadline, "a rung of the stop ladder did not end the VM");
+                }
+            }
+        }
+        Err(AppError::Unkillable { limit: self.rungs.last().map_or(Duration::ZERO, |(_, limit)| *limit) })
+    }
+
+    /// Whether the rung could be applied; one that could not is left at once.
+    async fn apply(&self, rung: StopRung) -> bool {
+        let result = match (rung, &self.guest) {
+            (StopRung::Agent, Some(guest)) => guest.power_off().await.map_err(AppError::from),
+            (StopRung::AlreadyGone, _) | (StopRung::Agent, None) => return false,
+            (StopRung::PowerButton, _) => self.machine.power_button().await.map_err(AppError::from),
+            (StopRung::Terminate, _) => self.machine.terminate().map_err(AppError::from),
+            (StopRung::Kill, _) => self.machine.kill().map_err(AppError::from),
+        };
+        if let Err(error) = &result {
+            tracing::debug!(rung = rung.as_str(), error = banger_core::chain(error), "a rung of the stop ladder could not be applied");
+        }
+        result.is_ok()
+    }
+}

@@ -1,0 +1,41 @@
+//! What everybody but the runner sees of a VM.
+
+use std::sync::Arc;
+
+use banger_core::guest::Guest;
+use banger_core::vm::{Phase, Vm};
+use tokio::sync::watch;
+
+use crate::error::AppError;
+
+/// A VM as its runner last published it.
+#[derive(Clone)]
+pub struct VmView {
+    /// The record.
+    pub vm: Arc<Vm>,
+    /// The connection to its agent, while there is one.
+    pub guest: Option<Arc<dyn Guest>>,
+    /// It is gone; nothing follows.
+    pub deleted: bool,
+}
+
+impl std::fmt::Debug for VmView {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("VmView")
+            .field("vm", &self.vm)
+            .field("guest", &self.guest.is_some())
+            .field("deleted", &self.deleted)
+            .finish()
+    }
+}
+
+impl VmView {
+    pub(crate) fn phase(&self) -> Phase {
+        self.vm.state.phase()
+    }
+}
+
+/// Waits for a level: the first view for which `settled` holds. A runner that has ended counts as interrupted.
+pub(crate) async fn settled(view: &mut watch::Receiver<VmView>, settled: impl Fn(&VmView) -> bool) -> Result<VmView, AppError> {
+    view.wait_for(|view| settled(view)).await.map(|view| view.clone()).map_err(|_| AppError::Interrupted)
+}
