@@ -1,1 +1,241 @@
 //! A driver without processes, for tests of the layers above.
+//!
+//! A [`FakeHost`] stands for the machine: fake VMs live on it and outlive the drivers made for it, as real
+//! VMMs outlive the daemon. The agent in each VM is a function of the test's own. Faults are switched on
+//! and off while VMs run.
+//!
+//! It is always compiled: it is small, needs nothing, and nothing reaches it unless it is named.
+
+mod console;
+mod machine;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use banger_core::VmId;
+use banger_core::vmm::{
+    Accelerator, Console, DriverInfo, LaunchPlan, Machine, ProcessIdentity, Vmm, VmmError,
+};
+use futures::future::BoxFuture;
+use tokio_util::task::TaskTracker;
+
+use console::FakeConsole;
+pub use machine::FakeGuest;
+use machine::{Body, FakeMachine};
+
+/// What runs in a fake VM for each conversation, until it returns or the conversation ends.
+pub type Agent = Arc<dyn Fn(FakeGuest) -> BoxFuture<'static, ()> + Send + Sync>;
+
+/// Above every pid that Linux gives, so that no real process can be meant.
+const FIRST_PID: u32 = 1 << 30;
+
+/// What goes wrong from now on.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "independent switches of a test"
+)]
+pub struct Faults {
+    /// Launches fail as if the VMM ended early.
+    pub launch_fails: bool,
+    /// A launch takes this long.
+    pub launch_takes: Duration,
+    /// No agent ever says hello.
+    pub never_answers: bool,
+    /// VMs that are launched now die by themselves after this time.
+    pub dies_after: Option<Duration>,
+    /// The power button does nothing.
+    pub ignores_power_button: bool,
+    /// Asking the VMM to end does nothing.
+    pub ignores_terminate: bool,
+    /// Not even killing does anything, as with a process that hangs in the kernel.
+    pub ignores_kill: bool,
+}
+
+/// The machine on which fake VMs live. Clones are the same host.
+#[derive(Clone)]
+pub struct FakeHost(Arc<Host>);
+
+struct Host {
+    agent: Agent,
+    tasks: TaskTracker,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    faults: Faults,
+    launches: u32,
+    bodies: HashMap<VmId, Arc<Body>>,
+    consoles: HashMap<PathBuf, Arc<FakeConsole>>,
+}
+
+impl FakeHost {
+    /// A host with no VM, whose VMs will run `agent`.
+    #[must_use]
+    pub fn new(agent: Agent) -> Self {
+        let state = Mutex::default();
+        Self(Arc::new(Host {
+            agent,
+            tasks: TaskTracker::new(),
+            state,
+        }))
+    }
+
+    /// A driver for this host, as a daemon that just started has it.
+    #[must_use]
+    pub fn driver(&self) -> FakeDriver {
+        FakeDriver { host: self.clone() }
+    }
+
+    /// Switches faults; those that are not named are off.
+    pub fn set_faults(&self, faults: Faults) {
+        self.state().faults = faults;
+    }
+
+    /// The VMs that live.
+    #[must_use]
+    pub fn living(&self) -> Vec<VmId> {
+        let state = self.state();
+        let living = state
+            .bodies
+            .iter()
+            .filter(|(_, body)| body.exit().is_none());
+        living.map(|(vm, _)| *vm).collect()
+    }
+
+    /// How many launches were begun.
+    #[must_use]
+    pub fn launches(&self) -> u32 {
+        self.state().launches
+    }
+
+    /// Ends a VM as if its VMM had crashed; does nothing where it does not live.
+    pub fn crash(&self, vm: VmId) {
+        if let Some(body) = self.state().bodies.get(&vm) {
+            body.crash();
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().expect("no holder panics")
+    }
+
+    fn faults(&self) -> Faults {
+        self.state().faults.clone()
+    }
+
+    fn console(&self, dir: &Path) -> Arc<FakeConsole> {
+        Arc::clone(self.state().consoles.entry(dir.to_owned()).or_default())
+    }
+
+    /// A VM of this plan, alive from now on.
+    fn body(&self, plan: &LaunchPlan) -> Arc<Body> {
+        let console = self.console(&plan.dir);
+        let mut state = self.state();
+        state.launches += 1;
+        let identity = ProcessIdentity {
+            pid: FIRST_PID + state.launches,
+            start_ticks: u64::from(state.launches),
+            executable: "/nonexistent/fake-vmm".into(),
+            host_boot_id: "fake".into(),
+        };
+        let body = Arc::new(Body::new(plan.clone(), identity, console));
+        state.bodies.insert(plan.vm, Arc::clone(&body));
+        body
+    }
+}
+
+impl fmt::Debug for FakeHost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FakeHost")
+            .field("living", &self.living())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The driver of a [`FakeHost`].
+#[derive(Debug, Clone)]
+pub struct FakeDriver {
+    host: FakeHost,
+}
+
+impl FakeDriver {
+    fn machine(&self, body: Arc<Body>) -> Arc<dyn Machine> {
+        Arc::new(FakeMachine {
+            host: self.host.clone(),
+            body,
+        })
+    }
+}
+
+#[async_trait]
+impl Vmm for FakeDriver {
+    async fn probe(&self, _kernel: &Path, _initramfs: &Path) -> Result<DriverInfo, VmmError> {
+        Ok(DriverInfo {
+            driver: "fake".into(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            accelerator: Accelerator::None,
+            accelerator_warning: None,
+        })
+    }
+
+    async fn launch(
+        &self,
+        plan: &LaunchPlan,
+        journal: &(dyn for<'a> Fn(&'a ProcessIdentity) -> io::Result<()> + Send + Sync),
+    ) -> Result<Arc<dyn Machine>, VmmError> {
+        let faults = self.host.faults();
+        tokio::time::sleep(faults.launch_takes).await;
+        if faults.launch_fails {
+            return Err(VmmError::EndedEarly {
+                detail: "the test asked for it".into(),
+            });
+        }
+        // From here on there is no await: a launch that is dropped leaves nothing.
+        let body = self.host.body(plan);
+        if let Err(source) = journal(&body.identity) {
+            body.crash();
+            return Err(VmmError::Journal { source });
+        }
+        if let Some(life) = faults.dies_after {
+            let body = Arc::clone(&body);
+            self.host.0.tasks.spawn(async move {
+                tokio::time::sleep(life).await;
+                body.crash();
+            });
+        }
+        Ok(self.machine(body))
+    }
+
+    fn console(&self, dir: &Path) -> Arc<dyn Console> {
+        self.host.console(dir)
+    }
+
+    async fn find_strays(&self, vms_dir: &Path) -> Result<Vec<(VmId, ProcessIdentity)>, VmmError> {
+        let state = self.host.state();
+        let strays = state
+            .bodies
+            .values()
+            .filter(|body| body.exit().is_none() && body.plan.dir.starts_with(vms_dir));
+        Ok(strays
+            .map(|body| (body.plan.vm, body.identity.clone()))
+            .collect())
+    }
+
+    async fn adopt(
+        &self,
+        vm: VmId,
+        _dir: &Path,
+        identity: &ProcessIdentity,
+    ) -> Result<Option<Arc<dyn Machine>>, VmmError> {
+        let body = self.host.state().bodies.get(&vm).cloned();
+        let living = body.filter(|body| body.exit().is_none() && body.identity == *identity);
+        Ok(living.map(|body| self.machine(body)))
+    }
+}

@@ -19,4 +19,5 @@ pub mod process;
 pub mod qemu;
 mod sys;
 
+pub use fake::{FakeDriver, FakeHost};
 pub use qemu::{AcceleratorChoice, QemuConfig, QemuDriver};

@@ -79,7 +79,10 @@ async fn pids_that_cannot_be_are_gone() {
 }
 
 #[tokio::test]
-#[expect(clippy::zombie_processes, reason = "that it is reaped otherwise is what the test shows")]
+#[expect(
+    clippy::zombie_processes,
+    reason = "that it is reaped otherwise is what the test shows"
+)]
 async fn the_end_of_a_child_is_told_and_the_child_reaped() {
     let child = sleeper();
     let process = Process::of_child(child.id()).unwrap();
