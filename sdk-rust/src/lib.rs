@@ -1,1 +1,61 @@
 //! A typed client of the banger daemon.
+//!
+//! ```no_run
+//! # async fn example() -> banger_sdk::Result<()> {
+//! use banger_sdk::{Client, Command, Host};
+//!
+//! let client = Client::connect(Host::from_env()?).await?;
+//! let vm = client.vms().create("debian:bookworm").pull_if_missing().await?;
+//! let process = client.sessions().exec(&vm.id, Command::new(["uname", "-a"])).await?;
+//! let output = process.output().await?;
+//! print!("{}", String::from_utf8_lossy(&output.stdout));
+//! client.vms().delete(&vm.id).await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! - Changes carry a request id, so that they are repeated without harm when the connection breaks.
+//! - Attached processes and logs go on at the byte where a broken connection left them.
+//! - A daemon that has gone silent is noticed within 10 s ([`Error::ConnectionSilent`]).
+//! - [`Error`] says what to do ([`Error::remedy`]) and whether the caller's code ran
+//!   ([`Error::code_ran`]).
+//!
+//! Resources are the API's own messages, in [`types`]. Nothing here spawns a task: what is dropped stops.
+#![forbid(unsafe_code)]
+
+mod client;
+mod error;
+mod host;
+mod image;
+mod kernel;
+mod operation;
+mod request;
+mod session;
+mod stream;
+mod upload;
+mod vm;
+
+pub use client::{Client, ClientOptions};
+pub use error::{Code, CodeRan, Error, Refusal, Result, chain};
+pub use host::{HOST_VARIABLE, Host, HostError};
+pub use image::{ArchiveFormat, Images, PullImage, RegisterImage};
+pub use kernel::{ImportKernel, Kernels};
+pub use operation::Operations;
+pub use request::Request;
+pub use session::{
+    Attach, Collected, Command, Event, Input, Log, Process, ReadFrom, Sessions, SignalTarget,
+};
+pub use stream::Pages;
+pub use upload::Source;
+pub use vm::{Console, CreateVm, NetworkMode, VmEvent, Vms};
+
+/// The messages of the API.
+pub mod types {
+    pub use banger_proto::v1::{
+        ConsoleOutput, Exit, Gap, HostInfo, Image, ImageConfig, ImageLayer, Kernel, Operation,
+        Output, Session, SessionSpec, Stage, StopOutcome, Stream, TerminalSize, Vm, VmSpec, exit,
+        operation, session, stop_outcome, vm, vm_spec,
+    };
+    pub use prost_types::{Duration, Timestamp};
+    pub use tonic_types::Status;
+}

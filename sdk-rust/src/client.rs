@@ -1,0 +1,273 @@
+//! The connection to a daemon, and what is repeated when it breaks.
+//!
+//! One HTTP/2 connection over the unix socket, made again when it is lost. Calls that are safe to
+//! repeat (reads, and changes with a request id) are repeated within the reconnect window.
+
+use std::future::Future;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use banger_proto::v1;
+use hyper_util::rt::TokioIo;
+use tokio::net::UnixStream;
+use tokio::time::{Instant, sleep};
+use tonic::Streaming;
+use tonic::transport::{Channel, Endpoint};
+use tower::service_fn;
+
+use crate::error::{Error, Result, io_source};
+use crate::host::Host;
+use crate::image::Images;
+use crate::kernel::Kernels;
+use crate::operation::Operations;
+use crate::session::Sessions;
+use crate::stream::Watched;
+use crate::vm::Vms;
+
+/// How long a connection may take to be made.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a stream may be silent: the daemon speaks at least every 2 s.
+const SILENCE: Duration = Duration::from_secs(10);
+/// How long a lost connection is tried again.
+const RECONNECT_WINDOW: Duration = Duration::from_secs(30);
+/// The first pause between two tries; it doubles.
+const BACKOFF_FIRST: Duration = Duration::from_millis(50);
+/// The longest pause between two tries.
+const BACKOFF_MAX: Duration = Duration::from_secs(2);
+/// What may be on its way in one stream: enough for bulk output without a pause.
+const STREAM_WINDOW_BYTES: u32 = 2 << 20;
+/// What may be on its way in all streams together.
+const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
+
+/// A client of one daemon. Cheap to clone; clones share the connection.
+#[derive(Debug, Clone)]
+pub struct Client {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    channel: Channel,
+    socket: PathBuf,
+    options: ClientOptions,
+}
+
+/// The time limits of a client.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub struct ClientOptions {
+    /// How long a stream may say nothing before it counts as dead. 10 s by default.
+    pub silence: Duration,
+    /// How long a lost connection is tried again before the caller learns of it. 30 s by default.
+    pub reconnect_window: Duration,
+}
+
+impl Default for ClientOptions {
+    fn default() -> Self {
+        Self {
+            silence: SILENCE,
+            reconnect_window: RECONNECT_WINDOW,
+        }
+    }
+}
+
+impl ClientOptions {
+    /// With this bound on silence.
+    #[must_use]
+    pub const fn silence(mut self, silence: Duration) -> Self {
+        self.silence = silence;
+        self
+    }
+
+    /// With this reconnect window; zero means that a lost connection is an error at once.
+    #[must_use]
+    pub const fn reconnect_window(mut self, window: Duration) -> Self {
+        self.reconnect_window = window;
+        self
+    }
+}
+
+impl Client {
+    /// Connects to the daemon at `host`.
+    ///
+    /// # Errors
+    /// [`Error::Connect`] when nobody answers there.
+    pub async fn connect(host: Host) -> Result<Self> {
+        Self::connect_with(host, ClientOptions::default()).await
+    }
+
+    /// Connects with other time limits.
+    ///
+    /// # Errors
+    /// [`Error::Connect`] when nobody answers there.
+    pub async fn connect_with(host: Host, options: ClientOptions) -> Result<Self> {
+        let socket = host.path().to_path_buf();
+        let channel = open_channel(socket.clone()).await?;
+        Ok(Self {
+            shared: Arc::new(Shared {
+                channel,
+                socket,
+                options,
+            }),
+        })
+    }
+
+    /// The socket this client is connected to.
+    #[must_use]
+    pub fn socket(&self) -> &std::path::Path {
+        &self.shared.socket
+    }
+
+    /// What the host is and can do.
+    ///
+    /// # Errors
+    /// When the daemon cannot be asked.
+    pub async fn host_info(&self) -> Result<v1::HostInfo> {
+        const CALL: &str = "GetInfo";
+        let answer = self
+            .repeat(CALL, || async {
+                let mut host = v1::host_service_client::HostServiceClient::new(self.channel());
+                host.get_info(v1::GetInfoRequest {}).await
+            })
+            .await?;
+        answer.info.ok_or(Error::Protocol {
+            during: CALL,
+            detail: "no info",
+        })
+    }
+
+    /// Images.
+    #[must_use]
+    pub fn images(&self) -> Images {
+        Images::new(self.clone())
+    }
+
+    /// Kernels.
+    #[must_use]
+    pub fn kernels(&self) -> Kernels {
+        Kernels::new(self.clone())
+    }
+
+    /// VMs.
+    #[must_use]
+    pub fn vms(&self) -> Vms {
+        Vms::new(self.clone())
+    }
+
+    /// Sessions.
+    #[must_use]
+    pub fn sessions(&self) -> Sessions {
+        Sessions::new(self.clone())
+    }
+
+    /// Operations.
+    #[must_use]
+    pub fn operations(&self) -> Operations {
+        Operations::new(self.clone())
+    }
+
+    /// The channel, for the generated clients.
+    pub(crate) fn channel(&self) -> Channel {
+        self.shared.channel.clone()
+    }
+
+    /// A stream of answers that notices silence.
+    pub(crate) fn watched<T>(
+        &self,
+        answer: std::result::Result<tonic::Response<Streaming<T>>, tonic::Status>,
+        during: &'static str,
+    ) -> Result<Watched<T>> {
+        let stream = answer
+            .map_err(|status| Error::from_status(status, during))?
+            .into_inner();
+        Ok(Watched::new(stream, during, self.shared.options.silence))
+    }
+
+    /// Makes a call that is safe to repeat until it is answered or the reconnect window ends.
+    pub(crate) async fn repeat<T, F, Fut>(&self, during: &'static str, mut call: F) -> Result<T>
+    where
+        F: FnMut() -> Fut,
+        Fut: Future<Output = std::result::Result<tonic::Response<T>, tonic::Status>>,
+    {
+        let mut retry = self.retry();
+        loop {
+            match call().await {
+                Ok(answer) => return Ok(answer.into_inner()),
+                Err(status) => retry.after(Error::from_status(status, during)).await?,
+            }
+        }
+    }
+
+    /// A fresh count of tries.
+    pub(crate) fn retry(&self) -> Retry {
+        Retry {
+            window: self.shared.options.reconnect_window,
+            deadline: None,
+            pause: BACKOFF_FIRST,
+        }
+    }
+}
+
+/// Tries in a row to get a lost connection back.
+#[derive(Debug)]
+pub(crate) struct Retry {
+    window: Duration,
+    /// When to give up; set by the first failure.
+    deadline: Option<Instant>,
+    pause: Duration,
+}
+
+impl Retry {
+    /// Waits before the next try, or gives `error` back: it is no lost connection, or the window is over.
+    pub(crate) async fn after(&mut self, error: Error) -> Result<()> {
+        if !error.is_connection_lost() {
+            return Err(error);
+        }
+        let now = Instant::now();
+        let deadline = *self.deadline.get_or_insert(now + self.window);
+        if now >= deadline {
+            return Err(error);
+        }
+        sleep(self.pause.min(deadline - now)).await;
+        self.pause = (self.pause * 2).min(BACKOFF_MAX);
+        Ok(())
+    }
+
+    /// No further try.
+    pub(crate) fn give_up<T>(&mut self, error: Error) -> Result<T> {
+        self.deadline = Some(Instant::now());
+        Err(error)
+    }
+
+    /// The connection works again: the next failure starts a new count.
+    pub(crate) const fn reset(&mut self) {
+        self.deadline = None;
+        self.pause = BACKOFF_FIRST;
+    }
+}
+
+/// An HTTP/2 connection over `socket`, made now, and again whenever it is lost.
+async fn open_channel(socket: PathBuf) -> Result<Channel> {
+    let path = socket.clone();
+    let dial = service_fn(move |_| {
+        let path = path.clone();
+        async move { UnixStream::connect(path).await.map(TokioIo::new) }
+    });
+    Endpoint::from_static("http://bangerd")
+        .connect_timeout(CONNECT_TIMEOUT)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .connect_with_connector(dial)
+        .await
+        .map_err(|error| {
+            let source = io_source(&error).map_or_else(
+                || std::io::Error::other(crate::error::chain(&error)),
+                |io| std::io::Error::new(io.kind(), io.to_string()),
+            );
+            Error::Connect {
+                path: socket,
+                source,
+            }
+        })
+}

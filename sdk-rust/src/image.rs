@@ -1,0 +1,278 @@
+//! Images: pull, register, get, list, delete.
+
+use std::future::IntoFuture;
+
+use banger_proto::v1;
+use bytes::Bytes;
+use futures::future::{BoxFuture, FutureExt};
+use uuid::Uuid;
+use v1::image_service_client::ImageServiceClient;
+
+use crate::client::Client;
+use crate::error::{Error, Result};
+use crate::operation::{IntoStep, Progress, Step, follow, follow_once};
+use crate::request::Request;
+use crate::stream::{Pages, pages};
+use crate::upload::{Source, send};
+
+/// Asked for per page; the daemon's default.
+const PAGE_SIZE: i32 = 100;
+
+pub use v1::register_image_start::Format as ArchiveFormat;
+
+/// Images.
+#[derive(Debug, Clone)]
+pub struct Images {
+    client: Client,
+}
+
+impl Images {
+    pub(crate) const fn new(client: Client) -> Self {
+        Self { client }
+    }
+
+    fn rpc(&self) -> ImageServiceClient<tonic::transport::Channel> {
+        ImageServiceClient::new(self.client.channel())
+    }
+
+    /// Pulls `reference` from its registry. The pull goes on in the daemon if this is dropped.
+    pub fn pull(&self, reference: impl Into<String>) -> PullImage {
+        let request = v1::PullImageRequest {
+            reference: reference.into(),
+            request_id: Uuid::new_v4().to_string(),
+            ..v1::PullImageRequest::default()
+        };
+        PullImage {
+            images: self.clone(),
+            request,
+            progress: Progress::none(),
+        }
+    }
+
+    /// Makes an image called `reference` of an archive, or of a directory with an OCI layout or a root
+    /// filesystem.
+    pub fn register(
+        &self,
+        reference: impl Into<String>,
+        source: impl Into<Source>,
+    ) -> RegisterImage {
+        let start = v1::RegisterImageStart {
+            reference: reference.into(),
+            request_id: Uuid::new_v4().to_string(),
+            ..v1::RegisterImageStart::default()
+        };
+        let source = source.into();
+        RegisterImage {
+            images: self.clone(),
+            start,
+            source,
+            progress: Progress::none(),
+        }
+    }
+
+    /// The image with this id, reference or digest.
+    ///
+    /// # Errors
+    /// When there is none, or the daemon cannot be asked.
+    pub async fn get(&self, image: impl Into<String>) -> Result<v1::Image> {
+        const CALL: &str = "GetImage";
+        let request = v1::GetImageRequest {
+            image: image.into(),
+        };
+        let call = || async { self.rpc().get_image(request.clone()).await };
+        let answer = self.client.repeat(CALL, call).await?;
+        answer.image.ok_or(Error::Protocol {
+            during: CALL,
+            detail: "no image",
+        })
+    }
+
+    /// All images, newest first.
+    #[must_use]
+    pub fn list(&self) -> Pages<v1::Image> {
+        let this = self.clone();
+        pages(move |page_token| {
+            let this = this.clone();
+            async move {
+                let request = v1::ListImagesRequest {
+                    page_size: PAGE_SIZE,
+                    page_token,
+                };
+                let call = || async { this.rpc().list_images(request.clone()).await };
+                let page = this.client.repeat("ListImages", call).await?;
+                Ok((page.images, page.next_page_token))
+            }
+        })
+    }
+
+    /// Removes an image.
+    pub fn delete(&self, image: impl Into<String>) -> Request<()> {
+        let (this, image) = (self.clone(), image.into());
+        Request::new(|request_id| async move {
+            let request = v1::DeleteImageRequest { image, request_id };
+            let call = || async { this.rpc().delete_image(request.clone()).await };
+            this.client.repeat("DeleteImage", call).await.map(drop)
+        })
+    }
+}
+
+/// A pull, made when it is awaited.
+#[derive(Debug)]
+#[must_use = "a pull is made when it is awaited"]
+pub struct PullImage {
+    images: Images,
+    request: v1::PullImageRequest,
+    progress: Progress,
+}
+
+impl PullImage {
+    /// For this platform, `os/architecture[/variant]`, instead of the host's.
+    pub fn platform(mut self, platform: impl Into<String>) -> Self {
+        self.request.platform = platform.into();
+        self
+    }
+
+    /// With these credentials for the registry, used for this pull and never stored.
+    pub fn credentials(mut self, username: impl Into<String>, password: impl Into<String>) -> Self {
+        let auth = v1::BasicAuth {
+            username: username.into(),
+            password: password.into(),
+        };
+        self.request.auth = Some(auth);
+        self
+    }
+
+    /// With this request id: joins a pull that has it.
+    pub fn request_id(mut self, id: Uuid) -> Self {
+        self.request.request_id = id.to_string();
+        self
+    }
+
+    /// Calls back each time the operation has changed.
+    pub fn progress(mut self, callback: impl FnMut(&v1::Operation) + Send + 'static) -> Self {
+        self.progress = Progress::to(callback);
+        self
+    }
+
+    async fn run(mut self) -> Result<v1::Image> {
+        const CALL: &str = "PullImage";
+        let (images, request) = (&self.images, &self.request);
+        let open = || async {
+            images
+                .client
+                .watched(images.rpc().pull_image(request.clone()).await, CALL)
+        };
+        follow(&images.client, CALL, &mut self.progress, open).await
+    }
+}
+
+impl IntoFuture for PullImage {
+    type Output = Result<v1::Image>;
+    type IntoFuture = BoxFuture<'static, Self::Output>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        self.run().boxed()
+    }
+}
+
+/// A registration, made when it is awaited. It is not repeated when the connection breaks.
+#[derive(Debug)]
+#[must_use = "a registration is made when it is awaited"]
+pub struct RegisterImage {
+    images: Images,
+    start: v1::RegisterImageStart,
+    source: Source,
+    progress: Progress,
+}
+
+impl RegisterImage {
+    /// The archive has this format; found out from the content otherwise.
+    pub fn format(mut self, format: ArchiveFormat) -> Self {
+        self.start.format = format.into();
+        self
+    }
+
+    /// The configuration of a root filesystem; archives of images bring their own.
+    pub fn config(mut self, config: v1::ImageConfig) -> Self {
+        self.start.config = Some(config);
+        self
+    }
+
+    /// For this platform, `os/architecture[/variant]`, instead of the host's.
+    pub fn platform(mut self, platform: impl Into<String>) -> Self {
+        self.start.platform = platform.into();
+        self
+    }
+
+    /// With this request id.
+    pub fn request_id(mut self, id: Uuid) -> Self {
+        self.start.request_id = id.to_string();
+        self
+    }
+
+    /// Calls back each time the operation has changed.
+    pub fn progress(mut self, callback: impl FnMut(&v1::Operation) + Send + 'static) -> Self {
+        self.progress = Progress::to(callback);
+        self
+    }
+
+    async fn run(mut self) -> Result<v1::Image> {
+        const CALL: &str = "RegisterImage";
+        use v1::register_image_request::Message;
+        if self.start.format == i32::from(ArchiveFormat::Unspecified)
+            && let Some(directory) = self.source.directory()
+        {
+            let layout = directory.join("oci-layout").is_file();
+            let format = if layout {
+                ArchiveFormat::OciLayout
+            } else {
+                ArchiveFormat::RootfsTar
+            };
+            self.start.format = format.into();
+        }
+        let wrap = |message| v1::RegisterImageRequest {
+            message: Some(message),
+        };
+        let chunk: fn(Bytes) -> _ = |data| v1::RegisterImageRequest {
+            message: Some(Message::Chunk(data)),
+        };
+        let (images, mut progress) = (self.images, self.progress);
+        let start = wrap(Message::Start(self.start));
+        send(start, vec![(self.source, chunk)], |stream| async move {
+            let answer = images.rpc().register_image(stream).await;
+            follow_once(images.client.watched(answer, CALL)?, CALL, &mut progress).await
+        })
+        .await
+    }
+}
+
+impl IntoFuture for RegisterImage {
+    type Output = Result<v1::Image>;
+    type IntoFuture = BoxFuture<'static, Self::Output>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        self.run().boxed()
+    }
+}
+
+impl IntoStep<v1::Image> for v1::PullImageResponse {
+    fn into_step(self) -> Option<Step<v1::Image>> {
+        use v1::pull_image_response::Message;
+        Some(match self.message? {
+            Message::Operation(operation) => Step::Progress(operation),
+            Message::Image(image) => Step::Done(image),
+            Message::Heartbeat(_) => Step::Idle,
+        })
+    }
+}
+
+impl IntoStep<v1::Image> for v1::RegisterImageResponse {
+    fn into_step(self) -> Option<Step<v1::Image>> {
+        use v1::register_image_response::Message;
+        Some(match self.message? {
+            Message::Operation(operation) => Step::Progress(operation),
+            Message::Image(image) => Step::Done(image),
+            Message::Heartbeat(_) => Step::Idle,
+        })
+    }
+}

@@ -1,0 +1,207 @@
+//! Kernels: import, get, list, delete.
+
+use std::future::IntoFuture;
+use std::path::PathBuf;
+
+use banger_proto::v1;
+use bytes::Bytes;
+use futures::future::{BoxFuture, FutureExt};
+use uuid::Uuid;
+use v1::kernel_service_client::KernelServiceClient;
+
+use crate::client::Client;
+use crate::error::{Error, Result};
+use crate::operation::{IntoStep, Progress, Step, follow_once};
+use crate::request::Request;
+use crate::stream::{Pages, pages};
+use crate::upload::{Part, Source, send};
+
+/// Asked for per page; the daemon's default.
+const PAGE_SIZE: i32 = 100;
+
+/// Kernels.
+#[derive(Debug, Clone)]
+pub struct Kernels {
+    client: Client,
+}
+
+impl Kernels {
+    pub(crate) const fn new(client: Client) -> Self {
+        Self { client }
+    }
+
+    fn rpc(&self) -> KernelServiceClient<tonic::transport::Channel> {
+        KernelServiceClient::new(self.client.channel())
+    }
+
+    /// Imports a vmlinux or bzImage, with the directory of its modules if it needs any.
+    pub fn import_file(&self, kernel: impl Into<Source>, modules: Option<PathBuf>) -> ImportKernel {
+        let kernel_part: Part<_> = (kernel.into(), kernel_chunk);
+        let modules_part =
+            modules.map(|path| (Source::Path(path), modules_chunk as fn(Bytes) -> _));
+        self.import(
+            String::new(),
+            [kernel_part].into_iter().chain(modules_part).collect(),
+        )
+    }
+
+    /// Imports the kernel of a Debian package, which the daemon fetches with its host's apt.
+    pub fn import_debian_package(&self, package: impl Into<String>) -> ImportKernel {
+        self.import(package.into(), Vec::new())
+    }
+
+    fn import(
+        &self,
+        debian_package: String,
+        parts: Vec<Part<v1::ImportKernelRequest>>,
+    ) -> ImportKernel {
+        let request_id = Uuid::new_v4().to_string();
+        let start = v1::ImportKernelStart {
+            debian_package,
+            request_id,
+            ..v1::ImportKernelStart::default()
+        };
+        ImportKernel {
+            kernels: self.clone(),
+            start,
+            parts,
+            progress: Progress::none(),
+        }
+    }
+
+    /// The kernel with this id or name.
+    ///
+    /// # Errors
+    /// When there is none, or the daemon cannot be asked.
+    pub async fn get(&self, kernel: impl Into<String>) -> Result<v1::Kernel> {
+        const CALL: &str = "GetKernel";
+        let request = v1::GetKernelRequest {
+            kernel: kernel.into(),
+        };
+        let call = || async { self.rpc().get_kernel(request.clone()).await };
+        let answer = self.client.repeat(CALL, call).await?;
+        answer.kernel.ok_or(Error::Protocol {
+            during: CALL,
+            detail: "no kernel",
+        })
+    }
+
+    /// All kernels, newest first.
+    #[must_use]
+    pub fn list(&self) -> Pages<v1::Kernel> {
+        let this = self.clone();
+        pages(move |page_token| {
+            let this = this.clone();
+            async move {
+                let request = v1::ListKernelsRequest {
+                    page_size: PAGE_SIZE,
+                    page_token,
+                };
+                let call = || async { this.rpc().list_kernels(request.clone()).await };
+                let page = this.client.repeat("ListKernels", call).await?;
+                Ok((page.kernels, page.next_page_token))
+            }
+        })
+    }
+
+    /// Removes a kernel.
+    pub fn delete(&self, kernel: impl Into<String>) -> Request<()> {
+        let (this, kernel) = (self.clone(), kernel.into());
+        Request::new(|request_id| async move {
+            let request = v1::DeleteKernelRequest { kernel, request_id };
+            let call = || async { this.rpc().delete_kernel(request.clone()).await };
+            this.client.repeat("DeleteKernel", call).await.map(drop)
+        })
+    }
+}
+
+fn kernel_chunk(data: Bytes) -> v1::ImportKernelRequest {
+    let message = v1::import_kernel_request::Message::KernelChunk(data);
+    v1::ImportKernelRequest {
+        message: Some(message),
+    }
+}
+
+fn modules_chunk(data: Bytes) -> v1::ImportKernelRequest {
+    let message = v1::import_kernel_request::Message::ModulesChunk(data);
+    v1::ImportKernelRequest {
+        message: Some(message),
+    }
+}
+
+/// An import, made when it is awaited. It is not repeated when the connection breaks.
+#[derive(Debug)]
+#[must_use = "an import is made when it is awaited"]
+pub struct ImportKernel {
+    kernels: Kernels,
+    start: v1::ImportKernelStart,
+    parts: Vec<Part<v1::ImportKernelRequest>>,
+    progress: Progress,
+}
+
+impl ImportKernel {
+    /// Under this name instead of one made of the release.
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.start.name = name.into();
+        self
+    }
+
+    /// VMs get it that name none.
+    pub const fn make_default(mut self) -> Self {
+        self.start.make_default = true;
+        self
+    }
+
+    /// Takes the place of a kernel of the same name.
+    pub const fn replace(mut self) -> Self {
+        self.start.replace = true;
+        self
+    }
+
+    /// With this request id.
+    pub fn request_id(mut self, id: Uuid) -> Self {
+        self.start.request_id = id.to_string();
+        self
+    }
+
+    /// Calls back each time the operation has changed.
+    pub fn progress(mut self, callback: impl FnMut(&v1::Operation) + Send + 'static) -> Self {
+        self.progress = Progress::to(callback);
+        self
+    }
+
+    async fn run(self) -> Result<v1::Kernel> {
+        const CALL: &str = "ImportKernel";
+        let message = Some(v1::import_kernel_request::Message::Start(self.start));
+        let (kernels, mut progress) = (self.kernels, self.progress);
+        send(
+            v1::ImportKernelRequest { message },
+            self.parts,
+            |stream| async move {
+                let answer = kernels.rpc().import_kernel(stream).await;
+                follow_once(kernels.client.watched(answer, CALL)?, CALL, &mut progress).await
+            },
+        )
+        .await
+    }
+}
+
+impl IntoFuture for ImportKernel {
+    type Output = Result<v1::Kernel>;
+    type IntoFuture = BoxFuture<'static, Self::Output>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        self.run().boxed()
+    }
+}
+
+impl IntoStep<v1::Kernel> for v1::ImportKernelResponse {
+    fn into_step(self) -> Option<Step<v1::Kernel>> {
+        use v1::import_kernel_response::Message;
+        Some(match self.message? {
+            Message::Operation(operation) => Step::Progress(operation),
+            Message::Kernel(kernel) => Step::Done(kernel),
+            Message::Heartbeat(_) => Step::Idle,
+        })
+    }
+}

@@ -1,0 +1,419 @@
+//! A process that one is attached to, over as many connections as it takes.
+//!
+//! ```text
+//! exec ──started──▶ live ──exited──▶ ended
+//! attach ─attached─▶ │ ▲
+//!              break ▼ │ attached, from the next byte
+//!                   broken ──window over──▶ error
+//! ```
+
+use std::fmt;
+use std::future::IntoFuture;
+use std::sync::Arc;
+
+use banger_proto::v1;
+use futures::future::{BoxFuture, FutureExt};
+
+use super::outbox::{Outbox, Sent};
+use super::reader::{Event, Position, ReadFrom, Receive, Received};
+use super::{Command, Input, Sessions};
+use crate::client::Retry;
+use crate::error::{Code, CodeRan, Error, Result};
+use crate::stream::Watched;
+
+/// The output that [`Process::output`] collects at most, of both streams together.
+const COLLECTED_MAX_BYTES: usize = 256 << 20;
+
+/// The stream of answers of one connection.
+enum Connection {
+    Exec(Watched<v1::ExecResponse>),
+    Attach(Watched<v1::AttachSessionResponse>),
+}
+
+impl Connection {
+    async fn next(&mut self) -> Result<Received> {
+        let (message, during) = match self {
+            Self::Exec(stream) => (stream.next().await?.map(Receive::receive), "Exec"),
+            Self::Attach(stream) => (stream.next().await?.map(Receive::receive), "AttachSession"),
+        };
+        message
+            .ok_or(Error::cut_short(during))?
+            .ok_or(Error::Protocol {
+                during,
+                detail: "an empty message",
+            })
+    }
+}
+
+/// A process that one is attached to: its events, and by [`Process::input`] its input. Dropping it kills
+/// what [`Sessions::exec`] began, and leaves running what was attached to.
+pub struct Process {
+    session: v1::Session,
+    sessions: Sessions,
+    outbox: Arc<Outbox>,
+    connection: Option<Connection>,
+    position: Position,
+    retry: Retry,
+    hold_process: bool,
+    exec: bool,
+    reconnects: u32,
+    ended: bool,
+}
+
+impl Process {
+    pub(super) async fn exec(sessions: Sessions, vm: String, command: Command) -> Result<Self> {
+        const CALL: &str = "Exec";
+        use v1::exec_request::Message;
+        let outbox = Arc::new(Outbox::default());
+        let spec = Some(command.into_spec());
+        let start = Message::Start(v1::ExecStart { vm, spec });
+        let stream = outbox.connect(
+            v1::ExecRequest {
+                message: Some(start),
+            },
+            |sent| {
+                let message = match sent {
+                    Sent::Stdin(stdin) => Message::Stdin(stdin),
+                    Sent::Close => Message::CloseStdin(v1::CloseStdin {}),
+                    Sent::Resize(size) => Message::Resize(size),
+                    Sent::Signal(signal) => Message::Signal(signal),
+                };
+                Some(v1::ExecRequest {
+                    message: Some(message),
+                })
+            },
+        );
+        let answer = sessions.rpc().exec(stream).await;
+        let mut connection = Connection::Exec(sessions.client.watched(answer, CALL)?);
+        let session = first(&mut connection, CALL).await?;
+        outbox.open(0);
+        let position = Position::new(ReadFrom::Offset(0), CALL);
+        Ok(Self::new(
+            sessions, session, outbox, connection, position, true,
+        ))
+    }
+
+    async fn attach(sessions: Sessions, id: String, from: ReadFrom, hold: bool) -> Result<Self> {
+        let outbox = Arc::new(Outbox::default());
+        let mut position = Position::new(from, "AttachSession");
+        let mut retry = sessions.client.retry();
+        loop {
+            match connect(
+                sessions.clone(),
+                Arc::clone(&outbox),
+                id.clone(),
+                from.options(hold),
+            )
+            .await
+            {
+                Ok((connection, session)) => {
+                    outbox.open(session.stdin_offset);
+                    position.attached(&session);
+                    let mut process =
+                        Self::new(sessions, session, outbox, connection, position, false);
+                    process.hold_process = hold;
+                    return Ok(process);
+                }
+                Err(error) => retry.after(error.with_code_ran(CodeRan::Yes)).await?,
+            }
+        }
+    }
+
+    fn new(
+        sessions: Sessions,
+        session: v1::Session,
+        outbox: Arc<Outbox>,
+        connection: Connection,
+        position: Position,
+        exec: bool,
+    ) -> Self {
+        Self {
+            retry: sessions.client.retry(),
+            session,
+            sessions,
+            outbox,
+            connection: Some(connection),
+            position,
+            hold_process: exec,
+            exec,
+            reconnects: 0,
+            ended: false,
+        }
+    }
+
+    /// The session, as it was when the connection was made.
+    #[must_use]
+    pub const fn session(&self) -> &v1::Session {
+        &self.session
+    }
+
+    /// The session's id.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.session.id
+    }
+
+    /// How often the connection was lost and came back.
+    #[must_use]
+    pub const fn reconnects(&self) -> u32 {
+        self.reconnects
+    }
+
+    /// The writing side.
+    #[must_use]
+    pub fn input(&self) -> Input {
+        Input {
+            outbox: Arc::clone(&self.outbox),
+            sessions: self.sessions.clone(),
+            session: self.session.id.clone(),
+            in_band_signals: self.exec,
+        }
+    }
+
+    /// The next event; `None` after the exit. Cancel-safe. A lost connection is made again within the
+    /// reconnect window, from the next byte on.
+    ///
+    /// # Errors
+    /// When the connection is lost for good, or the session is.
+    pub async fn next(&mut self) -> Result<Option<Event>> {
+        if let Some(event) = self.position.held() {
+            return Ok(Some(event));
+        }
+        while !self.ended {
+            match self.step().await {
+                Ok(Some(event)) => {
+                    self.retry.reset();
+                    return Ok(Some(event));
+                }
+                Ok(None) => {}
+                Err(error) => {
+                    self.connection = None;
+                    self.retry.after(error.with_code_ran(CodeRan::Yes)).await?;
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    async fn step(&mut self) -> Result<Option<Event>> {
+        let Some(connection) = &mut self.connection else {
+            self.reconnect().await?;
+            return Ok(None);
+        };
+        Ok(match connection.next().await? {
+            Received::Output(output) => self.position.output(output)?,
+            Received::Gap(gap) => self.position.gap(gap),
+            Received::StdinAck(offset) => {
+                self.outbox.acknowledge(offset);
+                None
+            }
+            Received::Session(_) | Received::Idle => None,
+            Received::Exited(exited) => {
+                let detail = "an exit without a result";
+                let exit = exited.exit.ok_or(Error::Protocol {
+                    during: "Exec",
+                    detail,
+                })?;
+                self.ended = true;
+                self.outbox.end();
+                self.connection = None;
+                Some(Event::Exited(exit))
+            }
+        })
+    }
+
+    /// Attaches again. A process begun with `exec` is attached to by its session's id: if the daemon has
+    /// ended it with the connection, the connection is lost for good.
+    async fn reconnect(&mut self) -> Result<()> {
+        let options = self.position.resume_from().options(self.hold_process);
+        let made = connect(
+            self.sessions.clone(),
+            Arc::clone(&self.outbox),
+            self.session.id.clone(),
+            options,
+        )
+        .await;
+        let (connection, session) = match made {
+            Err(Error::Refused(refusal)) if self.exec && refusal.code == Code::NotFound => {
+                self.ended = true;
+                self.outbox.end();
+                let lost = Error::cut_short("Exec").with_code_ran(CodeRan::Yes);
+                return self.retry.give_up(lost);
+            }
+            made => made?,
+        };
+        self.outbox.open(session.stdin_offset);
+        self.session = session;
+        self.connection = Some(connection);
+        self.reconnects += 1;
+        Ok(())
+    }
+
+    /// Reads to the end and drops the output.
+    ///
+    /// # Errors
+    /// As [`Process::next`].
+    pub async fn wait(mut self) -> Result<v1::Exit> {
+        loop {
+            match self.next().await? {
+                Some(Event::Exited(exit)) => return Ok(exit),
+                Some(_) => {}
+                None => return Err(Error::cut_short("Exec").with_code_ran(CodeRan::Yes)),
+            }
+        }
+    }
+
+    /// Reads to the end and collects the output, up to 256 MiB.
+    ///
+    /// # Errors
+    /// As [`Process::next`], and [`Error::OutputTooLong`].
+    pub async fn output(mut self) -> Result<Collected> {
+        let (mut stdout, mut stderr, mut lost_bytes) = (Vec::new(), Vec::new(), 0);
+        loop {
+            match self.next().await? {
+                Some(Event::Output(output)) => {
+                    if stdout.len() + stderr.len() + output.data.len() > COLLECTED_MAX_BYTES {
+                        return Err(Error::OutputTooLong {
+                            limit_bytes: COLLECTED_MAX_BYTES,
+                        });
+                    }
+                    let into = if output.stream() == v1::Stream::Stderr {
+                        &mut stderr
+                    } else {
+                        &mut stdout
+                    };
+                    into.extend_from_slice(&output.data);
+                }
+                Some(Event::Gap(gap)) => lost_bytes += gap.lost_bytes,
+                Some(Event::Exited(exit)) => {
+                    return Ok(Collected {
+                        stdout,
+                        stderr,
+                        lost_bytes,
+                        exit,
+                    });
+                }
+                None => return Err(Error::cut_short("Exec").with_code_ran(CodeRan::Yes)),
+            }
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.outbox.end();
+    }
+}
+
+impl fmt::Debug for Process {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Process")
+            .field("session", &self.session.id)
+            .field("position", &self.position)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a process wrote, and how it ended.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Collected {
+    /// File descriptor 1, or the terminal.
+    pub stdout: Vec<u8>,
+    /// File descriptor 2.
+    pub stderr: Vec<u8>,
+    /// Output that was no longer kept.
+    pub lost_bytes: i64,
+    /// How it ended.
+    pub exit: v1::Exit,
+}
+
+/// An attachment, made when it is awaited.
+#[derive(Debug)]
+#[must_use = "an attachment is made when it is awaited"]
+pub struct Attach {
+    sessions: Sessions,
+    session: String,
+    from: ReadFrom,
+    hold_process: bool,
+}
+
+impl Attach {
+    pub(super) const fn new(sessions: Sessions, session: String) -> Self {
+        Self {
+            sessions,
+            session,
+            from: ReadFrom::Oldest,
+            hold_process: false,
+        }
+    }
+
+    /// Begins there instead of at the oldest byte that is kept.
+    pub const fn from(mut self, from: ReadFrom) -> Self {
+        self.from = from;
+        self
+    }
+
+    /// The process waits for this reader, as on a pipe, instead of losing its oldest output.
+    pub const fn hold_process(mut self) -> Self {
+        self.hold_process = true;
+        self
+    }
+}
+
+impl IntoFuture for Attach {
+    type Output = Result<Process>;
+    type IntoFuture = BoxFuture<'static, Self::Output>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Process::attach(self.sessions, self.session, self.from, self.hold_process).boxed()
+    }
+}
+
+/// A new attached connection and the session as it is.
+async fn connect(
+    sessions: Sessions,
+    outbox: Arc<Outbox>,
+    id: String,
+    options: v1::ReadOptions,
+) -> Result<(Connection, v1::Session)> {
+    const CALL: &str = "AttachSession";
+    use v1::attach_session_request::Message;
+    let start = v1::AttachSessionStart {
+        session: id,
+        options: Some(options),
+    };
+    let start = v1::AttachSessionRequest {
+        message: Some(Message::Start(start)),
+    };
+    let stream = outbox.connect(start, |sent| {
+        let message = match sent {
+            Sent::Stdin(stdin) => Message::Stdin(stdin),
+            Sent::Close => Message::CloseStdin(v1::CloseStdin {}),
+            Sent::Resize(size) => Message::Resize(size),
+            Sent::Signal(_) => return None, // sent by a call of its own
+        };
+        Some(v1::AttachSessionRequest {
+            message: Some(message),
+        })
+    });
+    let answer = sessions.rpc().attach_session(stream).await;
+    let mut connection = Connection::Attach(sessions.client.watched(answer, CALL)?);
+    let session = first(&mut connection, CALL).await?;
+    Ok((connection, session))
+}
+
+/// The session that a connection begins with.
+async fn first(connection: &mut Connection, during: &'static str) -> Result<v1::Session> {
+    loop {
+        match connection.next().await? {
+            Received::Session(session) => return Ok(*session),
+            Received::Idle => {}
+            _ => {
+                return Err(Error::Protocol {
+                    during,
+                    detail: "output before the session",
+                });
+            }
+        }
+    }
+}

@@ -1,0 +1,272 @@
+//! Output in order: each byte once, each lost byte told.
+
+use banger_proto::v1;
+
+use crate::error::{Error, Result};
+
+/// What a process or a log tells.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// Output, in order, no byte twice.
+    Output(v1::Output),
+    /// Output that is no longer kept.
+    Gap(v1::Gap),
+    /// The process has ended and all its output came before; the last event.
+    Exited(v1::Exit),
+}
+
+/// Where to begin to read.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum ReadFrom {
+    /// At the oldest byte that is kept.
+    #[default]
+    Oldest,
+    /// At this offset; a gap tells what of it is no longer kept.
+    Offset(i64),
+    /// After the newest byte.
+    End,
+}
+
+impl ReadFrom {
+    /// As the API says it.
+    pub(super) const fn options(self, hold_process: bool) -> v1::ReadOptions {
+        use v1::read_options::From;
+        let from = match self {
+            Self::Oldest => None,
+            Self::Offset(offset) => Some(From::Offset(offset)),
+            Self::End => Some(From::End(true)),
+        };
+        v1::ReadOptions { from, hold_process }
+    }
+}
+
+/// A message of any stream of output, in one form.
+pub(super) enum Received {
+    /// The session as it is; the first message.
+    Session(Box<v1::Session>),
+    /// Output.
+    Output(v1::Output),
+    /// Lost output.
+    Gap(v1::Gap),
+    /// Standard input accepted up to here.
+    StdinAck(i64),
+    /// Nothing.
+    Idle,
+    /// The end.
+    Exited(v1::Exited),
+}
+
+/// A message that can be taken as [`Received`].
+pub(super) trait Receive {
+    /// `None` for a message without content.
+    fn receive(self) -> Option<Received>;
+}
+
+impl Receive for v1::ExecResponse {
+    fn receive(self) -> Option<Received> {
+        use v1::exec_response::Message;
+        Some(match self.message? {
+            Message::Started(session) => Received::Session(Box::new(session)),
+            Message::Output(output) => Received::Output(output),
+            Message::StdinAck(offset) => Received::StdinAck(offset),
+            Message::Heartbeat(_) => Received::Idle,
+            Message::Exited(exited) => Received::Exited(exited),
+        })
+    }
+}
+
+impl Receive for v1::AttachSessionResponse {
+    fn receive(self) -> Option<Received> {
+        use v1::attach_session_response::Message;
+        Some(match self.message? {
+            Message::Attached(session) => Received::Session(Box::new(session)),
+            Message::Output(output) => Received::Output(output),
+            Message::Gap(gap) => Received::Gap(gap),
+            Message::StdinAck(offset) => Received::StdinAck(offset),
+            Message::Heartbeat(_) => Received::Idle,
+            Message::Exited(exited) => Received::Exited(exited),
+        })
+    }
+}
+
+impl Receive for v1::ReadSessionLogResponse {
+    fn receive(self) -> Option<Received> {
+        use v1::read_session_log_response::Message;
+        Some(match self.message? {
+            Message::Attached(session) => Received::Session(Box::new(session)),
+            Message::Output(output) => Received::Output(output),
+            Message::Gap(gap) => Received::Gap(gap),
+            Message::Heartbeat(_) => Received::Idle,
+            Message::Exited(exited) => Received::Exited(exited),
+        })
+    }
+}
+
+/// The place in a session's output.
+#[derive(Debug)]
+pub(super) struct Position {
+    during: &'static str,
+    /// The offset of the next byte; `None` until the first is known.
+    next: Option<i64>,
+    /// Output that follows a gap which the stream did not tell of.
+    held: Option<v1::Output>,
+    start: ReadFrom,
+}
+
+impl Position {
+    pub(super) const fn new(start: ReadFrom, during: &'static str) -> Self {
+        let next = match start {
+            ReadFrom::Offset(offset) => Some(offset),
+            ReadFrom::Oldest | ReadFrom::End => None,
+        };
+        Self {
+            during,
+            next,
+            held: None,
+            start,
+        }
+    }
+
+    /// Where a new connection must begin.
+    pub(super) fn resume_from(&self) -> ReadFrom {
+        self.next.map_or(self.start, ReadFrom::Offset)
+    }
+
+    /// A new session says where its output is: a reader from the end begins there, so that what comes
+    /// while the connection is broken is not missed.
+    pub(super) fn attached(&mut self, session: &v1::Session) {
+        if self.next.is_none() && self.start == ReadFrom::End {
+            self.next = Some(session.log_end_offset);
+        }
+    }
+
+    /// Output that was held back.
+    pub(super) fn held(&mut self) -> Option<Event> {
+        self.held.take().map(|output| self.deliver(output))
+    }
+
+    /// What is new in `output`; nothing if all of it is known.
+    pub(super) fn output(&mut self, mut output: v1::Output) -> Result<Option<Event>> {
+        let next = *self.next.get_or_insert(output.offset);
+        let length = i64::try_from(output.data.len()).unwrap_or(i64::MAX);
+        if output.offset < 0 || output.offset.checked_add(length).is_none() {
+            return Err(Error::Protocol {
+                during: self.during,
+                detail: "an impossible offset",
+            });
+        }
+        if output.offset > next {
+            let gap = v1::Gap {
+                offset: next,
+                lost_bytes: output.offset - next,
+            };
+            self.next = Some(output.offset);
+            self.held = Some(output);
+            return Ok(Some(Event::Gap(gap)));
+        }
+        let known = usize::try_from(next - output.offset).unwrap_or(usize::MAX);
+        if known >= output.data.len() {
+            return Ok(None);
+        }
+        if known > 0 {
+            drop(output.data.split_to(known));
+            output.offset = next;
+        }
+        Ok(Some(self.deliver(output)))
+    }
+
+    fn deliver(&mut self, output: v1::Output) -> Event {
+        let length = i64::try_from(output.data.len()).unwrap_or(i64::MAX);
+        self.next = Some(output.offset.saturating_add(length));
+        Event::Output(output)
+    }
+
+    /// What is new in `gap`; nothing if all of it is known.
+    pub(super) fn gap(&mut self, gap: v1::Gap) -> Option<Event> {
+        let end = gap.offset.saturating_add(gap.lost_bytes.max(0));
+        let next = *self.next.get_or_insert(gap.offset);
+        if end <= next {
+            return None;
+        }
+        self.next = Some(end);
+        Some(Event::Gap(v1::Gap {
+            offset: next,
+            lost_bytes: end - next,
+        }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn output(offset: i64, data: &[u8]) -> v1::Output {
+        v1::Output {
+            offset,
+            stream: 1,
+            time: None,
+            data: data.to_vec().into(),
+        }
+    }
+
+    #[test]
+    fn bytes_that_come_twice_are_delivered_once() {
+        let mut position = Position::new(ReadFrom::Oldest, "test");
+        assert_eq!(
+            position.output(output(0, b"abc")).unwrap(),
+            Some(Event::Output(output(0, b"abc")))
+        );
+        assert_eq!(position.output(output(1, b"bc")).unwrap(), None);
+        assert_eq!(
+            position.output(output(2, b"cde")).unwrap(),
+            Some(Event::Output(output(3, b"de")))
+        );
+        assert_eq!(position.resume_from(), ReadFrom::Offset(5));
+    }
+
+    #[test]
+    fn missing_bytes_are_told_as_a_gap_even_if_the_stream_does_not() {
+        let mut position = Position::new(ReadFrom::Offset(2), "test");
+        let gap = v1::Gap {
+            offset: 2,
+            lost_bytes: 3,
+        };
+        assert_eq!(
+            position.output(output(5, b"x")).unwrap(),
+            Some(Event::Gap(gap))
+        );
+        assert_eq!(position.held(), Some(Event::Output(output(5, b"x"))));
+        assert_eq!(position.held(), None);
+        assert_eq!(position.resume_from(), ReadFrom::Offset(6));
+    }
+
+    #[test]
+    fn a_gap_that_comes_twice_is_told_once() {
+        let mut position = Position::new(ReadFrom::Offset(0), "test");
+        let gap = v1::Gap {
+            offset: 0,
+            lost_bytes: 4,
+        };
+        assert_eq!(position.gap(gap), Some(Event::Gap(gap)));
+        assert_eq!(position.gap(gap), None);
+        assert_eq!(position.resume_from(), ReadFrom::Offset(4));
+    }
+
+    #[test]
+    fn a_reader_from_the_end_resumes_where_the_end_was() {
+        let mut position = Position::new(ReadFrom::End, "test");
+        assert_eq!(position.resume_from(), ReadFrom::End);
+        position.attached(&v1::Session {
+            log_end_offset: 7,
+            ..v1::Session::default()
+        });
+        assert_eq!(position.resume_from(), ReadFrom::Offset(7));
+    }
+
+    #[test]
+    fn an_impossible_offset_breaks_the_protocol() {
+        let mut position = Position::new(ReadFrom::Oldest, "test");
+        assert!(position.output(output(i64::MAX, b"x")).is_err());
+        assert!(position.output(output(-1, b"x")).is_err());
+    }
+}
