@@ -1,0 +1,244 @@
+//! Images and the references that name them: rows of `images` and `image_references`.
+
+use banger_core::image::{Image, Platform};
+use banger_core::{Digest, ImageId};
+use sqlx::sqlite::{SqliteConnection, SqliteRow};
+
+use crate::error::failed;
+use crate::row::{Columns, count, integer, json, nanoseconds};
+use crate::store::{DeleteOutcome, Durability, users};
+use crate::{Page, Store, StoreError};
+
+macro_rules! select {
+    ($tail:literal) => {
+        concat!(
+            "SELECT id, digest, os, architecture, variant, config, layers, rootfs_size_bytes, \
+             rootfs_allocated_bytes, create_time, (SELECT json_group_array(reference ORDER BY reference) \
+             FROM image_references WHERE image_id = images.id) AS reference_list FROM images ",
+            $tail
+        )
+    };
+}
+
+fn decode(row: &SqliteRow) -> Result<Image, StoreError> {
+    let columns = Columns::new(row, "images", "id");
+    Ok(Image {
+        id: columns.parse("id")?,
+        references: columns.json("reference_list")?,
+        digest: columns.parse("digest")?,
+        platform: Platform {
+            os: columns.get("os")?,
+            architecture: columns.get("architecture")?,
+            variant: columns.get("variant")?,
+        },
+        config: columns.json("config")?,
+        layers: columns.json("layers")?,
+        rootfs_size_bytes: columns.unsigned("rootfs_size_bytes")?,
+        rootfs_allocated_bytes: columns.unsigned("rootfs_allocated_bytes")?,
+        create_time: columns.time("create_time")?,
+    })
+}
+
+fn decode_all(rows: &[SqliteRow]) -> Result<Vec<Image>, StoreError> {
+    rows.iter().map(decode).collect()
+}
+
+impl Store {
+    /// Adds an image and makes `reference` name it. Where the same digest is kept for the same platform
+    /// already, that image stays as it is. Returns the image as it is kept, with all its references;
+    /// `image.references` is not looked at. Safe from a crash of the host when it returns.
+    ///
+    /// # Errors
+    /// `IdTaken` when other content has the id.
+    pub async fn insert_image(&self, image: &Image, reference: &str) -> Result<Image, StoreError> {
+        const DURING: &str = "insert the image";
+        let mut transaction = self.begin(Durability::AtOnce, DURING).await?;
+        let id = match find_content(&mut transaction, image).await? {
+            Some(id) => id,
+            None => {
+                insert_row(&mut transaction, image).await?;
+                image.id.to_string()
+            }
+        };
+        sqlx::query(
+            "INSERT INTO image_references (reference, image_id) VALUES (?, ?) \
+             ON CONFLICT (reference) DO UPDATE SET image_id = excluded.image_id",
+        )
+        .bind(reference)
+        .bind(&id)
+        .execute(&mut *transaction)
+        .await
+        .map_err(failed(DURING))?;
+        let row = sqlx::query(select!("WHERE id = ?"))
+            .bind(&id)
+            .fetch_one(&mut *transaction)
+            .await
+            .map_err(failed(DURING))?;
+        transaction.commit().await.map_err(failed(DURING))?;
+        decode(&row)
+    }
+
+    /// The image with this id.
+    ///
+    /// # Errors
+    /// Of the database only.
+    pub async fn get_image(&self, id: ImageId) -> Result<Option<Image>, StoreError> {
+        let row = sqlx::query(select!("WHERE id = ?"))
+            .bind(id.to_string())
+            .fetch_optional(self.reader())
+            .await
+            .map_err(failed("read the image"))?;
+        row.as_ref().map(decode).transpose()
+    }
+
+    /// The image that this reference names. The reference is compared as text: canonicalise it first.
+    ///
+    /// # Errors
+    /// Of the database only.
+    pub async fn find_image_by_reference(
+        &self,
+        reference: &str,
+    ) -> Result<Option<Image>, StoreError> {
+        let row = sqlx::query(select!(
+            "WHERE id = (SELECT image_id FROM image_references WHERE reference = ?)"
+        ))
+        .bind(reference)
+        .fetch_optional(self.reader())
+        .await
+        .map_err(failed("find the image"))?;
+        row.as_ref().map(decode).transpose()
+    }
+
+    /// The images with this digest, newest first: one for each platform.
+    ///
+    /// # Errors
+    /// Of the database only.
+    pub async fn find_images_by_digest(&self, digest: &Digest) -> Result<Vec<Image>, StoreError> {
+        let rows = sqlx::query(select!("WHERE digest = ? ORDER BY id DESC"))
+            .bind(digest.to_string())
+            .fetch_all(self.reader())
+            .await
+            .map_err(failed("find the image"))?;
+        decode_all(&rows)
+    }
+
+    /// A page of images, newest first.
+    ///
+    /// # Errors
+    /// Of the database only.
+    pub async fn list_images(&self, page: Page) -> Result<Vec<Image>, StoreError> {
+        let rows = sqlx::query(select!(
+            "WHERE ?1 IS NULL OR id < ?1 ORDER BY id DESC LIMIT ?2"
+        ))
+        .bind(page.before)
+        .bind(page.limit)
+        .fetch_all(self.reader())
+        .await
+        .map_err(failed("list the images"))?;
+        decode_all(&rows)
+    }
+
+    /// Every image, oldest first.
+    ///
+    /// # Errors
+    /// Of the database only.
+    pub async fn all_images(&self) -> Result<Vec<Image>, StoreError> {
+        let rows = sqlx::query(select!("ORDER BY id"))
+            .fetch_all(self.reader())
+            .await
+            .map_err(failed("list the images"))?;
+        decode_all(&rows)
+    }
+
+    /// How many images there are.
+    ///
+    /// # Errors
+    /// Of the database only.
+    pub async fn count_images(&self) -> Result<u64, StoreError> {
+        sqlx::query_scalar("SELECT count(*) FROM images")
+            .fetch_one(self.reader())
+            .await
+            .map(count)
+            .map_err(failed("count the images"))
+    }
+
+    /// Removes an image with its references, unless VMs need it. Safe from a crash of the host when it
+    /// returns.
+    ///
+    /// **Remove its files afterwards**: a file without a row is swept, a row without its file is a lie.
+    ///
+    /// # Errors
+    /// Of the database only.
+    pub async fn delete_image(&self, id: ImageId) -> Result<DeleteOutcome, StoreError> {
+        const DURING: &str = "delete the image";
+        let id = id.to_string();
+        let mut transaction = self.begin(Durability::AtOnce, DURING).await?;
+        let users = users(
+            &mut transaction,
+            "SELECT id, name FROM vms WHERE image_id = ? ORDER BY name LIMIT ?",
+            &id,
+        )
+        .await?;
+        if !users.is_empty() {
+            return Ok(DeleteOutcome::UsedBy(users));
+        }
+        let done = sqlx::query("DELETE FROM images WHERE id = ?")
+            .bind(&id)
+            .execute(&mut *transaction)
+            .await
+            .map_err(failed(DURING))?;
+        transaction.commit().await.map_err(failed(DURING))?;
+        Ok(match done.rows_affected() {
+            0 => DeleteOutcome::Missing,
+            _ => DeleteOutcome::Deleted,
+        })
+    }
+}
+
+/// The id under which this content is kept for this platform.
+async fn find_content(
+    connection: &mut SqliteConnection,
+    image: &Image,
+) -> Result<Option<String>, StoreError> {
+    sqlx::query_scalar(
+        "SELECT id FROM images \
+         WHERE digest = ? AND os = ? AND architecture = ? AND ifnull(variant, '') = ifnull(?, '')",
+    )
+    .bind(image.digest.to_string())
+    .bind(&image.platform.os)
+    .bind(&image.platform.architecture)
+    .bind(&image.platform.variant)
+    .fetch_optional(connection)
+    .await
+    .map_err(failed("find the image"))
+}
+
+async fn insert_row(connection: &mut SqliteConnection, image: &Image) -> Result<(), StoreError> {
+    let done = sqlx::query(
+        "INSERT INTO images (id, digest, os, architecture, variant, config, layers, rootfs_size_bytes, \
+         rootfs_allocated_bytes, create_time) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING",
+    )
+    .bind(image.id.to_string())
+    .bind(image.digest.to_string())
+    .bind(&image.platform.os)
+    .bind(&image.platform.architecture)
+    .bind(&image.platform.variant)
+    .bind(json("config", &image.config)?)
+    .bind(json("layers", &image.layers)?)
+    .bind(integer("rootfs_size_bytes", image.rootfs_size_bytes)?)
+    .bind(integer(
+        "rootfs_allocated_bytes",
+        image.rootfs_allocated_bytes,
+    )?)
+    .bind(nanoseconds("create_time", image.create_time)?)
+    .execute(connection)
+    .await
+    .map_err(failed("insert the image"))?;
+    if done.rows_affected() == 0 {
+        return Err(StoreError::IdTaken {
+            resource: "image",
+            id: image.id.to_string(),
+        });
+    }
+    Ok(())
+}

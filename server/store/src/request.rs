@@ -1,0 +1,142 @@
+//! Request ids: what each stands for, so that a repeated call is recognised. Rows of `requests`.
+
+use banger_core::{Digest, Timestamp};
+use sqlx::sqlite::{SqliteConnection, SqliteRow};
+
+use crate::error::failed;
+use crate::row::{Columns, nanoseconds};
+use crate::store::Durability;
+use crate::{Store, StoreError};
+
+/// What identifies a mutating call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RequestKey {
+    /// The caller's `request_id`, a UUID as text, at most 64 bytes.
+    pub id: String,
+    /// The full name of the method.
+    pub method: String,
+    /// Of the request's body, so that a reused id with another body is noticed.
+    pub body_digest: Digest,
+}
+
+/// What is known of an earlier call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// There was none.
+    None,
+    /// It got this answer.
+    Stored(Vec<u8>),
+    /// The id was used for another call.
+    Conflict,
+}
+
+/// What a request id stands for.
+pub(crate) enum Known {
+    Operation(String),
+    Answer(Vec<u8>),
+    Other,
+}
+
+fn decode(row: &SqliteRow, key: &RequestKey) -> Result<Known, StoreError> {
+    let columns = Columns::new(row, "requests", "id");
+    let method: &str = columns.get("method")?;
+    let body_digest: &str = columns.get("body_digest")?;
+    if method != key.method || body_digest != key.body_digest.to_string() {
+        return Ok(Known::Other);
+    }
+    let operation: Option<String> = columns.get("operation_id")?;
+    let answer: Option<Vec<u8>> = columns.get("answer")?;
+    match (operation, answer) {
+        (Some(operation), None) => Ok(Known::Operation(operation)),
+        (None, Some(answer)) => Ok(Known::Answer(answer)),
+        (None, None) | (Some(_), Some(_)) => Err(columns.contradiction("answer")),
+    }
+}
+
+const FIND: &str =
+    "SELECT id, method, body_digest, operation_id, answer FROM requests WHERE id = ?";
+
+/// What `key` stands for, within a transaction.
+pub(crate) async fn find(
+    connection: &mut SqliteConnection,
+    key: &RequestKey,
+) -> Result<Option<Known>, StoreError> {
+    let row = sqlx::query(FIND)
+        .bind(&key.id)
+        .fetch_optional(connection)
+        .await
+        .map_err(failed("find the request"))?;
+    row.map(|row| decode(&row, key)).transpose()
+}
+
+/// Records what `key` stands for, within a transaction; false where the id stands for something already.
+pub(crate) async fn insert(
+    connection: &mut SqliteConnection,
+    key: &RequestKey,
+    operation_id: Option<&str>,
+    answer: Option<&[u8]>,
+    create_time: Timestamp,
+) -> Result<bool, StoreError> {
+    let done = sqlx::query(
+        "INSERT INTO requests (id, method, body_digest, operation_id, answer, create_time) \
+         VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING",
+    )
+    .bind(&key.id)
+    .bind(&key.method)
+    .bind(key.body_digest.to_string())
+    .bind(operation_id)
+    .bind(answer)
+    .bind(nanoseconds("create_time", create_time)?)
+    .execute(connection)
+    .await
+    .map_err(failed("record the request"))?;
+    Ok(done.rows_affected() == 1)
+}
+
+impl Store {
+    /// The answer that an earlier call with this key got.
+    ///
+    /// # Errors
+    /// Of the database only.
+    pub async fn get_answer(&self, key: &RequestKey) -> Result<Answer, StoreError> {
+        let row = sqlx::query(FIND)
+            .bind(&key.id)
+            .fetch_optional(self.reader())
+            .await
+            .map_err(failed("find the request"))?;
+        Ok(match row.map(|row| decode(&row, key)).transpose()? {
+            None => Answer::None,
+            Some(Known::Answer(answer)) => Answer::Stored(answer),
+            Some(Known::Operation(_) | Known::Other) => Answer::Conflict,
+        })
+    }
+
+    /// Keeps the answer to a call. The first answer to an id stays: false where there was one.
+    ///
+    /// # Errors
+    /// Of the database only.
+    pub async fn put_answer(&self, key: &RequestKey, answer: &[u8]) -> Result<bool, StoreError> {
+        const DURING: &str = "record the answer";
+        let mut transaction = self.begin(Durability::Soon, DURING).await?;
+        let inserted = insert(&mut transaction, key, None, Some(answer), Timestamp::now()).await?;
+        transaction.commit().await.map_err(failed(DURING))?;
+        Ok(inserted)
+    }
+
+    /// Forgets the answers given before `before`; says how many.
+    ///
+    /// # Errors
+    /// Of the database only.
+    pub async fn prune_answers(&self, before: Timestamp) -> Result<u64, StoreError> {
+        const DURING: &str = "prune the answers";
+        let before = nanoseconds("create_time", before)?;
+        let mut transaction = self.begin(Durability::Soon, DURING).await?;
+        let done = sqlx::query("DELETE FROM requests WHERE answer IS NOT NULL AND create_time < ?")
+            .bind(before)
+            .execute(&mut *transaction)
+            .await
+            .map_err(failed(DURING))?;
+        transaction.commit().await.map_err(failed(DURING))?;
+        Ok(done.rows_affected())
+    }
+}
