@@ -1,7 +1,7 @@
 //! Images and kernels: from a registry, an archive or a package to bootable files.
 //!
-//! [`ImageStore`] owns a state directory's blobs and base disks; [`kernel`] its kernels and the initramfs
-//! made for them; [`create_upper`] makes a VM's writable disk. Registries, archives and images are hostile:
+//! [`ImageStore`] owns a state directory's blobs and base disks; [`KernelStore`] its kernels and the
+//! initramfs made for them; [`create_upper`] makes a VM's writable disk. Registries, archives and images are hostile:
 //! what they hold is bounded, verified, and never unpacked onto the host's file system.
 #![forbid(unsafe_code)]
 
@@ -9,6 +9,7 @@ mod document;
 mod error;
 mod ext4;
 mod flatten;
+mod kernel;
 mod layer;
 mod limits;
 mod registry;
@@ -18,6 +19,7 @@ mod tar;
 pub use document::DocumentError;
 pub use ext4::{Ext4Error, create_upper};
 pub use flatten::FlattenError;
+pub use kernel::{ImportedKernel, KernelError, KernelStore};
 pub use layer::LayerError;
 pub use registry::{Credentials, ImageReference, PullOptions, RegistryError};
 pub use store::{BuiltImage, ImageStore, Pruned, RegisterOptions, RegisterSource, StoreError};

@@ -5,65 +5,65 @@
 use std::time::Duration;
 
 /// Bytes of one manifest or index: the bound registries themselves use.
-pub const MANIFEST_BYTES_MAX: u64 = 4 << 20;
+pub(crate) const MANIFEST_BYTES_MAX: u64 = 4 << 20;
 /// Bytes of one image configuration.
-pub const CONFIG_BYTES_MAX: u64 = 4 << 20;
+pub(crate) const CONFIG_BYTES_MAX: u64 = 4 << 20;
 /// Bytes of a token answer or an error body of a registry.
-pub const ANSWER_BYTES_MAX: usize = 256 << 10;
+pub(crate) const ANSWER_BYTES_MAX: usize = 256 << 10;
 /// Layers of one image. Overlay filesystems stop far earlier.
-pub const LAYERS_MAX: usize = 512;
+pub(crate) const LAYERS_MAX: usize = 512;
 /// Entries of one index.
-pub const INDEX_ENTRIES_MAX: usize = 1024;
+pub(crate) const INDEX_ENTRIES_MAX: usize = 1024;
 /// Bytes of one blob as it is served.
-pub const BLOB_BYTES_MAX: u64 = 64 << 30;
+pub(crate) const BLOB_BYTES_MAX: u64 = 64 << 30;
 /// Bytes of one image's layers, decompressed.
-pub const UNCOMPRESSED_BYTES_MAX: u64 = 256 << 30;
+pub(crate) const UNCOMPRESSED_BYTES_MAX: u64 = 256 << 30;
 /// Decompressed bytes below which a layer's compression ratio is not looked at.
-pub const RATIO_FREE_BYTES: u64 = 1 << 30;
+pub(crate) const RATIO_FREE_BYTES: u64 = 1 << 30;
 /// The most a layer may grow on decompression once past [`RATIO_FREE_BYTES`].
-pub const RATIO_MAX: u64 = 250;
+pub(crate) const RATIO_MAX: u64 = 250;
 /// Entries of all layers of an image together.
-pub const ENTRIES_MAX: u64 = 1_000_000;
+pub(crate) const ENTRIES_MAX: u64 = 1_000_000;
 /// Bytes of names, link targets and extended attributes of all layers of an image together.
-pub const TEXT_BYTES_MAX: u64 = 192 << 20;
+pub(crate) const TEXT_BYTES_MAX: u64 = 192 << 20;
 /// Bytes of one path, as Linux has it (`PATH_MAX` without its NUL).
-pub const PATH_BYTES_MAX: usize = 4095;
+pub(crate) const PATH_BYTES_MAX: usize = 4095;
 /// Bytes of one name, as ext4 has it.
-pub const NAME_BYTES_MAX: usize = 255;
+pub(crate) const NAME_BYTES_MAX: usize = 255;
 /// Directories above an entry.
-pub const PATH_DEPTH_MAX: usize = 512;
+pub(crate) const PATH_DEPTH_MAX: usize = 512;
 /// Symbolic links followed, inside the image's own tree, on the way to one entry: the kernel's limit.
-pub const SYMLINK_HOPS_MAX: usize = 40;
+pub(crate) const SYMLINK_HOPS_MAX: usize = 40;
 /// Bytes of one PAX header or GNU long name.
-pub const TAR_EXTENSION_BYTES_MAX: u64 = 1 << 20;
+pub(crate) const TAR_EXTENSION_BYTES_MAX: u64 = 1 << 20;
 /// Pieces of one sparse file.
-pub const SPARSE_PIECES_MAX: usize = 262_144;
+pub(crate) const SPARSE_PIECES_MAX: usize = 262_144;
 /// Length of one file, holes included: ext4 with 4 KiB blocks holds 16 TiB, this is what is sensible.
-pub const FILE_BYTES_MAX: u64 = 4 << 40;
+pub(crate) const FILE_BYTES_MAX: u64 = 4 << 40;
 /// Bytes of the extended attributes of one file: an ext4 block less its header and end mark.
-pub const XATTR_BYTES_MAX: usize = 4096 - 32 - 4;
+pub(crate) const XATTR_BYTES_MAX: usize = 4096 - 32 - 4;
 /// Layers of one image that are fetched and decompressed at the same time.
-pub const LAYERS_AT_ONCE: usize = 3;
+pub(crate) const LAYERS_AT_ONCE: usize = 3;
 /// Layers of all pulls together that are fetched and decompressed at the same time.
-pub const LAYER_JOBS_MAX: usize = 8;
+pub(crate) const LAYER_JOBS_MAX: usize = 8;
 /// Base disks written at the same time.
-pub const CONVERSIONS_MAX: usize = 2;
+pub(crate) const CONVERSIONS_MAX: usize = 2;
 /// Chunks of a layer between the network and each of the two threads that consume it. A chunk has at
 /// most a few hundred KiB, typically 16 KiB.
-pub const CHUNKS_IN_FLIGHT: usize = 16;
+pub(crate) const CHUNKS_IN_FLIGHT: usize = 16;
 /// Tries of one request to a registry.
-pub const TRIES_MAX: u32 = 4;
+pub(crate) const TRIES_MAX: u32 = 4;
 /// The wait before the second try; it doubles with each further one.
-pub const BACKOFF_FIRST: Duration = Duration::from_millis(200);
+pub(crate) const BACKOFF_FIRST: Duration = Duration::from_millis(200);
 /// The longest wait before another try, whatever the registry asks for.
-pub const BACKOFF_MAX: Duration = Duration::from_secs(10);
+pub(crate) const BACKOFF_MAX: Duration = Duration::from_secs(10);
 /// Bytes of a kernel, compressed or not.
-pub const KERNEL_BYTES_MAX: u64 = 512 << 20;
+pub(crate) const KERNEL_BYTES_MAX: u64 = 512 << 20;
 /// Bytes of one kernel module, decompressed.
-pub const MODULE_BYTES_MAX: u64 = 64 << 20;
+pub(crate) const MODULE_BYTES_MAX: u64 = 64 << 20;
 /// Bytes of a text file of a modules directory (`modules.dep`, `modules.builtin`).
-pub const MODULE_INDEX_BYTES_MAX: u64 = 16 << 20;
+pub(crate) const MODULE_INDEX_BYTES_MAX: u64 = 16 << 20;
 /// Files of one modules directory.
-pub const MODULE_FILES_MAX: usize = 50_000;
+pub(crate) const MODULE_FILES_MAX: usize = 50_000;
 /// Bytes of one package with a kernel.
-pub const PACKAGE_BYTES_MAX: u64 = 2 << 30;
+pub(crate) const PACKAGE_BYTES_MAX: u64 = 2 << 30;

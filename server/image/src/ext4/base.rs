@@ -88,7 +88,7 @@ pub(crate) fn content_bytes(tree: &Tree) -> u64 {
         match &tree.inode(number).node {
             Node::Directory(children) => todo.extend(children.values().map(|dirent| dirent.inode)),
             Node::File { content, .. } => {
-                total += content.extents.iter().map(|extent| extent.len).sum::<u64>()
+                total += content.extents.iter().map(|extent| extent.len).sum::<u64>();
             }
             _ => {}
         }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use super::FlattenError;
 use super::whiteout::{Mark, mark};
 use crate::limits::{NAME_BYTES_MAX, PATH_DEPTH_MAX, SYMLINK_HOPS_MAX};
-use crate::tar::{Content, Entry, EntryKind, Meta};
+use crate::tar::{Content, Entry, EntryKind, Meta, Xattrs};
 
 /// The root's place in [`Tree::inodes`].
 pub(crate) const ROOT: u32 = 0;
@@ -32,7 +32,7 @@ pub(crate) struct Tree {
 pub(crate) struct Inode {
     pub(crate) node: Node,
     pub(crate) meta: Meta,
-    pub(crate) xattrs: Box<[(String, Vec<u8>)]>,
+    pub(crate) xattrs: Xattrs,
     links: u32,
 }
 
@@ -173,7 +173,7 @@ impl Tree {
         &mut self,
         kind: &EntryKind,
         meta: Meta,
-        xattrs: Box<[(String, Vec<u8>)]>,
+        xattrs: Xattrs,
     ) -> Result<(), FlattenError> {
         if *kind != EntryKind::Directory {
             return Err(FlattenError::RootNotDirectory);

@@ -159,3 +159,39 @@ impl Index<'_> {
         }
     }
 }
+
+/// A plain archive in a nameless file.
+#[derive(Debug)]
+pub(crate) struct SpooledArchive {
+    pub(crate) entries: Vec<Entry>,
+    pub(crate) file: File,
+}
+
+/// Like [`index_layer`], for a plain archive from a pipe, of which every byte is kept. Blocks.
+pub(crate) fn spool_archive<R: Read>(
+    source: LayerSource<R>,
+    tmp: &Path,
+    budget: &Budget,
+) -> Result<SpooledArchive, LayerError> {
+    let LayerSource {
+        reader,
+        digest,
+        size_bytes,
+    } = source;
+    let spool =
+        tempfile::tempfile_in(tmp).map_err(|source| LayerError::Store { digest, source })?;
+    let kept = spool
+        .try_clone()
+        .map_err(|source| LayerError::Store { digest, source })?;
+    let index = Index {
+        digest,
+        size_bytes,
+        budget,
+        is_compressed: false,
+    };
+    let layer = index.run(reader, Keep::All(spool))?;
+    Ok(SpooledArchive {
+        entries: layer.entries,
+        file: kept,
+    })
+}

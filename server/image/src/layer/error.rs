@@ -190,7 +190,7 @@ impl Explain for LayerError {
                 ]);
             }
             Self::UnsupportedCompression { format, .. } => {
-                metadata.push(("format", (*format).to_owned()))
+                metadata.push(("format", (*format).to_owned()));
             }
             Self::Archive { source, .. } => metadata.extend(source.metadata()),
             _ => {}

@@ -19,5 +19,5 @@ mod tests;
 
 pub(crate) use blob::{BlobWriter, VerifiedBlob};
 pub(crate) use chunks::{ChunkReader, ChunkSender, channel};
-pub(crate) use decode::{IndexedLayer, LayerSource, index_layer};
+pub(crate) use decode::{IndexedLayer, LayerSource, SpooledArchive, index_layer, spool_archive};
 pub use error::LayerError;

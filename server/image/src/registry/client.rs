@@ -237,7 +237,7 @@ impl Registry {
         loop {
             match attempt().await {
                 Err(error) if tried < TRIES_MAX && error.is_transient() => {
-                    back_off(&error, tried).await
+                    back_off(&error, tried).await;
                 }
                 result => return result,
             }

@@ -19,7 +19,7 @@ pub enum RegistryError {
     #[error("could not set up the HTTP client")]
     Client(#[source] reqwest::Error),
     /// No connection, or it broke off again and again.
-    #[error("could not reach the registry {registry}")]
+    #[error("could not get an answer from the registry {registry}, or not all of it")]
     Unreachable {
         /// Host and port.
         registry: String,
@@ -242,12 +242,12 @@ impl Explain for RegistryError {
             Self::NotFound { reference } => metadata.push(("reference", reference.clone())),
             Self::BlobNotFound { digest, .. } => metadata.push(("digest", digest.to_string())),
             Self::Unauthorized { repository, .. } => {
-                metadata.push(("repository", repository.clone()))
+                metadata.push(("repository", repository.clone()));
             }
             Self::Status { status, .. } => metadata.push(("status", status.to_string())),
             Self::TooLarge { limit, .. } => metadata.push(("limit", limit.to_string())),
             Self::Stalled { stall, .. } => {
-                metadata.push(("stall_seconds", stall.as_secs_f32().to_string()))
+                metadata.push(("stall_seconds", stall.as_secs_f32().to_string()));
             }
             Self::WrongDigest {
                 expected, actual, ..

@@ -207,7 +207,7 @@ fn write_disk(
         uuid,
     };
     ext4::write_base(&spec, file.as_file(), cancel, &|bytes| {
-        board.advance(&key, bytes)
+        board.advance(&key, bytes);
     })?;
     board.finish(&key);
     Ok(file)

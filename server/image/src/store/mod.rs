@@ -38,9 +38,10 @@ pub use error::StoreError;
 use flight::Flights;
 use keyed::KeyedLocks;
 use layout::Layout;
-pub(crate) use layout::publish;
+pub(crate) use layout::{publish, sync_directory};
 pub use prune::Pruned;
 pub use register::{RegisterOptions, RegisterSource};
+pub(crate) use source::Region;
 
 use crate::limits::{CONVERSIONS_MAX, LAYER_JOBS_MAX};
 

@@ -63,8 +63,14 @@ impl ImageStore {
         };
         progress.finish(&key);
         let store = self.clone();
-        let work =
-            |board, cancel| store.build(plan.0, BlobSource::Registry(registry), board, cancel);
+        let work = |board, cancel| {
+            store.build(
+                plan.0,
+                BlobSource::Registry(Box::new(registry)),
+                board,
+                cancel,
+            )
+        };
         let mut image = self
             .inner
             .flights

@@ -13,14 +13,14 @@ use crate::registry::Registry;
 /// Where an image's blobs come from.
 #[derive(Debug)]
 pub(super) enum BlobSource {
-    Registry(Registry),
+    Registry(Box<Registry>),
     /// By digest, in files of this host.
     Files(Vec<(Digest, Region)>),
 }
 
 /// A run of bytes in a file.
 #[derive(Debug, Clone)]
-pub(super) struct Region {
+pub(crate) struct Region {
     file: Arc<File>,
     offset: u64,
     len: u64,
@@ -30,7 +30,7 @@ impl Region {
     /// How much is read at once.
     const PIECE_BYTES: usize = 256 << 10;
 
-    pub(super) fn new(file: Arc<File>, offset: u64, len: u64) -> Self {
+    pub(crate) fn new(file: Arc<File>, offset: u64, len: u64) -> Self {
         Self { file, offset, len }
     }
 
@@ -39,7 +39,7 @@ impl Region {
     }
 
     /// The whole, if it has at most `limit` bytes. Blocks.
-    pub(super) fn read_all(&self, limit: u64) -> io::Result<Vec<u8>> {
+    pub(crate) fn read_all(&self, limit: u64) -> io::Result<Vec<u8>> {
         if self.len > limit {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidData,

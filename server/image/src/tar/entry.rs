@@ -10,8 +10,11 @@ pub(crate) struct Entry {
     /// Owner, mode and time.
     pub(crate) meta: Meta,
     /// Extended attributes with their full names.
-    pub(crate) xattrs: Box<[(String, Vec<u8>)]>,
+    pub(crate) xattrs: Xattrs,
 }
+
+/// Extended attributes: full names and values, sorted.
+pub(crate) type Xattrs = Box<[(String, Vec<u8>)]>;
 
 /// The kind of an entry.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -16,7 +16,7 @@ mod sparse;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use entry::{Content, Entry, EntryKind, Extent, Meta};
+pub(crate) use entry::{Content, Entry, EntryKind, Extent, Meta, Xattrs};
 pub use error::TarError;
 pub(crate) use input::{FileInput, TarInput, read_up_to};
 pub(crate) use path::normalise;

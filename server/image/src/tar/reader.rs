@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use tar::{EntryType, Header};
 
-use super::entry::{Content, Entry, EntryKind, Meta};
+use super::entry::{Content, Entry, EntryKind, Meta, Xattrs};
 use super::error::{TarError, shown};
 use super::input::{TarInput, fill};
 use super::path::{normalise, text};
@@ -100,10 +100,10 @@ impl<'a, I: TarInput> TarReader<'a, I> {
                         .ok_or(TarError::BadPax { offset })?;
                 }
                 EntryType::GNULongName => {
-                    extensions.long_name = Some(until_nul(self.extension(&header)?))
+                    extensions.long_name = Some(until_nul(self.extension(&header)?));
                 }
                 EntryType::GNULongLink => {
-                    extensions.long_link = Some(until_nul(self.extension(&header)?))
+                    extensions.long_link = Some(until_nul(self.extension(&header)?));
                 }
                 // Global records describe the archive (git writes its commit there), as Docker has it.
                 EntryType::XGlobalHeader => drop(self.extension(&header)?),
@@ -322,7 +322,7 @@ fn meta(header: &Header, pax: &PaxRecords, name: &[u8]) -> Result<Meta, TarError
 
 /// The attributes an image may carry. Those of overlayfs are dropped: the image is the lower layer of the
 /// guest's own overlay, and its metadata must not come from outside.
-fn xattrs(pax: &PaxRecords, entry: &[u8]) -> Result<Box<[(String, Vec<u8>)]>, TarError> {
+fn xattrs(pax: &PaxRecords, entry: &[u8]) -> Result<Xattrs, TarError> {
     const NAMESPACES: [&str; 3] = ["user.", "trusted.", "security."];
     const ACLS: [&str; 2] = ["system.posix_acl_access", "system.posix_acl_default"];
     const OVERLAY: [&str; 2] = ["trusted.overlay.", "user.overlay."];

@@ -10,7 +10,7 @@ use super::pax::decimal;
 use crate::limits::{FILE_BYTES_MAX, SPARSE_PIECES_MAX};
 
 /// The size of a tar block.
-const BLOCK: u64 = 512;
+const BLOCK: usize = 512;
 
 /// What `GNU.sparse.*` records say.
 #[derive(Debug, Default)]
@@ -91,8 +91,8 @@ fn stored_map(
     let mut line: Vec<u8> = Vec::new();
     let mut left = stored;
     loop {
-        left = left.checked_sub(BLOCK).ok_or_else(bad)?;
-        let mut block = [0u8; BLOCK as usize];
+        left = left.checked_sub(BLOCK as u64).ok_or_else(bad)?;
+        let mut block = [0u8; BLOCK];
         fill(input, &mut block)?;
         for byte in block {
             if byte != b'\n' {

@@ -1,0 +1,340 @@
+//! The kernels of one state directory.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use banger_core::operation::{Progress, StageKey};
+use banger_core::{Digest, KernelId};
+use serde::{Deserialize, Serialize};
+use tempfile::{NamedTempFile, TempDir};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::bzimage::{Vmlinux, extract};
+use super::modules::{Module, ModuleTree};
+use super::{KernelError, debian, initramfs};
+use crate::limits::{KERNEL_BYTES_MAX, MODULE_BYTES_MAX};
+use crate::store::{publish, sync_directory};
+
+const VMLINUX: &str = "vmlinux";
+const MODULES: &str = "modules";
+const CONFIG: &str = "config.json";
+/// Bytes of an agent's binary.
+const AGENT_BYTES_MAX: u64 = 256 << 20;
+
+/// A kernel as its directory tells it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImportedKernel {
+    /// Given at import.
+    pub id: KernelId,
+    /// The release it reports; empty where the file does not tell.
+    pub release: String,
+    /// Of `vmlinux`.
+    pub digest: Digest,
+    /// Length of `vmlinux`.
+    pub size_bytes: u64,
+    /// The modules the agent loads, in load order, without `.ko`.
+    pub modules: Vec<String>,
+    /// A path, or a package's name and version.
+    pub origin: String,
+}
+
+/// The kernels of one state directory. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct KernelStore {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    kernels: PathBuf,
+    tmp: PathBuf,
+    /// One initramfs at a time: it is made once per kernel and agent.
+    building: tokio::sync::Mutex<()>,
+    tracker: TaskTracker,
+}
+
+/// A kernel on its way in.
+struct Import {
+    id: KernelId,
+    kernel: Vmlinux,
+    modules: Vec<Module>,
+    origin: String,
+}
+
+impl KernelStore {
+    /// Opens the store under `state_dir`, making its directories where they are missing, and sweeps what an
+    /// earlier process left of imports: **only one process may use a state directory**.
+    ///
+    /// # Errors
+    /// When a directory cannot be made or swept.
+    pub fn open(state_dir: &Path) -> Result<Self, KernelError> {
+        let inner = Inner {
+            kernels: state_dir.join("kernels"),
+            tmp: state_dir.join("tmp/kernels"),
+            building: tokio::sync::Mutex::default(),
+            tracker: TaskTracker::new(),
+        };
+        match fs::remove_dir_all(&inner.tmp) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(KernelError::io("sweep", &inner.tmp)(error));
+            }
+            _ => {}
+        }
+        for directory in [&inner.kernels, &inner.tmp] {
+            fs::create_dir_all(directory)
+                .map_err(KernelError::io("create the directory", directory))?;
+        }
+        Ok(Self {
+            inner: Arc::new(inner),
+        })
+    }
+
+    /// Imports a `vmlinux` or bzImage, with the modules in `modules_dir` that a guest needs; a kernel that
+    /// has everything built in needs none. One stage: `import`.
+    ///
+    /// # Errors
+    /// What [`KernelError`] says; nothing is left of a failed import.
+    pub async fn import_file(
+        &self,
+        id: KernelId,
+        path: &Path,
+        modules_dir: Option<&Path>,
+        progress: &dyn Progress,
+    ) -> Result<ImportedKernel, KernelError> {
+        let key = StageKey::new("import");
+        progress.start(&key, None);
+        let (path, modules_dir) = (path.to_owned(), modules_dir.map(Path::to_owned));
+        let imported = self.blocking(move |inner| {
+            let origin = path.display().to_string();
+            let kernel = extract(read_bounded(&path, KERNEL_BYTES_MAX)?, &origin)?;
+            let tree = modules_dir.as_deref().map(ModuleTree::read).transpose()?;
+            let modules = tree.map_or_else(|| Ok(Vec::new()), |tree| tree.select())?;
+            inner.keep(Import {
+                id,
+                kernel,
+                modules,
+                origin,
+            })
+        });
+        let imported = imported.await?;
+        progress.finish(&key);
+        Ok(imported)
+    }
+
+    /// Imports the kernel of a Debian package: by the name of a package or metapackage, which apt fetches,
+    /// or by the path of a package file (with a `/` in it). Stages: `download`, `import`.
+    ///
+    /// # Errors
+    /// What [`KernelError`] says; nothing is left of a failed import.
+    pub async fn import_debian_package(
+        &self,
+        id: KernelId,
+        package: &str,
+        progress: &dyn Progress,
+        cancel: &CancellationToken,
+    ) -> Result<ImportedKernel, KernelError> {
+        let tmp = &self.inner.tmp;
+        let scratch = TempDir::with_prefix_in("package-", tmp)
+            .map_err(KernelError::io("create a directory in", tmp))?;
+        let key = StageKey::new("download");
+        progress.start(&key, None);
+        let file = debian::fetch(package, scratch.path(), cancel).await?;
+        progress.finish(&key);
+        let key = StageKey::new("import");
+        progress.start(&key, None);
+        let imported = self.blocking(move |inner| {
+            let packaged = debian::read(&file, scratch.path())?;
+            let kernel = extract(packaged.kernel, &packaged.origin)?;
+            let modules = packaged.modules.select()?;
+            inner.keep(Import {
+                id,
+                kernel,
+                modules,
+                origin: packaged.origin,
+            })
+        });
+        let imported = imported.await?;
+        progress.finish(&key);
+        Ok(imported)
+    }
+
+    /// What is known about a kernel, from its directory. Blocks, briefly.
+    ///
+    /// # Errors
+    /// [`KernelError::Missing`] when it is not there or not whole.
+    pub fn load(&self, id: KernelId) -> Result<ImportedKernel, KernelError> {
+        let bytes = fs::read(self.inner.directory(id).join(CONFIG))
+            .map_err(|_| KernelError::Missing { id })?;
+        serde_json::from_slice(&bytes).map_err(|_| KernelError::Missing { id })
+    }
+
+    /// Where a kernel's `vmlinux` is, or would be.
+    #[must_use]
+    pub fn vmlinux_path(&self, id: KernelId) -> PathBuf {
+        self.inner.directory(id).join(VMLINUX)
+    }
+
+    /// The initramfs with the agent at `agent` as `/init` and the kernel's modules, made now or before. It
+    /// stays until the kernel is removed.
+    ///
+    /// # Errors
+    /// When the kernel is missing, the agent cannot be read, or the file not written.
+    pub async fn initramfs(&self, id: KernelId, agent: &Path) -> Result<PathBuf, KernelError> {
+        let _turn = self.inner.building.lock().await;
+        let agent = agent.to_owned();
+        self.blocking(move |inner| inner.initramfs(id, &agent))
+            .await
+    }
+
+    /// Removes a kernel. What is not there is no error. Blocks, briefly.
+    ///
+    /// # Errors
+    /// When its files cannot be removed.
+    pub fn remove(&self, id: KernelId) -> Result<(), KernelError> {
+        let directory = self.inner.directory(id);
+        // Out of its place in one step: no half kernel is ever seen.
+        let grave = self.inner.tmp.join(format!("removed-{id}"));
+        match fs::rename(&directory, &grave) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(KernelError::io("remove", &directory)(error)),
+            Ok(()) => fs::remove_dir_all(&grave).map_err(KernelError::io("remove", &grave)),
+        }
+    }
+
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Inner) -> Result<T, KernelError> + Send + 'static,
+    ) -> Result<T, KernelError> {
+        let inner = Arc::clone(&self.inner);
+        self.inner
+            .tracker
+            .spawn_blocking(move || work(&inner))
+            .await
+            .map_err(|_| KernelError::Aborted)?
+    }
+}
+
+impl Inner {
+    fn directory(&self, id: KernelId) -> PathBuf {
+        self.kernels.join(id.to_string())
+    }
+
+    /// Writes a kernel's directory under a temporary name, then gives it its own.
+    fn keep(&self, import: Import) -> Result<ImportedKernel, KernelError> {
+        let Import {
+            id,
+            kernel,
+            modules,
+            origin,
+        } = import;
+        let target = self.directory(id);
+        if target.exists() {
+            return Err(KernelError::Exists { id });
+        }
+        let imported = ImportedKernel {
+            id,
+            release: kernel.release,
+            digest: Digest::of(&kernel.bytes),
+            size_bytes: kernel.bytes.len() as u64,
+            modules: modules.iter().map(|module| module.name.clone()).collect(),
+            origin,
+        };
+        let staging = TempDir::with_prefix_in("kernel-", &self.tmp)
+            .map_err(KernelError::io("create a directory in", &self.tmp))?;
+        let stage = || -> io::Result<()> {
+            write_synced(&staging.path().join(VMLINUX), &kernel.bytes)?;
+            let directory = staging.path().join(MODULES);
+            fs::create_dir(&directory)?;
+            for (number, module) in modules.iter().enumerate() {
+                write_synced(
+                    &directory.join(format!("{number:03}-{}.ko", module.name)),
+                    &module.bytes,
+                )?;
+            }
+            File::open(&directory)?.sync_all()?;
+            write_synced(
+                &staging.path().join(CONFIG),
+                &serde_json::to_vec_pretty(&imported)?,
+            )?;
+            File::open(staging.path())?.sync_all()?;
+            fs::rename(staging.path(), &target)?;
+            sync_directory(&target)
+        };
+        stage().map_err(KernelError::io("write", &target))?;
+        let _ = staging.keep(); // it has another name now
+        Ok(imported)
+    }
+
+    fn initramfs(&self, id: KernelId, agent: &Path) -> Result<PathBuf, KernelError> {
+        let directory = self.directory(id);
+        if !directory.join(CONFIG).exists() {
+            return Err(KernelError::Missing { id });
+        }
+        let agent = read_bounded(agent, AGENT_BYTES_MAX)?;
+        let name = format!(
+            "initramfs-{}-{}.cpio",
+            Digest::of(&agent).short(),
+            initramfs::FORMAT
+        );
+        let path = directory.join(name);
+        if path.exists() {
+            return Ok(path);
+        }
+        let modules = read_modules(&directory.join(MODULES))?;
+        let write = || -> io::Result<()> {
+            let file = NamedTempFile::with_prefix_in("initramfs-", &self.tmp)?;
+            let out = initramfs::write(io::BufWriter::new(file), &agent, &modules)?;
+            publish(
+                out.into_inner().map_err(io::IntoInnerError::into_error)?,
+                &path,
+            )
+        };
+        write().map_err(KernelError::io("write", &path))?;
+        Ok(path)
+    }
+}
+
+/// The modules of a kernel in the store, in load order.
+fn read_modules(directory: &Path) -> Result<Vec<(String, Vec<u8>)>, KernelError> {
+    let mut modules = Vec::new();
+    for entry in
+        fs::read_dir(directory).map_err(KernelError::io("read the directory", directory))?
+    {
+        let path = entry
+            .map_err(KernelError::io("read the directory", directory))?
+            .path();
+        let name = path
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
+        modules.push((name, read_bounded(&path, MODULE_BYTES_MAX)?));
+    }
+    modules.sort_unstable();
+    Ok(modules)
+}
+
+fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = File::create_new(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}
+
+/// A whole regular file.
+fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>, KernelError> {
+    let metadata = fs::metadata(path).map_err(KernelError::source(path))?;
+    if !metadata.is_file() {
+        let error = io::Error::new(io::ErrorKind::InvalidInput, "not a regular file");
+        return Err(KernelError::source(path)(error));
+    }
+    if metadata.len() > limit {
+        return Err(KernelError::TooLarge {
+            what: path.display().to_string(),
+            limit,
+        });
+    }
+    fs::read(path).map_err(KernelError::source(path))
+}
