@@ -1,0 +1,23 @@
+//! The agent of banger: process 1 of every guest. It boots the guest's user space, runs sessions and
+//! serves the guest protocol on the channel that the VMM supplies.
+//!
+//! ```text
+//! boot ─► mounts, modules, disks, pivot         (a thread: blocking system calls)
+//! port ─► handshake ─► serve ─► service ─► session   (one more: the async runtime)
+//! ```
+//! It trusts its host and nobody else: what processes, images and the line itself bring is bounded.
+#![deny(unsafe_code)]
+
+pub mod agent;
+pub mod boot;
+pub mod configure;
+mod convert;
+pub mod handshake;
+pub mod port;
+pub mod power;
+pub mod reap;
+pub mod refusal;
+pub mod serve;
+pub mod service;
+pub mod session;
+pub mod sys;

@@ -1,0 +1,82 @@
+//! Powers the machine off: processes first asked, then killed, disks flushed, then the power.
+
+use std::os::fd::AsRawFd;
+use std::time::Duration;
+
+use rustix::mount::{MountFlags, mount_remount};
+use rustix::system::{RebootCommand, reboot};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::timeout;
+
+use crate::agent::Agent;
+use crate::boot::upper;
+use crate::sys;
+
+/// How long processes have between being asked to end and being killed.
+const ASKED_FOR: Duration = Duration::from_secs(2);
+/// How long killed processes may take to go.
+const KILLED_FOR: Duration = Duration::from_secs(2);
+/// Every process but ourselves, as kill(2) says it.
+const EVERYBODY: i32 = -1;
+
+/// Powers off as soon as somebody asks, on the channel or by one of the signals that `poweroff` and its
+/// like send to process 1. Returns only if the kernel refuses.
+pub async fn run(agent: &Agent) {
+    tokio::select! {
+        // cancel-safe: both only wait
+        () = agent.power_off.cancelled() => {}
+        () = signalled() => {}
+    }
+    end_processes(agent).await;
+    flush();
+    if let Err(error) = reboot(RebootCommand::PowerOff) {
+        eprintln!("banger-agent: the kernel does not power off: {error}");
+    }
+}
+
+async fn signalled() {
+    let kinds = [
+        SignalKind::terminate(),
+        SignalKind::user_defined1(),
+        SignalKind::user_defined2(),
+    ];
+    let signals = kinds.map(signal);
+    let [Ok(mut terminate), Ok(mut one), Ok(mut two)] = signals else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        // cancel-safe: `recv` loses nothing that matters
+        _ = terminate.recv() => {}
+        _ = one.recv() => {}
+        _ = two.recv() => {}
+    }
+}
+
+async fn end_processes(agent: &Agent) {
+    for (signal, limit) in [(libc::SIGTERM, ASKED_FOR), (libc::SIGKILL, KILLED_FOR)] {
+        // Stopped ones could not hear it.
+        let sent = sys::kill(EVERYBODY, signal);
+        let _ = sys::kill(EVERYBODY, libc::SIGCONT);
+        if sent.is_err() {
+            return; // Nobody is left.
+        }
+        agent.reaper.reap();
+        if timeout(limit, agent.reaper.wait_childless()).await.is_ok() {
+            return;
+        }
+    }
+}
+
+/// Writes everything to the disks and marks the writable one as clean.
+fn flush() {
+    rustix::fs::sync();
+    let read_only = |path: &str| {
+        if let Err(error) = mount_remount(path, MountFlags::RDONLY, "") {
+            eprintln!("banger-agent: {path} stays writable: {error}");
+        }
+    };
+    if let Some(upper) = upper() {
+        read_only("/");
+        read_only(&format!("/proc/self/fd/{}", upper.as_raw_fd()));
+    }
+}

@@ -1,0 +1,250 @@
+//! The answers to the calls of the host: each checks, asks the agent and converts.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use banger_proto::guest::GENERATION;
+use banger_proto::guest::v1::agent_service_server::AgentService;
+use banger_proto::guest::v1::attach_session_request::Message as Incoming;
+use banger_proto::guest::v1::{self as proto, SignalTarget};
+use futures::stream::{self, Stream, StreamExt};
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::agent::{Agent, Machine, kernel_text};
+use crate::configure::configure;
+use crate::convert::{attached, logged};
+use crate::refusal::Refusal;
+use crate::session::Session;
+use crate::session::plan::window;
+use crate::session::reader::{Event, Follow, Reader, Writer};
+
+type Answer<T> = Result<Response<T>, Status>;
+type Events<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+/// The guest protocol over an [`Agent`].
+#[derive(Debug)]
+pub struct GuestService {
+    agent: Arc<Agent>,
+}
+
+impl GuestService {
+    /// Answers for `agent`.
+    #[must_use]
+    pub fn new(agent: Arc<Agent>) -> Self {
+        Self { agent }
+    }
+
+    async fn start(&self, id: &str, spec: proto::SessionSpec) -> Result<Arc<Session>, Refusal> {
+        self.agent.ready().await?;
+        self.agent.sessions.start(id, spec)
+    }
+}
+
+#[tonic::async_trait]
+impl AgentService for GuestService {
+    async fn hello(&self, request: Request<proto::HelloRequest>) -> Answer<proto::HelloResponse> {
+        let boot = self.agent.boot().await;
+        let steps = boot.steps.iter().map(|(name, duration)| proto::BootStep {
+            name: (*name).to_owned(),
+            duration: prost_types::Duration::try_from(*duration).ok(),
+        });
+        Ok(Response::new(proto::HelloResponse {
+            generation: request.into_inner().generation.min(GENERATION),
+            agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+            kernel_release: kernel_text("/proc/sys/kernel/osrelease"),
+            boot_id: kernel_text("/proc/sys/kernel/random/boot_id"),
+            is_configured: self.agent.settings.lock().await.is_some(),
+            boot_steps: steps.collect(),
+        }))
+    }
+
+    async fn configure(
+        &self,
+        request: Request<proto::ConfigureRequest>,
+    ) -> Answer<proto::ConfigureResponse> {
+        self.agent.ready().await?;
+        configure(&self.agent, request.into_inner()).await?;
+        Ok(Response::new(proto::ConfigureResponse {}))
+    }
+
+    async fn start_session(
+        &self,
+        request: Request<proto::StartSessionRequest>,
+    ) -> Answer<proto::StartSessionResponse> {
+        let request = request.into_inner();
+        let spec = required(request.spec, "spec")?;
+        let session = self.start(&request.id, spec).await?;
+        Ok(Response::new(proto::StartSessionResponse {
+            session: Some(session.describe()),
+        }))
+    }
+
+    async fn get_session(
+        &self,
+        request: Request<proto::GetSessionRequest>,
+    ) -> Answer<proto::GetSessionResponse> {
+        let session = self.agent.sessions.get(&request.into_inner().id)?;
+        Ok(Response::new(proto::GetSessionResponse {
+            session: Some(session.describe()),
+        }))
+    }
+
+    async fn list_sessions(
+        &self,
+        _: Request<proto::ListSessionsRequest>,
+    ) -> Answer<proto::ListSessionsResponse> {
+        let sessions = self.agent.sessions.list();
+        Ok(Response::new(proto::ListSessionsResponse {
+            sessions: sessions.iter().map(|session| session.describe()).collect(),
+        }))
+    }
+
+    type AttachSessionStream = Events<proto::AttachSessionResponse>;
+
+    async fn attach_session(
+        &self,
+        request: Request<Streaming<proto::AttachSessionRequest>>,
+    ) -> Answer<Self::AttachSessionStream> {
+        let mut incoming = request.into_inner();
+        let first = incoming.message().await?.and_then(|first| first.message);
+        let Some(Incoming::Attach(attach)) = first else {
+            return Err(Refusal::invalid("the first message is not `attach`").into());
+        };
+        let session = match attach.start {
+            Some(spec) => self.start(&attach.id, spec).await?,
+            None => self.agent.sessions.get(&attach.id)?,
+        };
+        let options = attach.options.unwrap_or_default();
+        let mut writer = Writer::new();
+        writer.spawn(write(Arc::clone(&session), incoming));
+        let first = proto::AttachSessionResponse {
+            message: Some(proto::attach_session_response::Message::Attached(
+                session.describe(),
+            )),
+        };
+        let reader = Reader::new(Arc::clone(&session), options, Follow::Exit)?.with_writer(writer);
+        let forget = attach
+            .remove_after_exit
+            .then(|| (Arc::clone(&self.agent), attach.id));
+        let events = events(reader, forget).map(|event| event.map(attached));
+        let answer = stream::iter([Ok(first)]).chain(events);
+        Ok(Response::new(Box::pin(answer)))
+    }
+
+    type ReadSessionLogStream = Events<proto::ReadSessionLogResponse>;
+
+    async fn read_session_log(
+        &self,
+        request: Request<proto::ReadSessionLogRequest>,
+    ) -> Answer<Self::ReadSessionLogStream> {
+        let request = request.into_inner();
+        let session = self.agent.sessions.get(&request.id)?;
+        let first = proto::ReadSessionLogResponse {
+            message: Some(proto::read_session_log_response::Message::Attached(
+                session.describe(),
+            )),
+        };
+        let follow = if request.follow {
+            Follow::Exit
+        } else {
+            Follow::Stop
+        };
+        let reader = Reader::new(session, request.options.unwrap_or_default(), follow)?;
+        let events = events(reader, None).filter_map(|event| async move {
+            match event {
+                Ok(event) => logged(event).map(Ok),
+                Err(status) => Some(Err(status)),
+            }
+        });
+        let answer = stream::iter([Ok(first)]).chain(events);
+        Ok(Response::new(Box::pin(answer)))
+    }
+
+    async fn wait_session(
+        &self,
+        request: Request<proto::WaitSessionRequest>,
+    ) -> Answer<proto::WaitSessionResponse> {
+        let session = self.agent.sessions.get(&request.into_inner().id)?;
+        let exit = Some(session.wait().await);
+        Ok(Response::new(proto::WaitSessionResponse { exit }))
+    }
+
+    async fn signal_session(
+        &self,
+        request: Request<proto::SignalSessionRequest>,
+    ) -> Answer<proto::SignalSessionResponse> {
+        let request = request.into_inner();
+        let target = SignalTarget::try_from(request.target)
+            .map_err(|_| Refusal::invalid("the target is unknown"))?;
+        let session = self.agent.sessions.get(&request.id)?;
+        session.signal(request.signal, target)?;
+        Ok(Response::new(proto::SignalSessionResponse {}))
+    }
+
+    async fn delete_session(
+        &self,
+        request: Request<proto::DeleteSessionRequest>,
+    ) -> Answer<proto::DeleteSessionResponse> {
+        self.agent.sessions.delete(&request.into_inner().id).await;
+        Ok(Response::new(proto::DeleteSessionResponse {}))
+    }
+
+    async fn power_off(
+        &self,
+        _: Request<proto::PowerOffRequest>,
+    ) -> Answer<proto::PowerOffResponse> {
+        if self.agent.machine == Machine::Foreign {
+            return Err(Refusal::invalid("this agent does not own its machine").into());
+        }
+        self.agent.power_off.cancel();
+        Ok(Response::new(proto::PowerOffResponse {}))
+    }
+}
+
+fn required<T>(field: Option<T>, name: &str) -> Result<T, Refusal> {
+    field.ok_or_else(|| Refusal::invalid(format!("`{name}` is missing")))
+}
+
+/// A reader's events as a stream; after the exit, the session is forgotten if that was asked for.
+fn events(
+    reader: Reader,
+    forget: Option<(Arc<Agent>, String)>,
+) -> impl Stream<Item = Result<Event, Status>> + Send {
+    stream::unfold(Some((reader, forget)), |state| async move {
+        let (mut reader, forget) = state?;
+        match reader.next().await {
+            Ok(Some(event)) => {
+                if let (Event::Exited { .. }, Some((agent, id))) = (&event, &forget) {
+                    agent.sessions.linger(id);
+                }
+                Some((Ok(event), Some((reader, forget))))
+            }
+            Ok(None) => None,
+            Err(refusal) => Some((Err(refusal.into()), None)),
+        }
+    })
+}
+
+/// Serves a writer until its end, which leaves standard input as it is.
+async fn write(
+    session: Arc<Session>,
+    mut incoming: Streaming<proto::AttachSessionRequest>,
+) -> Result<(), Refusal> {
+    // A connection that ends ends the writer; the reader tells of it.
+    while let Ok(Some(request)) = incoming.message().await {
+        match request.message {
+            Some(Incoming::Stdin(stdin)) => {
+                let offset = u64::try_from(stdin.offset)
+                    .map_err(|_| Refusal::invalid("an offset is negative"))?;
+                session.input.write(offset, stdin.data).await?;
+            }
+            Some(Incoming::CloseStdin(_)) => session.input.close().await?,
+            Some(Incoming::Resize(size)) => session.input.resize(window(size)?),
+            Some(Incoming::Attach(_)) => {
+                return Err(Refusal::invalid("`attach` came twice"));
+            }
+            None => return Err(Refusal::invalid("a message is empty")),
+        }
+    }
+    Ok(())
+}

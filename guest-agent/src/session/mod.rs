@@ -1,0 +1,315 @@
+//! Sessions: one process tree each, with its terminal or pipes, its log, and its end.
+//!
+//! ```text
+//! plan ─► start ─► running ─► leader ended ─► rest killed ─► output drained ─► exited
+//! ```
+//! The exit is told only after the last byte of output. A session's children die with its first process.
+
+pub mod cgroup;
+pub mod input;
+pub mod log;
+pub mod output;
+pub mod plan;
+pub mod reader;
+pub mod registry;
+pub mod start;
+pub mod users;
+
+use std::fs;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use banger_proto::guest::v1 as proto;
+use banger_proto::guest::v1::exit::How;
+use banger_proto::guest::v1::{Exit, SignalTarget, Stream};
+use tokio::sync::oneshot;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use self::cgroup::Cgroup;
+use self::input::Input;
+use self::log::Log;
+use self::output::{Source, pump};
+use self::start::{Ends, Started};
+use crate::reap::{Ending, Reaper};
+use crate::refusal::Refusal;
+use crate::sys;
+
+/// How long a session that is deleted is given to end after it was killed.
+const END_WITHIN: Duration = Duration::from_secs(5);
+/// Longest `/proc/<pid>/stat` that is looked at.
+const STAT_MAX_BYTES: usize = 4096;
+
+/// A session.
+#[derive(Debug)]
+pub struct Session {
+    /// Chosen by the host.
+    pub id: String,
+    /// With the defaults filled in.
+    pub spec: proto::SessionSpec,
+    /// Its output.
+    pub log: Arc<Log>,
+    /// Its standard input.
+    pub input: Input,
+    started: SystemTime,
+    leader: i32,
+    cgroup: Option<Cgroup>,
+    reaper: Arc<Reaper>,
+    state: Mutex<State>,
+    exited: CancellationToken,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    is_reaped: bool,
+    exit: Option<Exit>,
+    ended: Option<SystemTime>,
+}
+
+/// What the task that sees a session through needs.
+#[derive(Debug)]
+pub struct Life {
+    ending: oneshot::Receiver<Ending>,
+    ends: Vec<(start::End, Source, Stream)>,
+    timeout: Option<Duration>,
+}
+
+impl Session {
+    /// The session of a process that was started.
+    #[must_use]
+    pub fn new(
+        id: String,
+        plan: plan::Plan,
+        started: Started,
+        log: Log,
+        reaper: Arc<Reaper>,
+    ) -> (Self, Life) {
+        let (input, ends) = match started.ends {
+            Ends::Pipes {
+                stdin,
+                stdout,
+                stderr,
+            } => (
+                Input::pipe(stdin),
+                vec![
+                    (stdout, Source::Pipe, Stream::Stdout),
+                    (stderr, Source::Pipe, Stream::Stderr),
+                ],
+            ),
+            Ends::Terminal { output, input } => (
+                Input::terminal(input),
+                vec![(output, Source::Terminal, Stream::Stdout)],
+            ),
+        };
+        let life = Life {
+            ending: started.ending,
+            ends,
+            timeout: plan.timeout,
+        };
+        let session = Self {
+            id,
+            spec: plan.spec,
+            log: Arc::new(log),
+            input,
+            started: SystemTime::now(),
+            leader: started.pid,
+            cgroup: started.cgroup,
+            reaper,
+            state: Mutex::default(),
+            exited: CancellationToken::new(),
+        };
+        (session, life)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Each section sets whole fields, so a panic elsewhere spoils nothing.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How it ended, once its output is complete.
+    #[must_use]
+    pub fn exit(&self) -> Option<Exit> {
+        self.state().exit
+    }
+
+    /// Waits until it has ended and its output is complete.
+    pub async fn wait(&self) -> Exit {
+        self.exited.cancelled().await;
+        self.exit().unwrap_or_default()
+    }
+
+    /// As it is now.
+    #[must_use]
+    pub fn describe(&self) -> proto::Session {
+        let (log_start, log_end) = self.log.range();
+        let signed = |offset: u64| i64::try_from(offset).unwrap_or(i64::MAX);
+        let state = self.state();
+        proto::Session {
+            id: self.id.clone(),
+            spec: Some(self.spec.clone()),
+            exit: state.exit,
+            pid: if state.is_reaped { 0 } else { self.leader },
+            start_time: Some(self.started.into()),
+            end_time: state.exit.and(state.ended).map(Into::into),
+            log_start_offset: signed(log_start),
+            log_end_offset: signed(log_end),
+            stdin_offset: signed(self.input.accepted()),
+        }
+    }
+
+    /// Sends a signal. One that has ended has nobody to signal, which is no error.
+    ///
+    /// # Errors
+    /// A number that is no signal, or what the kernel refuses.
+    pub fn signal(&self, signal: i32, target: SignalTarget) -> Result<(), Refusal> {
+        if !(1..=64).contains(&signal) {
+            return Err(Refusal::invalid("a signal has a number from 1 to 64"));
+        }
+        let sent = match target {
+            SignalTarget::Unspecified | SignalTarget::Group => {
+                self.signal_leader(-self.leader, signal)
+            }
+            SignalTarget::Leader => self.signal_leader(self.leader, signal),
+            SignalTarget::All => {
+                self.signal_all(signal);
+                Ok(())
+            }
+        };
+        match sent {
+            Err(error) if error.raw_os_error() != Some(libc::ESRCH) => Err(Refusal::invalid(
+                format!("the signal was not sent: {error}"),
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    fn signal_leader(&self, pid: i32, signal: i32) -> std::io::Result<()> {
+        self.reaper
+            .while_alive(self.leader, || sys::kill(pid, signal))
+    }
+
+    fn signal_all(&self, signal: i32) {
+        match &self.cgroup {
+            Some(cgroup) if signal == libc::SIGKILL => cgroup.kill(),
+            Some(cgroup) => cgroup.signal(signal),
+            None => {
+                for pid in members(self.leader) {
+                    // One that has ended meanwhile is none to signal.
+                    let _ = sys::kill(pid, signal);
+                }
+            }
+        }
+    }
+
+    /// Kills every process of it.
+    pub fn kill(&self) {
+        // Those that have ended meanwhile are none to kill.
+        let _ = self.signal_leader(-self.leader, libc::SIGKILL);
+        self.signal_all(libc::SIGKILL);
+    }
+
+    /// Kills it and lets go of whoever makes it wait, then waits a bounded time for its end.
+    pub async fn end(&self) {
+        self.log.abandon();
+        if self.exit().is_none() {
+            self.kill();
+            // What cannot be killed is left to the kernel.
+            let _ = timeout(END_WITHIN, self.wait()).await;
+        }
+    }
+
+    /// Sees the session through to its end.
+    pub async fn live(&self, life: Life) {
+        let ended = CancellationToken::new();
+        let mut pumps = JoinSet::new();
+        for (end, source, stream) in life.ends {
+            pumps.spawn(pump(
+                end,
+                source,
+                stream,
+                Arc::clone(&self.log),
+                ended.clone(),
+            ));
+        }
+        let (ending, is_late) = self.leader_ended(life.ending, life.timeout).await;
+        let exit = Exit {
+            how: Some(self.judge(ending, is_late)),
+        };
+        {
+            let mut state = self.state();
+            state.is_reaped = true;
+            state.ended = Some(SystemTime::now());
+        }
+        self.kill_rest();
+        ended.cancel();
+        while pumps.join_next().await.is_some() {}
+        self.state().exit = Some(exit);
+        self.log.close();
+        self.exited.cancel();
+        self.input.release().await;
+        if let Some(cgroup) = &self.cgroup {
+            cgroup.wait_empty().await;
+        }
+    }
+
+    async fn leader_ended(
+        &self,
+        ending: oneshot::Receiver<Ending>,
+        limit: Option<Duration>,
+    ) -> (Ending, bool) {
+        // The reaper outlives every session; were it gone, nobody could know the ending.
+        let unknown = Ending::Signal(libc::SIGKILL);
+        let Some(limit) = limit else {
+            return (ending.await.unwrap_or(unknown), false);
+        };
+        let mut ending = ending;
+        match timeout(limit, &mut ending).await {
+            Ok(ending) => (ending.unwrap_or(unknown), false),
+            Err(_) => {
+                self.kill();
+                (ending.await.unwrap_or(unknown), true)
+            }
+        }
+    }
+
+    fn judge(&self, ending: Ending, is_late: bool) -> How {
+        let out_of_memory = || self.cgroup.as_ref().is_some_and(Cgroup::ran_out_of_memory);
+        match ending {
+            _ if is_late => How::Deadline(true),
+            Ending::Code(code) => How::Code(code),
+            Ending::Signal(libc::SIGKILL) if out_of_memory() => How::OutOfMemory(true),
+            Ending::Signal(signal) => How::Signal(signal),
+        }
+    }
+
+    /// Kills what the first process left behind. Its own number may be in use again by now, so only the
+    /// cgroup and the kernel's session id are followed.
+    fn kill_rest(&self) {
+        self.signal_all(libc::SIGKILL);
+    }
+}
+
+/// The processes of the kernel's session `leader`.
+fn members(leader: i32) -> Vec<i32> {
+    let Ok(entries) = fs::read_dir("/proc") else {
+        return Vec::new();
+    };
+    entries
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok())
+        .filter(|&pid| session_of(pid) == Some(leader))
+        .collect()
+}
+
+/// The kernel's session id of a process: the fourth field after its name, which is in parentheses.
+fn session_of(pid: i32) -> Option<i32> {
+    let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
+    let stat = String::from_utf8_lossy(&stat[..stat.len().min(STAT_MAX_BYTES)]).into_owned();
+    stat.rsplit_once(')')?
+        .1
+        .split_whitespace()
+        .nth(3)?
+        .parse()
+        .ok()
+}

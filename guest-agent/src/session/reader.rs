@@ -1,0 +1,189 @@
+//! A reader of a session: what it is sent, in which order, and when it is only told that all is well.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use banger_proto::guest::v1::read_options::From as ReadFrom;
+use banger_proto::guest::v1::{Exit, ReadOptions};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+
+use super::Session;
+use super::log::{Found, Frame, Hold};
+use crate::refusal::Refusal;
+
+/// After this long a silence the reader is told that the agent is alive.
+pub const HEARTBEAT: Duration = Duration::from_secs(2);
+
+/// What a reader is sent.
+#[derive(Debug)]
+pub enum Event {
+    /// Output.
+    Output(Frame),
+    /// Output that is no longer kept.
+    Gap {
+        /// Of the first lost byte.
+        offset: u64,
+        /// How many.
+        lost_bytes: u64,
+    },
+    /// Standard input accepted up to here.
+    StdinAck(u64),
+    /// Nothing to say, still alive.
+    Heartbeat,
+    /// The end.
+    Exited {
+        /// How.
+        exit: Exit,
+        /// After the last byte of output.
+        end_offset: u64,
+    },
+}
+
+/// What goes on at the end of what there is now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Follow {
+    /// What comes, up to the exit.
+    Exit,
+    /// Nothing: stop there.
+    Stop,
+}
+
+/// What serves a writer on behalf of a reader: it ends with the first refusal, and with the reader.
+pub type Writer = JoinSet<Result<(), Refusal>>;
+
+/// A reader.
+#[derive(Debug)]
+pub struct Reader {
+    session: Arc<Session>,
+    position: u64,
+    /// Where to stop, if not at the exit.
+    stop_at: Option<u64>,
+    hold: Option<Hold>,
+    changed: watch::Receiver<()>,
+    accepted: watch::Receiver<u64>,
+    acked: u64,
+    writer: Writer,
+    is_done: bool,
+}
+
+impl Reader {
+    /// A reader of `session`. It gets acknowledgements of standard input from `acked` on.
+    ///
+    /// # Errors
+    /// An offset that no output has reached.
+    pub fn new(
+        session: Arc<Session>,
+        options: ReadOptions,
+        follow: Follow,
+    ) -> Result<Self, Refusal> {
+        let (_, end) = session.log.range();
+        let position = match options.from {
+            None => session.log.range().0,
+            Some(ReadFrom::End(_)) => end,
+            Some(ReadFrom::Offset(offset)) => u64::try_from(offset)
+                .ok()
+                .filter(|&offset| offset <= end)
+                .ok_or_else(|| {
+                    Refusal::invalid(format!(
+                        "the output has {end} bytes, and {offset} was asked"
+                    ))
+                })?,
+        };
+        let hold = options.hold_process.then(|| session.log.hold(position));
+        let accepted = session.input.subscribe();
+        let acked = *accepted.borrow();
+        Ok(Self {
+            position,
+            stop_at: (follow == Follow::Stop).then_some(end),
+            hold,
+            changed: session.log.subscribe(),
+            acked,
+            accepted,
+            session,
+            writer: Writer::new(),
+            is_done: false,
+        })
+    }
+
+    /// Lets `writer` live as long as this reader.
+    #[must_use]
+    pub fn with_writer(mut self, writer: Writer) -> Self {
+        self.writer = writer;
+        self
+    }
+
+    /// The next event; none after the last.
+    ///
+    /// # Errors
+    /// The writer's refusal.
+    pub async fn next(&mut self) -> Result<Option<Event>, Refusal> {
+        loop {
+            if self.is_done {
+                return Ok(None);
+            }
+            if let Some(Ok(Err(refusal))) = self.writer.try_join_next() {
+                return Err(refusal);
+            }
+            // Before the look, so that no change after it is missed.
+            self.changed.mark_unchanged();
+            if let Some(event) = self.look() {
+                return Ok(Some(event));
+            }
+            if self.is_done {
+                return Ok(None);
+            }
+            tokio::select! {
+                // cancel-safe: each only waits
+                _ = self.changed.changed() => {}
+                _ = self.accepted.changed() => {}
+                Some(Ok(Err(refusal))) = self.writer.join_next() => return Err(refusal),
+                () = sleep(HEARTBEAT) => return Ok(Some(Event::Heartbeat)),
+            }
+        }
+    }
+
+    fn look(&mut self) -> Option<Event> {
+        let accepted = *self.accepted.borrow_and_update();
+        if accepted > self.acked {
+            self.acked = accepted;
+            return Some(Event::StdinAck(accepted));
+        }
+        if self.stop_at.is_some_and(|stop| self.position >= stop) {
+            // Nothing more was asked for, but how it ended belongs to what there is.
+            self.is_done = true;
+            return self.exited();
+        }
+        match self.session.log.find(self.position) {
+            Found::Output(frame) => {
+                self.advance(frame.offset + frame.data.len() as u64);
+                Some(Event::Output(frame))
+            }
+            Found::Gap { offset, lost_bytes } => {
+                self.advance(offset + lost_bytes);
+                Some(Event::Gap { offset, lost_bytes })
+            }
+            Found::Nothing => None,
+            Found::End => {
+                self.is_done = true;
+                self.exited()
+            }
+        }
+    }
+
+    fn exited(&self) -> Option<Event> {
+        let exit = self.session.exit()?;
+        (self.position == self.session.log.range().1).then_some(Event::Exited {
+            exit,
+            end_offset: self.position,
+        })
+    }
+
+    fn advance(&mut self, position: u64) {
+        self.position = position;
+        if let Some(hold) = &self.hold {
+            hold.advance(position);
+        }
+    }
+}
