@@ -164,6 +164,10 @@ fn perform(line: &str, port: Option<&mut File>) {
         ["garbage"] => garbage(),
         ["copy"] => answer(port, &copy()),
         ["say", word] => say(word),
+        ["write", disk] => answer(port, write(disk)),
+        ["serial", disk] => {
+            answer(port, &fs::read_to_string(format!("/sys/block/{disk}/serial")).unwrap_or_default());
+        }
         _ => answer(port, "unknown"),
     }
 }
@@ -181,6 +185,14 @@ fn garbage() {
     loop {
         let _ = port.write_all(&bytes);
     }
+}
+
+fn write(disk: &str) -> &'static str {
+    let written = OpenOptions::new().write(true).open(format!("/dev/{disk}")).and_then(|mut file| {
+        file.write_all(b"written")?;
+        file.sync_all()
+    });
+    if written.is_ok() { "written" } else { "refused" }
 }
 
 /// How fast the guest's kernel copies memory, in MB/s: reads of a file in memory.

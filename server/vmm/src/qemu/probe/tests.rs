@@ -1,1 +1,84 @@
+use super::*;
 
+fn key(kernel: u64) -> Key {
+    let file = |inode| FileKey {
+        device: 1,
+        inode,
+        size_bytes: 2,
+        modified_ns: -3,
+    };
+    Key {
+        host_boot_id: "boot".into(),
+        program: "/usr/bin/qemu".into(),
+        version: "7.2".into(),
+        kernel: file(kernel),
+        initramfs: file(9),
+    }
+}
+
+#[test]
+fn an_answer_is_recalled_for_its_key_only() {
+    let dir = tempfile::tempdir().unwrap();
+    let accelerators = Accelerators::new(dir.path());
+    assert_eq!(accelerators.recall(&key(1)), None);
+    accelerators.remember(&key(1), &Ok(()));
+    accelerators.remember(&key(2), &Err("hangs".into()));
+    let later = Accelerators::new(dir.path());
+    assert_eq!(later.recall(&key(1)), Some(Ok(())));
+    assert_eq!(later.recall(&key(2)), Some(Err("hangs".into())));
+    assert_eq!(later.recall(&key(3)), None);
+    assert_eq!(
+        later.recall(&Key {
+            host_boot_id: "next".into(),
+            ..key(1)
+        }),
+        None
+    );
+}
+
+#[test]
+fn the_newest_answer_counts_and_the_oldest_go() {
+    let dir = tempfile::tempdir().unwrap();
+    let accelerators = Accelerators::new(dir.path());
+    accelerators.remember(&key(0), &Ok(()));
+    accelerators.remember(&key(0), &Err("no".into()));
+    assert_eq!(accelerators.recall(&key(0)), Some(Err("no".into())));
+    for kernel in 1..=40 {
+        accelerators.remember(&key(kernel), &Ok(()));
+    }
+    assert_eq!(accelerators.load().len(), MAX_REMEMBERED);
+    assert_eq!(accelerators.recall(&key(0)), None);
+    assert_eq!(accelerators.recall(&key(40)), Some(Ok(())));
+}
+
+#[test]
+fn a_broken_file_is_as_good_as_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let accelerators = Accelerators::new(dir.path());
+    for garbage in ["", "{", "[1]", "\0"] {
+        fs::write(dir.path().join(FILE), garbage).unwrap();
+        assert_eq!(accelerators.recall(&key(1)), None);
+    }
+    accelerators.remember(&key(1), &Ok(()));
+    assert_eq!(accelerators.recall(&key(1)), Some(Ok(())));
+}
+
+#[test]
+fn a_changed_kernel_is_another_kernel() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("vmlinux");
+    fs::write(&path, "one").unwrap();
+    let before = FileKey::of(&path).unwrap();
+    assert_eq!(before, FileKey::of(&path).unwrap());
+    fs::write(&path, "longer").unwrap();
+    assert_ne!(before, FileKey::of(&path).unwrap());
+}
+
+#[test]
+fn last_words_are_one_line_without_control_characters() {
+    let dir = tempfile::tempdir().unwrap();
+    assert_eq!(last_words(dir.path()), "");
+    let mut writer = crate::console::ConsoleWriter::open(dir.path(), 1000).unwrap();
+    writer.append(b"\x1b[2Jpanic\r\nhere\n");
+    assert_eq!(last_words(dir.path()), "; its last words: [2Jpanic  here");
+}
