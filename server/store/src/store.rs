@@ -249,3 +249,37 @@ pub(crate) async fn users(
         .map(|row| Columns::new(row, "vms", "id").parse("name"))
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_transaction_has_the_durability_that_was_asked_for() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let store = Store::open(&dir.path().join("banger.db")).await.unwrap();
+        for (durability, level) in [
+            (Durability::AtOnce, 2),
+            (Durability::Soon, 1),
+            (Durability::AtOnce, 2),
+        ] {
+            let mut transaction = store.begin(durability, "test").await.unwrap();
+            let actual: i64 = sqlx::query_scalar("PRAGMA synchronous")
+                .fetch_one(&mut *transaction)
+                .await
+                .unwrap();
+            assert_eq!(actual, level);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_reader_cannot_write() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let store = Store::open(&dir.path().join("banger.db")).await.unwrap();
+        let error = sqlx::query("DELETE FROM vms")
+            .execute(store.reader())
+            .await
+            .unwrap_err();
+        assert!(error.to_string().contains("readonly"), "{error}");
+    }
+}

@@ -1,0 +1,202 @@
+use banger_core::Explain as _;
+use banger_core::operation::{OperationKind, OperationState};
+use banger_store::{Answer, InsertOperation, OperationOutcome, Page};
+
+use crate::support::{Scratch, at, ended, failure, key, operation};
+
+#[tokio::test]
+async fn an_operation_comes_back_as_it_went_in_every_kind() {
+    let scratch = Scratch::new().await;
+    for kind in OperationKind::ALL {
+        let mut operation = operation();
+        operation.kind = kind;
+        scratch
+            .store
+            .insert_operation(&operation, None)
+            .await
+            .unwrap();
+        let stored = scratch.store.get_operation(operation.id).await.unwrap();
+        assert_eq!(stored, Some(operation));
+    }
+}
+
+#[tokio::test]
+async fn the_same_call_joins_and_another_conflicts() {
+    let scratch = Scratch::new().await;
+    let (first, second) = (operation(), operation());
+    let store = &scratch.store;
+    let outcome = store
+        .insert_operation(&first, Some(&key("r", "body")))
+        .await
+        .unwrap();
+    assert_eq!(outcome, InsertOperation::Inserted);
+    let outcome = store
+        .insert_operation(&second, Some(&key("r", "body")))
+        .await
+        .unwrap();
+    assert_eq!(outcome, InsertOperation::Joined(first.id));
+    let outcome = store
+        .insert_operation(&second, Some(&key("r", "other")))
+        .await
+        .unwrap();
+    assert_eq!(outcome, InsertOperation::Conflict);
+    let mut method = key("r", "body");
+    method.method = "/banger.v1.ImageService/PullImage".into();
+    let outcome = store
+        .insert_operation(&second, Some(&method))
+        .await
+        .unwrap();
+    assert_eq!(outcome, InsertOperation::Conflict);
+    assert_eq!(store.get_operation(second.id).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn of_many_equal_calls_at_once_one_begins_and_all_join_it() {
+    let scratch = Scratch::new().await;
+    let mut calls = tokio::task::JoinSet::new();
+    for _ in 0..32 {
+        let store = scratch.store.clone();
+        calls.spawn(async move {
+            let operation = operation();
+            match store
+                .insert_operation(&operation, Some(&key("r", "body")))
+                .await
+                .unwrap()
+            {
+                InsertOperation::Inserted => (1, operation.id),
+                InsertOperation::Joined(id) => (0, id),
+                InsertOperation::Conflict => panic!("the call is the same"),
+            }
+        });
+    }
+    let calls = calls.join_all().await;
+    assert_eq!(calls.iter().map(|(begun, _)| begun).sum::<i32>(), 1);
+    assert!(calls.iter().all(|(_, id)| *id == calls[0].1));
+}
+
+#[tokio::test]
+async fn an_ended_operation_never_changes_again() {
+    let scratch = Scratch::new().await;
+    let store = &scratch.store;
+    let mut running = operation();
+    assert_eq!(
+        store.update_operation(&running).await.unwrap(),
+        OperationOutcome::Missing
+    );
+    store.insert_operation(&running, None).await.unwrap();
+    running.target = "0190".into();
+    running.stages.clear();
+    assert_eq!(
+        store.update_operation(&running).await.unwrap(),
+        OperationOutcome::Updated
+    );
+    assert_eq!(store.running_operations().await.unwrap(), [running.clone()]);
+    let mut end = running.clone();
+    end.state = OperationState::Failed { failure: failure() };
+    end.end_time = Some(at(9));
+    assert_eq!(
+        store.update_operation(&end).await.unwrap(),
+        OperationOutcome::Updated
+    );
+    for late in [running.clone(), ended(running, 10)] {
+        assert_eq!(
+            store.update_operation(&late).await.unwrap(),
+            OperationOutcome::Final
+        );
+    }
+    assert_eq!(store.get_operation(end.id).await.unwrap(), Some(end));
+    assert_eq!(store.running_operations().await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn an_end_without_its_time_is_refused() {
+    let scratch = Scratch::new().await;
+    let mut operation = operation();
+    operation.state = OperationState::Succeeded;
+    let error = scratch
+        .store
+        .insert_operation(&operation, None)
+        .await
+        .unwrap_err();
+    assert_eq!(error.reason(), "STORE_FAILED");
+}
+
+#[tokio::test]
+async fn pruning_spares_running_operations_and_the_newest() {
+    let scratch = Scratch::new().await;
+    let store = &scratch.store;
+    let mut ids = Vec::new();
+    for second in [1, 2, 30, 31, 32] {
+        let operation = operation();
+        ids.push(operation.id);
+        let key = key(&operation.id.to_string(), "");
+        store
+            .insert_operation(&operation, Some(&key))
+            .await
+            .unwrap();
+        store
+            .update_operation(&ended(operation, second))
+            .await
+            .unwrap();
+    }
+    let running = operation();
+    store.insert_operation(&running, None).await.unwrap();
+    assert_eq!(store.prune_operations(at(3), 10).await.unwrap(), 2);
+    assert_eq!(store.prune_operations(at(3), 2).await.unwrap(), 1);
+    let left = store.list_operations(Page::first(10)).await.unwrap();
+    let left: Vec<_> = left.iter().map(|operation| operation.id).collect();
+    assert_eq!(left, [running.id, ids[4], ids[3]]);
+    let outcome = store
+        .insert_operation(&operation(), Some(&key(&ids[0].to_string(), "other")))
+        .await
+        .unwrap();
+    assert_eq!(
+        outcome,
+        InsertOperation::Inserted,
+        "its request id went with it"
+    );
+}
+
+#[tokio::test]
+async fn the_first_answer_to_a_call_stays() {
+    let scratch = Scratch::new().await;
+    let store = &scratch.store;
+    let call = key("r", "body");
+    assert_eq!(store.get_answer(&call).await.unwrap(), Answer::None);
+    assert!(store.put_answer(&call, b"").await.unwrap());
+    assert!(!store.put_answer(&call, b"second").await.unwrap());
+    assert_eq!(
+        store.get_answer(&call).await.unwrap(),
+        Answer::Stored(Vec::new())
+    );
+    assert_eq!(
+        store.get_answer(&key("r", "other")).await.unwrap(),
+        Answer::Conflict
+    );
+    let outcome = store
+        .insert_operation(&operation(), Some(&call))
+        .await
+        .unwrap();
+    assert_eq!(outcome, InsertOperation::Conflict);
+}
+
+#[tokio::test]
+async fn old_answers_are_pruned_and_operations_keep_their_requests() {
+    let scratch = Scratch::new().await;
+    let store = &scratch.store;
+    store.put_answer(&key("a", ""), b"x").await.unwrap();
+    let operation = operation();
+    store
+        .insert_operation(&operation, Some(&key("o", "")))
+        .await
+        .unwrap();
+    assert_eq!(store.prune_answers(at(0)).await.unwrap(), 0);
+    let future = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(60);
+    assert_eq!(store.prune_answers(future).await.unwrap(), 1);
+    assert_eq!(store.get_answer(&key("a", "")).await.unwrap(), Answer::None);
+    let outcome = store
+        .insert_operation(&operation, Some(&key("o", "")))
+        .await
+        .unwrap();
+    assert_eq!(outcome, InsertOperation::Joined(operation.id));
+}
