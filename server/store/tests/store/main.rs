@@ -1,5 +1,5 @@
 //! The store through its public API, on real files.
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used)] // a test program: a panic is a failed test
 
 mod crash;
 mod disk_full;
