@@ -8,8 +8,13 @@ fn database_error() -> sqlx::Error {
 }
 
 fn all() -> Vec<(StoreError, &'static str)> {
+    let mut all = of_the_database();
+    all.extend(of_values());
+    all
+}
+
+fn of_the_database() -> Vec<(StoreError, &'static str)> {
     let path = || "/s/banger.db".into();
-    let id: VmId = "01890a5d-ac96-774b-bcce-b302099a8057".parse().unwrap();
     let source = database_error;
     let during = "insert the VM";
     vec![
@@ -64,6 +69,19 @@ fn all() -> Vec<(StoreError, &'static str)> {
             "the database is damaged: could not insert the VM",
         ),
         (
+            StoreError::Query {
+                during,
+                source: source(),
+            },
+            "could not insert the VM",
+        ),
+    ]
+}
+
+fn of_values() -> Vec<(StoreError, &'static str)> {
+    let id: VmId = "01890a5d-ac96-774b-bcce-b302099a8057".parse().unwrap();
+    vec![
+        (
             StoreError::Corrupt {
                 table: "vms",
                 column: "phase",
@@ -109,13 +127,6 @@ fn all() -> Vec<(StoreError, &'static str)> {
                 id: "x".into(),
             },
             "the image `x` of the VM no longer exists",
-        ),
-        (
-            StoreError::Query {
-                during,
-                source: source(),
-            },
-            "could not insert the VM",
         ),
     ]
 }
