@@ -4,14 +4,28 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use banger_core::VmId;
+use banger_core::guest::BoxedChannel;
 use banger_core::vmm::{LaunchPlan, NetworkPlan, Vmm};
 use banger_vmm::{AcceleratorChoice, QemuConfig, QemuDriver, process};
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::timeout;
 
 use crate::guest::{Guest, guest};
-use crate::rules::{Bench, suite};
+use crate::rules::{Bench, STEP, suite};
 
+/// The bench of a rule, or the end of the test where there is no guest kernel.
+macro_rules! bench {
+    ($rule:literal) => {
+        match qemu($rule) {
+            Some(bench) => bench,
+            None => return,
+        }
+    };
+}
+mod accelerator;
 mod attacks;
+mod isolation;
 
 /// A directory of VMs and the drivers that were made for it.
 pub(crate) struct Qemu {
@@ -91,3 +105,16 @@ impl Bench for Qemu {
 }
 
 suite!(qemu);
+
+/// The guest's answer to one line.
+async fn asked(channel: &mut BoxedChannel, question: &str) -> String {
+    channel
+        .write_all(format!("{question}\n").as_bytes())
+        .await
+        .unwrap();
+    let mut answer = Vec::new();
+    while answer.last() != Some(&b'\n') {
+        answer.push(timeout(STEP, channel.read_u8()).await.unwrap().unwrap());
+    }
+    String::from_utf8_lossy(&answer).trim().to_owned()
+}
