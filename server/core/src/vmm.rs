@@ -59,8 +59,8 @@ pub enum DriveAccess {
 pub enum NetworkPlan {
     /// No interface.
     None,
-    /// The VMM's own user-mode network: outgoing connections, no privileges. The host's loopback is not
-    /// reachable through it.
+    /// The VMM's own user-mode network: outgoing connections, no privileges. The guest reaches whatever the
+    /// daemon's user reaches; QEMU cannot keep it from the host's own services, those on loopback included.
     #[default]
     User,
 }
