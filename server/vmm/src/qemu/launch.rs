@@ -17,7 +17,7 @@ use tokio::net::UnixStream;
 use super::command::{self, Host, Sockets};
 use super::machine::{QemuMachine, Supervised, VmDir};
 use super::qmp::Qmp;
-use super::{Found, Journal, QemuConfig, QemuDriver, log, tsc};
+use super::{Found, Journal, QemuConfig, QemuDriver, log, probe, tsc};
 use crate::console::ConsoleWriter;
 use crate::process::Process;
 use crate::sys;
@@ -55,6 +55,7 @@ pub(super) const SOCKETS: Sockets<&str> = Sockets {
 /// Finds what every launch needs.
 pub(super) async fn find(config: &QemuConfig) -> Result<Found, VmmError> {
     let program = find_program(&config.program)?;
+    probe::sweep(&config.state_dir);
     let firmware = FIRMWARE_PLACES
         .iter()
         .map(PathBuf::from)
@@ -188,6 +189,9 @@ impl Prepared {
         command
             .args(command::arguments(plan, &host))
             .current_dir(&plan.dir)
+            // The daemon's environment may hold secrets, and a guest may take QEMU over.
+            .env_clear()
+            .envs(std::env::var_os("PATH").map(|path| ("PATH", path)))
             .stdin(Stdio::null())
             .stdout(self.log.try_clone().map_err(failed)?)
             .stderr(self.log);

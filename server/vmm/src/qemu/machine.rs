@@ -73,6 +73,8 @@ pub(super) struct Supervised {
     readers: TaskTracker,
     /// Stops the readers; reaping goes on.
     let_go: CancellationToken,
+    /// Does so when nobody holds the process any more, which frees its sockets for the next to adopt it.
+    _on_drop: DropGuard,
 }
 
 impl Supervised {
@@ -84,12 +86,14 @@ impl Supervised {
         log_start: u64,
     ) -> Self {
         let (publish, exit) = watch::channel(None);
+        let let_go = driver.stop.child_token();
         let supervised = Self {
             process: Arc::new(process),
             exit,
             reason: ShutdownReason::default(),
             readers: TaskTracker::new(),
-            let_go: driver.stop.child_token(),
+            _on_drop: let_go.clone().drop_guard(),
+            let_go,
         };
         let process = Arc::clone(&supervised.process);
         let readers = supervised.readers.clone();
@@ -187,19 +191,15 @@ pub(super) struct QemuMachine {
     control: Option<Arc<Qmp>>,
     /// The connection of the channel that was opened last, for as long as it lives.
     channel: Mutex<Weak<OwnedFd>>,
-    /// Frees the sockets for whoever adopts the process next.
-    _let_go: DropGuard,
 }
 
 impl QemuMachine {
     pub(super) fn new(supervised: Supervised, dir: VmDir, control: Option<Arc<Qmp>>) -> Self {
-        let let_go = supervised.let_go.clone().drop_guard();
         Self {
             supervised,
             dir,
             control,
             channel: Mutex::default(),
-            _let_go: let_go,
         }
     }
 

@@ -20,10 +20,13 @@ use tokio::sync::Mutex;
 use super::machine::QemuMachine;
 use super::{AcceleratorChoice, Found, QemuDriver};
 use crate::console::ConsoleLog;
-use crate::process::host_boot_id;
+use crate::process::{find_strays, host_boot_id, kill_exactly};
 
 /// Below the driver's directory.
 const FILE: &str = "accelerators.json";
+
+/// Before the random rest of the name of a try's directory, which lies in the driver's.
+const DIR_PREFIX: &str = "probe-";
 
 /// The most answers that are remembered; older ones go.
 const MAX_REMEMBERED: usize = 32;
@@ -177,7 +180,7 @@ impl Accelerators {
         initramfs: &Path,
     ) -> Result<Tried, VmmError> {
         let dir = tempfile::Builder::new()
-            .prefix("probe-")
+            .prefix(DIR_PREFIX)
             .tempdir_in(&self.state_dir);
         let dir = dir.map_err(|source| VmmError::Control {
             during: "probe",
@@ -249,6 +252,36 @@ impl Accelerators {
         serde_json::to_writer(&mut file, all)?;
         file.persist(self.state_dir.join(FILE))?;
         Ok(())
+    }
+}
+
+/// Ends the tries that a daemon left which died during them.
+pub(super) fn sweep(state_dir: &Path) {
+    // Where nothing can be listed nothing was left.
+    let Ok(state_dir) = state_dir.canonicalize() else {
+        return;
+    };
+    let is_try = |dir: &Path| {
+        let name = dir.file_name().and_then(|name| name.to_str());
+        dir.parent() == Some(&state_dir) && name.is_some_and(|name| name.starts_with(DIR_PREFIX))
+    };
+    let strays = find_strays(&state_dir).unwrap_or_default();
+    for stray in strays.iter().filter(|stray| is_try(&stray.dir)) {
+        let killed = kill_exactly(&stray.identity);
+        tracing::warn!(
+            pid = stray.identity.pid,
+            ?killed,
+            "a probe of an earlier daemon was still running"
+        );
+    }
+    let entries = fs::read_dir(&state_dir).into_iter().flatten().flatten();
+    for dir in entries
+        .map(|entry| entry.path())
+        .filter(|path| is_try(path))
+    {
+        if let Err(error) = fs::remove_dir_all(&dir) {
+            tracing::warn!(dir = %dir.display(), %error, "what an earlier probe left cannot be removed");
+        }
     }
 }
 

@@ -82,3 +82,28 @@ fn last_words_are_one_line_without_control_characters() {
     writer.append(b"\x1b[2Jpanic\r\nhere\n");
     assert_eq!(last_words(dir.path()), "; its last words: [2Jpanic  here");
 }
+
+#[test]
+fn what_a_try_left_is_swept_and_nothing_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let (left, other) = (dir.path().join("probe-abc"), dir.path().join("vms"));
+    for path in [&left, &other, &other.join("probe-vm")] {
+        fs::create_dir(path).unwrap();
+    }
+    let name = format!("banger-{}", VmId::new());
+    let vmm = |cwd: &Path| {
+        let mut command = std::process::Command::new("sh");
+        command
+            .args(["-c", "read line", "-name", &name])
+            .current_dir(cwd);
+        command.stdin(std::process::Stdio::piped()).spawn().unwrap()
+    };
+    let (mut of_try, mut of_vm) = (vmm(&left), vmm(&other.join("probe-vm")));
+    sweep(dir.path());
+    assert!(!of_try.wait().unwrap().success());
+    assert!(of_vm.try_wait().unwrap().is_none());
+    assert!(!left.exists() && other.join("probe-vm").exists());
+    of_vm.kill().unwrap();
+    of_vm.wait().unwrap();
+    sweep(Path::new("/nonexistent"));
+}

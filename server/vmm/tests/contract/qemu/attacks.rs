@@ -7,9 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use banger_core::vmm::{LaunchPlan, Vmm, VmmError, VmmExit};
-use banger_vmm::process::{find_strays, kill_exactly};
+use banger_vmm::process::{Process, find_strays, kill_exactly};
 use banger_vmm::{AcceleratorChoice, QemuConfig, QemuDriver};
-use tokio::io::AsyncReadExt;
+use rustix::process::Signal;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
 use super::qemu;
@@ -265,5 +266,73 @@ async fn a_daemon_that_died_before_its_guest_ran_leaves_a_vm_that_adoption_start
         .unwrap()
         .unwrap();
     echoes(&mut opened(&machine).await, "it runs\n").await;
+    killed(&machine).await;
+}
+
+#[tokio::test]
+async fn a_qemu_that_hangs_is_adopted_without_control_and_can_be_killed() {
+    let bench = bench!("a_qemu_that_hangs_is_adopted_without_control_and_can_be_killed");
+    let plan = bench.plan("echo");
+    let machine = launched(&bench.driver(), &plan).await;
+    let identity = machine.identity().clone();
+    drop(opened(&machine).await);
+    drop(machine);
+    let process = Process::find(&identity).unwrap().unwrap();
+    process.signal(Signal::STOP).unwrap();
+    let mut config = bench.config();
+    config.control_timeout = Duration::from_millis(200);
+    let driver = bench.driver_with(config);
+    let adopted = timeout(STEP, driver.adopt(plan.vm, &plan.dir, &identity))
+        .await
+        .unwrap();
+    let machine = adopted.unwrap().unwrap();
+    assert!(matches!(
+        machine.power_button().await,
+        Err(VmmError::Control { .. })
+    ));
+    assert!(
+        timeout(Duration::from_millis(100), machine.open_channel())
+            .await
+            .is_err()
+    );
+    machine.terminate().unwrap();
+    assert!(
+        timeout(Duration::from_millis(100), machine.wait())
+            .await
+            .is_err()
+    );
+    killed(&machine).await;
+}
+
+#[tokio::test]
+async fn an_adoption_that_is_dropped_leaves_the_vm_to_the_next() {
+    let bench = bench!("an_adoption_that_is_dropped_leaves_the_vm_to_the_next");
+    let plan = bench.plan("echo");
+    let machine = launched(&bench.driver(), &plan).await;
+    let identity = machine.identity().clone();
+    echoes(&mut opened(&machine).await, "before\n").await;
+    drop(machine);
+    let driver = bench.driver();
+    for microseconds in [0, 100, 500, 1000, 2000] {
+        let limit = Duration::from_micros(microseconds);
+        let _ = timeout(limit, driver.adopt(plan.vm, &plan.dir, &identity)).await;
+    }
+    let machine = driver
+        .adopt(plan.vm, &plan.dir, &identity)
+        .await
+        .unwrap()
+        .unwrap();
+    machine.power_button().await.unwrap();
+    let mut channel = opened(&machine).await;
+    let console = driver.console(&plan.dir);
+    channel.write_all(b"!say,heard-again\n").await.unwrap();
+    let mut text = String::new();
+    let mut offset = 0;
+    while !text.contains("heard-again") {
+        timeout(STEP, console.grown(offset)).await.unwrap().unwrap();
+        let chunk = console.read(offset, 1 << 20).await.unwrap();
+        offset = chunk.offset + u64::try_from(chunk.data.len()).unwrap();
+        text.push_str(&String::from_utf8_lossy(&chunk.data));
+    }
     killed(&machine).await;
 }
