@@ -1,6 +1,7 @@
 //! Makes the initramfs that the real guests of these tests boot.
 
-use std::fs::{self, File};
+use std::fs;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -51,30 +52,37 @@ pub(crate) fn skipped(rule: &str, reason: &str) {
     let _ = writeln!(io::stderr(), "SKIPPED {rule}: {reason}");
 }
 
+/// Made once per kernel and version of the test guest; test processes that race make the same file.
 fn initramfs(kernel_dir: &Path) -> PathBuf {
-    let dir =
-        PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("guest-{}", std::process::id()));
-    fs::create_dir_all(&dir).unwrap();
-    let init = compile(&dir);
-    let path = dir.join("initramfs.cpio");
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/guest/init.rs");
+    let mut members = Vec::new();
+    let mut hash = DefaultHasher::new();
+    fs::read(&source).unwrap().hash(&mut hash);
+    for module in MODULES {
+        let file = kernel_dir.join("modules").join(format!("{module}.ko"));
+        if let Ok(bytes) = fs::read(file) {
+            bytes.hash(&mut hash);
+            members.push((format!("banger/modules/{module}.ko"), bytes));
+        }
+    }
+    let dir = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
+    let path = dir.join(format!("guest-{:016x}.cpio", hash.finish()));
+    if path.is_file() {
+        return path;
+    }
+    let scratch = tempfile::tempdir_in(&dir).unwrap();
     let mut archive = Vec::new();
     for name in ["dev", "proc", "sys", "banger", "banger/modules"] {
         archive = member(archive, name, 0o040_755, &[]);
     }
-    archive = member(archive, "init", 0o100_755, &fs::read(init).unwrap());
-    for module in MODULES {
-        let file = kernel_dir.join("modules").join(format!("{module}.ko"));
-        if let Ok(bytes) = fs::read(file) {
-            archive = member(
-                archive,
-                &format!("banger/modules/{module}.ko"),
-                0o100_644,
-                &bytes,
-            );
-        }
+    let init = fs::read(compile(&source, scratch.path())).unwrap();
+    archive = member(archive, "init", 0o100_755, &init);
+    for (name, bytes) in members {
+        archive = member(archive, &name, 0o100_644, &bytes);
     }
-    let archive = cpio::newc::trailer(archive).unwrap();
-    File::create(&path).unwrap().write_all(&archive).unwrap();
+    let made = scratch.path().join("initramfs.cpio");
+    fs::write(&made, cpio::newc::trailer(archive).unwrap()).unwrap();
+    fs::rename(made, &path).unwrap();
     path
 }
 
@@ -87,7 +95,7 @@ fn member(archive: Vec<u8>, name: &str, mode: u32, bytes: &[u8]) -> Vec<u8> {
     writer.finish().unwrap()
 }
 
-fn compile(dir: &Path) -> PathBuf {
+fn compile(source: &Path, dir: &Path) -> PathBuf {
     let output = dir.join("init");
     let compiler = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
     let done = Command::new(compiler)
@@ -97,12 +105,9 @@ fn compile(dir: &Path) -> PathBuf {
             "-O",
             "-C",
             "target-feature=+crt-static",
-            "-C",
-            "panic=abort",
         ])
-        .args(["-C", "strip=symbols", "-o"])
-        .arg(&output)
-        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/guest/init.rs"))
+        .args(["-C", "panic=abort", "-C", "strip=symbols", "-o"])
+        .args([&output, source])
         .status()
         .unwrap();
     assert!(done.success(), "the test guest's process 1 compiles");
