@@ -15,8 +15,9 @@ use crate::service::GuestService;
 
 /// Bytes that the host may send on one call before the agent has taken them: standard input.
 const STREAM_WINDOW_BYTES: u32 = 1 << 20;
-/// Bytes that the host may send on all calls together.
-const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
+/// Bytes that the host may send on all calls together: as many as HTTP/2 has, because one call whose
+/// process does not read must not stop the others.
+const CONNECTION_WINDOW_BYTES: u32 = (1 << 31) - 1;
 /// Largest HTTP/2 frame that the agent takes.
 const FRAME_MAX_BYTES: u32 = 256 << 10;
 /// Bytes of one call that wait for the stream: two of the largest output frames.

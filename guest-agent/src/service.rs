@@ -117,12 +117,11 @@ impl AgentService for GuestService {
         let options = attach.options.unwrap_or_default();
         let mut writer = Writer::new();
         writer.spawn(write(Arc::clone(&session), incoming));
+        let (range, first) = session.snapshot();
         let first = proto::AttachSessionResponse {
-            message: Some(proto::attach_session_response::Message::Attached(
-                session.describe(),
-            )),
+            message: Some(proto::attach_session_response::Message::Attached(first)),
         };
-        let reader = Reader::new(Arc::clone(&session), options, Follow::Exit)?.with_writer(writer);
+        let reader = Reader::new(session, range, options, Follow::Exit)?.with_writer(writer);
         let forget = attach
             .remove_after_exit
             .then(|| (Arc::clone(&self.agent), attach.id));
@@ -139,17 +138,16 @@ impl AgentService for GuestService {
     ) -> Answer<Self::ReadSessionLogStream> {
         let request = request.into_inner();
         let session = self.agent.sessions.get(&request.id)?;
+        let (range, first) = session.snapshot();
         let first = proto::ReadSessionLogResponse {
-            message: Some(proto::read_session_log_response::Message::Attached(
-                session.describe(),
-            )),
+            message: Some(proto::read_session_log_response::Message::Attached(first)),
         };
         let follow = if request.follow {
             Follow::Exit
         } else {
             Follow::Stop
         };
-        let reader = Reader::new(session, request.options.unwrap_or_default(), follow)?;
+        let reader = Reader::new(session, range, request.options.unwrap_or_default(), follow)?;
         let events = events(reader, None).filter_map(|event| async move {
             match event {
                 Ok(event) => logged(event).map(Ok),

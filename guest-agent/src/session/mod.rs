@@ -142,7 +142,17 @@ impl Session {
     /// As it is now.
     #[must_use]
     pub fn describe(&self) -> proto::Session {
-        let (log_start, log_end) = self.log.range();
+        self.snapshot().1
+    }
+
+    /// As it is now, with the range of its log: where a reader that is told of it begins.
+    #[must_use]
+    pub fn snapshot(&self) -> ((u64, u64), proto::Session) {
+        let range = self.log.range();
+        (range, self.describe_with(range))
+    }
+
+    fn describe_with(&self, (log_start, log_end): (u64, u64)) -> proto::Session {
         let signed = |offset: u64| i64::try_from(offset).unwrap_or(i64::MAX);
         let state = self.state();
         proto::Session {

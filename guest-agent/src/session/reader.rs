@@ -69,18 +69,20 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// A reader of `session`. It gets acknowledgements of standard input from `acked` on.
+    /// A reader of `session`, whose log had `range` when the reader was told of it: what was evicted since
+    /// is a gap.
     ///
     /// # Errors
     /// An offset that no output has reached.
     pub fn new(
         session: Arc<Session>,
+        range: (u64, u64),
         options: ReadOptions,
         follow: Follow,
     ) -> Result<Self, Refusal> {
-        let (_, end) = session.log.range();
+        let (start, end) = range;
         let position = match options.from {
-            None => session.log.range().0,
+            None => start,
             Some(ReadFrom::End(_)) => end,
             Some(ReadFrom::Offset(offset)) => u64::try_from(offset)
                 .ok()

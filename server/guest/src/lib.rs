@@ -1,1 +1,16 @@
-//! The host side of the guest protocol of banger.
+//! The host side of the guest protocol: the ports [`banger_core::guest::GuestConnector`] and
+//! [`banger_core::guest::Guest`] over a channel of some driver.
+//!
+//! The guest is hostile. Everything it says is bounded and checked here ([`limits`]), its errors are
+//! judged anew ([`judge`]), and whatever it does ends in an answer within a deadline ([`Deadlines`]).
+#![forbid(unsafe_code)]
+
+mod connector;
+mod convert;
+mod events;
+mod guest;
+pub mod judge;
+pub mod limits;
+mod link;
+
+pub use connector::{Connector, Deadlines};

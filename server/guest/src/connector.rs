@@ -1,0 +1,100 @@
+//! Makes a guest of a channel: opens HTTP/2, says hello, and agrees on a generation.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use banger_core::VmId;
+use banger_core::guest::{BoxedChannel, Guest, GuestConnector, GuestError, GuestInfo};
+use banger_proto::guest::{GENERATION, v1 as proto};
+use tokio_util::task::TaskTracker;
+
+use crate::convert::info;
+use crate::guest::RemoteGuest;
+use crate::judge::broken;
+use crate::link::Link;
+
+/// The least generation that this daemon understands.
+pub(crate) const LEAST_GENERATION: u32 = 1;
+
+/// How long each call may take. All of them bound waits on a guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Deadlines {
+    /// The first answer: the guest may still boot, on an emulated processor.
+    pub hello: Duration,
+    /// Setting the guest up.
+    pub configure: Duration,
+    /// Starting a session, with its answer.
+    pub start: Duration,
+    /// Deleting a session, whose processes the agent waits for.
+    pub delete: Duration,
+    /// Every other call that does not wait for a process.
+    pub call: Duration,
+    /// The longest silence in a session's events; the agent sends a heartbeat every 2 s.
+    pub silence: Duration,
+}
+
+impl Default for Deadlines {
+    fn default() -> Self {
+        Self {
+            hello: Duration::from_secs(60),
+            configure: Duration::from_secs(30),
+            start: Duration::from_secs(60),
+            delete: Duration::from_secs(30),
+            call: Duration::from_secs(20),
+            silence: Duration::from_secs(30),
+        }
+    }
+}
+
+/// Connects to agents.
+#[derive(Debug, Clone, Default)]
+pub struct Connector {
+    deadlines: Deadlines,
+    tasks: TaskTracker,
+}
+
+impl Connector {
+    /// With other deadlines than the defaults.
+    #[must_use]
+    pub fn new(deadlines: Deadlines) -> Self {
+        Self {
+            deadlines,
+            tasks: TaskTracker::new(),
+        }
+    }
+}
+
+#[async_trait]
+impl GuestConnector for Connector {
+    async fn connect(
+        &self,
+        vm: VmId,
+        channel: BoxedChannel,
+    ) -> Result<(Arc<dyn Guest>, GuestInfo), GuestError> {
+        let link = Link::open(channel, &self.tasks)
+            .await
+            .map_err(|_| GuestError::Lost { during: "hello" })?;
+        let guest = RemoteGuest::new(vm, link, self.deadlines);
+        let request = proto::HelloRequest {
+            generation: GENERATION,
+        };
+        let hello = guest.hello(request).await?;
+        let generation = agree(hello.generation)?;
+        Ok((Arc::new(guest), info(hello, generation)?))
+    }
+}
+
+fn agree(generation: i32) -> Result<u32, GuestError> {
+    if generation > GENERATION {
+        return Err(broken("it chose a generation that was not offered"));
+    }
+    let generation = u32::try_from(generation).unwrap_or_default();
+    if generation < LEAST_GENERATION {
+        return Err(GuestError::TooOld {
+            generation,
+            least: LEAST_GENERATION,
+        });
+    }
+    Ok(generation)
+}

@@ -1,0 +1,312 @@
+//! One connection to one agent, as the domain sees it.
+
+use std::pin::Pin;
+use std::sync::{Arc, LazyLock};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use banger_core::guest::{
+    AttachTarget, Guest, GuestConfig, GuestError, SessionEvents, SessionInputs,
+};
+use banger_core::session::{AttachOptions, Exit, Session, SessionInput, SessionSpec, SignalTarget};
+use banger_core::{SessionId, Timestamp, VmId};
+use banger_proto::guest::v1 as proto;
+use banger_proto::guest::v1::agent_service_client::AgentServiceClient;
+use banger_proto::guest::v1::attach_session_request::Message as Sent;
+use futures::stream::{self, BoxStream, Stream, StreamExt};
+use hyper::Uri;
+use tokio::time::timeout;
+use tonic::{Response, Status};
+
+use crate::connector::Deadlines;
+use crate::convert::{self, required};
+use crate::events::{Checker, Ending};
+use crate::judge::{Asked, Call, judge};
+use crate::limits::{EVENT_MAX_BYTES, MESSAGE_MAX_BYTES, STDIN_PIECE_BYTES};
+use crate::link::{Link, Requests};
+
+/// HTTP/2 wants to know whom it speaks to, though on a channel there is only the agent.
+static ORIGIN: LazyLock<Uri> = LazyLock::new(|| Uri::from_static("http://agent.banger"));
+
+type Client = AgentServiceClient<Requests>;
+
+/// One connection to one agent.
+#[derive(Debug)]
+pub(crate) struct RemoteGuest {
+    vm: VmId,
+    link: Arc<Link>,
+    deadlines: Deadlines,
+}
+
+impl RemoteGuest {
+    pub(crate) fn new(vm: VmId, link: Link, deadlines: Deadlines) -> Self {
+        Self {
+            vm,
+            link: Arc::new(link),
+            deadlines,
+        }
+    }
+
+    fn client(&self, message_max_bytes: usize) -> Client {
+        AgentServiceClient::with_origin(self.link.requests(), ORIGIN.clone())
+            .max_decoding_message_size(message_max_bytes)
+    }
+
+    /// Waits for the answer of a call, within `limit`.
+    async fn answer<T>(
+        &self,
+        call: Call,
+        limit: Option<Duration>,
+        answer: impl Future<Output = Result<Response<T>, Status>> + Send,
+    ) -> Result<T, GuestError> {
+        let during = call.during;
+        let answered = match limit {
+            None => answer.await,
+            Some(limit) => timeout(limit, answer)
+                .await
+                .map_err(|_| GuestError::Deadline { during, limit })?,
+        };
+        match answered {
+            Ok(response) => Ok(response.into_inner()),
+            Err(_) if self.link.has_ended() => Err(GuestError::Lost { during }),
+            Err(status) => Err(judge(&status, &call)),
+        }
+    }
+
+    pub(crate) async fn hello(
+        &self,
+        request: proto::HelloRequest,
+    ) -> Result<proto::HelloResponse, GuestError> {
+        let mut client = self.client(EVENT_MAX_BYTES);
+        let answer = client.hello(request);
+        self.answer(plain("hello"), Some(self.deadlines.hello), answer)
+            .await
+    }
+}
+
+/// A call that is about no session.
+fn plain(during: &'static str) -> Call {
+    Call {
+        during,
+        session: None,
+        asked: None,
+    }
+}
+
+/// A call about a session.
+fn about(during: &'static str, id: SessionId) -> Call {
+    Call {
+        session: Some(id),
+        ..plain(during)
+    }
+}
+
+fn starting(during: &'static str, id: SessionId, spec: &SessionSpec) -> Call {
+    Call {
+        during,
+        session: Some(id),
+        asked: Some(Asked {
+            program: spec.command.first().cloned().unwrap_or_default(),
+            user: spec.user.clone(),
+            working_dir: spec.working_dir.clone(),
+        }),
+    }
+}
+
+#[async_trait]
+impl Guest for RemoteGuest {
+    async fn configure(&self, config: &GuestConfig) -> Result<(), GuestError> {
+        let request = convert::config(config, Timestamp::now());
+        let mut client = self.client(EVENT_MAX_BYTES);
+        let answer = client.configure(request);
+        self.answer(plain("configure"), Some(self.deadlines.configure), answer)
+            .await?;
+        Ok(())
+    }
+
+    async fn start_session(
+        &self,
+        id: SessionId,
+        spec: &SessionSpec,
+    ) -> Result<Session, GuestError> {
+        let request = proto::StartSessionRequest {
+            id: id.to_string(),
+            spec: Some(convert::spec(spec)),
+        };
+        let mut client = self.client(MESSAGE_MAX_BYTES);
+        let answer = client.start_session(request);
+        let call = starting("start", id, spec);
+        let answer = self
+            .answer(call, Some(self.deadlines.start), answer)
+            .await?;
+        convert::session(required(answer.session, "the session")?, self.vm, Some(id))
+    }
+
+    async fn get_session(&self, id: SessionId) -> Result<Session, GuestError> {
+        let request = proto::GetSessionRequest { id: id.to_string() };
+        let mut client = self.client(MESSAGE_MAX_BYTES);
+        let answer = client.get_session(request);
+        let answer = self
+            .answer(about("get", id), Some(self.deadlines.call), answer)
+            .await?;
+        convert::session(required(answer.session, "the session")?, self.vm, Some(id))
+    }
+
+    async fn list_sessions(&self) -> Result<Vec<Session>, GuestError> {
+        let mut client = self.client(MESSAGE_MAX_BYTES);
+        let answer = client.list_sessions(proto::ListSessionsRequest {});
+        let answer = self
+            .answer(plain("list"), Some(self.deadlines.call), answer)
+            .await?;
+        convert::sessions(answer.sessions, self.vm)
+    }
+
+    async fn attach(
+        &self,
+        target: AttachTarget,
+        options: AttachOptions,
+        input: SessionInputs,
+    ) -> Result<SessionEvents, GuestError> {
+        let (id, call, first) = attaching(target, options);
+        let mut client = self.client(EVENT_MAX_BYTES);
+        let answer = client.attach_session(requests(first, input));
+        let messages = self
+            .answer(call, Some(self.deadlines.start), answer)
+            .await?;
+        let checker = Checker::new(self.vm, id, "attach", options, self.deadlines.silence);
+        Ok(checker.events(messages, Arc::clone(&self.link)))
+    }
+
+    async fn read_log(
+        &self,
+        id: SessionId,
+        options: AttachOptions,
+        follow: bool,
+    ) -> Result<SessionEvents, GuestError> {
+        let request = proto::ReadSessionLogRequest {
+            id: id.to_string(),
+            options: Some(convert::options(options)),
+            follow,
+        };
+        let mut client = self.client(EVENT_MAX_BYTES);
+        let answer = client.read_session_log(request);
+        let messages = self
+            .answer(about("read", id), Some(self.deadlines.call), answer)
+            .await?;
+        let mut checker = Checker::new(self.vm, id, "read", options, self.deadlines.silence);
+        if !follow {
+            checker.ending = Ending::Anywhere;
+        }
+        Ok(checker.events(messages, Arc::clone(&self.link)))
+    }
+
+    async fn wait_session(&self, id: SessionId) -> Result<Exit, GuestError> {
+        let request = proto::WaitSessionRequest { id: id.to_string() };
+        let mut client = self.client(EVENT_MAX_BYTES);
+        let answer = client.wait_session(request);
+        let answer = self.answer(about("wait", id), None, answer).await?;
+        convert::exit(required(answer.exit, "the exit")?)
+    }
+
+    async fn signal_session(
+        &self,
+        id: SessionId,
+        signal: i32,
+        target: SignalTarget,
+    ) -> Result<(), GuestError> {
+        let request = proto::SignalSessionRequest {
+            id: id.to_string(),
+            signal,
+            target: convert::target(target).into(),
+        };
+        let mut client = self.client(EVENT_MAX_BYTES);
+        let answer = client.signal_session(request);
+        self.answer(about("signal", id), Some(self.deadlines.call), answer)
+            .await?;
+        Ok(())
+    }
+
+    async fn delete_session(&self, id: SessionId) -> Result<(), GuestError> {
+        let request = proto::DeleteSessionRequest { id: id.to_string() };
+        let mut client = self.client(EVENT_MAX_BYTES);
+        let answer = client.delete_session(request);
+        self.answer(about("delete", id), Some(self.deadlines.delete), answer)
+            .await?;
+        Ok(())
+    }
+
+    async fn power_off(&self) -> Result<(), GuestError> {
+        let mut client = self.client(EVENT_MAX_BYTES);
+        let answer = client.power_off(proto::PowerOffRequest {});
+        self.answer(plain("power_off"), Some(self.deadlines.call), answer)
+            .await?;
+        Ok(())
+    }
+
+    async fn closed(&self) {
+        self.link.ended().await;
+    }
+}
+
+/// The session, the call and the first message of an attachment.
+fn attaching(
+    target: AttachTarget,
+    options: AttachOptions,
+) -> (SessionId, Call, proto::AttachSessionRequest) {
+    let (id, call, start, remove_after_exit) = match target {
+        AttachTarget::Existing(id) => (id, about("attach", id), None, false),
+        AttachTarget::Start {
+            id,
+            spec,
+            remove_after_exit,
+        } => (
+            id,
+            starting("attach", id, &spec),
+            Some(convert::spec(&spec)),
+            remove_after_exit,
+        ),
+    };
+    let attach = proto::Attach {
+        id: id.to_string(),
+        start,
+        remove_after_exit,
+        options: Some(convert::options(options)),
+    };
+    let first = proto::AttachSessionRequest {
+        message: Some(Sent::Attach(attach)),
+    };
+    (id, call, first)
+}
+
+/// What an attached writer sends, the attaching itself first.
+fn requests(first: proto::AttachSessionRequest, input: SessionInputs) -> Outgoing {
+    let input = input.flat_map(pieces).map(convert::input);
+    Outgoing(stream::iter([first]).chain(input).boxed())
+}
+
+/// A stream of requests by a name of its own.
+struct Outgoing(BoxStream<'static, proto::AttachSessionRequest>);
+
+impl Stream for Outgoing {
+    type Item = proto::AttachSessionRequest;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.0.poll_next_unpin(context)
+    }
+}
+
+/// Standard input in pieces that one message holds.
+fn pieces(input: SessionInput) -> impl Stream<Item = SessionInput> {
+    let pieces: Vec<SessionInput> = match input {
+        SessionInput::Stdin { offset, data } if data.len() > STDIN_PIECE_BYTES => (0..data.len())
+            .step_by(STDIN_PIECE_BYTES)
+            .map(|start| SessionInput::Stdin {
+                offset: offset + start as u64,
+                data: data.slice(start..data.len().min(start + STDIN_PIECE_BYTES)),
+            })
+            .collect(),
+        other => vec![other],
+    };
+    stream::iter(pieces)
+}

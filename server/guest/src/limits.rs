@@ -1,0 +1,32 @@
+//! The bounds on what a guest may say. What is beyond them breaks the protocol.
+
+/// Longest message of a session's events: the agent's largest frame is a quarter of it.
+pub const EVENT_MAX_BYTES: usize = 1 << 20;
+/// Longest other message: a list of sessions with their commands and environments.
+pub const MESSAGE_MAX_BYTES: usize = 16 << 20;
+/// Sessions in a list.
+pub const SESSIONS_MAX: usize = 4096;
+/// Words of a command, and variables of an environment.
+pub const WORDS_MAX: usize = 8192;
+/// Bytes of a word, a path or a user name.
+pub const TEXT_MAX_BYTES: usize = 2 << 20;
+/// Bytes of a version, a release or a boot id.
+pub const LABEL_MAX_BYTES: usize = 128;
+/// Steps of a boot.
+pub const BOOT_STEPS_MAX: usize = 64;
+/// Bytes of a guest's words that reach an error of ours.
+pub const DETAIL_MAX_BYTES: usize = 256;
+/// Bytes of the headers of an answer, which hold its reason.
+pub const HEADERS_MAX_BYTES: u32 = 16 << 10;
+
+/// Bytes of one call that a guest may send before they are read: what a reader that stops reading costs.
+pub const STREAM_WINDOW_BYTES: u32 = 2 << 20;
+/// Bytes of all calls together: as many as HTTP/2 has, because a reader that stops must not stop the
+/// others. How many calls there are is up to the host.
+pub const CONNECTION_WINDOW_BYTES: u32 = (1 << 31) - 1;
+/// Largest HTTP/2 frame.
+pub const FRAME_MAX_BYTES: u32 = 1 << 20;
+/// Bytes of one call that wait for the channel.
+pub const SEND_BUFFER_BYTES: usize = 512 << 10;
+/// Standard input is sent in pieces of at most this size.
+pub const STDIN_PIECE_BYTES: usize = 256 << 10;

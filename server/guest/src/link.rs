@@ -1,0 +1,122 @@
+//! HTTP/2 over one channel: the connection, its end, and what the generated client calls it through.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use banger_core::guest::BoxedChannel;
+use hyper::body::Incoming;
+use hyper::client::conn::http2::{Builder, SendRequest};
+use hyper::rt::Executor;
+use hyper::{Request, Response};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
+use tonic::body::Body;
+use tower::Service;
+
+use crate::limits::{
+    CONNECTION_WINDOW_BYTES, FRAME_MAX_BYTES, HEADERS_MAX_BYTES, SEND_BUFFER_BYTES,
+    STREAM_WINDOW_BYTES,
+};
+
+/// While a call is open and nothing comes, the agent is asked this often whether it is alive.
+const PING_EVERY: Duration = Duration::from_secs(10);
+/// And has this long to answer: a guest that is starved of processor time is slow, not dead.
+const PING_WITHIN: Duration = Duration::from_secs(30);
+
+/// Runs hyper's tasks on a tracker.
+#[derive(Debug, Clone)]
+struct Tracked(TaskTracker);
+
+impl<F> Executor<F> for Tracked
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    fn execute(&self, future: F) {
+        self.0.spawn(future);
+    }
+}
+
+/// One connection. It ends with the last holder of it, with the channel, or when the guest breaks HTTP/2.
+#[derive(Debug)]
+pub(crate) struct Link {
+    requests: SendRequest<Body>,
+    ended: CancellationToken,
+    _stop: DropGuard,
+}
+
+impl Link {
+    /// Starts HTTP/2 on `channel`.
+    pub(crate) async fn open(
+        channel: BoxedChannel,
+        tasks: &TaskTracker,
+    ) -> Result<Self, hyper::Error> {
+        let (requests, connection) = Builder::new(Tracked(tasks.clone()))
+            .timer(TokioTimer::new())
+            .initial_stream_window_size(STREAM_WINDOW_BYTES)
+            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+            .max_frame_size(FRAME_MAX_BYTES)
+            .max_header_list_size(HEADERS_MAX_BYTES)
+            .max_send_buf_size(SEND_BUFFER_BYTES)
+            .keep_alive_interval(PING_EVERY)
+            .keep_alive_timeout(PING_WITHIN)
+            .handshake(TokioIo::new(channel))
+            .await?;
+        let stop = CancellationToken::new();
+        let ended = CancellationToken::new();
+        let (stopped, end) = (stop.clone(), ended.clone().drop_guard());
+        tasks.spawn(async move {
+            tokio::select! {
+                // cancel-safe: dropping the connection is how it is ended
+                result = connection => {
+                    if let Err(error) = result {
+                        tracing::debug!(error = %banger_core::chain(&error), "agent connection ended");
+                    }
+                }
+                () = stopped.cancelled() => {}
+            }
+            drop(end);
+        });
+        Ok(Self {
+            requests,
+            ended,
+            _stop: stop.drop_guard(),
+        })
+    }
+
+    /// What the generated client calls.
+    pub(crate) fn requests(&self) -> Requests {
+        Requests(self.requests.clone())
+    }
+
+    /// Whether it has ended.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.ended.is_cancelled()
+    }
+
+    /// Resolves when it has ended.
+    pub(crate) async fn ended(&self) {
+        self.ended.cancelled().await;
+    }
+}
+
+/// A connection as a service.
+#[derive(Debug, Clone)]
+pub(crate) struct Requests(SendRequest<Body>);
+
+impl Service<Request<Body>> for Requests {
+    type Response = Response<Incoming>;
+    type Error = hyper::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, hyper::Error>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), hyper::Error>> {
+        self.0.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        Box::pin(self.0.send_request(request))
+    }
+}

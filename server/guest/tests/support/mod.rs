@@ -1,0 +1,220 @@
+//! An agent in this process, and a guest connected to it.
+#![allow(dead_code, unreachable_pub)] // each test binary uses its part
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use banger_agent::agent::{Agent, Machine, Options};
+use banger_agent::reap::Reaping;
+use banger_agent::serve::serve;
+use banger_core::guest::{
+    AttachTarget, Guest, GuestConnector, GuestError, SessionEvents, SessionInputs,
+};
+use banger_core::session::{
+    AttachOptions, Backpressure, Exit, ReadFrom, SessionEvent, SessionInput, SessionSpec, Stream,
+};
+use banger_core::{SessionId, VmId};
+use banger_guest::{Connector, Deadlines};
+use bytes::Bytes;
+use futures::StreamExt;
+use tokio::net::UnixStream;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+use tokio_stream::wrappers::ReceiverStream;
+
+/// What no test may take.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+pub struct Rig {
+    pub agent: Arc<Agent>,
+    pub guest: Arc<dyn Guest>,
+}
+
+/// A directory of cgroup v2 in which this process may make cgroups, if there is one.
+pub fn cgroups() -> Option<PathBuf> {
+    let candidates = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];
+    candidates.iter().map(Path::new).find_map(|path| {
+        let probe = path.join(format!("banger-probe-{}", std::process::id()));
+        let is_v2 = path.join("cgroup.procs").exists();
+        let made = is_v2 && std::fs::create_dir(&probe).is_ok();
+        let _ = std::fs::remove_dir(&probe);
+        made.then(|| path.to_owned())
+    })
+}
+
+pub fn agent(cgroups: Option<PathBuf>) -> Arc<Agent> {
+    let agent = Agent::new(&Options {
+        root: "/".into(),
+        cgroups,
+        reaping: Reaping::Own,
+        machine: Machine::Foreign,
+    });
+    let reaping = Arc::clone(&agent);
+    agent.tasks.spawn(async move { reaping.reap().await });
+    agent
+}
+
+pub async fn connect(agent: &Arc<Agent>) -> Arc<dyn Guest> {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let serving = Arc::clone(agent);
+    agent
+        .tasks
+        .spawn(async move { serve(&serving, theirs).await });
+    let connector = Connector::new(Deadlines::default());
+    let (guest, info) = connector
+        .connect(VmId::new(), Box::new(ours))
+        .await
+        .unwrap();
+    assert_eq!(info.generation, 1);
+    guest
+}
+
+pub async fn rig() -> Rig {
+    let agent = agent(cgroups());
+    let guest = connect(&agent).await;
+    Rig { agent, guest }
+}
+
+pub fn spec(command: &[&str]) -> SessionSpec {
+    SessionSpec {
+        command: command.iter().map(|word| (*word).to_owned()).collect(),
+        env: Default::default(),
+        working_dir: String::new(),
+        user: String::new(),
+        terminal: None,
+        stdin: false,
+        timeout: None,
+    }
+}
+
+pub fn shell(script: &str) -> SessionSpec {
+    spec(&["/bin/sh", "-c", script])
+}
+
+pub fn holding(from: ReadFrom) -> AttachOptions {
+    AttachOptions {
+        from,
+        backpressure: Backpressure::HoldProcess,
+    }
+}
+
+/// An attached session with its input.
+pub struct Attached {
+    pub id: SessionId,
+    pub events: SessionEvents,
+    pub input: mpsc::Sender<SessionInput>,
+}
+
+impl Rig {
+    pub async fn start(&self, spec: SessionSpec) -> Attached {
+        self.try_start(spec).await.unwrap()
+    }
+
+    pub async fn try_start(&self, spec: SessionSpec) -> Result<Attached, GuestError> {
+        let id = SessionId::new();
+        let target = AttachTarget::Start {
+            id,
+            spec: Box::new(spec),
+            remove_after_exit: false,
+        };
+        self.attach(target, id, holding(ReadFrom::Start)).await
+    }
+
+    pub async fn attach(
+        &self,
+        target: AttachTarget,
+        id: SessionId,
+        options: AttachOptions,
+    ) -> Result<Attached, GuestError> {
+        let (input, inputs) = mpsc::channel(4);
+        let inputs: SessionInputs = ReceiverStream::new(inputs).boxed();
+        let events = self.guest.attach(target, options, inputs).await?;
+        Ok(Attached { id, events, input })
+    }
+
+    pub async fn run(&self, spec: SessionSpec) -> Outcome {
+        outcome(self.start(spec).await.events).await
+    }
+}
+
+#[derive(Debug, Default, Clone, PartialEq)]
+pub struct Outcome {
+    pub stdout: Vec<u8>,
+    pub stderr: Vec<u8>,
+    pub lost: u64,
+    pub acked: u64,
+    pub exit: Option<Exit>,
+}
+
+impl Outcome {
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.stdout).into_owned()
+    }
+}
+
+impl Attached {
+    pub async fn stdin(&self, offset: u64, data: impl Into<Bytes>) {
+        let data = data.into();
+        self.input
+            .send(SessionInput::Stdin { offset, data })
+            .await
+            .unwrap();
+    }
+
+    pub async fn next(&mut self) -> Result<SessionEvent, GuestError> {
+        timeout(PATIENCE, self.events.next())
+            .await
+            .unwrap()
+            .unwrap()
+    }
+
+    /// Reads until the standard output so far contains `text`.
+    pub async fn until(&mut self, text: &str) -> String {
+        let mut seen = Vec::new();
+        loop {
+            if let SessionEvent::Output { data, .. } = self.next().await.unwrap() {
+                seen.extend_from_slice(&data);
+            }
+            let so_far = String::from_utf8_lossy(&seen).into_owned();
+            if so_far.contains(text) {
+                return so_far;
+            }
+        }
+    }
+}
+
+/// Everything up to the end.
+pub async fn outcome(mut events: SessionEvents) -> Outcome {
+    let mut outcome = Outcome::default();
+    while let Some(event) = timeout(PATIENCE, events.next()).await.unwrap() {
+        match event.unwrap() {
+            SessionEvent::Attached(_) | SessionEvent::Heartbeat => {}
+            SessionEvent::Output { stream, data, .. } => match stream {
+                Stream::Stdout => outcome.stdout.extend_from_slice(&data),
+                Stream::Stderr => outcome.stderr.extend_from_slice(&data),
+            },
+            SessionEvent::Gap { lost_bytes, .. } => outcome.lost += lost_bytes,
+            SessionEvent::StdinAck { offset } => outcome.acked = offset,
+            SessionEvent::Exited { exit, .. } => outcome.exit = Some(exit),
+        }
+    }
+    outcome
+}
+
+/// Waits until the process `pid` is gone.
+pub async fn gone(pid: i32) {
+    let path = format!("/proc/{pid}/stat");
+    let is_gone = || match std::fs::read_to_string(&path) {
+        Ok(stat) => stat.rsplit(')').next().unwrap().trim().starts_with('Z'),
+        Err(_) => true,
+    };
+    let wait = async {
+        while !is_gone() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(Duration::from_secs(10), wait)
+        .await
+        .expect("the process lives on");
+}
