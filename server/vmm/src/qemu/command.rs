@@ -157,6 +157,10 @@ fn disk(line: &mut Line, index: usize, drive: &Drive) {
         "driver": "virtio-blk-device",
         "drive": format!("disk{index}"),
         "serial": drive.serial,
+        // A full disk of the host is an I/O error in the guest. QEMU's default is to stop the VM without a
+        // word, which looks like a hang.
+        "werror": "report",
+        "rerror": "report",
     });
     line.pair("-device", device.to_string());
 }

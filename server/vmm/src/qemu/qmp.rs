@@ -27,6 +27,9 @@ const MAX_LINE: usize = 64 * 1024;
 /// The most of QEMU's words that an error carries.
 const MAX_WORDS: usize = 500;
 
+/// Events that tell of a VM that is stuck or losing data, though its QEMU lives.
+const TROUBLE: [&str; 4] = ["BLOCK_IO_ERROR", "STOP", "MEMORY_FAILURE", "GUEST_PANICKED"];
+
 /// A connection on which commands are accepted.
 #[derive(Debug)]
 pub(crate) struct Qmp {
@@ -52,6 +55,7 @@ struct Shared {
 struct State {
     awaited: Option<(u64, oneshot::Sender<Reply>)>,
     closed: bool,
+    told_trouble: bool,
 }
 
 type Reply = Result<serde_json::Value, String>;
@@ -169,12 +173,18 @@ impl Shared {
 
     fn take(&self, line: Line) {
         let mut state = self.lock();
-        if line.event.as_deref() == Some("SHUTDOWN") {
-            let reason = line
-                .data
-                .as_ref()
-                .and_then(|data| data.get("reason")?.as_str());
-            self.reason.set(cut(reason.unwrap_or_default().to_owned()));
+        let reason = line
+            .data
+            .as_ref()
+            .and_then(|data| data.get("reason")?.as_str());
+        match line.event.as_deref() {
+            Some("SHUTDOWN") => self.reason.set(cut(reason.unwrap_or_default().to_owned())),
+            // Once: a guest can cause as many as it likes.
+            Some(event) if TROUBLE.contains(&event) && !state.told_trouble => {
+                state.told_trouble = true;
+                tracing::warn!(event, reason, "QEMU reports trouble with a VM");
+            }
+            Some(_) | None => {}
         }
         let (Some(id), Some((awaited, _))) = (line.id, &state.awaited) else {
             return;

@@ -157,16 +157,15 @@ fn disks_are_in_order_and_a_comma_in_a_path_is_no_option() {
             assert_eq!(node["discard"], "unmap");
         }
     }
-    let devices: Vec<_> = values(&words, "-device")
+    let words = values(&words, "-device")
         .into_iter()
-        .filter(|word| word.starts_with('{'))
-        .collect();
-    let serials: Vec<_> = devices
-        .iter()
-        .map(json)
-        .map(|device| device["serial"].clone())
-        .collect();
-    assert_eq!(serials, ["base", "upper"]);
+        .filter(|word| word.starts_with('{'));
+    let devices: Vec<_> = words.map(|word| json(&word)).collect();
+    for (device, serial) in devices.iter().zip(["base", "upper"]) {
+        assert_eq!(device["serial"], serial);
+        assert_eq!(device["werror"], "report", "a full disk stops no VM");
+    }
+    assert_eq!((disks.len(), devices.len()), (2, 2));
 }
 
 #[test]
