@@ -25,6 +25,7 @@ macro_rules! bench {
 }
 mod accelerator;
 mod attacks;
+mod daemon;
 mod isolation;
 
 /// A directory of VMs and the drivers that were made for it.
