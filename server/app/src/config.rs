@@ -67,7 +67,10 @@ impl AppConfig {
             reconnect_timeout: Duration::from_secs(10),
             undo_timeout: Duration::from_secs(20),
             operation_retention: Duration::from_secs(24 * 3600),
-            pull: PullConfig { plain_http: Vec::new(), stall_timeout: Duration::from_secs(30) },
+            pull: PullConfig {
+                plain_http: Vec::new(),
+                stall_timeout: Duration::from_secs(30),
+            },
         }
     }
 }

@@ -10,7 +10,7 @@ use banger_core::lifecycle::Verb;
 use banger_core::vm::Phase;
 use banger_core::vmm::VmmError;
 use banger_core::{Explain, Failure, FailureKind, Name};
-use banger_image::{Ext4Error, StoreError as ImageError};
+use banger_image::{Ext4Error, KernelError, StoreError as ImageError};
 use banger_store::StoreError;
 
 /// Why a service did not do what it was asked.
@@ -86,7 +86,9 @@ pub enum AppError {
         id: String,
     },
     /// The host has too little of something.
-    #[error("not enough {what}: {needed_mib} MiB are needed, {available_mib} MiB are free above the reserve")]
+    #[error(
+        "not enough {what}: {needed_mib} MiB are needed, {available_mib} MiB are free above the reserve"
+    )]
     Exhausted {
         /// `memory` or `disk`.
         what: &'static str,
@@ -205,9 +207,12 @@ pub enum AppError {
         #[source]
         source: io::Error,
     },
-    /// Images and kernels.
+    /// Images.
     #[error(transparent)]
     Image(#[from] ImageError),
+    /// Kernels.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -224,7 +229,11 @@ pub enum AppError {
 
 fn list(names: &[Name]) -> String {
     const SHOWN: usize = 5;
-    let shown: Vec<String> = names.iter().take(SHOWN).map(|name| format!("VM `{name}`")).collect();
+    let shown: Vec<String> = names
+        .iter()
+        .take(SHOWN)
+        .map(|name| format!("VM `{name}`"))
+        .collect();
     match names.len().saturating_sub(SHOWN) {
         0 => shown.join(", "),
         more => format!("{} and {more} more", shown.join(", ")),
@@ -238,28 +247,56 @@ fn precondition(subject: String) -> FailureKind {
 impl Explain for AppError {
     fn kind(&self) -> FailureKind {
         match self {
-            Self::Invalid { field, .. } => FailureKind::InvalidArgument { field: (*field).to_owned() },
-            Self::RequestIdReused { .. } => FailureKind::InvalidArgument { field: "request_id".into() },
-            Self::NotFound { resource, name } => FailureKind::NotFound { resource: (*resource).to_owned(), name: name.clone() },
-            Self::ImageMissing { reference } => FailureKind::NotFound { resource: "image".into(), name: reference.clone() },
-            Self::NameTaken { resource, name } => FailureKind::AlreadyExists { resource: (*resource).to_owned(), name: name.to_string() },
+            Self::Invalid { field, .. } => FailureKind::InvalidArgument {
+                field: (*field).to_owned(),
+            },
+            Self::RequestIdReused { .. } => FailureKind::InvalidArgument {
+                field: "request_id".into(),
+            },
+            Self::NotFound { resource, name } => FailureKind::NotFound {
+                resource: (*resource).to_owned(),
+                name: name.clone(),
+            },
+            Self::ImageMissing { reference } => FailureKind::NotFound {
+                resource: "image".into(),
+                name: reference.clone(),
+            },
+            Self::NameTaken { resource, name } => FailureKind::AlreadyExists {
+                resource: (*resource).to_owned(),
+                name: name.to_string(),
+            },
             Self::WrongState { vm, .. } => precondition(format!("vm/{vm}")),
             Self::InUse { resource, name, .. } => precondition(format!("{resource}/{name}")),
             Self::NoKernel => precondition("host/kernel".into()),
             Self::AgentMissing { .. } => precondition("host/agent".into()),
-            Self::Exhausted { what, .. } => FailureKind::ResourceExhausted { subject: format!("host/{what}") },
-            Self::TooManyVms { .. } => FailureKind::ResourceExhausted { subject: "host/vms".into() },
+            Self::Exhausted { what, .. } => FailureKind::ResourceExhausted {
+                subject: format!("host/{what}"),
+            },
+            Self::TooManyVms { .. } => FailureKind::ResourceExhausted {
+                subject: "host/vms".into(),
+            },
             Self::BootTimeout { .. } | Self::Unkillable { .. } => FailureKind::DeadlineExceeded,
             Self::BootEnded { .. } | Self::VmEnded { .. } => precondition("guest/boot".into()),
             Self::Configure { source } => source.kind(),
-            Self::AgentAway { .. } | Self::Interrupted => FailureKind::Unavailable { retry_after: Duration::from_secs(1) },
+            Self::AgentAway { .. } | Self::Interrupted => FailureKind::Unavailable {
+                retry_after: Duration::from_secs(1),
+            },
             Self::Overtaken { .. } | Self::GivenUp { .. } => FailureKind::Aborted,
             Self::MakeDisk { source } => source.kind(),
             Self::Image(error) => error.kind(),
-            Self::MakeDirectory { source, .. } | Self::StoreUpload { source } if source.kind() == io::ErrorKind::StorageFull => {
-                FailureKind::ResourceExhausted { subject: "host/disk".into() }
+            Self::Kernel(error) => error.kind(),
+            Self::MakeDirectory { source, .. } | Self::StoreUpload { source }
+                if source.kind() == io::ErrorKind::StorageFull =>
+            {
+                FailureKind::ResourceExhausted {
+                    subject: "host/disk".into(),
+                }
             }
-            Self::MakeDirectory { .. } | Self::RemoveDirectory { .. } | Self::ReadDirectory { .. } | Self::StoreUpload { .. } | Self::ReadConsole { .. } => FailureKind::Internal,
+            Self::MakeDirectory { .. }
+            | Self::RemoveDirectory { .. }
+            | Self::ReadDirectory { .. }
+            | Self::StoreUpload { .. }
+            | Self::ReadConsole { .. } => FailureKind::Internal,
             Self::Store(error) => error.kind(),
             Self::Vmm(error) => error.kind(),
             Self::Guest(error) => error.kind(),
@@ -297,7 +334,10 @@ impl Explain for AppError {
             Self::Interrupted => "INTERRUPTED",
             Self::MakeDisk { source } => source.reason(),
             Self::Image(error) => error.reason(),
-            Self::MakeDirectory { .. } | Self::RemoveDirectory { .. } | Self::ReadDirectory { .. } => "STATE_DIRECTORY_FAILED",
+            Self::Kernel(error) => error.reason(),
+            Self::MakeDirectory { .. }
+            | Self::RemoveDirectory { .. }
+            | Self::ReadDirectory { .. } => "STATE_DIRECTORY_FAILED",
             Self::StoreUpload { .. } => "UPLOAD_FAILED",
             Self::ReadConsole { .. } => "CONSOLE_UNREADABLE",
             Self::Store(error) => error.reason(),
@@ -338,6 +378,7 @@ impl Explain for AppError {
             Self::Configure { source } => return source.remedy(),
             Self::MakeDisk { source } => return source.remedy(),
             Self::Image(error) => return error.remedy(),
+            Self::Kernel(error) => return error.remedy(),
             Self::MakeDirectory { .. } | Self::RemoveDirectory { .. } | Self::ReadDirectory { .. } | Self::StoreUpload { .. } => {
                 "Check the state directory's file system: its space, its rights, and whether it is read-only.".into()
             }
@@ -352,36 +393,73 @@ impl Explain for AppError {
 
     fn metadata(&self) -> Vec<(&'static str, String)> {
         match self {
-            Self::Invalid { field, problem } => vec![("field", (*field).to_owned()), ("problem", problem.clone())],
+            Self::Invalid { field, problem } => {
+                vec![("field", (*field).to_owned()), ("problem", problem.clone())]
+            }
             Self::RequestIdReused { id } => vec![("request_id", id.clone())],
-            Self::NotFound { resource, name } => vec![("resource", (*resource).to_owned()), ("name", name.clone())],
-            Self::ImageMissing { reference } => vec![("resource", "image".into()), ("name", reference.clone())],
-            Self::NameTaken { resource, name } => vec![("resource", (*resource).to_owned()), ("name", name.to_string())],
+            Self::NotFound { resource, name } => {
+                vec![("resource", (*resource).to_owned()), ("name", name.clone())]
+            }
+            Self::ImageMissing { reference } => {
+                vec![("resource", "image".into()), ("name", reference.clone())]
+            }
+            Self::NameTaken { resource, name } => vec![
+                ("resource", (*resource).to_owned()),
+                ("name", name.to_string()),
+            ],
             Self::WrongState { vm, phase, verb } | Self::Overtaken { vm, phase, verb } => {
-                vec![("vm", vm.to_string()), ("state", phase.to_string()), ("verb", verb.as_str().to_owned())]
+                vec![
+                    ("vm", vm.to_string()),
+                    ("state", phase.to_string()),
+                    ("verb", verb.as_str().to_owned()),
+                ]
             }
-            Self::InUse { resource, name, users } => {
-                vec![("resource", (*resource).to_owned()), ("name", name.clone()), ("users", list(users))]
+            Self::InUse {
+                resource,
+                name,
+                users,
+            } => {
+                vec![
+                    ("resource", (*resource).to_owned()),
+                    ("name", name.clone()),
+                    ("users", list(users)),
+                ]
             }
-            Self::AgentMissing { path } | Self::MakeDirectory { path, .. } | Self::RemoveDirectory { path, .. } | Self::ReadDirectory { path, .. } => {
+            Self::AgentMissing { path }
+            | Self::MakeDirectory { path, .. }
+            | Self::RemoveDirectory { path, .. }
+            | Self::ReadDirectory { path, .. } => {
                 vec![("path", path.display().to_string())]
             }
-            Self::Exhausted { what, needed_mib, available_mib } => vec![
+            Self::Exhausted {
+                what,
+                needed_mib,
+                available_mib,
+            } => vec![
                 ("what", (*what).to_owned()),
                 ("needed_mib", needed_mib.to_string()),
                 ("available_mib", available_mib.to_string()),
             ],
             Self::TooManyVms { limit } => vec![("limit", limit.to_string())],
-            Self::BootTimeout { limit, console } => vec![("limit_ms", limit.as_millis().to_string()), ("console", console.clone())],
-            Self::BootEnded { detail, console } => vec![("detail", detail.clone()), ("console", console.clone())],
+            Self::BootTimeout { limit, console } => vec![
+                ("limit_ms", limit.as_millis().to_string()),
+                ("console", console.clone()),
+            ],
+            Self::BootEnded { detail, console } => {
+                vec![("detail", detail.clone()), ("console", console.clone())]
+            }
             Self::VmEnded { detail } => vec![("detail", detail.clone())],
             Self::Unkillable { limit } => vec![("limit_ms", limit.as_millis().to_string())],
             Self::AgentAway { vm } => vec![("vm", vm.to_string())],
             Self::GivenUp { why } => vec![("why", (*why).to_owned())],
-            Self::NoKernel | Self::Interrupted | Self::StoreUpload { .. } | Self::ReadConsole { .. } => Vec::new(),
+            Self::NoKernel
+            | Self::Interrupted
+            | Self::StoreUpload { .. }
+            | Self::ReadConsole { .. } => Vec::new(),
             Self::Configure { source } => source.metadata(),
             Self::MakeDisk { source } => source.metadata(),
             Self::Image(error) => error.metadata(),
+            Self::Kernel(error) => error.metadata(),
             Self::Store(error) => error.metadata(),
             Self::Vmm(error) => error.metadata(),
             Self::Guest(error) => error.metadata(),

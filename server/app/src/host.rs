@@ -52,13 +52,21 @@ impl App {
             vm_count,
             running_vm_count,
             image_count: self.context.store.count_images().await?,
-            default_kernel: self.kernels.default().await?.map(|kernel| kernel.name.to_string()),
+            default_kernel: self
+                .kernels
+                .default()
+                .await?
+                .map(|kernel| kernel.name.to_string()),
         })
     }
 }
 
 /// Finds out, once, what the driver can do.
-pub(crate) async fn probe(context: &Context, kernel: &Path, initramfs: &Path) -> Result<(), AppError> {
+pub(crate) async fn probe(
+    context: &Context,
+    kernel: &Path,
+    initramfs: &Path,
+) -> Result<(), AppError> {
     if context.driver_info.get().is_some() {
         return Ok(());
     }
@@ -74,7 +82,12 @@ pub(crate) async fn probe(context: &Context, kernel: &Path, initramfs: &Path) ->
 /// Whether a VM fits: its memory, and room for its disk to begin to grow.
 pub(crate) fn admit(context: &Context, spec: &VmSpec) -> Result<(), AppError> {
     let memory_mib = memory()?.available >> 20;
-    check("memory", spec.memory_mib, memory_mib, context.config.memory_reserve_mib)?;
+    check(
+        "memory",
+        spec.memory_mib,
+        memory_mib,
+        context.config.memory_reserve_mib,
+    )?;
     admit_disk(context)
 }
 
@@ -85,10 +98,19 @@ pub(crate) fn admit_disk(context: &Context) -> Result<(), AppError> {
     check("disk", 0, disk_mib, context.config.disk_reserve_mib)
 }
 
-fn check(what: &'static str, needed_mib: u64, free_mib: u64, reserve_mib: u64) -> Result<(), AppError> {
+fn check(
+    what: &'static str,
+    needed_mib: u64,
+    free_mib: u64,
+    reserve_mib: u64,
+) -> Result<(), AppError> {
     match free_mib.checked_sub(reserve_mib) {
         Some(available_mib) if available_mib >= needed_mib => Ok(()),
-        above => Err(AppError::Exhausted { what, needed_mib, available_mib: above.unwrap_or(0) }),
+        above => Err(AppError::Exhausted {
+            what,
+            needed_mib,
+            available_mib: above.unwrap_or(0),
+        }),
     }
 }
 
@@ -99,18 +121,35 @@ struct Memory {
 
 fn memory() -> Result<Memory, AppError> {
     let path = Path::new("/proc/meminfo");
-    let text = std::fs::read_to_string(path).map_err(|source| AppError::ReadDirectory { path: path.to_owned(), source })?;
+    let text = std::fs::read_to_string(path).map_err(|source| AppError::ReadDirectory {
+        path: path.to_owned(),
+        source,
+    })?;
     // proc_meminfo(5): a key, a colon, a number, `kB`.
     let field = |key: &str| {
-        let line = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
-        let kib = line.and_then(|line| line.trim().trim_end_matches("kB").trim().parse::<u64>().ok());
+        let line = text
+            .lines()
+            .find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
+        let kib = line.and_then(|line| {
+            line.trim()
+                .trim_end_matches("kB")
+                .trim()
+                .parse::<u64>()
+                .ok()
+        });
         kib.unwrap_or(0).saturating_mul(1024)
     };
-    Ok(Memory { total: field("MemTotal"), available: field("MemAvailable") })
+    Ok(Memory {
+        total: field("MemTotal"),
+        available: field("MemAvailable"),
+    })
 }
 
 fn available(path: &Path) -> Result<u64, AppError> {
-    let stat = rustix::fs::statvfs(path).map_err(|errno| AppError::ReadDirectory { path: path.to_owned(), source: errno.into() })?;
+    let stat = rustix::fs::statvfs(path).map_err(|errno| AppError::ReadDirectory {
+        path: path.to_owned(),
+        source: errno.into(),
+    })?;
     Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
 }
 
@@ -122,7 +161,10 @@ mod tests {
     fn what_fits_above_the_reserve_is_admitted() {
         assert!(check("memory", 100, 400, 300).is_ok());
         let refused = check("memory", 101, 400, 300).unwrap_err();
-        assert_eq!(refused.to_string(), "not enough memory: 101 MiB are needed, 100 MiB are free above the reserve");
+        assert_eq!(
+            refused.to_string(),
+            "not enough memory: 101 MiB are needed, 100 MiB are free above the reserve"
+        );
         assert!(check("disk", 0, 299, 300).is_err());
     }
 

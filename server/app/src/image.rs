@@ -6,7 +6,10 @@ use std::sync::Arc;
 use banger_core::image::{Image, ImageConfig, Platform};
 use banger_core::operation::{OperationKind, Progress};
 use banger_core::{Digest, ImageId, OperationId, Timestamp};
-use banger_image::{BuiltImage, Credentials, ImageReference, ImageStore, PullOptions, RegisterOptions, RegisterSource, StoreError as ImageError};
+use banger_image::{
+    BuiltImage, Credentials, ImageReference, ImageStore, PullOptions, RegisterOptions,
+    RegisterSource, StoreError as ImageError,
+};
 use banger_store::{DeleteOutcome, Page, RequestKey};
 use tokio::sync::RwLock;
 use tokio_util::sync::CancellationToken;
@@ -43,7 +46,9 @@ pub struct BasicAuth {
 
 impl std::fmt::Debug for BasicAuth {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("BasicAuth").field("username", &self.username).finish_non_exhaustive()
+        f.debug_struct("BasicAuth")
+            .field("username", &self.username)
+            .finish_non_exhaustive()
     }
 }
 
@@ -88,18 +93,33 @@ pub struct RegisterRequest {
 }
 
 impl Images {
-    pub(crate) fn open(context: &Arc<Context>, operations: &Arc<Operations>) -> Result<Self, AppError> {
+    pub(crate) fn open(
+        context: &Arc<Context>,
+        operations: &Arc<Operations>,
+    ) -> Result<Self, AppError> {
         let files = ImageStore::open(context.paths.state_dir())?;
-        Ok(Self { context: context.clone(), operations: operations.clone(), files, bringing: Arc::default() })
+        Ok(Self {
+            context: context.clone(),
+            operations: operations.clone(),
+            files,
+            bringing: Arc::default(),
+        })
     }
 
     /// Accepts a pull, and returns its operation, whose target becomes the image's id.
     ///
     /// # Errors
     /// If the request is wrong.
-    pub async fn pull(&self, request: PullRequest, key: Option<&RequestKey>) -> Result<OperationId, AppError> {
+    pub async fn pull(
+        &self,
+        request: PullRequest,
+        key: Option<&RequestKey>,
+    ) -> Result<OperationId, AppError> {
         let reference = canonical("reference", &request.reference)?;
-        let begun = self.operations.begin(OperationKind::PullImage, reference.to_string(), key).await?;
+        let begun = self
+            .operations
+            .begin(OperationKind::PullImage, reference.to_string(), key)
+            .await?;
         let task = match begun {
             Begun::Joined(id) => return Ok(id),
             Begun::New(task) => task,
@@ -116,10 +136,17 @@ impl Images {
     }
 
     /// Pulls as a part of other long work.
-    pub(crate) async fn pull_within(&self, named: &str, task: &OperationTask, cancel: &CancellationToken) -> Result<Image, AppError> {
+    pub(crate) async fn pull_within(
+        &self,
+        named: &str,
+        task: &OperationTask,
+        cancel: &CancellationToken,
+    ) -> Result<Image, AppError> {
         let reference = canonical("spec.image", named)?;
         let worker = self.worker();
-        worker.fetch(&reference, &worker.options(None, None), task, cancel).await
+        worker
+            .fetch(&reference, &worker.options(None, None), task, cancel)
+            .await
     }
 
     /// Where to stream an archive to.
@@ -134,9 +161,16 @@ impl Images {
     ///
     /// # Errors
     /// If the request is wrong.
-    pub async fn register(&self, request: RegisterRequest, key: Option<&RequestKey>) -> Result<OperationId, AppError> {
+    pub async fn register(
+        &self,
+        request: RegisterRequest,
+        key: Option<&RequestKey>,
+    ) -> Result<OperationId, AppError> {
         let reference = canonical("start.reference", &request.reference)?;
-        let begun = self.operations.begin(OperationKind::RegisterImage, reference.to_string(), key).await?;
+        let begun = self
+            .operations
+            .begin(OperationKind::RegisterImage, reference.to_string(), key)
+            .await?;
         let task = match begun {
             Begun::Joined(id) => return Ok(id),
             Begun::New(task) => task,
@@ -145,13 +179,18 @@ impl Images {
         let worker = self.worker();
         self.context.tasks.spawn(async move {
             let registered = worker.register(&reference, &request, &task).await;
-            task.end_with(&registered, |image| image.id.to_string()).await;
+            task.end_with(&registered, |image| image.id.to_string())
+                .await;
         });
         Ok(id)
     }
 
     fn worker(&self) -> Worker {
-        Worker { context: self.context.clone(), files: self.files.clone(), bringing: self.bringing.clone() }
+        Worker {
+            context: self.context.clone(),
+            files: self.files.clone(),
+            bringing: self.bringing.clone(),
+        }
     }
 
     /// An image by id, reference or digest; `None` where there is none.
@@ -164,7 +203,11 @@ impl Images {
             return Ok(images.into_iter().next());
         }
         let reference = canonical("image", named)?;
-        Ok(self.context.store.find_image_by_reference(&reference.to_string()).await?)
+        Ok(self
+            .context
+            .store
+            .find_image_by_reference(&reference.to_string())
+            .await?)
     }
 
     /// An image by id, reference or digest.
@@ -172,7 +215,10 @@ impl Images {
     /// # Errors
     /// If it does not exist.
     pub async fn get(&self, named: &str) -> Result<Image, AppError> {
-        let missing = || AppError::NotFound { resource: "image", name: named.chars().take(256).collect() };
+        let missing = || AppError::NotFound {
+            resource: "image",
+            name: named.chars().take(256).collect(),
+        };
         self.find(named).await?.ok_or_else(missing)
     }
 
@@ -181,7 +227,14 @@ impl Images {
     /// # Errors
     /// If the store cannot be read.
     pub async fn list(&self, limit: u32, before: Option<String>) -> Result<Paged<Image>, AppError> {
-        let images = self.context.store.list_images(Page { limit: limit + 1, before }).await?;
+        let images = self
+            .context
+            .store
+            .list_images(Page {
+                limit: limit + 1,
+                before,
+            })
+            .await?;
         Ok(page::cut(images, limit as usize))
     }
 
@@ -192,8 +245,14 @@ impl Images {
     pub async fn delete(&self, named: &str) -> Result<(), AppError> {
         let image = self.get(named).await?;
         match self.context.store.delete_image(image.id).await? {
-            DeleteOutcome::Deleted | DeleteOutcome::Missing => self.remove_files(image.digest).await,
-            DeleteOutcome::UsedBy(users) => Err(AppError::InUse { resource: "image", name: named.to_owned(), users }),
+            DeleteOutcome::Deleted | DeleteOutcome::Missing => {
+                self.remove_files(image.digest).await
+            }
+            DeleteOutcome::UsedBy(users) => Err(AppError::InUse {
+                resource: "image",
+                name: named.to_owned(),
+                users,
+            }),
         }
     }
 
@@ -210,7 +269,9 @@ impl Images {
     /// Removes what no image needs. What a pull has brought is not referenced yet, so while one goes on
     /// nothing is pruned: the next removal or start does it.
     async fn prune(&self, kept: &[Image]) -> Result<u64, AppError> {
-        let Ok(_alone) = self.bringing.try_write() else { return Ok(0) };
+        let Ok(_alone) = self.bringing.try_write() else {
+            return Ok(0);
+        };
         let keep = kept.iter().map(|image| image.digest).collect();
         let files = self.files.clone();
         Ok(blocking(move || files.prune(&keep)).await?.files)
@@ -228,9 +289,16 @@ impl Images {
     }
 
     /// Makes a VM's writable disk.
-    pub(crate) async fn create_upper(&self, path: PathBuf, size_bytes: u64) -> Result<(), AppError> {
-        let made = tokio::task::spawn_blocking(move || banger_image::create_upper(&path, size_bytes)).await;
-        made.map_err(|_| AppError::Interrupted)?.map_err(|source| AppError::MakeDisk { source })
+    pub(crate) async fn create_upper(
+        &self,
+        path: PathBuf,
+        size_bytes: u64,
+    ) -> Result<(), AppError> {
+        let made =
+            tokio::task::spawn_blocking(move || banger_image::create_upper(&path, size_bytes))
+                .await;
+        made.map_err(|_| AppError::Interrupted)?
+            .map_err(|source| AppError::MakeDisk { source })
     }
 }
 
@@ -246,7 +314,10 @@ impl Worker {
         PullOptions {
             platform: platform.unwrap_or_else(Platform::host),
             plain_http: self.context.config.pull.plain_http.clone(),
-            credentials: auth.map(|auth| Credentials { username: auth.username, password: auth.password }),
+            credentials: auth.map(|auth| Credentials {
+                username: auth.username,
+                password: auth.password,
+            }),
             stall_timeout: self.context.config.pull.stall_timeout,
             ..PullOptions::default()
         }
@@ -261,27 +332,44 @@ impl Worker {
     ) -> Result<Image, AppError> {
         crate::host::admit_disk(&self.context)?;
         let _bringing = self.bringing.read().await;
-        let built = self.files.pull(reference, options, progress, cancel).await?;
+        let built = self
+            .files
+            .pull(reference, options, progress, cancel)
+            .await?;
         self.record(reference, built).await
     }
 
-    async fn register(&self, reference: &ImageReference, request: &RegisterRequest, progress: &dyn Progress) -> Result<Image, AppError> {
+    async fn register(
+        &self,
+        reference: &ImageReference,
+        request: &RegisterRequest,
+        progress: &dyn Progress,
+    ) -> Result<Image, AppError> {
         crate::host::admit_disk(&self.context)?;
         let path = request.archive.path().to_owned();
         let config = Box::new(request.config.clone().unwrap_or_default());
         let source = match request.format {
-            ArchiveFormat::Detect => blocking(move || RegisterSource::detect(path, config)).await?,
+            ArchiveFormat::Detect => RegisterSource::Detect { path, config },
             ArchiveFormat::OciLayout => RegisterSource::OciLayout { path, image: None },
             ArchiveFormat::DockerArchive => RegisterSource::DockerArchive { path, image: None },
             ArchiveFormat::RootfsTar => RegisterSource::RootfsTar { path, config },
         };
-        let options = RegisterOptions { platform: request.platform.clone().unwrap_or_else(Platform::host) };
+        let options = RegisterOptions {
+            platform: request.platform.clone().unwrap_or_else(Platform::host),
+        };
         let _bringing = self.bringing.read().await;
-        let built = self.files.register(source, &options, progress, &self.context.shutdown).await?;
+        let built = self
+            .files
+            .register(source, &options, progress, &self.context.shutdown)
+            .await?;
         self.record(reference, built).await
     }
 
-    async fn record(&self, reference: &ImageReference, built: BuiltImage) -> Result<Image, AppError> {
+    async fn record(
+        &self,
+        reference: &ImageReference,
+        built: BuiltImage,
+    ) -> Result<Image, AppError> {
         let image = Image {
             id: ImageId::new(),
             references: Vec::new(),
@@ -293,14 +381,25 @@ impl Worker {
             rootfs_allocated_bytes: built.rootfs_allocated_bytes,
             create_time: Timestamp::now(),
         };
-        Ok(self.context.store.insert_image(&image, &reference.to_string()).await?)
+        Ok(self
+            .context
+            .store
+            .insert_image(&image, &reference.to_string())
+            .await?)
     }
 }
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, ImageError> + Send + 'static) -> Result<T, AppError> {
-    Ok(tokio::task::spawn_blocking(work).await.map_err(|_| AppError::Interrupted)??)
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, ImageError> + Send + 'static,
+) -> Result<T, AppError> {
+    Ok(tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|_| AppError::Interrupted)??)
 }
 
 fn canonical(field: &'static str, named: &str) -> Result<ImageReference, AppError> {
-    named.parse().map_err(|error| AppError::Invalid { field, problem: format!("is not an image's reference: {error}") })
+    named.parse().map_err(|error| AppError::Invalid {
+        field,
+        problem: format!("is not an image's reference: {error}"),
+    })
 }

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use banger_core::kernel::Kernel;
 use banger_core::operation::OperationKind;
 use banger_core::{KernelId, Name, OperationId, Timestamp};
-use banger_image::kernel::{ImportedKernel, KernelSource, KernelStore};
-use banger_store::{DeleteOutcome, Page, RequestKey, StoreError};
+use banger_image::{ImportedKernel, KernelError, KernelStore};
+use banger_store::{DeleteOutcome, Page, ReplaceOutcome, RequestKey, StoreError};
+use tokio::sync::RwLock;
 
 use crate::Context;
 use crate::error::AppError;
@@ -20,6 +21,8 @@ pub struct Kernels {
     context: Arc<Context>,
     operations: Arc<Operations>,
     files: KernelStore,
+    /// Held for reading by whoever brings a kernel in, until its record is there.
+    importing: Arc<RwLock<()>>,
 }
 
 impl std::fmt::Debug for Kernels {
@@ -56,30 +59,59 @@ pub struct ImportRequest {
 }
 
 impl Kernels {
-    pub(crate) fn open(context: &Arc<Context>, operations: &Arc<Operations>) -> Result<Self, AppError> {
+    pub(crate) fn open(
+        context: &Arc<Context>,
+        operations: &Arc<Operations>,
+    ) -> Result<Self, AppError> {
         let files = KernelStore::open(context.paths.state_dir())?;
-        Ok(Self { context: context.clone(), operations: operations.clone(), files })
+        Ok(Self {
+            context: context.clone(),
+            operations: operations.clone(),
+            files,
+            importing: Arc::default(),
+        })
     }
 
     /// Accepts a kernel, and returns the operation that imports it, whose target becomes its id.
     ///
     /// # Errors
     /// If the request is wrong or the name is taken.
-    pub async fn import(&self, request: ImportRequest, key: Option<&RequestKey>) -> Result<OperationId, AppError> {
+    pub async fn import(
+        &self,
+        request: ImportRequest,
+        key: Option<&RequestKey>,
+    ) -> Result<OperationId, AppError> {
+        // A path would be opened with the daemon's rights, not the caller's.
+        if let ImportSource::DebianPackage(package) = &request.source
+            && package.contains('/')
+        {
+            return Err(AppError::Invalid {
+                field: "start.debian_package",
+                problem: "is a path, and must be a package's name".into(),
+            });
+        }
         let name = match request.name.as_str() {
             "" => None,
-            name => Some(name.parse::<Name>().map_err(|error| AppError::Invalid { field: "start.name", problem: format!("is not a name: {error}") })?),
+            name => Some(name.parse::<Name>().map_err(|error| AppError::Invalid {
+                field: "start.name",
+                problem: format!("is not a name: {error}"),
+            })?),
         };
         let target = name.as_ref().map_or_else(String::new, Name::to_string);
-        let task = match self.operations.begin(OperationKind::ImportKernel, target, key).await? {
+        let task = match self
+            .operations
+            .begin(OperationKind::ImportKernel, target, key)
+            .await?
+        {
             Begun::Joined(id) => return Ok(id),
-            Begun::New(task) => Arc::new(task),
+            Begun::New(task) => task,
         };
         let id = task.id();
-        let worker = Worker { context: self.context.clone(), files: self.files.clone() };
+        let worker = self.worker();
         self.context.tasks.spawn(async move {
-            let imported = worker.import(name, &request, task.clone()).await;
-            task.end_with(&imported, |kernel| kernel.id.to_string()).await;
+            let imported = worker.import(name, &request, &task).await;
+            task.end_with(&imported, |kernel| kernel.id.to_string())
+                .await;
         });
         Ok(id)
     }
@@ -94,7 +126,10 @@ impl Kernels {
             (Err(_), Ok(name)) => self.context.store.find_kernel(&name).await?,
             (Err(_), Err(_)) => None,
         };
-        found.ok_or_else(|| AppError::NotFound { resource: "kernel", name: named.chars().take(128).collect() })
+        found.ok_or_else(|| AppError::NotFound {
+            resource: "kernel",
+            name: named.chars().take(128).collect(),
+        })
     }
 
     /// The kernel that VMs get that name none.
@@ -109,8 +144,19 @@ impl Kernels {
     ///
     /// # Errors
     /// If the store cannot be read.
-    pub async fn list(&self, limit: u32, before: Option<String>) -> Result<Paged<Kernel>, AppError> {
-        let kernels = self.context.store.list_kernels(Page { limit: limit + 1, before }).await?;
+    pub async fn list(
+        &self,
+        limit: u32,
+        before: Option<String>,
+    ) -> Result<Paged<Kernel>, AppError> {
+        let kernels = self
+            .context
+            .store
+            .list_kernels(Page {
+                limit: limit + 1,
+                before,
+            })
+            .await?;
         Ok(page::cut(kernels, limit as usize))
     }
 
@@ -121,16 +167,34 @@ impl Kernels {
     pub async fn delete(&self, named: &str) -> Result<(), AppError> {
         let kernel = self.get(named).await?;
         match self.context.store.delete_kernel(kernel.id).await? {
-            DeleteOutcome::Deleted | DeleteOutcome::Missing => Ok(self.files.remove(kernel.id).await?),
-            DeleteOutcome::UsedBy(users) => Err(AppError::InUse { resource: "kernel", name: named.to_owned(), users }),
+            DeleteOutcome::Deleted | DeleteOutcome::Missing => {
+                self.worker().remove_files(kernel.id).await
+            }
+            DeleteOutcome::UsedBy(users) => Err(AppError::InUse {
+                resource: "kernel",
+                name: named.to_owned(),
+                users,
+            }),
         }
     }
 
     /// Removes the files that no record owns.
     pub(crate) async fn sweep(&self) -> Result<u64, AppError> {
+        let Ok(_alone) = self.importing.try_write() else {
+            return Ok(0);
+        };
         let kept = self.context.store.all_kernels().await?;
         let keep = kept.iter().map(|kernel| kernel.id).collect();
-        Ok(self.files.sweep(&keep).await?)
+        let files = self.files.clone();
+        blocking(move || files.sweep(&keep)).await
+    }
+
+    fn worker(&self) -> Worker {
+        Worker {
+            context: self.context.clone(),
+            files: self.files.clone(),
+            importing: self.importing.clone(),
+        }
     }
 
     /// Where a kernel's `vmlinux` is.
@@ -142,7 +206,9 @@ impl Kernels {
     pub(crate) async fn initramfs(&self, kernel: &Kernel) -> Result<PathBuf, AppError> {
         let agent = &self.context.config.agent;
         if !tokio::fs::try_exists(agent).await.unwrap_or(false) {
-            return Err(AppError::AgentMissing { path: agent.clone() });
+            return Err(AppError::AgentMissing {
+                path: agent.clone(),
+            });
         }
         Ok(self.files.initramfs(kernel.id, agent).await?)
     }
@@ -151,34 +217,62 @@ impl Kernels {
 struct Worker {
     context: Arc<Context>,
     files: KernelStore,
+    importing: Arc<RwLock<()>>,
 }
 
 impl Worker {
-    async fn import(&self, name: Option<Name>, request: &ImportRequest, task: Arc<OperationTask>) -> Result<Kernel, AppError> {
-        let source = match &request.source {
-            ImportSource::DebianPackage(package) => KernelSource::DebianPackage(package.clone()),
-            ImportSource::Upload { kernel, modules } => KernelSource::Files {
-                kernel: kernel.path().to_owned(),
-                modules_tar: modules.as_ref().map(|modules| modules.path().to_owned()),
-            },
-        };
+    async fn import(
+        &self,
+        name: Option<Name>,
+        request: &ImportRequest,
+        task: &OperationTask,
+    ) -> Result<Kernel, AppError> {
+        crate::host::admit_disk(&self.context)?;
+        let _importing = self.importing.read().await;
         let id = KernelId::new();
-        let imported = self.files.import(id, source, task, &self.context.shutdown).await?;
-        let recorded = self.record(id, name, imported, request).await;
+        let imported = match &request.source {
+            ImportSource::DebianPackage(package) => {
+                self.files
+                    .import_debian_package(id, package, task, &self.context.shutdown)
+                    .await?
+            }
+            ImportSource::Upload { kernel, modules } => {
+                let modules = modules.as_ref().map(Uploaded::path);
+                let imported = self
+                    .files
+                    .import_file(id, kernel.path(), modules, task)
+                    .await?;
+                ImportedKernel {
+                    origin: "upload".into(),
+                    ..imported
+                }
+            }
+        };
+        let recorded = self.record(name, imported, request).await;
         if recorded.is_err() {
-            self.files.remove(id).await?;
+            self.remove_files(id).await?;
         }
         recorded
     }
 
-    async fn record(&self, id: KernelId, name: Option<Name>, imported: ImportedKernel, request: &ImportRequest) -> Result<Kernel, AppError> {
+    async fn remove_files(&self, id: KernelId) -> Result<(), AppError> {
+        let files = self.files.clone();
+        blocking(move || files.remove(id)).await
+    }
+
+    async fn record(
+        &self,
+        name: Option<Name>,
+        imported: ImportedKernel,
+        request: &ImportRequest,
+    ) -> Result<Kernel, AppError> {
         let name = match name {
             Some(name) => name,
             None => name_of_release(&imported.release)?,
         };
         let kernel = Kernel {
-            id,
-            name: name.clone(),
+            id: imported.id,
+            name,
             release: imported.release,
             digest: imported.digest,
             size_bytes: imported.size_bytes,
@@ -187,32 +281,82 @@ impl Worker {
             is_default: request.make_default,
             create_time: Timestamp::now(),
         };
-        let taken = |error| match error {
-            StoreError::NameTaken { name } => AppError::NameTaken { resource: "kernel", name },
-            other => other.into(),
-        };
-        match self.context.store.find_kernel(&name).await? {
-            Some(old) if request.replace => {
-                match self.context.store.replace_kernel(old.id, &kernel, request.make_default).await {
-                    Ok(new) => {
-                        self.files.remove(old.id).await?;
-                        Ok(new)
-                    }
-                    Err(error) => Err(taken(error)),
-                }
+        match self.context.store.find_kernel(&kernel.name).await? {
+            Some(old) if request.replace => self.replace(&old, &kernel, request).await,
+            Some(_) | None => {
+                let inserted = self
+                    .context
+                    .store
+                    .insert_kernel(&kernel, request.make_default)
+                    .await;
+                inserted.map_err(|error| match error {
+                    StoreError::NameTaken { name, .. } => AppError::NameTaken {
+                        resource: "kernel",
+                        name,
+                    },
+                    other => other.into(),
+                })
             }
-            Some(_) | None => self.context.store.insert_kernel(&kernel, request.make_default).await.map_err(taken),
+        }
+    }
+
+    async fn replace(
+        &self,
+        old: &Kernel,
+        new: &Kernel,
+        request: &ImportRequest,
+    ) -> Result<Kernel, AppError> {
+        match self
+            .context
+            .store
+            .replace_kernel(old.id, new, request.make_default)
+            .await?
+        {
+            ReplaceOutcome::Replaced(kernel) => {
+                self.remove_files(old.id).await?;
+                Ok(*kernel)
+            }
+            ReplaceOutcome::Missing => Err(AppError::GivenUp {
+                why: "the kernel to replace was removed meanwhile",
+            }),
+            ReplaceOutcome::UsedBy(users) => Err(AppError::InUse {
+                resource: "kernel",
+                name: old.name.to_string(),
+                users,
+            }),
         }
     }
 }
 
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, KernelError> + Send + 'static,
+) -> Result<T, AppError> {
+    Ok(tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|_| AppError::Interrupted)??)
+}
+
 /// A release as a name: `6.1.0-42-cloud-amd64` as `linux-6-1-0-42-cloud-amd64`.
 fn name_of_release(release: &str) -> Result<Name, AppError> {
-    let safe: String = release.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' }).collect();
+    let safe: String = release
+        .chars()
+        .map(|c| {
+            if c.is_ascii_alphanumeric() {
+                c.to_ascii_lowercase()
+            } else {
+                '-'
+            }
+        })
+        .collect();
     let name = format!("linux-{}", safe.trim_matches('-'));
     let cut: String = name.chars().take(banger_core::name::NAME_MAX).collect();
     let problem = || "is missing, and the kernel's release makes none".to_owned();
-    cut.trim_end_matches('-').parse().map_err(|_| AppError::Invalid { field: "start.name", problem: problem() })
+    cut.trim_end_matches('-')
+        .parse()
+        .map_err(|_| AppError::Invalid {
+            field: "start.name",
+            problem: problem(),
+        })
 }
 
 #[cfg(test)]
@@ -221,7 +365,10 @@ mod tests {
 
     #[test]
     fn a_release_makes_a_name() {
-        assert_eq!(name_of_release("6.1.0-42-cloud-amd64").unwrap().as_str(), "linux-6-1-0-42-cloud-amd64");
+        assert_eq!(
+            name_of_release("6.1.0-42-cloud-amd64").unwrap().as_str(),
+            "linux-6-1-0-42-cloud-amd64"
+        );
         assert_eq!(name_of_release("6.1.0+").unwrap().as_str(), "linux-6-1-0");
     }
 }

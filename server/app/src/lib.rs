@@ -70,7 +70,9 @@ pub struct App {
 
 impl std::fmt::Debug for App {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("App").field("state_dir", &self.context.paths.state_dir()).finish_non_exhaustive()
+        f.debug_struct("App")
+            .field("state_dir", &self.context.paths.state_dir())
+            .finish_non_exhaustive()
     }
 }
 
@@ -102,7 +104,14 @@ impl App {
         let kernels = Arc::new(kernel::Kernels::open(&context, &operations)?);
         let vms = Arc::new(vm::Vms::new(&context, &operations, &images, &kernels));
         let sessions = session::Sessions::new(&context, &vms, &images);
-        let app = Self { context, operations, images, kernels, vms, sessions };
+        let app = Self {
+            context,
+            operations,
+            images,
+            kernels,
+            vms,
+            sessions,
+        };
         let reconciled = reconcile::reconcile(&app).await?;
         Ok((app, reconciled))
     }
@@ -110,10 +119,15 @@ impl App {
     /// Ends the daemon's own work: waits for running operations up to `grace`, then gives them up, undone.
     /// VMs are left running. Returns whether everything ended by itself.
     pub async fn shut_down(&self, grace: Duration) -> bool {
-        let drained = tokio::time::timeout(grace, self.operations.idle()).await.is_ok();
+        let drained = tokio::time::timeout(grace, self.operations.idle())
+            .await
+            .is_ok();
         self.context.shutdown.cancel();
         self.context.tasks.close();
-        let ended = tokio::time::timeout(self.context.config.undo_timeout, self.context.tasks.wait()).await.is_ok();
+        let ended =
+            tokio::time::timeout(self.context.config.undo_timeout, self.context.tasks.wait())
+                .await
+                .is_ok();
         self.context.store.close().await;
         drained && ended
     }

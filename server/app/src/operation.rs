@@ -11,9 +11,9 @@ use banger_core::{Failure, OperationId, Timestamp};
 use banger_store::{InsertOperation, Page, RequestKey};
 use tokio::sync::watch;
 
+use crate::Context;
 use crate::error::AppError;
 use crate::page::{self, Paged};
-use crate::Context;
 
 /// The most stages an operation keeps: an image has at most a few hundred layers.
 const STAGES_MAX: usize = 1024;
@@ -45,11 +45,20 @@ pub(crate) enum Begun {
 
 impl Operations {
     pub(crate) fn new(context: &Arc<Context>) -> Self {
-        Self { context: context.clone(), live: Live::default(), count: watch::Sender::new(0) }
+        Self {
+            context: context.clone(),
+            live: Live::default(),
+            count: watch::Sender::new(0),
+        }
     }
 
     /// Records an operation, or finds the one that `request` began before.
-    pub(crate) async fn begin(&self, kind: OperationKind, target: String, request: Option<&RequestKey>) -> Result<Begun, AppError> {
+    pub(crate) async fn begin(
+        &self,
+        kind: OperationKind,
+        target: String,
+        request: Option<&RequestKey>,
+    ) -> Result<Begun, AppError> {
         let operation = Operation {
             id: OperationId::new(),
             kind,
@@ -62,10 +71,20 @@ impl Operations {
         let (sender, receiver) = watch::channel(Arc::new(operation.clone()));
         // Live before it is stored: whoever finds it in the store can watch it.
         self.lock().insert(operation.id, receiver);
-        match self.context.store.insert_operation(&operation, request).await {
+        match self
+            .context
+            .store
+            .insert_operation(&operation, request)
+            .await
+        {
             Ok(InsertOperation::Inserted) => {
                 self.count.send_modify(|count| *count += 1);
-                Ok(Begun::New(OperationTask { context: self.context.clone(), live: self.live.clone(), count: self.count.clone(), sender }))
+                Ok(Begun::New(OperationTask {
+                    context: self.context.clone(),
+                    live: self.live.clone(),
+                    count: self.count.clone(),
+                    sender,
+                }))
             }
             Ok(InsertOperation::Joined(id)) => {
                 self.lock().remove(&operation.id);
@@ -73,7 +92,9 @@ impl Operations {
             }
             Ok(InsertOperation::Conflict) => {
                 self.lock().remove(&operation.id);
-                Err(AppError::RequestIdReused { id: request.map(|key| key.id.clone()).unwrap_or_default() })
+                Err(AppError::RequestIdReused {
+                    id: request.map(|key| key.id.clone()).unwrap_or_default(),
+                })
             }
             Err(error) => {
                 self.lock().remove(&operation.id);
@@ -94,12 +115,18 @@ impl Operations {
     ///
     /// # Errors
     /// If it does not exist.
-    pub async fn watch(&self, id: OperationId) -> Result<watch::Receiver<Arc<Operation>>, AppError> {
+    pub async fn watch(
+        &self,
+        id: OperationId,
+    ) -> Result<watch::Receiver<Arc<Operation>>, AppError> {
         if let Some(receiver) = self.lock().get(&id) {
             return Ok(receiver.clone());
         }
         let stored = self.context.store.get_operation(id).await?;
-        let stored = stored.ok_or_else(|| AppError::NotFound { resource: "operation", name: id.to_string() })?;
+        let stored = stored.ok_or_else(|| AppError::NotFound {
+            resource: "operation",
+            name: id.to_string(),
+        })?;
         Ok(watch::channel(Arc::new(stored)).1)
     }
 
@@ -109,7 +136,10 @@ impl Operations {
     /// With the operation's failure, if it failed.
     pub async fn wait(&self, id: OperationId) -> Result<Arc<Operation>, AppError> {
         let mut receiver = self.watch(id).await?;
-        let last = receiver.wait_for(|operation| operation.state.is_final()).await.map(|last| last.clone());
+        let last = receiver
+            .wait_for(|operation| operation.state.is_final())
+            .await
+            .map(|last| last.clone());
         let last = match last {
             Ok(last) => last,
             // The sender went without a final state: its task was dropped with the daemon.
@@ -125,14 +155,28 @@ impl Operations {
     ///
     /// # Errors
     /// If the store cannot be read.
-    pub async fn list(&self, limit: u32, before: Option<String>) -> Result<Paged<Arc<Operation>>, AppError> {
-        let stored = self.context.store.list_operations(Page { limit: limit + 1, before }).await?;
+    pub async fn list(
+        &self,
+        limit: u32,
+        before: Option<String>,
+    ) -> Result<Paged<Arc<Operation>>, AppError> {
+        let stored = self
+            .context
+            .store
+            .list_operations(Page {
+                limit: limit + 1,
+                before,
+            })
+            .await?;
         let live = self.lock();
         let fresh = |stored: Operation| match live.get(&stored.id) {
             Some(receiver) => receiver.borrow().clone(),
             None => Arc::new(stored),
         };
-        Ok(page::cut(stored.into_iter().map(fresh).collect(), limit as usize))
+        Ok(page::cut(
+            stored.into_iter().map(fresh).collect(),
+            limit as usize,
+        ))
     }
 
     /// Resolves when no operation runs.
@@ -148,7 +192,9 @@ impl Operations {
         for operation in &left {
             let mut ended = operation.clone();
             ended.end_time = Some(Timestamp::now());
-            ended.state = OperationState::Failed { failure: AppError::Interrupted.to_failure() };
+            ended.state = OperationState::Failed {
+                failure: AppError::Interrupted.to_failure(),
+            };
             self.context.store.update_operation(&ended).await?;
         }
         self.prune().await?;
@@ -157,13 +203,20 @@ impl Operations {
 
     async fn prune(&self) -> Result<(), AppError> {
         let retention = jiff_duration(self.context.config.operation_retention);
-        let before = Timestamp::now().checked_sub(retention).unwrap_or(Timestamp::MIN);
-        self.context.store.prune_operations(before, KEPT_MAX).await?;
+        let before = Timestamp::now()
+            .checked_sub(retention)
+            .unwrap_or(Timestamp::MIN);
+        self.context
+            .store
+            .prune_operations(before, KEPT_MAX)
+            .await?;
         self.context.store.prune_answers(before).await?;
         Ok(())
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<OperationId, watch::Receiver<Arc<Operation>>>> {
+    fn lock(
+        &self,
+    ) -> std::sync::MutexGuard<'_, HashMap<OperationId, watch::Receiver<Arc<Operation>>>> {
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -202,7 +255,11 @@ impl OperationTask {
     }
 
     /// Ends it by a result whose value names the target.
-    pub(crate) async fn end_with<T>(&self, result: &Result<T, AppError>, target: impl Fn(&T) -> String) {
+    pub(crate) async fn end_with<T>(
+        &self,
+        result: &Result<T, AppError>,
+        target: impl Fn(&T) -> String,
+    ) {
         match result {
             Ok(value) => self.succeed(target(value)).await,
             Err(error) => self.fail(error.to_failure()).await,
@@ -224,30 +281,38 @@ impl OperationTask {
     }
 
     fn change(&self, change: impl FnOnce(&mut Operation)) {
-        self.sender.send_modify(|operation| change(Arc::make_mut(operation)));
+        self.sender
+            .send_modify(|operation| change(Arc::make_mut(operation)));
     }
 }
 
 impl Drop for OperationTask {
     fn drop(&mut self) {
         let id = self.id();
-        self.live.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
-        self.count.send_modify(|count| *count = count.saturating_sub(1));
+        self.live
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&id);
+        self.count
+            .send_modify(|count| *count = count.saturating_sub(1));
     }
 }
 
 impl Progress for OperationTask {
     fn start(&self, key: &StageKey, total_bytes: Option<u64>) {
-        self.change(|operation| match operation.stages.iter_mut().find(|stage| stage.key == *key) {
-            Some(stage) => stage.total_bytes = total_bytes,
-            None if operation.stages.len() < STAGES_MAX => operation.stages.push(Stage {
-                key: key.clone(),
-                start_time: Timestamp::now(),
-                end_time: None,
-                done_bytes: 0,
-                total_bytes,
-            }),
-            None => {}
+        self.change(|operation| {
+            if let Some(stage) = operation.stages.iter_mut().find(|stage| stage.key == *key) {
+                stage.total_bytes = total_bytes;
+            } else if operation.stages.len() < STAGES_MAX {
+                let (key, start_time) = (key.clone(), Timestamp::now());
+                operation.stages.push(Stage {
+                    key,
+                    start_time,
+                    end_time: None,
+                    done_bytes: 0,
+                    total_bytes,
+                });
+            }
         });
     }
 

@@ -20,9 +20,12 @@ impl Paths {
     /// # Errors
     /// If one cannot be made.
     pub fn open(state_dir: &Path) -> Result<Self, AppError> {
-        let paths = Self { state_dir: state_dir.to_owned() };
+        let paths = Self {
+            state_dir: state_dir.to_owned(),
+        };
         for dir in [paths.vms(), paths.tmp()] {
-            std::fs::create_dir_all(&dir).map_err(|source| AppError::MakeDirectory { path: dir, source })?;
+            std::fs::create_dir_all(&dir)
+                .map_err(|source| AppError::MakeDirectory { path: dir, source })?;
         }
         Ok(paths)
     }

@@ -29,7 +29,10 @@ pub struct Reconciled {
 }
 
 pub(crate) async fn reconcile(app: &App) -> Result<Reconciled, AppError> {
-    let mut found = Reconciled { interrupted_operations: app.operations.reconcile().await?, ..Reconciled::default() };
+    let mut found = Reconciled {
+        interrupted_operations: app.operations.reconcile().await?,
+        ..Reconciled::default()
+    };
     let vms = app.context.store.all_vms().await?;
     let known: HashSet<VmId> = vms.iter().map(|vm| vm.id).collect();
     found.swept += end_strays(app, &vms).await?;
@@ -62,9 +65,16 @@ async fn restore(app: &App, mut vm: Vm, found: &mut Reconciled) -> Result<(), Ap
         (Phase::Running | Phase::Starting | Phase::Stopping, None) => {
             found.lost_vms += 1;
             app.context.store.erase_process(vm.id).await?;
-            vm.last_stop = Some(StopOutcome { rung: StopRung::AlreadyGone, took: std::time::Duration::ZERO });
+            vm.last_stop = Some(StopOutcome {
+                rung: StopRung::AlreadyGone,
+                took: std::time::Duration::ZERO,
+            });
             vm.stop_time = Some(Timestamp::now());
-            let state = if vm.spec.ephemeral { VmState::Deleting } else { VmState::Stopped };
+            let state = if vm.spec.ephemeral {
+                VmState::Deleting
+            } else {
+                VmState::Stopped
+            };
             save(app, &mut vm, state).await?;
             app.vms.restore(vm, None);
         }
@@ -74,8 +84,14 @@ async fn restore(app: &App, mut vm: Vm, found: &mut Reconciled) -> Result<(), Ap
 }
 
 async fn adopt(app: &App, vm: &Vm) -> Result<Option<Arc<dyn Machine>>, AppError> {
-    let Some(identity) = app.context.store.get_process(vm.id).await? else { return Ok(None) };
-    Ok(app.context.vmm.adopt(vm.id, &app.context.paths.vm(vm.id), &identity).await?)
+    let Some(identity) = app.context.store.get_process(vm.id).await? else {
+        return Ok(None);
+    };
+    Ok(app
+        .context
+        .vmm
+        .adopt(vm.id, &app.context.paths.vm(vm.id), &identity)
+        .await?)
 }
 
 async fn save(app: &App, vm: &mut Vm, state: VmState) -> Result<(), AppError> {
@@ -88,7 +104,12 @@ async fn save(app: &App, vm: &mut Vm, state: VmState) -> Result<(), AppError> {
 /// Ends VMMs that were started and not recorded, or recorded as something else.
 async fn end_strays(app: &App, vms: &[Vm]) -> Result<u64, AppError> {
     let mut ended = 0;
-    for (id, identity) in app.context.vmm.find_strays(&app.context.paths.vms()).await? {
+    for (id, identity) in app
+        .context
+        .vmm
+        .find_strays(&app.context.paths.vms())
+        .await?
+    {
         let recorded = match vms.iter().any(|vm| vm.id == id) {
             true => app.context.store.get_process(id).await?,
             false => None,
@@ -97,7 +118,12 @@ async fn end_strays(app: &App, vms: &[Vm]) -> Result<u64, AppError> {
             continue;
         }
         tracing::warn!(vm = %id, pid = identity.pid, "ending a VMM that no record owns");
-        if let Some(machine) = app.context.vmm.adopt(id, &app.context.paths.vm(id), &identity).await? {
+        if let Some(machine) = app
+            .context
+            .vmm
+            .adopt(id, &app.context.paths.vm(id), &identity)
+            .await?
+        {
             let ladder = crate::vm::end_now(&app.context.config, machine);
             if let Err(error) = ladder.climb(&CancellationToken::new()).await {
                 tracing::error!(vm = %id, error = chain(&error), "a VMM that no record owns does not end");
@@ -111,17 +137,30 @@ async fn end_strays(app: &App, vms: &[Vm]) -> Result<u64, AppError> {
 /// Removes the directories of VMs that no record has, and everything temporary.
 async fn sweep_directories(app: &App, known: &HashSet<VmId>) -> Result<u64, AppError> {
     let mut swept = 0;
-    for (dir, keep_known) in [(app.context.paths.vms(), true), (app.context.paths.tmp(), false)] {
-        let unreadable = |source| AppError::ReadDirectory { path: dir.clone(), source };
+    for (dir, keep_known) in [
+        (app.context.paths.vms(), true),
+        (app.context.paths.tmp(), false),
+    ] {
+        let unreadable = |source| AppError::ReadDirectory {
+            path: dir.clone(),
+            source,
+        };
         let mut entries = tokio::fs::read_dir(&dir).await.map_err(unreadable)?;
         while let Some(entry) = entries.next_entry().await.map_err(unreadable)? {
-            let id = entry.file_name().to_str().and_then(|name| name.parse::<VmId>().ok());
+            let id = entry
+                .file_name()
+                .to_str()
+                .and_then(|name| name.parse::<VmId>().ok());
             if keep_known && id.is_some_and(|id| known.contains(&id)) {
                 continue;
             }
             let path = entry.path();
             let is_dir = entry.file_type().await.map_err(unreadable)?.is_dir();
-            let removed = if is_dir { remove_tree(path.clone()).await } else { tokio::fs::remove_file(&path).await };
+            let removed = if is_dir {
+                remove_tree(path.clone()).await
+            } else {
+                tokio::fs::remove_file(&path).await
+            };
             removed.map_err(|source| AppError::RemoveDirectory { path, source })?;
             swept += 1;
         }

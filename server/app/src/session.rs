@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use banger_core::guest::{AttachTarget, Guest, GuestError, SessionInputs};
 use banger_core::lifecycle::Verb;
-use banger_core::session::{AttachOptions, Backpressure, Exit, Session, SessionEvent, SessionSpec, SignalTarget};
+use banger_core::session::{
+    AttachOptions, Backpressure, Exit, Session, SessionEvent, SessionSpec, SignalTarget,
+};
 use banger_core::vm::{Phase, Vm};
 use banger_core::{SessionId, VmId, size};
 use banger_store::{Answer, RequestKey};
@@ -54,7 +56,9 @@ pub struct Exec {
 
 impl std::fmt::Debug for Exec {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Exec").field("id", &self.id).finish_non_exhaustive()
+        f.debug_struct("Exec")
+            .field("id", &self.id)
+            .finish_non_exhaustive()
     }
 }
 
@@ -62,20 +66,33 @@ impl Exec {
     /// A way to signal the command's process group while its events are read.
     pub fn signaller(&self) -> impl AsyncFn(i32) -> Result<(), AppError> + Send + Sync + 'static {
         let (guest, id) = (self.guest.clone(), self.id);
-        async move |signal| Ok(guest.signal_session(id, signal, SignalTarget::Group).await?)
+        async move |signal| {
+            Ok(guest
+                .signal_session(id, signal, SignalTarget::Group)
+                .await?)
+        }
     }
 }
 
 impl Sessions {
     pub(crate) fn new(context: &Arc<Context>, vms: &Arc<Vms>, images: &Arc<Images>) -> Self {
-        Self { context: context.clone(), vms: vms.clone(), images: images.clone() }
+        Self {
+            context: context.clone(),
+            vms: vms.clone(),
+            images: images.clone(),
+        }
     }
 
     /// Starts a session and leaves it running.
     ///
     /// # Errors
     /// If the VM does not run or the process cannot be started; then nothing ran.
-    pub async fn start(&self, vm: &str, spec: SessionSpec, key: Option<&RequestKey>) -> Result<Session, AppError> {
+    pub async fn start(
+        &self,
+        vm: &str,
+        spec: SessionSpec,
+        key: Option<&RequestKey>,
+    ) -> Result<Session, AppError> {
         if let Some(session) = self.started_before(key).await? {
             return self.get(session).await;
         }
@@ -84,7 +101,10 @@ impl Sessions {
         let id = SessionId::new();
         self.context.store.insert_session(id, view.id).await?;
         if let Some(key) = key {
-            self.context.store.put_answer(key, id.to_string().as_bytes()).await?;
+            self.context
+                .store
+                .put_answer(key, id.to_string().as_bytes())
+                .await?;
         }
         match guest.start_session(id, &spec).await {
             Ok(session) => Ok(session),
@@ -97,7 +117,10 @@ impl Sessions {
         }
     }
 
-    async fn started_before(&self, key: Option<&RequestKey>) -> Result<Option<SessionId>, AppError> {
+    async fn started_before(
+        &self,
+        key: Option<&RequestKey>,
+    ) -> Result<Option<SessionId>, AppError> {
         let Some(key) = key else { return Ok(None) };
         match self.context.store.get_answer(key).await? {
             Answer::None => Ok(None),
@@ -110,16 +133,37 @@ impl Sessions {
     ///
     /// # Errors
     /// If the VM does not run or the process cannot be started; then nothing ran.
-    pub async fn exec(&self, vm: &str, spec: SessionSpec, input: SessionInputs) -> Result<Exec, AppError> {
+    pub async fn exec(
+        &self,
+        vm: &str,
+        spec: SessionSpec,
+        input: SessionInputs,
+    ) -> Result<Exec, AppError> {
         let (view, guest) = self.running(vm).await?;
         let spec = Box::new(self.complete(&view, spec).await?);
         let id = SessionId::new();
-        let target = AttachTarget::Start { id, spec, remove_after_exit: true };
-        let options = AttachOptions { backpressure: Backpressure::HoldProcess, ..AttachOptions::default() };
-        let killer = KillOnDrop { context: self.context.clone(), guest: guest.clone(), id, armed: true };
+        let target = AttachTarget::Start {
+            id,
+            spec,
+            remove_after_exit: true,
+        };
+        let options = AttachOptions {
+            backpressure: Backpressure::HoldProcess,
+            ..AttachOptions::default()
+        };
+        let killer = KillOnDrop {
+            context: self.context.clone(),
+            guest: guest.clone(),
+            id,
+            armed: true,
+        };
         let events = guest.attach(target, options, input).await?;
         let events = self.judged(view.id, events.boxed());
-        Ok(Exec { id, events: Guarded { events, killer }.boxed(), guest })
+        Ok(Exec {
+            id,
+            events: Guarded { events, killer }.boxed(),
+            guest,
+        })
     }
 
     /// A session as it is now.
@@ -144,9 +188,16 @@ impl Sessions {
     ///
     /// # Errors
     /// If the session does not exist, or its VM does not run.
-    pub async fn attach(&self, id: SessionId, options: AttachOptions, input: SessionInputs) -> Result<Events, AppError> {
+    pub async fn attach(
+        &self,
+        id: SessionId,
+        options: AttachOptions,
+        input: SessionInputs,
+    ) -> Result<Events, AppError> {
         let (vm, guest) = self.find(id).await?;
-        let events = guest.attach(AttachTarget::Existing(id), options, input).await?;
+        let events = guest
+            .attach(AttachTarget::Existing(id), options, input)
+            .await?;
         Ok(self.judged(vm, events))
     }
 
@@ -154,7 +205,12 @@ impl Sessions {
     ///
     /// # Errors
     /// If the session does not exist, or its VM does not run.
-    pub async fn read_log(&self, id: SessionId, options: AttachOptions, follow: bool) -> Result<Events, AppError> {
+    pub async fn read_log(
+        &self,
+        id: SessionId,
+        options: AttachOptions,
+        follow: bool,
+    ) -> Result<Events, AppError> {
         let (vm, guest) = self.find(id).await?;
         let events = guest.read_log(id, options, follow).await?;
         Ok(self.judged(vm, events))
@@ -164,7 +220,12 @@ impl Sessions {
     ///
     /// # Errors
     /// If the session does not exist, or its VM does not run.
-    pub async fn signal(&self, id: SessionId, signal: i32, target: SignalTarget) -> Result<(), AppError> {
+    pub async fn signal(
+        &self,
+        id: SessionId,
+        signal: i32,
+        target: SignalTarget,
+    ) -> Result<(), AppError> {
         let (_, guest) = self.find(id).await?;
         Ok(guest.signal_session(id, signal, target).await?)
     }
@@ -203,7 +264,10 @@ impl Sessions {
 
     async fn find(&self, id: SessionId) -> Result<(VmId, Arc<dyn Guest>), AppError> {
         let vm = self.context.store.find_session(id).await?;
-        let vm = vm.ok_or_else(|| AppError::NotFound { resource: "session", name: id.to_string() })?;
+        let vm = vm.ok_or_else(|| AppError::NotFound {
+            resource: "session",
+            name: id.to_string(),
+        })?;
         let (vm, guest) = self.running(&vm.to_string()).await?;
         Ok((vm.id, guest))
     }
@@ -213,16 +277,25 @@ impl Sessions {
         let mut view = self.vms.watch(named)?;
         let limit = self.context.config.reconnect_timeout;
         let ready = view.wait_for(|view| view.phase() != Phase::Running || view.guest.is_some());
-        let away = |vm: &Vm| AppError::AgentAway { vm: vm.spec.name.clone() };
         let seen = match tokio::time::timeout(limit, ready).await {
             Ok(seen) => seen.map_err(|_| AppError::Interrupted)?.clone(),
-            Err(_) => return Err(away(&self.vms.get(named)?)),
+            Err(_) => {
+                return Err(AppError::AgentAway {
+                    vm: self.vms.get(named)?.spec.name.clone(),
+                });
+            }
         };
         match seen {
-            VmView { guest: Some(guest), vm, .. } if vm.state.phase() == Phase::Running => Ok((vm, guest)),
-            VmView { vm, .. } => {
-                Err(AppError::WrongState { vm: vm.spec.name.clone(), phase: vm.state.phase(), verb: Verb::Use })
-            }
+            VmView {
+                guest: Some(guest),
+                vm,
+                ..
+            } if vm.state.phase() == Phase::Running => Ok((vm, guest)),
+            VmView { vm, .. } => Err(AppError::WrongState {
+                vm: vm.spec.name.clone(),
+                phase: vm.state.phase(),
+                verb: Verb::Use,
+            }),
         }
     }
 
@@ -234,28 +307,57 @@ impl Sessions {
             let config = self.images.get(&image.to_string()).await?.config;
             spec.command = config.entrypoint.into_iter().chain(config.cmd).collect();
         }
-        let invalid = |problem: String| Err(AppError::Invalid { field: "spec.command", problem });
+        let invalid = |problem: String| {
+            Err(AppError::Invalid {
+                field: "spec.command",
+                problem,
+            })
+        };
         let bytes: usize = spec.command.iter().map(|word| word.len() + 1).sum();
         match spec.command.first() {
             None => return invalid("is missing, and the image has none".into()),
-            Some(program) if program.is_empty() => return invalid("begins with an empty word".into()),
-            Some(_) if spec.command.iter().any(|word| word.contains('\0')) => return invalid("has a zero byte".into()),
-            Some(_) if bytes > size::COMMAND_BYTES_MAX || spec.command.len() > size::COMMAND_ITEMS_MAX => {
-                return invalid(format!("is larger than {} words or {} bytes", size::COMMAND_ITEMS_MAX, size::COMMAND_BYTES_MAX));
+            Some(program) if program.is_empty() => {
+                return invalid("begins with an empty word".into());
+            }
+            Some(_) if spec.command.iter().any(|word| word.contains('\0')) => {
+                return invalid("has a zero byte".into());
+            }
+            Some(_)
+                if bytes > size::COMMAND_BYTES_MAX
+                    || spec.command.len() > size::COMMAND_ITEMS_MAX =>
+            {
+                return invalid(format!(
+                    "is larger than {} words or {} bytes",
+                    size::COMMAND_ITEMS_MAX,
+                    size::COMMAND_BYTES_MAX
+                ));
             }
             Some(_) => {}
         }
         check_env("spec.env", &spec.env)?;
-        if !(spec.working_dir.is_empty() || spec.working_dir.starts_with('/')) || spec.working_dir.contains('\0') {
-            return Err(AppError::Invalid { field: "spec.working_dir", problem: "is not an absolute path".into() });
+        if !(spec.working_dir.is_empty() || spec.working_dir.starts_with('/'))
+            || spec.working_dir.contains('\0')
+        {
+            return Err(AppError::Invalid {
+                field: "spec.working_dir",
+                problem: "is not an absolute path".into(),
+            });
         }
         Ok(spec)
     }
 
     /// A broken link is told apart from a VM that is gone.
-    fn judged(&self, vm: VmId, events: BoxStream<'static, Result<SessionEvent, GuestError>>) -> Events {
+    fn judged(
+        &self,
+        vm: VmId,
+        events: BoxStream<'static, Result<SessionEvent, GuestError>>,
+    ) -> Events {
         let view = self.vms.watch(&vm.to_string()).ok();
-        let judge = move |state: (BoxStream<'static, Result<SessionEvent, GuestError>>, Option<watch::Receiver<VmView>>, u64)| async move {
+        let judge = move |state: (
+            BoxStream<'static, Result<SessionEvent, GuestError>>,
+            Option<watch::Receiver<VmView>>,
+            u64,
+        )| async move {
             let (mut events, view, end_offset) = state;
             let event = events.next().await?;
             let end_offset = match &event {
@@ -263,7 +365,12 @@ impl Sessions {
                 _ => end_offset,
             };
             let event = match event {
-                Err(GuestError::Lost { .. }) if ended(view.clone()).await => Ok(SessionEvent::Exited { exit: Exit::VmGone, end_offset }),
+                Err(GuestError::Lost { .. }) if ended(view.clone()).await => {
+                    Ok(SessionEvent::Exited {
+                        exit: Exit::VmGone,
+                        end_offset,
+                    })
+                }
                 other => other.map_err(AppError::from),
             };
             Some((event, (events, view, end_offset)))

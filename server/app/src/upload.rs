@@ -41,10 +41,17 @@ pub struct Uploaded {
 
 impl Upload {
     pub(crate) async fn begin(context: &Context) -> Result<Self, AppError> {
-        let path = context.paths.tmp().join(format!("upload-{}", OperationId::new()));
+        let path = context
+            .paths
+            .tmp()
+            .join(format!("upload-{}", OperationId::new()));
         let made = File::create_new(&path).await;
         let file = made.map_err(|source| AppError::StoreUpload { source })?;
-        Ok(Self { file, path: Temporary(path), length: 0 })
+        Ok(Self {
+            file,
+            path: Temporary(path),
+            length: 0,
+        })
     }
 
     /// Appends bytes.
@@ -54,9 +61,15 @@ impl Upload {
     pub async fn write(&mut self, bytes: Bytes) -> Result<(), AppError> {
         self.length += bytes.len() as u64;
         if self.length > UPLOAD_BYTES_MAX {
-            return Err(AppError::Invalid { field: "chunk", problem: format!("makes the upload larger than {UPLOAD_BYTES_MAX} bytes") });
+            return Err(AppError::Invalid {
+                field: "chunk",
+                problem: format!("makes the upload larger than {UPLOAD_BYTES_MAX} bytes"),
+            });
         }
-        self.file.write_all(&bytes).await.map_err(|source| AppError::StoreUpload { source })
+        self.file
+            .write_all(&bytes)
+            .await
+            .map_err(|source| AppError::StoreUpload { source })
     }
 
     /// Ends the upload.
@@ -64,8 +77,14 @@ impl Upload {
     /// # Errors
     /// If the disk is full.
     pub async fn finish(mut self) -> Result<Uploaded, AppError> {
-        self.file.flush().await.map_err(|source| AppError::StoreUpload { source })?;
-        Ok(Uploaded { path: self.path, length: self.length })
+        self.file
+            .flush()
+            .await
+            .map_err(|source| AppError::StoreUpload { source })?;
+        Ok(Uploaded {
+            path: self.path,
+            length: self.length,
+        })
     }
 }
 

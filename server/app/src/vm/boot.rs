@@ -14,13 +14,13 @@ use banger_core::{SignedDuration, Timestamp, VmId};
 use tokio_util::sync::CancellationToken;
 
 use super::stop::Ladder;
+use crate::Context;
 use crate::error::AppError;
 use crate::host;
 use crate::image::Images;
 use crate::kernel::Kernels;
 use crate::operation::OperationTask;
 use crate::paths;
-use crate::Context;
 
 /// How much of a console's end an error carries.
 const CONSOLE_TAIL_BYTES: u64 = 2048;
@@ -50,7 +50,11 @@ pub(super) struct Booted {
 }
 
 impl Booter {
-    async fn stage<T>(&self, name: &str, work: impl Future<Output = Result<T, AppError>>) -> Result<T, AppError> {
+    async fn stage<T>(
+        &self,
+        name: &str,
+        work: impl Future<Output = Result<T, AppError>>,
+    ) -> Result<T, AppError> {
         let key = StageKey::new(name);
         self.task.start(&key, None);
         let done = work.await?;
@@ -59,7 +63,10 @@ impl Booter {
     }
 
     /// Races a step against being given up. Only for steps that are safe to drop.
-    async fn unless_given_up<T>(&self, work: impl Future<Output = Result<T, AppError>>) -> Result<T, AppError> {
+    async fn unless_given_up<T>(
+        &self,
+        work: impl Future<Output = Result<T, AppError>>,
+    ) -> Result<T, AppError> {
         tokio::select! {
             biased; // a VM that is to go must not go on booting
             // cancel-safe: `cancelled` holds no state
@@ -70,8 +77,15 @@ impl Booter {
     }
 
     /// Finds the image, pulling it if that is wanted, and the kernel.
-    pub(super) async fn resolve(&self, vm: &Vm, kernel: &str, pull_if_missing: bool) -> Result<Resolved, AppError> {
-        let image = self.unless_given_up(self.image(&vm.spec.image, pull_if_missing)).await?;
+    pub(super) async fn resolve(
+        &self,
+        vm: &Vm,
+        kernel: &str,
+        pull_if_missing: bool,
+    ) -> Result<Resolved, AppError> {
+        let image = self
+            .unless_given_up(self.image(&vm.spec.image, pull_if_missing))
+            .await?;
         let kernel = match kernel {
             "" => self.kernels.default().await?.ok_or(AppError::NoKernel)?,
             named => self.kernels.get(named).await?,
@@ -82,30 +96,53 @@ impl Booter {
     async fn image(&self, reference: &str, pull_if_missing: bool) -> Result<Image, AppError> {
         match self.images.find(reference).await? {
             Some(image) => Ok(image),
-            None if pull_if_missing => self.images.pull_within(reference, &self.task, &self.cancel).await,
-            None => Err(AppError::ImageMissing { reference: reference.to_owned() }),
+            None if pull_if_missing => {
+                self.images
+                    .pull_within(reference, &self.task, &self.cancel)
+                    .await
+            }
+            None => Err(AppError::ImageMissing {
+                reference: reference.to_owned(),
+            }),
         }
     }
 
     /// What a VM that was made before was resolved to.
     pub(super) async fn resolved(&self, vm: &Vm) -> Result<Resolved, AppError> {
-        let missing = |resource| AppError::NotFound { resource, name: vm.spec.image.clone() };
+        let missing = |resource| AppError::NotFound {
+            resource,
+            name: vm.spec.image.clone(),
+        };
         let image = vm.image.ok_or_else(|| missing("image"))?;
         let kernel = vm.kernel.ok_or_else(|| missing("kernel"))?;
-        Ok(Resolved { image: self.images.get(&image.to_string()).await?, kernel: self.kernels.get(&kernel.to_string()).await? })
+        Ok(Resolved {
+            image: self.images.get(&image.to_string()).await?,
+            kernel: self.kernels.get(&kernel.to_string()).await?,
+        })
     }
 
     /// Boots a VM whose image and kernel are resolved. On failure nothing of it runs.
     pub(super) async fn boot(&self, vm: &Vm, resolved: &Resolved) -> Result<Booted, AppError> {
-        self.stage("admit", async { host::admit(&self.context, &vm.spec) }).await?;
+        self.stage("admit", async { host::admit(&self.context, &vm.spec) })
+            .await?;
         self.stage("disks", self.disks(vm)).await?;
-        let initramfs = self.stage("initramfs", self.kernels.initramfs(&resolved.kernel)).await?;
+        let initramfs = self
+            .stage("initramfs", self.kernels.initramfs(&resolved.kernel))
+            .await?;
         let plan = self.plan(vm, resolved, initramfs);
-        self.stage("probe", host::probe(&self.context, &plan.kernel, &plan.initramfs)).await?;
+        self.stage(
+            "probe",
+            host::probe(&self.context, &plan.kernel, &plan.initramfs),
+        )
+        .await?;
         let launched = Timestamp::now();
         let machine = self.stage("launch", self.launch(&plan)).await?;
         match self.bring_up(vm, resolved, machine.clone()).await {
-            Ok((guest, info)) => Ok(Booted { machine, guest, timing: self.timing(launched, &info) }),
+            Ok((guest, info)) => Ok(Booted {
+                machine,
+                guest,
+                timing: self.timing(launched, &info),
+            }),
             Err(error) => {
                 self.undo_launch(vm.id, machine).await;
                 Err(error)
@@ -115,16 +152,24 @@ impl Booter {
 
     async fn disks(&self, vm: &Vm) -> Result<(), AppError> {
         let dir = self.context.paths.vm(vm.id);
-        tokio::fs::create_dir_all(&dir).await.map_err(|source| AppError::MakeDirectory { path: dir, source })?;
+        tokio::fs::create_dir_all(&dir)
+            .await
+            .map_err(|source| AppError::MakeDirectory { path: dir, source })?;
         let upper = self.context.paths.upper_disk(vm.id);
         if tokio::fs::try_exists(&upper).await.unwrap_or(false) {
             return Ok(());
         }
-        self.images.create_upper(upper, vm.spec.disk_mib << 20).await
+        self.images
+            .create_upper(upper, vm.spec.disk_mib << 20)
+            .await
     }
 
     fn plan(&self, vm: &Vm, resolved: &Resolved, initramfs: PathBuf) -> LaunchPlan {
-        let drive = |path, access, serial: &str| Drive { path, access, serial: serial.to_owned() };
+        let drive = |path, access, serial: &str| Drive {
+            path,
+            access,
+            serial: serial.to_owned(),
+        };
         LaunchPlan {
             vm: vm.id,
             dir: self.context.paths.vm(vm.id),
@@ -134,8 +179,16 @@ impl Booter {
             vcpu_count: vm.spec.vcpu_count,
             memory_mib: vm.spec.memory_mib,
             drives: vec![
-                drive(self.images.rootfs(&resolved.image), DriveAccess::ReadOnly, "base"),
-                drive(self.context.paths.upper_disk(vm.id), DriveAccess::ReadWrite, "upper"),
+                drive(
+                    self.images.rootfs(&resolved.image),
+                    DriveAccess::ReadOnly,
+                    "base",
+                ),
+                drive(
+                    self.context.paths.upper_disk(vm.id),
+                    DriveAccess::ReadWrite,
+                    "upper",
+                ),
             ],
             network: vm.spec.network,
         }
@@ -151,16 +204,26 @@ impl Booter {
         Ok(self.context.vmm.launch(plan, &journal).await?)
     }
 
-    async fn bring_up(&self, vm: &Vm, resolved: &Resolved, machine: Arc<dyn Machine>) -> Result<(Arc<dyn Guest>, GuestInfo), AppError> {
+    async fn bring_up(
+        &self,
+        vm: &Vm,
+        resolved: &Resolved,
+        machine: Arc<dyn Machine>,
+    ) -> Result<(Arc<dyn Guest>, GuestInfo), AppError> {
         let hello = self.unless_given_up(self.hello(vm.id, &*machine));
         let (guest, info) = self.stage("boot", hello).await?;
-        let configure = self.unless_given_up(configure(&self.context, vm, &resolved.image, &*guest));
+        let configure =
+            self.unless_given_up(configure(&self.context, vm, &resolved.image, &*guest));
         self.stage("configure", configure).await?;
         Ok((guest, info))
     }
 
     /// Waits for the agent's first word. The VMM's end or the limit ends the waiting.
-    async fn hello(&self, vm: VmId, machine: &dyn Machine) -> Result<(Arc<dyn Guest>, GuestInfo), AppError> {
+    async fn hello(
+        &self,
+        vm: VmId,
+        machine: &dyn Machine,
+    ) -> Result<(Arc<dyn Guest>, GuestInfo), AppError> {
         let limit = self.context.config.boot_timeout;
         let connected = async {
             let channel = machine.open_channel().await?;
@@ -180,9 +243,14 @@ impl Booter {
 
     async fn undo_launch(&self, vm: VmId, machine: Arc<dyn Machine>) {
         // Nothing can hurry SIGKILL.
-        match Ladder::hard(&self.context.config, machine).climb(&CancellationToken::new()).await {
+        match Ladder::hard(&self.context.config, machine)
+            .climb(&CancellationToken::new())
+            .await
+        {
             Ok(_) => erase_process(&self.context, vm).await,
-            Err(error) => tracing::error!(%vm, error = banger_core::chain(&error), "could not end the VMM of a failed boot"),
+            Err(error) => {
+                tracing::error!(%vm, error = banger_core::chain(&error), "could not end the VMM of a failed boot")
+            }
         }
     }
 
@@ -194,7 +262,13 @@ impl Booter {
             let took = SignedDuration::try_from(*took).unwrap_or(SignedDuration::ZERO);
             let end = at.checked_add(took).unwrap_or(at);
             let key = StageKey::new(&format!("guest-{name}"));
-            timing.push(Stage { key, start_time: at, end_time: Some(end), done_bytes: 0, total_bytes: None });
+            timing.push(Stage {
+                key,
+                start_time: at,
+                end_time: Some(end),
+                done_bytes: 0,
+                total_bytes: None,
+            });
             at = end;
         }
         timing
@@ -202,9 +276,15 @@ impl Booter {
 }
 
 /// Tells a guest who it is. Done after each boot, and again after a daemon's restart that came in between.
-pub(super) async fn configure(context: &Context, vm: &Vm, image: &Image, guest: &dyn Guest) -> Result<(), AppError> {
+pub(super) async fn configure(
+    context: &Context,
+    vm: &Vm,
+    image: &Image,
+    guest: &dyn Guest,
+) -> Result<(), AppError> {
     let limit = context.config.configure_timeout;
-    let mut env: std::collections::BTreeMap<String, String> = image.config.env.iter().cloned().collect();
+    let mut env: std::collections::BTreeMap<String, String> =
+        image.config.env.iter().cloned().collect();
     env.extend(vm.spec.env.clone());
     let config = GuestConfig {
         hostname: vm.spec.name.to_string(),
@@ -214,7 +294,10 @@ pub(super) async fn configure(context: &Context, vm: &Vm, image: &Image, guest: 
         network: vm.spec.network.guest_network(),
     };
     let configured = tokio::time::timeout(limit, guest.configure(&config)).await;
-    let configured = configured.unwrap_or(Err(banger_core::guest::GuestError::Deadline { during: "configure", limit }));
+    let configured = configured.unwrap_or(Err(banger_core::guest::GuestError::Deadline {
+        during: "configure",
+        limit,
+    }));
     configured.map_err(|source| AppError::Configure { source })
 }
 
@@ -230,11 +313,17 @@ pub(super) async fn console_tail(context: &Context, vm: VmId) -> String {
         }
         offset = chunk.offset + chunk.data.len() as u64;
         tail.extend_from_slice(&chunk.data);
-        let excess = tail.len().saturating_sub(usize::try_from(CONSOLE_TAIL_BYTES).unwrap_or(usize::MAX));
+        let excess = tail
+            .len()
+            .saturating_sub(usize::try_from(CONSOLE_TAIL_BYTES).unwrap_or(usize::MAX));
         tail.drain(..excess);
     }
     let text = String::from_utf8_lossy(&tail);
-    text.chars().filter(|c| *c == '\n' || !c.is_control()).collect::<String>().trim().to_owned()
+    text.chars()
+        .filter(|c| *c == '\n' || !c.is_control())
+        .collect::<String>()
+        .trim()
+        .to_owned()
 }
 
 /// Forgets a VM's process. A failure is logged: the next start of the daemon finds the process gone.
@@ -247,5 +336,7 @@ pub(super) async fn erase_process(context: &Context, vm: VmId) {
 /// Removes a VM's files.
 pub(super) async fn remove_files(context: &Context, vm: VmId) -> Result<(), AppError> {
     let path = context.paths.vm(vm);
-    paths::remove_tree(path.clone()).await.map_err(|source| AppError::RemoveDirectory { path, source })
+    paths::remove_tree(path.clone())
+        .await
+        .map_err(|source| AppError::RemoveDirectory { path, source })
 }

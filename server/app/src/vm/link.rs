@@ -23,20 +23,31 @@ pub(super) async fn reach(context: &Context, vm: &Vm, machine: Arc<dyn Machine>)
                 tracing::info!(vm = %vm.id, "connected to the VM's agent");
                 return guest;
             }
-            Err(error) => tracing::warn!(vm = %vm.id, error = chain(&error), "the VM's agent cannot be reached; trying again"),
+            Err(error) => {
+                tracing::warn!(vm = %vm.id, error = chain(&error), "the VM's agent cannot be reached; trying again")
+            }
         }
         tokio::time::sleep(RETRY_PAUSE).await;
     }
 }
 
-async fn attempt(context: &Context, vm: &Vm, machine: &dyn Machine) -> Result<Arc<dyn Guest>, AppError> {
+async fn attempt(
+    context: &Context,
+    vm: &Vm,
+    machine: &dyn Machine,
+) -> Result<Arc<dyn Guest>, AppError> {
     let limit = context.config.boot_timeout;
     let connected = async {
         let channel = machine.open_channel().await?;
         Ok::<_, AppError>(context.connector.connect(vm.id, channel).await?)
     };
-    let timed_out = AppError::BootTimeout { limit, console: String::new() };
-    let (guest, info) = tokio::time::timeout(limit, connected).await.unwrap_or(Err(timed_out))?;
+    let timed_out = AppError::BootTimeout {
+        limit,
+        console: String::new(),
+    };
+    let (guest, info) = tokio::time::timeout(limit, connected)
+        .await
+        .unwrap_or(Err(timed_out))?;
     if !info.is_configured
         && let Some(image) = vm.image
         && let Some(image) = context.store.get_image(image).await?

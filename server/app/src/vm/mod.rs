@@ -26,10 +26,10 @@ use crate::operation::{Begun, Operations};
 use crate::page::{self, Paged};
 use boot::Booter;
 use runner::{Beginning, Command, Runner};
-pub(crate) use spec::check_env;
 pub use spec::VmRequest;
-use view::settled;
+pub(crate) use spec::check_env;
 pub use view::VmView;
+use view::settled;
 
 /// How often a generated name may collide before the request fails.
 const NAME_TRIES: usize = 16;
@@ -62,7 +62,12 @@ impl std::fmt::Debug for Vms {
 }
 
 impl Vms {
-    pub(crate) fn new(context: &Arc<Context>, operations: &Arc<Operations>, images: &Arc<Images>, kernels: &Arc<Kernels>) -> Self {
+    pub(crate) fn new(
+        context: &Arc<Context>,
+        operations: &Arc<Operations>,
+        images: &Arc<Images>,
+        kernels: &Arc<Kernels>,
+    ) -> Self {
         Self {
             context: context.clone(),
             operations: operations.clone(),
@@ -77,16 +82,28 @@ impl Vms {
     ///
     /// # Errors
     /// If the request is wrong, the name is taken, or the host is full; then nothing was made.
-    pub async fn create(&self, request: &VmRequest, key: Option<&RequestKey>) -> Result<OperationId, AppError> {
+    pub async fn create(
+        &self,
+        request: &VmRequest,
+        key: Option<&RequestKey>,
+    ) -> Result<OperationId, AppError> {
         // A repeat joins before anything is looked at: its name is taken, by itself.
-        let task = match self.operations.begin(OperationKind::CreateVm, request.image.clone(), key).await? {
+        let task = match self
+            .operations
+            .begin(OperationKind::CreateVm, request.image.clone(), key)
+            .await?
+        {
             Begun::Joined(id) => return Ok(id),
             Begun::New(task) => Arc::new(task),
         };
         let booter = self.booter(task.clone());
         match self.insert(request).await {
             Ok(vm) => {
-                let beginning = Beginning::Create { booter, kernel: request.kernel.clone(), pull_if_missing: request.pull_if_missing };
+                let beginning = Beginning::Create {
+                    booter,
+                    kernel: request.kernel.clone(),
+                    pull_if_missing: request.pull_if_missing,
+                };
                 self.run(vm, beginning);
                 Ok(task.id())
             }
@@ -102,7 +119,11 @@ impl Vms {
         if self.lock().by_id.len() >= limit {
             return Err(AppError::TooManyVms { limit });
         }
-        let generate = || petname::petname(2, "-").and_then(|name| name.parse().ok()).unwrap_or_else(fallback_name);
+        let generate = || {
+            petname::petname(2, "-")
+                .and_then(|name| name.parse().ok())
+                .unwrap_or_else(fallback_name)
+        };
         let mut tries = 0;
         loop {
             let vm = Vm {
@@ -121,8 +142,14 @@ impl Vms {
             tries += 1;
             match self.context.store.insert_vm(&vm).await {
                 Ok(()) => return Ok(vm),
-                Err(StoreError::NameTaken { .. }) if request.name.is_empty() && tries < NAME_TRIES => {}
-                Err(StoreError::NameTaken { name }) => return Err(AppError::NameTaken { resource: "vm", name }),
+                Err(StoreError::NameTaken { .. })
+                    if request.name.is_empty() && tries < NAME_TRIES => {}
+                Err(StoreError::NameTaken { name, .. }) => {
+                    return Err(AppError::NameTaken {
+                        resource: "vm",
+                        name,
+                    });
+                }
                 Err(error) => return Err(error.into()),
             }
         }
@@ -170,10 +197,18 @@ impl Vms {
 
     fn handle(&self, named: &str) -> Result<Handle, AppError> {
         let index = self.lock();
-        let id = named.parse::<VmId>().ok().or_else(|| named.parse::<Name>().ok().and_then(|name| index.by_name.get(&name).copied()));
+        let id = named.parse::<VmId>().ok().or_else(|| {
+            named
+                .parse::<Name>()
+                .ok()
+                .and_then(|name| index.by_name.get(&name).copied())
+        });
         let handle = id.and_then(|id| index.by_id.get(&id));
         let handle = handle.filter(|handle| !handle.view.borrow().deleted);
-        handle.cloned().ok_or_else(|| AppError::NotFound { resource: "vm", name: named.chars().take(128).collect() })
+        handle.cloned().ok_or_else(|| AppError::NotFound {
+            resource: "vm",
+            name: named.chars().take(128).collect(),
+        })
     }
 
     fn lock(&self) -> MutexGuard<'_, Runners> {
@@ -198,29 +233,59 @@ impl Vms {
 
     /// A page of the VMs that have all `labels`, newest first.
     #[must_use]
-    pub fn list(&self, limit: usize, before: Option<VmId>, labels: &BTreeMap<String, String>) -> Paged<Arc<Vm>> {
+    pub fn list(
+        &self,
+        limit: usize,
+        before: Option<VmId>,
+        labels: &BTreeMap<String, String>,
+    ) -> Paged<Arc<Vm>> {
         let index = self.lock();
-        let views = index.by_id.iter().rev().map(|(id, handle)| (id, handle.view.borrow().clone()));
+        let views = index
+            .by_id
+            .iter()
+            .rev()
+            .map(|(id, handle)| (id, handle.view.borrow().clone()));
         let wanted = views.filter(|(id, view)| {
-            let has = |(key, value): (&String, &String)| view.vm.spec.labels.get(key) == Some(value);
+            let has =
+                |(key, value): (&String, &String)| view.vm.spec.labels.get(key) == Some(value);
             before.is_none_or(|before| **id < before) && !view.deleted && labels.iter().all(has)
         });
-        page::cut(wanted.map(|(_, view)| view.vm).take(limit + 1).collect(), limit)
+        page::cut(
+            wanted.map(|(_, view)| view.vm).take(limit + 1).collect(),
+            limit,
+        )
     }
 
     /// How many VMs exist, and how many of them run.
     #[must_use]
     pub fn count(&self) -> (usize, usize) {
         let index = self.lock();
-        let running = index.by_id.values().filter(|handle| handle.view.borrow().phase() == Phase::Running).count();
+        let running = index
+            .by_id
+            .values()
+            .filter(|handle| handle.view.borrow().phase() == Phase::Running)
+            .count();
         (index.by_id.len(), running)
     }
 
-    async fn ask(&self, handle: &Handle, verb: Verb, booter: Option<Booter>) -> Result<(), AppError> {
+    async fn ask(
+        &self,
+        handle: &Handle,
+        verb: Verb,
+        booter: Option<Booter>,
+    ) -> Result<(), AppError> {
         let (answer, answered) = oneshot::channel();
         // A runner that is gone has removed its VM, or stopped with the daemon.
         let gone = |_| AppError::Interrupted;
-        handle.commands.send(Command { verb, booter, answer }).await.map_err(|_| AppError::Interrupted)?;
+        handle
+            .commands
+            .send(Command {
+                verb,
+                booter,
+                answer,
+            })
+            .await
+            .map_err(|_| AppError::Interrupted)?;
         answered.await.map_err(gone)?
     }
 
@@ -233,9 +298,16 @@ impl Vms {
         let phase = handle.view.borrow().phase();
         if matches!(phase, Phase::Stopped | Phase::Failed) {
             let id = handle.view.borrow().vm.id;
-            if let Begun::New(task) = self.operations.begin(OperationKind::StartVm, id.to_string(), None).await? {
+            if let Begun::New(task) = self
+                .operations
+                .begin(OperationKind::StartVm, id.to_string(), None)
+                .await?
+            {
                 let task = Arc::new(task);
-                if let Err(error) = self.ask(&handle, Verb::Start, Some(self.booter(task.clone()))).await {
+                if let Err(error) = self
+                    .ask(&handle, Verb::Start, Some(self.booter(task.clone())))
+                    .await
+                {
                     task.fail(error.to_failure()).await;
                     return Err(error);
                 }
@@ -243,11 +315,18 @@ impl Vms {
         } else {
             self.ask(&handle, Verb::Start, None).await?;
         }
-        let view = settled(&mut handle.view, |view| !matches!(view.phase(), Phase::Creating | Phase::Starting)).await?;
+        let view = settled(&mut handle.view, |view| {
+            !matches!(view.phase(), Phase::Creating | Phase::Starting)
+        })
+        .await?;
         match &view.vm.state {
             VmState::Running => Ok(view.vm),
             VmState::Failed(failure) => Err(AppError::Failed(*failure.clone())),
-            state => Err(AppError::Overtaken { vm: view.vm.spec.name.clone(), phase: state.phase(), verb: Verb::Start }),
+            state => Err(AppError::Overtaken {
+                vm: view.vm.spec.name.clone(),
+                phase: state.phase(),
+                verb: Verb::Start,
+            }),
         }
     }
 
@@ -258,7 +337,10 @@ impl Vms {
     pub async fn stop(&self, named: &str, verb: Verb) -> Result<Arc<Vm>, AppError> {
         let mut handle = self.handle(named)?;
         self.ask(&handle, verb, None).await?;
-        let view = settled(&mut handle.view, |view| view.deleted || !matches!(view.phase(), Phase::Stopping | Phase::Deleting)).await?;
+        let view = settled(&mut handle.view, |view| {
+            view.deleted || !matches!(view.phase(), Phase::Stopping | Phase::Deleting)
+        })
+        .await?;
         Ok(view.vm)
     }
 
@@ -269,7 +351,9 @@ impl Vms {
     pub async fn delete(&self, named: &str) -> Result<(), AppError> {
         let mut handle = self.handle(named)?;
         self.ask(&handle, Verb::Delete, None).await?;
-        settled(&mut handle.view, |view| view.deleted).await.map(drop)
+        settled(&mut handle.view, |view| view.deleted)
+            .await
+            .map(drop)
     }
 
     /// The console of a VM, whether it runs or not.
@@ -285,7 +369,9 @@ impl Vms {
 fn fallback_name() -> Name {
     // Ids are hexadecimal and hyphens: a prefix makes a name of one.
     let id = VmId::new().to_string().replace('-', "");
-    format!("vm-{}", &id[id.len() - 12..]).parse().expect("hexadecimal digits make a name")
+    format!("vm-{}", &id[id.len() - 12..])
+        .parse()
+        .expect("hexadecimal digits make a name")
 }
 
 fn describe_exit(exit: &VmmExit) -> String {

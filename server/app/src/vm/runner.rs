@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use banger_core::guest::Guest;
 use banger_core::lifecycle::{Next, Verb, decide};
-use banger_core::vm::{Phase, Vm, VmState};
+use banger_core::vm::{Phase, StopOutcome, Vm, VmState};
 use banger_core::vmm::{Machine, VmmExit};
 use banger_core::{Timestamp, chain};
 use banger_store::CasOutcome;
@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::boot::{self, Booted, Booter, Resolved};
 use super::link;
-use super::stop::{Ended, Ladder};
+use super::stop::Ladder;
 use super::view::VmView;
 use crate::Context;
 use crate::error::AppError;
@@ -48,7 +48,11 @@ pub(super) struct Command {
 /// How a runner begins.
 pub(super) enum Beginning {
     /// The VM is to be made.
-    Create { booter: Booter, kernel: String, pull_if_missing: bool },
+    Create {
+        booter: Booter,
+        kernel: String,
+        pull_if_missing: bool,
+    },
     /// The VM rests.
     Rest,
     /// The VM runs in this machine, whose agent is to be reached again.
@@ -60,7 +64,7 @@ pub(super) enum Beginning {
 enum Outcome {
     Resolved(Booter, Result<Resolved, AppError>),
     Booted(Booter, Result<Booted, AppError>),
-    Stopped(Result<Ended, AppError>),
+    Stopped(Result<StopOutcome, AppError>),
     Removed(Result<(), AppError>),
 }
 
@@ -82,12 +86,34 @@ pub(super) struct Runner {
 }
 
 impl Runner {
-    pub(super) fn new(context: Arc<Context>, vm: Vm) -> (Self, mpsc::Sender<Command>, watch::Receiver<VmView>) {
+    pub(super) fn new(
+        context: Arc<Context>,
+        vm: Vm,
+    ) -> (Self, mpsc::Sender<Command>, watch::Receiver<VmView>) {
         let (sender, commands) = mpsc::channel(COMMANDS_MAX);
-        let (view, receiver) = watch::channel(VmView { vm: Arc::new(vm.clone()), guest: None, deleted: false });
+        let (view, receiver) = watch::channel(VmView {
+            vm: Arc::new(vm.clone()),
+            guest: None,
+            deleted: false,
+        });
         let hurry = CancellationToken::new();
         let (machine, guest, work, link) = (None, None, None, None);
-        (Self { context, vm, commands, view, machine, guest, work, link, hurry, is_gone: false }, sender, receiver)
+        (
+            Self {
+                context,
+                vm,
+                commands,
+                view,
+                machine,
+                guest,
+                work,
+                link,
+                hurry,
+                is_gone: false,
+            },
+            sender,
+            receiver,
+        )
     }
 
     pub(super) async fn run(mut self, beginning: Beginning) {
@@ -116,7 +142,11 @@ impl Runner {
 
     async fn begin(&mut self, beginning: Beginning) {
         match beginning {
-            Beginning::Create { booter, kernel, pull_if_missing } => {
+            Beginning::Create {
+                booter,
+                kernel,
+                pull_if_missing,
+            } => {
                 self.hurry = booter.cancel.clone();
                 let vm = self.vm.clone();
                 self.work = Some(Box::pin(async move {
@@ -143,15 +173,23 @@ impl Runner {
     }
 
     async fn on_command(&mut self, command: Command) {
-        let Command { verb, booter, answer } = command;
+        let Command {
+            verb,
+            booter,
+            answer,
+        } = command;
         let accepted = match decide(self.vm.state.phase(), verb) {
             Next::Already | Next::Join | Next::Allow => Ok(()),
-            Next::Refuse => {
-                Err(AppError::WrongState { vm: self.vm.spec.name.clone(), phase: self.vm.state.phase(), verb })
-            }
+            Next::Refuse => Err(AppError::WrongState {
+                vm: self.vm.spec.name.clone(),
+                phase: self.vm.state.phase(),
+                verb,
+            }),
             Next::Move(Phase::Starting) => match booter {
                 Some(booter) => self.start(booter).await,
-                None => Err(AppError::GivenUp { why: "a start needs an operation" }),
+                None => Err(AppError::GivenUp {
+                    why: "a start needs an operation",
+                }),
             },
             Next::Move(phase) | Next::Preempt(phase) => {
                 self.head_for(phase, verb).await;
@@ -181,7 +219,12 @@ impl Runner {
 
     /// Shows where the VM goes, and makes it go: at once, or when the work under way has given up.
     async fn head_for(&mut self, phase: Phase, verb: Verb) {
-        self.transition(if phase == Phase::Deleting { VmState::Deleting } else { VmState::Stopping }).await;
+        self.transition(if phase == Phase::Deleting {
+            VmState::Deleting
+        } else {
+            VmState::Stopping
+        })
+        .await;
         if self.work.is_some() {
             self.hurry.cancel();
         } else {
@@ -192,19 +235,27 @@ impl Runner {
     /// Begins the way down: the ladder where a machine runs, else what follows it.
     fn descend(&mut self, verb: Verb) {
         self.link = None;
-        let Some(machine) = self.machine.clone() else { return self.remove() };
+        let Some(machine) = self.machine.clone() else {
+            return self.remove();
+        };
         let ladder = match verb {
             Verb::Stop => Ladder::gentle(&self.context.config, machine, self.guest.clone()),
-            Verb::Start | Verb::Kill | Verb::Delete | Verb::Use => Ladder::hard(&self.context.config, machine),
+            Verb::Start | Verb::Kill | Verb::Delete | Verb::Use => {
+                Ladder::hard(&self.context.config, machine)
+            }
         };
         self.hurry = CancellationToken::new();
         let hurry = self.hurry.clone();
-        self.work = Some(Box::pin(async move { Outcome::Stopped(ladder.climb(&hurry).await) }));
+        self.work = Some(Box::pin(async move {
+            Outcome::Stopped(ladder.climb(&hurry).await)
+        }));
     }
 
     fn remove(&mut self) {
         let (context, id) = (self.context.clone(), self.vm.id);
-        self.work = Some(Box::pin(async move { Outcome::Removed(boot::remove_files(&context, id).await) }));
+        self.work = Some(Box::pin(async move {
+            Outcome::Removed(boot::remove_files(&context, id).await)
+        }));
     }
 
     async fn on_outcome(&mut self, outcome: Outcome) {
@@ -213,7 +264,7 @@ impl Runner {
             Outcome::Resolved(booter, resolved) => self.on_resolved(booter, resolved).await,
             Outcome::Booted(booter, Ok(booted)) => self.on_booted(booter, booted).await,
             Outcome::Booted(booter, Err(error)) => self.on_boot_failed(booter, error).await,
-            Outcome::Stopped(Ok(ended)) => self.on_stopped(ended).await,
+            Outcome::Stopped(Ok(outcome)) => self.on_stopped(outcome).await,
             Outcome::Stopped(Err(error)) => self.on_unkillable(&error).await,
             Outcome::Removed(Ok(())) => self.on_removed().await,
             Outcome::Removed(Err(error)) => {
@@ -238,7 +289,15 @@ impl Runner {
                     Err(error) => self.on_boot_failed(booter, error).await,
                 }
             }
-            Ok(_) => self.on_boot_failed(booter, AppError::GivenUp { why: "another request took over" }).await,
+            Ok(_) => {
+                self.on_boot_failed(
+                    booter,
+                    AppError::GivenUp {
+                        why: "another request took over",
+                    },
+                )
+                .await
+            }
             Err(error) => self.on_boot_failed(booter, error).await,
         }
     }
@@ -253,7 +312,15 @@ impl Runner {
                 booter.task.succeed(self.vm.id.to_string()).await;
             }
             Phase::Running | Phase::Stopping | Phase::Stopped | Phase::Failed | Phase::Deleting => {
-                booter.task.fail(AppError::GivenUp { why: "another request took over" }.to_failure()).await;
+                booter
+                    .task
+                    .fail(
+                        AppError::GivenUp {
+                            why: "another request took over",
+                        }
+                        .to_failure(),
+                    )
+                    .await;
                 self.descend(Verb::Kill);
             }
         }
@@ -263,7 +330,10 @@ impl Runner {
     async fn on_boot_failed(&mut self, booter: Booter, error: AppError) {
         let given_up = matches!(error, AppError::GivenUp { .. });
         match self.vm.state.phase() {
-            Phase::Starting if !given_up => self.rest(VmState::Failed(Box::new(error.to_failure()))).await,
+            Phase::Starting if !given_up => {
+                self.rest(VmState::Failed(Box::new(error.to_failure())))
+                    .await
+            }
             Phase::Starting | Phase::Stopping => self.rest(VmState::Stopped).await,
             Phase::Deleting => self.remove(),
             Phase::Creating | Phase::Running | Phase::Stopped | Phase::Failed => {
@@ -274,12 +344,17 @@ impl Runner {
         booter.task.fail(error.to_failure()).await;
     }
 
-    async fn on_stopped(&mut self, ended: Ended) {
-        self.vm.last_stop = Some(ended.outcome);
+    async fn on_stopped(&mut self, outcome: StopOutcome) {
+        self.vm.last_stop = Some(outcome);
         self.forget_machine().await;
         match self.vm.state.phase() {
             Phase::Deleting => self.remove(),
-            Phase::Creating | Phase::Starting | Phase::Running | Phase::Stopping | Phase::Stopped | Phase::Failed => {
+            Phase::Creating
+            | Phase::Starting
+            | Phase::Running
+            | Phase::Stopping
+            | Phase::Stopped
+            | Phase::Failed => {
                 self.rest(VmState::Stopped).await;
             }
         }
@@ -288,7 +363,9 @@ impl Runner {
     async fn on_unkillable(&mut self, error: &AppError) {
         tracing::error!(vm = %self.vm.id, error = chain(error), "the VMM does not end");
         if self.vm.state.phase() != Phase::Deleting {
-            return self.transition(VmState::Failed(Box::new(error.to_failure()))).await;
+            return self
+                .transition(VmState::Failed(Box::new(error.to_failure())))
+                .await;
         }
         if let Some(machine) = self.machine.clone() {
             let ladder = Ladder::hard(&self.context.config, machine);
@@ -314,7 +391,10 @@ impl Runner {
             VmmExit::GuestPowerOff => VmState::Stopped,
             VmmExit::GuestReset | VmmExit::Other { .. } => {
                 let console = boot::console_tail(&self.context, self.vm.id).await;
-                let detail = format!("{}; its console ends with: {console}", super::describe_exit(&exit));
+                let detail = format!(
+                    "{}; its console ends with: {console}",
+                    super::describe_exit(&exit)
+                );
                 VmState::Failed(Box::new(AppError::VmEnded { detail }.to_failure()))
             }
         };
@@ -345,7 +425,9 @@ impl Runner {
         self.guest = None;
         if let Some(machine) = self.machine.clone() {
             let (context, vm) = (self.context.clone(), self.vm.clone());
-            self.link = Some(Box::pin(async move { link::reach(&context, &vm, machine).await }));
+            self.link = Some(Box::pin(async move {
+                link::reach(&context, &vm, machine).await
+            }));
         }
         self.publish();
     }
@@ -375,14 +457,23 @@ impl Runner {
         match saved? {
             CasOutcome::Updated => Ok(()),
             outcome @ (CasOutcome::Stale | CasOutcome::Missing) => {
-                debug_assert!(false, "the runner alone writes its VM's record, which was {outcome:?}");
-                Err(AppError::GivenUp { why: "the VM's record was changed by somebody else" })
+                debug_assert!(
+                    false,
+                    "the runner alone writes its VM's record, which was {outcome:?}"
+                );
+                Err(AppError::GivenUp {
+                    why: "the VM's record was changed by somebody else",
+                })
             }
         }
     }
 
     fn publish(&self) {
-        self.view.send_replace(VmView { vm: Arc::new(self.vm.clone()), guest: self.guest.clone(), deleted: self.is_gone });
+        self.view.send_replace(VmView {
+            vm: Arc::new(self.vm.clone()),
+            guest: self.guest.clone(),
+            deleted: self.is_gone,
+        });
     }
 }
 

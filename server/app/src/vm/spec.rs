@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
+use banger_core::Name;
 use banger_core::size;
 use banger_core::vm::VmSpec;
 use banger_core::vmm::NetworkPlan;
-use banger_core::Name;
 
 use crate::error::AppError;
 
@@ -38,14 +38,23 @@ pub struct VmRequest {
 }
 
 /// Checks a request and fills in the defaults; `generated` is the name for a caller who gave none.
-pub(super) fn spec(request: &VmRequest, generated: impl FnOnce() -> Name) -> Result<VmSpec, AppError> {
+pub(super) fn spec(
+    request: &VmRequest,
+    generated: impl FnOnce() -> Name,
+) -> Result<VmSpec, AppError> {
     if request.image.is_empty() {
-        return Err(AppError::Invalid { field: "spec.image", problem: "is missing".into() });
+        return Err(AppError::Invalid {
+            field: "spec.image",
+            problem: "is missing".into(),
+        });
     }
     let name = if request.name.is_empty() {
         generated()
     } else {
-        request.name.parse().map_err(|error| AppError::Invalid { field: "spec.name", problem: format!("is not a name: {error}") })?
+        request.name.parse().map_err(|error| AppError::Invalid {
+            field: "spec.name",
+            problem: format!("is not a name: {error}"),
+        })?
     };
     check_labels(&request.labels)?;
     check_env("spec.env", &request.env)?;
@@ -53,50 +62,107 @@ pub(super) fn spec(request: &VmRequest, generated: impl FnOnce() -> Name) -> Res
         name,
         labels: request.labels.clone(),
         image: request.image.clone(),
-        vcpu_count: bounded("spec.vcpu_count", request.vcpu_count, size::DEFAULT_VCPU_COUNT, size::VCPU_COUNT)?,
-        memory_mib: bounded("spec.memory_mib", request.memory_mib, size::DEFAULT_MEMORY_MIB, size::MEMORY_MIB)?,
-        disk_mib: bounded("spec.disk_mib", request.disk_mib, size::DEFAULT_DISK_MIB, size::DISK_MIB)?,
+        vcpu_count: bounded(
+            "spec.vcpu_count",
+            request.vcpu_count,
+            size::DEFAULT_VCPU_COUNT,
+            size::VCPU_COUNT,
+        )?,
+        memory_mib: bounded(
+            "spec.memory_mib",
+            request.memory_mib,
+            size::DEFAULT_MEMORY_MIB,
+            size::MEMORY_MIB,
+        )?,
+        disk_mib: bounded(
+            "spec.disk_mib",
+            request.disk_mib,
+            size::DEFAULT_DISK_MIB,
+            size::DISK_MIB,
+        )?,
         env: request.env.clone(),
         network: request.network,
         ephemeral: request.ephemeral,
     })
 }
 
-fn bounded<T>(field: &'static str, value: T, default: T, range: RangeInclusive<T>) -> Result<T, AppError>
+fn bounded<T>(
+    field: &'static str,
+    value: T,
+    default: T,
+    range: RangeInclusive<T>,
+) -> Result<T, AppError>
 where
     T: PartialOrd + Default + std::fmt::Display,
 {
-    let value = if value == T::default() { default } else { value };
+    let value = if value == T::default() {
+        default
+    } else {
+        value
+    };
     if range.contains(&value) {
         return Ok(value);
     }
-    let problem = format!("is {value}, and must be from {} to {}", range.start(), range.end());
+    let problem = format!(
+        "is {value}, and must be from {} to {}",
+        range.start(),
+        range.end()
+    );
     Err(AppError::Invalid { field, problem })
 }
 
 fn check_labels(labels: &BTreeMap<String, String>) -> Result<(), AppError> {
-    let invalid = |problem: String| Err(AppError::Invalid { field: "spec.labels", problem });
+    let invalid = |problem: String| {
+        Err(AppError::Invalid {
+            field: "spec.labels",
+            problem,
+        })
+    };
     if labels.len() > size::LABELS_MAX {
-        return invalid(format!("has {} entries, and may have {}", labels.len(), size::LABELS_MAX));
+        return invalid(format!(
+            "has {} entries, and may have {}",
+            labels.len(),
+            size::LABELS_MAX
+        ));
     }
     for (key, value) in labels {
-        if key.is_empty() || key.len() > size::LABEL_BYTES_MAX || value.len() > size::LABEL_BYTES_MAX {
-            return invalid(format!("has an entry whose key is empty or that is longer than {} bytes", size::LABEL_BYTES_MAX));
+        if key.is_empty()
+            || key.len() > size::LABEL_BYTES_MAX
+            || value.len() > size::LABEL_BYTES_MAX
+        {
+            return invalid(format!(
+                "has an entry whose key is empty or that is longer than {} bytes",
+                size::LABEL_BYTES_MAX
+            ));
         }
     }
     Ok(())
 }
 
 /// Checks an environment: its size, and that each key can be one.
-pub(crate) fn check_env(field: &'static str, env: &BTreeMap<String, String>) -> Result<(), AppError> {
+pub(crate) fn check_env(
+    field: &'static str,
+    env: &BTreeMap<String, String>,
+) -> Result<(), AppError> {
     let invalid = |problem: String| Err(AppError::Invalid { field, problem });
-    let bytes: usize = env.iter().map(|(key, value)| key.len() + value.len() + 2).sum();
+    let bytes: usize = env
+        .iter()
+        .map(|(key, value)| key.len() + value.len() + 2)
+        .sum();
     if env.len() > size::COMMAND_ITEMS_MAX || bytes > size::COMMAND_BYTES_MAX {
-        return invalid(format!("is larger than {} entries or {} bytes", size::COMMAND_ITEMS_MAX, size::COMMAND_BYTES_MAX));
+        return invalid(format!(
+            "is larger than {} entries or {} bytes",
+            size::COMMAND_ITEMS_MAX,
+            size::COMMAND_BYTES_MAX
+        ));
     }
-    let bad = env.iter().find(|(key, value)| key.is_empty() || key.contains(['=', '\0']) || value.contains('\0'));
+    let bad = env
+        .iter()
+        .find(|(key, value)| key.is_empty() || key.contains(['=', '\0']) || value.contains('\0'));
     match bad {
-        Some((key, _)) => invalid(format!("has a key that cannot be one, or a value with a zero byte: {key:?}")),
+        Some((key, _)) => invalid(format!(
+            "has a key that cannot be one, or a value with a zero byte: {key:?}"
+        )),
         None => Ok(()),
     }
 }
@@ -110,24 +176,60 @@ mod tests {
     }
 
     fn request() -> VmRequest {
-        VmRequest { image: "debian".into(), ..VmRequest::default() }
+        VmRequest {
+            image: "debian".into(),
+            ..VmRequest::default()
+        }
     }
 
     #[test]
     fn defaults_fill_what_is_absent() {
         let spec = spec(&request(), name).unwrap();
-        assert_eq!((spec.vcpu_count, spec.memory_mib, spec.disk_mib), (1, 512, 8192));
+        assert_eq!(
+            (spec.vcpu_count, spec.memory_mib, spec.disk_mib),
+            (1, 512, 8192)
+        );
         assert_eq!(spec.name.as_str(), "generated");
     }
 
     #[test]
     fn what_is_out_of_range_is_refused_with_the_range() {
         let cases = [
-            (VmRequest { memory_mib: 1, ..request() }, "spec.memory_mib is 1, and must be from 96 to 1048576"),
-            (VmRequest { vcpu_count: 65, ..request() }, "spec.vcpu_count is 65, and must be from 1 to 64"),
-            (VmRequest { disk_mib: 5_000_000, ..request() }, "spec.disk_mib is 5000000, and must be from 64 to 4194304"),
-            (VmRequest { image: String::new(), ..request() }, "spec.image is missing"),
-            (VmRequest { name: "A".into(), ..request() }, "spec.name is not a name: a name consists of a-z, 0-9 and `-`, and `A` is none of them"),
+            (
+                VmRequest {
+                    memory_mib: 1,
+                    ..request()
+                },
+                "spec.memory_mib is 1, and must be from 96 to 1048576",
+            ),
+            (
+                VmRequest {
+                    vcpu_count: 65,
+                    ..request()
+                },
+                "spec.vcpu_count is 65, and must be from 1 to 64",
+            ),
+            (
+                VmRequest {
+                    disk_mib: 5_000_000,
+                    ..request()
+                },
+                "spec.disk_mib is 5000000, and must be from 64 to 4194304",
+            ),
+            (
+                VmRequest {
+                    image: String::new(),
+                    ..request()
+                },
+                "spec.image is missing",
+            ),
+            (
+                VmRequest {
+                    name: "A".into(),
+                    ..request()
+                },
+                "spec.name is not a name: a name consists of a-z, 0-9 and `-`, and `A` is none of them",
+            ),
         ];
         for (request, message) in cases {
             assert_eq!(spec(&request, name).unwrap_err().to_string(), message);

@@ -5,18 +5,11 @@ use std::time::{Duration, Instant};
 
 use banger_core::guest::Guest;
 use banger_core::vm::StopOutcome;
-use banger_core::vmm::{Machine, StopRung, VmmExit};
+use banger_core::vmm::{Machine, StopRung};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::AppConfig;
 use crate::error::AppError;
-
-/// How a machine ended.
-#[derive(Debug)]
-pub(crate) struct Ended {
-    pub(super) outcome: StopOutcome,
-    pub(super) exit: VmmExit,
-}
 
 /// A machine to be stopped.
 pub(crate) struct Ladder {
@@ -27,27 +20,45 @@ pub(crate) struct Ladder {
 
 impl Ladder {
     /// The way that loses nothing first, then ever harder ones.
-    pub(super) fn gentle(config: &AppConfig, machine: Arc<dyn Machine>, guest: Option<Arc<dyn Guest>>) -> Self {
+    pub(super) fn gentle(
+        config: &AppConfig,
+        machine: Arc<dyn Machine>,
+        guest: Option<Arc<dyn Guest>>,
+    ) -> Self {
         let rungs = vec![
             (StopRung::Agent, config.stop_agent_timeout),
             (StopRung::PowerButton, config.stop_power_button_timeout),
             (StopRung::Terminate, config.stop_terminate_timeout),
             (StopRung::Kill, config.stop_kill_timeout),
         ];
-        Self { machine, guest, rungs }
+        Self {
+            machine,
+            guest,
+            rungs,
+        }
     }
 
     /// At once.
     pub(super) fn hard(config: &AppConfig, machine: Arc<dyn Machine>) -> Self {
-        Self { machine, guest: None, rungs: vec![(StopRung::Kill, config.stop_kill_timeout)] }
+        Self {
+            machine,
+            guest: None,
+            rungs: vec![(StopRung::Kill, config.stop_kill_timeout)],
+        }
     }
 
     /// Climbs until the machine has ended. `hurry` skips to the last rung.
-    pub(crate) async fn climb(self, hurry: &CancellationToken) -> Result<Ended, AppError> {
+    pub(crate) async fn climb(self, hurry: &CancellationToken) -> Result<StopOutcome, AppError> {
         let begin = Instant::now();
-        let ended = |rung, exit| Ended { outcome: StopOutcome { rung, took: begin.elapsed() }, exit };
-        if let Ok(exit) = tokio::time::timeout(Duration::ZERO, self.machine.wait()).await {
-            return Ok(ended(StopRung::AlreadyGone, exit));
+        let ended = |rung| StopOutcome {
+            rung,
+            took: begin.elapsed(),
+        };
+        if tokio::time::timeout(Duration::ZERO, self.machine.wait())
+            .await
+            .is_ok()
+        {
+            return Ok(ended(StopRung::AlreadyGone));
         }
         for (rung, deadline) in &self.rungs {
             if hurry.is_cancelled() && *rung != StopRung::Kill {
@@ -68,10 +79,10 @@ impl Ladder {
             tokio::select! {
                 biased; // an exit must win: it is what we are here for
                 // cancel-safe: `wait` loses nothing when dropped
-                exit = self.machine.wait() => return Ok(ended(*rung, exit)),
+                _ = self.machine.wait() => return Ok(ended(*rung)),
                 // a rung that is given up half-way is followed by a harder one
                 applied = applied => match applied {
-                    Some(exit) => return Ok(ended(*rung, exit)),
+                    Some(_) => return Ok(ended(*rung)),
                     None => continue,
                 },
                 // cancel-safe: `cancelled` holds no state
@@ -81,7 +92,12 @@ impl Ladder {
                 }
             }
         }
-        Err(AppError::Unkillable { limit: self.rungs.last().map_or(Duration::ZERO, |(_, limit)| *limit) })
+        Err(AppError::Unkillable {
+            limit: self
+                .rungs
+                .last()
+                .map_or(Duration::ZERO, |(_, limit)| *limit),
+        })
     }
 
     /// Whether the rung could be applied; one that could not is left at once.
@@ -94,7 +110,11 @@ impl Ladder {
             (StopRung::Kill, _) => self.machine.kill().map_err(AppError::from),
         };
         if let Err(error) = &result {
-            tracing::debug!(rung = rung.as_str(), error = banger_core::chain(error), "a rung of the stop ladder could not be applied");
+            tracing::debug!(
+                rung = rung.as_str(),
+                error = banger_core::chain(error),
+                "a rung of the stop ladder could not be applied"
+            );
         }
         result.is_ok()
     }

@@ -36,6 +36,12 @@ impl VmView {
 }
 
 /// Waits for a level: the first view for which `settled` holds. A runner that has ended counts as interrupted.
-pub(crate) async fn settled(view: &mut watch::Receiver<VmView>, settled: impl Fn(&VmView) -> bool) -> Result<VmView, AppError> {
-    view.wait_for(|view| settled(view)).await.map(|view| view.clone()).map_err(|_| AppError::Interrupted)
+pub(crate) async fn settled(
+    view: &mut watch::Receiver<VmView>,
+    settled: impl Fn(&VmView) -> bool,
+) -> Result<VmView, AppError> {
+    view.wait_for(|view| settled(view))
+        .await
+        .map(|view| view.clone())
+        .map_err(|_| AppError::Interrupted)
 }
