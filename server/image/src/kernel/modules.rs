@@ -6,10 +6,14 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use banger_core::Digest;
+
 use super::KernelError;
 use super::elf::Elf;
+use crate::layer::{LayerSource, spool_archive};
 use crate::limits::{MODULE_BYTES_MAX, MODULE_FILES_MAX, MODULE_INDEX_BYTES_MAX};
 use crate::store::Region;
+use crate::tar::{Budget, EntryKind};
 
 /// What every guest needs, in the order in which it is best loaded: the bus, the agent's channel, disks,
 /// file systems.
@@ -82,7 +86,37 @@ impl ModuleSource {
 }
 
 impl ModuleTree {
-    /// The modules in `/lib/modules/<release>` or a copy of it. Links are not followed. Blocks.
+    /// The modules in a directory like `/lib/modules/<release>`, or in a tar archive of one. Blocks.
+    pub(super) fn of(path: &Path, tmp: &Path) -> Result<Self, KernelError> {
+        if path.is_dir() {
+            return Self::read(path);
+        }
+        let file = File::open(path).map_err(KernelError::source(path))?;
+        let size_bytes = file.metadata().map_err(KernelError::source(path))?.len();
+        let source = LayerSource {
+            reader: file,
+            digest: Digest::of(b""),
+            size_bytes,
+        };
+        let archive =
+            spool_archive(source, tmp, &Budget::default()).map_err(KernelError::Package)?;
+        let file = Arc::new(archive.file);
+        let mut tree = Self::default();
+        for entry in archive.entries {
+            let EntryKind::File(content) = &entry.kind else {
+                continue;
+            };
+            let [extent] = &*content.extents else {
+                continue;
+            };
+            let region = Region::new(Arc::clone(&file), extent.offset, extent.len);
+            let name = entry.path.rsplit('/').next().unwrap_or(&entry.path);
+            tree.add(name, ModuleSource::Region(region))?;
+        }
+        Ok(tree)
+    }
+
+    /// The modules in a directory. Links are not followed.
     pub(super) fn read(directory: &Path) -> Result<Self, KernelError> {
         let mut tree = Self::default();
         let mut todo = vec![(directory.to_owned(), 0)];

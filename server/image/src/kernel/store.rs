@@ -1,5 +1,6 @@
 //! The kernels of one state directory.
 
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -92,8 +93,8 @@ impl KernelStore {
         })
     }
 
-    /// Imports a `vmlinux` or bzImage, with the modules in `modules_dir` that a guest needs; a kernel that
-    /// has everything built in needs none. One stage: `import`.
+    /// Imports a `vmlinux` or bzImage, with those of `modules` (a directory, or a tar archive of one) that a
+    /// guest needs; a kernel that has everything built in needs none. One stage: `import`.
     ///
     /// # Errors
     /// What [`KernelError`] says; nothing is left of a failed import.
@@ -101,16 +102,18 @@ impl KernelStore {
         &self,
         id: KernelId,
         path: &Path,
-        modules_dir: Option<&Path>,
+        modules: Option<&Path>,
         progress: &dyn Progress,
     ) -> Result<ImportedKernel, KernelError> {
         let key = StageKey::new("import");
         progress.start(&key, None);
-        let (path, modules_dir) = (path.to_owned(), modules_dir.map(Path::to_owned));
+        let (path, modules) = (path.to_owned(), modules.map(Path::to_owned));
         let imported = self.blocking(move |inner| {
             let origin = path.display().to_string();
             let kernel = extract(read_bounded(&path, KERNEL_BYTES_MAX)?, &origin)?;
-            let tree = modules_dir.as_deref().map(ModuleTree::read).transpose()?;
+            let tree = modules
+                .map(|modules| ModuleTree::of(&modules, &inner.tmp))
+                .transpose()?;
             let modules = tree.map_or_else(|| Ok(Vec::new()), |tree| tree.select())?;
             inner.keep(Import {
                 id,
@@ -202,6 +205,30 @@ impl KernelStore {
             Err(error) => Err(KernelError::io("remove", &directory)(error)),
             Ok(()) => fs::remove_dir_all(&grave).map_err(KernelError::io("remove", &grave)),
         }
+    }
+
+    /// Removes every kernel that is not in `referenced`; returns how many. **Not while an import is going on**.
+    /// Blocks.
+    ///
+    /// # Errors
+    /// When the directory cannot be read, or a kernel not removed.
+    pub fn sweep(&self, referenced: &HashSet<KernelId>) -> Result<u64, KernelError> {
+        let kernels = &self.inner.kernels;
+        let mut swept = 0;
+        for entry in
+            fs::read_dir(kernels).map_err(KernelError::io("read the directory", kernels))?
+        {
+            let entry = entry.map_err(KernelError::io("read the directory", kernels))?;
+            let id = entry
+                .file_name()
+                .to_str()
+                .and_then(|name| name.parse().ok());
+            if let Some(id) = id.filter(|id| !referenced.contains(id)) {
+                self.remove(id)?;
+                swept += 1;
+            }
+        }
+        Ok(swept)
     }
 
     async fn blocking<T: Send + 'static>(

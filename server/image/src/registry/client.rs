@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use banger_core::Digest;
 use bytes::{Bytes, BytesMut};
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use reqwest::header::{ACCEPT, RETRY_AFTER};
 use reqwest::redirect::Policy;
 use reqwest::{Client, RequestBuilder, Response, Url};
@@ -96,26 +98,25 @@ impl Registry {
         );
         let url = self.url("manifests", &name)?;
         let body = self
-            .retried(async || {
-                let answer = self
-                    .get(|client| {
-                        client
-                            .get(url.clone())
-                            .header(ACCEPT, MANIFEST_TYPES.join(", "))
-                    })
-                    .await?;
-                match answer.status().as_u16() {
-                    200 => bounded(&self.peer, answer, MANIFEST_BYTES_MAX, "a manifest").await,
-                    404 => Err(RegistryError::NotFound {
-                        reference: self.reference.to_string(),
-                    }),
-                    _ => Err(self.refusal(&answer, "a manifest")),
-                }
-            })
+            .retried(|| self.try_manifest(url.clone()).boxed())
             .await?;
         let actual = Digest::of(&body);
         self.verified("a manifest", expected, actual)?;
         Ok((body, actual))
+    }
+
+    async fn try_manifest(&self, url: Url) -> Result<Bytes, RegistryError> {
+        let accepted = MANIFEST_TYPES.join(", ");
+        let answer = self
+            .get(|client| client.get(url.clone()).header(ACCEPT, &accepted))
+            .await?;
+        match answer.status().as_u16() {
+            200 => bounded(&self.peer, answer, MANIFEST_BYTES_MAX, "a manifest").await,
+            404 => Err(RegistryError::NotFound {
+                reference: self.reference.to_string(),
+            }),
+            _ => Err(self.refusal(&answer, "a manifest")),
+        }
     }
 
     /// A small blob, whole.
@@ -126,17 +127,24 @@ impl Registry {
         what: &'static str,
     ) -> Result<Bytes, RegistryError> {
         let url = self.url("blobs", &digest.to_string())?;
-        let body = self
-            .retried(async || {
-                let answer = self.get(|client| client.get(url.clone())).await?;
-                match answer.status().as_u16() {
-                    200 => bounded(&self.peer, answer, size, what).await,
-                    _ => Err(self.blob_refusal(&answer, digest)),
-                }
-            })
-            .await?;
+        let attempt = || self.try_small_blob(url.clone(), digest, size, what).boxed();
+        let body = self.retried(attempt).await?;
         self.verified(what, Some(digest), Digest::of(&body))?;
         Ok(body)
+    }
+
+    async fn try_small_blob(
+        &self,
+        url: Url,
+        digest: Digest,
+        size: u64,
+        what: &'static str,
+    ) -> Result<Bytes, RegistryError> {
+        let answer = self.get(|client| client.get(url.clone())).await?;
+        match answer.status().as_u16() {
+            200 => bounded(&self.peer, answer, size, what).await,
+            _ => Err(self.blob_refusal(&answer, digest)),
+        }
     }
 
     /// Sends a GET, meeting one challenge if there is one.
@@ -229,9 +237,9 @@ impl Registry {
     }
 
     /// Tries again what may pass.
-    async fn retried<T>(
-        &self,
-        attempt: impl AsyncFn() -> Result<T, RegistryError>,
+    async fn retried<'a, T>(
+        &'a self,
+        attempt: impl Fn() -> BoxFuture<'a, Result<T, RegistryError>>,
     ) -> Result<T, RegistryError> {
         let mut tried = 1;
         loop {

@@ -9,12 +9,13 @@ mod docker;
 mod oci;
 mod rootfs;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use banger_core::image::{ImageConfig, Platform};
 use banger_core::operation::{Progress, StageKey};
 use tokio_util::sync::CancellationToken;
 
+use self::bundle::Bundle;
 use super::bring::joined;
 use super::plan::Plan;
 use super::source::{BlobSource, Region};
@@ -27,6 +28,13 @@ const INSPECT: &str = "inspect";
 /// What is to be registered.
 #[derive(Debug, Clone)]
 pub enum RegisterSource {
+    /// One of the others, found out from what the archive holds.
+    Detect {
+        /// Of the archive.
+        path: PathBuf,
+        /// What a root file system's archive cannot say.
+        config: Box<ImageConfig>,
+    },
     /// An OCI image layout: a directory, or a tar archive of one.
     OciLayout {
         /// Of the directory or archive.
@@ -68,6 +76,28 @@ impl Default for RegisterOptions {
 /// What an archive holds: the documents, and where the layers are.
 type Found = (Plan, Vec<(Digest, Region)>);
 
+impl RegisterSource {
+    /// What a source to be detected turns out to be; what holds no image's documents is a root file system.
+    fn settled(self, tmp: &Path) -> Self {
+        let Self::Detect { path, config } = self else {
+            return self;
+        };
+        let bundle = Bundle::open(&path, tmp).ok();
+        let has = |name| {
+            bundle
+                .as_ref()
+                .is_some_and(|bundle| bundle.get(name).is_ok_and(|found| found.is_some()))
+        };
+        if has(oci::MARKER) {
+            Self::OciLayout { path, image: None }
+        } else if has(docker::MANIFEST) {
+            Self::DockerArchive { path, image: None }
+        } else {
+            Self::RootfsTar { path, config }
+        }
+    }
+}
+
 impl ImageStore {
     /// Registers an image from files of this host. Stages: `inspect`, then those of [`ImageStore::pull`]
     /// without `resolve`. The result's `reference` is absent.
@@ -84,17 +114,23 @@ impl ImageStore {
         let key = StageKey::new(INSPECT);
         progress.start(&key, None);
         let (platform, tmp) = (options.platform.clone(), self.inner.layout.tmp().to_owned());
-        let inspecting = self.inner.tracker.spawn_blocking(move || match source {
-            RegisterSource::OciLayout { path, image } => {
-                oci::inspect(&path, image.as_deref(), &platform, &tmp)
-            }
-            RegisterSource::DockerArchive { path, image } => {
-                docker::inspect(&path, image.as_deref(), &platform, &tmp)
-            }
-            RegisterSource::RootfsTar { path, config } => {
-                rootfs::inspect(&path, *config, &platform, &tmp)
-            }
-        });
+        let inspecting = self
+            .inner
+            .tracker
+            .spawn_blocking(move || match source.settled(&tmp) {
+                RegisterSource::Detect { path, config } => {
+                    rootfs::inspect(&path, *config, &platform, &tmp)
+                }
+                RegisterSource::OciLayout { path, image } => {
+                    oci::inspect(&path, image.as_deref(), &platform, &tmp)
+                }
+                RegisterSource::DockerArchive { path, image } => {
+                    docker::inspect(&path, image.as_deref(), &platform, &tmp)
+                }
+                RegisterSource::RootfsTar { path, config } => {
+                    rootfs::inspect(&path, *config, &platform, &tmp)
+                }
+            });
         let (plan, files) = joined(inspecting).await??;
         progress.finish(&key);
         let (store, digest) = (self.clone(), plan.digest);

@@ -13,6 +13,8 @@ use crate::store::StoreError;
 use crate::store::plan::Plan;
 use banger_core::Digest;
 
+/// The file by which a layout is known.
+pub(super) const MARKER: &str = "oci-layout";
 const INDEX: &str = "index.json";
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
 /// Indexes in indexes that are followed.
@@ -26,7 +28,7 @@ pub(super) fn inspect(
     tmp: &Path,
 ) -> Result<Found, StoreError> {
     let bundle = Bundle::open(path, tmp)?;
-    bundle.need("oci-layout")?;
+    bundle.need(MARKER)?;
     let bytes = bundle.document(INDEX, MANIFEST_BYTES_MAX)?;
     let Document::Index(manifests) = Document::parse(&bytes)? else {
         return Err(bundle.bad(INDEX));
