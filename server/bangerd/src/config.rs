@@ -1,0 +1,335 @@
+//! The daemon's configuration: one flat TOML file, read whole before anything is done.
+//!
+//! Every key is optional and stands for itself: each is read and checked alone, so that all mistakes of a
+//! file are told together. `deploy/bangerd.toml` documents every key; a test holds it to the defaults here.
+
+mod mistake;
+mod place;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use banger_app::AppConfig;
+use banger_app::config::PullConfig;
+use banger_vmm::{AcceleratorChoice, QemuConfig};
+use jiff::SignedDuration;
+use serde::{Deserialize, Serialize};
+
+use crate::logging::LogFormat;
+pub use mistake::{ConfigError, Mistake};
+pub use place::Place;
+
+/// The most a duration may be: longer ones are a mistake of unit.
+const DURATION_MAX: SignedDuration = SignedDuration::from_hours(24 * 366);
+/// A Unix socket's path has this many bytes at most (unix(7): `sun_path`, less its ending zero).
+const SOCKET_PATH_MAX: usize = 107;
+/// The name of the database below the state directory.
+const DATABASE: &str = "banger.db";
+
+/// Every setting of the daemon. Durations are text such as `30s`, `2m` or `1h30m`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Where everything is kept.
+    pub state_dir: PathBuf,
+    /// The socket on which the API is served.
+    pub socket: PathBuf,
+    /// As root: the group whose members may use the socket, if it exists.
+    pub socket_group: String,
+    /// The static agent binary; empty means beside the daemon, then below `/usr/lib/banger`.
+    pub agent: PathBuf,
+    /// What is logged: a level, or targets with levels.
+    pub log_level: String,
+    /// For people or for programs.
+    pub log_format: LogFormat,
+    /// The most VMs that exist at once.
+    pub max_vms: usize,
+    /// Host memory that VMs must leave free, MiB.
+    pub memory_reserve_mib: u64,
+    /// Disk space that VMs and images must leave free, MiB.
+    pub disk_reserve_mib: u64,
+    /// From a VMM's start to the agent's first word.
+    pub boot_timeout: SignedDuration,
+    /// For a guest to be set up.
+    pub configure_timeout: SignedDuration,
+    /// For the agent to power off.
+    pub stop_agent_timeout: SignedDuration,
+    /// For the power button.
+    pub stop_power_button_timeout: SignedDuration,
+    /// For SIGTERM.
+    pub stop_terminate_timeout: SignedDuration,
+    /// For SIGKILL.
+    pub stop_kill_timeout: SignedDuration,
+    /// For a lost connection to an agent to come back.
+    pub reconnect_timeout: SignedDuration,
+    /// For work to be undone when the daemon stops.
+    pub undo_timeout: SignedDuration,
+    /// For calls and operations to end when the daemon stops.
+    pub shutdown_grace: SignedDuration,
+    /// How long ended operations are kept.
+    pub operation_retention: SignedDuration,
+    /// Registries that are spoken to in plain HTTP.
+    pub plain_http_registries: Vec<String>,
+    /// A registry that sends nothing for this long has stalled.
+    pub pull_stall_timeout: SignedDuration,
+    /// QEMU: a path, or a name looked up in PATH.
+    pub qemu: PathBuf,
+    /// What runs the guests' instructions.
+    pub accelerator: AcceleratorChoice,
+    /// How long KVM has to prove itself.
+    pub kvm_probe_timeout: SignedDuration,
+    /// From QEMU's start to its control socket's greeting.
+    pub vmm_launch_timeout: SignedDuration,
+    /// For an answer on QEMU's control socket.
+    pub vmm_control_timeout: SignedDuration,
+    /// The bound of each VM's console log on disk, bytes.
+    pub console_max_bytes: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self::defaults(&Place::of_this_process())
+    }
+}
+
+fn signed(duration: Duration) -> SignedDuration {
+    SignedDuration::try_from(duration).unwrap_or(DURATION_MAX)
+}
+
+fn unsigned(duration: SignedDuration) -> Duration {
+    duration.unsigned_abs()
+}
+
+impl Config {
+    /// What holds where no file says otherwise.
+    #[must_use]
+    pub fn defaults(place: &Place) -> Self {
+        let app = AppConfig::new(place.state_dir.clone(), PathBuf::new());
+        let qemu = QemuConfig::new(place.state_dir.clone());
+        Self {
+            state_dir: place.state_dir.clone(),
+            socket: place.socket.clone(),
+            socket_group: "banger".into(),
+            agent: PathBuf::new(),
+            log_level: "info".into(),
+            log_format: LogFormat::Human,
+            max_vms: app.max_vms,
+            memory_reserve_mib: app.memory_reserve_mib,
+            disk_reserve_mib: app.disk_reserve_mib,
+            boot_timeout: signed(app.boot_timeout),
+            configure_timeout: signed(app.configure_timeout),
+            stop_agent_timeout: signed(app.stop_agent_timeout),
+            stop_power_button_timeout: signed(app.stop_power_button_timeout),
+            stop_terminate_timeout: signed(app.stop_terminate_timeout),
+            stop_kill_timeout: signed(app.stop_kill_timeout),
+            reconnect_timeout: signed(app.reconnect_timeout),
+            undo_timeout: signed(app.undo_timeout),
+            shutdown_grace: SignedDuration::from_secs(10),
+            operation_retention: signed(app.operation_retention),
+            plain_http_registries: app.pull.plain_http,
+            pull_stall_timeout: signed(app.pull.stall_timeout),
+            qemu: qemu.program,
+            accelerator: qemu.accelerator,
+            kvm_probe_timeout: signed(qemu.probe_timeout),
+            vmm_launch_timeout: signed(qemu.launch_timeout),
+            vmm_control_timeout: signed(qemu.control_timeout),
+            console_max_bytes: qemu.console_max_bytes,
+        }
+    }
+
+    /// Reads `file`, or the defaults where `None`.
+    ///
+    /// # Errors
+    /// With every mistake of the file.
+    pub fn load(file: Option<&Path>) -> Result<Self, ConfigError> {
+        let Some(path) = file else {
+            return Ok(Self::default());
+        };
+        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
+            path: path.to_owned(),
+            source,
+        })?;
+        Self::parse(&text).map_err(|mistakes| ConfigError::Mistakes {
+            path: Some(path.to_owned()),
+            mistakes,
+        })
+    }
+
+    /// Reads a configuration's text.
+    ///
+    /// # Errors
+    /// With every mistake.
+    pub fn parse(text: &str) -> Result<Self, Vec<Mistake>> {
+        let table: toml::Table = text
+            .parse()
+            .map_err(|error: toml::de::Error| vec![Mistake::syntax(text, &error)])?;
+        let mistakes: Vec<Mistake> = table
+            .iter()
+            .filter_map(|(key, value)| mistake(key, value))
+            .collect();
+        if !mistakes.is_empty() {
+            return Err(mistakes);
+        }
+        table
+            .try_into()
+            .map_err(|error: toml::de::Error| vec![Mistake::syntax(text, &error)])
+    }
+
+    /// Checks what types cannot say. Called after the command line has had its say.
+    ///
+    /// # Errors
+    /// With every mistake.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        let mut mistakes = Vec::new();
+        let mut refuse = |key: &str, wrong: bool, problem: &str| {
+            if wrong {
+                mistakes.push(Mistake::new(key, problem));
+            }
+        };
+        for (key, value) in self.durations() {
+            refuse(
+                key,
+                value <= SignedDuration::ZERO,
+                "must be longer than nothing",
+            );
+            refuse(key, value > DURATION_MAX, "must be at most a year");
+        }
+        refuse(
+            "state_dir",
+            !self.state_dir.is_absolute(),
+            "must be an absolute path",
+        );
+        refuse(
+            "socket",
+            !self.socket.is_absolute(),
+            "must be an absolute path",
+        );
+        let socket_length = self.socket.as_os_str().len();
+        refuse(
+            "socket",
+            socket_length > SOCKET_PATH_MAX,
+            "is longer than the 107 bytes that a Unix socket's path may have",
+        );
+        refuse(
+            "agent",
+            self.agent != Path::new("") && !self.agent.is_absolute(),
+            "must be an absolute path",
+        );
+        refuse("max_vms", self.max_vms == 0, "must be at least 1");
+        refuse(
+            "console_max_bytes",
+            self.console_max_bytes < 4096,
+            "must be at least 4096",
+        );
+        refuse(
+            "qemu",
+            self.qemu == Path::new(""),
+            "must be a program's name or path",
+        );
+        refuse(
+            "log_level",
+            self.log_targets().is_err(),
+            "is neither a level (error, warn, info, debug, trace) nor targets with levels",
+        );
+        if mistakes.is_empty() {
+            Ok(())
+        } else {
+            Err(ConfigError::Mistakes {
+                path: None,
+                mistakes,
+            })
+        }
+    }
+
+    /// What is logged, parsed.
+    ///
+    /// # Errors
+    /// If `log_level` cannot be.
+    pub fn log_targets(
+        &self,
+    ) -> Result<tracing_subscriber::filter::Targets, tracing_subscriber::filter::ParseError> {
+        self.log_level.parse()
+    }
+
+    fn durations(&self) -> [(&'static str, SignedDuration); 14] {
+        [
+            ("boot_timeout", self.boot_timeout),
+            ("configure_timeout", self.configure_timeout),
+            ("stop_agent_timeout", self.stop_agent_timeout),
+            ("stop_power_button_timeout", self.stop_power_button_timeout),
+            ("stop_terminate_timeout", self.stop_terminate_timeout),
+            ("stop_kill_timeout", self.stop_kill_timeout),
+            ("reconnect_timeout", self.reconnect_timeout),
+            ("undo_timeout", self.undo_timeout),
+            ("shutdown_grace", self.shutdown_grace),
+            ("operation_retention", self.operation_retention),
+            ("pull_stall_timeout", self.pull_stall_timeout),
+            ("kvm_probe_timeout", self.kvm_probe_timeout),
+            ("vmm_launch_timeout", self.vmm_launch_timeout),
+            ("vmm_control_timeout", self.vmm_control_timeout),
+        ]
+    }
+
+    /// The settings of the services.
+    #[must_use]
+    pub fn app(&self) -> AppConfig {
+        AppConfig {
+            state_dir: self.state_dir.clone(),
+            agent: place::agent(&self.agent),
+            max_vms: self.max_vms,
+            memory_reserve_mib: self.memory_reserve_mib,
+            disk_reserve_mib: self.disk_reserve_mib,
+            boot_timeout: unsigned(self.boot_timeout),
+            configure_timeout: unsigned(self.configure_timeout),
+            stop_agent_timeout: unsigned(self.stop_agent_timeout),
+            stop_power_button_timeout: unsigned(self.stop_power_button_timeout),
+            stop_terminate_timeout: unsigned(self.stop_terminate_timeout),
+            stop_kill_timeout: unsigned(self.stop_kill_timeout),
+            reconnect_timeout: unsigned(self.reconnect_timeout),
+            undo_timeout: unsigned(self.undo_timeout),
+            operation_retention: unsigned(self.operation_retention),
+            pull: PullConfig {
+                plain_http: self.plain_http_registries.clone(),
+                stall_timeout: unsigned(self.pull_stall_timeout),
+            },
+        }
+    }
+
+    /// The settings of the QEMU driver.
+    #[must_use]
+    pub fn qemu(&self) -> QemuConfig {
+        QemuConfig {
+            program: self.qemu.clone(),
+            accelerator: self.accelerator,
+            state_dir: self.state_dir.clone(),
+            probe_timeout: unsigned(self.kvm_probe_timeout),
+            launch_timeout: unsigned(self.vmm_launch_timeout),
+            control_timeout: unsigned(self.vmm_control_timeout),
+            console_max_bytes: self.console_max_bytes,
+        }
+    }
+
+    /// Where the database is.
+    #[must_use]
+    pub fn database(&self) -> PathBuf {
+        self.state_dir.join(DATABASE)
+    }
+
+    /// How long calls and operations may go on when the daemon stops.
+    #[must_use]
+    pub fn grace(&self) -> Duration {
+        unsigned(self.shutdown_grace)
+    }
+}
+
+/// What is wrong with one key by itself.
+fn mistake(key: &str, value: &toml::Value) -> Option<Mistake> {
+    let alone = toml::Table::from_iter([(key.to_owned(), value.clone())]);
+    alone
+        .try_into::<Config>()
+        .err()
+        .map(|error| Mistake::new(key, error.message()))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,258 @@
+//! Images, what to pull and what to register.
+
+use std::collections::BTreeSet;
+
+use banger_app::image::{ArchiveFormat, BasicAuth, PullRequest, RegisterRequest};
+use banger_app::upload::Uploaded;
+use banger_core::image::{Image, ImageConfig, Layer, Platform};
+use banger_core::size;
+use banger_proto::v1;
+
+use super::field::{self, int, time};
+use crate::grpc::request::RequestError;
+
+/// The most bytes of a registry's user name, and of its password or token.
+const CREDENTIAL_MAX: usize = 16 << 10;
+
+pub(crate) fn image(image: &Image) -> v1::Image {
+    v1::Image {
+        id: image.id.to_string(),
+        references: image.references.clone(),
+        digest: image.digest.to_string(),
+        platform: image.platform.to_string(),
+        config: Some(config(&image.config)),
+        layers: image.layers.iter().map(layer).collect(),
+        rootfs_size_bytes: int(image.rootfs_size_bytes),
+        rootfs_allocated_bytes: int(image.rootfs_allocated_bytes),
+        create_time: Some(time(image.create_time)),
+    }
+}
+
+fn layer(layer: &Layer) -> v1::ImageLayer {
+    v1::ImageLayer {
+        digest: layer.digest.to_string(),
+        size_bytes: int(layer.size_bytes),
+    }
+}
+
+fn config(config: &ImageConfig) -> v1::ImageConfig {
+    v1::ImageConfig {
+        env: config
+            .env
+            .iter()
+            .map(|(key, value)| format!("{key}={value}"))
+            .collect(),
+        user: config.user.clone(),
+        working_dir: config.working_dir.clone(),
+        entrypoint: config.entrypoint.clone(),
+        cmd: config.cmd.clone(),
+        exposed_ports: config.exposed_ports.iter().cloned().collect(),
+        labels: config.labels.clone(),
+        stop_signal: config.stop_signal.clone(),
+    }
+}
+
+/// What a caller wants to have pulled.
+pub(crate) fn pull(request: v1::PullImageRequest) -> Result<PullRequest, RequestError> {
+    field::named("reference", &request.reference)?;
+    Ok(PullRequest {
+        platform: platform("platform", &request.platform)?,
+        auth: request.auth.map(auth).transpose()?,
+        reference: request.reference,
+    })
+}
+
+fn auth(auth: v1::BasicAuth) -> Result<BasicAuth, RequestError> {
+    // The values are not repeated in the message: they are secrets.
+    for (name, value) in [
+        ("auth.username", &auth.username),
+        ("auth.password", &auth.password),
+    ] {
+        if value.len() > CREDENTIAL_MAX || value.contains(['\r', '\n', '\0']) {
+            return Err(RequestError::invalid(
+                name,
+                format!("has more than {CREDENTIAL_MAX} bytes, or a line end"),
+            ));
+        }
+    }
+    // RFC 7617 section 2: the user-id and password are joined by the first colon.
+    if auth.username.contains(':') {
+        return Err(RequestError::invalid("auth.username", "has a colon"));
+    }
+    Ok(BasicAuth {
+        username: auth.username,
+        password: auth.password,
+    })
+}
+
+fn platform(field: &'static str, text: &str) -> Result<Option<Platform>, RequestError> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    text.parse()
+        .map(Some)
+        .map_err(|error| RequestError::invalid(field, format!("is wrong: {error}")))
+}
+
+/// What a caller wants to have registered; the archive is not here yet.
+#[derive(Debug)]
+pub(crate) struct RegisterStart {
+    reference: String,
+    format: ArchiveFormat,
+    config: Option<ImageConfig>,
+    platform: Option<Platform>,
+}
+
+impl RegisterStart {
+    /// The request, with its archive.
+    pub(crate) fn with(self, archive: Uploaded) -> RegisterRequest {
+        RegisterRequest {
+            reference: self.reference,
+            format: self.format,
+            config: self.config,
+            platform: self.platform,
+            archive,
+        }
+    }
+}
+
+pub(crate) fn register(start: v1::RegisterImageStart) -> Result<RegisterStart, RequestError> {
+    use v1::register_image_start::Format;
+    field::named("start.reference", &start.reference)?;
+    let format = match Format::try_from(start.format) {
+        Ok(Format::Unspecified) => ArchiveFormat::Detect,
+        Ok(Format::OciLayout) => ArchiveFormat::OciLayout,
+        Ok(Format::DockerArchive) => ArchiveFormat::DockerArchive,
+        Ok(Format::RootfsTar) => ArchiveFormat::RootfsTar,
+        Err(_) => return Err(RequestError::invalid("start.format", "is not a format")),
+    };
+    Ok(RegisterStart {
+        format,
+        config: start.config.map(parse_config).transpose()?,
+        platform: platform("start.platform", &start.platform)?,
+        reference: start.reference,
+    })
+}
+
+fn parse_config(config: v1::ImageConfig) -> Result<ImageConfig, RequestError> {
+    let invalid = |problem: &str| RequestError::invalid("start.config", problem);
+    let words = || {
+        config
+            .env
+            .iter()
+            .chain(&config.entrypoint)
+            .chain(&config.cmd)
+            .chain(&config.exposed_ports)
+    };
+    if words().count() > size::COMMAND_ITEMS_MAX
+        || words().map(String::len).sum::<usize>() > size::COMMAND_BYTES_MAX
+    {
+        return Err(invalid(
+            "is larger than a command and its environment may be",
+        ));
+    }
+    if words().any(|word| word.contains('\0')) {
+        return Err(invalid("has a zero byte"));
+    }
+    if !config.working_dir.is_empty() && !config.working_dir.starts_with('/') {
+        return Err(RequestError::invalid(
+            "start.config.working_dir",
+            "is not an absolute path",
+        ));
+    }
+    let pair = |entry: &String| match entry.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err(RequestError::invalid(
+            "start.config.env",
+            "has an entry that is not KEY=value",
+        )),
+    };
+    Ok(ImageConfig {
+        env: config.env.iter().map(pair).collect::<Result<_, _>>()?,
+        user: config.user,
+        working_dir: config.working_dir,
+        entrypoint: config.entrypoint,
+        cmd: config.cmd,
+        exposed_ports: BTreeSet::from_iter(config.exposed_ports),
+        labels: config.labels,
+        stop_signal: config.stop_signal,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused<T>(result: Result<T, RequestError>) -> String {
+        result
+            .err()
+            .map_or_else(String::new, |error| error.to_string())
+    }
+
+    #[test]
+    fn each_wrong_field_of_a_pull_is_named() {
+        let request = |reference: &str, platform: &str| v1::PullImageRequest {
+            reference: reference.into(),
+            platform: platform.into(),
+            ..Default::default()
+        };
+        assert_eq!(refused(pull(request("", ""))), "reference is missing");
+        assert!(
+            refused(pull(request("debian", "linux")))
+                .starts_with("platform is wrong: `linux` is not a platform")
+        );
+        let auth = v1::BasicAuth {
+            username: "a:b".into(),
+            password: "secret".into(),
+        };
+        let refused = refused(pull(v1::PullImageRequest {
+            auth: Some(auth),
+            ..request("debian", "")
+        }));
+        assert_eq!(refused, "auth.username has a colon");
+    }
+
+    #[test]
+    fn each_wrong_field_of_a_registration_is_named() {
+        let start = || v1::RegisterImageStart {
+            reference: "a".into(),
+            ..Default::default()
+        };
+        let config = |config| v1::RegisterImageStart {
+            config: Some(config),
+            ..start()
+        };
+        assert!(register(start()).is_ok());
+        assert_eq!(
+            refused(register(v1::RegisterImageStart {
+                format: 9,
+                ..start()
+            })),
+            "start.format is not a format"
+        );
+        let relative = v1::ImageConfig {
+            working_dir: "x".into(),
+            ..Default::default()
+        };
+        assert_eq!(
+            refused(register(config(relative))),
+            "start.config.working_dir is not an absolute path"
+        );
+        let pairless = v1::ImageConfig {
+            env: vec!["A".into()],
+            ..Default::default()
+        };
+        assert_eq!(
+            refused(register(config(pairless))),
+            "start.config.env has an entry that is not KEY=value"
+        );
+        let zero = v1::ImageConfig {
+            cmd: vec!["\0".into()],
+            ..Default::default()
+        };
+        assert_eq!(
+            refused(register(config(zero))),
+            "start.config has a zero byte"
+        );
+    }
+}

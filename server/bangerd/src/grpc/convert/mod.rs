@@ -1,0 +1,11 @@
+//! Between the messages of the API and the types of the domain. Every field that comes in is checked here or
+//! by the service that takes it; every number that goes out fits.
+
+pub(crate) mod field;
+pub(crate) mod host;
+pub(crate) mod image;
+pub(crate) mod kernel;
+pub(crate) mod operation;
+pub(crate) mod page;
+pub(crate) mod session;
+pub(crate) mod vm;

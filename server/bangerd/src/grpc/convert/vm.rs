@@ -1,0 +1,171 @@
+//! VMs.
+
+use banger_app::vm::VmRequest;
+use banger_core::vm::{StopOutcome, Vm, VmSpec, VmState};
+use banger_core::vmm::{NetworkPlan, StopRung};
+use banger_proto::v1;
+
+use super::field::{self, int, span, time};
+use super::operation::stage;
+use crate::grpc::request::RequestError;
+use crate::grpc::status;
+
+pub(crate) fn vm(vm: &Vm) -> v1::Vm {
+    let (state, failure) = state(&vm.state);
+    v1::Vm {
+        id: vm.id.to_string(),
+        spec: Some(spec(&vm.spec, vm.kernel.map(|kernel| kernel.to_string()))),
+        state: state.into(),
+        failure,
+        image_id: vm.image.map(|image| image.to_string()).unwrap_or_default(),
+        kernel_id: vm
+            .kernel
+            .map(|kernel| kernel.to_string())
+            .unwrap_or_default(),
+        etag: vm.generation.to_string(),
+        boot_timing: vm.boot_timing.iter().map(stage).collect(),
+        last_stop: vm.last_stop.as_ref().map(stop_outcome),
+        create_time: Some(time(vm.create_time)),
+        start_time: vm.start_time.map(time),
+        stop_time: vm.stop_time.map(time),
+    }
+}
+
+fn state(state: &VmState) -> (v1::vm::State, Option<tonic_types::Status>) {
+    use v1::vm::State;
+    match state {
+        VmState::Creating => (State::Creating, None),
+        VmState::Starting => (State::Starting, None),
+        VmState::Running => (State::Running, None),
+        VmState::Stopping => (State::Stopping, None),
+        VmState::Stopped => (State::Stopped, None),
+        VmState::Failed(failure) => (State::Failed, Some(status::message(failure))),
+        VmState::Deleting => (State::Deleting, None),
+    }
+}
+
+/// The kernel is what was resolved: the caller's word for it is not kept.
+fn spec(spec: &VmSpec, kernel: Option<String>) -> v1::VmSpec {
+    use v1::vm_spec::NetworkMode;
+    let network_mode = match spec.network {
+        NetworkPlan::None => NetworkMode::None,
+        NetworkPlan::User => NetworkMode::User,
+    };
+    v1::VmSpec {
+        name: spec.name.to_string(),
+        labels: spec.labels.clone(),
+        image: spec.image.clone(),
+        kernel: kernel.unwrap_or_default(),
+        vcpu_count: i32::try_from(spec.vcpu_count).unwrap_or(i32::MAX),
+        memory_mib: int(spec.memory_mib),
+        disk_mib: int(spec.disk_mib),
+        env: spec.env.clone(),
+        network_mode: network_mode.into(),
+        ephemeral: spec.ephemeral,
+    }
+}
+
+fn stop_outcome(outcome: &StopOutcome) -> v1::StopOutcome {
+    use v1::stop_outcome::Rung;
+    let rung = match outcome.rung {
+        StopRung::AlreadyGone => Rung::AlreadyGone,
+        StopRung::Agent => Rung::Agent,
+        StopRung::PowerButton => Rung::PowerButton,
+        StopRung::Terminate => Rung::Terminate,
+        StopRung::Kill => Rung::Kill,
+    };
+    v1::StopOutcome {
+        rung: rung.into(),
+        took: Some(span(outcome.took)),
+    }
+}
+
+/// What a caller wants to have made. Ranges and defaults are the service's.
+pub(crate) fn create(request: v1::CreateVmRequest) -> Result<VmRequest, RequestError> {
+    use v1::vm_spec::NetworkMode;
+    let spec = request.spec.ok_or_else(|| RequestError::missing("spec"))?;
+    let network = match NetworkMode::try_from(spec.network_mode) {
+        Ok(NetworkMode::Unspecified) => NetworkPlan::default(),
+        Ok(NetworkMode::None) => NetworkPlan::None,
+        Ok(NetworkMode::User) => NetworkPlan::User,
+        Err(_) => {
+            return Err(RequestError::invalid(
+                "spec.network_mode",
+                "is not a network mode",
+            ));
+        }
+    };
+    field::named("spec.image", &spec.image)?;
+    if !spec.kernel.is_empty() {
+        field::named("spec.kernel", &spec.kernel)?;
+    }
+    Ok(VmRequest {
+        name: spec.name,
+        labels: spec.labels,
+        image: spec.image,
+        kernel: spec.kernel,
+        vcpu_count: field::natural("spec.vcpu_count", spec.vcpu_count)?,
+        memory_mib: field::natural("spec.memory_mib", spec.memory_mib)?,
+        disk_mib: field::natural("spec.disk_mib", spec.disk_mib)?,
+        env: spec.env,
+        network,
+        ephemeral: spec.ephemeral,
+        pull_if_missing: request.pull_if_missing,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_wrong_field_of_a_creation_is_named() {
+        let good = || v1::VmSpec {
+            image: "debian".into(),
+            ..Default::default()
+        };
+        let refused = |spec: Option<v1::VmSpec>| {
+            let request = v1::CreateVmRequest {
+                spec,
+                ..Default::default()
+            };
+            create(request)
+                .err()
+                .map_or_else(String::new, |error| error.to_string())
+        };
+        assert_eq!(refused(Some(good())), "");
+        assert_eq!(refused(None), "spec is missing");
+        assert_eq!(
+            refused(Some(v1::VmSpec::default())),
+            "spec.image is missing"
+        );
+        assert_eq!(
+            refused(Some(v1::VmSpec {
+                vcpu_count: -1,
+                ..good()
+            })),
+            "spec.vcpu_count is -1, which is out of range"
+        );
+        assert_eq!(
+            refused(Some(v1::VmSpec {
+                memory_mib: -1,
+                ..good()
+            })),
+            "spec.memory_mib is -1, which is out of range"
+        );
+        assert_eq!(
+            refused(Some(v1::VmSpec {
+                disk_mib: -1,
+                ..good()
+            })),
+            "spec.disk_mib is -1, which is out of range"
+        );
+        assert_eq!(
+            refused(Some(v1::VmSpec {
+                network_mode: 77,
+                ..good()
+            })),
+            "spec.network_mode is not a network mode"
+        );
+    }
+}

@@ -1,0 +1,178 @@
+//! `ImageService`.
+
+use banger_app::upload::{Upload, Uploaded};
+use banger_app::{App, AppError};
+use banger_proto::v1;
+use banger_proto::v1::image_service_server::ImageService;
+use banger_proto::v1::register_image_request::Message;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::convert::{field, image, page};
+use super::request::{self, RequestError};
+use super::stream::{self, Answers, OperationMessage};
+use super::{Api, refused};
+
+#[tonic::async_trait]
+impl ImageService for Api {
+    type PullImageStream = Answers<v1::PullImageResponse>;
+
+    async fn pull_image(
+        &self,
+        request: Request<v1::PullImageRequest>,
+    ) -> Result<Response<Self::PullImageStream>, Status> {
+        let mut request = request.into_inner();
+        let id = std::mem::take(&mut request.request_id);
+        let key = request::key("banger.v1.ImageService/PullImage", &id, &request)?;
+        let operation = self
+            .app
+            .images
+            .pull(image::pull(request)?, key.as_ref())
+            .await
+            .map_err(refused)?;
+        stream::operation(&self.app, &self.drain, operation).await
+    }
+
+    type RegisterImageStream = Answers<v1::RegisterImageResponse>;
+
+    async fn register_image(
+        &self,
+        request: Request<Streaming<v1::RegisterImageRequest>>,
+    ) -> Result<Response<Self::RegisterImageStream>, Status> {
+        let mut messages = request.into_inner();
+        let Some(Message::Start(mut start)) = stream::first(&mut messages).await?.message else {
+            return Err(RequestError::invalid("start", "does not come first").into());
+        };
+        let id = std::mem::take(&mut start.request_id);
+        let key = request::key("banger.v1.ImageService/RegisterImage", &id, &start)?;
+        let start = image::register(start)?;
+        let archive = receive(
+            self.app.images.begin_upload().await.map_err(refused)?,
+            messages,
+        )
+        .await?;
+        let operation = self
+            .app
+            .images
+            .register(start.with(archive), key.as_ref())
+            .await
+            .map_err(refused)?;
+        stream::operation(&self.app, &self.drain, operation).await
+    }
+
+    async fn get_image(
+        &self,
+        request: Request<v1::GetImageRequest>,
+    ) -> Result<Response<v1::GetImageResponse>, Status> {
+        let found = self
+            .app
+            .images
+            .get(field::named("image", &request.get_ref().image)?)
+            .await
+            .map_err(refused)?;
+        Ok(Response::new(v1::GetImageResponse {
+            image: Some(image::image(&found)),
+        }))
+    }
+
+    async fn list_images(
+        &self,
+        request: Request<v1::ListImagesRequest>,
+    ) -> Result<Response<v1::ListImagesResponse>, Status> {
+        let request = request.into_inner();
+        let wanted = page::request(request.page_size, &request.page_token)?;
+        let found = self
+            .app
+            .images
+            .list(wanted.size, wanted.before)
+            .await
+            .map_err(refused)?;
+        Ok(Response::new(v1::ListImagesResponse {
+            images: found.items.iter().map(image::image).collect(),
+            next_page_token: page::next(&found.items, found.has_more, |item| item.id.to_string()),
+        }))
+    }
+
+    async fn delete_image(
+        &self,
+        request: Request<v1::DeleteImageRequest>,
+    ) -> Result<Response<v1::DeleteImageResponse>, Status> {
+        let mut request = request.into_inner();
+        let id = std::mem::take(&mut request.request_id);
+        let key = request::key("banger.v1.ImageService/DeleteImage", &id, &request)?;
+        let named = field::named("image", &request.image)?.to_owned();
+        let images = self.app.images.clone();
+        let work = async move {
+            images
+                .delete(&named)
+                .await
+                .map(|()| v1::DeleteImageResponse {})
+        };
+        self.once.answer(&self.app, key, work).await
+    }
+}
+
+/// Takes an archive in. The end of the stream is its end; a stream that breaks off leaves nothing.
+async fn receive(
+    mut upload: Upload,
+    mut messages: Streaming<v1::RegisterImageRequest>,
+) -> Result<Uploaded, Status> {
+    while let Some(message) = messages.message().await? {
+        match message.message {
+            Some(Message::Chunk(bytes)) => upload
+                .write(field::chunk("chunk", bytes)?)
+                .await
+                .map_err(refused)?,
+            Some(Message::Start(_)) => {
+                return Err(RequestError::invalid("start", "comes a second time").into());
+            }
+            None => return Err(RequestError::missing("message").into()),
+        }
+    }
+    upload.finish().await.map_err(refused)
+}
+
+impl OperationMessage for v1::PullImageResponse {
+    fn operation(operation: v1::Operation) -> Self {
+        Self {
+            message: Some(v1::pull_image_response::Message::Operation(operation)),
+        }
+    }
+
+    fn heartbeat() -> Self {
+        Self {
+            message: Some(v1::pull_image_response::Message::Heartbeat(
+                v1::Heartbeat {},
+            )),
+        }
+    }
+
+    async fn resource(app: &App, target: &str) -> Result<Self, AppError> {
+        let found = image::image(&app.images.get(target).await?);
+        Ok(Self {
+            message: Some(v1::pull_image_response::Message::Image(found)),
+        })
+    }
+}
+
+impl OperationMessage for v1::RegisterImageResponse {
+    fn operation(operation: v1::Operation) -> Self {
+        Self {
+            message: Some(v1::register_image_response::Message::Operation(operation)),
+        }
+    }
+
+    fn heartbeat() -> Self {
+        Self {
+            message: Some(v1::register_image_response::Message::Heartbeat(
+                v1::Heartbeat {},
+            )),
+        }
+    }
+
+    async fn resource(app: &App, target: &str) -> Result<Self, AppError> {
+        let found = image::image(&app.images.get(target).await?);
+        Ok(Self {
+            message: Some(v1::register_image_response::Message::Image(found)),
+        })
+    }
+}

@@ -1,0 +1,298 @@
+//! What is wrong with a request before any service sees it, and what its id makes of it.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use banger_app::{App, AppError};
+use banger_core::{Digest, Explain, Failure, FailureKind};
+use banger_store::{Answer, RequestKey};
+use prost::Message;
+use tonic::{Response, Status};
+
+use super::status;
+
+/// How long the first message of a caller's stream may take: it is sent with the call.
+pub(crate) const FIRST_MESSAGE_WITHIN: Duration = Duration::from_secs(10);
+
+/// Why a request is no request.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum RequestError {
+    /// A field is wrong.
+    #[error("{field} {problem}")]
+    Invalid {
+        /// Its path in the request.
+        field: &'static str,
+        /// What is wrong, as the end of a sentence that begins with the field.
+        problem: String,
+    },
+    /// A stream whose first message did not come.
+    #[error("the first message of the stream did not come within {FIRST_MESSAGE_WITHIN:?}")]
+    FirstMessageLate,
+    /// A stream that ended or broke off before it was whole.
+    #[error("the caller ended the stream before it was whole")]
+    CutShort,
+    /// The daemon is stopping; the stream can be taken up again.
+    #[error("the daemon is stopping")]
+    Draining,
+    /// The guest says that output of an exec is lost, which the process was held for.
+    #[error("{lost_bytes} bytes of output were lost in the VM")]
+    OutputLost {
+        /// How many.
+        lost_bytes: u64,
+    },
+}
+
+impl RequestError {
+    pub(crate) fn invalid(field: &'static str, problem: impl Into<String>) -> Self {
+        Self::Invalid {
+            field,
+            problem: problem.into(),
+        }
+    }
+
+    pub(crate) fn missing(field: &'static str) -> Self {
+        Self::invalid(field, "is missing")
+    }
+}
+
+impl Explain for RequestError {
+    fn kind(&self) -> FailureKind {
+        match self {
+            Self::Invalid { field, .. } => FailureKind::InvalidArgument {
+                field: (*field).to_owned(),
+            },
+            Self::FirstMessageLate => FailureKind::DeadlineExceeded,
+            Self::CutShort => FailureKind::Cancelled,
+            Self::Draining => FailureKind::Unavailable {
+                retry_after: Duration::from_secs(1),
+            },
+            Self::OutputLost { .. } => FailureKind::DataLoss {
+                resource: "session".into(),
+                name: String::new(),
+            },
+        }
+    }
+
+    fn reason(&self) -> &'static str {
+        match self {
+            Self::Invalid { .. } => "INVALID_FIELD",
+            Self::FirstMessageLate => "FIRST_MESSAGE_LATE",
+            Self::CutShort => "CUT_SHORT",
+            Self::Draining => "DRAINING",
+            Self::OutputLost { .. } => "OUTPUT_LOST",
+        }
+    }
+
+    fn remedy(&self) -> Option<String> {
+        let text = match self {
+            Self::Invalid { .. } => "Correct the field and send the request again.",
+            Self::FirstMessageLate => "Send the first message with the call.",
+            Self::CutShort => return None,
+            Self::Draining => {
+                "Connect again when the daemon is back, and go on where this ended. VMs run on."
+            }
+            Self::OutputLost { .. } => {
+                "The VM's agent broke its promise: stop and start the VM, and report it with the daemon's log."
+            }
+        };
+        Some(text.to_owned())
+    }
+
+    fn metadata(&self) -> Vec<(&'static str, String)> {
+        match self {
+            Self::Invalid { field, problem } => {
+                vec![("field", (*field).to_owned()), ("problem", problem.clone())]
+            }
+            Self::OutputLost { lost_bytes } => vec![("lost_bytes", lost_bytes.to_string())],
+            Self::FirstMessageLate | Self::CutShort | Self::Draining => Vec::new(),
+        }
+    }
+}
+
+impl From<RequestError> for Status {
+    fn from(error: RequestError) -> Self {
+        status::explain(&error)
+    }
+}
+
+/// The key of a call that has a request id: `body` is the request without it.
+pub(crate) fn key<M: Message>(
+    method: &str,
+    id: &str,
+    body: &M,
+) -> Result<Option<RequestKey>, RequestError> {
+    if id.is_empty() {
+        return Ok(None);
+    }
+    let uuid = uuid::Uuid::try_parse(id).ok().filter(|_| id.len() == 36);
+    let uuid = uuid.ok_or_else(|| RequestError::invalid("request_id", "is not a UUID"))?;
+    Ok(Some(RequestKey {
+        id: uuid.hyphenated().to_string(),
+        method: method.to_owned(),
+        body_digest: Digest::of(&body.encode_to_vec()),
+    }))
+}
+
+/// Calls with a request id that go on now: a repeat waits for the first, then gets its answer.
+#[derive(Debug, Default)]
+pub(crate) struct Once {
+    running: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
+}
+
+impl Once {
+    /// Does `work` once for each request id, and to its end though the caller hangs up. Only a success is
+    /// kept: what failed may be tried again with the same id.
+    pub(crate) async fn answer<M, W>(
+        self: &Arc<Self>,
+        app: &Arc<App>,
+        key: Option<RequestKey>,
+        work: W,
+    ) -> Result<Response<M>, Status>
+    where
+        M: Message + Default + 'static,
+        W: Future<Output = Result<M, AppError>> + Send + 'static,
+    {
+        let (once, tasks) = (self.clone(), app.tasks().clone());
+        let app = app.clone();
+        let done = tasks.spawn(async move {
+            match key {
+                Some(key) => once.keyed(&app, &key, work).await,
+                None => work.await,
+            }
+        });
+        match done.await {
+            Ok(answer) => answer
+                .map(Response::new)
+                .map_err(|error| status::of(&error)),
+            Err(_) => Err(status::panicked()),
+        }
+    }
+
+    async fn keyed<M, W>(&self, app: &App, key: &RequestKey, work: W) -> Result<M, AppError>
+    where
+        M: Message + Default,
+        W: Future<Output = Result<M, AppError>>,
+    {
+        let turn = self.lock().entry(key.id.clone()).or_default().clone();
+        let answer = {
+            let _turn = turn.lock().await;
+            first_or_kept(app, key, work).await
+        };
+        drop(turn);
+        // Whoever is last to leave takes the entry away: the map's own is then the only one left.
+        let mut running = self.lock();
+        if running
+            .get(&key.id)
+            .is_some_and(|turn| Arc::strong_count(turn) == 1)
+        {
+            running.remove(&key.id);
+        }
+        answer
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Arc<tokio::sync::Mutex<()>>>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn first_or_kept<M: Message + Default>(
+    app: &App,
+    key: &RequestKey,
+    work: impl Future<Output = Result<M, AppError>>,
+) -> Result<M, AppError> {
+    match app.store().get_answer(key).await? {
+        Answer::Stored(bytes) => {
+            M::decode(bytes.as_slice()).map_err(|_| AppError::Failed(unreadable()))
+        }
+        Answer::Conflict => Err(AppError::RequestIdReused { id: key.id.clone() }),
+        Answer::None => {
+            let answer = work.await?;
+            app.store().put_answer(key, &answer.encode_to_vec()).await?;
+            Ok(answer)
+        }
+    }
+}
+
+/// A kept answer of a daemon whose messages were others.
+fn unreadable() -> Failure {
+    Failure {
+        kind: FailureKind::Internal,
+        reason: "ANSWER_UNREADABLE".into(),
+        message: "the answer kept for this request id cannot be read".into(),
+        remedy: Some("Look at the resource itself, and use a new request id.".into()),
+        metadata: std::collections::BTreeMap::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use banger_proto::v1;
+
+    use super::*;
+
+    #[test]
+    fn a_request_id_is_a_uuid_or_absent() {
+        let body = v1::DeleteVmRequest::default();
+        assert_eq!(key("m", "", &body), Ok(None));
+        for id in [
+            "x",
+            "01890a5dac96774bbcceb302099a8057",
+            "{01890a5d-ac96-774b-bcce-b302099a8057}",
+        ] {
+            assert_eq!(
+                key("m", id, &body),
+                Err(RequestError::invalid("request_id", "is not a UUID")),
+                "{id}"
+            );
+        }
+        let upper = key("m", "01890A5D-AC96-774B-BCCE-B302099A8057", &body)
+            .unwrap()
+            .unwrap();
+        assert_eq!(upper.id, "01890a5d-ac96-774b-bcce-b302099a8057");
+    }
+
+    #[test]
+    fn another_body_has_another_digest() {
+        let id = "01890a5d-ac96-774b-bcce-b302099a8057";
+        let digest = |vm: &str| {
+            key(
+                "m",
+                id,
+                &v1::DeleteVmRequest {
+                    vm: vm.into(),
+                    ..Default::default()
+                },
+            )
+            .unwrap()
+            .unwrap()
+            .body_digest
+        };
+        assert_eq!(digest("a"), digest("a"));
+        assert_ne!(digest("a"), digest("b"));
+    }
+
+    #[test]
+    fn each_error_says_what_is_wrong() {
+        let texts = [
+            (RequestError::missing("spec"), "spec is missing"),
+            (
+                RequestError::FirstMessageLate,
+                "the first message of the stream did not come within 10s",
+            ),
+            (
+                RequestError::CutShort,
+                "the caller ended the stream before it was whole",
+            ),
+            (RequestError::Draining, "the daemon is stopping"),
+            (
+                RequestError::OutputLost { lost_bytes: 3 },
+                "3 bytes of output were lost in the VM",
+            ),
+        ];
+        for (error, text) in texts {
+            assert_eq!(error.to_string(), text);
+            assert!(error.reason().len() <= 63);
+        }
+    }
+}

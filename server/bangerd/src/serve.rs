@@ -1,0 +1,175 @@
+//! The gRPC server on its socket: what it serves, its limits, and how it ends.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use banger_app::App;
+use banger_proto::v1::host_service_server::HostServiceServer;
+use banger_proto::v1::image_service_server::ImageServiceServer;
+use banger_proto::v1::kernel_service_server::KernelServiceServer;
+use banger_proto::v1::operation_service_server::OperationServiceServer;
+use banger_proto::v1::session_service_server::SessionServiceServer;
+use banger_proto::v1::vm_service_server::VmServiceServer;
+use tokio::net::UnixListener;
+use tokio_stream::wrappers::UnixListenerStream;
+use tokio_util::sync::CancellationToken;
+use tonic::server::NamedService;
+use tonic::transport::Server;
+use tonic_health::ServingStatus;
+use tonic_health::server::HealthReporter;
+use tonic_reflection::server::Builder as Reflection;
+
+use crate::grpc::{Api, Drain, layer};
+
+/// The largest message a caller may send: a command and an environment of 1 MiB each, with room.
+const REQUEST_BYTES_MAX: usize = 4 << 20;
+/// Calls that go on at once on one connection: hundreds of sandboxes, each with a few streams.
+const STREAMS_MAX: u32 = 4096;
+/// How much of one stream may be under way: what keeps a bulk stream from waiting for the other side.
+const STREAM_WINDOW: u32 = 4 << 20;
+/// How much of one connection may be under way.
+const CONNECTION_WINDOW: u32 = 16 << 20;
+/// A connection this long without a sign of life is asked for one.
+const KEEPALIVE_EVERY: Duration = Duration::from_secs(20);
+/// How long the sign may take before the connection is closed.
+const KEEPALIVE_WITHIN: Duration = Duration::from_secs(20);
+/// The largest headers of a request.
+const HEADERS_MAX: u32 = 16 << 10;
+/// Streams that a caller may reset before they were looked at (against rapid resets, CVE-2023-44487).
+const RESETS_WAITING_MAX: usize = 64;
+/// After the grace, how long streams have to say that they end.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// The services of the API, by their full names.
+pub const SERVICES: [&str; 6] = [
+    <HostServiceServer<Api> as NamedService>::NAME,
+    <ImageServiceServer<Api> as NamedService>::NAME,
+    <KernelServiceServer<Api> as NamedService>::NAME,
+    <OperationServiceServer<Api> as NamedService>::NAME,
+    <SessionServiceServer<Api> as NamedService>::NAME,
+    <VmServiceServer<Api> as NamedService>::NAME,
+];
+/// Services that every gRPC server has, also shown by reflection.
+const COMMON_SERVICES: [&str; 3] = [
+    "grpc.health.v1.Health",
+    "grpc.reflection.v1.ServerReflection",
+    "grpc.reflection.v1alpha.ServerReflection",
+];
+
+/// Why serving ended otherwise than asked.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The descriptors do not fit together: a defect of the build.
+    #[error("could not put reflection together")]
+    Reflection {
+        /// Why.
+        #[source]
+        source: tonic_reflection::server::Error,
+    },
+    /// The socket failed.
+    #[error("could not serve on the socket")]
+    Transport {
+        /// Why.
+        #[source]
+        source: tonic::transport::Error,
+    },
+}
+
+/// Serves until `stop`, then ends in good order: health says so, no new connection is taken, what can be taken
+/// up again ends at once, and everything else has `grace` to end by itself. Returns whether all did.
+///
+/// # Errors
+/// If serving could not begin, or the socket failed.
+pub async fn serve(
+    app: Arc<App>,
+    listener: UnixListener,
+    stop: CancellationToken,
+    grace: Duration,
+) -> Result<bool, ServeError> {
+    let drain = Drain::default();
+    let (health, health_service) = tonic_health::server::health_reporter();
+    set_health(&health, ServingStatus::Serving).await;
+    let reflection = reflection()
+        .build_v1()
+        .map_err(|source| ServeError::Reflection { source })?;
+    let reflection_alpha = self::reflection()
+        .build_v1alpha()
+        .map_err(|source| ServeError::Reflection { source })?;
+    let api = Api::new(app, drain.clone());
+    let router = server()
+        .layer(layer::log())
+        .layer(layer::catch_panic())
+        .add_service(health_service)
+        .add_service(reflection)
+        .add_service(reflection_alpha)
+        .add_service(
+            HostServiceServer::new(api.clone()).max_decoding_message_size(REQUEST_BYTES_MAX),
+        )
+        .add_service(
+            ImageServiceServer::new(api.clone()).max_decoding_message_size(REQUEST_BYTES_MAX),
+        )
+        .add_service(
+            KernelServiceServer::new(api.clone()).max_decoding_message_size(REQUEST_BYTES_MAX),
+        )
+        .add_service(
+            OperationServiceServer::new(api.clone()).max_decoding_message_size(REQUEST_BYTES_MAX),
+        )
+        .add_service(
+            SessionServiceServer::new(api.clone()).max_decoding_message_size(REQUEST_BYTES_MAX),
+        )
+        .add_service(VmServiceServer::new(api).max_decoding_message_size(REQUEST_BYTES_MAX));
+    let stopped = drain.begun.clone().cancelled_owned();
+    let served = router.serve_with_incoming_shutdown(UnixListenerStream::new(listener), stopped);
+    let ending = end_in_order(stop, &health, &drain, grace);
+    tokio::select! {
+        // cancel-safe: dropped only when everything had its time to end
+        served = served => served.map(|()| true).map_err(|source| ServeError::Transport { source }),
+        () = ending => Ok(false),
+    }
+}
+
+/// Resolves when whoever is left has had every chance to end.
+async fn end_in_order(
+    stop: CancellationToken,
+    health: &HealthReporter,
+    drain: &Drain,
+    grace: Duration,
+) {
+    stop.cancelled().await;
+    set_health(health, ServingStatus::NotServing).await;
+    drain.begun.cancel();
+    tokio::time::sleep(grace).await;
+    drain.over.cancel();
+    tokio::time::sleep(LAST_WORDS).await;
+}
+
+async fn set_health(health: &HealthReporter, status: ServingStatus) {
+    for service in [""].into_iter().chain(SERVICES) {
+        health.set_service_status(service, status).await;
+    }
+}
+
+fn server() -> Server {
+    Server::builder()
+        .max_concurrent_streams(STREAMS_MAX)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .http2_keepalive_interval(Some(KEEPALIVE_EVERY))
+        .http2_keepalive_timeout(Some(KEEPALIVE_WITHIN))
+        .http2_max_header_list_size(HEADERS_MAX)
+        .http2_max_pending_accept_reset_streams(Some(RESETS_WAITING_MAX))
+}
+
+/// The descriptors of everything that is served; the protocol between host and guest is not.
+fn reflection() -> Reflection<'static> {
+    let builder = Reflection::configure()
+        .register_encoded_file_descriptor_set(banger_proto::FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET)
+        .include_reflection_service(false);
+    SERVICES
+        .into_iter()
+        .chain(COMMON_SERVICES)
+        .fold(builder, Reflection::with_service_name)
+}
