@@ -16,6 +16,7 @@ use banger_core::session::{
 use banger_core::vm::{Phase, Vm};
 use banger_core::{SessionId, VmId, size};
 use banger_store::{Answer, RequestKey};
+use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt as _};
 use tokio::sync::watch;
@@ -64,12 +65,17 @@ impl std::fmt::Debug for Exec {
 
 impl Exec {
     /// A way to signal the command's process group while its events are read.
-    pub fn signaller(&self) -> impl AsyncFn(i32) -> Result<(), AppError> + Send + Sync + 'static {
+    pub fn signaller(
+        &self,
+    ) -> impl Fn(i32) -> BoxFuture<'static, Result<(), AppError>> + Send + Sync + 'static {
         let (guest, id) = (self.guest.clone(), self.id);
-        async move |signal| {
-            Ok(guest
-                .signal_session(id, signal, SignalTarget::Group)
-                .await?)
+        move |signal| {
+            let guest = guest.clone();
+            Box::pin(async move {
+                Ok(guest
+                    .signal_session(id, signal, SignalTarget::Group)
+                    .await?)
+            })
         }
     }
 }
