@@ -1,1 +1,290 @@
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::Path;
+use std::process::Command;
 
+use proptest::prelude::*;
+use tokio_util::sync::CancellationToken;
+
+use super::content::{ContentReader, kept_runs, segments};
+use super::*;
+use crate::flatten::Tree;
+use crate::tar::{Content, Entry, EntryKind, Extent, Meta};
+
+fn fsck(disk: &Path) {
+    let output = Command::new("e2fsck")
+        .arg("-fn")
+        .arg(disk)
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stdout)
+    );
+}
+
+fn entry(path: &str, kind: EntryKind) -> Entry {
+    let meta = Meta {
+        mode: 0o644,
+        uid: 0,
+        gid: 0,
+        mtime: (0, 0),
+    };
+    Entry {
+        path: path.to_owned(),
+        kind,
+        meta,
+        xattrs: Box::default(),
+    }
+}
+
+/// Writes the entries of one layer, whose files lie in `archive`.
+fn disk(entries: Vec<Entry>, archive: &[u8]) -> Result<(tempfile::NamedTempFile, u64), Ext4Error> {
+    let mut tree = Tree::new();
+    tree.apply(entries)?;
+    let layer = tempfile::tempfile().unwrap();
+    layer.write_all_at(archive, 0).unwrap();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let spec = BaseSpec {
+        tree: &tree,
+        archives: &[layer],
+        uuid: [7; 16],
+    };
+    let size = write_base(&spec, file.as_file(), &CancellationToken::new(), &|_| {})?;
+    Ok((file, size))
+}
+
+#[test]
+fn an_upper_disk_is_clean_sparse_and_quick() {
+    let directory = tempfile::tempdir().unwrap();
+    for size in [64 << 20, 4u64 << 30, 64 << 30] {
+        let path = directory.path().join(format!("{size}.ext4"));
+        create_upper(&path, size).unwrap();
+        let metadata = path.metadata().unwrap();
+        assert_eq!(metadata.len(), size);
+        assert_eq!(metadata.mode() & 0o777, 0o600);
+        assert!(
+            metadata.blocks() * 512 < 8 << 20,
+            "{} bytes allocated",
+            metadata.blocks() * 512
+        );
+        fsck(&path);
+    }
+}
+
+#[test]
+fn an_upper_disk_never_replaces_a_file_and_leaves_none_of_a_bad_size() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("disk");
+    for size in [0, 4096, (64 << 20) + 1, u64::MAX / 4096 * 4096] {
+        assert!(
+            matches!(create_upper(&path, size), Err(Ext4Error::BadSize { .. })),
+            "{size}"
+        );
+    }
+    assert!(!path.exists());
+    std::fs::write(&path, "mine").unwrap();
+    assert!(matches!(
+        create_upper(&path, 64 << 20),
+        Err(Ext4Error::Create { .. })
+    ));
+    assert_eq!(std::fs::read(&path).unwrap(), b"mine");
+}
+
+#[test]
+fn the_empty_tree_makes_a_clean_disk() {
+    let (file, size) = disk(Vec::new(), b"").unwrap();
+    fsck(file.path());
+    assert_eq!(file.path().metadata().unwrap().len(), size);
+    assert!(file.path().metadata().unwrap().blocks() * 512 < 1 << 20);
+}
+
+#[test]
+fn trees_of_many_shapes_fit_and_are_clean() {
+    let many = |count: usize, name: usize| -> Vec<Entry> {
+        (0..count)
+            .map(|n| {
+                entry(
+                    &format!("d/{n:0name$}"),
+                    EntryKind::File(Content::dense(0, 5)),
+                )
+            })
+            .collect()
+    };
+    let deep: Vec<Entry> = vec![entry(&vec!["deep"; 200].join("/"), EntryKind::Directory)];
+    let links: Vec<Entry> = std::iter::once(entry("f", EntryKind::File(Content::dense(0, 9))))
+        .chain(
+            (0..500).map(|n| entry(&format!("l{n}"), EntryKind::HardLink { target: "f".into() })),
+        )
+        .chain((0..50).map(|n| {
+            entry(
+                &format!("s{n}"),
+                EntryKind::Symlink {
+                    target: "x".repeat(60 + n),
+                },
+            )
+        }))
+        .collect();
+    let large = vec![entry("big", EntryKind::File(Content::dense(0, 200 << 20)))];
+    for (entries, archive) in [
+        (many(20_000, 40), vec![b'x'; 16]),
+        (many(900, 250), vec![b'x'; 16]),
+        (deep, Vec::new()),
+        (links, vec![b'y'; 16]),
+        (large, vec![b'z'; 200 << 20]),
+    ] {
+        let (file, _) = disk(entries, &archive).unwrap();
+        fsck(file.path());
+    }
+}
+
+#[test]
+fn holes_stay_holes_and_zeros_become_them() {
+    let sparse = Content {
+        size: 1 << 30,
+        extents: [Extent {
+            logical: 123_456,
+            offset: 0,
+            len: 10,
+        }]
+        .into(),
+    };
+    let hole = Content {
+        size: 1 << 30,
+        extents: Box::default(),
+    };
+    let zeros = Content::dense(16, 32 << 20);
+    let files = [("sparse", sparse), ("hole", hole), ("zeros", zeros)];
+    let entries = files.map(|(name, content)| entry(name, EntryKind::File(content)));
+    let mut archive = vec![0; (32 << 20) + 16];
+    archive[..10].copy_from_slice(b"0123456789");
+    let (file, size) = disk(entries.into(), &archive).unwrap();
+    fsck(file.path());
+    assert!(size < 64 << 20, "{size}");
+    assert!(file.path().metadata().unwrap().blocks() * 512 < 2 << 20);
+}
+
+#[test]
+fn the_same_tree_makes_the_same_bytes() {
+    let make = || {
+        disk(
+            vec![entry("a/b", EntryKind::File(Content::dense(0, 3)))],
+            b"abc",
+        )
+        .unwrap()
+        .0
+    };
+    assert!(std::fs::read(make().path()).unwrap() == std::fs::read(make().path()).unwrap());
+}
+
+#[test]
+fn an_images_own_lost_found_may_only_be_empty() {
+    let (file, _) = disk(vec![entry("lost+found", EntryKind::Directory)], b"").unwrap();
+    fsck(file.path());
+    for entries in [
+        vec![entry("lost+found", EntryKind::Fifo)],
+        vec![
+            entry("lost+found", EntryKind::Directory),
+            entry("lost+found/x", EntryKind::Fifo),
+        ],
+    ] {
+        let error = disk(entries, b"").unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "the image has a `lost+found` of its own that is not an empty directory"
+        );
+    }
+}
+
+#[test]
+fn a_cancelled_disk_says_so() {
+    let mut tree = Tree::new();
+    tree.apply(vec![entry("a", EntryKind::File(Content::dense(0, 3)))])
+        .unwrap();
+    let (layer, cancel) = (tempfile::tempfile().unwrap(), CancellationToken::new());
+    cancel.cancel();
+    let spec = BaseSpec {
+        tree: &tree,
+        archives: &[layer],
+        uuid: [7; 16],
+    };
+    let result = write_base(&spec, &tempfile::tempfile().unwrap(), &cancel, &|_| {});
+    assert!(matches!(result, Err(Ext4Error::Cancelled)));
+}
+
+#[test]
+fn a_layer_that_is_too_short_is_an_error_not_zeros() {
+    assert!(matches!(
+        disk(
+            vec![entry("a", EntryKind::File(Content::dense(0, 9)))],
+            b"abc"
+        ),
+        Err(Ext4Error::Write(_))
+    ));
+}
+
+/// Pieces with gaps, in order.
+fn contents() -> impl Strategy<Value = Content> {
+    prop::collection::vec((0u64..10_000, 1u64..10_000), 0..8).prop_flat_map(|pieces| {
+        (Just(pieces), 0u64..10_000).prop_map(|(pieces, tail)| {
+            let (mut logical, mut offset, mut extents) = (0, 0, Vec::new());
+            for (gap, len) in pieces {
+                logical += gap;
+                extents.push(Extent {
+                    logical,
+                    offset,
+                    len,
+                });
+                logical += len;
+                offset += len;
+            }
+            Content {
+                size: logical + tail,
+                extents: extents.into(),
+            }
+        })
+    })
+}
+
+proptest! {
+    #[test]
+    fn what_is_read_and_what_is_a_hole_make_the_file(content in contents()) {
+        let archive = tempfile::tempfile().unwrap();
+        let total: u64 = content.extents.iter().map(|extent| extent.len).sum();
+        let bytes: Vec<u8> = (0..total).map(|n| u8::try_from(n % 251).unwrap() + 1).collect();
+        archive.write_all_at(&bytes, 0).unwrap();
+        let mut expected = vec![0; usize::try_from(content.size).unwrap()];
+        for extent in &content.extents {
+            let at = |n: u64| usize::try_from(n).unwrap();
+            expected[at(extent.logical)..at(extent.logical + extent.len)]
+                .copy_from_slice(&bytes[at(extent.offset)..at(extent.offset + extent.len)]);
+        }
+        let mut read = Vec::new();
+        ContentReader::new(&archive, &content).read_to_end(&mut read).unwrap();
+        let mut actual = vec![0; expected.len()];
+        let mut from = &*read;
+        for (begin, end) in kept_runs(&content) {
+            prop_assert_eq!(begin % 4096, 0);
+            let range = usize::try_from(begin).unwrap()..usize::try_from(end).unwrap();
+            from.read_exact(&mut actual[range]).unwrap();
+        }
+        prop_assert!(from.is_empty());
+        prop_assert!(actual == expected);
+        if let Some(segments) = segments(&content) {
+            let len: u64 = segments.iter().map(|s| match s { mkext4::SparseSeg::Data(n) | mkext4::SparseSeg::Hole(n) => *n }).sum();
+            prop_assert_eq!(len, content.size);
+        }
+    }
+}
+
+#[test]
+fn reading_stops_at_the_end_of_the_archive() {
+    let archive: File = tempfile::tempfile().unwrap();
+    let mut read = Vec::new();
+    ContentReader::new(&archive, &Content::dense(0, 5))
+        .read_to_end(&mut read)
+        .unwrap();
+    assert!(read.is_empty());
+}

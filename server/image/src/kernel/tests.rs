@@ -1,1 +1,359 @@
+use std::io::Write;
+use std::path::Path;
 
+use banger_core::operation::NoProgress;
+use banger_core::{Explain, KernelId};
+use tokio_util::sync::CancellationToken;
+
+use super::bzimage::extract;
+use super::modules::ModuleTree;
+use super::*;
+
+const BANNER: &[u8] = b"\0Linux version 6.1.0-42-test (x@y) #1\0";
+
+/// A 64-bit ELF with one note segment.
+fn elf(note_kind: u32, machine: u16, tail: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![0; 64 + 56];
+    bytes[..7].copy_from_slice(b"\x7fELF\x02\x01\x01");
+    bytes[18..20].copy_from_slice(&machine.to_le_bytes());
+    bytes[32..40].copy_from_slice(&64u64.to_le_bytes());
+    bytes[56..58].copy_from_slice(&1u16.to_le_bytes());
+    let note = [
+        &4u32.to_le_bytes()[..],
+        &8u32.to_le_bytes(),
+        &note_kind.to_le_bytes(),
+        b"Xen\0",
+        &[0; 8],
+    ]
+    .concat();
+    bytes[64..68].copy_from_slice(&4u32.to_le_bytes());
+    bytes[72..80].copy_from_slice(&120u64.to_le_bytes());
+    bytes[96..104].copy_from_slice(&(note.len() as u64).to_le_bytes());
+    bytes.extend(note);
+    bytes.extend_from_slice(tail);
+    bytes
+}
+
+fn vmlinux() -> Vec<u8> {
+    let filler: Vec<u8> = (0..300_000u32)
+        .flat_map(|n| (n / 7).to_le_bytes())
+        .collect();
+    elf(18, 62, &[b"Linux version %s\0", BANNER, &filler].concat())
+}
+
+/// A bzImage around `payload`.
+fn bzimage(payload: &[u8]) -> Vec<u8> {
+    let mut image = vec![0; 3 * 512 + 100];
+    image[0x1f1] = 2;
+    image[0x202..0x206].copy_from_slice(b"HdrS");
+    image[0x248..0x24c].copy_from_slice(&100u32.to_le_bytes());
+    image[0x24c..0x250].copy_from_slice(&u32::try_from(payload.len()).unwrap().to_le_bytes());
+    image.extend_from_slice(payload);
+    image
+}
+
+fn with_length(mut payload: Vec<u8>, len: usize) -> Vec<u8> {
+    payload.extend(u32::try_from(len).unwrap().to_le_bytes());
+    payload
+}
+
+fn payloads(kernel: &[u8]) -> Vec<Vec<u8>> {
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    gzip.write_all(kernel).unwrap();
+    let mut xz = liblzma::write::XzEncoder::new(Vec::new(), 1);
+    xz.write_all(kernel).unwrap();
+    let mut lz4 = vec![0x02, 0x21, 0x4c, 0x18];
+    for block in kernel.chunks(8 << 20) {
+        let block = lz4_flex::block::compress(block);
+        lz4.extend(u32::try_from(block.len()).unwrap().to_le_bytes());
+        lz4.extend(block);
+    }
+    vec![
+        gzip.finish().unwrap(),
+        with_length(xz.finish().unwrap(), kernel.len()),
+        with_length(zstd::encode_all(kernel, 3).unwrap(), kernel.len()),
+        with_length(lz4, kernel.len()),
+    ]
+}
+
+#[test]
+fn every_compression_of_a_bzimage_gives_the_same_kernel() {
+    let kernel = vmlinux();
+    for payload in payloads(&kernel) {
+        let extracted = extract(bzimage(&payload), "test").unwrap();
+        assert!(extracted.bytes == kernel);
+        assert_eq!(extracted.release, "6.1.0-42-test");
+    }
+    assert!(extract(kernel.clone(), "test").unwrap().bytes == kernel);
+}
+
+#[test]
+fn what_cannot_be_booted_is_refused_with_the_reason() {
+    let reason = |bytes: Vec<u8>| extract(bytes, "x").unwrap_err().reason();
+    assert_eq!(reason(elf(17, 62, BANNER)), "KERNEL_WITHOUT_PVH");
+    assert_eq!(reason(elf(18, 183, BANNER)), "KERNEL_WRONG_ARCHITECTURE");
+    assert_eq!(reason(b"hello".to_vec()), "NOT_A_KERNEL");
+    assert_eq!(reason(Vec::new()), "NOT_A_KERNEL");
+    assert_eq!(reason(bzimage(b"unknown data")), "KERNEL_PAYLOAD_BAD");
+    assert_eq!(
+        reason(bzimage(&payloads(&vmlinux())[2][..500])),
+        "KERNEL_PAYLOAD_BAD"
+    );
+    let mut overlong = bzimage(b"x");
+    overlong[0x24c..0x250].fill(0xff);
+    assert_eq!(reason(overlong), "NOT_A_KERNEL");
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_elf_makes_the_parser_panic(at in 0usize..140, value: u8, cut in 0usize..160) {
+        let mut bytes = elf(18, 62, BANNER);
+        bytes[at] = value;
+        bytes.truncate(cut);
+        if let Some(elf) = elf::Elf::parse(&bytes) {
+            elf.has_pvh_entry();
+            elf.section(".modinfo");
+        }
+    }
+}
+
+/// A module that says what it needs, in a real section.
+fn module(needs: &str) -> Vec<u8> {
+    let info = format!("license=GPL\0depends={needs}\0").into_bytes();
+    let names = b"\0.modinfo\0";
+    let mut bytes = elf(0, 62, &info);
+    let info_at = bytes.len() - info.len();
+    let names_at = bytes.len();
+    bytes.extend_from_slice(names);
+    let sections = bytes.len() as u64;
+    let mut section = |name: u32, at: usize, len: usize| {
+        let mut header = [0u8; 64];
+        header[..4].copy_from_slice(&name.to_le_bytes());
+        header[24..32].copy_from_slice(&(at as u64).to_le_bytes());
+        header[32..40].copy_from_slice(&(len as u64).to_le_bytes());
+        bytes.extend(header);
+    };
+    section(1, info_at, info.len());
+    section(0, names_at, names.len());
+    bytes[40..48].copy_from_slice(&sections.to_le_bytes());
+    bytes[60..62].copy_from_slice(&2u16.to_le_bytes());
+    bytes[62..64].copy_from_slice(&1u16.to_le_bytes());
+    bytes
+}
+
+fn modules_directory(at: &Path) {
+    let kernel = at.join("kernel/drivers");
+    std::fs::create_dir_all(&kernel).unwrap();
+    std::fs::write(
+        at.join("modules.builtin"),
+        "kernel/fs/ext4/ext4.ko\nkernel/drivers/virtio/virtio_ring.ko\n",
+    )
+    .unwrap();
+    let xz = |bytes: Vec<u8>| {
+        let mut encoder = liblzma::write::XzEncoder::new(Vec::new(), 1);
+        encoder.write_all(&bytes).unwrap();
+        encoder.finish().unwrap()
+    };
+    for (name, bytes) in [
+        ("virtio.ko", module("")),
+        ("virtio_mmio.ko", module("virtio,virtio_ring")),
+        ("virtio_console.ko.xz", xz(module("virtio"))),
+        (
+            "virtio_blk.ko.zst",
+            zstd::encode_all(&*module("virtio"), 1).unwrap(),
+        ),
+        ("net_failover.ko", module("failover")),
+        ("failover.ko", module("")),
+        ("virtio_net.ko", module("net-failover,virtio")),
+        ("virtio-rng.ko", module("")),
+        ("overlay.ko", module("")),
+        ("floppy.ko", module("")),
+    ] {
+        std::fs::write(kernel.join(name), bytes).unwrap();
+    }
+}
+
+fn names(tree: &ModuleTree) -> Vec<String> {
+    tree.select()
+        .unwrap()
+        .into_iter()
+        .map(|module| module.name)
+        .collect()
+}
+
+const ORDER: [&str; 9] = [
+    "virtio",
+    "virtio_mmio",
+    "virtio_console",
+    "virtio_blk",
+    "failover",
+    "net_failover",
+    "virtio_net",
+    "virtio_rng",
+    "overlay",
+];
+
+#[test]
+fn modules_come_after_what_they_need_and_nothing_else_comes() {
+    let directory = tempfile::tempdir().unwrap();
+    modules_directory(directory.path());
+    assert_eq!(names(&ModuleTree::read(directory.path()).unwrap()), ORDER);
+    let dep = "kernel/drivers/virtio_mmio.ko: kernel/drivers/virtio.ko\nkernel/drivers/virtio_net.ko: kernel/drivers/net_failover.ko kernel/drivers/failover.ko\n";
+    std::fs::write(directory.path().join("modules.dep"), dep).unwrap();
+    let tree = ModuleTree::read(directory.path()).unwrap();
+    // What modules.dep does not list falls back to the module's own word.
+    assert_eq!(names(&tree), ORDER);
+}
+
+#[test]
+fn a_kernel_without_what_every_guest_needs_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    modules_directory(directory.path());
+    std::fs::remove_file(directory.path().join("kernel/drivers/overlay.ko")).unwrap();
+    let error = ModuleTree::read(directory.path())
+        .unwrap()
+        .select()
+        .unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "the kernel has no overlay, neither built in nor as a module"
+    );
+}
+
+#[tokio::test]
+async fn an_imported_kernel_is_whole_and_its_initramfs_is_made_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = |name: &str| directory.path().join(name);
+    modules_directory(&at("modules"));
+    std::fs::write(at("vmlinuz"), bzimage(&payloads(&vmlinux())[0])).unwrap();
+    std::fs::write(at("agent"), b"an agent").unwrap();
+    let store = KernelStore::open(&at("state")).unwrap();
+    let id = KernelId::new();
+    let imported = store
+        .import_file(id, &at("vmlinuz"), Some(&at("modules")), &NoProgress)
+        .await
+        .unwrap();
+    assert_eq!(imported.modules, ORDER);
+    assert_eq!(imported.release, "6.1.0-42-test");
+    assert_eq!(store.load(id).unwrap(), imported);
+    assert!(std::fs::read(store.vmlinux_path(id)).unwrap() == vmlinux());
+
+    let first = store.initramfs(id, &at("agent")).await.unwrap();
+    let listing = listing(&first);
+    assert_eq!(
+        listing.iter().find(|(name, ..)| name == "init").unwrap(),
+        &("init".to_owned(), 0o100_755, 8, (0, 0))
+    );
+    assert_eq!(
+        listing
+            .iter()
+            .find(|(name, ..)| name == "dev/console")
+            .unwrap()
+            .3,
+        (5, 1)
+    );
+    let modules: Vec<_> = listing
+        .iter()
+        .filter_map(|(name, ..)| name.strip_prefix("banger/modules/"))
+        .collect();
+    assert_eq!(modules[0], "000-virtio.ko");
+    assert_eq!(modules.len(), ORDER.len());
+    assert!(modules.is_sorted());
+
+    let bytes = std::fs::read(&first).unwrap();
+    assert_eq!(store.initramfs(id, &at("agent")).await.unwrap(), first);
+    std::fs::write(at("agent"), b"another").unwrap();
+    assert_ne!(store.initramfs(id, &at("agent")).await.unwrap(), first);
+    std::fs::remove_file(&first).unwrap();
+    std::fs::write(at("agent"), b"an agent").unwrap();
+    assert!(std::fs::read(store.initramfs(id, &at("agent")).await.unwrap()).unwrap() == bytes);
+
+    assert_eq!(
+        std::fs::read_dir(at("state/tmp/kernels")).unwrap().count(),
+        0
+    );
+    let again = store
+        .import_file(id, &at("vmlinuz"), None, &NoProgress)
+        .await
+        .unwrap_err();
+    assert_eq!(again.reason(), "KERNEL_EXISTS");
+    store.remove(id).unwrap();
+    store.remove(id).unwrap();
+    assert_eq!(store.load(id).unwrap_err().reason(), "KERNEL_NOT_FOUND");
+    assert_eq!(
+        store
+            .initramfs(id, &at("agent"))
+            .await
+            .unwrap_err()
+            .reason(),
+        "KERNEL_NOT_FOUND"
+    );
+}
+
+/// Names, modes, sizes and device numbers of an archive.
+fn listing(path: &Path) -> Vec<(String, u32, u32, (u32, u32))> {
+    let mut entries = Vec::new();
+    let mut file = std::fs::File::open(path).unwrap();
+    loop {
+        let reader = cpio::NewcReader::new(&mut file).unwrap();
+        let entry = reader.entry();
+        if entry.is_trailer() {
+            return entries;
+        }
+        let device = (entry.rdev_major(), entry.rdev_minor());
+        entries.push((
+            entry.name().to_owned(),
+            entry.mode(),
+            entry.file_size(),
+            device,
+        ));
+        reader.finish().unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_failed_import_leaves_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = KernelStore::open(directory.path()).unwrap();
+    std::fs::write(directory.path().join("text"), "no kernel").unwrap();
+    let id = KernelId::new();
+    let path = directory.path().join("text");
+    assert_eq!(
+        store
+            .import_file(id, &path, None, &NoProgress)
+            .await
+            .unwrap_err()
+            .reason(),
+        "NOT_A_KERNEL"
+    );
+    let missing = directory.path().join("missing");
+    assert_eq!(
+        store
+            .import_file(id, &missing, None, &NoProgress)
+            .await
+            .unwrap_err()
+            .reason(),
+        "SOURCE_UNREADABLE"
+    );
+    let cancel = CancellationToken::new();
+    for (name, reason) in [
+        ("Bad Name", "PACKAGE_NAME_INVALID"),
+        ("-o", "PACKAGE_NAME_INVALID"),
+        ("./gone.deb", "SOURCE_UNREADABLE"),
+    ] {
+        let error = store
+            .import_debian_package(id, name, &NoProgress, &cancel)
+            .await
+            .unwrap_err();
+        assert_eq!(error.reason(), reason, "{name}");
+    }
+    for part in ["kernels", "tmp/kernels"] {
+        assert_eq!(
+            std::fs::read_dir(directory.path().join(part))
+                .unwrap()
+                .count(),
+            0,
+            "{part}"
+        );
+    }
+}

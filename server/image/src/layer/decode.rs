@@ -7,7 +7,7 @@ use std::path::Path;
 use banger_core::Digest;
 
 use super::LayerError;
-use super::spool::{Keep, SpoolInput, SpoolWrite, TooLarge};
+use super::spool::{Keep, SpoolInput, SpoolWrite, TooLarge, bytes_max};
 use crate::tar::{Budget, Entry, TarError, TarReader};
 
 /// Largest window of a zstd frame, 2^26 bytes: what level 21 writes, and bounded memory.
@@ -106,7 +106,10 @@ struct Index<'a> {
 
 impl Index<'_> {
     fn run(&self, plain: impl Read, keep: Keep) -> Result<IndexedLayer, LayerError> {
-        let mut reader = TarReader::new(SpoolInput::new(plain, keep, self.size_bytes), self.budget);
+        let mut reader = TarReader::new(
+            SpoolInput::new(plain, keep, bytes_max(self.size_bytes)),
+            self.budget,
+        );
         let mut entries = Vec::new();
         while let Some(entry) = reader.next_entry().map_err(|error| self.judge(error))? {
             entries.push(entry);

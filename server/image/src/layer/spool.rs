@@ -12,6 +12,13 @@ use crate::tar::TarInput;
 /// Moved in pieces of this size: large enough for the hash and the file, small enough for the cache.
 const PIECE_BYTES: usize = 256 << 10;
 
+/// How many bytes a layer of `compressed_bytes` may become.
+pub(super) fn bytes_max(compressed_bytes: u64) -> u64 {
+    RATIO_FREE_BYTES
+        .max(compressed_bytes.saturating_mul(RATIO_MAX))
+        .min(UNCOMPRESSED_BYTES_MAX)
+}
+
 /// What is kept of the stream beside its hash.
 #[derive(Debug)]
 pub(super) enum Keep {
@@ -53,9 +60,8 @@ pub(super) struct TooLarge;
 pub(super) struct SpoolWrite(#[source] pub(super) io::Error);
 
 impl<R: Read> SpoolInput<R> {
-    /// `compressed_bytes` is the length of what `source` decompresses.
-    pub(super) fn new(source: R, keep: Keep, compressed_bytes: u64) -> Self {
-        let by_ratio = RATIO_FREE_BYTES.max(compressed_bytes.saturating_mul(RATIO_MAX));
+    /// Refuses a stream of more than `bytes_max` bytes.
+    pub(super) fn new(source: R, keep: Keep, bytes_max: u64) -> Self {
         Self {
             source,
             keep,
@@ -64,7 +70,7 @@ impl<R: Read> SpoolInput<R> {
             at: 0,
             end: 0,
             before: 0,
-            bytes_max: by_ratio.min(UNCOMPRESSED_BYTES_MAX),
+            bytes_max,
         }
     }
 

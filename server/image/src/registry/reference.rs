@@ -75,6 +75,10 @@ impl FromStr for ImageReference {
             text: text.chars().take(300).collect(),
         };
         let inner = Reference::try_from(text).map_err(|_| bad())?;
+        // The parser takes an upper-case first component for a host, then for part of the repository.
+        if inner.repository().bytes().any(|byte| byte.is_ascii_uppercase()) {
+            return Err(bad());
+        }
         let digest = inner
             .digest()
             .map(Digest::from_str)
