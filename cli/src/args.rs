@@ -1,0 +1,95 @@
+//! The command tree. Options that several commands share are here; a command's own are in its file.
+
+use banger_sdk::HOST_VARIABLE;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::command;
+
+const AFTER_HELP: &str = "\
+Examples:
+  banger run debian:bookworm -- uname -a
+  banger image pull debian:bookworm
+  banger vm create debian:bookworm --name web && banger vm shell web
+  banger vm list --output json
+
+Exit codes:
+  0      done; for `run`, `vm exec`, `session attach` and `session wait`: the command's own code
+  124    the command ran longer than its --timeout
+  125    banger itself failed, or was used wrongly
+  126    the command exists and cannot be executed
+  127    the command does not exist
+  128+n  the command was ended by signal n, or banger was
+
+Environment:
+  BANGER_HOST  the daemon's socket: unix:///path or a path. Without it, root talks to
+               /run/banger/bangerd.sock, others to $XDG_RUNTIME_DIR/banger/bangerd.sock if it is there";
+
+/// Real virtual machines as sandboxes.
+#[derive(Debug, Parser)]
+#[command(name = "banger", version, after_help = AFTER_HELP, max_term_width = 100)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Options of every command.
+#[derive(Debug, Args)]
+pub(crate) struct Global {
+    /// The daemon: unix:///path/to/bangerd.sock, or the path
+    #[arg(long, global = true, env = HOST_VARIABLE, hide_env = true, value_name = "HOST", help_heading = "Global options")]
+    pub(crate) host: Option<String>,
+    /// How to print what is read, and errors; JSON keeps its shape from version to version
+    #[arg(
+        short,
+        long,
+        global = true,
+        value_enum,
+        default_value_t,
+        value_name = "FORMAT",
+        help_heading = "Global options"
+    )]
+    pub(crate) output: Format,
+    /// Print ids or names only, and no progress
+    #[arg(short, long, global = true, help_heading = "Global options")]
+    pub(crate) quiet: bool,
+    /// Print the time of each stage
+    #[arg(
+        short,
+        long,
+        global = true,
+        conflicts_with = "quiet",
+        help_heading = "Global options"
+    )]
+    pub(crate) verbose: bool,
+}
+
+/// How to print.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For people.
+    #[default]
+    Table,
+    /// For programs: one document, or one line per item for streams.
+    Json,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    Run(Box<command::run::Run>),
+    #[command(subcommand, visible_alias = "images")]
+    Image(command::image::Image),
+    #[command(subcommand, visible_alias = "kernels")]
+    Kernel(command::kernel::Kernel),
+    #[command(subcommand, visible_alias = "vms")]
+    Vm(command::vm::Vm),
+    #[command(subcommand, visible_alias = "sessions")]
+    Session(command::session::Session),
+    #[command(subcommand, visible_alias = "operations")]
+    Operation(command::operation::Operation),
+    #[command(subcommand)]
+    Host(command::host::Host),
+    Completion(command::completion::Completion),
+}

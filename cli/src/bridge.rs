@@ -1,0 +1,152 @@
+//! Between a process in a VM and our own standard input, output and terminal.
+//!
+//! Three loops run side by side: output (which ends it all), input, and signals. Output is written by
+//! a blocking thread a piece at a time, so that a slow reader holds the process back and signals are
+//! still heard.
+
+use std::io;
+
+use banger_sdk::types::Stream;
+use banger_sdk::{Event, Input, Process, types};
+use bytes::Bytes;
+use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+use crate::detach::DetachKeys;
+use crate::failure::Failure;
+use crate::interrupt::{Interrupt, Interrupts};
+use crate::terminal::{self, Raw};
+
+/// What is read from standard input at once.
+const READ_BYTES: usize = 64 << 10;
+/// The number of SIGINT.
+const SIGINT: i32 = 2;
+/// The number of SIGKILL.
+const SIGKILL: i32 = 9;
+
+/// How to connect a process to us.
+#[derive(Debug, Default)]
+pub(crate) struct Bridge {
+    /// The process has a terminal, and ours becomes raw.
+    pub(crate) terminal: bool,
+    /// Standard input is forwarded.
+    pub(crate) stdin: bool,
+    /// The keys that detach.
+    pub(crate) detach: Option<DetachKeys>,
+}
+
+/// How it ended.
+#[derive(Debug)]
+pub(crate) enum Ended {
+    /// The process ended, and all its output is written.
+    Exited(types::Exit),
+    /// The detach keys were typed.
+    Detached,
+    /// We were asked to end, by this signal.
+    Signalled(i32),
+}
+
+impl Bridge {
+    /// Connects `process` to us until one of them ends.
+    pub(crate) async fn run(
+        mut self,
+        process: &mut Process,
+        signals: &mut Interrupts,
+    ) -> Result<Ended, Failure> {
+        let input = process.input();
+        let raw = if self.terminal && terminal::stdin_is_terminal() {
+            Some(Raw::enter()?)
+        } else {
+            None
+        };
+        let forward = self.stdin || self.terminal;
+        let ended = tokio::select! {
+            biased; // an exit must win over the end of input that it causes
+            ended = output(process) => ended,
+            ended = forward_signals(signals, &input, self.terminal) => ended,
+            ended = forward_input(&input, &mut self.detach), if forward => ended,
+        };
+        drop(raw);
+        ended
+    }
+}
+
+/// Writes what the process writes, until it has ended.
+async fn output(process: &mut Process) -> Result<Ended, Failure> {
+    let (mut stdout, mut stderr) = (tokio::io::stdout(), tokio::io::stderr());
+    loop {
+        match process.next().await? {
+            Some(Event::Output(output)) if output.stream() == Stream::Stderr => {
+                write(&mut stderr, &output.data).await?;
+            }
+            Some(Event::Output(output)) => write(&mut stdout, &output.data).await?,
+            Some(Event::Gap(gap)) => {
+                let text = format!(
+                    "banger: {} bytes of output are no longer kept\r\n",
+                    gap.lost_bytes
+                );
+                write(&mut stderr, text.as_bytes()).await?;
+            }
+            Some(Event::Exited(exit)) => return Ok(Ended::Exited(exit)),
+            None => return Ok(Ended::Exited(types::Exit::default())),
+        }
+    }
+}
+
+async fn write(out: &mut (impl AsyncWrite + Unpin), data: &[u8]) -> Result<(), Failure> {
+    out.write_all(data).await.map_err(Failure::write)?;
+    out.flush().await.map_err(Failure::write)
+}
+
+/// Forwards standard input to its end; then waits for ever.
+async fn forward_input(input: &Input, detach: &mut Option<DetachKeys>) -> Result<Ended, Failure> {
+    let mut stdin = tokio::io::stdin();
+    let mut buffer = vec![0; READ_BYTES];
+    loop {
+        let length = match stdin.read(&mut buffer).await {
+            Ok(length) => length,
+            // A terminal that hung up has no more input.
+            Err(error) if error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()) => 0,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(Failure::Read(error)),
+        };
+        let typed = &buffer[..length];
+        let (data, detached) = match detach {
+            Some(keys) => keys.filter(typed),
+            None => (typed.to_vec(), false),
+        };
+        // A process that takes no more input ends by itself or not at all.
+        if input.write(Bytes::from(data)).await.is_err() {
+            return std::future::pending().await;
+        }
+        if detached {
+            return Ok(Ended::Detached);
+        }
+        if length == 0 {
+            input.close();
+            return std::future::pending().await;
+        }
+    }
+}
+
+/// Forwards what concerns the process; returns when we are to end.
+async fn forward_signals(
+    signals: &mut Interrupts,
+    input: &Input,
+    terminal: bool,
+) -> Result<Ended, Failure> {
+    loop {
+        match signals.next().await {
+            Interrupt::Resized if terminal => {
+                let (rows, columns) = terminal::size();
+                input.resize(rows, columns);
+            }
+            Interrupt::Resized => {}
+            Interrupt::Interrupt => input.signal(SIGINT).await?,
+            Interrupt::InterruptAgain => {
+                input.signal(SIGKILL).await?;
+                return Ok(Ended::Signalled(SIGINT));
+            }
+            Interrupt::Terminate(signal) => return Ok(Ended::Signalled(signal)),
+        }
+    }
+}

@@ -1,0 +1,29 @@
+//! The commands, a file each.
+
+pub(crate) mod completion;
+pub(crate) mod host;
+pub(crate) mod image;
+pub(crate) mod kernel;
+pub(crate) mod operation;
+mod process;
+pub(crate) mod run;
+pub(crate) mod session;
+pub(crate) mod vm;
+
+use crate::args::Command;
+use crate::context::Context;
+use crate::failure::Failure;
+
+/// Runs a command; its exit code.
+pub(crate) async fn run(context: &Context, command: Command) -> Result<u8, Failure> {
+    match command {
+        Command::Run(run) => run.run(context).await,
+        Command::Image(image) => image.run(context).await,
+        Command::Kernel(kernel) => kernel.run(context).await,
+        Command::Vm(vm) => vm.run(context).await,
+        Command::Session(session) => session.run(context).await,
+        Command::Operation(operation) => operation.run(context).await,
+        Command::Host(host) => host.run(context).await,
+        Command::Completion(completion) => completion.run(),
+    }
+}

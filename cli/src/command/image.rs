@@ -1,0 +1,176 @@
+//! `banger image`: root filesystems.
+
+use std::io;
+use std::path::PathBuf;
+
+use banger_sdk::Source;
+use clap::{Args, Subcommand};
+use clap_complete::ArgValueCandidates;
+
+use crate::complete;
+use crate::context::Context;
+use crate::failure::Failure;
+use crate::value::Archive;
+use crate::view;
+
+/// Pull, import and remove images
+#[derive(Debug, Subcommand)]
+pub(crate) enum Image {
+    Pull(Pull),
+    Import(Import),
+    #[command(visible_alias = "ls")]
+    List(List),
+    #[command(visible_alias = "show")]
+    Inspect(Inspect),
+    #[command(visible_alias = "rm")]
+    Remove(Remove),
+}
+
+impl Image {
+    pub(crate) async fn run(self, context: &Context) -> Result<u8, Failure> {
+        match self {
+            Self::Pull(pull) => pull.run(context).await,
+            Self::Import(import) => import.run(context).await,
+            Self::List(list) => list.run(context).await,
+            Self::Inspect(inspect) => inspect.run(context).await,
+            Self::Remove(remove) => remove.run(context).await,
+        }
+    }
+}
+
+/// Pull an image from its registry
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Prints the image's reference. The pull goes on if banger is interrupted; `banger operation list` shows it.
+
+Examples:
+  banger image pull debian:bookworm
+  banger image pull --platform linux/arm64 registry:5000/team/app:1.2
+  echo $TOKEN | banger image pull --username ci --password-stdin registry/app")]
+pub(crate) struct Pull {
+    /// The reference, e.g. debian:bookworm
+    reference: String,
+    /// The platform instead of the host's: os/architecture[/variant]
+    #[arg(long, value_name = "PLATFORM")]
+    platform: Option<String>,
+    /// User for the registry
+    #[arg(long, value_name = "USER", requires = "password_stdin")]
+    username: Option<String>,
+    /// Read the user's password from the first line of standard input
+    #[arg(long, requires = "username")]
+    password_stdin: bool,
+}
+
+impl Pull {
+    async fn run(self, context: &Context) -> Result<u8, Failure> {
+        let client = context.client().await?;
+        let mut pull = client.images().pull(self.reference);
+        if let Some(platform) = self.platform {
+            pull = pull.platform(platform);
+        }
+        if let Some(username) = self.username {
+            let mut password = String::new();
+            io::stdin()
+                .read_line(&mut password)
+                .map_err(Failure::Read)?;
+            pull = pull.credentials(username, password.trim_end_matches(['\r', '\n']));
+        }
+        let progress = context.progress();
+        let pulled = pull.progress(progress.callback()).await;
+        progress.clear();
+        context.printer().changed(&view::Image::from(pulled?))
+    }
+}
+
+/// Make an image of an archive or a directory
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Takes an OCI image layout (a directory or its tar), what `docker save` writes, or a root filesystem (a
+directory or its tar, plain, gzip or zstd).
+
+Examples:
+  docker save app:1 | banger image import - app:1
+  banger image import ./oci-layout app:1
+  banger image import rootfs.tar.zst base:1 --format rootfs-tar")]
+pub(crate) struct Import {
+    /// The archive or the directory; - reads standard input
+    file: PathBuf,
+    /// What to call the image
+    reference: String,
+    /// The archive's format; found out from the content without it
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    format: Option<Archive>,
+    /// The platform to choose from an archive of many: os/architecture[/variant]
+    #[arg(long, value_name = "PLATFORM")]
+    platform: Option<String>,
+}
+
+impl Import {
+    async fn run(self, context: &Context) -> Result<u8, Failure> {
+        let client = context.client().await?;
+        let source = if self.file.as_os_str() == "-" {
+            Source::reader(io::stdin())
+        } else {
+            Source::Path(self.file)
+        };
+        let mut register = client.images().register(self.reference, source);
+        if let Some(format) = self.format {
+            register = register.format(format.into());
+        }
+        if let Some(platform) = self.platform {
+            register = register.platform(platform);
+        }
+        let progress = context.progress();
+        let registered = register.progress(progress.callback()).await;
+        progress.clear();
+        context.printer().changed(&view::Image::from(registered?))
+    }
+}
+
+/// List the images, newest first
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  banger image list\n  banger image list --output json")]
+pub(crate) struct List {}
+
+impl List {
+    async fn run(self, context: &Context) -> Result<u8, Failure> {
+        let images = context.client().await?.images().list();
+        context.printer().list(images, view::Image::from).await
+    }
+}
+
+/// Show all of an image
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  banger image inspect debian:bookworm --output json")]
+pub(crate) struct Inspect {
+    /// The image: a reference, a digest or an id
+    #[arg(add = ArgValueCandidates::new(complete::images))]
+    image: String,
+}
+
+impl Inspect {
+    async fn run(self, context: &Context) -> Result<u8, Failure> {
+        let image = context.client().await?.images().get(self.image).await?;
+        context.printer().one(&view::Image::from(image))
+    }
+}
+
+/// Remove images that no VM uses
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  banger image remove debian:bookworm")]
+pub(crate) struct Remove {
+    /// The images: references, digests or ids
+    #[arg(required = true, value_name = "IMAGE", add = ArgValueCandidates::new(complete::images))]
+    images: Vec<String>,
+}
+
+impl Remove {
+    async fn run(self, context: &Context) -> Result<u8, Failure> {
+        let client = context.client().await?;
+        for image in self.images {
+            client.images().delete(&image).await?;
+            context.printer().removed(&image)?;
+        }
+        Ok(0)
+    }
+}

@@ -1,0 +1,76 @@
+//! What every command is given: the daemon to talk to and how to print.
+
+use std::io::Write;
+
+use banger_sdk::{Client, Host};
+
+use crate::args::{Format, Global};
+use crate::failure::Failure;
+use crate::output::Printer;
+use crate::progress::{Progress, Style};
+
+/// What every command is given.
+#[derive(Debug)]
+pub(crate) struct Context {
+    host: Option<String>,
+    /// How to print what was read.
+    pub(crate) format: Format,
+    /// Ids or names only, and no progress.
+    pub(crate) quiet: bool,
+    /// The time of each stage.
+    pub(crate) verbose: bool,
+}
+
+impl Context {
+    pub(crate) fn new(global: &Global) -> Self {
+        Self {
+            host: global.host.clone(),
+            format: global.output,
+            quiet: global.quiet,
+            verbose: global.verbose,
+        }
+    }
+
+    /// Connects to the daemon.
+    pub(crate) async fn client(&self) -> Result<Client, Failure> {
+        let host = match &self.host {
+            Some(text) if !text.is_empty() => text.parse(),
+            _ => Ok(Host::local()),
+        };
+        Ok(Client::connect(host.map_err(banger_sdk::Error::from)?).await?)
+    }
+
+    /// What prints results.
+    pub(crate) const fn printer(&self) -> Printer {
+        Printer::new(self.format, self.quiet)
+    }
+
+    /// What shows progress.
+    pub(crate) fn progress(&self) -> Progress {
+        Progress::new(if self.quiet { Style::None } else { Style::All })
+    }
+
+    /// What shows progress beside a command's own output: lines only of what takes long.
+    pub(crate) fn quiet_progress(&self) -> Progress {
+        let style = if self.quiet {
+            Style::None
+        } else if self.verbose {
+            Style::All
+        } else {
+            Style::Items
+        };
+        Progress::new(style)
+    }
+
+    /// Tells of a failure, and returns its exit code.
+    pub(crate) fn report(&self, failure: &Failure) -> u8 {
+        let text = match (failure, self.format) {
+            (Failure::BrokenPipe, _) => return failure.exit_code(),
+            (_, Format::Json) => failure.json(),
+            (_, Format::Table) => failure.text(),
+        };
+        // Where errors cannot be told there is the exit code.
+        let _ = writeln!(std::io::stderr(), "{text}");
+        failure.exit_code()
+    }
+}

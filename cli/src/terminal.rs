@@ -1,0 +1,74 @@
+//! The terminal we run in: raw while a guest's is shown in it, and always given back.
+
+use std::io::{self, IsTerminal};
+use std::sync::{Mutex, PoisonError};
+
+use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
+
+use crate::failure::Failure;
+
+/// How the terminal was before it was made raw.
+static SAVED: Mutex<Option<Termios>> = Mutex::new(None);
+
+/// A raw terminal; it is as it was before when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Raw(());
+
+impl Raw {
+    /// Makes the terminal of standard input raw.
+    pub(crate) fn enter() -> Result<Self, Failure> {
+        let stdin = rustix::stdio::stdin();
+        let saved = tcgetattr(stdin).map_err(|error| Failure::Terminal(error.into()))?;
+        let mut raw = saved.clone();
+        raw.make_raw();
+        *SAVED.lock().unwrap_or_else(PoisonError::into_inner) = Some(saved);
+        let guard = Self(());
+        tcsetattr(stdin, OptionalActions::Now, &raw)
+            .map_err(|error| Failure::Terminal(error.into()))?;
+        Ok(guard)
+    }
+}
+
+impl Drop for Raw {
+    fn drop(&mut self) {
+        restore();
+    }
+}
+
+/// Gives the terminal back, if it was taken.
+fn restore() {
+    let saved = SAVED.lock().unwrap_or_else(PoisonError::into_inner).take();
+    if let Some(saved) = saved {
+        // A terminal that is gone needs nothing.
+        let _ = tcsetattr(rustix::stdio::stdin(), OptionalActions::Now, &saved);
+    }
+}
+
+/// A panic's message is printed to a terminal that is as it was.
+pub(crate) fn restore_on_panic() {
+    let print = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        restore();
+        print(panic);
+    }));
+}
+
+/// Whether standard input is a terminal.
+pub(crate) fn stdin_is_terminal() -> bool {
+    io::stdin().is_terminal()
+}
+
+/// Whether standard input and output are both terminals.
+pub(crate) fn is_interactive() -> bool {
+    io::stdin().is_terminal() && io::stdout().is_terminal()
+}
+
+/// Rows and columns of the terminal; 24 and 80 where there is none.
+pub(crate) fn size() -> (u16, u16) {
+    let size =
+        tcgetwinsize(rustix::stdio::stdout()).or_else(|_| tcgetwinsize(rustix::stdio::stdin()));
+    match size {
+        Ok(size) if size.ws_row > 0 && size.ws_col > 0 => (size.ws_row, size.ws_col),
+        _ => (24, 80),
+    }
+}

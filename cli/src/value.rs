@@ -1,0 +1,179 @@
+//! Values of options, as people write them.
+
+use std::time::Duration;
+
+use banger_sdk::{ArchiveFormat, NetworkMode};
+use clap::ValueEnum;
+use parse_size::Config;
+
+/// One MiB.
+const MIB: u64 = 1 << 20;
+
+/// A size such as `512M` or `2G`, powers of 1024; a bare number counts MiB. In MiB, rounded up.
+pub(crate) fn mib(text: &str) -> Result<i64, String> {
+    let example = || format!("`{text}` is no size: write 512M or 2G");
+    let text = text.trim();
+    let bytes = if text.bytes().all(|byte| byte.is_ascii_digit()) {
+        text.parse::<u64>()
+            .ok()
+            .and_then(|number| number.checked_mul(MIB))
+            .ok_or_else(example)?
+    } else {
+        Config::new()
+            .with_binary()
+            .parse_size(text)
+            .map_err(|_| example())?
+    };
+    i64::try_from(bytes.div_ceil(MIB)).map_err(|_| example())
+}
+
+/// `KEY=VALUE`.
+pub(crate) fn pair(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err(format!("`{text}` is not KEY=VALUE")),
+    }
+}
+
+/// `KEY=VALUE`, or `KEY` for the value that it has here.
+pub(crate) fn env(text: &str) -> Result<(String, String), String> {
+    if text.contains('=') {
+        return pair(text);
+    }
+    let value = std::env::var(text).map_err(|_| format!("`{text}` is not set here"))?;
+    Ok((text.to_owned(), value))
+}
+
+/// A time such as `90s`, `5m` or `1h 30m`; a bare number counts seconds.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    let example = || format!("`{text}` is no time: write 90s, 5m or 1h30m");
+    if let Ok(seconds) = text.parse::<u64>() {
+        return Ok(Duration::from_secs(seconds));
+    }
+    let parsed: jiff::SignedDuration = text.parse().map_err(|_| example())?;
+    Duration::try_from(parsed).map_err(|_| example())
+}
+
+/// The names of the signals on Linux, by number from 1 (signal(7), x86 and Arm).
+const SIGNALS: [&str; 31] = [
+    "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2",
+    "PIPE", "ALRM", "TERM", "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG",
+    "XCPU", "XFSZ", "VTALRM", "PROF", "WINCH", "IO", "PWR", "SYS",
+];
+
+/// A signal: `INT`, `SIGINT` or `2`.
+pub(crate) fn signal(text: &str) -> Result<i32, String> {
+    let unknown = || format!("`{text}` is no signal: write TERM, SIGTERM or 15");
+    if let Ok(number) = text.parse::<i32>() {
+        return if (1..=64).contains(&number) {
+            Ok(number)
+        } else {
+            Err(unknown())
+        };
+    }
+    let upper = text.to_ascii_uppercase();
+    let name = upper.strip_prefix("SIG").unwrap_or(&upper);
+    let index = SIGNALS
+        .iter()
+        .position(|known| *known == name)
+        .ok_or_else(unknown)?;
+    i32::try_from(index + 1).map_err(|_| unknown())
+}
+
+/// The name of a signal, else its number.
+pub(crate) fn signal_name(number: i32) -> String {
+    let index = usize::try_from(number)
+        .ok()
+        .and_then(|number| number.checked_sub(1));
+    match index.and_then(|index| SIGNALS.get(index)) {
+        Some(name) => format!("SIG{name}"),
+        None => number.to_string(),
+    }
+}
+
+/// The network of a VM.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Network {
+    /// No interface
+    None,
+    /// Outgoing connections through the VMM
+    User,
+}
+
+impl From<Network> for NetworkMode {
+    fn from(network: Network) -> Self {
+        match network {
+            Network::None => Self::None,
+            Network::User => Self::User,
+        }
+    }
+}
+
+/// The format of an archive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Archive {
+    /// A tar of an OCI image layout
+    OciLayout,
+    /// What `docker save` writes
+    DockerArchive,
+    /// A tar of a root filesystem
+    RootfsTar,
+}
+
+impl From<Archive> for ArchiveFormat {
+    fn from(archive: Archive) -> Self {
+        match archive {
+            Archive::OciLayout => Self::OciLayout,
+            Archive::DockerArchive => Self::DockerArchive,
+            Archive::RootfsTar => Self::RootfsTar,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_powers_of_1024_and_round_up_to_mebibytes() {
+        assert_eq!(mib("512M"), Ok(512));
+        assert_eq!(mib("2G"), Ok(2048));
+        assert_eq!(mib("2GiB"), Ok(2048));
+        assert_eq!(mib("512"), Ok(512));
+        assert_eq!(mib("1500k"), Ok(2));
+        for wrong in ["", "x", "-1", "1Q", "99999999999999999999"] {
+            assert!(mib(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn signals_have_names_and_numbers() {
+        for text in ["2", "INT", "sigint"] {
+            assert_eq!(signal(text), Ok(2));
+        }
+        assert_eq!(signal("TERM"), Ok(15));
+        assert_eq!(signal_name(9), "SIGKILL");
+        assert_eq!(signal_name(40), "40");
+        for wrong in ["0", "65", "-1", "FOO", ""] {
+            assert!(signal(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn times_are_written_as_people_do() {
+        assert_eq!(duration("90"), Ok(Duration::from_secs(90)));
+        assert_eq!(duration("90s"), Ok(Duration::from_secs(90)));
+        assert_eq!(duration("1h30m"), Ok(Duration::from_secs(5400)));
+        assert!(duration("-3s").is_err());
+        assert!(duration("soon").is_err());
+    }
+
+    #[test]
+    fn pairs_need_a_key_and_keep_later_equals_signs() {
+        assert_eq!(pair("A=b=c"), Ok(("A".to_owned(), "b=c".to_owned())));
+        assert_eq!(pair("A="), Ok(("A".to_owned(), String::new())));
+        assert!(pair("=b").is_err());
+        assert!(pair("A").is_err());
+        assert!(env("SURELY_NOT_SET_ANYWHERE").is_err());
+    }
+}

@@ -1,0 +1,192 @@
+//! Images and kernels.
+
+use std::collections::BTreeMap;
+
+use banger_sdk::types;
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::{age, bytes, timestamp};
+use crate::output::Row;
+
+/// The characters of a digest in a table.
+const SHORT_DIGEST: usize = "sha256:".len() + 12;
+
+/// An image.
+#[derive(Debug, Serialize)]
+pub(crate) struct Image {
+    id: String,
+    references: Vec<String>,
+    digest: String,
+    platform: String,
+    config: Config,
+    layers: Vec<Layer>,
+    rootfs_size_bytes: i64,
+    rootfs_allocated_bytes: i64,
+    create_time: Option<Timestamp>,
+}
+
+/// What a guest honours.
+#[derive(Debug, Serialize)]
+struct Config {
+    env: Vec<String>,
+    user: String,
+    working_dir: String,
+    entrypoint: Vec<String>,
+    cmd: Vec<String>,
+    exposed_ports: Vec<String>,
+    labels: BTreeMap<String, String>,
+    stop_signal: String,
+}
+
+/// A layer.
+#[derive(Debug, Serialize)]
+struct Layer {
+    digest: String,
+    size_bytes: i64,
+}
+
+impl From<types::Image> for Image {
+    fn from(image: types::Image) -> Self {
+        let config = image.config.unwrap_or_default();
+        let layer = |layer: types::ImageLayer| Layer {
+            digest: layer.digest,
+            size_bytes: layer.size_bytes,
+        };
+        Self {
+            id: image.id,
+            references: image.references,
+            digest: image.digest,
+            platform: image.platform,
+            config: Config {
+                env: config.env,
+                user: config.user,
+                working_dir: config.working_dir,
+                entrypoint: config.entrypoint,
+                cmd: config.cmd,
+                exposed_ports: config.exposed_ports,
+                labels: config.labels.into_iter().collect(),
+                stop_signal: config.stop_signal,
+            },
+            layers: image.layers.into_iter().map(layer).collect(),
+            rootfs_size_bytes: image.rootfs_size_bytes,
+            rootfs_allocated_bytes: image.rootfs_allocated_bytes,
+            create_time: timestamp(image.create_time),
+        }
+    }
+}
+
+fn short(digest: &str) -> String {
+    digest.chars().take(SHORT_DIGEST).collect()
+}
+
+impl Row for Image {
+    const HEADINGS: &'static [&'static str] =
+        &["REFERENCE", "DIGEST", "PLATFORM", "SIZE", "CREATED", "ID"];
+
+    fn cells(&self) -> Vec<String> {
+        vec![
+            self.references.first().cloned().unwrap_or_default(),
+            short(&self.digest),
+            self.platform.clone(),
+            bytes(self.rootfs_allocated_bytes),
+            age(self.create_time),
+            self.id.clone(),
+        ]
+    }
+
+    fn name(&self) -> String {
+        self.references.first().unwrap_or(&self.id).clone()
+    }
+
+    fn details(&self) -> Vec<(&'static str, String)> {
+        let layer =
+            |layer: &Layer| format!("{}  {}", short(&layer.digest), bytes(layer.size_bytes));
+        let layers = self.layers.iter().map(layer).collect::<Vec<_>>().join("\n");
+        let disk = (
+            bytes(self.rootfs_size_bytes),
+            bytes(self.rootfs_allocated_bytes),
+        );
+        vec![
+            ("References", self.references.join("\n")),
+            ("Id", self.id.clone()),
+            ("Digest", self.digest.clone()),
+            ("Platform", self.platform.clone()),
+            ("Disk", format!("{}, {} used", disk.0, disk.1)),
+            ("Created", age(self.create_time)),
+            ("Entrypoint", self.config.entrypoint.join(" ")),
+            ("Cmd", self.config.cmd.join(" ")),
+            ("User", self.config.user.clone()),
+            ("Directory", self.config.working_dir.clone()),
+            ("Environment", self.config.env.join("\n")),
+            ("Ports", self.config.exposed_ports.join(" ")),
+            ("Layers", layers),
+        ]
+    }
+}
+
+/// A kernel.
+#[derive(Debug, Serialize)]
+pub(crate) struct Kernel {
+    id: String,
+    name: String,
+    release: String,
+    digest: String,
+    size_bytes: i64,
+    modules: Vec<String>,
+    origin: String,
+    is_default: bool,
+    create_time: Option<Timestamp>,
+}
+
+impl From<types::Kernel> for Kernel {
+    fn from(kernel: types::Kernel) -> Self {
+        Self {
+            id: kernel.id,
+            name: kernel.name,
+            release: kernel.release,
+            digest: kernel.digest,
+            size_bytes: kernel.size_bytes,
+            modules: kernel.modules,
+            origin: kernel.origin,
+            is_default: kernel.is_default,
+            create_time: timestamp(kernel.create_time),
+        }
+    }
+}
+
+impl Row for Kernel {
+    const HEADINGS: &'static [&'static str] = &[
+        "NAME", "RELEASE", "DEFAULT", "SIZE", "MODULES", "CREATED", "ID",
+    ];
+
+    fn cells(&self) -> Vec<String> {
+        vec![
+            self.name.clone(),
+            self.release.clone(),
+            if self.is_default { "yes" } else { "" }.to_owned(),
+            bytes(self.size_bytes),
+            self.modules.len().to_string(),
+            age(self.create_time),
+            self.id.clone(),
+        ]
+    }
+
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+
+    fn details(&self) -> Vec<(&'static str, String)> {
+        vec![
+            ("Name", self.name.clone()),
+            ("Id", self.id.clone()),
+            ("Release", self.release.clone()),
+            ("Default", self.is_default.to_string()),
+            ("Digest", self.digest.clone()),
+            ("Size", bytes(self.size_bytes)),
+            ("Origin", self.origin.clone()),
+            ("Created", age(self.create_time)),
+            ("Modules", self.modules.join("\n")),
+        ]
+    }
+}

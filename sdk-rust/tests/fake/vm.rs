@@ -1,0 +1,391 @@
+//! VMs, operations and the host.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use banger_proto::v1;
+use futures::{StreamExt, stream};
+use tonic::{Code, Request, Response, Status};
+use v1::host_service_server::HostService;
+use v1::operation_service_server::OperationService;
+use v1::vm_service_server::VmService;
+
+use super::{Answer, Daemon, HEARTBEAT, State, refuse, time};
+
+/// The size of a page: small, so that lists have several.
+const PAGE: usize = 2;
+
+/// A page of `all` from the item that `token` names, and the next token.
+pub(super) fn page<T: Clone>(all: &[T], token: &str) -> (Vec<T>, String) {
+    let start: usize = token.parse().unwrap_or(0);
+    let end = (start + PAGE).min(all.len());
+    let next = if end < all.len() {
+        end.to_string()
+    } else {
+        String::new()
+    };
+    (all[start..end].to_vec(), next)
+}
+
+pub(super) fn stage(name: &str, item: &str, from: i64, to: Option<i64>, bytes: i64) -> v1::Stage {
+    v1::Stage {
+        name: name.into(),
+        item: item.into(),
+        start_time: time(from),
+        end_time: to.and_then(time),
+        done_bytes: bytes,
+        total_bytes: (bytes > 0).then_some(1_000_000),
+    }
+}
+
+impl State {
+    fn find_vm(&self, name: &str) -> Result<v1::Vm, Status> {
+        let vms = self.vms.lock().unwrap();
+        let found = vms
+            .values()
+            .find(|vm| vm.id == name || vm.spec.as_ref().unwrap().name == name);
+        found.cloned().ok_or_else(|| {
+            let message = format!("no VM is called `{name}`");
+            let remedy = ("remedy", "List the VMs: banger vm list.");
+            refuse(
+                Code::NotFound,
+                "VM_NOT_FOUND",
+                &message,
+                &[("vm", name), remedy],
+            )
+        })
+    }
+
+    fn set_state(&self, name: &str, state: v1::vm::State) -> Result<v1::Vm, Status> {
+        let mut vm = self.find_vm(name)?;
+        vm.set_state(state);
+        self.vms.lock().unwrap().insert(vm.id.clone(), vm.clone());
+        Ok(vm)
+    }
+
+    /// The VM of a request, made by the first of those with its request id.
+    fn made_by(&self, request: &v1::CreateVmRequest) -> v1::Vm {
+        let mut vms = self.vms.lock().unwrap();
+        if let Some(vm) = vms.values().find(|vm| vm.etag == request.request_id) {
+            return vm.clone();
+        }
+        let mut spec = request.spec.clone().unwrap();
+        if spec.name.is_empty() {
+            spec.name = "generated".into();
+        }
+        let vm = v1::Vm {
+            id: self.id(),
+            spec: Some(spec),
+            state: v1::vm::State::Running.into(),
+            image_id: "image-of".to_owned() + &request.spec.as_ref().unwrap().image,
+            kernel_id: "kernel-1".into(),
+            etag: request.request_id.clone(),
+            boot_timing: vec![
+                stage("disks", "", 0, Some(1), 0),
+                stage("guest-mount", "", 1, Some(2), 0),
+            ],
+            create_time: time(0),
+            start_time: time(2),
+            ..v1::Vm::default()
+        };
+        vms.insert(vm.id.clone(), vm.clone());
+        vm
+    }
+
+    fn create_operation(&self, vm: &v1::Vm) -> v1::Operation {
+        let operation = v1::Operation {
+            id: self.id(),
+            kind: v1::operation::Kind::CreateVm.into(),
+            target: vm.id.clone(),
+            state: v1::operation::State::Running.into(),
+            stages: vec![
+                stage("resolve", "", 0, Some(1), 0),
+                stage("fetch", "0123456789ab", 1, Some(2), 1_000_000),
+                stage("boot", "", 2, None, 0),
+            ],
+            create_time: time(0),
+            ..v1::Operation::default()
+        };
+        self.operations
+            .lock()
+            .unwrap()
+            .insert(operation.id.clone(), operation.clone());
+        operation
+    }
+}
+
+#[tonic::async_trait]
+impl HostService for Daemon {
+    async fn get_info(
+        &self,
+        _: Request<v1::GetInfoRequest>,
+    ) -> Result<Response<v1::GetInfoResponse>, Status> {
+        let info = v1::HostInfo {
+            version: "0.1.0".into(),
+            driver: "fake".into(),
+            accelerator: "tcg".into(),
+            accelerator_warning: "no KVM here".into(),
+            cpu_count: 2,
+            memory_bytes: 8 << 30,
+            memory_available_bytes: 4 << 30,
+            state_dir: "/var/lib/banger".into(),
+            state_dir_available_bytes: 10 << 30,
+            vm_count: 3,
+            running_vm_count: 1,
+            image_count: 5,
+            default_kernel: "cloud".into(),
+            pid: 42,
+            ..v1::HostInfo::default()
+        };
+        Ok(Response::new(v1::GetInfoResponse { info: Some(info) }))
+    }
+}
+
+#[tonic::async_trait]
+impl OperationService for Daemon {
+    async fn get_operation(
+        &self,
+        request: Request<v1::GetOperationRequest>,
+    ) -> Result<Response<v1::GetOperationResponse>, Status> {
+        let id = request.into_inner().operation;
+        let operation = self.operations.lock().unwrap().get(&id).cloned();
+        let missing = || {
+            refuse(
+                Code::NotFound,
+                "OPERATION_NOT_FOUND",
+                "no such operation",
+                &[],
+            )
+        };
+        let operation = Some(operation.ok_or_else(missing)?);
+        Ok(Response::new(v1::GetOperationResponse { operation }))
+    }
+
+    async fn list_operations(
+        &self,
+        request: Request<v1::ListOperationsRequest>,
+    ) -> Result<Response<v1::ListOperationsResponse>, Status> {
+        let all: Vec<_> = self
+            .operations
+            .lock()
+            .unwrap()
+            .values()
+            .rev()
+            .cloned()
+            .collect();
+        let (operations, next_page_token) = page(&all, &request.into_inner().page_token);
+        Ok(Response::new(v1::ListOperationsResponse {
+            operations,
+            next_page_token,
+        }))
+    }
+
+    type WatchOperationStream = Answer<v1::WatchOperationResponse>;
+
+    async fn watch_operation(
+        &self,
+        request: Request<v1::WatchOperationRequest>,
+    ) -> Result<Response<Self::WatchOperationStream>, Status> {
+        let id = request.into_inner().operation;
+        let running = self.operations.lock().unwrap().get(&id).cloned();
+        let missing = || {
+            refuse(
+                Code::NotFound,
+                "OPERATION_NOT_FOUND",
+                "no such operation",
+                &[],
+            )
+        };
+        let running = running.ok_or_else(missing)?;
+        let mut ended = running.clone();
+        ended.set_state(v1::operation::State::Succeeded);
+        ended.end_time = time(9);
+        let message = |(sequence, operation)| {
+            let message = Some(v1::watch_operation_response::Message::Operation(operation));
+            Ok(v1::WatchOperationResponse { sequence, message })
+        };
+        let stream = stream::iter([(1, running), (2, ended)].map(message));
+        Ok(Response::new(stream.boxed()))
+    }
+}
+
+#[tonic::async_trait]
+impl VmService for Daemon {
+    type CreateVmStream = Answer<v1::CreateVmResponse>;
+
+    async fn create_vm(
+        &self,
+        request: Request<v1::CreateVmRequest>,
+    ) -> Result<Response<Self::CreateVmStream>, Status> {
+        use v1::create_vm_response::Message;
+        let request = request.into_inner();
+        let spec = request.spec.clone().unwrap_or_default();
+        self.call(format!("CreateVm {}", spec.image));
+        if spec.image == "missing" || (spec.image == "unpulled" && !request.pull_if_missing) {
+            let message = format!("there is no image `{}`", spec.image);
+            let remedy = ("remedy", "Pull it: banger image pull.");
+            return Err(refuse(
+                Code::NotFound,
+                "IMAGE_NOT_FOUND",
+                &message,
+                &[("image", &spec.image), remedy],
+            ));
+        }
+        let late = spec.image == "late";
+        if late {
+            // For a while the daemon knows of no VM: it would be pulling.
+            tokio::time::sleep(HEARTBEAT).await;
+        }
+        let vm = self.made_by(&request);
+        let operation = self.create_operation(&vm);
+        let begun = Message::Operation(operation.clone());
+        let state = Arc::clone(&self.0);
+        let slow = spec.image == "slow" || late;
+        let rest = stream::unfold(false, move |done| {
+            let (state, vm, operation) = (state.clone(), vm.clone(), operation.clone());
+            async move {
+                if done {
+                    return None;
+                }
+                if !slow {
+                    return Some((Ok(Message::Vm(vm)), true));
+                }
+                tokio::time::sleep(HEARTBEAT).await;
+                if state.vms.lock().unwrap().contains_key(&vm.id) {
+                    return Some((Ok(Message::Operation(operation)), false));
+                }
+                Some((
+                    Err(refuse(
+                        Code::Cancelled,
+                        "VM_DELETED",
+                        "the VM was deleted",
+                        &[],
+                    )),
+                    true,
+                ))
+            }
+        });
+        let wrap = |message: Result<Message, Status>| {
+            message.map(|message| v1::CreateVmResponse {
+                message: Some(message),
+            })
+        };
+        Ok(Response::new(
+            stream::iter([Ok(begun)]).chain(rest).map(wrap).boxed(),
+        ))
+    }
+
+    async fn get_vm(
+        &self,
+        request: Request<v1::GetVmRequest>,
+    ) -> Result<Response<v1::GetVmResponse>, Status> {
+        let vm = Some(self.find_vm(&request.into_inner().vm)?);
+        Ok(Response::new(v1::GetVmResponse { vm }))
+    }
+
+    async fn list_vms(
+        &self,
+        request: Request<v1::ListVmsRequest>,
+    ) -> Result<Response<v1::ListVmsResponse>, Status> {
+        let request = request.into_inner();
+        let wanted = |vm: &&v1::Vm| {
+            let labels = &vm.spec.as_ref().unwrap().labels;
+            request
+                .labels
+                .iter()
+                .all(|(key, value)| labels.get(key) == Some(value))
+        };
+        let all: Vec<_> = self
+            .vms
+            .lock()
+            .unwrap()
+            .values()
+            .filter(wanted)
+            .cloned()
+            .collect();
+        let (vms, next_page_token) = page(&all, &request.page_token);
+        Ok(Response::new(v1::ListVmsResponse {
+            vms,
+            next_page_token,
+        }))
+    }
+
+    async fn start_vm(
+        &self,
+        request: Request<v1::StartVmRequest>,
+    ) -> Result<Response<v1::StartVmResponse>, Status> {
+        let vm = Some(self.set_state(&request.into_inner().vm, v1::vm::State::Running)?);
+        Ok(Response::new(v1::StartVmResponse { vm }))
+    }
+
+    async fn stop_vm(
+        &self,
+        request: Request<v1::StopVmRequest>,
+    ) -> Result<Response<v1::StopVmResponse>, Status> {
+        let vm = Some(self.set_state(&request.into_inner().vm, v1::vm::State::Stopped)?);
+        Ok(Response::new(v1::StopVmResponse { vm }))
+    }
+
+    async fn kill_vm(
+        &self,
+        request: Request<v1::KillVmRequest>,
+    ) -> Result<Response<v1::KillVmResponse>, Status> {
+        let vm = Some(self.set_state(&request.into_inner().vm, v1::vm::State::Stopped)?);
+        Ok(Response::new(v1::KillVmResponse { vm }))
+    }
+
+    async fn delete_vm(
+        &self,
+        request: Request<v1::DeleteVmRequest>,
+    ) -> Result<Response<v1::DeleteVmResponse>, Status> {
+        let name = request.into_inner().vm;
+        self.call("DeleteVm");
+        let vm = self.find_vm(&name)?;
+        self.vms.lock().unwrap().remove(&vm.id);
+        self.deleted.notify_waiters();
+        Ok(Response::new(v1::DeleteVmResponse {}))
+    }
+
+    type WatchVmStream = Answer<v1::WatchVmResponse>;
+
+    async fn watch_vm(
+        &self,
+        request: Request<v1::WatchVmRequest>,
+    ) -> Result<Response<Self::WatchVmStream>, Status> {
+        use v1::watch_vm_response::Message;
+        let vm = self.find_vm(&request.into_inner().vm)?;
+        let messages = [Message::Vm(vm), Message::Deleted(v1::VmDeleted {})];
+        let wrap = |message| {
+            Ok(v1::WatchVmResponse {
+                sequence: 1,
+                message: Some(message),
+            })
+        };
+        Ok(Response::new(stream::iter(messages.map(wrap)).boxed()))
+    }
+
+    type ReadConsoleStream = Answer<v1::ReadConsoleResponse>;
+
+    async fn read_console(
+        &self,
+        request: Request<v1::ReadConsoleRequest>,
+    ) -> Result<Response<Self::ReadConsoleStream>, Status> {
+        use v1::read_console_response::Message;
+        let request = request.into_inner();
+        self.find_vm(&request.vm)?;
+        if self.silent.load(Ordering::Relaxed) {
+            return Ok(Response::new(stream::pending().boxed()));
+        }
+        let text = b"Linux version 6.1\r\nagent ready\r\n";
+        let offset = request.offset.unwrap_or(0);
+        let from = usize::try_from(offset).unwrap().min(text.len());
+        let output = v1::ConsoleOutput {
+            offset,
+            data: text[from..].to_vec().into(),
+        };
+        let message = Some(Message::Output(output));
+        Ok(Response::new(
+            stream::iter([Ok(v1::ReadConsoleResponse { message })]).boxed(),
+        ))
+    }
+}
