@@ -224,7 +224,7 @@ pub enum AppError {
     Guest(#[from] GuestError),
     /// An operation that was joined had failed.
     #[error(transparent)]
-    Failed(#[from] Failure),
+    Failed(Box<Failure>),
 }
 
 fn list(names: &[Name]) -> String {
@@ -473,7 +473,7 @@ impl AppError {
     #[must_use]
     pub fn to_failure(&self) -> Failure {
         match self {
-            Self::Failed(failure) => failure.clone(),
+            Self::Failed(failure) => Failure::clone(failure),
             other => Failure::of(other),
         }
     }

@@ -146,7 +146,7 @@ impl Operations {
             Err(_) => return Err(AppError::Interrupted),
         };
         match &last.state {
-            OperationState::Failed { failure } => Err(AppError::Failed(failure.clone())),
+            OperationState::Failed { failure } => Err(AppError::Failed(Box::new(failure.clone()))),
             OperationState::Running | OperationState::Succeeded => Ok(last),
         }
     }

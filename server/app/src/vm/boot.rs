@@ -249,7 +249,7 @@ impl Booter {
         {
             Ok(_) => erase_process(&self.context, vm).await,
             Err(error) => {
-                tracing::error!(%vm, error = banger_core::chain(&error), "could not end the VMM of a failed boot")
+                tracing::error!(%vm, error = banger_core::chain(&error), "could not end the VMM of a failed boot");
             }
         }
     }

@@ -24,7 +24,7 @@ pub(super) async fn reach(context: &Context, vm: &Vm, machine: Arc<dyn Machine>)
                 return guest;
             }
             Err(error) => {
-                tracing::warn!(vm = %vm.id, error = chain(&error), "the VM's agent cannot be reached; trying again")
+                tracing::warn!(vm = %vm.id, error = chain(&error), "the VM's agent cannot be reached; trying again");
             }
         }
         tokio::time::sleep(RETRY_PAUSE).await;

@@ -321,7 +321,7 @@ impl Vms {
         .await?;
         match &view.vm.state {
             VmState::Running => Ok(view.vm),
-            VmState::Failed(failure) => Err(AppError::Failed(*failure.clone())),
+            VmState::Failed(failure) => Err(AppError::Failed(failure.clone())),
             state => Err(AppError::Overtaken {
                 vm: view.vm.spec.name.clone(),
                 phase: state.phase(),

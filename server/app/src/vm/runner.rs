@@ -62,7 +62,7 @@ pub(super) enum Beginning {
 }
 
 enum Outcome {
-    Resolved(Booter, Result<Resolved, AppError>),
+    Resolved(Booter, Result<Box<Resolved>, AppError>),
     Booted(Booter, Result<Booted, AppError>),
     Stopped(Result<StopOutcome, AppError>),
     Removed(Result<(), AppError>),
@@ -151,7 +151,7 @@ impl Runner {
                 let vm = self.vm.clone();
                 self.work = Some(Box::pin(async move {
                     let resolved = booter.resolve(&vm, &kernel, pull_if_missing).await;
-                    Outcome::Resolved(booter, resolved)
+                    Outcome::Resolved(booter, resolved.map(Box::new))
                 }));
             }
             Beginning::Rest => {}
@@ -278,14 +278,14 @@ impl Runner {
         }
     }
 
-    async fn on_resolved(&mut self, booter: Booter, resolved: Result<Resolved, AppError>) {
+    async fn on_resolved(&mut self, booter: Booter, resolved: Result<Box<Resolved>, AppError>) {
         match resolved {
             Ok(resolved) if self.vm.state.phase() == Phase::Creating => {
                 self.vm.image = Some(resolved.image.id);
                 self.vm.kernel = Some(resolved.kernel.id);
                 // If the image went meanwhile, the store refuses the record.
                 match self.save().await {
-                    Ok(()) => self.boot(booter, resolved),
+                    Ok(()) => self.boot(booter, *resolved),
                     Err(error) => self.on_boot_failed(booter, error).await,
                 }
             }
@@ -296,7 +296,7 @@ impl Runner {
                         why: "another request took over",
                     },
                 )
-                .await
+                .await;
             }
             Err(error) => self.on_boot_failed(booter, error).await,
         }
@@ -332,7 +332,7 @@ impl Runner {
         match self.vm.state.phase() {
             Phase::Starting if !given_up => {
                 self.rest(VmState::Failed(Box::new(error.to_failure())))
-                    .await
+                    .await;
             }
             Phase::Starting | Phase::Stopping => self.rest(VmState::Stopped).await,
             Phase::Deleting => self.remove(),
