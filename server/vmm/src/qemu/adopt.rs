@@ -4,13 +4,15 @@ use std::path::Path;
 
 use banger_core::VmId;
 use banger_core::vmm::{ProcessIdentity, VmmError};
-use tokio::net::UnixStream;
 
-use super::launch::{SOCKETS, connect};
+use super::launch::SOCKETS;
 use super::machine::{QemuMachine, Supervised, VmDir};
 use super::{QemuDriver, log};
 use crate::console::ConsoleWriter;
 use crate::process::Process;
+
+/// How often a control socket is connected to before the VM is adopted without one.
+const CONTROL_TRIES: usize = 3;
 
 /// What QEMU calls a guest that was never let run.
 const HELD: &str = "prelaunch";
@@ -42,7 +44,7 @@ pub(super) async fn adopt(
     if let Err(error) = follow_console(driver, &supervised, dir, &vm_dir).await {
         tracing::warn!(%vm, %error, "the console of an adopted VM cannot be followed");
     }
-    let control = match control(driver, &supervised, &vm_dir).await {
+    let control = match patient_control(driver, &supervised, &vm_dir).await {
         Ok(control) => Some(control),
         Err(error) => {
             tracing::warn!(%vm, %error, "an adopted VM has no control socket");
@@ -59,10 +61,28 @@ async fn follow_console(
     vm_dir: &VmDir,
 ) -> std::io::Result<()> {
     let mut writer = ConsoleWriter::open(dir, driver.config.console_max_bytes)?;
-    let stream = UnixStream::connect(vm_dir.path_of(SOCKETS.console)).await?;
+    let connecting = vm_dir.connect(SOCKETS.console);
+    let stream = tokio::time::timeout(driver.config.control_timeout, connecting).await??;
     writer.mark("the daemon restarted; what the guest wrote meanwhile is missing");
     supervised.follow_console(stream, writer);
     Ok(())
+}
+
+/// Tries again where the end of an earlier connection spoilt this one.
+async fn patient_control(
+    driver: &QemuDriver,
+    supervised: &Supervised,
+    vm_dir: &VmDir,
+) -> Result<std::sync::Arc<super::qmp::Qmp>, VmmError> {
+    for _ in 1..CONTROL_TRIES {
+        match control(driver, supervised, vm_dir).await {
+            Err(error @ (VmmError::Control { .. } | VmmError::Refused { .. })) => {
+                tracing::debug!(%error, "a control socket is connected to again");
+            }
+            result => return result,
+        }
+    }
+    control(driver, supervised, vm_dir).await
 }
 
 async fn control(
@@ -70,10 +90,17 @@ async fn control(
     supervised: &Supervised,
     vm_dir: &VmDir,
 ) -> Result<std::sync::Arc<super::qmp::Qmp>, VmmError> {
-    let stream = connect(vm_dir, SOCKETS.control, "adoption").await?;
-    let control = supervised
-        .open_control(driver, stream, driver.config.control_timeout)
-        .await?;
+    let limit = driver.config.control_timeout;
+    let connected = tokio::time::timeout(limit, vm_dir.connect(SOCKETS.control)).await;
+    let connected = connected.map_err(|_elapsed| VmmError::Deadline {
+        during: "adoption",
+        limit,
+    })?;
+    let stream = connected.map_err(|source| VmmError::Control {
+        during: "adoption",
+        source,
+    })?;
+    let control = supervised.open_control(driver, stream, limit).await?;
     let status = control.execute("query-status").await?;
     // The earlier daemon died between recording the process and letting its guest run.
     if status.get("status").and_then(|status| status.as_str()) == Some(HELD) {

@@ -335,12 +335,8 @@ fn listen(dir: &VmDir, name: &str) -> io::Result<OwnedFd> {
     Ok(listener.into())
 }
 
-pub(super) async fn connect(
-    dir: &VmDir,
-    name: &str,
-    during: &'static str,
-) -> Result<UnixStream, VmmError> {
-    let stream = UnixStream::connect(dir.path_of(name)).await;
+async fn connect(dir: &VmDir, name: &str, during: &'static str) -> Result<UnixStream, VmmError> {
+    let stream = dir.connect(name).await;
     stream.map_err(|source| VmmError::Control { during, source })
 }
 

@@ -40,6 +40,10 @@ const DRAIN_LIMIT: Duration = Duration::from_secs(2);
 /// How long a broken channel waits for the news that the whole QEMU ended.
 const SIGN_TO_END: Duration = Duration::from_millis(200);
 
+/// Between two tries to connect to a QEMU whose queue is full: at first, and at most.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(2);
+const LONGEST_PAUSE: Duration = Duration::from_millis(200);
+
 /// The most of an exit's detail that is kept, in characters.
 const MAX_DETAIL: usize = 1500;
 
@@ -55,6 +59,22 @@ impl VmDir {
 
     pub(super) fn path_of(&self, name: &str) -> PathBuf {
         format!("/proc/self/fd/{}/{name}", self.0.as_raw_fd()).into()
+    }
+
+    /// Connects to a socket in the directory. Waits while the queue of connections is full: QEMU keeps it at
+    /// one, and empties it as soon as its main loop runs. Safe to drop.
+    pub(super) async fn connect(&self, name: &str) -> io::Result<UnixStream> {
+        let mut pause = SHORTEST_PAUSE;
+        loop {
+            match UnixStream::connect(self.path_of(name)).await {
+                // The kernel has no event that tells a non-blocking connect of a free place.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                }
+                connected => return connected,
+            }
+        }
     }
 
     pub(super) fn try_clone(&self) -> io::Result<Self> {
@@ -215,7 +235,7 @@ impl QemuMachine {
     /// Connects to the agent's port after ending the connection before: QEMU serves one at a time.
     async fn connect_agent(&self) -> io::Result<AgentChannel> {
         self.end_channel();
-        let stream = UnixStream::connect(self.dir.path_of(SOCKETS.agent)).await?;
+        let stream = self.dir.connect(SOCKETS.agent).await?;
         let link = Arc::new(rustix::io::fcntl_dupfd_cloexec(&stream, 0)?);
         let mut channel = self.channel.lock().expect("no holder panics");
         // Another call may have connected meanwhile: the last one stays.

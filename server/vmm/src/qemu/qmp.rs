@@ -115,7 +115,7 @@ impl Qmp {
         tracker.spawn(read(lines, Arc::clone(&shared), stop));
         let writer = tokio::sync::Mutex::new(Writer {
             half: writing,
-            next_id: 1,
+            next_id: first_id(),
         });
         let qmp = Self {
             writer,
@@ -259,6 +259,11 @@ async fn within<T>(
 ) -> Result<T, VmmError> {
     let ended = tokio::time::timeout(limit, step).await;
     ended.map_err(|_elapsed| VmmError::Deadline { during, limit })
+}
+
+/// A late answer to a command of an earlier connection must not look like one of ours.
+fn first_id() -> u64 {
+    uuid::Uuid::new_v4().as_u64_pair().0 >> 16
 }
 
 fn cut(words: String) -> String {

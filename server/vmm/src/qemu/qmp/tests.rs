@@ -84,10 +84,11 @@ async fn the_late_answer_of_a_dropped_command_is_not_the_answer_of_the_next() {
             .await
             .is_err()
     );
-    let late = "{\"error\":{\"class\":\"G\",\"desc\":\"late\"},\"id\":2}\n";
+    let id = qmp.writer.lock().await.next_id - 1;
+    let late = format!("{{\"error\":{{\"class\":\"G\",\"desc\":\"late\"}},\"id\":{id}}}\n");
     theirs.write_all(late.as_bytes()).await.unwrap();
     // `serve` answers the dropped command first, then the one that is awaited.
-    let answers = [late, OK];
+    let answers = [late.as_str(), OK];
     let (answer, _theirs) = tokio::join!(qmp.execute("cont"), serve(theirs, "", &answers));
     answer.unwrap();
 }
