@@ -1,1 +1,26 @@
-//! Tests of banger with real virtual machines through the public API.
+//! What the tests with real virtual machines stand on: the binaries under test, daemons in scratch directories,
+//! real and lying registries, images made by other tools, and the search for what a test left behind.
+//!
+//! A harness fails by panicking: the case that used it is then the one that failed, and its message names the
+//! step. Nothing here decides what banger should do; the cases in `tests/e2e/` do.
+#![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used)] // see above
+#![allow(clippy::missing_panics_doc)] // see above
+
+pub mod binaries;
+pub mod command;
+pub mod daemon;
+pub mod image;
+pub mod kernel;
+pub mod layer;
+pub mod leftovers;
+pub mod liar;
+pub mod registry;
+pub mod runner;
+pub mod scratch;
+
+pub use binaries::Binaries;
+pub use command::{Done, Run};
+pub use daemon::{Daemon, DaemonOptions};
+pub use runner::{Case, Lane, Verdict, run};
+pub use scratch::Scratch;

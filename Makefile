@@ -1,0 +1,58 @@
+# `make` lists what there is. Every recipe is one script or one command, so that each can be run by hand too.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+CARGO ?= cargo
+PREFIX ?= /usr/local
+DESTDIR ?=
+TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
+DIST := $(TARGET_DIR)/dist
+
+.PHONY: help setup build demo test bench check fmt lint protos deny install uninstall clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## install the system packages that are missing (sudo when not root)
+	@scripts/setup.sh
+
+build: ## bangerd, banger and the static banger-agent, optimised, into target/dist/
+	@scripts/build.sh release $(DIST)
+
+demo: ## install, build, pull a real image, boot it, run commands in it; clean up
+	@scripts/demo.sh
+
+test: ## the whole suite, with real VMs; exactly what CI runs after `make setup`
+	@scripts/test.sh
+
+bench: ## the figures of docs/performance.md, measured on this machine
+	@scripts/bench.sh
+
+check: ## the quick half of `make test`: format, lints, unit tests; no VM
+	@scripts/test.sh --quick
+
+fmt: ## format the code
+	$(CARGO) fmt --all
+
+lint: ## clippy with every warning an error
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+
+protos: ## generate the code of the contracts again
+	BANGER_REGENERATE=1 $(CARGO) test -p banger-proto
+
+deny: ## licences, advisories and sources of the dependencies (needs cargo-deny)
+	@if $(CARGO) deny --version >/dev/null 2>&1; then $(CARGO) deny check; \
+	else echo "skipped: cargo-deny is not installed (cargo install cargo-deny --locked)"; fi
+
+install: build ## bangerd, banger and banger-agent under PREFIX (/usr/local), completions, example configuration
+	@scripts/install.sh $(DIST) "$(DESTDIR)" "$(PREFIX)"
+
+uninstall: ## remove what `make install` put there
+	@scripts/install.sh --remove "$(DESTDIR)" "$(PREFIX)"
+
+clean: ## remove what was built; the demo's state too
+	@scripts/demo.sh --stop
+	rm -rf .demo
+	$(CARGO) clean

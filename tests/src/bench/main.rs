@@ -1,0 +1,2 @@
+//! Measures banger.
+fn main() {}

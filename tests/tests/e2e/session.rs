@@ -1,0 +1,195 @@
+//! Sessions: they go on without a client, and no byte of theirs is lost unsaid.
+
+use std::time::Duration;
+
+use banger_e2e::command::until;
+use banger_e2e::{Case, Lane, Verdict};
+use banger_sdk::{Command, Event, ReadFrom, SignalTarget};
+use futures::StreamExt;
+
+use crate::suite::{LONG, Suite, VM, block, refused};
+
+/// What a reader that stops may cost the daemon and the agent.
+const READER_COST_KIB: u64 = 48 << 10;
+/// Much more than any buffer on the way holds.
+const FLOOD_BYTES: i64 = 96 << 20;
+
+pub fn cases() -> Vec<Case<Suite>> {
+    vec![
+        Case { name: "a_session_goes_on_without_its_client", lane: Lane::Shared, test: life },
+        Case { name: "following_a_log_ends_with_the_session_and_has_all", lane: Lane::Shared, test: follow },
+        Case { name: "replay_from_an_offset_gives_the_same_bytes", lane: Lane::Shared, test: replay },
+        Case { name: "what_a_log_no_longer_keeps_is_told", lane: Lane::Shared, test: gap },
+        Case { name: "a_signal_reaches_the_whole_group", lane: Lane::Shared, test: group },
+        Case { name: "children_of_a_removed_session_die_with_it", lane: Lane::Shared, test: children },
+        Case { name: "a_reader_that_stops_costs_bounded_memory_and_loses_nothing", lane: Lane::Shared, test: slow_reader },
+        Case { name: "many_sessions_at_once_keep_their_output_apart", lane: Lane::Shared, test: many },
+    ]
+}
+
+/// Starts a session of the shared VM by the command, and returns its id.
+fn start(suite: &Suite, options: &[&str], script: &str) -> String {
+    suite.vm();
+    let words = ["session", "start", "--quiet"].into_iter().chain(options.iter().copied());
+    suite.banger(words.chain([VM, "--", "sh", "-c", script])).ok().out()
+}
+
+fn life(suite: &Suite) -> Verdict {
+    let id = start(suite, &["-i"], "echo begun; read line; echo got $line; exit 3");
+    let listed = suite.banger(["session", "list", VM, "--output", "json"]).ok().json();
+    let listed = listed.as_array().unwrap().iter().find(|session| session["id"] == id.as_str()).unwrap();
+    assert_eq!(listed["state"], "running", "{listed}");
+    let done = suite.banger(["session", "attach", &id]).stdin("a line\n").done();
+    assert_eq!((done.code(), done.out()), (3, "begun\ngot a line".into()), "{}", done.said());
+    let again = suite.banger(["session", "log", &id]).ok().out();
+    assert_eq!(again, "begun\ngot a line");
+    let part = suite.banger(["session", "log", &id, "--offset", "6"]).ok().out();
+    assert_eq!(part, "got a line");
+    assert_eq!(suite.banger(["session", "wait", &id]).done().code(), 3);
+    suite.banger(["session", "remove", &id]).ok();
+    refused(suite.banger(["session", "log", &id]), 125, "SESSION_NOT_FOUND");
+    Verdict::Passed
+}
+
+fn follow(suite: &Suite) -> Verdict {
+    let id = start(suite, &[], "for i in 1 2 3 4 5; do echo line $i; sleep 0.3; done; echo err >&2");
+    let done = suite.banger(["session", "log", "--follow", &id]).ok();
+    assert_eq!(done.out(), "line 1\nline 2\nline 3\nline 4\nline 5");
+    assert_eq!(done.err(), "err");
+    let only = suite.banger(["session", "log", "--stream", "stderr", &id]).ok();
+    assert_eq!((only.out(), only.err()), (String::new(), "err".into()));
+    suite.banger(["session", "remove", &id]).ok();
+    Verdict::Passed
+}
+
+/// A log's output from an offset, and the offset after it.
+async fn read(client: &banger_sdk::Client, id: &str, from: ReadFrom) -> (Vec<u8>, i64, i64) {
+    let mut log = client.sessions().log(id).from(from).follow().stream();
+    let (mut bytes, mut lost, mut end) = (Vec::new(), 0, 0);
+    while let Some(event) = log.next().await {
+        match event.unwrap() {
+            Event::Output(output) => {
+                bytes.extend_from_slice(&output.data);
+                end = output.offset + i64::try_from(output.data.len()).unwrap();
+            }
+            Event::Gap(gap) => {
+                lost += gap.lost_bytes;
+                end = gap.offset + gap.lost_bytes;
+            }
+            Event::Exited(_) => {}
+        }
+    }
+    (bytes, lost, end)
+}
+
+fn replay(suite: &Suite) -> Verdict {
+    let id = start(suite, &[], "head -c 400000 /dev/urandom; echo; seq 1 5000");
+    block(async {
+        let client = suite.daemon().client().await;
+        let (all, lost, end) = read(&client, &id, ReadFrom::Oldest).await;
+        assert_eq!((lost, end), (0, i64::try_from(all.len()).unwrap()));
+        for from in [0_usize, 1, 65_536, 399_999, all.len() - 1, all.len()] {
+            let offset = ReadFrom::Offset(i64::try_from(from).unwrap());
+            let (part, lost, _) = read(&client, &id, offset).await;
+            assert_eq!(lost, 0);
+            assert!(part == all[from..], "the bytes from {from} are the same");
+        }
+        client.sessions().delete(&id).await.unwrap();
+    });
+    Verdict::Passed
+}
+
+fn gap(suite: &Suite) -> Verdict {
+    let total = 6 << 20;
+    let id = start(suite, &[], &format!("head -c {total} /dev/zero | tr '\\0' x"));
+    block(async {
+        let client = suite.daemon().client().await;
+        client.sessions().wait(&id).await.unwrap();
+        let (kept, lost, end) = read(&client, &id, ReadFrom::Offset(0)).await;
+        assert_eq!(end, total);
+        assert!(lost > 0, "a log of {total} bytes is not kept whole");
+        assert_eq!(lost + i64::try_from(kept.len()).unwrap(), total, "each byte is there or told as lost");
+        client.sessions().delete(&id).await.unwrap();
+    });
+    Verdict::Passed
+}
+
+fn group(suite: &Suite) -> Verdict {
+    let id = start(suite, &[], "sleep 1000 & sleep 1000; wait");
+    block(async {
+        let client = suite.daemon().client().await;
+        client.sessions().signal(&id, 15, SignalTarget::Group).await.unwrap();
+        let exit = client.sessions().wait(&id).await.unwrap();
+        assert_eq!(exit.how, Some(banger_sdk::types::exit::How::Signal(15)));
+    });
+    let left = suite.sh("pgrep -f 'sleep 1000' | wc -l").ok().out();
+    assert_eq!(left, "1", "only the searching shell names it");
+    let error = refused(suite.banger(["session", "signal", &id, "TERM"]), 125, "WRONG_STATE");
+    assert_eq!(error["code"], "FAILED_PRECONDITION");
+    suite.banger(["session", "remove", &id]).ok();
+    Verdict::Passed
+}
+
+fn children(suite: &Suite) -> Verdict {
+    let id = start(suite, &[], "setsid sleep 2000 & trap '' TERM HUP INT; sleep 2000");
+    until("the session's children run", LONG, || suite.sh("pgrep -x sleep | wc -l").ok().out() == "2");
+    suite.banger(["session", "remove", &id]).ok();
+    assert_eq!(suite.sh("pgrep -x sleep | wc -l").ok().out(), "0");
+    Verdict::Passed
+}
+
+/// The resident memory of a process, from the text of its `status`, KiB.
+fn resident(status: &str) -> u64 {
+    let line = status.lines().find(|line| line.starts_with("VmRSS")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+fn slow_reader(suite: &Suite) -> Verdict {
+    let daemon = || {
+        let pid = suite.daemon().pid().as_raw_nonzero();
+        resident(&std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap())
+    };
+    let agent = || resident(&suite.sh("cat /proc/1/status").ok().out());
+    let before = (daemon(), agent());
+    let total = block(async {
+        let client = suite.daemon().client().await;
+        let command = Command::new(["sh", "-c", &format!("head -c {FLOOD_BYTES} /dev/zero")]);
+        let mut process = client.sessions().exec(VM, command).await.unwrap();
+        // A level would be better, but what is waited for is that nothing more happens.
+        tokio::time::sleep(Duration::from_secs(4)).await;
+        let now = (daemon(), agent());
+        println!("  a reader that stopped: bangerd {} -> {} KiB, agent {} -> {} KiB", before.0, now.0, before.1, now.1);
+        assert!(now.0 < before.0 + READER_COST_KIB, "bangerd grew from {} to {} KiB", before.0, now.0);
+        assert!(now.1 < before.1 + READER_COST_KIB, "the agent grew from {} to {} KiB", before.1, now.1);
+        let mut total = 0;
+        while let Some(event) = process.next().await.unwrap() {
+            match event {
+                Event::Output(output) => total += i64::try_from(output.data.len()).unwrap(),
+                Event::Gap(gap) => panic!("{} bytes were lost", gap.lost_bytes),
+                Event::Exited(_) => {}
+            }
+        }
+        total
+    });
+    assert_eq!(total, FLOOD_BYTES);
+    Verdict::Passed
+}
+
+fn many(suite: &Suite) -> Verdict {
+    suite.vm();
+    block(async {
+        let client = suite.daemon().client().await;
+        let sessions = client.sessions();
+        let runs = (0..24).map(|number| {
+            let sessions = sessions.clone();
+            async move {
+                let script = format!("for i in 1 2 3; do echo {number} $i; done");
+                let process = sessions.exec(VM, Command::new(["sh", "-c", &script])).await.unwrap();
+                let output = process.output().await.unwrap();
+                assert_eq!(output.stdout, format!("{number} 1\n{number} 2\n{number} 3\n").into_bytes());
+            }
+        });
+        futures::future::join_all(runs).await;
+    });
+    Verdict::Passed
+}
