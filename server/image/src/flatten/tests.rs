@@ -307,7 +307,9 @@ fn sane(ops: &LayerOps) -> BTreeMap<&'static str, Op> {
             .clone()
             .all(|parent| !matches!(kept.get(parent), Some(Op::File | Op::Whiteout)))
         {
-            parents.for_each(|parent| drop(kept.entry(parent).or_insert(Op::Directory)));
+            for parent in parents {
+                kept.entry(parent).or_insert(Op::Directory);
+            }
             kept.insert(path, *op);
         }
     }

@@ -76,7 +76,11 @@ impl FromStr for ImageReference {
         };
         let inner = Reference::try_from(text).map_err(|_| bad())?;
         // The parser takes an upper-case first component for a host, then for part of the repository.
-        if inner.repository().bytes().any(|byte| byte.is_ascii_uppercase()) {
+        if inner
+            .repository()
+            .bytes()
+            .any(|byte| byte.is_ascii_uppercase())
+        {
             return Err(bad());
         }
         let digest = inner

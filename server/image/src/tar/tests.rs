@@ -262,7 +262,12 @@ fn sparse_files_of_gnu_tar_are_understood_in_every_form() {
     ] {
         let mut tar = Command::new("tar");
         tar.arg("-S").args(format).args(["-cf", "-", "-C"]);
-        let archive = tar.arg(directory.path()).arg("sparse").output().unwrap().stdout;
+        let archive = tar
+            .arg(directory.path())
+            .arg("sparse")
+            .output()
+            .unwrap()
+            .stdout;
         let entries = read(archive.clone()).unwrap();
         assert_eq!(entries[0].path, "sparse", "{format:?}");
         let EntryKind::File(content) = &entries[0].kind else {
