@@ -28,9 +28,17 @@ impl Binaries {
         };
         let program = |name: &str| {
             let path = directory.join(name);
-            if path.is_file() { Ok(path) } else { Err(format!("{} is missing: run `make test`", path.display())) }
+            if path.is_file() {
+                Ok(path)
+            } else {
+                Err(format!("{} is missing: run `make test`", path.display()))
+            }
         };
-        Ok(Self { bangerd: program("bangerd")?, banger: program("banger")?, agent: program("banger-agent")? })
+        Ok(Self {
+            bangerd: program("bangerd")?,
+            banger: program("banger")?,
+            agent: program("banger-agent")?,
+        })
     }
 }
 

@@ -41,8 +41,16 @@ impl Run {
     /// This program.
     pub fn new(program: impl AsRef<OsStr>) -> Self {
         let mut command = Command::new(program.as_ref());
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        Self { command, words: vec![program.as_ref().to_owned()], stdin: Vec::new(), timeout: TIMEOUT }
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        Self {
+            command,
+            words: vec![program.as_ref().to_owned()],
+            stdin: Vec::new(),
+            timeout: TIMEOUT,
+        }
     }
 
     /// With an argument.
@@ -56,7 +64,9 @@ impl Run {
     /// With arguments.
     #[must_use]
     pub fn args<S: AsRef<OsStr>>(self, arguments: impl IntoIterator<Item = S>) -> Self {
-        arguments.into_iter().fold(self, |run, argument| run.arg(argument))
+        arguments
+            .into_iter()
+            .fold(self, |run, argument| run.arg(argument))
     }
 
     /// With a variable.
@@ -101,17 +111,26 @@ impl Run {
         self
     }
 
-    /// Starts it, and leaves it to the caller, in a process group of its own.
+    /// Starts it, unheard, and leaves it to the caller, in a process group of its own.
     pub fn spawn(mut self) -> Child {
-        self.command.stdin(Stdio::null()).process_group(0);
-        self.command.spawn().unwrap_or_else(|error| panic!("`{}` did not start: {error}", text(&self.words)))
+        self.command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .process_group(0);
+        self.command
+            .spawn()
+            .unwrap_or_else(|error| panic!("`{}` did not start: {error}", text(&self.words)))
     }
 
     /// Runs it to its end.
     pub fn done(mut self) -> Done {
         let words = text(&self.words);
         let begin = Instant::now();
-        let mut child = self.command.spawn().unwrap_or_else(|error| panic!("`{words}` did not start: {error}"));
+        let mut child = self
+            .command
+            .spawn()
+            .unwrap_or_else(|error| panic!("`{words}` did not start: {error}"));
         let mut input = child.stdin.take().unwrap();
         let bytes = std::mem::take(&mut self.stdin);
         let writer = std::thread::spawn(move || drop(input.write_all(&bytes)));
@@ -126,15 +145,31 @@ impl Run {
         let (stdout, stderr) = (stdout.join().unwrap(), stderr.join().unwrap());
         let _ = writer.join();
         let Some(status) = status else {
-            panic!("`{words}` did not end within {:?}\n{}", self.timeout, said(&stdout, &stderr));
+            panic!(
+                "`{words}` did not end within {:?}\n{}",
+                self.timeout,
+                said(&stdout, &stderr)
+            );
         };
-        Done { words, status, stdout, stderr, took }
+        Done {
+            words,
+            status,
+            stdout,
+            stderr,
+            took,
+        }
     }
 
     /// Runs it; it must succeed.
     pub fn ok(self) -> Done {
         let done = self.done();
-        assert!(done.status.success(), "`{}` failed: {}\n{}", done.words, done.status, done.said());
+        assert!(
+            done.status.success(),
+            "`{}` failed: {}\n{}",
+            done.words,
+            done.status,
+            done.said()
+        );
         done
     }
 }
@@ -143,7 +178,9 @@ impl Done {
     /// The exit code; 128 and the number for a signal.
     #[must_use]
     pub fn code(&self) -> i32 {
-        self.status.code().unwrap_or_else(|| 128 + self.status.signal().unwrap_or(0))
+        self.status
+            .code()
+            .unwrap_or_else(|| 128 + self.status.signal().unwrap_or(0))
     }
 
     /// Standard output as text, without line ends at its end.
@@ -161,8 +198,9 @@ impl Done {
     /// Standard output as JSON.
     #[must_use]
     pub fn json(&self) -> serde_json::Value {
-        serde_json::from_slice(&self.stdout)
-            .unwrap_or_else(|error| panic!("`{}` printed no JSON: {error}\n{}", self.words, self.said()))
+        serde_json::from_slice(&self.stdout).unwrap_or_else(|error| {
+            panic!("`{}` printed no JSON: {error}\n{}", self.words, self.said())
+        })
     }
 
     /// Both outputs, for messages.
@@ -176,8 +214,13 @@ impl Done {
         assert_eq!(self.code(), code, "`{}`\n{}", self.words, self.said());
         let line = self.err();
         let line = line.lines().next_back().unwrap_or_default();
-        serde_json::from_str(line)
-            .unwrap_or_else(|error| panic!("`{}` ended without an error object: {error}\n{}", self.words, self.said()))
+        serde_json::from_str(line).unwrap_or_else(|error| {
+            panic!(
+                "`{}` ended without an error object: {error}\n{}",
+                self.words,
+                self.said()
+            )
+        })
     }
 }
 
@@ -213,13 +256,19 @@ fn reader(mut from: impl Read + Send + 'static) -> JoinHandle<Vec<u8>> {
 }
 
 fn text(words: &[OsString]) -> String {
-    words.iter().map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
+    words
+        .iter()
+        .map(|word| word.to_string_lossy())
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 /// The longest output in a message.
 const SAID_MAX: usize = 4000;
 
 fn said(stdout: &[u8], stderr: &[u8]) -> String {
-    let tail = |bytes: &[u8]| String::from_utf8_lossy(&bytes[bytes.len().saturating_sub(SAID_MAX)..]).into_owned();
+    let tail = |bytes: &[u8]| {
+        String::from_utf8_lossy(&bytes[bytes.len().saturating_sub(SAID_MAX)..]).into_owned()
+    };
     format!("-- stdout\n{}\n-- stderr\n{}", tail(stdout), tail(stderr))
 }

@@ -51,13 +51,21 @@ pub struct Daemon {
 
 impl Daemon {
     /// Starts one in a directory of this name, and waits until it serves.
-    pub fn start(scratch: &Scratch, binaries: &Binaries, name: &str, options: DaemonOptions) -> Self {
+    pub fn start(
+        scratch: &Scratch,
+        binaries: &Binaries,
+        name: &str,
+        options: DaemonOptions,
+    ) -> Self {
         let directory = scratch.dir(name);
         let daemon = Self {
             binaries: binaries.clone(),
             home: scratch.path().join("home"),
             mark: scratch.mark().to_owned(),
-            state: options.state_dir.clone().unwrap_or_else(|| directory.join("state")),
+            state: options
+                .state_dir
+                .clone()
+                .unwrap_or_else(|| directory.join("state")),
             socket: directory.join("s"),
             directory,
             options,
@@ -84,22 +92,38 @@ impl Daemon {
     fn command(&self) -> Command {
         let mut command = Command::new(&self.binaries.bangerd);
         command.arg("--config").arg(self.config());
-        command.arg("--state-dir").arg(&self.state).arg("--socket").arg(&self.socket);
+        command
+            .arg("--state-dir")
+            .arg(&self.state)
+            .arg("--socket")
+            .arg(&self.socket);
         command.env(MARK, &self.mark).env("HOME", &self.home);
-        for name in ["XDG_RUNTIME_DIR", "XDG_STATE_HOME", "XDG_CONFIG_HOME", "RUST_LOG"] {
+        for name in [
+            "XDG_RUNTIME_DIR",
+            "XDG_STATE_HOME",
+            "XDG_CONFIG_HOME",
+            "RUST_LOG",
+        ] {
             command.env_remove(name);
         }
         command.envs(self.options.env.iter().map(|(key, value)| (key, value)));
         if let Some((uid, gid)) = self.options.user {
             command.uid(uid).gid(gid);
         }
-        command.current_dir("/").stdin(Stdio::null()).process_group(0);
+        command
+            .current_dir("/")
+            .stdin(Stdio::null())
+            .process_group(0);
         command
     }
 
     /// Starts it after it was stopped or killed.
     pub fn start_again(&self) {
-        let log = File::options().create(true).append(true).open(self.log_path()).unwrap();
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(self.log_path())
+            .unwrap();
         let mut command = self.command();
         command.stdout(log.try_clone().unwrap()).stderr(log);
         let mut child = command.spawn().unwrap();
@@ -108,7 +132,11 @@ impl Daemon {
             if let Some(status) = child.try_wait().unwrap() {
                 panic!("bangerd ended at its start: {status}\n{}", self.log());
             }
-            assert!(Instant::now() < deadline, "bangerd does not serve\n{}", self.log());
+            assert!(
+                Instant::now() < deadline,
+                "bangerd does not serve\n{}",
+                self.log()
+            );
             std::thread::sleep(Duration::from_millis(10));
         }
         *self.child.lock().unwrap() = Some(child);
@@ -121,7 +149,10 @@ impl Daemon {
             .env(MARK, &self.mark)
             .args(["--config".as_ref(), self.config().as_os_str()])
             .args(["--state-dir".as_ref(), self.state.as_os_str()])
-            .args(["--socket".as_ref(), self.directory.join("second").as_os_str()])
+            .args([
+                "--socket".as_ref(),
+                self.directory.join("second").as_os_str(),
+            ])
             .timeout(START)
             .done()
     }
@@ -129,7 +160,13 @@ impl Daemon {
     /// Its process.
     #[must_use]
     pub fn pid(&self) -> Pid {
-        Pid::from_child(self.child.lock().unwrap().as_ref().expect("the daemon runs"))
+        Pid::from_child(
+            self.child
+                .lock()
+                .unwrap()
+                .as_ref()
+                .expect("the daemon runs"),
+        )
     }
 
     /// Asks it to stop, and waits for it.
@@ -143,7 +180,9 @@ impl Daemon {
     }
 
     fn end(&self, signal: Signal) {
-        let Some(mut child) = self.child.lock().unwrap().take() else { return };
+        let Some(mut child) = self.child.lock().unwrap().take() else {
+            return;
+        };
         kill_process(Pid::from_child(&child), signal).unwrap();
         if ended(&mut child, STOP).is_none() {
             let _ = child.kill();
@@ -154,8 +193,12 @@ impl Daemon {
 
     /// The `banger` command, talking to this daemon.
     pub fn banger<S: AsRef<std::ffi::OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Run {
-        let run = Run::new(&self.binaries.banger).env(MARK, &self.mark).env("HOME", &self.home);
-        let run = run.env("BANGER_HOST", self.host()).without_env("XDG_RUNTIME_DIR");
+        let run = Run::new(&self.binaries.banger)
+            .env(MARK, &self.mark)
+            .env("HOME", &self.home);
+        let run = run
+            .env("BANGER_HOST", self.host())
+            .without_env("XDG_RUNTIME_DIR");
         run.args(arguments)
     }
 
@@ -210,9 +253,13 @@ impl Daemon {
     /// What is below a directory of its state.
     #[must_use]
     pub fn entries(&self, directory: &str) -> Vec<String> {
-        let Ok(entries) = std::fs::read_dir(self.state.join(directory)) else { return Vec::new() };
-        let mut names: Vec<String> =
-            entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+        let Ok(entries) = std::fs::read_dir(self.state.join(directory)) else {
+            return Vec::new();
+        };
+        let mut names: Vec<String> = entries
+            .flatten()
+            .map(|entry| entry.file_name().to_string_lossy().into_owned())
+            .collect();
         names.sort();
         names
     }
@@ -236,7 +283,12 @@ impl Daemon {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
-        if let Some(mut child) = self.child.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take() {
+        if let Some(mut child) = self
+            .child
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .take()
+        {
             let _ = child.kill();
             let _ = child.wait();
         }
@@ -246,7 +298,13 @@ impl Drop for Daemon {
 /// The lines of a flat TOML text, of each key the last.
 fn last_wins(text: &str) -> String {
     let key = |line: &str| line.split('=').next().unwrap_or_default().trim().to_owned();
-    let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
-    let kept = lines.iter().enumerate().filter(|(at, line)| !lines[at + 1..].iter().any(|later| key(later) == key(line)));
+    let lines: Vec<&str> = text
+        .lines()
+        .filter(|line| !line.trim().is_empty())
+        .collect();
+    let kept = lines
+        .iter()
+        .enumerate()
+        .filter(|(at, line)| !lines[at + 1..].iter().any(|later| key(later) == key(line)));
     kept.map(|(_, line)| format!("{line}\n")).collect()
 }

@@ -68,7 +68,13 @@ impl TestImage {
 pub fn copy(scratch: &Scratch, source: &str, destination: &str) {
     scratch
         .run("skopeo")
-        .args(["--insecure-policy", "copy", "--quiet", "--src-tls-verify=false", "--dest-tls-verify=false"])
+        .args([
+            "--insecure-policy",
+            "copy",
+            "--quiet",
+            "--src-tls-verify=false",
+            "--dest-tls-verify=false",
+        ])
         .args([source, destination])
         .ok();
 }
@@ -77,7 +83,9 @@ pub fn copy(scratch: &Scratch, source: &str, destination: &str) {
 fn base() -> Layer {
     let busybox = fs::read(BUSYBOX).unwrap();
     let mut layer = Layer::default();
-    for directory in ["bin", "dev", "etc", "home", "proc", "root", "run", "sys", "usr", "usr/bin", "var", "work"] {
+    for directory in [
+        "bin", "dev", "etc", "home", "proc", "root", "run", "sys", "usr", "usr/bin", "var", "work",
+    ] {
         layer = layer.dir(directory, 0o755);
     }
     layer = layer.dir("tmp", 0o1777);
@@ -86,13 +94,28 @@ fn base() -> Layer {
         layer = layer.symlink(&format!("bin/{applet}"), "busybox");
     }
     layer
-        .file("etc/passwd", 0o644, b"root:x:0:0:root:/root:/bin/sh\napp:x:1000:1000:App:/home/app:/bin/sh\n")
-        .file("etc/group", 0o644, b"root:x:0:\napp:x:1000:\nextra:x:2000:app\n")
+        .file(
+            "etc/passwd",
+            0o644,
+            b"root:x:0:0:root:/root:/bin/sh\napp:x:1000:1000:App:/home/app:/bin/sh\n",
+        )
+        .file(
+            "etc/group",
+            0o644,
+            b"root:x:0:\napp:x:1000:\nextra:x:2000:app\n",
+        )
         .file("etc/replaced", 0o644, b"old\n")
         .file("etc/removed", 0o644, b"still here\n")
         .dir("opaque", 0o755)
         .file("opaque/below", 0o644, b"hidden\n")
-        .entry("home/app", tar::EntryType::Directory, 0o700, (1000, 1000), "", &[])
+        .entry(
+            "home/app",
+            tar::EntryType::Directory,
+            0o700,
+            (1000, 1000),
+            "",
+            &[],
+        )
 }
 
 fn middle() -> Layer {
@@ -117,7 +140,11 @@ fn top() -> Layer {
 
 fn applets() -> Vec<String> {
     let done = crate::Run::new(BUSYBOX).arg("--list").ok();
-    done.out().lines().map(str::to_owned).filter(|name| name != "busybox").collect()
+    done.out()
+        .lines()
+        .map(str::to_owned)
+        .filter(|name| name != "busybox")
+        .collect()
 }
 
 /// Whether a path is a program that needs no library.

@@ -8,8 +8,14 @@ use crate::command::Run;
 /// The package whose kernel is used; a name that stays the same from version to version.
 pub const PACKAGE: &str = "linux-image-cloud-amd64";
 /// What of its modules a guest can need; the rest only takes time to send.
-const MODULE_DIRECTORIES: [&str; 6] =
-    ["kernel/drivers/virtio", "kernel/drivers/char", "kernel/drivers/block", "kernel/drivers/net", "kernel/net/core", "kernel/fs/overlayfs"];
+const MODULE_DIRECTORIES: [&str; 6] = [
+    "kernel/drivers/virtio",
+    "kernel/drivers/char",
+    "kernel/drivers/block",
+    "kernel/drivers/net",
+    "kernel/net/core",
+    "kernel/fs/overlayfs",
+];
 
 /// A kernel as the package has it.
 #[derive(Debug, Clone)]
@@ -30,12 +36,30 @@ impl KernelFiles {
         }
         let work = cache.join(format!("kernel-package.{}", std::process::id()));
         fs::create_dir_all(&work).unwrap();
-        let depends = Run::new("apt-cache").args(["depends", "--important", PACKAGE]).ok().out();
-        let package = depends.lines().find_map(|line| line.trim().strip_prefix("Depends: ")).unwrap_or(PACKAGE).to_owned();
-        Run::new("apt-get").args(["-q", "-o", "APT::Sandbox::User=", "download", &package]).in_dir(&work).ok();
+        let depends = Run::new("apt-cache")
+            .args(["depends", "--important", PACKAGE])
+            .ok()
+            .out();
+        let package = depends
+            .lines()
+            .find_map(|line| line.trim().strip_prefix("Depends: "))
+            .unwrap_or(PACKAGE)
+            .to_owned();
+        Run::new("apt-get")
+            .args(["-q", "-o", "APT::Sandbox::User=", "download", &package])
+            .in_dir(&work)
+            .ok();
         let is_package = |path: &PathBuf| path.extension().is_some_and(|end| end == "deb");
-        let file = fs::read_dir(&work).unwrap().map(|entry| entry.unwrap().path()).find(is_package).unwrap();
-        Run::new("dpkg-deb").arg("-x").arg(&file).arg(work.join("files")).ok();
+        let file = fs::read_dir(&work)
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .find(is_package)
+            .unwrap();
+        Run::new("dpkg-deb")
+            .arg("-x")
+            .arg(&file)
+            .arg(work.join("files"))
+            .ok();
         let _ = fs::remove_dir_all(&directory);
         fs::rename(work.join("files"), &directory).unwrap();
         fs::remove_dir_all(&work).unwrap();
@@ -45,7 +69,10 @@ impl KernelFiles {
     fn find(directory: &Path) -> Option<Self> {
         let only = |path: PathBuf, prefix: &str| {
             let mut entries = fs::read_dir(path).ok()?.flatten().map(|entry| entry.path());
-            entries.find(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(prefix)))
+            entries.find(|path| {
+                path.file_name()
+                    .is_some_and(|name| name.to_string_lossy().starts_with(prefix))
+            })
         };
         let bzimage = only(directory.join("boot"), "vmlinuz-")?;
         let modules = only(directory.join("lib/modules"), "")?;

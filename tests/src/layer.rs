@@ -56,15 +56,32 @@ impl Layer {
         content: &[u8],
     ) -> Self {
         if name.len() > 99 || link.len() > 99 {
-            let records = [("path", name), ("linkpath", link)].into_iter().filter(|(_, value)| !value.is_empty());
+            let records = [("path", name), ("linkpath", link)]
+                .into_iter()
+                .filter(|(_, value)| !value.is_empty());
             let records: String = records.map(|(key, value)| pax(key, value)).collect();
-            self.raw("pax", EntryType::XHeader, 0o644, (0, 0), "", records.as_bytes());
+            self.raw(
+                "pax",
+                EntryType::XHeader,
+                0o644,
+                (0, 0),
+                "",
+                records.as_bytes(),
+            );
         }
         self.raw(name, kind, mode, owner, link, content);
         self
     }
 
-    fn raw(&mut self, name: &str, kind: EntryType, mode: u32, owner: (u64, u64), link: &str, content: &[u8]) {
+    fn raw(
+        &mut self,
+        name: &str,
+        kind: EntryType,
+        mode: u32,
+        owner: (u64, u64),
+        link: &str,
+        content: &[u8],
+    ) {
         let mut header = Header::new_ustar();
         header.set_entry_type(kind);
         header.set_mode(mode);
@@ -79,7 +96,8 @@ impl Layer {
         header.set_cksum();
         self.archive.extend_from_slice(header.as_bytes());
         self.archive.extend_from_slice(content);
-        self.archive.resize(self.archive.len().next_multiple_of(512), 0);
+        self.archive
+            .resize(self.archive.len().next_multiple_of(512), 0);
     }
 
     /// The archive.

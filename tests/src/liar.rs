@@ -58,7 +58,10 @@ impl Liar {
         let site = Site {
             manifest: manifest.to_string().into_bytes(),
             layer: digest(&blob),
-            blobs: [config, blob].into_iter().map(|bytes| (digest(&bytes), bytes)).collect(),
+            blobs: [config, blob]
+                .into_iter()
+                .map(|bytes| (digest(&bytes), bytes))
+                .collect(),
             lie,
             over: Arc::new(AtomicBool::new(false)),
         };
@@ -66,7 +69,11 @@ impl Liar {
         let address = listener.local_addr().unwrap().to_string();
         let over = Arc::clone(&site.over);
         let thread = std::thread::spawn(move || site.accept(&listener));
-        Self { address, over, thread: Some(thread) }
+        Self {
+            address,
+            over,
+            thread: Some(thread),
+        }
     }
 
     /// A reference to the image.
@@ -128,13 +135,25 @@ impl Site {
         let last = path.rsplit('/').next().unwrap_or_default();
         let _ = if path.contains("/manifests/") {
             let kind = "application/vnd.oci.image.manifest.v1+json";
-            answer(&mut connection, "200 OK", kind, &self.manifest, self.manifest.len())
+            answer(
+                &mut connection,
+                "200 OK",
+                kind,
+                &self.manifest,
+                self.manifest.len(),
+            )
         } else if let Some(blob) = self.blobs.get(last) {
             self.blob(&mut connection, blob, last == self.layer)
         } else if path == "/v2/" {
             answer(&mut connection, "200 OK", "application/json", b"{}", 2)
         } else {
-            answer(&mut connection, "404 Not Found", "application/json", b"{}", 2)
+            answer(
+                &mut connection,
+                "404 Not Found",
+                "application/json",
+                b"{}",
+                2,
+            )
         };
     }
 
@@ -163,7 +182,13 @@ impl Site {
     }
 }
 
-fn answer(to: &mut TcpStream, status: &str, kind: &str, body: &[u8], length: usize) -> std::io::Result<()> {
+fn answer(
+    to: &mut TcpStream,
+    status: &str,
+    kind: &str,
+    body: &[u8],
+    length: usize,
+) -> std::io::Result<()> {
     let digest = digest(body);
     let head = format!(
         "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\nDocker-Content-Digest: {digest}\r\nConnection: close\r\n\r\n"

@@ -27,7 +27,11 @@ impl Registry {
     pub fn start(scratch: &Scratch) -> Self {
         let directory = scratch.dir("registry");
         // Free a moment ago; the next moment is the only risk.
-        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
+        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+            .unwrap()
+            .local_addr()
+            .unwrap()
+            .port();
         let address = format!("127.0.0.1:{port}");
         let config = format!(
             "version: 0.1\nlog: {{level: info}}\nstorage:\n  filesystem: {{rootdirectory: {}}}\nhttp: {{addr: '{address}'}}\n",
@@ -44,8 +48,14 @@ impl Registry {
             .stderr(file)
             .spawn()
             .unwrap();
-        until("the registry serves", START, || TcpStream::connect(&address).is_ok());
-        Self { child, log, address }
+        until("the registry serves", START, || {
+            TcpStream::connect(&address).is_ok()
+        });
+        Self {
+            child,
+            log,
+            address,
+        }
     }
 
     /// The reference of an image in it.
@@ -58,7 +68,9 @@ impl Registry {
     #[must_use]
     pub fn blobs_fetched(&self) -> usize {
         let log = fs::read_to_string(&self.log).unwrap();
-        log.lines().filter(|line| line.contains("\"GET /v2/") && line.contains("/blobs/")).count()
+        log.lines()
+            .filter(|line| line.contains("\"GET /v2/") && line.contains("/blobs/"))
+            .count()
     }
 }
 

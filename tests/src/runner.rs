@@ -35,7 +35,10 @@ pub struct Case<S> {
 
 impl<S> std::fmt::Debug for Case<S> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Case").field("name", &self.name).field("lane", &self.lane).finish_non_exhaustive()
+        f.debug_struct("Case")
+            .field("name", &self.name)
+            .field("lane", &self.lane)
+            .finish_non_exhaustive()
     }
 }
 
@@ -51,20 +54,38 @@ pub struct Tally {
 }
 
 /// Runs the cases whose names contain one of `filters` (or all), and after each the check of its lane.
-pub fn run<S: Sync>(suite: &S, cases: &[Case<S>], filters: &[String], after: &(dyn Fn(&S, Lane) + Sync)) -> Tally {
+pub fn run<S: Sync>(
+    suite: &S,
+    cases: &[Case<S>],
+    filters: &[String],
+    after: &(dyn Fn(&S, Lane) + Sync),
+) -> Tally {
     let tally = Mutex::new(Tally::default());
-    let wanted = |case: &&Case<S>| filters.is_empty() || filters.iter().any(|filter| case.name.contains(filter.as_str()));
+    let wanted = |case: &&Case<S>| {
+        filters.is_empty()
+            || filters
+                .iter()
+                .any(|filter| case.name.contains(filter.as_str()))
+    };
     std::thread::scope(|scope| {
         for lane in [Lane::Shared, Lane::Own] {
             let tally = &tally;
-            let lane_cases = cases.iter().filter(wanted).filter(move |case| case.lane == lane);
+            let lane_cases = cases
+                .iter()
+                .filter(wanted)
+                .filter(move |case| case.lane == lane);
             scope.spawn(move || lane_cases.for_each(|case| one(suite, case, after, tally)));
         }
     });
     tally.into_inner().unwrap()
 }
 
-fn one<S: Sync>(suite: &S, case: &Case<S>, after: &(dyn Fn(&S, Lane) + Sync), tally: &Mutex<Tally>) {
+fn one<S: Sync>(
+    suite: &S,
+    case: &Case<S>,
+    after: &(dyn Fn(&S, Lane) + Sync),
+    tally: &Mutex<Tally>,
+) {
     let begin = Instant::now();
     let result = catch_unwind(AssertUnwindSafe(|| {
         let verdict = (case.test)(suite);

@@ -20,10 +20,23 @@ impl Scratch {
     /// Makes one under `/tmp`.
     #[must_use]
     pub fn new() -> Self {
-        let directory = tempfile::Builder::new().prefix("bge").rand_bytes(5).tempdir_in("/tmp").unwrap();
+        let directory = tempfile::Builder::new()
+            .prefix("bge")
+            .rand_bytes(5)
+            .tempdir_in("/tmp")
+            .unwrap();
         // An ordinary user's daemon must find its part of it.
-        std::fs::set_permissions(directory.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
-        let mark = directory.path().file_name().unwrap().to_string_lossy().into_owned();
+        std::fs::set_permissions(
+            directory.path(),
+            std::os::unix::fs::PermissionsExt::from_mode(0o755),
+        )
+        .unwrap();
+        let mark = directory
+            .path()
+            .file_name()
+            .unwrap()
+            .to_string_lossy()
+            .into_owned();
         std::fs::create_dir(directory.path().join("home")).unwrap();
         Self { directory, mark }
     }
@@ -53,7 +66,13 @@ impl Scratch {
     pub fn run(&self, program: impl AsRef<std::ffi::OsStr>) -> Run {
         let home = self.path().join("home");
         let mut run = Run::new(program).env(MARK, &self.mark).env("HOME", &home);
-        for name in ["XDG_RUNTIME_DIR", "XDG_STATE_HOME", "XDG_CONFIG_HOME", "BANGER_HOST", "RUST_LOG"] {
+        for name in [
+            "XDG_RUNTIME_DIR",
+            "XDG_STATE_HOME",
+            "XDG_CONFIG_HOME",
+            "BANGER_HOST",
+            "RUST_LOG",
+        ] {
             run = run.without_env(name);
         }
         run

@@ -7,23 +7,56 @@ use banger_e2e::{Case, Lane, Run, Verdict};
 
 use crate::suite::{Suite, refused};
 
-pub fn cases() -> Vec<Case<Suite>> {
+pub(crate) fn cases() -> Vec<Case<Suite>> {
     vec![
-        Case { name: "a_second_pull_of_an_image_fetches_no_blob", lane: Lane::Shared, test: pull_twice },
-        Case { name: "a_pull_reports_its_layers", lane: Lane::Shared, test: progress },
-        Case { name: "images_come_from_layouts_archives_and_tars", lane: Lane::Shared, test: import },
-        Case { name: "base_disks_are_clean_file_systems", lane: Lane::Shared, test: clean },
-        Case { name: "a_guest_sees_what_the_layers_say", lane: Lane::Shared, test: content },
-        Case { name: "an_image_in_use_is_not_removed", lane: Lane::Shared, test: in_use },
+        Case {
+            name: "a_second_pull_of_an_image_fetches_no_blob",
+            lane: Lane::Shared,
+            test: pull_twice,
+        },
+        Case {
+            name: "a_pull_reports_its_layers",
+            lane: Lane::Shared,
+            test: progress,
+        },
+        Case {
+            name: "images_come_from_layouts_archives_and_tars",
+            lane: Lane::Shared,
+            test: import,
+        },
+        Case {
+            name: "base_disks_are_clean_file_systems",
+            lane: Lane::Shared,
+            test: clean,
+        },
+        Case {
+            name: "a_guest_sees_what_the_layers_say",
+            lane: Lane::Shared,
+            test: content,
+        },
+        Case {
+            name: "an_image_in_use_is_not_removed",
+            lane: Lane::Shared,
+            test: in_use,
+        },
     ]
 }
 
 fn pull_twice(suite: &Suite) -> Verdict {
     let reference = suite.reference();
-    let first = suite.banger(["image", "pull", &reference, "--output", "json"]).ok().json();
+    let first = suite
+        .banger(["image", "pull", &reference, "--output", "json"])
+        .ok()
+        .json();
     let fetched = suite.registry().blobs_fetched();
-    assert!(fetched >= 4, "a configuration and three layers were fetched, not {fetched}");
-    let second = suite.banger(["image", "pull", &reference, "--output", "json"]).ok().json();
+    assert!(
+        fetched >= 4,
+        "a configuration and three layers were fetched, not {fetched}"
+    );
+    let second = suite
+        .banger(["image", "pull", &reference, "--output", "json"])
+        .ok()
+        .json();
     assert_eq!(suite.registry().blobs_fetched(), fetched);
     assert_eq!(first["id"], second["id"]);
     assert_eq!(first["layers"].as_array().unwrap().len(), 3);
@@ -34,33 +67,93 @@ fn pull_twice(suite: &Suite) -> Verdict {
 }
 
 fn progress(suite: &Suite) -> Verdict {
-    let operations = suite.banger(["operation", "list", "--output", "json"]).ok().json();
-    let pulls = operations.as_array().unwrap().iter().filter(|operation| operation["kind"] == "pull-image");
-    let most = pulls.map(|pull| pull["stages"].as_array().unwrap()).max_by_key(|stages| stages.len()).unwrap();
-    let layers = most.iter().filter(|stage| stage["item"].as_str().unwrap().starts_with("sha256:")).count();
+    let operations = suite
+        .banger(["operation", "list", "--output", "json"])
+        .ok()
+        .json();
+    let pulls = operations
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|operation| operation["kind"] == "pull-image");
+    let most = pulls
+        .map(|pull| pull["stages"].as_array().unwrap())
+        .max_by_key(|stages| stages.len())
+        .unwrap();
+    let layers = most
+        .iter()
+        .filter(|stage| stage["item"].as_str().unwrap().starts_with("sha256:"))
+        .count();
     assert!(layers >= 3, "a stage per layer in {most:?}");
-    assert!(most.iter().all(|stage| stage["took_ms"].is_number()), "{most:?}");
+    assert!(
+        most.iter().all(|stage| stage["took_ms"].is_number()),
+        "{most:?}"
+    );
     Verdict::Passed
 }
 
 fn import(suite: &Suite) -> Verdict {
     let directory = suite.scratch.dir("import");
     let archive = directory.join("docker.tar");
-    suite.image().copy_to(&suite.scratch, &format!("docker-archive:{}:box:1", archive.display()));
+    suite.image().copy_to(
+        &suite.scratch,
+        &format!("docker-archive:{}:box:1", archive.display()),
+    );
     let layout = directory.join("layout.tar");
-    Run::new("tar").arg("-cf").arg(&layout).arg("-C").arg(&suite.image().layout).arg(".").ok();
+    Run::new("tar")
+        .arg("-cf")
+        .arg(&layout)
+        .arg("-C")
+        .arg(&suite.image().layout)
+        .arg(".")
+        .ok();
     let tar = directory.join("rootfs.tar");
     fs::write(&tar, TestImage::rootfs_tar()).unwrap();
     let mut digests = Vec::new();
-    for (file, name) in [(&suite.image().layout, "dir:1"), (&layout, "layout:1"), (&archive, "docker:1"), (&tar, "rootfs:1")] {
-        let image = suite.banger(["image", "import", file.to_str().unwrap(), name, "--output", "json"]).ok().json();
-        assert!(image["references"].as_array().unwrap().iter().any(|known| known.as_str().unwrap().ends_with(name)), "{image}");
+    for (file, name) in [
+        (&suite.image().layout, "dir:1"),
+        (&layout, "layout:1"),
+        (&archive, "docker:1"),
+        (&tar, "rootfs:1"),
+    ] {
+        let image = suite
+            .banger([
+                "image",
+                "import",
+                file.to_str().unwrap(),
+                name,
+                "--output",
+                "json",
+            ])
+            .ok()
+            .json();
+        assert!(
+            image["references"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .any(|known| known.as_str().unwrap().ends_with(name)),
+            "{image}"
+        );
         digests.push(image["digest"].as_str().unwrap().to_owned());
     }
-    let pulled = suite.banger(["image", "inspect", &suite.reference(), "--output", "json"]).ok().json();
-    assert_eq!(digests[0], pulled["digest"], "a layout has the digest that a pull has");
-    assert_eq!(digests[0], digests[1], "a directory and its tar are the same image");
-    suite.banger(["image", "remove", "docker:1", "rootfs:1", "dir:1", "layout:1"]).ok();
+    let pulled = suite
+        .banger(["image", "inspect", &suite.reference(), "--output", "json"])
+        .ok()
+        .json();
+    assert_eq!(
+        digests[0], pulled["digest"],
+        "a layout has the digest that a pull has"
+    );
+    assert_eq!(
+        digests[0], digests[1],
+        "a directory and its tar are the same image"
+    );
+    suite
+        .banger([
+            "image", "remove", "docker:1", "rootfs:1", "dir:1", "layout:1",
+        ])
+        .ok();
     fs::remove_dir_all(directory).unwrap();
     Verdict::Passed
 }
@@ -71,7 +164,10 @@ fn clean(suite: &Suite) -> Verdict {
     let disks = daemon.entries("rootfs");
     assert!(!disks.is_empty());
     for disk in disks {
-        Run::new("/usr/sbin/e2fsck").arg("-fn").arg(daemon.state.join("rootfs").join(disk)).ok();
+        Run::new("/usr/sbin/e2fsck")
+            .arg("-fn")
+            .arg(daemon.state.join("rootfs").join(disk))
+            .ok();
     }
     Verdict::Passed
 }
@@ -89,9 +185,17 @@ fn content(suite: &Suite) -> Verdict {
 
 fn in_use(suite: &Suite) -> Verdict {
     suite.vm();
-    let error = refused(suite.banger(["image", "remove", &suite.reference()]), 125, "IN_USE");
+    let error = refused(
+        suite.banger(["image", "remove", &suite.reference()]),
+        125,
+        "IN_USE",
+    );
     assert_eq!(error["code"], "FAILED_PRECONDITION");
-    let error = refused(suite.banger(["image", "inspect", "never-heard-of:1"]), 125, "IMAGE_NOT_FOUND");
+    let error = refused(
+        suite.banger(["image", "inspect", "never-heard-of:1"]),
+        125,
+        "IMAGE_NOT_FOUND",
+    );
     assert_eq!(error["code"], "NOT_FOUND");
     Verdict::Passed
 }

@@ -52,10 +52,16 @@ fn cases() -> Vec<Case<Suite>> {
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let filters: Vec<String> = arguments.iter().filter(|word| !word.starts_with('-')).cloned().collect();
+    let filters: Vec<String> = arguments
+        .iter()
+        .filter(|word| !word.starts_with('-'))
+        .cloned()
+        .collect();
     let cases = cases();
     if arguments.iter().any(|word| word == "--list") {
-        cases.iter().for_each(|case| println!("{}: test", case.name));
+        cases
+            .iter()
+            .for_each(|case| println!("{}: test", case.name));
         return ExitCode::SUCCESS;
     }
     let wish = std::env::var("BANGER_E2E").unwrap_or_default();
@@ -66,7 +72,12 @@ fn main() -> ExitCode {
         Ok(binaries) => binaries,
         Err(why) => return without_binaries(&cases, &why, wish == "require"),
     };
-    let cache = std::env::current_exe().unwrap().ancestors().nth(3).unwrap().join("e2e-cache");
+    let cache = std::env::current_exe()
+        .unwrap()
+        .ancestors()
+        .nth(3)
+        .unwrap()
+        .join("e2e-cache");
     let before = Before::now();
     let mut suite = Suite::new(binaries, cache);
     let mut tally = banger_e2e::run(&suite, &cases, &filters, &|suite, lane| suite.check(lane));
@@ -85,17 +96,36 @@ fn main() -> ExitCode {
         keep(&suite);
         banger_e2e::leftovers::kill(&suite.scratch);
     }
-    tally.failed.iter().for_each(|name| println!("e2e failed: {name}"));
-    println!("e2e: {} passed, {} failed, {} skipped", tally.passed, tally.failed.len(), tally.skipped.len());
-    if tally.failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    tally
+        .failed
+        .iter()
+        .for_each(|name| println!("e2e failed: {name}"));
+    println!(
+        "e2e: {} passed, {} failed, {} skipped",
+        tally.passed,
+        tally.failed.len(),
+        tally.skipped.len()
+    );
+    if tally.failed.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
 }
 
 /// Keeps the daemons' logs of a run that failed.
 fn keep(suite: &Suite) {
-    for entry in std::fs::read_dir(suite.scratch.path()).into_iter().flatten().flatten() {
+    for entry in std::fs::read_dir(suite.scratch.path())
+        .into_iter()
+        .flatten()
+        .flatten()
+    {
         let log = entry.path().join("log");
         if log.is_file() {
-            let copy = suite.cache.join(format!("failed-{}.log", entry.file_name().to_string_lossy()));
+            let copy = suite.cache.join(format!(
+                "failed-{}.log",
+                entry.file_name().to_string_lossy()
+            ));
             let _ = std::fs::copy(log, copy);
         }
     }
@@ -104,7 +134,15 @@ fn keep(suite: &Suite) {
 
 fn without_binaries(cases: &[Case<Suite>], why: &str, is_required: bool) -> ExitCode {
     println!("e2e: {why}");
-    let (failed, skipped) = if is_required { (cases.len(), 0) } else { (0, cases.len()) };
+    let (failed, skipped) = if is_required {
+        (cases.len(), 0)
+    } else {
+        (0, cases.len())
+    };
     println!("e2e: 0 passed, {failed} failed, {skipped} skipped");
-    if is_required { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+    if is_required {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    }
 }

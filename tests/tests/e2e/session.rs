@@ -14,49 +14,119 @@ const READER_COST_KIB: u64 = 48 << 10;
 /// Much more than any buffer on the way holds.
 const FLOOD_BYTES: i64 = 96 << 20;
 
-pub fn cases() -> Vec<Case<Suite>> {
+pub(crate) fn cases() -> Vec<Case<Suite>> {
     vec![
-        Case { name: "a_session_goes_on_without_its_client", lane: Lane::Shared, test: life },
-        Case { name: "following_a_log_ends_with_the_session_and_has_all", lane: Lane::Shared, test: follow },
-        Case { name: "replay_from_an_offset_gives_the_same_bytes", lane: Lane::Shared, test: replay },
-        Case { name: "what_a_log_no_longer_keeps_is_told", lane: Lane::Shared, test: gap },
-        Case { name: "a_signal_reaches_the_whole_group", lane: Lane::Shared, test: group },
-        Case { name: "children_of_a_removed_session_die_with_it", lane: Lane::Shared, test: children },
-        Case { name: "a_reader_that_stops_costs_bounded_memory_and_loses_nothing", lane: Lane::Shared, test: slow_reader },
-        Case { name: "many_sessions_at_once_keep_their_output_apart", lane: Lane::Shared, test: many },
+        Case {
+            name: "a_session_goes_on_without_its_client",
+            lane: Lane::Shared,
+            test: life,
+        },
+        Case {
+            name: "following_a_log_ends_with_the_session_and_has_all",
+            lane: Lane::Shared,
+            test: follow,
+        },
+        Case {
+            name: "replay_from_an_offset_gives_the_same_bytes",
+            lane: Lane::Shared,
+            test: replay,
+        },
+        Case {
+            name: "what_a_log_no_longer_keeps_is_told",
+            lane: Lane::Shared,
+            test: gap,
+        },
+        Case {
+            name: "a_signal_reaches_the_whole_group",
+            lane: Lane::Shared,
+            test: group,
+        },
+        Case {
+            name: "children_of_a_removed_session_die_with_it",
+            lane: Lane::Shared,
+            test: children,
+        },
+        Case {
+            name: "a_reader_that_stops_costs_bounded_memory_and_loses_nothing",
+            lane: Lane::Shared,
+            test: slow_reader,
+        },
+        Case {
+            name: "many_sessions_at_once_keep_their_output_apart",
+            lane: Lane::Shared,
+            test: many,
+        },
     ]
 }
 
 /// Starts a session of the shared VM by the command, and returns its id.
 fn start(suite: &Suite, options: &[&str], script: &str) -> String {
     suite.vm();
-    let words = ["session", "start", "--quiet"].into_iter().chain(options.iter().copied());
-    suite.banger(words.chain([VM, "--", "sh", "-c", script])).ok().out()
+    let words = ["session", "start", "--quiet"]
+        .into_iter()
+        .chain(options.iter().copied());
+    suite
+        .banger(words.chain([VM, "--", "sh", "-c", script]))
+        .ok()
+        .out()
 }
 
 fn life(suite: &Suite) -> Verdict {
-    let id = start(suite, &["-i"], "echo begun; read line; echo got $line; exit 3");
-    let listed = suite.banger(["session", "list", VM, "--output", "json"]).ok().json();
-    let listed = listed.as_array().unwrap().iter().find(|session| session["id"] == id.as_str()).unwrap();
+    let id = start(
+        suite,
+        &["-i"],
+        "echo begun; read line; echo got $line; exit 3",
+    );
+    let listed = suite
+        .banger(["session", "list", VM, "--output", "json"])
+        .ok()
+        .json();
+    let listed = listed
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|session| session["id"] == id.as_str())
+        .unwrap();
     assert_eq!(listed["state"], "running", "{listed}");
-    let done = suite.banger(["session", "attach", &id]).stdin("a line\n").done();
-    assert_eq!((done.code(), done.out()), (3, "begun\ngot a line".into()), "{}", done.said());
+    let done = suite
+        .banger(["session", "attach", &id])
+        .stdin("a line\n")
+        .done();
+    assert_eq!(
+        (done.code(), done.out()),
+        (3, "begun\ngot a line".into()),
+        "{}",
+        done.said()
+    );
     let again = suite.banger(["session", "log", &id]).ok().out();
     assert_eq!(again, "begun\ngot a line");
-    let part = suite.banger(["session", "log", &id, "--offset", "6"]).ok().out();
+    let part = suite
+        .banger(["session", "log", &id, "--offset", "6"])
+        .ok()
+        .out();
     assert_eq!(part, "got a line");
     assert_eq!(suite.banger(["session", "wait", &id]).done().code(), 3);
     suite.banger(["session", "remove", &id]).ok();
-    refused(suite.banger(["session", "log", &id]), 125, "SESSION_NOT_FOUND");
+    refused(
+        suite.banger(["session", "log", &id]),
+        125,
+        "SESSION_NOT_FOUND",
+    );
     Verdict::Passed
 }
 
 fn follow(suite: &Suite) -> Verdict {
-    let id = start(suite, &[], "for i in 1 2 3 4 5; do echo line $i; sleep 0.3; done; echo err >&2");
+    let id = start(
+        suite,
+        &[],
+        "for i in 1 2 3 4 5; do echo line $i; sleep 0.3; done; echo err >&2",
+    );
     let done = suite.banger(["session", "log", "--follow", &id]).ok();
     assert_eq!(done.out(), "line 1\nline 2\nline 3\nline 4\nline 5");
     assert_eq!(done.err(), "err");
-    let only = suite.banger(["session", "log", "--stream", "stderr", &id]).ok();
+    let only = suite
+        .banger(["session", "log", "--stream", "stderr", &id])
+        .ok();
     assert_eq!((only.out(), only.err()), (String::new(), "err".into()));
     suite.banger(["session", "remove", &id]).ok();
     Verdict::Passed
@@ -101,14 +171,22 @@ fn replay(suite: &Suite) -> Verdict {
 
 fn gap(suite: &Suite) -> Verdict {
     let total = 6 << 20;
-    let id = start(suite, &[], &format!("head -c {total} /dev/zero | tr '\\0' x"));
+    let id = start(
+        suite,
+        &[],
+        &format!("head -c {total} /dev/zero | tr '\\0' x"),
+    );
     block(async {
         let client = suite.daemon().client().await;
         client.sessions().wait(&id).await.unwrap();
         let (kept, lost, end) = read(&client, &id, ReadFrom::Offset(0)).await;
         assert_eq!(end, total);
         assert!(lost > 0, "a log of {total} bytes is not kept whole");
-        assert_eq!(lost + i64::try_from(kept.len()).unwrap(), total, "each byte is there or told as lost");
+        assert_eq!(
+            lost + i64::try_from(kept.len()).unwrap(),
+            total,
+            "each byte is there or told as lost"
+        );
         client.sessions().delete(&id).await.unwrap();
     });
     Verdict::Passed
@@ -118,21 +196,35 @@ fn group(suite: &Suite) -> Verdict {
     let id = start(suite, &[], "sleep 1000 & sleep 1000; wait");
     block(async {
         let client = suite.daemon().client().await;
-        client.sessions().signal(&id, 15, SignalTarget::Group).await.unwrap();
+        client
+            .sessions()
+            .signal(&id, 15, SignalTarget::Group)
+            .await
+            .unwrap();
         let exit = client.sessions().wait(&id).await.unwrap();
         assert_eq!(exit.how, Some(banger_sdk::types::exit::How::Signal(15)));
     });
     let left = suite.sh("pgrep -f 'sleep 1000' | wc -l").ok().out();
     assert_eq!(left, "1", "only the searching shell names it");
-    let error = refused(suite.banger(["session", "signal", &id, "TERM"]), 125, "WRONG_STATE");
+    let error = refused(
+        suite.banger(["session", "signal", &id, "TERM"]),
+        125,
+        "WRONG_STATE",
+    );
     assert_eq!(error["code"], "FAILED_PRECONDITION");
     suite.banger(["session", "remove", &id]).ok();
     Verdict::Passed
 }
 
 fn children(suite: &Suite) -> Verdict {
-    let id = start(suite, &[], "setsid sleep 2000 & trap '' TERM HUP INT; sleep 2000");
-    until("the session's children run", LONG, || suite.sh("pgrep -x sleep | wc -l").ok().out() == "2");
+    let id = start(
+        suite,
+        &[],
+        "setsid sleep 2000 & trap '' TERM HUP INT; sleep 2000",
+    );
+    until("the session's children run", LONG, || {
+        suite.sh("pgrep -x sleep | wc -l").ok().out() == "2"
+    });
     suite.banger(["session", "remove", &id]).ok();
     assert_eq!(suite.sh("pgrep -x sleep | wc -l").ok().out(), "0");
     Verdict::Passed
@@ -140,7 +232,10 @@ fn children(suite: &Suite) -> Verdict {
 
 /// The resident memory of a process, from the text of its `status`, KiB.
 fn resident(status: &str) -> u64 {
-    let line = status.lines().find(|line| line.starts_with("VmRSS")).unwrap();
+    let line = status
+        .lines()
+        .find(|line| line.starts_with("VmRSS"))
+        .unwrap();
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
@@ -158,9 +253,22 @@ fn slow_reader(suite: &Suite) -> Verdict {
         // A level would be better, but what is waited for is that nothing more happens.
         tokio::time::sleep(Duration::from_secs(4)).await;
         let now = (daemon(), agent());
-        println!("  a reader that stopped: bangerd {} -> {} KiB, agent {} -> {} KiB", before.0, now.0, before.1, now.1);
-        assert!(now.0 < before.0 + READER_COST_KIB, "bangerd grew from {} to {} KiB", before.0, now.0);
-        assert!(now.1 < before.1 + READER_COST_KIB, "the agent grew from {} to {} KiB", before.1, now.1);
+        println!(
+            "  a reader that stopped: bangerd {} -> {} KiB, agent {} -> {} KiB",
+            before.0, now.0, before.1, now.1
+        );
+        assert!(
+            now.0 < before.0 + READER_COST_KIB,
+            "bangerd grew from {} to {} KiB",
+            before.0,
+            now.0
+        );
+        assert!(
+            now.1 < before.1 + READER_COST_KIB,
+            "the agent grew from {} to {} KiB",
+            before.1,
+            now.1
+        );
         let mut total = 0;
         while let Some(event) = process.next().await.unwrap() {
             match event {
@@ -184,9 +292,15 @@ fn many(suite: &Suite) -> Verdict {
             let sessions = sessions.clone();
             async move {
                 let script = format!("for i in 1 2 3; do echo {number} $i; done");
-                let process = sessions.exec(VM, Command::new(["sh", "-c", &script])).await.unwrap();
+                let process = sessions
+                    .exec(VM, Command::new(["sh", "-c", &script]))
+                    .await
+                    .unwrap();
                 let output = process.output().await.unwrap();
-                assert_eq!(output.stdout, format!("{number} 1\n{number} 2\n{number} 3\n").into_bytes());
+                assert_eq!(
+                    output.stdout,
+                    format!("{number} 1\n{number} 2\n{number} 3\n").into_bytes()
+                );
             }
         });
         futures::future::join_all(runs).await;

@@ -12,16 +12,16 @@ use banger_e2e::{Binaries, Daemon, DaemonOptions, Lane, Run, Scratch};
 use serde_json::Value;
 
 /// The shared VM's name.
-pub const VM: &str = "shared";
+pub(crate) const VM: &str = "shared";
 /// How long anything with a VM may take on a busy machine.
-pub const LONG: Duration = Duration::from_secs(180);
+pub(crate) const LONG: Duration = Duration::from_secs(180);
 
 /// See the module.
-pub struct Suite {
-    pub binaries: Binaries,
-    pub scratch: Scratch,
+pub(crate) struct Suite {
+    pub(crate) binaries: Binaries,
+    pub(crate) scratch: Scratch,
     /// Kept from run to run.
-    pub cache: PathBuf,
+    pub(crate) cache: PathBuf,
     daemon: OnceLock<Daemon>,
     registry: OnceLock<Registry>,
     image: OnceLock<TestImage>,
@@ -31,7 +31,7 @@ pub struct Suite {
 }
 
 impl Suite {
-    pub fn new(binaries: Binaries, cache: PathBuf) -> Self {
+    pub(crate) fn new(binaries: Binaries, cache: PathBuf) -> Self {
         std::fs::create_dir_all(&cache).unwrap();
         Self {
             binaries,
@@ -47,101 +47,149 @@ impl Suite {
     }
 
     /// The shared daemon, with a kernel.
-    pub fn daemon(&self) -> &Daemon {
+    pub(crate) fn daemon(&self) -> &Daemon {
         self.daemon.get_or_init(|| {
-            let options = DaemonOptions { config: "kvm_probe_timeout = \"5s\"".into(), ..DaemonOptions::default() };
+            let options = DaemonOptions {
+                config: "kvm_probe_timeout = \"5s\"".into(),
+                ..DaemonOptions::default()
+            };
             let daemon = Daemon::start(&self.scratch, &self.binaries, "d", options);
-            daemon.banger(["kernel", "import", "--debian-package", PACKAGE]).timeout(LONG * 2).ok();
+            daemon
+                .banger(["kernel", "import", "--debian-package", PACKAGE])
+                .timeout(LONG * 2)
+                .ok();
             daemon
         })
     }
 
     /// The shared daemon, if there is one.
-    pub fn started(&self) -> Option<&Daemon> {
+    pub(crate) fn started(&self) -> Option<&Daemon> {
         self.daemon.get()
     }
 
     /// The registry with the test image as `box:1`.
-    pub fn registry(&self) -> &Registry {
+    pub(crate) fn registry(&self) -> &Registry {
         self.registry.get_or_init(|| {
             let registry = Registry::start(&self.scratch);
-            self.image().copy_to(&self.scratch, &format!("docker://{}", registry.reference("box:1")));
+            self.image().copy_to(
+                &self.scratch,
+                &format!("docker://{}", registry.reference("box:1")),
+            );
             registry
         })
     }
 
     /// The reference of the test image.
-    pub fn reference(&self) -> String {
+    pub(crate) fn reference(&self) -> String {
         self.registry().reference("box:1")
     }
 
     /// The test image as files.
-    pub fn image(&self) -> &TestImage {
+    pub(crate) fn image(&self) -> &TestImage {
         self.image.get_or_init(|| TestImage::make(&self.scratch))
     }
 
     /// The guest kernel as files.
-    pub fn kernel(&self) -> &KernelFiles {
+    pub(crate) fn kernel(&self) -> &KernelFiles {
         self.kernel.get_or_init(|| KernelFiles::fetch(&self.cache))
     }
 
     /// The modules of it that guests need.
-    pub fn few_modules(&self) -> &PathBuf {
-        self.few_modules.get_or_init(|| self.kernel().few_modules(&self.scratch.path().join("modules"), &[]))
+    pub(crate) fn few_modules(&self) -> &PathBuf {
+        self.few_modules.get_or_init(|| {
+            self.kernel()
+                .few_modules(&self.scratch.path().join("modules"), &[])
+        })
     }
 
     /// The shared VM, as `vm create` printed it.
-    pub fn vm(&self) -> &Value {
+    pub(crate) fn vm(&self) -> &Value {
         self.vm.get_or_init(|| {
-            let words = ["vm", "create", &self.reference(), "--name", VM, "--output", "json"];
+            let words = [
+                "vm",
+                "create",
+                &self.reference(),
+                "--name",
+                VM,
+                "--output",
+                "json",
+            ];
             self.daemon().banger(words).timeout(LONG).ok().json()
         })
     }
 
     /// `banger` with the shared daemon.
-    pub fn banger<S: AsRef<std::ffi::OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Run {
+    pub(crate) fn banger<S: AsRef<std::ffi::OsStr>>(
+        &self,
+        arguments: impl IntoIterator<Item = S>,
+    ) -> Run {
         self.daemon().banger(arguments).timeout(LONG)
     }
 
     /// A shell script in the shared VM.
-    pub fn sh(&self, script: &str) -> Run {
+    pub(crate) fn sh(&self, script: &str) -> Run {
         self.exec(&[], script)
     }
 
     /// A shell script in the shared VM, with options of `vm exec`.
-    pub fn exec(&self, options: &[&str], script: &str) -> Run {
+    pub(crate) fn exec(&self, options: &[&str], script: &str) -> Run {
         self.vm();
-        let words = ["vm", "exec", VM].into_iter().chain(options.iter().copied());
+        let words = ["vm", "exec", VM]
+            .into_iter()
+            .chain(options.iter().copied());
         self.banger(words.chain(["--", "sh", "-c", script]))
     }
 
     /// What really runs guests here, found by the shared daemon.
-    pub fn accelerator(&self) -> String {
+    pub(crate) fn accelerator(&self) -> String {
         self.vm();
-        let info = self.banger(["host", "info", "--output", "json"]).ok().json();
+        let info = self
+            .banger(["host", "info", "--output", "json"])
+            .ok()
+            .json();
         info["accelerator"].as_str().unwrap().to_owned()
     }
 
     /// A daemon of a case's own, with the test image and the kernel; it does not try KVM again.
-    pub fn own_daemon(&self, name: &str, options: DaemonOptions) -> Daemon {
-        let accelerator = format!("accelerator = \"{}\"\n{}", self.accelerator(), options.config);
-        let daemon = Daemon::start(&self.scratch, &self.binaries, name, DaemonOptions { config: accelerator, ..options });
+    pub(crate) fn own_daemon(&self, name: &str, options: DaemonOptions) -> Daemon {
+        let accelerator = format!(
+            "accelerator = \"{}\"\n{}",
+            self.accelerator(),
+            options.config
+        );
+        let daemon = Daemon::start(
+            &self.scratch,
+            &self.binaries,
+            name,
+            DaemonOptions {
+                config: accelerator,
+                ..options
+            },
+        );
         self.give_image(&daemon);
         self.give_kernel(&daemon);
         daemon
     }
 
-    pub fn give_image(&self, daemon: &Daemon) {
+    pub(crate) fn give_image(&self, daemon: &Daemon) {
         daemon.banger(["image", "pull", &self.reference()]).ok();
     }
 
-    pub fn give_kernel(&self, daemon: &Daemon) {
+    pub(crate) fn give_kernel(&self, daemon: &Daemon) {
         let modules = self.few_modules().to_str().unwrap();
-        daemon.banger(["kernel", "import", self.kernel().bzimage.to_str().unwrap(), "--modules", modules]).ok();
+        daemon
+            .banger([
+                "kernel",
+                "import",
+                self.kernel().bzimage.to_str().unwrap(),
+                "--modules",
+                modules,
+            ])
+            .ok();
     }
 
     /// What must hold after each case of the lane.
-    pub fn check(&self, lane: Lane) {
+    pub(crate) fn check(&self, lane: Lane) {
         if lane == Lane::Own {
             return self.check_own();
         }
@@ -149,24 +197,38 @@ impl Suite {
         let vms = daemon.vms();
         let expected: Vec<String> = self.vm.get().map(|_| VM.to_owned()).into_iter().collect();
         assert_eq!(vms, expected, "VMs that a case left");
-        assert_eq!(daemon.entries("vms").len(), vms.len(), "directories of VMs that a case left");
-        assert_eq!(daemon.temporary(), Vec::<PathBuf>::new(), "temporary files that a case left");
+        assert_eq!(
+            daemon.entries("vms").len(),
+            vms.len(),
+            "directories of VMs that a case left"
+        );
+        assert_eq!(
+            daemon.temporary(),
+            Vec::<PathBuf>::new(),
+            "temporary files that a case left"
+        );
     }
 
     /// A case of its own leaves no process.
     fn check_own(&self) {
         let own = self.scratch.path().join("own");
         let own = own.to_str().unwrap();
-        let left: Vec<String> =
-            banger_e2e::leftovers::processes(&self.scratch).into_iter().filter(|line| line.contains(own)).collect();
+        let left: Vec<String> = banger_e2e::leftovers::processes(&self.scratch)
+            .into_iter()
+            .filter(|line| line.contains(own))
+            .collect();
         assert!(left.is_empty(), "processes that a case left: {left:#?}");
     }
 
     /// Ends everything that is shared.
-    pub fn close(&mut self) {
+    pub(crate) fn close(&mut self) {
         if let Some(daemon) = self.daemon.take() {
             daemon.clear();
-            assert_eq!(daemon.entries("vms"), Vec::<String>::new(), "directories of VMs");
+            assert_eq!(
+                daemon.entries("vms"),
+                Vec::<String>::new(),
+                "directories of VMs"
+            );
             assert_eq!(daemon.temporary(), Vec::<PathBuf>::new(), "temporary files");
             assert!(!daemon.socket().exists(), "the daemon's socket");
         }
@@ -175,17 +237,32 @@ impl Suite {
 }
 
 /// Runs a future to its end, within a time.
-pub fn block<F: Future>(future: F) -> F::Output {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async { tokio::time::timeout(LONG, future).await.expect("a wait in a case ended in time") })
+pub(crate) fn block<F: Future>(future: F) -> F::Output {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        tokio::time::timeout(LONG, future)
+            .await
+            .expect("a wait in a case ended in time")
+    })
 }
 
 /// The command is refused with this exit code and reason, and says what to do.
-pub fn refused(run: Run, code: i32, reason: &str) -> Value {
+pub(crate) fn refused(run: Run, code: i32, reason: &str) -> Value {
     let done = run.args(["--output", "json"]).done();
     let error = done.refused(code);
     assert_eq!(error["reason"], reason, "{error}");
-    assert!(error["remedy"].as_str().is_some_and(|remedy| !remedy.is_empty()), "a remedy in {error}");
-    assert!(!error["message"].as_str().unwrap_or_default().is_empty(), "a message in {error}");
+    assert!(
+        error["remedy"]
+            .as_str()
+            .is_some_and(|remedy| !remedy.is_empty()),
+        "a remedy in {error}"
+    );
+    assert!(
+        !error["message"].as_str().unwrap_or_default().is_empty(),
+        "a message in {error}"
+    );
     error
 }

@@ -9,11 +9,23 @@ use portable_pty::{CommandBuilder, PtySize, native_pty_system};
 
 use crate::suite::{LONG, Suite, VM};
 
-pub fn cases() -> Vec<Case<Suite>> {
+pub(crate) fn cases() -> Vec<Case<Suite>> {
     vec![
-        Case { name: "a_shell_in_a_terminal_has_its_size_and_sees_it_change", lane: Lane::Shared, test: shell },
-        Case { name: "detaching_leaves_a_session_running_and_attaching_replays_it", lane: Lane::Shared, test: detach },
-        Case { name: "ctrl_c_in_a_terminal_is_the_guests", lane: Lane::Shared, test: interrupt },
+        Case {
+            name: "a_shell_in_a_terminal_has_its_size_and_sees_it_change",
+            lane: Lane::Shared,
+            test: shell,
+        },
+        Case {
+            name: "detaching_leaves_a_session_running_and_attaching_replays_it",
+            lane: Lane::Shared,
+            test: detach,
+        },
+        Case {
+            name: "ctrl_c_in_a_terminal_is_the_guests",
+            lane: Lane::Shared,
+            test: interrupt,
+        },
     ]
 }
 
@@ -26,7 +38,12 @@ struct Terminal {
 }
 
 const fn size(rows: u16, cols: u16) -> PtySize {
-    PtySize { rows, cols, pixel_width: 0, pixel_height: 0 }
+    PtySize {
+        rows,
+        cols,
+        pixel_width: 0,
+        pixel_height: 0,
+    }
 }
 
 impl Terminal {
@@ -49,7 +66,12 @@ impl Terminal {
                 shared.lock().unwrap().extend_from_slice(&chunk[..count]);
             }
         });
-        Self { pair, child, writer, screen }
+        Self {
+            pair,
+            child,
+            writer,
+            screen,
+        }
     }
 
     fn text(&self) -> String {
@@ -62,7 +84,11 @@ impl Terminal {
     }
 
     fn see(&self, words: &str) {
-        until(&format!("`{words}` on the terminal:\n{}", self.text()), LONG, || self.text().contains(words));
+        until(
+            &format!("`{words}` on the terminal:\n{}", self.text()),
+            LONG,
+            || self.text().contains(words),
+        );
     }
 
     fn end(mut self) -> u32 {
@@ -80,7 +106,9 @@ fn shell(suite: &Suite) -> Verdict {
     terminal.type_in("echo size is $(stty size)\n");
     terminal.see("size is 24 80");
     terminal.pair.master.resize(size(40, 123)).unwrap();
-    terminal.type_in("while test \"$(stty size)\" != '40 123'; do sleep 0.1; done; echo now $(stty size)\n");
+    terminal.type_in(
+        "while test \"$(stty size)\" != '40 123'; do sleep 0.1; done; echo now $(stty size)\n",
+    );
     terminal.see("now 40 123");
     terminal.type_in("exit 5\n");
     assert_eq!(terminal.end(), 5);
@@ -89,13 +117,26 @@ fn shell(suite: &Suite) -> Verdict {
 
 fn detach(suite: &Suite) -> Verdict {
     suite.vm();
-    let words = ["session", "start", "--quiet", "-t", VM, "--", "sh", "-c", "echo first; read line; echo second $line"];
+    let words = [
+        "session",
+        "start",
+        "--quiet",
+        "-t",
+        VM,
+        "--",
+        "sh",
+        "-c",
+        "echo first; read line; echo second $line",
+    ];
     let id = suite.banger(words).ok().out();
     let mut terminal = Terminal::open(suite, &["session", "attach", &id]);
     terminal.see("first");
     terminal.type_in("\u{10}\u{11}");
     assert_eq!(terminal.end(), 0);
-    let session = suite.banger(["session", "inspect", &id, "--output", "json"]).ok().json();
+    let session = suite
+        .banger(["session", "inspect", &id, "--output", "json"])
+        .ok()
+        .json();
     assert_eq!(session["state"], "running", "{session}");
     let mut terminal = Terminal::open(suite, &["session", "attach", &id]);
     terminal.see("first");
@@ -107,7 +148,19 @@ fn detach(suite: &Suite) -> Verdict {
 }
 
 fn interrupt(suite: &Suite) -> Verdict {
-    let mut terminal = Terminal::open(suite, &["vm", "exec", "-t", VM, "--", "sh", "-c", "trap 'echo caught; exit 9' INT; echo ready; while :; do sleep 0.1; done"]);
+    let mut terminal = Terminal::open(
+        suite,
+        &[
+            "vm",
+            "exec",
+            "-t",
+            VM,
+            "--",
+            "sh",
+            "-c",
+            "trap 'echo caught; exit 9' INT; echo ready; while :; do sleep 0.1; done",
+        ],
+    );
     terminal.see("ready");
     terminal.type_in("\u{3}");
     terminal.see("caught");

@@ -1,0 +1,136 @@
+#!/usr/bin/env bash
+# The whole suite. Each step is run, whatever the others said, unless nothing after it can work. Ends with
+# `N passed, N failed, N skipped`, and with 0 if and only if nothing failed.
+set -uo pipefail
+. "$(dirname "$0")/lib.sh"
+
+quick=no
+[ "${1:-}" = --quick ] && quick=yes
+passed=0
+failed=0
+skipped=0
+problems=()
+log=$TARGET_DIR/test.log
+mkdir -p "$TARGET_DIR"
+begun=$EPOCHREALTIME
+
+# step NAME COMMAND…: counts as one test.
+step() {
+    local name=$1 from=$EPOCHREALTIME
+    shift
+    say "$name"
+    if "$@"; then
+        passed=$((passed + 1))
+        echo "$name: ok ($(since "$from") s)"
+    else
+        failed=$((failed + 1))
+        problems+=("$name")
+        echo "$name: FAILED ($(since "$from") s)"
+        return 1
+    fi
+}
+
+# skip NAME WHY
+skip() {
+    say "$1"
+    echo "SKIPPED: $1: $2"
+    skipped=$((skipped + 1))
+    problems+=("skipped: $1: $2")
+}
+
+finish() {
+    say "all of it took $(since "$begun") s"
+    [ ${#problems[@]} = 0 ] || printf '%s\n' "${problems[@]}"
+    echo "$passed passed, $failed failed, $skipped skipped"
+    [ "$failed" = 0 ] || exit 1
+    exit 0
+}
+
+# count LOG: adds up what cargo's test binaries and the suite with VMs said. A test that says it cannot run here
+# is counted as skipped, though its binary had to report it as passed.
+count() {
+    local p f s n
+    read -r p f s n < <(awk '
+        /^test result: / { p += $4; f += $6; s += $8 }
+        /^e2e: [0-9]+ passed/ { p += $2; f += $4; s += $6 }
+        /^SKIPPED / { n++ }
+        END { print p + 0, f + 0, s + 0, n + 0 }' "$1")
+    passed=$((passed + p - n))
+    failed=$((failed + f))
+    skipped=$((skipped + s + n))
+    while read -r line; do problems+=("$line"); done < <(
+        grep -aE '^(test .* \.\.\. FAILED|e2e failed: |e2e .* \.\.\. SKIPPED|SKIPPED )' "$1" | sort -u
+    )
+}
+
+# cargo_test NAME ARGUMENTS…: runs, shows and counts. A run that breaks off before its tests counts as failed.
+cargo_test() {
+    local name=$1 from=$EPOCHREALTIME status before=$failed
+    shift
+    say "$name"
+    cargo test --workspace --no-fail-fast "$@" 2>&1 | tee "$log"
+    status=$?
+    count "$log"
+    if [ "$status" != 0 ] && [ "$failed" = "$before" ]; then
+        failed=$((failed + 1))
+        problems+=("$name broke off")
+    fi
+    echo "$name: $(since "$from") s"
+}
+
+shell_syntax() {
+    local file
+    for file in scripts/*.sh .ci/run; do bash -n "$file" || return 1; done
+    ! have shellcheck || shellcheck -S warning scripts/*.sh .ci/run
+}
+
+lint_protos() {
+    local buf
+    if have buf; then
+        buf=(buf)
+    elif have npm; then
+        # From the npm registry, kept by npm's own cache.
+        buf=(npm exec --yes --package @bufbuild/buf@1.75.0 -- buf)
+    else
+        return 0
+    fi
+    "${buf[@]}" lint
+}
+
+# Every `make TARGET` and every path that the documents name exists.
+documents() {
+    local target path bad=0
+    for target in $(grep -ohE '\bmake [a-z]+' README.md ARCHITECTURE.md CONTRIBUTING.md docs/*.md | awk '{ print $2 }' | sort -u); do
+        grep -qE "^$target:" Makefile || {
+            echo "the documents name \`make $target\`, which is not there"
+            bad=1
+        }
+    done
+    while IFS=: read -r file path; do
+        [ -e "$(dirname "$file")/$path" ] || {
+            echo "$file links to $path, which is not there"
+            bad=1
+        }
+    done < <(grep -oHE '\]\([^)#:]+\)' README.md ARCHITECTURE.md CONTRIBUTING.md CHANGELOG.md docs/*.md | sed -E 's/\]\((.*)\)/\1/')
+    return "$bad"
+}
+
+step "format" cargo fmt --all --check
+step "shell scripts" shell_syntax
+step "documents" documents
+if have buf || have npm; then step "proto lint" lint_protos; else skip "proto lint" "neither buf nor npm is installed"; fi
+if cargo clippy --version >/dev/null 2>&1; then
+    step "clippy" cargo clippy --workspace --all-targets -- -D warnings
+else
+    skip "clippy" "the clippy component is not installed"
+fi
+if [ "$quick" = yes ]; then
+    BANGER_E2E=done cargo_test "tests of the crates"
+    finish
+fi
+dist=$TARGET_DIR/dist-test
+step "build" scripts/build.sh dev "$dist" || finish
+BANGER_DIST=$dist BANGER_E2E=require cargo_test "tests with real VMs" --test e2e
+BANGER_E2E=done BANGER_TEST_KERNEL_DIR=$(realpath -m "$TARGET_DIR/e2e-cache/guest-kernel") \
+    cargo_test "tests of the crates" -- --show-output
+finish
