@@ -5,6 +5,7 @@
 //! still heard.
 
 use std::io;
+use std::time::Duration;
 
 use banger_sdk::types::Stream;
 use banger_sdk::{Event, Input, Process, types};
@@ -13,11 +14,13 @@ use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::detach::DetachKeys;
 use crate::failure::Failure;
-use crate::interrupt::{Interrupt, Interrupts};
+use crate::interrupt::{Interrupts, Sent};
 use crate::terminal::{self, Raw};
 
 /// What is read from standard input at once.
 const READ_BYTES: usize = 64 << 10;
+/// How long detaching waits for what was typed before.
+const FLUSH_LIMIT: Duration = Duration::from_secs(1);
 /// The number of SIGINT.
 const SIGINT: i32 = 2;
 /// The number of SIGKILL.
@@ -119,6 +122,9 @@ async fn forward_input(input: &Input, detach: &mut Option<DetachKeys>) -> Result
             return std::future::pending().await;
         }
         if detached {
+            // What was typed before the keys is still on its way; a process that does not read it must
+            // not keep us.
+            let _ = tokio::time::timeout(FLUSH_LIMIT, input.flush()).await;
             return Ok(Ended::Detached);
         }
         if length == 0 {
@@ -136,17 +142,17 @@ async fn forward_signals(
 ) -> Result<Ended, Failure> {
     loop {
         match signals.next().await {
-            Interrupt::Resized if terminal => {
+            Sent::Resized if terminal => {
                 let (rows, columns) = terminal::size();
                 input.resize(rows, columns);
             }
-            Interrupt::Resized => {}
-            Interrupt::Interrupt => input.signal(SIGINT).await?,
-            Interrupt::InterruptAgain => {
+            Sent::Resized => {}
+            Sent::Interrupt => input.signal(SIGINT).await?,
+            Sent::InterruptAgain => {
                 input.signal(SIGKILL).await?;
                 return Ok(Ended::Signalled(SIGINT));
             }
-            Interrupt::Terminate(signal) => return Ok(Ended::Signalled(signal)),
+            Sent::Terminate(signal) => return Ok(Ended::Signalled(signal)),
         }
     }
 }

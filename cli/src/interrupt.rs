@@ -11,7 +11,7 @@ const TWICE_WITHIN: Duration = Duration::from_secs(2);
 
 /// A signal that somebody sent us.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Interrupt {
+pub(crate) enum Sent {
     /// SIGINT, by Ctrl-C as a rule.
     Interrupt,
     /// SIGINT again, soon after.
@@ -48,14 +48,14 @@ impl Interrupts {
     }
 
     /// The next signal. Cancel-safe.
-    pub(crate) async fn next(&mut self) -> Interrupt {
+    pub(crate) async fn next(&mut self) -> Sent {
         tokio::select! {
             // each arm is cancel-safe: `recv` loses no signal
             _ = self.interrupt.recv() => self.interrupted(),
-            _ = self.terminate.recv() => Interrupt::Terminate(SignalKind::terminate().as_raw_value()),
-            _ = self.hangup.recv() => Interrupt::Terminate(SignalKind::hangup().as_raw_value()),
-            _ = self.quit.recv() => Interrupt::Terminate(SignalKind::quit().as_raw_value()),
-            _ = self.resized.recv() => Interrupt::Resized,
+            _ = self.terminate.recv() => Sent::Terminate(SignalKind::terminate().as_raw_value()),
+            _ = self.hangup.recv() => Sent::Terminate(SignalKind::hangup().as_raw_value()),
+            _ = self.quit.recv() => Sent::Terminate(SignalKind::quit().as_raw_value()),
+            _ = self.resized.recv() => Sent::Resized,
         }
     }
 
@@ -63,21 +63,21 @@ impl Interrupts {
     pub(crate) async fn end(&mut self) -> i32 {
         loop {
             match self.next().await {
-                Interrupt::Interrupt | Interrupt::InterruptAgain => {
+                Sent::Interrupt | Sent::InterruptAgain => {
                     return SignalKind::interrupt().as_raw_value();
                 }
-                Interrupt::Terminate(signal) => return signal,
-                Interrupt::Resized => {}
+                Sent::Terminate(signal) => return signal,
+                Sent::Resized => {}
             }
         }
     }
 
-    fn interrupted(&mut self) -> Interrupt {
+    fn interrupted(&mut self) -> Sent {
         let now = Instant::now();
         let before = self.last_interrupt.replace(now);
         match before {
-            Some(before) if now.duration_since(before) <= TWICE_WITHIN => Interrupt::InterruptAgain,
-            _ => Interrupt::Interrupt,
+            Some(before) if now.duration_since(before) <= TWICE_WITHIN => Sent::InterruptAgain,
+            _ => Sent::Interrupt,
         }
     }
 }

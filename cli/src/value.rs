@@ -111,7 +111,7 @@ impl From<Network> for NetworkMode {
 
 /// The format of an archive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Archive {
+pub(crate) enum ImportFormat {
     /// A tar of an OCI image layout
     OciLayout,
     /// What `docker save` writes
@@ -120,12 +120,12 @@ pub(crate) enum Archive {
     RootfsTar,
 }
 
-impl From<Archive> for ArchiveFormat {
-    fn from(archive: Archive) -> Self {
+impl From<ImportFormat> for ArchiveFormat {
+    fn from(archive: ImportFormat) -> Self {
         match archive {
-            Archive::OciLayout => Self::OciLayout,
-            Archive::DockerArchive => Self::DockerArchive,
-            Archive::RootfsTar => Self::RootfsTar,
+            ImportFormat::OciLayout => Self::OciLayout,
+            ImportFormat::DockerArchive => Self::DockerArchive,
+            ImportFormat::RootfsTar => Self::RootfsTar,
         }
     }
 }

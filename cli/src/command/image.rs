@@ -10,7 +10,7 @@ use clap_complete::ArgValueCandidates;
 use crate::complete;
 use crate::context::Context;
 use crate::failure::Failure;
-use crate::value::Archive;
+use crate::value::ImportFormat;
 use crate::view;
 
 /// Pull, import and remove images
@@ -99,7 +99,7 @@ pub(crate) struct Import {
     reference: String,
     /// The archive's format; found out from the content without it
     #[arg(long, value_enum, value_name = "FORMAT")]
-    format: Option<Archive>,
+    format: Option<ImportFormat>,
     /// The platform to choose from an archive of many: os/architecture[/variant]
     #[arg(long, value_name = "PLATFORM")]
     platform: Option<String>,

@@ -147,7 +147,7 @@ impl Run {
         });
         let mut create = pin!(create.into_future());
         let signal = tokio::select! {
-            vm = &mut create => return Ok(Created::Vm(vm?)),
+            vm = &mut create => return Ok(Created::Vm(Box::new(vm?))),
             signal = signals.end() => signal,
         };
         progress.clear();
@@ -195,7 +195,7 @@ impl Run {
 
 /// How a creation ended that did not fail.
 enum Created {
-    Vm(Vm),
+    Vm(Box<Vm>),
     Interrupted(i32),
 }
 

@@ -31,6 +31,12 @@ impl Input {
         self.outbox.write(data.into()).await
     }
 
+    /// Waits until the guest has taken all that was written, or the process has ended. A process that
+    /// does not read may make this last for ever.
+    pub async fn flush(&self) {
+        self.outbox.flush().await;
+    }
+
     /// Ends standard input, after what was written.
     pub fn close(&self) {
         self.outbox.close();

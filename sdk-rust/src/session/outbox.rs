@@ -161,6 +161,20 @@ impl Outbox {
         Ok(())
     }
 
+    /// Waits until the guest has all that was written, or the process has ended.
+    pub(super) async fn flush(&self) {
+        loop {
+            let room = self.room.notified();
+            {
+                let state = self.lock();
+                if state.ended || state.accepted >= state.written {
+                    return;
+                }
+            }
+            room.await;
+        }
+    }
+
     /// Ends standard input after what was written.
     pub(super) fn close(&self) {
         self.lock().closed = true;

@@ -206,7 +206,9 @@ impl Running {
                     let length = self.input.lock().unwrap().len();
                     self.write(v1::Stream::Stdout, format!("{length}\n").as_bytes());
                 }
-                self.end(How::Code(0));
+                if self.command()[0] != "sleep" {
+                    self.end(How::Code(0));
+                }
             }
             Sent::Resize(size) => {
                 let text = format!("size {} {}\r\n", size.rows, size.columns);

@@ -80,6 +80,23 @@ async fn writers_wait_for_room_and_a_lie_makes_none() {
 }
 
 #[tokio::test]
+async fn flushing_ends_when_the_guest_has_everything() {
+    let outbox = Arc::new(Outbox::default());
+    let mut stream = messages(&outbox);
+    stream.next().await;
+    outbox.open(0);
+    outbox.flush().await;
+    outbox.write(Bytes::from_static(b"abc")).await.unwrap();
+    let flush = outbox.flush();
+    tokio::pin!(flush);
+    let wait = Duration::from_millis(20);
+    outbox.acknowledge(2);
+    assert!(tokio::time::timeout(wait, &mut flush).await.is_err());
+    outbox.acknowledge(3);
+    flush.await;
+}
+
+#[tokio::test]
 async fn the_end_of_input_and_the_size_are_sent_again_on_a_new_connection() {
     let outbox = Arc::new(Outbox::default());
     let size = v1::TerminalSize {
