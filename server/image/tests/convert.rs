@@ -4,12 +4,10 @@
 
 mod support;
 
-use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs;
 use std::net::TcpListener;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -19,107 +17,11 @@ use banger_core::{Digest, Explain};
 use banger_image::{
     BuiltImage, ImageStore, PullOptions, RegisterOptions, RegisterSource, StoreError,
 };
+use support::nasty::nasty;
+use support::snapshot::snapshot;
 use support::{Tar, TestImage, gzip};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
-
-/// Two layers with one of everything that is known to go wrong.
-fn nasty() -> Vec<Vec<u8>> {
-    let acl = [
-        &2u32.to_le_bytes()[..],
-        &[1, 0, 6, 0, 255, 255, 255, 255],
-        &[2, 0, 4, 0, 0xe8, 3, 0, 0],
-        &[4, 0, 4, 0, 255, 255, 255, 255],
-        &[16, 0, 4, 0, 255, 255, 255, 255],
-        &[32, 0, 0, 0, 255, 255, 255, 255],
-    ]
-    .concat();
-    let long = format!("long/{}/{}", "d".repeat(150), "n".repeat(255));
-    let big: Vec<u8> = (0..700_000u32).flat_map(u32::to_le_bytes).collect();
-    let xattr: [(&str, &[u8]); 4] = [
-        ("SCHILY.xattr.user.binary", b"a\n12 b=c\n\x00\xff"),
-        ("SCHILY.xattr.trusted.t", b"root's"),
-        (
-            "SCHILY.xattr.security.capability",
-            b"\x01\0\0\x02\0\x20\0\0\0\0\0\0\0\0\0\0\0\0\0\0",
-        ),
-        ("mtime", b"1699999999.123456789"),
-    ];
-    let mut lower = Tar::new()
-        .dir("./")
-        .dir("bin/")
-        .add("bin/su", b'0', 0o4755, b"setuid", "", &[])
-        .add("bin/wall", b'0', 0o2755, b"setgid", "", &[])
-        .add("bin/sh", b'2', 0o777, b"", "su", &[])
-        .add("bin/slow", b'2', 0o777, b"", &"x/".repeat(45), &[])
-        .add("tmp", b'5', 0o1777, b"", "", &[])
-        .dir("dev/")
-        .add("dev/null", b'3', 0o666, b"", "", &[])
-        .add("dev/disk", b'4', 0o660, b"", "", &[])
-        .add("dev/pipe", b'6', 0o600, b"", "", &[])
-        .add("none", b'0', 0, b"mode 0", "", &[])
-        .add(
-            "owner",
-            b'0',
-            0o640,
-            b"",
-            "",
-            &[("uid", b"4000000000"), ("gid", b"70000")],
-        )
-        .add("attr", b'0', 0o644, b"attributes", "", &xattr)
-        .add("old", b'0', 0o644, b"", "", &[("mtime", b"-86400.5")])
-        .add(
-            "acl",
-            b'0',
-            0o640,
-            b"",
-            "",
-            &[("SCHILY.xattr.system.posix_acl_access", &acl)],
-        )
-        .dir("acldir/")
-        .add("newline\nname", b'0', 0o644, b"n", "", &[])
-        .file("h\u{e4}\u{1f980}", b"utf-8")
-        .file("big", &big)
-        .file("empty", b"")
-        .file("linked", b"one inode")
-        .add("link1", b'1', 0o644, b"", "linked", &[])
-        .add("link2", b'1', 0o644, b"", "./link1", &[])
-        .dir("usr/")
-        .dir("usr/lib/")
-        .add("lib", b'2', 0o777, b"", "usr/lib", &[])
-        .dir("gone/")
-        .file("gone/a", b"a")
-        .file("goner", b"b")
-        .dir("opaque/")
-        .file("opaque/old", b"old")
-        .dir("becomes-file/")
-        .file("becomes-file/x", b"x")
-        .file("becomes-dir", b"f")
-        .dir("merged/")
-        .file("merged/kept", b"kept")
-        .dir("long/")
-        .dir(&format!("long/{}/", "d".repeat(150)))
-        .file(&long, b"long");
-    lower = lower.dir("many/");
-    for number in 0..3000 {
-        lower = lower.file(&format!("many/file-with-a-longer-name-{number:05}"), b"m");
-    }
-    let upper = Tar::new()
-        .file(".wh.gone", b"")
-        .file(".wh.goner", b"")
-        .dir("opaque/")
-        .file("opaque/.wh..wh..opq", b"")
-        .file("opaque/new", b"new")
-        .file("becomes-file", b"now a file")
-        .dir("becomes-dir/")
-        .file("becomes-dir/y", b"y")
-        .add("merged", b'5', 0o700, b"", "", &[])
-        .file("merged/added", b"added")
-        .file("usr/lib/libz", b"through")
-        .add("across", b'1', 0o644, b"", "linked", &[])
-        .finish();
-    vec![lower.finish(), upper]
-}
 
 fn options() -> RegisterOptions {
     RegisterOptions {
@@ -181,75 +83,6 @@ impl Drop for Mounted {
     fn drop(&mut self) {
         run("umount", &[self.0.path().as_os_str()]);
     }
-}
-
-/// Everything that can be seen of a file, by path; link counts and identity as the first path of each inode.
-fn snapshot(root: &Path) -> BTreeMap<PathBuf, String> {
-    let mut seen = BTreeMap::new();
-    let mut first: BTreeMap<u64, PathBuf> = BTreeMap::new();
-    let mut todo = vec![PathBuf::new()];
-    let mut all = Vec::new();
-    while let Some(path) = todo.pop() {
-        if root.join(&path).symlink_metadata().unwrap().is_dir() {
-            todo.extend(
-                fs::read_dir(root.join(&path))
-                    .unwrap()
-                    .map(|entry| path.join(entry.unwrap().file_name())),
-            );
-        }
-        all.push(path);
-    }
-    all.sort();
-    for path in all
-        .into_iter()
-        .filter(|path| path != Path::new("lost+found"))
-    {
-        let full = root.join(&path);
-        let metadata = full.symlink_metadata().unwrap();
-        let kind = metadata.file_type();
-        let content = if kind.is_file() {
-            Digest::of(&fs::read(&full).unwrap()).short()
-        } else if kind.is_symlink() {
-            fs::read_link(&full).unwrap().display().to_string()
-        } else if kind.is_char_device() || kind.is_block_device() {
-            metadata.rdev().to_string()
-        } else {
-            String::new()
-        };
-        let inode = first
-            .entry(metadata.ino())
-            .or_insert_with(|| path.clone())
-            .clone();
-        let size = if kind.is_dir() { 0 } else { metadata.len() };
-        let line = format!(
-            "mode={:o} uid={} gid={} size={size} mtime={}.{} inode={} xattrs={:?} {content}",
-            metadata.mode(),
-            metadata.uid(),
-            metadata.gid(),
-            metadata.mtime(),
-            metadata.mtime_nsec(),
-            inode.display(),
-            xattrs(&full),
-        );
-        seen.insert(path, line);
-    }
-    seen
-}
-
-fn xattrs(path: &Path) -> BTreeMap<String, Vec<u8>> {
-    let mut names = vec![0; 4096];
-    let len = rustix::fs::llistxattr(path, &mut names[..]).unwrap_or(0);
-    let names = names[..len]
-        .split(|byte| *byte == 0)
-        .filter(|name| !name.is_empty());
-    names
-        .map(|name| {
-            let name = String::from_utf8(name.to_vec()).unwrap();
-            let mut value = vec![0; 4096];
-            let len = rustix::fs::lgetxattr(path, name.as_str(), &mut value[..]).unwrap();
-            (name, value[..len].to_vec())
-        })
-        .collect()
 }
 
 #[tokio::test]

@@ -1,6 +1,9 @@
 //! What the tests of this crate build on: images made by hand, an OCI layout of them, a registry that lies.
 #![allow(dead_code, clippy::unwrap_used, unreachable_pub)] // each test takes what it needs
 
+pub mod nasty;
+pub mod snapshot;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;

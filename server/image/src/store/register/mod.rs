@@ -131,7 +131,11 @@ impl ImageStore {
                     rootfs::inspect(&path, *config, &platform, &tmp)
                 }
             });
-        let (plan, files) = joined(inspecting).await??;
+        // cancel-safe: the thread ends on its own, and leaves nothing with a name
+        let (plan, files) = tokio::select! {
+            () = cancel.cancelled() => return Err(StoreError::Cancelled),
+            found = joined(inspecting) => found??,
+        };
         progress.finish(&key);
         let (store, digest) = (self.clone(), plan.digest);
         let work = |board, cancel| store.build(plan, BlobSource::Files(files), board, cancel);

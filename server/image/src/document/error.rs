@@ -1,0 +1,117 @@
+//! Documents that do not describe an image banger can use.
+
+use banger_core::image::Platform;
+use banger_core::{Explain, FailureKind};
+
+/// A document that does not describe an image banger can use.
+#[derive(Debug, thiserror::Error)]
+pub enum DocumentError {
+    /// Not the JSON it should be.
+    #[error("the {document} is malformed")]
+    Malformed {
+        /// `manifest`, `index` or `configuration`.
+        document: &'static str,
+        /// Where.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// Manifest and index at once, or neither.
+    #[error(
+        "the manifest is neither an image's manifest nor an index of them (it says `{media_type}`)"
+    )]
+    NotAnImage {
+        /// What it says it is, cut.
+        media_type: String,
+    },
+    /// An artifact of another kind.
+    #[error("this is not a container image: its {part} has the media type `{media_type}`")]
+    UnsupportedMediaType {
+        /// `configuration` or `layer`.
+        part: &'static str,
+        /// What it says, cut.
+        media_type: String,
+    },
+    /// No manifest for the platform.
+    #[error("the image has no variant for {wanted}; it has {}", if available.is_empty() { "none" } else { available.as_str() })]
+    NoPlatform {
+        /// What was wanted.
+        wanted: Platform,
+        /// What there is, separated by `, `.
+        available: String,
+    },
+    /// Too many layers, too large a blob.
+    #[error("the image has {what}, which is more than is allowed")]
+    TooLarge {
+        /// What.
+        what: String,
+    },
+    /// As many layers in the manifest as in the configuration there must be.
+    #[error("the manifest has {layers} layers and the configuration {diff_ids}")]
+    LayerCount {
+        /// In the manifest.
+        layers: usize,
+        /// In the configuration.
+        diff_ids: usize,
+    },
+}
+
+impl Explain for DocumentError {
+    fn kind(&self) -> FailureKind {
+        match self {
+            Self::NoPlatform { wanted, .. } => FailureKind::NotFound {
+                resource: "image".into(),
+                name: format!("platform {wanted}"),
+            },
+            _ => FailureKind::FailedPrecondition {
+                subject: "image".into(),
+            },
+        }
+    }
+
+    fn reason(&self) -> &'static str {
+        match self {
+            Self::Malformed { .. } | Self::LayerCount { .. } => "IMAGE_MALFORMED",
+            Self::NotAnImage { .. } | Self::UnsupportedMediaType { .. } => "NOT_AN_IMAGE",
+            Self::NoPlatform { .. } => "IMAGE_PLATFORM_MISSING",
+            Self::TooLarge { .. } => "IMAGE_TOO_LARGE",
+        }
+    }
+
+    fn remedy(&self) -> Option<String> {
+        match self {
+            Self::NoPlatform { .. } => {
+                Some("Ask for a platform the image has, or build the image for this one.".into())
+            }
+            Self::NotAnImage { .. } | Self::UnsupportedMediaType { .. } => {
+                Some("Name a container image in OCI or Docker schema 2 format.".into())
+            }
+            _ => Some("Rebuild the image with a current tool.".into()),
+        }
+    }
+
+    fn metadata(&self) -> Vec<(&'static str, String)> {
+        match self {
+            Self::Malformed { document, .. } => vec![("document", (*document).to_owned())],
+            Self::NotAnImage { media_type } => vec![("media_type", media_type.clone())],
+            Self::UnsupportedMediaType { part, media_type } => {
+                vec![
+                    ("part", (*part).to_owned()),
+                    ("media_type", media_type.clone()),
+                ]
+            }
+            Self::NoPlatform { wanted, available } => {
+                vec![
+                    ("platform", wanted.to_string()),
+                    ("available", available.clone()),
+                ]
+            }
+            Self::TooLarge { what } => vec![("detail", what.clone())],
+            Self::LayerCount { layers, diff_ids } => {
+                vec![
+                    ("layers", layers.to_string()),
+                    ("diff_ids", diff_ids.to_string()),
+                ]
+            }
+        }
+    }
+}
