@@ -22,7 +22,7 @@ Exit codes:
 
 Environment:
   BANGER_HOST  the daemon's socket: unix:///path or a path. Without it, root talks to
-               /run/banger/bangerd.sock, others to $XDG_RUNTIME_DIR/banger/bangerd.sock if it is there";
+               /run/banger/bangerd.sock, others to $XDG_RUNTIME_DIR/banger/bangerd.sock if there";
 
 /// Real virtual machines as sandboxes.
 #[derive(Debug, Parser)]

@@ -1,6 +1,6 @@
 //! What every command is given: the daemon to talk to and how to print.
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 
 use banger_sdk::{Client, Host};
 
@@ -47,12 +47,16 @@ impl Context {
 
     /// What shows progress.
     pub(crate) fn progress(&self) -> Progress {
-        Progress::new(if self.quiet { Style::None } else { Style::All })
+        Progress::new(if self.is_silent() {
+            Style::None
+        } else {
+            Style::All
+        })
     }
 
     /// What shows progress beside a command's own output: lines only of what takes long.
     pub(crate) fn quiet_progress(&self) -> Progress {
-        let style = if self.quiet {
+        let style = if self.is_silent() {
             Style::None
         } else if self.verbose {
             Style::All
@@ -60,6 +64,11 @@ impl Context {
             Style::Items
         };
         Progress::new(style)
+    }
+
+    /// Whether nothing but errors may be on standard error: a program reads them there.
+    fn is_silent(&self) -> bool {
+        self.quiet || (self.format == Format::Json && !std::io::stderr().is_terminal())
     }
 
     /// Tells of a failure, and returns its exit code.

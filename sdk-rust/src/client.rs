@@ -16,7 +16,7 @@ use tonic::Streaming;
 use tonic::transport::{Channel, Endpoint};
 use tower::service_fn;
 
-use crate::error::{Error, Result, io_source};
+use crate::error::{Code, Error, Result, io_source};
 use crate::host::Host;
 use crate::image::Images;
 use crate::kernel::Kernels;
@@ -35,6 +35,8 @@ const RECONNECT_WINDOW: Duration = Duration::from_secs(30);
 const BACKOFF_FIRST: Duration = Duration::from_millis(50);
 /// The longest pause between two tries.
 const BACKOFF_MAX: Duration = Duration::from_secs(2);
+/// The reason of a daemon that is about to end; another one follows it.
+const DRAINING: &str = "DRAINING";
 /// What may be on its way in one stream: enough for bulk output without a pause.
 const STREAM_WINDOW_BYTES: u32 = 2 << 20;
 /// What may be on its way in all streams together.
@@ -205,6 +207,7 @@ impl Client {
             window: self.shared.options.reconnect_window,
             deadline: None,
             pause: BACKOFF_FIRST,
+            established: false,
         }
     }
 }
@@ -216,12 +219,17 @@ pub(crate) struct Retry {
     /// When to give up; set by the first failure.
     deadline: Option<Instant>,
     pause: Duration,
+    /// What is tried again has worked before: then nothing that passes is an error yet.
+    established: bool,
 }
 
 impl Retry {
-    /// Waits before the next try, or gives `error` back: it is no lost connection, or the window is over.
+    /// Waits before the next try, or gives `error` back: it does not pass, or the window is over.
     pub(crate) async fn after(&mut self, error: Error) -> Result<()> {
-        if !error.is_connection_lost() {
+        let passes = error.is_connection_lost()
+            || error.reason() == DRAINING
+            || (self.established && error.code() == Code::Unavailable);
+        if !passes {
             return Err(error);
         }
         let now = Instant::now();
@@ -244,6 +252,12 @@ impl Retry {
     pub(crate) const fn reset(&mut self) {
         self.deadline = None;
         self.pause = BACKOFF_FIRST;
+    }
+
+    /// The stream works: when it breaks, a daemon or a guest that is not ready yet is waited for too.
+    pub(crate) const fn established(&mut self) {
+        self.reset();
+        self.established = true;
     }
 }
 

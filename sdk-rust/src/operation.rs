@@ -196,7 +196,7 @@ impl Watch {
         loop {
             match self.step().await {
                 Ok(Some(operation)) => {
-                    self.retry.reset();
+                    self.retry.established();
                     self.ended = operation.end_time.is_some();
                     return Ok(Some(operation));
                 }

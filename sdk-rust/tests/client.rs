@@ -361,6 +361,24 @@ async fn logs_tell_gaps_and_begin_where_asked() {
 }
 
 #[tokio::test]
+async fn a_daemon_that_is_replaced_interrupts_nobody() {
+    let fake = Fake::start();
+    let client = with_vm(&fake).await;
+    let session = client
+        .sessions()
+        .start("web", Command::new(["bytes", "200000"]))
+        .await
+        .unwrap();
+    fake.state.draining.store(3, Ordering::SeqCst);
+    let log = client.sessions().log(&session.id).follow();
+    let events: Vec<_> = log.stream().try_collect().await.unwrap();
+    assert!(matches!(events.last(), Some(Event::Exited(_))));
+    fake.state.draining.store(3, Ordering::SeqCst);
+    let process = client.sessions().attach(&session.id).await.unwrap();
+    assert!(process.output().await.unwrap().stdout == pattern(200_000));
+}
+
+#[tokio::test]
 async fn signals_reach_the_process() {
     let fake = Fake::start();
     let client = with_vm(&fake).await;

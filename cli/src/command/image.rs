@@ -85,7 +85,7 @@ impl Pull {
 /// Make an image of an archive or a directory
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Takes an OCI image layout (a directory or its tar), what `docker save` writes, or a root filesystem (a
+Takes an OCI image layout (a directory or its tar), what `docker save` writes, or a root filesystem (a \
 directory or its tar, plain, gzip or zstd).
 
 Examples:

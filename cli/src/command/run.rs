@@ -36,11 +36,14 @@ const NAME_PREFIX: &str = "run-";
 const DELETE_LIMIT: Duration = Duration::from_secs(60);
 
 const AFTER_HELP: &str = "\
-The exit code is the command's own, 128+n if signal n ended it, 124 after --timeout, 126 and 127 if it
+The exit code is the command's own, 128+n if signal n ended it, 124 after --timeout, 126 and 127 if it \
 cannot be executed or found, and 125 if banger failed.
 
-Ctrl-C before the command runs cancels everything and removes the VM. Without a terminal, Ctrl-C goes to
-the command as SIGINT, and a second one within 2 s kills it; with a terminal, the guest's terminal gets
+Standard input is forwarded when the command has a terminal, and when it is a pipe or a file; -n keeps it, \
+for loops that read it themselves.
+
+Ctrl-C before the command runs cancels everything and removes the VM. Without a terminal, Ctrl-C goes to \
+the command as SIGINT, and a second one within 2 s kills it; with a terminal, the guest's terminal gets \
 it. SIGTERM, SIGHUP and SIGQUIT end the command and remove the VM.
 
 Examples:

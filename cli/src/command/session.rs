@@ -96,8 +96,8 @@ impl Start {
 /// Connect to a session: its output from the beginning, and your input
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Typing the detach keys (Ctrl-P Ctrl-Q) leaves the session running; so do SIGTERM and SIGHUP. When the
-command ends, banger ends with its exit code. A broken connection is made again, and nothing is shown
+Typing the detach keys (Ctrl-P Ctrl-Q) leaves the session running; so do SIGTERM and SIGHUP. When the \
+command ends, banger ends with its exit code. A broken connection is made again, and nothing is shown \
 twice. Without a terminal, Ctrl-C is sent to the session as SIGINT, and a second one within 2 s kills it.
 
 Examples:
@@ -159,7 +159,7 @@ impl Attach {
 /// Print what a session wrote
 #[derive(Debug, Args)]
 #[command(after_help = "\
-With --output json each line is an object with a type: output (offset, stream, time, data_base64), gap
+With --output json each line is an object with a type: output (offset, stream, time, data_base64), gap \
 (offset, lost_bytes) or exited (exit).
 
 Examples:

@@ -118,7 +118,7 @@ impl Start {
 /// Shut VMs down
 #[derive(Debug, Args)]
 #[command(after_help = "\
-The agent flushes the disks and powers off; if it does not, the power button is pressed; if that does not
+The agent flushes the disks and powers off; if it does not, the power button is pressed; if that does not \
 help, the VMM is ended. `vm inspect` tells what worked.
 
 Examples:

@@ -68,7 +68,7 @@ impl Log {
         loop {
             match self.step().await {
                 Ok(event) => {
-                    self.retry.reset();
+                    self.retry.established();
                     self.ended = matches!(event, None | Some(Event::Exited(_)));
                     return Ok(event);
                 }

@@ -127,8 +127,10 @@ impl Process {
         position: Position,
         exec: bool,
     ) -> Self {
+        let mut retry = sessions.client.retry();
+        retry.established();
         Self {
-            retry: sessions.client.retry(),
+            retry,
             session,
             sessions,
             outbox,
@@ -182,7 +184,7 @@ impl Process {
         while !self.ended {
             match self.step().await {
                 Ok(Some(event)) => {
-                    self.retry.reset();
+                    self.retry.established();
                     return Ok(Some(event));
                 }
                 Ok(None) => {}

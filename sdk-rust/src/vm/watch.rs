@@ -48,7 +48,7 @@ impl Watch {
         loop {
             match self.step().await {
                 Ok(Some(event)) => {
-                    self.retry.reset();
+                    self.retry.established();
                     self.ended = matches!(event, VmEvent::Deleted);
                     return Ok(Some(event));
                 }
@@ -139,7 +139,7 @@ impl Console {
         loop {
             match self.step().await {
                 Ok(Some(output)) => {
-                    self.retry.reset();
+                    self.retry.established();
                     let length = i64::try_from(output.data.len()).unwrap_or(i64::MAX);
                     self.request.offset = Some(output.offset.saturating_add(length));
                     return Ok(Some(output));

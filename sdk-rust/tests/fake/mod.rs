@@ -48,6 +48,8 @@ pub struct State {
     pub uploads: Mutex<HashMap<String, Vec<u8>>>,
     /// No stream says anything any more.
     pub silent: AtomicBool,
+    /// How many more streams of sessions end because the daemon does.
+    pub draining: AtomicU64,
     /// Whether a session begun by Exec outlives its connection.
     pub keep_exec: AtomicBool,
     pub next_id: AtomicU64,

@@ -306,6 +306,15 @@ impl<S: Send + 'static> Conversation<S> {
             if self.state.silent.load(Ordering::Relaxed) {
                 return std::future::pending().await;
             }
+            let draining = &self.state.draining;
+            if draining
+                .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1))
+                .is_ok()
+            {
+                self.ended = true;
+                let message = "the daemon is stopping";
+                return Some(Err(refuse(Code::Unavailable, "DRAINING", message, &[])));
+            }
             if let Some(told) = self.running.told(&mut self.offset) {
                 self.ended = matches!(told, Told::Exited(_));
                 return Some(Ok(told));

@@ -68,7 +68,7 @@ impl MachineOptions {
 /// Make a VM and boot it
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Prints the VM's name. The image is pulled if it is not there. The creation goes on if banger is
+Prints the VM's name. The image is pulled if it is not there. The creation goes on if banger is \
 interrupted; `banger operation list` shows it.
 
 Examples:

@@ -17,7 +17,7 @@ const LOGIN_SHELL: &str = "command -v bash >/dev/null 2>&1 && exec bash -l; exec
 /// Run a command in a running VM
 #[derive(Debug, Args)]
 #[command(after_help = "\
-The exit code is the command's own; see `banger run --help` for it and for Ctrl-C. The command is killed
+The exit code is the command's own; see `banger run --help` for it and for Ctrl-C. The command is killed \
 when banger ends; to leave it running, use `banger session start`.
 
 Examples:
@@ -53,7 +53,7 @@ impl Exec {
 /// Open a shell in a running VM
 #[derive(Debug, Args)]
 #[command(after_help = "\
-The shell is bash where the image has it, else sh. It ends when banger does; for one that stays, use
+The shell is bash where the image has it, else sh. It ends when banger does; for one that stays, use \
 `banger session start -t VM -- bash` and `banger session attach`.
 
 Examples:
