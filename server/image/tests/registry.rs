@@ -447,6 +447,28 @@ async fn one_caller_leaving_takes_nothing_from_the_others_and_the_last_leaves_no
     assert!(leftovers(state.path()).is_empty());
 }
 
+#[tokio::test]
+async fn what_a_killed_daemon_left_is_swept_and_no_image_is_half_there() {
+    let state = tempfile::tempdir().unwrap();
+    ImageStore::open(state.path()).unwrap();
+    std::fs::write(state.path().join("tmp/images/rootfs-abc"), "half").unwrap();
+    let image = TestImage::simple(14, 1000);
+    let blobs = state.path().join("blobs/sha256");
+    // Documents without their disk: the daemon died before the last step.
+    for (digest, bytes) in &image.blobs {
+        std::fs::write(blobs.join(digest.hex()), bytes).unwrap();
+    }
+    let digest = Digest::of(&image.manifest);
+    std::fs::write(blobs.join(digest.hex()), &image.manifest).unwrap();
+    let store = ImageStore::open(state.path()).unwrap();
+    assert!(leftovers(state.path()).is_empty());
+    assert_eq!(store.load(digest).unwrap_err().reason(), "IMAGE_NOT_FOUND");
+    // The next pull finishes the work without fetching the layer again.
+    let registry = Registry::of(image.clone(), |_| None).await;
+    pull_with(&store, &registry.host, &options()).await.unwrap();
+    assert_eq!(registry.count(&image.layers[0].hex()), 0);
+}
+
 #[derive(Default)]
 struct Watch {
     bytes: AtomicUsize,
