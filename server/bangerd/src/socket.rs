@@ -98,15 +98,17 @@ fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
+/// A directory that is there keeps its rights; a new one gets its own, whatever the umask.
 fn make_directory(path: &Path) -> io::Result<()> {
-    let Some(directory) = path.parent() else {
+    let Some(directory) = path.parent().filter(|directory| !directory.exists()) else {
         return Ok(());
     };
     let mode = if is_root() { 0o755 } else { 0o700 };
     DirBuilder::new()
         .recursive(true)
         .mode(mode)
-        .create(directory)
+        .create(directory)?;
+    std::fs::set_permissions(directory, std::fs::Permissions::from_mode(mode))
 }
 
 async fn remove_stale(path: &Path) -> Result<(), SocketError> {

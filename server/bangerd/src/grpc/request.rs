@@ -203,7 +203,7 @@ async fn first_or_kept<M: Message + Default>(
 ) -> Result<M, AppError> {
     match app.store().get_answer(key).await? {
         Answer::Stored(bytes) => {
-            M::decode(bytes.as_slice()).map_err(|_| AppError::Failed(unreadable()))
+            M::decode(bytes.as_slice()).map_err(|_| AppError::Failed(Box::new(unreadable())))
         }
         Answer::Conflict => Err(AppError::RequestIdReused { id: key.id.clone() }),
         Answer::None => {
