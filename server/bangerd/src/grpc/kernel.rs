@@ -119,7 +119,9 @@ async fn receive(
                     .map_err(refused)?;
             }
             (Some(Message::KernelChunk(_)), Some(_)) => {
-                return Err(RequestError::invalid("kernel_chunk", "comes after the modules").into());
+                return Err(
+                    RequestError::invalid("kernel_chunk", "comes after the modules").into(),
+                );
             }
             (Some(Message::ModulesChunk(_)), None) if is_empty => {
                 return Err(

@@ -1,0 +1,11 @@
+//! The API as its callers see it: real gRPC over a real Unix socket, a real database and real files, with VMs
+//! and agents that are no processes.
+#![allow(missing_docs)]
+
+mod agent;
+mod daemon;
+mod errors;
+mod operations;
+mod rig;
+mod sessions;
+mod vms;

@@ -1,0 +1,319 @@
+//! Sessions: what is said in which order, and what wrong input makes of it.
+
+use std::time::Duration;
+
+use banger_proto::v1;
+use banger_proto::v1::exec_request::Message as Ask;
+use banger_proto::v1::exec_response::Message as Tell;
+use futures::stream::{self, StreamExt as _};
+use tonic::{Code, Status};
+
+use crate::rig::{PATIENCE, Rig, assert_refused, drain};
+
+fn spec(command: &[&str]) -> v1::SessionSpec {
+    v1::SessionSpec {
+        command: command.iter().map(ToString::to_string).collect(),
+        ..Default::default()
+    }
+}
+
+fn start(command: &[&str]) -> Ask {
+    Ask::Start(v1::ExecStart {
+        vm: "web".into(),
+        spec: Some(spec(command)),
+    })
+}
+
+fn stdin(offset: i64, data: &'static [u8]) -> Ask {
+    Ask::Stdin(v1::Stdin {
+        offset,
+        data: data.into(),
+    })
+}
+
+async fn rig() -> Rig {
+    let rig = Rig::start().await;
+    rig.furnish().await;
+    rig.create("web").await.unwrap();
+    rig
+}
+
+/// Executes with these messages; the input stays open after them.
+async fn exec(rig: &Rig, messages: Vec<Ask>) -> Result<Vec<Tell>, Status> {
+    let messages = stream::iter(messages).map(|message| v1::ExecRequest {
+        message: Some(message),
+    });
+    let answers = rig
+        .sessions()
+        .exec(messages.chain(stream::pending()))
+        .await?
+        .into_inner();
+    let answers = drain(answers).await?;
+    Ok(answers
+        .into_iter()
+        .filter_map(|answer| answer.message)
+        .filter(|told| !matches!(told, Tell::Heartbeat(_)))
+        .collect())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_exec_is_started_then_speaks_then_exits() {
+    let rig = rig().await;
+    let told = exec(&rig, vec![start(&["echo", "hello"])]).await.unwrap();
+    let [
+        Tell::Started(session),
+        Tell::Output(output),
+        Tell::Exited(exited),
+    ] = told.as_slice()
+    else {
+        panic!("{told:?}")
+    };
+    assert_eq!(session.spec.as_ref().unwrap().command, ["echo", "hello"]);
+    assert_eq!((output.offset, &output.data[..]), (0, &b"hello"[..]));
+    assert_eq!(
+        (exited.end_offset, exited.exit),
+        (
+            5,
+            Some(v1::Exit {
+                how: Some(v1::exit::How::Code(0))
+            })
+        )
+    );
+    rig.stopped().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn input_is_acknowledged_and_echoed_in_order() {
+    let rig = rig().await;
+    let asked = vec![
+        start(&["cat"]),
+        stdin(0, b"ab"),
+        stdin(2, b"c"),
+        Ask::CloseStdin(v1::CloseStdin {}),
+    ];
+    let told = exec(&rig, asked).await.unwrap();
+    let acks: Vec<i64> = told
+        .iter()
+        .filter_map(|told| {
+            if let Tell::StdinAck(offset) = told {
+                Some(*offset)
+            } else {
+                None
+            }
+        })
+        .collect();
+    assert_eq!(acks, [2, 3]);
+    assert!(matches!(told.last(), Some(Tell::Exited(_))));
+    rig.stopped().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_exec_is_signalled_while_it_runs() {
+    let rig = rig().await;
+    let told = exec(&rig, vec![start(&["sleep"]), Ask::Signal(15)])
+        .await
+        .unwrap();
+    let Some(Tell::Exited(exited)) = told.last() else {
+        panic!("{told:?}")
+    };
+    assert_eq!(
+        exited.exit,
+        Some(v1::Exit {
+            how: Some(v1::exit::How::Signal(15))
+        })
+    );
+    assert!(rig.killed.lock().unwrap().is_empty());
+    rig.stopped().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn wrong_input_ends_an_exec_with_the_field() {
+    let rig = rig().await;
+    let cases = [
+        (vec![stdin(0, b"x")], "start"),
+        (vec![start(&["cat"]), start(&["cat"])], "start"),
+        (vec![start(&["cat"]), stdin(-1, b"x")], "stdin.offset"),
+        (vec![start(&["cat"]), Ask::Signal(0)], "signal"),
+        (
+            vec![
+                start(&["cat"]),
+                Ask::Resize(v1::TerminalSize {
+                    rows: -1,
+                    columns: 1,
+                }),
+            ],
+            "resize",
+        ),
+        (vec![start(&[""])], "spec.command"),
+        (
+            vec![Ask::Start(v1::ExecStart {
+                vm: String::new(),
+                spec: Some(spec(&["cat"])),
+            })],
+            "start.vm",
+        ),
+        (
+            vec![Ask::Start(v1::ExecStart {
+                vm: "web".into(),
+                spec: None,
+            })],
+            "start.spec",
+        ),
+    ];
+    for (messages, field) in cases {
+        let refused = exec(&rig, messages).await.unwrap_err();
+        assert_refused(
+            &refused,
+            Code::InvalidArgument,
+            "INVALID_FIELD",
+            Some(field),
+        );
+    }
+    rig.stopped().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_that_is_not_there_did_not_run() {
+    let rig = rig().await;
+    let refused = exec(&rig, vec![start(&["missing"])]).await.unwrap_err();
+    assert_refused(
+        &refused,
+        Code::InvalidArgument,
+        "PROGRAM_NOT_FOUND",
+        Some("spec.command"),
+    );
+    rig.stopped().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lost_output_of_an_exec_is_data_loss() {
+    let rig = rig().await;
+    let refused = exec(&rig, vec![start(&["lose"])]).await.unwrap_err();
+    assert_refused(&refused, Code::DataLoss, "OUTPUT_LOST", None);
+    rig.stopped().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_caller_who_leaves_kills_its_exec() {
+    let rig = rig().await;
+    let messages = stream::iter([v1::ExecRequest {
+        message: Some(start(&["sleep"])),
+    }])
+    .chain(stream::pending());
+    let mut answers = rig.sessions().exec(messages).await.unwrap().into_inner();
+    assert!(matches!(
+        answers.message().await.unwrap().unwrap().message,
+        Some(Tell::Started(_))
+    ));
+    drop(answers);
+    let killed = async {
+        while rig.killed.lock().unwrap().is_empty() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, killed)
+        .await
+        .expect("the process is killed");
+    rig.stopped().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_is_started_once_attached_signalled_and_removed() {
+    use v1::attach_session_request::Message;
+    let rig = rig().await;
+    let request = || v1::StartSessionRequest {
+        vm: "web".into(),
+        spec: Some(spec(&["sleep"])),
+        request_id: "01890a5d-ac96-774b-bcce-b302099a8057".into(),
+    };
+    let first = rig
+        .sessions()
+        .start_session(request())
+        .await
+        .unwrap()
+        .into_inner()
+        .session
+        .unwrap();
+    let second = rig
+        .sessions()
+        .start_session(request())
+        .await
+        .unwrap()
+        .into_inner()
+        .session
+        .unwrap();
+    assert_eq!(first.id, second.id);
+    let listed = rig
+        .sessions()
+        .list_sessions(v1::ListSessionsRequest {
+            vm: "web".into(),
+            ..Default::default()
+        })
+        .await
+        .unwrap()
+        .into_inner();
+    assert_eq!(listed.sessions.len(), 1);
+    let start = Message::Start(v1::AttachSessionStart {
+        session: first.id.clone(),
+        options: None,
+    });
+    let messages = stream::iter([v1::AttachSessionRequest {
+        message: Some(start),
+    }])
+    .chain(stream::pending());
+    let answers = rig
+        .sessions()
+        .attach_session(messages)
+        .await
+        .unwrap()
+        .into_inner();
+    let signal = v1::SignalSessionRequest {
+        session: first.id.clone(),
+        signal: 9,
+        target: 3,
+    };
+    rig.sessions().signal_session(signal).await.unwrap();
+    let answers = drain(answers).await.unwrap();
+    assert!(matches!(
+        answers.last().unwrap().message,
+        Some(v1::attach_session_response::Message::Exited(_))
+    ));
+    let waited = rig
+        .sessions()
+        .wait_session(v1::WaitSessionRequest {
+            session: first.id.clone(),
+        })
+        .await
+        .unwrap()
+        .into_inner();
+    assert_eq!(waited.exit.unwrap().how, Some(v1::exit::How::Signal(9)));
+    rig.sessions()
+        .delete_session(v1::DeleteSessionRequest {
+            session: first.id.clone(),
+            ..Default::default()
+        })
+        .await
+        .unwrap();
+    let gone = rig
+        .sessions()
+        .get_session(v1::GetSessionRequest { session: first.id })
+        .await
+        .unwrap_err();
+    assert_refused(&gone, Code::NotFound, "SESSION_NOT_FOUND", None);
+    rig.stopped().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stopped_vm_runs_nothing() {
+    let rig = rig().await;
+    rig.vms()
+        .kill_vm(v1::KillVmRequest {
+            vm: "web".into(),
+            ..Default::default()
+        })
+        .await
+        .unwrap();
+    let refused = exec(&rig, vec![start(&["echo"])]).await.unwrap_err();
+    assert_refused(&refused, Code::FailedPrecondition, "WRONG_STATE", None);
+    rig.stopped().await;
+}
