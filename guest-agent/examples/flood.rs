@@ -28,11 +28,11 @@ fn main() -> io::Result<()> {
     let port = boot::find_port(&kernel)?;
     fcntl_setfl(&port, fcntl_getfl(&port)? - OFlags::NONBLOCK)?;
     let mut port = File::from(port);
+    port.write_all(b"!")?; // waits until a host is connected
     let block = vec![0x5a; WRITE_BYTES];
     loop {
         let mut letter = [0];
         if port.read(&mut letter)? == 0 {
-            // Nobody is connected: a write waits until somebody is.
             port.write_all(b"!")?;
             continue;
         }

@@ -12,6 +12,7 @@ pub mod agent;
 pub mod boot;
 pub mod configure;
 mod convert;
+mod events;
 pub mod handshake;
 pub mod port;
 pub mod power;

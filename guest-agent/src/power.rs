@@ -12,6 +12,8 @@ use crate::agent::Agent;
 use crate::boot::upper;
 use crate::sys;
 
+/// How long the answer to the request may take onto the channel, before it would be lost.
+const ANSWER_WITHIN: Duration = Duration::from_millis(30);
 /// How long processes have between being asked to end and being killed.
 const ASKED_FOR: Duration = Duration::from_secs(2);
 /// How long killed processes may take to go.
@@ -27,6 +29,7 @@ pub async fn run(agent: &Agent) {
         () = agent.power_off.cancelled() => {}
         () = signalled() => {}
     }
+    tokio::time::sleep(ANSWER_WITHIN).await;
     end_processes(agent).await;
     flush();
     if let Err(error) = reboot(RebootCommand::PowerOff) {

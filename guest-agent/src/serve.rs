@@ -2,15 +2,14 @@
 
 use std::sync::Arc;
 
-use banger_proto::guest::v1::agent_service_server::AgentServiceServer;
 use hyper::rt::Executor;
 use hyper::server::conn::http2;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::task::TaskTracker;
 
 use crate::agent::Agent;
+use crate::events::Calls;
 use crate::service::GuestService;
 
 /// Bytes that the host may send on one call before the agent has taken them: standard input.
@@ -27,7 +26,7 @@ const CALLS_MAX: u32 = 4096;
 /// Bytes of the headers of a call.
 const HEADERS_MAX_BYTES: u32 = 16 << 10;
 /// Largest message that the agent takes.
-const MESSAGE_MAX_BYTES: usize = 4 << 20;
+pub(crate) const MESSAGE_MAX_BYTES: usize = 4 << 20;
 
 /// Runs hyper's tasks on the agent's tracker.
 #[derive(Debug, Clone)]
@@ -51,8 +50,7 @@ pub async fn serve<S>(agent: &Arc<Agent>, stream: S) -> Result<(), hyper::Error>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let service = AgentServiceServer::new(GuestService::new(Arc::clone(agent)))
-        .max_decoding_message_size(MESSAGE_MAX_BYTES);
+    let calls = Calls::new(GuestService::new(Arc::clone(agent)));
     http2::Builder::new(Tracked(agent.tasks.clone()))
         .timer(TokioTimer::new())
         .auto_date_header(false)
@@ -62,6 +60,6 @@ where
         .max_send_buf_size(SEND_BUFFER_BYTES)
         .max_concurrent_streams(CALLS_MAX)
         .max_header_list_size(HEADERS_MAX_BYTES)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service))
+        .serve_connection(TokioIo::new(stream), calls)
         .await
 }

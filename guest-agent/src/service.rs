@@ -15,6 +15,7 @@ use crate::configure::configure;
 use crate::convert::{attached, logged};
 use crate::refusal::Refusal;
 use crate::session::Session;
+use crate::session::log::Hold;
 use crate::session::plan::window;
 use crate::session::reader::{Event, Follow, Reader, Writer};
 
@@ -34,9 +35,14 @@ impl GuestService {
         Self { agent }
     }
 
-    async fn start(&self, id: &str, spec: proto::SessionSpec) -> Result<Arc<Session>, Refusal> {
+    async fn start(
+        &self,
+        id: &str,
+        spec: proto::SessionSpec,
+        holding: bool,
+    ) -> Result<(Arc<Session>, Option<Hold>), Refusal> {
         self.agent.ready().await?;
-        self.agent.sessions.start(id, spec)
+        self.agent.sessions.start(id, spec, holding)
     }
 }
 
@@ -73,7 +79,7 @@ impl AgentService for GuestService {
     ) -> Answer<proto::StartSessionResponse> {
         let request = request.into_inner();
         let spec = required(request.spec, "spec")?;
-        let session = self.start(&request.id, spec).await?;
+        let (session, _) = self.start(&request.id, spec, false).await?;
         Ok(Response::new(proto::StartSessionResponse {
             session: Some(session.describe()),
         }))
@@ -110,11 +116,11 @@ impl AgentService for GuestService {
         let Some(Incoming::Attach(attach)) = first else {
             return Err(Refusal::invalid("the first message is not `attach`").into());
         };
-        let session = match attach.start {
-            Some(spec) => self.start(&attach.id, spec).await?,
-            None => self.agent.sessions.get(&attach.id)?,
-        };
         let options = attach.options.unwrap_or_default();
+        let (session, _hold) = match attach.start {
+            Some(spec) => self.start(&attach.id, spec, options.hold_process).await?,
+            None => (self.agent.sessions.get(&attach.id)?, None),
+        };
         let mut writer = Writer::new();
         writer.spawn(write(Arc::clone(&session), incoming));
         let (range, first) = session.snapshot();

@@ -10,7 +10,7 @@ use tokio_util::task::TaskTracker;
 
 use super::Session;
 use super::cgroup::Parent;
-use super::log::{Log, Total};
+use super::log::{Hold, Log, Total};
 use super::plan::{Defaults, Plan};
 use super::start::start;
 use super::users::Users;
@@ -99,16 +99,22 @@ impl Registry {
         shown.map(|entry| Arc::clone(&entry.session)).collect()
     }
 
-    /// Starts a session, or returns the one that has the id.
+    /// Starts a session, or returns the one that has the id. With `holding`, one that is started waits for
+    /// a reader from its first byte on, for as long as the hold lives.
     ///
     /// # Errors
     /// Why nothing runs.
-    pub fn start(&self, id: &str, spec: SessionSpec) -> Result<Arc<Session>, Refusal> {
+    pub fn start(
+        &self,
+        id: &str,
+        spec: SessionSpec,
+        holding: bool,
+    ) -> Result<(Arc<Session>, Option<Hold>), Refusal> {
         check_id(id)?;
         // Held over the whole start, so that two requests with one id start one process.
         let mut entries = self.entries();
         if let Some(session) = find(&entries, id) {
-            return Ok(session);
+            return Ok((session, None));
         }
         expire(&mut entries);
         if entries.len() >= SESSIONS_MAX {
@@ -129,9 +135,10 @@ impl Registry {
             session: Arc::clone(&session),
             lingers_since: None,
         });
+        let hold = holding.then(|| session.log.hold(0));
         let living = Arc::clone(&session);
         self.tasks.spawn(async move { living.live(life).await });
-        Ok(session)
+        Ok((session, hold))
     }
 
     /// Kills what is left of the session and forgets it.

@@ -1,0 +1,346 @@
+//! Guests that lie, stall or say too much: each ends in an error of ours, in bounded time and memory.
+#![allow(missing_docs)]
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use banger_core::guest::{AttachTarget, Guest, GuestConnector, GuestError, GuestInfo};
+use banger_core::session::{AttachOptions, SessionEvent};
+use banger_core::{SessionId, VmId};
+use banger_guest::{Connector, Deadlines};
+use banger_proto::guest::v1 as proto;
+use banger_proto::guest::v1::attach_session_response::Message;
+use banger_proto::guest::v1::exit::How;
+use bytes::Bytes;
+use futures::StreamExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+use tokio::task::JoinSet;
+
+const SHORT: Duration = Duration::from_millis(300);
+
+fn deadlines() -> Deadlines {
+    Deadlines {
+        hello: SHORT,
+        configure: SHORT,
+        start: SHORT,
+        delete: SHORT,
+        call: SHORT,
+        silence: SHORT,
+    }
+}
+
+#[path = "hostile/liar.rs"]
+mod liar;
+use liar::{Liar, Script};
+
+/// Connects to a guest that follows `script`; it lives as long as the set.
+async fn lie(script: Script) -> (Result<(Arc<dyn Guest>, GuestInfo), GuestError>, JoinSet<()>) {
+    let (ours, theirs) = duplex(1 << 16);
+    let mut tasks = JoinSet::new();
+    tasks.spawn(liar::serve(theirs, Liar(Arc::new(script))));
+    let connected = Connector::new(deadlines())
+        .connect(VmId::new(), Box::new(ours))
+        .await;
+    (connected, tasks)
+}
+
+/// What became of the events of a guest that sends `messages`, the true session first.
+async fn events(id: SessionId, messages: Vec<Message>) -> Vec<Result<SessionEvent, GuestError>> {
+    let mut all = vec![Message::Attached(liar::session(id))];
+    all.extend(messages);
+    raw_events(id, all).await
+}
+
+async fn raw_events(
+    id: SessionId,
+    messages: Vec<Message>,
+) -> Vec<Result<SessionEvent, GuestError>> {
+    let script = Script {
+        messages,
+        ..Script::default()
+    };
+    let (connected, _tasks) = lie(script).await;
+    let (guest, _) = connected.unwrap();
+    let input = futures::stream::pending().boxed();
+    let attached = guest
+        .attach(AttachTarget::Existing(id), AttachOptions::default(), input)
+        .await;
+    match attached {
+        Ok(events) => events.collect().await,
+        Err(error) => vec![Err(error)],
+    }
+}
+
+fn output(offset: i64, data: &'static [u8]) -> Message {
+    Message::Output(proto::Output {
+        offset,
+        stream: proto::Stream::Stdout.into(),
+        time: Some(prost_types::Timestamp::default()),
+        data: Bytes::from_static(data),
+    })
+}
+
+fn exited(end_offset: i64, how: How) -> Message {
+    Message::Exited(proto::Exited {
+        exit: Some(proto::Exit { how: Some(how) }),
+        end_offset,
+    })
+}
+
+fn is_broken(result: Option<&Result<SessionEvent, GuestError>>) -> bool {
+    matches!(result, Some(Err(GuestError::Protocol { .. })))
+}
+
+#[tokio::test]
+async fn an_honest_guest_is_believed() {
+    let id = SessionId::new();
+    let events = events(id, vec![output(0, b"hi"), exited(2, How::Code(3))]).await;
+    assert_eq!(events.len(), 3);
+    assert!(events.iter().all(Result::is_ok), "{events:?}");
+}
+
+#[tokio::test]
+async fn each_lie_in_the_events_breaks_the_protocol() {
+    let wrong_stream = |stream: i32| {
+        let Message::Output(output) = output(0, b"x") else {
+            unreachable!()
+        };
+        Message::Output(proto::Output { stream, ..output })
+    };
+    let bad_time = |seconds, nanos| {
+        let Message::Output(output) = output(0, b"x") else {
+            unreachable!()
+        };
+        let time = Some(prost_types::Timestamp { seconds, nanos });
+        Message::Output(proto::Output { time, ..output })
+    };
+    let gap = |offset, lost_bytes| Message::Gap(proto::Gap { offset, lost_bytes });
+    let lies: Vec<Vec<Message>> = vec![
+        vec![output(1, b"hole")],
+        vec![output(-1, b"negative")],
+        vec![output(0, b"ab"), output(1, b"back")],
+        vec![output(0, b"")],
+        vec![wrong_stream(0)],
+        vec![wrong_stream(77)],
+        vec![bad_time(0, -1)],
+        vec![bad_time(i64::MAX, 0)],
+        vec![gap(0, 0)],
+        vec![gap(0, -5)],
+        vec![gap(3, 5)],
+        vec![gap(0, i64::MAX), output(i64::MAX, b"beyond")],
+        vec![Message::StdinAck(-1)],
+        vec![Message::StdinAck(9), Message::StdinAck(8)],
+        vec![exited(4, How::Code(0))],
+        vec![exited(0, How::Code(256))],
+        vec![exited(0, How::Code(-1))],
+        vec![exited(0, How::Signal(0))],
+        vec![exited(0, How::Signal(65))],
+        vec![Message::Exited(proto::Exited {
+            exit: None,
+            end_offset: 0,
+        })],
+        vec![Message::Attached(liar::session(SessionId::new()))],
+        vec![],
+    ];
+    for lie in lies {
+        let events = events(SessionId::new(), lie.clone()).await;
+        assert!(is_broken(events.last()), "{lie:?} gave {:?}", events.last());
+    }
+}
+
+#[tokio::test]
+async fn each_lie_in_the_first_event_breaks_the_protocol() {
+    let id = SessionId::new();
+    let change = |change: fn(&mut proto::Session)| {
+        let mut session = liar::session(id);
+        change(&mut session);
+        vec![Message::Attached(session)]
+    };
+    let lies = vec![
+        vec![output(0, b"first")],
+        change(|session| session.id = SessionId::new().to_string()),
+        change(|session| session.id = "../../etc".into()),
+        change(|session| session.spec = None),
+        change(|session| session.pid = -7),
+        change(|session| session.log_start_offset = 5),
+        change(|session| session.log_end_offset = -5),
+        change(|session| session.stdin_offset = -5),
+        change(|session| session.start_time = None),
+        change(|session| session.exit = Some(proto::Exit { how: None })),
+        change(|session| session.spec.as_mut().unwrap().command.clear()),
+        change(|session| {
+            session.spec.as_mut().unwrap().terminal = Some(proto::TerminalSize {
+                rows: 0,
+                columns: 70_000,
+            })
+        }),
+    ];
+    for lie in lies {
+        let events = raw_events(id, lie.clone()).await;
+        assert!(is_broken(events.last()), "{lie:?} gave {:?}", events.last());
+    }
+}
+
+#[tokio::test]
+async fn a_message_beyond_the_bound_is_refused() {
+    let huge = Message::Output(proto::Output {
+        offset: 0,
+        stream: 1,
+        time: Some(prost_types::Timestamp::default()),
+        data: Bytes::from(vec![0; 2 << 20]),
+    });
+    let events = events(SessionId::new(), vec![huge]).await;
+    assert!(is_broken(events.last()), "{:?}", events.last());
+}
+
+#[tokio::test]
+async fn silence_ends_in_a_deadline() {
+    let script = Script {
+        hangs: true,
+        ..Script::default()
+    };
+    let (connected, _tasks) = lie(script).await;
+    let (guest, _) = connected.unwrap();
+    let id = SessionId::new();
+    let expected = |during| GuestError::Deadline {
+        during,
+        limit: SHORT,
+    };
+    assert_eq!(guest.get_session(id).await, Err(expected("get")));
+    assert_eq!(guest.delete_session(id).await, Err(expected("delete")));
+    let input = futures::stream::pending().boxed();
+    let attached = guest
+        .attach(AttachTarget::Existing(id), AttachOptions::default(), input)
+        .await;
+    let events: Vec<_> = attached.unwrap().collect().await;
+    assert_eq!(events.last(), Some(&Err(expected("attach"))));
+}
+
+#[tokio::test]
+async fn a_guest_that_never_says_hello_ends_in_a_deadline() {
+    let (ours, _theirs) = duplex(1 << 16);
+    let result = Connector::new(deadlines())
+        .connect(VmId::new(), Box::new(ours))
+        .await;
+    assert_eq!(
+        result.err(),
+        Some(GuestError::Deadline {
+            during: "hello",
+            limit: SHORT
+        })
+    );
+}
+
+#[tokio::test]
+async fn garbage_instead_of_http2_is_a_lost_connection() {
+    let (ours, mut theirs) = duplex(1 << 16);
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move {
+        let mut noise = vec![0; 1 << 12];
+        loop {
+            let _ = theirs.read(&mut noise).await;
+            if theirs.write_all(&[0x41; 4096]).await.is_err() {
+                return;
+            }
+        }
+    });
+    let result = Connector::new(deadlines())
+        .connect(VmId::new(), Box::new(ours))
+        .await;
+    assert!(matches!(result.err(), Some(GuestError::Lost { .. })));
+}
+
+#[tokio::test]
+async fn a_channel_that_ends_is_a_lost_connection() {
+    let (ours, theirs): (DuplexStream, DuplexStream) = duplex(64);
+    drop(theirs);
+    let result = Connector::new(deadlines())
+        .connect(VmId::new(), Box::new(ours))
+        .await;
+    assert_eq!(result.err(), Some(GuestError::Lost { during: "hello" }));
+}
+
+#[tokio::test]
+async fn generations_are_agreed_on_or_refused() {
+    let with = |generation| Script {
+        generation,
+        ..Script::default()
+    };
+    let (old, _tasks) = lie(with(0)).await;
+    assert_eq!(
+        old.err(),
+        Some(GuestError::TooOld {
+            generation: 0,
+            least: 1
+        })
+    );
+    let (new, _tasks) = lie(with(2)).await;
+    assert!(matches!(new.err(), Some(GuestError::Protocol { .. })));
+}
+
+#[tokio::test]
+async fn an_endless_list_is_refused() {
+    let script = Script {
+        listed: 5000,
+        ..Script::default()
+    };
+    let (connected, _tasks) = lie(script).await;
+    let result = connected.unwrap().0.list_sessions().await;
+    assert!(
+        matches!(result, Err(GuestError::Protocol { .. })),
+        "{result:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_guests_words_are_bounded_and_harmless() {
+    let script = Script {
+        refusal: Some(("STDIN_REFUSED", "\u{1b}[2J\u{202e}\n".repeat(200))),
+        ..Script::default()
+    };
+    let (connected, _tasks) = lie(script).await;
+    let result = connected.unwrap().0.get_session(SessionId::new()).await;
+    let Err(GuestError::StdinRefused { detail }) = result else {
+        panic!("{result:?}");
+    };
+    assert!(detail.chars().count() <= 256);
+    assert!(
+        !detail.chars().any(|c| c.is_control() || c == '\u{202e}'),
+        "{detail:?}"
+    );
+}
+
+#[tokio::test]
+async fn an_unknown_reason_is_a_refusal_and_none_is_a_breach() {
+    let with = |refusal| Script {
+        refusal,
+        ..Script::default()
+    };
+    let (connected, _tasks) = lie(with(Some(("NEW_REASON", "x".into())))).await;
+    let result = connected.unwrap().0.get_session(SessionId::new()).await;
+    assert!(
+        matches!(result, Err(GuestError::Refused { .. })),
+        "{result:?}"
+    );
+    let (connected, _tasks) = lie(with(Some(("", "x".into())))).await;
+    let result = connected.unwrap().0.get_session(SessionId::new()).await;
+    assert!(
+        matches!(result, Err(GuestError::Protocol { .. })),
+        "{result:?}"
+    );
+}
+
+#[test]
+fn both_ends_have_the_same_keys() {
+    use banger_agent::refusal;
+    use banger_guest::judge;
+    assert_eq!(refusal::REASON_KEY, judge::REASON_KEY);
+    assert_eq!(refusal::SUBJECT_KEY, judge::SUBJECT_KEY);
+    assert_eq!(refusal::DETAIL_KEY, judge::DETAIL_KEY);
+}
+
+/// Only here to name the type in signatures.
+pub type Events = Pin<
+    Box<dyn futures::Stream<Item = Result<proto::AttachSessionResponse, tonic::Status>> + Send>,
+>;

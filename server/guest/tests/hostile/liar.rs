@@ -1,0 +1,174 @@
+//! A guest that says what it is told to say.
+
+use std::sync::Arc;
+
+use banger_core::SessionId;
+use banger_proto::guest::v1 as proto;
+use banger_proto::guest::v1::agent_service_server::{AgentService, AgentServiceServer};
+use banger_proto::guest::v1::attach_session_response::Message;
+use futures::stream::{self, StreamExt};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::service::TowerToHyperService;
+use tokio::io::DuplexStream;
+use tonic::metadata::{MetadataMap, MetadataValue};
+use tonic::{Code, Request, Response, Status, Streaming};
+
+use super::Events;
+
+/// What to say.
+#[derive(Debug)]
+pub(crate) struct Script {
+    pub(crate) generation: i32,
+    pub(crate) messages: Vec<Message>,
+    pub(crate) hangs: bool,
+    pub(crate) listed: usize,
+    pub(crate) refusal: Option<(&'static str, String)>,
+}
+
+impl Default for Script {
+    fn default() -> Self {
+        Self {
+            generation: 1,
+            messages: Vec::new(),
+            hangs: false,
+            listed: 0,
+            refusal: None,
+        }
+    }
+}
+
+pub(crate) struct Liar(pub(crate) Arc<Script>);
+
+pub(crate) async fn serve(stream: DuplexStream, liar: Liar) {
+    let service = TowerToHyperService::new(AgentServiceServer::new(liar));
+    let _ = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+        .serve_connection(TokioIo::new(stream), service)
+        .await;
+}
+
+/// A session about which nothing is wrong.
+pub(crate) fn session(id: SessionId) -> proto::Session {
+    proto::Session {
+        id: id.to_string(),
+        spec: Some(proto::SessionSpec {
+            command: vec!["true".into()],
+            ..proto::SessionSpec::default()
+        }),
+        pid: 7,
+        start_time: Some(prost_types::Timestamp::default()),
+        ..proto::Session::default()
+    }
+}
+
+type Answer<T> = Result<Response<T>, Status>;
+
+#[tonic::async_trait]
+impl AgentService for Liar {
+    async fn hello(&self, _: Request<proto::HelloRequest>) -> Answer<proto::HelloResponse> {
+        Ok(Response::new(proto::HelloResponse {
+            generation: self.0.generation,
+            ..proto::HelloResponse::default()
+        }))
+    }
+
+    async fn get_session(
+        &self,
+        _: Request<proto::GetSessionRequest>,
+    ) -> Answer<proto::GetSessionResponse> {
+        if self.0.hangs {
+            std::future::pending::<()>().await;
+        }
+        let Some((reason, text)) = &self.0.refusal else {
+            return Ok(Response::new(proto::GetSessionResponse { session: None }));
+        };
+        let mut metadata = MetadataMap::new();
+        if !reason.is_empty() {
+            metadata.insert("banger-reason", MetadataValue::from_static(reason));
+            let text = MetadataValue::from_bytes(text.as_bytes());
+            metadata.insert_bin("banger-detail-bin", text);
+        }
+        Err(Status::with_metadata(Code::InvalidArgument, "no", metadata))
+    }
+
+    async fn list_sessions(
+        &self,
+        _: Request<proto::ListSessionsRequest>,
+    ) -> Answer<proto::ListSessionsResponse> {
+        let sessions = (0..self.0.listed).map(|_| session(SessionId::new()));
+        Ok(Response::new(proto::ListSessionsResponse {
+            sessions: sessions.collect(),
+        }))
+    }
+
+    type AttachSessionStream = Events;
+
+    async fn attach_session(
+        &self,
+        _: Request<Streaming<proto::AttachSessionRequest>>,
+    ) -> Answer<Events> {
+        if self.0.hangs {
+            return Ok(Response::new(stream::pending().boxed()));
+        }
+        let messages = self.0.messages.clone().into_iter().map(|message| {
+            Ok(proto::AttachSessionResponse {
+                message: Some(message),
+            })
+        });
+        Ok(Response::new(
+            stream::iter(messages.collect::<Vec<_>>()).boxed(),
+        ))
+    }
+
+    type ReadSessionLogStream = std::pin::Pin<
+        Box<dyn futures::Stream<Item = Result<proto::ReadSessionLogResponse, Status>> + Send>,
+    >;
+
+    async fn read_session_log(
+        &self,
+        _: Request<proto::ReadSessionLogRequest>,
+    ) -> Answer<Self::ReadSessionLogStream> {
+        Ok(Response::new(stream::empty().boxed()))
+    }
+
+    async fn configure(
+        &self,
+        _: Request<proto::ConfigureRequest>,
+    ) -> Answer<proto::ConfigureResponse> {
+        std::future::pending().await
+    }
+
+    async fn start_session(
+        &self,
+        _: Request<proto::StartSessionRequest>,
+    ) -> Answer<proto::StartSessionResponse> {
+        std::future::pending().await
+    }
+
+    async fn wait_session(
+        &self,
+        _: Request<proto::WaitSessionRequest>,
+    ) -> Answer<proto::WaitSessionResponse> {
+        std::future::pending().await
+    }
+
+    async fn signal_session(
+        &self,
+        _: Request<proto::SignalSessionRequest>,
+    ) -> Answer<proto::SignalSessionResponse> {
+        std::future::pending().await
+    }
+
+    async fn delete_session(
+        &self,
+        _: Request<proto::DeleteSessionRequest>,
+    ) -> Answer<proto::DeleteSessionResponse> {
+        std::future::pending().await
+    }
+
+    async fn power_off(
+        &self,
+        _: Request<proto::PowerOffRequest>,
+    ) -> Answer<proto::PowerOffResponse> {
+        std::future::pending().await
+    }
+}
