@@ -1,2 +1,45 @@
-//! Measures banger.
-fn main() {}
+//! The figures of `docs/performance.md`, measured: banger beside what it is built on, in turns, in one run.
+//!
+//! `make bench` builds what it needs and runs it. `bench [PART…]` runs parts: boot, exec, bulk, pull, idle.
+#![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used)] // a measurement that cannot be made ends by panicking
+#![allow(clippy::cast_precision_loss)] // figures for people
+
+mod bare;
+mod boot;
+mod channel;
+mod idle;
+mod pull;
+mod stand;
+mod table;
+
+use stand::Stand;
+use table::Table;
+
+/// A part of the measurements.
+type Part = (&'static str, fn(&Stand, &mut Table));
+
+const PARTS: [Part; 5] = [
+    ("boot", boot::measure),
+    ("exec", channel::exec),
+    ("bulk", channel::bulk),
+    ("pull", pull::measure),
+    ("idle", idle::measure),
+];
+
+fn main() {
+    let wanted: Vec<String> = std::env::args()
+        .skip(1)
+        .filter(|word| !word.starts_with('-'))
+        .collect();
+    let stand = Stand::new();
+    let mut table = Table::new();
+    for (name, measure) in PARTS {
+        if wanted.is_empty() || wanted.iter().any(|word| word == name) {
+            eprintln!("measuring: {name}");
+            measure(&stand, &mut table);
+        }
+    }
+    stand.close();
+    println!("{table}");
+}

@@ -1,0 +1,226 @@
+//! What banger makes of the agent channel, beside the channel itself with a program on it that only echoes.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::process::Child;
+use std::time::{Duration, Instant};
+
+use banger_e2e::Run;
+use banger_e2e::binaries::workspace;
+use banger_e2e::command::until;
+use banger_sdk::{Command, Event};
+
+use crate::bare::{Bare, Change, copy_sparse};
+use crate::stand::{Stand, VM, block};
+use crate::table::{Figures, Table};
+
+/// Rounds of exchanges, in turns.
+const ROUNDS: usize = 9;
+/// Exchanges per round.
+const EXCHANGES: usize = 40;
+/// What is read in bulk.
+const BULK_BYTES: usize = 256 << 20;
+/// The length of an echoed message.
+const ECHO_BYTES: usize = 64;
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A guest with a test's process 1, which echoes lines or floods the channel.
+struct RawGuest {
+    child: Child,
+    port: UnixStream,
+}
+
+impl RawGuest {
+    fn boot(stand: &Stand, kernel_words: &str) -> Self {
+        let bare = Bare::of(&stand.daemon, VM);
+        let path = |name: &str| stand.scratch.path().join(format!("raw-{name}"));
+        let (socket, upper) = (path("sock"), path("upper.ext4"));
+        let _ = fs::remove_file(&socket);
+        copy_sparse(&bare.directory.join("upper.ext4"), &upper);
+        let initramfs = Some(
+            initramfs(stand, bare.value("-initrd"))
+                .to_string_lossy()
+                .into_owned(),
+        );
+        let mut child = bare.start(
+            &stand.scratch,
+            kernel_words,
+            &Change {
+                socket: socket.clone(),
+                upper,
+                initramfs,
+            },
+        );
+        let mut console = child.stdout.take().unwrap();
+        std::thread::spawn(move || drop(std::io::copy(&mut console, &mut std::io::sink())));
+        until("the raw guest's socket is there", PATIENCE, || {
+            socket.exists()
+        });
+        let port = UnixStream::connect(&socket).unwrap();
+        Self { child, port }
+    }
+
+    /// Lets the guest begin, by the handshake of the channel.
+    fn greet(&mut self) {
+        let mut lines = String::new();
+        let mut greeted = false;
+        let mut byte = [0];
+        while !lines.contains("READY bench\n") {
+            self.port.read_exact(&mut byte).unwrap();
+            lines.push(char::from(byte[0]));
+            if !greeted && lines.contains("AGENT\n") {
+                self.port.write_all(b"HELLO bench\n").unwrap();
+                greeted = true;
+            }
+        }
+    }
+
+    fn echo(&mut self) -> Duration {
+        let mut message = [b'x'; ECHO_BYTES];
+        message[ECHO_BYTES - 1] = b'\n';
+        let begin = Instant::now();
+        self.port.write_all(&message).unwrap();
+        self.port.read_exact(&mut message).unwrap();
+        begin.elapsed()
+    }
+
+    fn read(&mut self, bytes: usize) -> Duration {
+        let mut chunk = vec![0; 256 << 10];
+        let mut left = bytes;
+        let begin = Instant::now();
+        while left > 0 {
+            let count = self.port.read(&mut chunk).unwrap();
+            assert!(count > 0, "the raw guest ended");
+            left = left.saturating_sub(count);
+        }
+        begin.elapsed()
+    }
+}
+
+impl Drop for RawGuest {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The daemon's initramfs with another process 1 on top: of two members of one name the later counts.
+fn initramfs(stand: &Stand, original: &str) -> PathBuf {
+    let root = stand.scratch.dir("raw-init");
+    let source = workspace().join("server/vmm/tests/guest/init.rs");
+    let flags = [
+        "--edition",
+        "2024",
+        "-O",
+        "-C",
+        "target-feature=+crt-static",
+        "-C",
+        "panic=abort",
+        "-o",
+    ];
+    Run::new("rustc")
+        .args(flags)
+        .arg(root.join("init"))
+        .arg(source)
+        .ok();
+    // The test's process 1 looks for uncompressed modules in one directory, as the daemon's initramfs has them.
+    let addition = Run::new("/bin/busybox")
+        .args(["cpio", "-o", "-H", "newc"])
+        .in_dir(&root)
+        .stdin("init\n")
+        .ok()
+        .stdout;
+    let mut bytes = fs::read(original).unwrap();
+    bytes.resize(bytes.len().next_multiple_of(512), 0);
+    bytes.extend_from_slice(&addition);
+    let path = stand.scratch.path().join("raw.cpio");
+    fs::write(&path, bytes).unwrap();
+    path
+}
+
+pub(crate) fn exec(stand: &Stand, table: &mut Table) {
+    let mut raw = RawGuest::boot(stand, "");
+    raw.greet();
+    let (mut ours, mut theirs) = (Figures::default(), Figures::default());
+    block(async {
+        let client = stand.daemon.client().await;
+        for round in 0..=ROUNDS {
+            for _ in 0..EXCHANGES {
+                let begin = Instant::now();
+                let process = client
+                    .sessions()
+                    .exec(VM, Command::new(["/bin/true"]))
+                    .await
+                    .unwrap();
+                process.wait().await.unwrap();
+                let took = begin.elapsed();
+                if round > 0 {
+                    ours.add_ms(took);
+                }
+            }
+            for _ in 0..EXCHANGES {
+                let took = raw.echo();
+                if round > 0 {
+                    theirs.add_ms(took);
+                }
+            }
+        }
+    });
+    let ratio = format!("{:.0} ×", ours.median() / theirs.median());
+    let theirs = format!("raw {ECHO_BYTES}-byte echo {}", theirs.text("ms"));
+    table.line(
+        "warm exec of /bin/true through the SDK",
+        ours.text("ms"),
+        theirs,
+        ratio,
+    );
+    let begin = Instant::now();
+    let loops = stand.sh("i=0; while [ $i -lt 50 ]; do /bin/true; i=$((i+1)); done; echo over");
+    assert_eq!(loops, "over");
+    let inside = begin.elapsed().as_secs_f64() * 1e3 / 50.0;
+    table.line(
+        "of which: fork and exec by a shell in the guest",
+        format!("{inside:.1} ms each"),
+        String::new(),
+        String::new(),
+    );
+}
+
+pub(crate) fn bulk(stand: &Stand, table: &mut Table) {
+    let mut raw = RawGuest::boot(stand, "banger.test=garbage");
+    raw.read(1 << 20);
+    stand.sh(&format!("mkdir -p /dev/shm; mount -t tmpfs -o size=300m tmpfs /mnt 2>/dev/null || mkdir -p /mnt; head -c {BULK_BYTES} /dev/zero > /mnt/bulk"));
+    let rate = |took: Duration| BULK_BYTES as f64 / took.as_secs_f64() / 1e6;
+    let (mut ours, mut theirs) = (Figures::default(), Figures::default());
+    block(async {
+        let client = stand.daemon.client().await;
+        for round in 0..=7 {
+            let begin = Instant::now();
+            let command = Command::new(["cat", "/mnt/bulk"]);
+            let mut process = client.sessions().exec(VM, command).await.unwrap();
+            let mut total = 0;
+            while let Some(event) = process.next().await.unwrap() {
+                if let Event::Output(output) = event {
+                    total += output.data.len();
+                }
+            }
+            assert_eq!(total, BULK_BYTES);
+            let took = begin.elapsed();
+            let beside = raw.read(BULK_BYTES);
+            if round > 0 {
+                ours.add(rate(took));
+                theirs.add(rate(beside));
+            }
+        }
+    });
+    let ratio = format!("{:.2} ×", ours.median() / theirs.median());
+    table.line(
+        "cat of 256 MiB out of a session",
+        ours.text("MB/s"),
+        format!("raw channel {}", theirs.text("MB/s")),
+        ratio,
+    );
+    stand.sh("rm -f /mnt/bulk");
+}
