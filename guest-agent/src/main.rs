@@ -81,10 +81,10 @@ fn boot_in_thread(found: oneshot::Sender<Arc<Kernel>>) -> Boot {
 
 async fn run(agent: &Arc<Agent>, kernel: oneshot::Receiver<Arc<Kernel>>) {
     let rescue = async {
-        if agent.boot().await.steps.len() > 1 {
-            if let Some(command) = console::command() {
-                console::run(agent, command).await;
-            }
+        // The command line is read from /proc, which the boot mounts.
+        agent.boot().await;
+        if let Some(command) = console::command() {
+            console::run(agent, command).await;
         }
         std::future::pending::<()>().await;
     };
@@ -106,7 +106,7 @@ async fn serve_port(agent: &Arc<Agent>, kernel: oneshot::Receiver<Arc<Kernel>>) 
         Ok(port) => port::run(agent, port).await,
         Err(error) => {
             eprintln!("banger-agent: no channel to the host: {error}");
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 }

@@ -45,6 +45,11 @@ async fn main() -> Result<(), Error> {
             throughput(&guest, file).await?;
         }
     }
+    if let Some(script) = arguments.get(4) {
+        let mut text = Vec::new();
+        run_into(&guest, &["/bin/bash", "-c", script], &mut text).await?;
+        println!("{}", String::from_utf8_lossy(&text));
+    }
     if arguments.get(3).is_some_and(|word| word == "off") {
         guest.power_off().await?;
         let step = Instant::now();
@@ -127,6 +132,7 @@ async fn latency(guest: &Arc<dyn Guest>) -> Result<(), Error> {
 
 #[allow(clippy::cast_precision_loss)] // a rate, for people
 async fn throughput(guest: &Arc<dyn Guest>, file: &str) -> Result<(), Error> {
+    let before = agent_ticks(guest).await?;
     let step = Instant::now();
     let (bytes, events) = run(guest, &["/bin/cat", file]).await?;
     let rate = bytes as f64 / step.elapsed().as_secs_f64() / 1e6;
@@ -134,10 +140,33 @@ async fn throughput(guest: &Arc<dyn Guest>, file: &str) -> Result<(), Error> {
         "cat of {bytes} bytes in {:?}: {rate:.1} MB/s, {events} events",
         step.elapsed()
     );
+    let after = agent_ticks(guest).await?;
+    println!(
+        "  the agent spent {} ms in user and {} ms in kernel mode",
+        10 * (after.0 - before.0),
+        10 * (after.1 - before.1)
+    );
     Ok(())
 }
 
+/// The agent's processor time in hundredths of a second, user and kernel.
+async fn agent_ticks(guest: &Arc<dyn Guest>) -> Result<(u64, u64), Error> {
+    let mut text = Vec::new();
+    run_into(guest, &["/bin/cat", "/proc/1/stat"], &mut text).await?;
+    let text = String::from_utf8(text)?;
+    let fields: Vec<&str> = text.split(' ').collect();
+    Ok((fields[13].parse()?, fields[14].parse()?))
+}
+
 async fn run(guest: &Arc<dyn Guest>, command: &[&str]) -> Result<(u64, u64), Error> {
+    run_into(guest, command, &mut io::sink()).await
+}
+
+async fn run_into(
+    guest: &Arc<dyn Guest>,
+    command: &[&str],
+    output: &mut (impl io::Write + Send),
+) -> Result<(u64, u64), Error> {
     let spec = SessionSpec {
         command: command.iter().map(|word| (*word).to_owned()).collect(),
         env: std::collections::BTreeMap::default(),
@@ -163,6 +192,7 @@ async fn run(guest: &Arc<dyn Guest>, command: &[&str]) -> Result<(u64, u64), Err
         count += 1;
         if let SessionEvent::Output { data, .. } = event? {
             bytes += data.len() as u64;
+            output.write_all(&data)?;
         }
     }
     Ok((bytes, count))

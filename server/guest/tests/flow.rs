@@ -1,5 +1,5 @@
 //! Bytes in bulk: nothing is lost or repeated, and a slow end slows only itself.
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used)] // helpers of tests, outside of test functions
 
 mod support;
 
@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use banger_core::guest::{AttachTarget, GuestError};
 use banger_core::session::{AttachOptions, Exit, ReadFrom, SessionEvent, SessionInput};
-use bytes::Bytes;
 use futures::StreamExt;
 use support::{holding, outcome, rig, shell, spec};
 use tokio::time::{sleep, timeout};

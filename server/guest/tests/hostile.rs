@@ -1,5 +1,5 @@
 //! Guests that lie, stall or say too much: each ends in an error of ours, in bounded time and memory.
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used)] // helpers of tests, outside of test functions
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -173,7 +173,7 @@ async fn each_lie_in_the_first_event_breaks_the_protocol() {
             session.spec.as_mut().unwrap().terminal = Some(proto::TerminalSize {
                 rows: 0,
                 columns: 70_000,
-            })
+            });
         }),
     ];
     for lie in lies {

@@ -1,5 +1,5 @@
 //! Bytes in bulk in bounded memory. One test alone in its process, because it looks at the process.
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used)] // helpers of tests, outside of test functions
 
 mod support;
 

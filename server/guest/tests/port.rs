@@ -1,5 +1,5 @@
 //! The handshake of the agent's port, and what is left of a host that has gone.
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used)] // helpers of tests, outside of test functions
 
 mod support;
 

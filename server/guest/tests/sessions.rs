@@ -1,5 +1,5 @@
 //! Sessions through both ends of the guest protocol: what runs, what it prints, how it ends.
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used)] // helpers of tests, outside of test functions
 
 mod support;
 

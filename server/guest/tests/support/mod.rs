@@ -1,5 +1,11 @@
 //! An agent in this process, and a guest connected to it.
-#![allow(dead_code, unreachable_pub)] // each test binary uses its part
+#![allow(
+    dead_code,
+    missing_docs,
+    missing_debug_implementations,
+    unreachable_pub
+)] // each test binary uses its part
+#![allow(clippy::unwrap_used)] // helpers of tests, outside of test functions
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
