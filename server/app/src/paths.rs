@@ -15,15 +15,23 @@ pub struct Paths {
 }
 
 impl Paths {
-    /// Makes the directories that are missing.
+    /// Makes the directories that are missing, and empties the one for what has no final name yet. **Only one
+    /// process may use a state directory.**
     ///
     /// # Errors
-    /// If one cannot be made.
+    /// If one cannot be made or emptied.
     pub fn open(state_dir: &Path) -> Result<Self, AppError> {
         let paths = Self {
             state_dir: state_dir.to_owned(),
         };
-        for dir in [paths.vms(), paths.tmp()] {
+        let tmp = paths.tmp();
+        match std::fs::remove_dir_all(&tmp) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                return Err(AppError::RemoveDirectory { path: tmp, source });
+            }
+            _ => {}
+        }
+        for dir in [paths.vms(), tmp] {
             std::fs::create_dir_all(&dir)
                 .map_err(|source| AppError::MakeDirectory { path: dir, source })?;
         }

@@ -134,36 +134,25 @@ async fn end_strays(app: &App, vms: &[Vm]) -> Result<u64, AppError> {
     Ok(ended)
 }
 
-/// Removes the directories of VMs that no record has, and everything temporary.
+/// Removes the directories of VMs that no record has.
 async fn sweep_directories(app: &App, known: &HashSet<VmId>) -> Result<u64, AppError> {
+    let dir = app.context.paths.vms();
+    let unreadable = |source| AppError::ReadDirectory {
+        path: dir.clone(),
+        source,
+    };
     let mut swept = 0;
-    for (dir, keep_known) in [
-        (app.context.paths.vms(), true),
-        (app.context.paths.tmp(), false),
-    ] {
-        let unreadable = |source| AppError::ReadDirectory {
-            path: dir.clone(),
-            source,
-        };
-        let mut entries = tokio::fs::read_dir(&dir).await.map_err(unreadable)?;
-        while let Some(entry) = entries.next_entry().await.map_err(unreadable)? {
-            let id = entry
-                .file_name()
-                .to_str()
-                .and_then(|name| name.parse::<VmId>().ok());
-            if keep_known && id.is_some_and(|id| known.contains(&id)) {
-                continue;
-            }
-            let path = entry.path();
-            let is_dir = entry.file_type().await.map_err(unreadable)?.is_dir();
-            let removed = if is_dir {
-                remove_tree(path.clone()).await
-            } else {
-                tokio::fs::remove_file(&path).await
-            };
-            removed.map_err(|source| AppError::RemoveDirectory { path, source })?;
-            swept += 1;
+    let mut entries = tokio::fs::read_dir(&dir).await.map_err(unreadable)?;
+    while let Some(entry) = entries.next_entry().await.map_err(unreadable)? {
+        let name = entry.file_name();
+        let id = name.to_str().and_then(|name| name.parse::<VmId>().ok());
+        if id.is_some_and(|id| known.contains(&id)) {
+            continue;
         }
+        let path = entry.path();
+        let removed = remove_tree(path.clone()).await;
+        removed.map_err(|source| AppError::RemoveDirectory { path, source })?;
+        swept += 1;
     }
     Ok(swept)
 }
