@@ -219,7 +219,11 @@ async fn a_daemonised_child_dies_with_the_session() {
 async fn a_child_that_keeps_the_pipe_does_not_keep_the_session() {
     let agent = support::agent(None);
     let guest = support::connect(&agent).await;
-    let rig = support::Rig { agent, guest };
+    let rig = support::Rig {
+        agent,
+        guest,
+        cgroups: None,
+    };
     let started = Instant::now();
     let done = rig.run(shell("setsid sleep 20 & exit 4")).await;
     assert_eq!(done.exit, Some(Exit::Code(4)));
@@ -356,7 +360,7 @@ async fn the_clock_and_the_machine_of_a_foreign_agent_are_left_alone() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn closed_resolves_when_the_channel_ends_and_sessions_live_on() {
-    let agent = support::agent(support::cgroups());
+    let agent = support::agent(None);
     let (ours, theirs) = tokio::net::UnixStream::pair().unwrap();
     let serving = std::sync::Arc::clone(&agent);
     let server = tokio::task::JoinSet::new();

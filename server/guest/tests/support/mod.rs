@@ -9,6 +9,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use banger_agent::agent::{Agent, Machine, Options};
@@ -35,6 +36,37 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 pub struct Rig {
     pub agent: Arc<Agent>,
     pub guest: Arc<dyn Guest>,
+    pub cgroups: Option<Cgroups>,
+}
+
+/// A cgroup of a test's own, which ends with it, and with whatever runs in it.
+pub struct Cgroups(pub PathBuf);
+
+impl Cgroups {
+    pub fn new() -> Option<Self> {
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("banger-test-{}-{number}", std::process::id());
+        let path = cgroups()?.join(name);
+        std::fs::create_dir(&path).unwrap();
+        Some(Self(path))
+    }
+}
+
+impl Drop for Cgroups {
+    fn drop(&mut self) {
+        let _ = std::fs::write(self.0.join("cgroup.kill"), "1");
+        for _ in 0..100 {
+            for entry in std::fs::read_dir(&self.0).into_iter().flatten().flatten() {
+                let _ = std::fs::remove_dir(entry.path());
+            }
+            if std::fs::remove_dir(&self.0).is_ok() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        eprintln!("{} is left over", self.0.display());
+    }
 }
 
 /// A directory of cgroup v2 in which this process may make cgroups, if there is one.
@@ -77,9 +109,14 @@ pub async fn connect(agent: &Arc<Agent>) -> Arc<dyn Guest> {
 }
 
 pub async fn rig() -> Rig {
-    let agent = agent(cgroups());
+    let cgroups = Cgroups::new();
+    let agent = agent(cgroups.as_ref().map(|cgroups| cgroups.0.clone()));
     let guest = connect(&agent).await;
-    Rig { agent, guest }
+    Rig {
+        agent,
+        guest,
+        cgroups,
+    }
 }
 
 pub fn spec(command: &[&str]) -> SessionSpec {
