@@ -12,7 +12,7 @@ use banger_sdk::{
     Client, ClientOptions, Code, CodeRan, Command, Error, Event, Host, ReadFrom, SignalTarget,
     VmEvent,
 };
-use fake::session::pattern;
+use fake::running::pattern;
 use fake::{Fake, State};
 use futures::{StreamExt, TryStreamExt};
 
@@ -246,7 +246,7 @@ async fn input_arrives_whole_and_dropping_the_process_kills_it() {
     assert_eq!(exit.await.unwrap().unwrap().how, Some(How::Signal(9)));
 }
 
-fn running_id(running: &fake::session::Running) -> String {
+fn running_id(running: &fake::running::Running) -> String {
     running.session.lock().unwrap().id.clone()
 }
 

@@ -5,7 +5,7 @@ use std::process::Stdio;
 use std::sync::atomic::Ordering;
 
 use super::fake::Fake;
-use super::fake::session::pattern;
+use super::fake::running::pattern;
 use super::*;
 
 #[test]

@@ -1,7 +1,7 @@
 //! `banger session`: what goes on without the command.
 
 use super::fake::Fake;
-use super::fake::session::pattern;
+use super::fake::running::pattern;
 use super::*;
 
 fn start(fake: &Fake, arguments: &[&str]) -> String {

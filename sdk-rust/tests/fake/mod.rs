@@ -5,7 +5,8 @@
 #![allow(dead_code, clippy::missing_panics_doc, missing_docs, unreachable_pub)]
 
 mod image;
-pub mod session;
+pub mod running;
+mod session;
 mod vm;
 
 use std::collections::{BTreeMap, HashMap};
@@ -25,7 +26,7 @@ use tokio_stream::wrappers::UnixListenerStream;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
-use session::Running;
+use running::Running;
 
 /// What every streaming call answers with.
 pub type Answer<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
