@@ -54,16 +54,14 @@ impl Context {
         })
     }
 
-    /// What shows progress beside a command's own output: lines only of what takes long.
+    /// What shows progress beside a command's own output: without a terminal, lines only of what takes
+    /// long, since `--verbose` ends with a table of all stages.
     pub(crate) fn quiet_progress(&self) -> Progress {
-        let style = if self.is_silent() {
+        Progress::new(if self.is_silent() {
             Style::None
-        } else if self.verbose {
-            Style::All
         } else {
             Style::Items
-        };
-        Progress::new(style)
+        })
     }
 
     /// Whether nothing but errors may be on standard error: a program reads them there.
