@@ -48,7 +48,7 @@ impl Parent {
     }
 }
 
-/// The cgroup of one session; its directory is removed with the value, if it is empty by then.
+/// The cgroup of one session; its directory goes with the session's end, if it is empty by then.
 #[derive(Debug)]
 pub struct Cgroup {
     path: PathBuf,
@@ -111,6 +111,12 @@ impl Cgroup {
             .any(|count| count.trim() != "0")
     }
 
+    /// Removes it; one that was removed is empty from then on.
+    pub fn remove(&self) {
+        // A directory that cannot be removed holds a process that cannot be killed.
+        let _ = fs::remove_dir(&self.path);
+    }
+
     fn is_populated(&self) -> bool {
         fs::read_to_string(self.path.join("cgroup.events"))
             .is_ok_and(|events| events.lines().any(|line| line == "populated 1"))
@@ -137,7 +143,6 @@ impl Cgroup {
 
 impl Drop for Cgroup {
     fn drop(&mut self) {
-        // A directory that cannot be removed holds a process that cannot be killed.
-        let _ = fs::remove_dir(&self.path);
+        self.remove();
     }
 }

@@ -260,6 +260,7 @@ impl Session {
         self.input.release().await;
         if let Some(cgroup) = &self.cgroup {
             cgroup.wait_empty().await;
+            cgroup.remove();
         }
     }
 

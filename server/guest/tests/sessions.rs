@@ -243,6 +243,20 @@ async fn two_hundred_sessions_run_at_once() {
         assert_eq!(done.exit, Some(Exit::Code(i32::try_from(n % 100).unwrap())));
     }
     assert_eq!(rig.guest.list_sessions().await.unwrap().len(), 200);
+    if let Some(cgroups) = &rig.cgroups {
+        let directories = || {
+            let entries = std::fs::read_dir(&cgroups.0).unwrap().flatten();
+            entries.filter(|entry| entry.path().is_dir()).count()
+        };
+        let emptied = async {
+            while directories() > 0 {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(support::PATIENCE, emptied)
+            .await
+            .unwrap();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
