@@ -333,6 +333,16 @@ pub(super) async fn erase_process(context: &Context, vm: VmId) {
     }
 }
 
+/// Puts what a VM wrote onto the host's disk: while it ran, the VMM left that to the page cache.
+pub(super) async fn flush_disk(context: &Context, vm: VmId) -> std::io::Result<()> {
+    match tokio::fs::File::open(context.paths.upper_disk(vm)).await {
+        Ok(file) => file.sync_all().await,
+        // It never got that far.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
 /// Removes a VM's files.
 pub(super) async fn remove_files(context: &Context, vm: VmId) -> Result<(), AppError> {
     let path = context.paths.vm(vm);

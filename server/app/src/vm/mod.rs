@@ -275,18 +275,27 @@ impl Vms {
         booter: Option<Booter>,
     ) -> Result<(), AppError> {
         let (answer, answered) = oneshot::channel();
+        let command = Command {
+            verb,
+            booter,
+            answer,
+        };
         // A runner that is gone has removed its VM, or stopped with the daemon.
-        let gone = |_| AppError::Interrupted;
-        handle
-            .commands
-            .send(Command {
-                verb,
-                booter,
-                answer,
-            })
-            .await
-            .map_err(|_| AppError::Interrupted)?;
-        answered.await.map_err(gone)?
+        let gone = || {
+            let view = handle.view.borrow();
+            match (view.deleted, verb) {
+                (true, Verb::Delete) => Ok(()),
+                (true, _) => Err(AppError::NotFound {
+                    resource: "vm",
+                    name: view.vm.spec.name.to_string(),
+                }),
+                (false, _) => Err(AppError::Interrupted),
+            }
+        };
+        if handle.commands.send(command).await.is_err() {
+            return gone();
+        }
+        answered.await.unwrap_or_else(|_| gone())
     }
 
     /// Boots a VM and waits until its agent answers.

@@ -411,14 +411,16 @@ impl Runner {
         boot::erase_process(&self.context, self.vm.id).await;
     }
 
-    /// The VM is off; an ephemeral one goes.
+    /// The VM is off; an ephemeral one goes, and what another wrote is made to last.
     async fn rest(&mut self, state: VmState) {
         if self.vm.spec.ephemeral {
             self.transition(VmState::Deleting).await;
-            self.remove();
-        } else {
-            self.transition(state).await;
+            return self.remove();
         }
+        if let Err(error) = boot::flush_disk(&self.context, self.vm.id).await {
+            tracing::error!(vm = %self.vm.id, error = chain(&error), "could not flush a VM's disk; a crash of the host may lose what it wrote");
+        }
+        self.transition(state).await;
     }
 
     fn reach_agent(&mut self) {
