@@ -29,3 +29,6 @@ pub use name::Name;
 
 /// The time type of the domain: an instant, nanoseconds since the Unix epoch, UTC.
 pub type Timestamp = jiff::Timestamp;
+
+/// A span between two instants of [`Timestamp`].
+pub use jiff::SignedDuration;
