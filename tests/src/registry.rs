@@ -64,13 +64,12 @@ impl Registry {
         format!("{}/{name}", self.address)
     }
 
-    /// How many blobs were fetched from it so far.
+    /// How many blobs of a repository were fetched from it so far.
     #[must_use]
-    pub fn blobs_fetched(&self) -> usize {
+    pub fn blobs_fetched(&self, name: &str) -> usize {
+        let request = format!("\"GET /v2/{name}/blobs/");
         let log = fs::read_to_string(&self.log).unwrap();
-        log.lines()
-            .filter(|line| line.contains("\"GET /v2/") && line.contains("/blobs/"))
-            .count()
+        log.lines().filter(|line| line.contains(&request)).count()
     }
 }
 

@@ -1,5 +1,7 @@
 //! Kernels: from a Debian package, from files, kept by name.
 
+use std::fs;
+
 use banger_e2e::{Case, Lane, Verdict};
 
 use crate::suite::{Suite, refused};
@@ -53,7 +55,33 @@ fn package(suite: &Suite) -> Verdict {
         modules.iter().any(|module| module == "virtio_console"),
         "{kernels}"
     );
+    hand_on(suite);
     Verdict::Passed
+}
+
+/// Leaves the kernel where the driver's tests, which run after these, take theirs from.
+fn hand_on(suite: &Suite) {
+    let id = suite
+        .daemon()
+        .entries("kernels")
+        .into_iter()
+        .next()
+        .unwrap();
+    let kernel = suite.daemon().state.join("kernels").join(id);
+    let to = suite.cache.join("guest-kernel");
+    let _ = fs::remove_dir_all(&to);
+    fs::create_dir_all(to.join("modules")).unwrap();
+    fs::copy(kernel.join("vmlinux"), to.join("vmlinux")).unwrap();
+    for entry in fs::read_dir(kernel.join("modules")).unwrap().flatten() {
+        // Numbered by the store, in the order of loading.
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let name = name
+            .trim_start_matches(|c: char| c.is_ascii_digit())
+            .trim_start_matches('-');
+        // The one whose file has a hyphen where the kernel says an underscore.
+        let name = name.replace("virtio_rng", "virtio-rng");
+        fs::copy(entry.path(), to.join("modules").join(name)).unwrap();
+    }
 }
 
 fn vmlinux(suite: &Suite) -> Verdict {
@@ -72,7 +100,7 @@ fn vmlinux(suite: &Suite) -> Verdict {
     let error = refused(
         suite.banger(words).arg(suite.few_modules()),
         125,
-        "KERNEL_EXISTS",
+        "NAME_TAKEN",
     );
     assert_eq!(error["code"], "ALREADY_EXISTS");
     let kernels = suite
@@ -92,12 +120,17 @@ fn vmlinux(suite: &Suite) -> Verdict {
 }
 
 fn no_kernel(suite: &Suite) -> Verdict {
-    let error = refused(
-        suite.banger(["kernel", "import", "/bin/busybox", "--name", "no"]),
-        125,
-        "NOT_A_KERNEL",
-    );
-    assert_eq!(error["code"], "INVALID_ARGUMENT");
+    for (file, reason) in [
+        ("/etc/passwd", "NOT_A_KERNEL"),
+        ("/bin/busybox", "KERNEL_WITHOUT_PVH"),
+    ] {
+        let run = suite.banger(["kernel", "import", file, "--name", "no"]);
+        assert_eq!(
+            refused(run, 125, reason)["code"],
+            "INVALID_ARGUMENT",
+            "{file}"
+        );
+    }
     Verdict::Passed
 }
 

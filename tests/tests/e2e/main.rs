@@ -78,6 +78,7 @@ fn main() -> ExitCode {
         .nth(3)
         .unwrap()
         .join("e2e-cache");
+    std::panic::set_hook(Box::new(|panic| eprintln!("{panic}")));
     let before = Before::now();
     let mut suite = Suite::new(binaries, cache);
     let mut tally = banger_e2e::run(&suite, &cases, &filters, &|suite, lane| suite.check(lane));

@@ -193,7 +193,7 @@ fn gap(suite: &Suite) -> Verdict {
 }
 
 fn group(suite: &Suite) -> Verdict {
-    let id = start(suite, &[], "sleep 1000 & sleep 1000; wait");
+    let id = start(suite, &[], "/bin/sleep 1000 & /bin/sleep 1000; wait");
     block(async {
         let client = suite.daemon().client().await;
         client
@@ -204,8 +204,8 @@ fn group(suite: &Suite) -> Verdict {
         let exit = client.sessions().wait(&id).await.unwrap();
         assert_eq!(exit.how, Some(banger_sdk::types::exit::How::Signal(15)));
     });
-    let left = suite.sh("pgrep -f 'sleep 1000' | wc -l").ok().out();
-    assert_eq!(left, "1", "only the searching shell names it");
+    let left = suite.sh("pgrep -x sleep | wc -l").ok().out();
+    assert_eq!(left, "0");
     let error = refused(
         suite.banger(["session", "signal", &id, "TERM"]),
         125,
@@ -220,7 +220,7 @@ fn children(suite: &Suite) -> Verdict {
     let id = start(
         suite,
         &[],
-        "setsid sleep 2000 & trap '' TERM HUP INT; sleep 2000",
+        "setsid /bin/sleep 2000 & trap '' TERM HUP INT; /bin/sleep 2000",
     );
     until("the session's children run", LONG, || {
         suite.sh("pgrep -x sleep | wc -l").ok().out() == "2"

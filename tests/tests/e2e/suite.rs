@@ -194,13 +194,14 @@ impl Suite {
             return self.check_own();
         }
         let Some(daemon) = self.started() else { return };
-        let vms = daemon.vms();
-        let expected: Vec<String> = self.vm.get().map(|_| VM.to_owned()).into_iter().collect();
-        assert_eq!(vms, expected, "VMs that a case left");
-        assert_eq!(
-            daemon.entries("vms").len(),
-            vms.len(),
-            "directories of VMs that a case left"
+        // The other lane may just be making the shared VM.
+        let mut vms = daemon.vms();
+        vms.retain(|vm| vm != VM);
+        assert_eq!(vms, Vec::<String>::new(), "VMs that a case left");
+        let directories = daemon.entries("vms").len();
+        assert!(
+            directories <= 1,
+            "directories of VMs that a case left: {directories}"
         );
         assert_eq!(
             daemon.temporary(),
