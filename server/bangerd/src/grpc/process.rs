@@ -85,9 +85,20 @@ pub(super) fn exec_input(message: v1::ExecRequest, signals: &mpsc::Sender<i32>) 
     }
 }
 
+/// Events up to the exit: whatever a guest says after it is not heard.
+fn until_exit(events: Events) -> Events {
+    let next = async |events: Option<Events>| {
+        let mut events = events?;
+        let event = events.next().await?;
+        let is_last = matches!(event, Err(_) | Ok(SessionEvent::Exited { .. }));
+        Some((event, (!is_last).then_some(events)))
+    };
+    stream::unfold(Some(events), next).boxed()
+}
+
 /// What a reader of a log is told.
 pub(super) fn log(events: Events, drain: &Drain) -> Answers<v1::ReadSessionLogResponse> {
-    let messages = events.map(|event| {
+    let messages = until_exit(events).map(|event| {
         event
             .map(session::log_event)
             .map_err(|error| status::of(&error))
@@ -103,7 +114,7 @@ pub(super) fn attached(
     faults: Faults,
     drain: &Drain,
 ) -> Answers<v1::AttachSessionResponse> {
-    let messages = events.map(|event| {
+    let messages = until_exit(events).map(|event| {
         event
             .map(session::attach_event)
             .map_err(|error| status::of(&error))
@@ -150,7 +161,7 @@ pub(super) fn executed(
 ) -> Answers<v1::ExecResponse> {
     let send = Box::new(exec.signaller());
     let running = Running {
-        events: exec.events,
+        events: until_exit(exec.events),
         signals: Some(signals),
         sending: None,
         send,
