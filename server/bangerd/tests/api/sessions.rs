@@ -196,16 +196,17 @@ async fn lost_output_of_an_exec_is_data_loss() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_caller_who_leaves_kills_its_exec() {
     let rig = rig().await;
-    let messages = stream::iter([v1::ExecRequest {
+    let (input, messages) = tokio::sync::mpsc::channel(1);
+    let first = v1::ExecRequest {
         message: Some(start(&["sleep"])),
-    }])
-    .chain(stream::pending());
+    };
+    input.send(first).await.unwrap();
+    let messages = tokio_stream::wrappers::ReceiverStream::new(messages);
     let mut answers = rig.sessions().exec(messages).await.unwrap().into_inner();
-    assert!(matches!(
-        answers.message().await.unwrap().unwrap().message,
-        Some(Tell::Started(_))
-    ));
-    drop(answers);
+    let started = answers.message().await.unwrap().unwrap().message;
+    assert!(matches!(started, Some(Tell::Started(_))));
+    // Both directions: HTTP/2 resets a stream only when nobody holds either.
+    drop((answers, input));
     let killed = async {
         while rig.killed.lock().unwrap().is_empty() {
             tokio::time::sleep(Duration::from_millis(5)).await;
