@@ -163,16 +163,21 @@ impl Config {
         let table: toml::Table = text
             .parse()
             .map_err(|error: toml::de::Error| vec![Mistake::syntax(text, &error)])?;
-        let mistakes: Vec<Mistake> = table
-            .iter()
-            .filter_map(|(key, value)| mistake(key, value))
-            .collect();
-        if !mistakes.is_empty() {
-            return Err(mistakes);
-        }
-        table
+        let (right, wrong): (Vec<_>, Vec<_>) = table
+            .into_iter()
+            .map(|(key, value)| mistake(&key, &value).map_or(Ok((key, value)), Err))
+            .partition(Result::is_ok);
+        let mut mistakes: Vec<Mistake> = wrong.into_iter().filter_map(Result::err).collect();
+        let right: toml::Table = right.into_iter().filter_map(Result::ok).collect();
+        let config: Self = right
             .try_into()
-            .map_err(|error: toml::de::Error| vec![Mistake::syntax(text, &error)])
+            .map_err(|error: toml::de::Error| vec![Mistake::syntax(text, &error)])?;
+        if mistakes.is_empty() {
+            return Ok(config);
+        }
+        // What is right by itself may be out of range: told now, not at the next try.
+        mistakes.extend(config.mistakes());
+        Err(mistakes)
     }
 
     /// Checks what types cannot say. Called after the command line has had its say.
@@ -180,6 +185,17 @@ impl Config {
     /// # Errors
     /// With every mistake.
     pub fn check(&self) -> Result<(), ConfigError> {
+        let mistakes = self.mistakes();
+        if mistakes.is_empty() {
+            return Ok(());
+        }
+        Err(ConfigError::Mistakes {
+            path: None,
+            mistakes,
+        })
+    }
+
+    fn mistakes(&self) -> Vec<Mistake> {
         let mut mistakes = Vec::new();
         let mut refuse = |key: &str, wrong: bool, problem: &str| {
             if wrong {
@@ -231,14 +247,7 @@ impl Config {
             self.log_targets().is_err(),
             "is neither a level (error, warn, info, debug, trace) nor targets with levels",
         );
-        if mistakes.is_empty() {
-            Ok(())
-        } else {
-            Err(ConfigError::Mistakes {
-                path: None,
-                mistakes,
-            })
-        }
+        mistakes
     }
 
     /// What is logged, parsed.
@@ -325,10 +334,14 @@ impl Config {
 /// What is wrong with one key by itself.
 fn mistake(key: &str, value: &toml::Value) -> Option<Mistake> {
     let alone = toml::Table::from_iter([(key.to_owned(), value.clone())]);
-    alone
-        .try_into::<Config>()
-        .err()
-        .map(|error| Mistake::new(key, error.message()))
+    alone.try_into::<Config>().err().map(|error| {
+        // All keys there are would hide the mistakes.
+        let told = error.message();
+        let problem = told
+            .split_once(", expected one of")
+            .filter(|_| told.starts_with("unknown field"));
+        Mistake::new(key, problem.map_or(told, |_| "is no setting"))
+    })
 }
 
 #[cfg(test)]

@@ -52,15 +52,16 @@ fn every_key_of_the_example_is_explained() {
 
 #[test]
 fn all_mistakes_are_told_together() {
-    let text = "max_vms = \"many\"\nno_such_key = 1\nboot_timeout = \"soon\"\naccelerator = \"hvf\"\nstate_dir = \"/x\"\n";
+    let text = "max_vms = \"many\"\nno_such_key = 1\nboot_timeout = \"soon\"\naccelerator = \"hvf\"\nstate_dir = \"/x\"\nstop_kill_timeout = \"0s\"\n";
     let mistakes = Config::parse(text).unwrap_err();
     let at: Vec<&str> = mistakes.iter().map(|mistake| mistake.at.as_str()).collect();
-    assert_eq!(at.len(), 4, "{mistakes:?}");
+    assert_eq!(at.len(), 5, "{mistakes:?}");
     for key in [
         "`max_vms`",
         "`no_such_key`",
         "`boot_timeout`",
         "`accelerator`",
+        "`stop_kill_timeout`",
     ] {
         assert!(at.contains(&key), "{key} in {mistakes:?}");
     }

@@ -21,10 +21,13 @@ const VERBS_OF_CHANGE: [&str; 10] = [
     "Create", "Delete", "Exec", "Import", "Kill", "Pull", "Register", "Signal", "Start", "Stop",
 ];
 
+/// What answers a panic.
+type AnswerPanic = fn(Box<dyn Any + Send>) -> Response<Body>;
+
 /// Turns a panic into INTERNAL.
 #[must_use]
-pub fn catch_panic() -> CatchPanicLayer<fn(Box<dyn Any + Send>) -> Response<Body>> {
-    CatchPanicLayer::custom(answer_panic as fn(Box<dyn Any + Send>) -> Response<Body>)
+pub fn catch_panic() -> CatchPanicLayer<AnswerPanic> {
+    CatchPanicLayer::custom(answer_panic as AnswerPanic)
 }
 
 // The panic's text was logged by the hook, with its place.

@@ -212,7 +212,7 @@ fn cut_front(text: &str, max: usize) -> String {
 fn log(failure: &Failure) {
     match failure.kind {
         FailureKind::Internal | FailureKind::DataLoss { .. } => {
-            tracing::error!(reason = failure.reason, "{failure}")
+            tracing::error!(reason = failure.reason, "{failure}");
         }
         FailureKind::InvalidArgument { .. }
         | FailureKind::NotFound { .. }
@@ -223,7 +223,9 @@ fn log(failure: &Failure) {
         | FailureKind::Unavailable { .. }
         | FailureKind::DeadlineExceeded
         | FailureKind::Unimplemented
-        | FailureKind::Cancelled => tracing::debug!(reason = failure.reason, "{failure}"),
+        | FailureKind::Cancelled => {
+            tracing::debug!(reason = failure.reason, "{failure}");
+        }
     }
 }
 

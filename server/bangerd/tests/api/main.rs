@@ -1,6 +1,10 @@
 //! The API as its callers see it: real gRPC over a real Unix socket, a real database and real files, with VMs
 //! and agents that are no processes.
 #![allow(missing_docs)]
+#![allow(
+    clippy::unwrap_used,
+    reason = "all of it is test code, also outside #[test] functions"
+)]
 
 mod agent;
 mod daemon;

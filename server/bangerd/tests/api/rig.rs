@@ -1,6 +1,6 @@
 //! A daemon in this process, and its callers.
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -45,7 +45,7 @@ impl Rig {
                 Box::pin(async move {
                     guest.say(b"booted\n");
                     let _guest = guest;
-                    std::future::pending().await
+                    std::future::pending::<()>().await;
                 })
             })),
         )
@@ -177,7 +177,7 @@ pub(crate) fn creation(name: &str) -> v1::CreateVmRequest {
     }
 }
 
-async fn connect(socket: &PathBuf) -> Channel {
+async fn connect(socket: &Path) -> Channel {
     let endpoint = Endpoint::from_shared(format!("unix://{}", socket.display())).unwrap();
     let connected = async {
         loop {

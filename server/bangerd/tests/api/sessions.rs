@@ -218,44 +218,37 @@ async fn a_caller_who_leaves_kills_its_exec() {
     rig.stopped().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_session_is_started_once_attached_signalled_and_removed() {
-    use v1::attach_session_request::Message;
-    let rig = rig().await;
-    let request = || v1::StartSessionRequest {
+/// Starts a session that sleeps; a repeat of the request is recognised.
+async fn start_sleep(rig: &Rig) -> String {
+    let request = v1::StartSessionRequest {
         vm: "web".into(),
         spec: Some(spec(&["sleep"])),
         request_id: "01890a5d-ac96-774b-bcce-b302099a8057".into(),
     };
-    let first = rig
-        .sessions()
-        .start_session(request())
-        .await
-        .unwrap()
-        .into_inner()
-        .session
-        .unwrap();
-    let second = rig
-        .sessions()
-        .start_session(request())
-        .await
-        .unwrap()
-        .into_inner()
-        .session
-        .unwrap();
-    assert_eq!(first.id, second.id);
-    let listed = rig
-        .sessions()
-        .list_sessions(v1::ListSessionsRequest {
-            vm: "web".into(),
-            ..Default::default()
-        })
-        .await
-        .unwrap()
-        .into_inner();
-    assert_eq!(listed.sessions.len(), 1);
+    let answer = rig.sessions().start_session(request).await.unwrap();
+    answer.into_inner().session.unwrap().id
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_is_started_once_for_a_request_id() {
+    let rig = rig().await;
+    assert_eq!(start_sleep(&rig).await, start_sleep(&rig).await);
+    let request = v1::ListSessionsRequest {
+        vm: "web".into(),
+        ..Default::default()
+    };
+    let listed = rig.sessions().list_sessions(request).await.unwrap();
+    assert_eq!(listed.into_inner().sessions.len(), 1);
+    rig.stopped().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_is_attached_signalled_waited_for_and_removed() {
+    use v1::attach_session_request::Message;
+    let rig = rig().await;
+    let session = start_sleep(&rig).await;
     let start = Message::Start(v1::AttachSessionStart {
-        session: first.id.clone(),
+        session: session.clone(),
         options: None,
     });
     let messages = stream::iter([v1::AttachSessionRequest {
@@ -269,7 +262,7 @@ async fn a_session_is_started_once_attached_signalled_and_removed() {
         .unwrap()
         .into_inner();
     let signal = v1::SignalSessionRequest {
-        session: first.id.clone(),
+        session: session.clone(),
         signal: 9,
         target: 3,
     };
@@ -282,7 +275,7 @@ async fn a_session_is_started_once_attached_signalled_and_removed() {
     let waited = rig
         .sessions()
         .wait_session(v1::WaitSessionRequest {
-            session: first.id.clone(),
+            session: session.clone(),
         })
         .await
         .unwrap()
@@ -290,14 +283,14 @@ async fn a_session_is_started_once_attached_signalled_and_removed() {
     assert_eq!(waited.exit.unwrap().how, Some(v1::exit::How::Signal(9)));
     rig.sessions()
         .delete_session(v1::DeleteSessionRequest {
-            session: first.id.clone(),
+            session: session.clone(),
             ..Default::default()
         })
         .await
         .unwrap();
     let gone = rig
         .sessions()
-        .get_session(v1::GetSessionRequest { session: first.id })
+        .get_session(v1::GetSessionRequest { session })
         .await
         .unwrap_err();
     assert_refused(&gone, Code::NotFound, "SESSION_NOT_FOUND", None);
