@@ -64,10 +64,10 @@ impl Registry {
         format!("{}/{name}", self.address)
     }
 
-    /// How many blobs of a repository were fetched from it so far.
+    /// How often a blob of a repository was fetched from it so far.
     #[must_use]
-    pub fn blobs_fetched(&self, name: &str) -> usize {
-        let request = format!("\"GET /v2/{name}/blobs/");
+    pub fn fetches(&self, name: &str, digest: &str) -> usize {
+        let request = format!("\"GET /v2/{name}/blobs/{digest}");
         let log = fs::read_to_string(&self.log).unwrap();
         log.lines().filter(|line| line.contains(&request)).count()
     }

@@ -77,11 +77,9 @@ fn grpcurl(suite: &Suite) -> Verdict {
         Err(why) => return Verdict::Skipped(why),
     };
     suite.vm();
-    let socket = suite.daemon().socket().to_str().unwrap().to_owned();
+    let socket = suite.daemon().host();
     let call = |words: &[&str], data: &str| -> Done {
-        let run = Run::new(&program)
-            .args(["-plaintext", "-unix"])
-            .timeout(LONG);
+        let run = Run::new(&program).args(["-plaintext"]).timeout(LONG);
         let run = if data.is_empty() {
             run
         } else {

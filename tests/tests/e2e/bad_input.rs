@@ -73,7 +73,7 @@ fn unknown_image(suite: &Suite) -> Verdict {
     refused(
         suite.banger(["image", "pull", "Not A Reference"]),
         125,
-        "REFERENCE_INVALID",
+        "INVALID_FIELD",
     );
     refused(
         suite.banger(["image", "pull", "127.0.0.1:1/box:1"]),
@@ -86,7 +86,7 @@ fn unknown_image(suite: &Suite) -> Verdict {
 fn names(suite: &Suite) -> Verdict {
     suite.vm();
     let reference = suite.reference();
-    let create = |name: &str| suite.banger(["vm", "create", &reference, "--name", name]);
+    let create = |name: &str| suite.banger(["vm", "create", &reference, &format!("--name={name}")]);
     let error = refused(create(VM), 125, "NAME_TAKEN");
     assert_eq!(error["code"], "ALREADY_EXISTS");
     for name in [

@@ -163,7 +163,7 @@ fn climbing(suite: &Suite) -> Verdict {
     for layer in layers {
         let layer = layer.dir("zz", 0o755);
         let error = pull(&daemon, &Liar::serve(&layer.tar(), Lie::None));
-        assert_eq!(error["code"], "INVALID_ARGUMENT", "{error}");
+        assert_eq!(error["code"], "FAILED_PRECONDITION", "{error}");
         assert!(
             error["reason"].as_str().unwrap().starts_with("LAYER_"),
             "{error}"
