@@ -105,12 +105,6 @@ fn base() -> Layer {
             b"root:x:0:\napp:x:1000:\nextra:x:2000:app\n",
         )
         .file("etc/replaced", 0o644, b"old\n")
-        // A static program of glibc's crashes when it must load what this does not name.
-        .file(
-            "etc/nsswitch.conf",
-            0o644,
-            b"passwd: files\ngroup: files\nhosts: files\n",
-        )
         .file("etc/removed", 0o644, b"still here\n")
         .dir("opaque", 0o755)
         .file("opaque/below", 0o644, b"hidden\n")

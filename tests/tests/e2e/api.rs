@@ -126,7 +126,7 @@ fn grpcurl(suite: &Suite) -> Verdict {
     );
     let refused = call(&["banger.v1.VmService/GetVm"], r#"{"vm":"nobody"}"#);
     assert!(
-        refused.err().contains("Code: NotFound") && refused.err().contains("VM_NOT_FOUND"),
+        refused.err().contains("Code: NotFound") && refused.err().contains("google.rpc.ErrorInfo"),
         "{}",
         refused.said()
     );

@@ -265,19 +265,8 @@ fn network(suite: &Suite) -> Verdict {
     let out = suite.sh("ip -4 addr show eth0 | grep -o 'inet [0-9.]*'; ip route | grep -c default; cat /etc/resolv.conf").ok().out();
     assert!(out.contains("inet 10.0.2."), "{out}");
     assert!(out.contains("nameserver"), "{out}");
-    // The gateway of QEMU's user network answers for the host: the registry on loopback is reached through it.
-    let port = suite
-        .registry()
-        .address
-        .rsplit(':')
-        .next()
-        .unwrap()
-        .to_owned();
-    let done = suite
-        .sh(&format!(
-            "wget -q -T 10 -O - http://10.0.2.2:{port}/v2/; echo"
-        ))
-        .done();
-    assert!(done.out().contains("{}"), "{} for {VM}", done.said());
+    // A lease is a packet out and a packet in; busybox's other clients crash without a resolver's libraries.
+    let done = suite.sh("udhcpc -i eth0 -n -q -s /bin/true 2>&1").ok();
+    assert!(done.out().contains("obtained"), "{} for {VM}", done.said());
     Verdict::Passed
 }
