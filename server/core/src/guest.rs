@@ -207,6 +207,12 @@ pub enum GuestError {
         /// Why, bounded.
         detail: String,
     },
+    /// Disks or network could not be set up in the guest; nothing ran.
+    #[error("the VM's disks or network could not be set up ({detail})")]
+    NotSetUp {
+        /// The step and its errno, bounded.
+        detail: String,
+    },
     /// The agent refused the request as malformed: a defect of one side.
     #[error("the VM's agent refused the request ({detail})")]
     Refused {
@@ -268,6 +274,7 @@ impl Explain for GuestError {
             Self::TooManySessions { .. } => FailureKind::ResourceExhausted {
                 subject: "guest/sessions".into(),
             },
+            Self::NotSetUp { .. } => precondition("guest/boot"),
             Self::TooOld { .. } => precondition("guest/agent"),
             Self::Refused { .. } | Self::Protocol { .. } => FailureKind::Internal,
             Self::Lost { .. } => FailureKind::Unavailable {
@@ -287,6 +294,7 @@ impl Explain for GuestError {
             Self::StartProcess { .. } => "PROCESS_NOT_STARTED",
             Self::TooManySessions { .. } => "TOO_MANY_SESSIONS",
             Self::StdinRefused { .. } => "STDIN_REFUSED",
+            Self::NotSetUp { .. } => "GUEST_NOT_SET_UP",
             Self::Refused { .. } => "AGENT_REFUSED",
             Self::TooOld { .. } => "AGENT_TOO_OLD",
             Self::Protocol { .. } => "AGENT_PROTOCOL_BROKEN",
@@ -319,6 +327,9 @@ impl Explain for GuestError {
             Self::StdinRefused { .. } => {
                 "Attach again, and continue from the standard input offset that the session reports."
             }
+            Self::NotSetUp { .. } => {
+                "Nothing ran. Read the VM's console; try another kernel or image, or pull the image again."
+            }
             Self::TooOld { .. } => "Stop and start the VM: it then boots with this daemon's agent.",
             Self::Refused { .. } | Self::Protocol { .. } => {
                 "Stop and start the VM. If it happens again, report it with the daemon's log."
@@ -346,6 +357,7 @@ impl Explain for GuestError {
             }
             Self::StartProcess { detail }
             | Self::StdinRefused { detail }
+            | Self::NotSetUp { detail }
             | Self::Refused { detail }
             | Self::Protocol { detail } => {
                 vec![("detail", detail.clone())]
@@ -376,6 +388,7 @@ impl GuestError {
                 | Self::WorkingDirectory { .. }
                 | Self::StartProcess { .. }
                 | Self::TooManySessions { .. }
+                | Self::NotSetUp { .. }
         )
     }
 }
