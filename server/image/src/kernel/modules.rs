@@ -25,13 +25,12 @@ const REQUIRED: [&str; 5] = [
     "ext4",
 ];
 /// What a guest uses where the kernel has it.
-const WANTED: [&str; 9] = [
+const WANTED: [&str; 8] = [
     "virtio_mmio",
     "virtio_console",
     "virtio_blk",
     "virtio_net",
     "virtio_rng",
-    "vmw_vsock_virtio_transport",
     // What ext4 asks the crypto layer for by name, where nothing in a guest could answer.
     "crc32c_generic",
     "ext4",
