@@ -63,6 +63,9 @@ pub struct LaunchError {
     pub source: io::Error,
 }
 
+/// The highest signal number, signal(7).
+const SIGNAL_MAX: i32 = 64;
+
 /// What the child reads, and where it says what failed.
 struct Shared<'a> {
     launch: &'a Launch<'a>,
@@ -191,10 +194,13 @@ unsafe fn steps(shared: &Shared<'_>) -> (Step, i32) {
         }
         check!(Step::WorkingDir, libc::chdir(launch.working_dir.as_ptr()));
         libc::umask(0o022);
-        // Caught signals fall back by themselves; the ignored one would stay ignored.
+        // Caught signals fall back by themselves; ignored ones would stay ignored: SIGPIPE, which the runtime
+        // ignores, and whatever whoever started us ignored. The two that nobody can set fail, and may.
         let mut default: libc::sigaction = blank();
         default.sa_sigaction = libc::SIG_DFL;
-        libc::sigaction(libc::SIGPIPE, &raw const default, ptr::null_mut());
+        for signal in 1..libc::SIGRTMIN() {
+            libc::sigaction(signal, &raw const default, ptr::null_mut());
+        }
         let none: libc::sigset_t = blank();
         libc::sigprocmask(libc::SIG_SETMASK, &raw const none, ptr::null_mut());
         execute(shared)

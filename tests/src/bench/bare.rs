@@ -46,7 +46,7 @@ impl Bare {
                             change.initramfs.clone().unwrap_or_else(|| value.clone()),
                         ]),
                         "-append" => {
-                            arguments.extend([word.clone(), format!("{value} {kernel_words}")])
+                            arguments.extend([word.clone(), format!("{value} {kernel_words}")]);
                         }
                         _ => {}
                     }

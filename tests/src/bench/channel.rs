@@ -22,6 +22,8 @@ const ROUNDS: usize = 9;
 const EXCHANGES: usize = 40;
 /// What is read in bulk.
 const BULK_BYTES: usize = 256 << 20;
+/// What is written or read at once.
+const CHUNK_BYTES: usize = 256 << 10;
 /// The length of an echoed message.
 const ECHO_BYTES: usize = 64;
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -33,9 +35,9 @@ struct RawGuest {
 }
 
 impl RawGuest {
-    fn boot(stand: &Stand, kernel_words: &str) -> Self {
+    fn boot(stand: &Stand, name: &str, kernel_words: &str) -> Self {
         let bare = Bare::of(&stand.daemon, VM);
-        let path = |name: &str| stand.scratch.path().join(format!("raw-{name}"));
+        let path = |end: &str| stand.scratch.path().join(format!("{name}-{end}"));
         let (socket, upper) = (path("sock"), path("upper.ext4"));
         let _ = fs::remove_file(&socket);
         copy_sparse(&bare.directory.join("upper.ext4"), &upper);
@@ -86,8 +88,23 @@ impl RawGuest {
         begin.elapsed()
     }
 
+    /// Sends bytes through the guest's echo, and returns how long it took until all were back.
+    fn echo_bulk(&mut self, bytes: usize) -> Duration {
+        let mut port = self.port.try_clone().unwrap();
+        let begin = Instant::now();
+        let writer = std::thread::spawn(move || {
+            let chunk = vec![0; CHUNK_BYTES];
+            for _ in 0..bytes / CHUNK_BYTES {
+                port.write_all(&chunk).unwrap();
+            }
+        });
+        self.read(bytes);
+        writer.join().unwrap();
+        begin.elapsed()
+    }
+
     fn read(&mut self, bytes: usize) -> Duration {
-        let mut chunk = vec![0; 256 << 10];
+        let mut chunk = vec![0; CHUNK_BYTES];
         let mut left = bytes;
         let begin = Instant::now();
         while left > 0 {
@@ -141,7 +158,7 @@ fn initramfs(stand: &Stand, original: &str) -> PathBuf {
 }
 
 pub(crate) fn exec(stand: &Stand, table: &mut Table) {
-    let mut raw = RawGuest::boot(stand, "");
+    let mut raw = RawGuest::boot(stand, "echo", "");
     raw.greet();
     let (mut ours, mut theirs) = (Figures::default(), Figures::default());
     block(async {
@@ -189,11 +206,14 @@ pub(crate) fn exec(stand: &Stand, table: &mut Table) {
 }
 
 pub(crate) fn bulk(stand: &Stand, table: &mut Table) {
-    let mut raw = RawGuest::boot(stand, "banger.test=garbage");
+    let mut raw = RawGuest::boot(stand, "flood", "banger.test=garbage");
     raw.read(1 << 20);
+    let mut echo = RawGuest::boot(stand, "echo", "");
+    echo.greet();
     stand.sh(&format!("mkdir -p /dev/shm; mount -t tmpfs -o size=300m tmpfs /mnt 2>/dev/null || mkdir -p /mnt; head -c {BULK_BYTES} /dev/zero > /mnt/bulk"));
     let rate = |took: Duration| BULK_BYTES as f64 / took.as_secs_f64() / 1e6;
-    let (mut ours, mut theirs) = (Figures::default(), Figures::default());
+    let (mut ours, mut theirs, mut most) =
+        (Figures::default(), Figures::default(), Figures::default());
     block(async {
         let client = stand.daemon.client().await;
         for round in 0..=7 {
@@ -208,19 +228,24 @@ pub(crate) fn bulk(stand: &Stand, table: &mut Table) {
             }
             assert_eq!(total, BULK_BYTES);
             let took = begin.elapsed();
-            let beside = raw.read(BULK_BYTES);
+            let echoed = echo.echo_bulk(BULK_BYTES);
+            let flooded = raw.read(BULK_BYTES);
             if round > 0 {
                 ours.add(rate(took));
-                theirs.add(rate(beside));
+                theirs.add(rate(echoed));
+                most.add(rate(flooded));
             }
         }
     });
-    let ratio = format!("{:.2} ×", ours.median() / theirs.median());
+    let ratio = |beside: &Figures| format!("{:.2} ×", ours.median() / beside.median());
+    let what = "cat of 256 MiB out of a session";
     table.line(
-        "cat of 256 MiB out of a session",
+        what,
         ours.text("MB/s"),
-        format!("raw channel {}", theirs.text("MB/s")),
-        ratio,
+        format!("raw echo {}", theirs.text("MB/s")),
+        ratio(&theirs),
     );
+    let flood = format!("raw flood, nothing read or copied, {}", most.text("MB/s"));
+    table.line("the same", ours.text("MB/s"), flood, ratio(&most));
     stand.sh("rm -f /mnt/bulk");
 }

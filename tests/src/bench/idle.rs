@@ -6,13 +6,24 @@ use crate::stand::{Stand, VM};
 use crate::table::Table;
 
 pub(crate) fn measure(stand: &Stand, table: &mut Table) {
-    let pid = stand.daemon.pid().as_raw_nonzero();
-    let daemon = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap();
+    let daemon = || {
+        let pid = stand.daemon.pid().as_raw_nonzero();
+        fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap()
+    };
+    let used = daemon();
+    stand.daemon.stop();
+    stand.daemon.start_again();
+    stand.sh("true");
+    let fresh = daemon();
     let vmm = crate::bare::pid(&stand.daemon, VM);
     let vmm = fs::read_to_string(format!("/proc/{vmm}/smaps_rollup")).unwrap();
     let agent = stand.sh("cat /proc/1/smaps_rollup");
     for (what, text) in [
-        ("bangerd with one VM, idle", daemon),
+        ("bangerd with one VM, idle, after a restart", fresh),
+        (
+            "bangerd, idle, after a kernel import and all of the above",
+            used,
+        ),
         ("the agent in a guest, idle", agent),
         ("QEMU of a 1 GiB VM, idle", vmm),
     ] {
