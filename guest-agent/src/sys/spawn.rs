@@ -198,7 +198,7 @@ unsafe fn steps(shared: &Shared<'_>) -> (Step, i32) {
         // ignores, and whatever whoever started us ignored. The two that nobody can set fail, and may.
         let mut default: libc::sigaction = blank();
         default.sa_sigaction = libc::SIG_DFL;
-        for signal in 1..libc::SIGRTMIN() {
+        for signal in 1..=SIGNAL_MAX {
             libc::sigaction(signal, &raw const default, ptr::null_mut());
         }
         let none: libc::sigset_t = blank();
