@@ -59,7 +59,7 @@ count() {
     failed=$((failed + f))
     skipped=$((skipped + s + n))
     while read -r line; do problems+=("$line"); done < <(
-        grep -aE '^(test .* \.\.\. FAILED|e2e failed: |e2e .* \.\.\. SKIPPED|SKIPPED )' "$1" | sort -u
+        grep -aE '^(test .* \.\.\. (FAILED|ignored)|e2e failed: |e2e .* \.\.\. SKIPPED|SKIPPED )' "$1" | sort -u
     )
 }
 

@@ -13,7 +13,7 @@ use crate::table::{Figures, Table};
 const ROUNDS: usize = 7;
 const PATIENCE: Duration = Duration::from_secs(900);
 /// More than a minimal Debian, so that it is an image of a usual size.
-const PACKAGES: &str = "git,perl,python3,openssh-client,vim-tiny,gcc";
+const PACKAGES: &str = "perl,python3,openssh-client,vim-tiny";
 
 pub(crate) fn measure(stand: &Stand, table: &mut Table) {
     let layout = layout(stand);
