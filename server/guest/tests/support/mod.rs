@@ -215,33 +215,42 @@ impl Attached {
     /// Reads until the standard output so far contains `text`.
     pub async fn until(&mut self, text: &str) -> String {
         let mut seen = Vec::new();
-        loop {
-            if let SessionEvent::Output { data, .. } = self.next().await.unwrap() {
-                seen.extend_from_slice(&data);
+        let all = async {
+            loop {
+                if let SessionEvent::Output { data, .. } = self.next().await.unwrap() {
+                    seen.extend_from_slice(&data);
+                }
+                let so_far = String::from_utf8_lossy(&seen).into_owned();
+                if so_far.contains(text) {
+                    return so_far;
+                }
             }
-            let so_far = String::from_utf8_lossy(&seen).into_owned();
-            if so_far.contains(text) {
-                return so_far;
-            }
-        }
+        };
+        // Heartbeats come for ever: the whole has the limit, not each event.
+        let found = timeout(PATIENCE, all).await;
+        found.unwrap_or_else(|_| panic!("{text:?} did not come"))
     }
 }
 
 /// Everything up to the end.
 pub async fn outcome(mut events: SessionEvents) -> Outcome {
     let mut outcome = Outcome::default();
-    while let Some(event) = timeout(PATIENCE, events.next()).await.unwrap() {
-        match event.unwrap() {
-            SessionEvent::Attached(_) | SessionEvent::Heartbeat => {}
-            SessionEvent::Output { stream, data, .. } => match stream {
-                Stream::Stdout => outcome.stdout.extend_from_slice(&data),
-                Stream::Stderr => outcome.stderr.extend_from_slice(&data),
-            },
-            SessionEvent::Gap { lost_bytes, .. } => outcome.lost += lost_bytes,
-            SessionEvent::StdinAck { offset } => outcome.acked = offset,
-            SessionEvent::Exited { exit, .. } => outcome.exit = Some(exit),
+    let all = async {
+        while let Some(event) = events.next().await {
+            match event.unwrap() {
+                SessionEvent::Attached(_) | SessionEvent::Heartbeat => {}
+                SessionEvent::Output { stream, data, .. } => match stream {
+                    Stream::Stdout => outcome.stdout.extend_from_slice(&data),
+                    Stream::Stderr => outcome.stderr.extend_from_slice(&data),
+                },
+                SessionEvent::Gap { lost_bytes, .. } => outcome.lost += lost_bytes,
+                SessionEvent::StdinAck { offset } => outcome.acked = offset,
+                SessionEvent::Exited { exit, .. } => outcome.exit = Some(exit),
+            }
         }
-    }
+    };
+    let ended = timeout(PATIENCE, all).await.is_ok();
+    assert!(ended, "no end came after {:?}", outcome.text());
     outcome
 }
 
