@@ -128,7 +128,8 @@ if [ "$quick" = yes ]; then
     BANGER_E2E=done cargo_test "tests of the crates"
     finish
 fi
-dist=$TARGET_DIR/dist-test
+# Absolute: cargo runs each test in its own package.
+dist=$(realpath -m "$TARGET_DIR/dist-test")
 step "build" scripts/build.sh dev "$dist" || finish
 BANGER_DIST=$dist BANGER_E2E=require cargo_test "tests with real VMs" --test e2e
 BANGER_E2E=done BANGER_TEST_KERNEL_DIR=$(realpath -m "$TARGET_DIR/e2e-cache/guest-kernel") \
