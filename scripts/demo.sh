@@ -29,12 +29,12 @@ show() {
     "$dist/banger" "$@" </dev/null
 }
 
-# Ends the process whose number is in a file, if it is still the program it was.
+# Ends the process whose number is in a file, if it is still that program, working on the demo's state.
 end() {
     local file=$1 program=$2 pid
     [ -f "$file" ] || return 0
     pid=$(cat "$file")
-    if [ "$(cat "/proc/$pid/comm" 2>/dev/null)" = "$program" ]; then
+    if [ "$(cat "/proc/$pid/comm" 2>/dev/null)" = "$program" ] && grep -qF "$demo/" "/proc/$pid/cmdline"; then
         kill "$pid" 2>/dev/null || true
         wait_for 30 is_gone "$pid" || kill -9 "$pid" 2>/dev/null || true
     fi
@@ -46,6 +46,8 @@ clean_up() {
     if [ -S "$demo/s" ] && [ -x "$dist/banger" ]; then
         "$dist/banger" vm list -q 2>/dev/null | xargs -r "$dist/banger" vm remove >/dev/null 2>&1 || true
     fi
+    # Also one that the command at the end started: the lock of the state names it.
+    if [ -s "$demo/state/bangerd.lock" ]; then cp "$demo/state/bangerd.lock" "$demo/bangerd.pid"; fi
     end "$demo/bangerd.pid" bangerd
     end "$demo/registry.pid" docker-registry
     rm -rf "$demo/image" "$demo/s"
