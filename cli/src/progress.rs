@@ -102,15 +102,16 @@ impl Shown {
                 }
             }
             Self::Bars { all, bars } => {
-                let bar = bars.entry(key).or_insert_with(|| all.add(bar_for(stage)));
+                let bar = bars.entry(key).or_insert_with(|| bar_for(stage, all));
                 update(bar, stage);
             }
         }
     }
 }
 
-fn bar_for(stage: &types::Stage) -> ProgressBar {
-    let bar = ProgressBar::new_spinner();
+fn bar_for(stage: &types::Stage, all: &MultiProgress) -> ProgressBar {
+    // Among the others before it is drawn: alone, it would draw where they stand.
+    let bar = all.add(ProgressBar::hidden());
     bar.set_style(style(stage));
     bar.set_message(printable(&format!("{} {}", stage.name, stage.item)));
     bar.enable_steady_tick(TICK);

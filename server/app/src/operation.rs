@@ -248,8 +248,14 @@ impl OperationTask {
         self.end(Some(target), OperationState::Succeeded).await;
     }
 
-    /// Ends it with a failure.
-    pub(crate) async fn fail(&self, failure: Failure) {
+    /// Ends it with a failure, which then names the stage that failed.
+    pub(crate) async fn fail(&self, mut failure: Failure) {
+        let stages = self.stages();
+        if let Some(stage) = stages.iter().rfind(|stage| stage.end_time.is_none()) {
+            failure
+                .metadata
+                .insert("stage".to_owned(), stage.key.name.clone());
+        }
         tracing::info!(operation = %self.id(), reason = failure.reason, "operation failed: {failure}");
         self.end(None, OperationState::Failed { failure }).await;
     }
@@ -270,6 +276,9 @@ impl OperationTask {
         let mut ended = Operation::clone(&self.sender.borrow());
         ended.state = state;
         ended.end_time = Some(Timestamp::now());
+        for stage in &mut ended.stages {
+            stage.end_time = stage.end_time.or(ended.end_time);
+        }
         if let Some(target) = target {
             ended.target = target;
         }

@@ -35,7 +35,8 @@ fn answer_panic(_: Box<dyn Any + Send>) -> Response<Body> {
     status::panicked().into_http()
 }
 
-/// Logs each call when it has ended: its method, who called, how long it took, its code.
+/// Logs each call when it has ended: its method, who called, how long its answer took to begin
+/// (`answered_ms`) and to end after that (`streamed_ms`), its code.
 pub type LogLayer = TraceLayer<
     SharedClassifier<GrpcErrorsAsFailures>,
     CallSpan,
@@ -76,9 +77,9 @@ impl<B> MakeSpan<B> for CallSpan {
             .split_once('/')
             .is_some_and(|(_, name)| VERBS_OF_CHANGE.iter().any(|verb| name.starts_with(verb)));
         if changes {
-            tracing::info_span!("call", method, uid)
+            tracing::info_span!("call", method, uid, answered_ms = field::Empty)
         } else {
-            tracing::debug_span!("call", method, uid)
+            tracing::debug_span!("call", method, uid, answered_ms = field::Empty)
         }
     }
 }
@@ -91,15 +92,15 @@ fn milliseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-fn ended(span: &Span, code: &str, took: Duration) {
-    let took_ms = milliseconds(took);
+fn ended(span: &Span, code: &str, streamed: Duration) {
+    let streamed_ms = milliseconds(streamed);
     if span
         .metadata()
         .is_some_and(|span| *span.level() == tracing::Level::INFO)
     {
-        tracing::info!(parent: span, code, took_ms, "call ended");
+        tracing::info!(parent: span, code, streamed_ms, "call ended");
     } else {
-        tracing::debug!(parent: span, code, took_ms, "call ended");
+        tracing::debug!(parent: span, code, streamed_ms, "call ended");
     }
 }
 
@@ -112,16 +113,18 @@ fn code(headers: &HeaderMap) -> Option<&str> {
 impl<B> OnResponse<B> for LogEnd {
     // A call that is refused has its code here; one that is served has it in the trailers.
     fn on_response(self, response: &Response<B>, latency: Duration, span: &Span) {
+        // What follows the head is timed by itself.
+        span.record("answered_ms", milliseconds(latency));
         match code(response.headers()) {
-            Some(code) => ended(span, code, latency),
+            Some(code) => ended(span, code, Duration::ZERO),
             None => tracing::trace!(parent: span, took_ms = milliseconds(latency), "answering"),
         }
     }
 }
 
 impl OnEos for LogEnd {
-    fn on_eos(self, trailers: Option<&HeaderMap>, took: Duration, span: &Span) {
-        ended(span, trailers.and_then(code).unwrap_or("none"), took);
+    fn on_eos(self, trailers: Option<&HeaderMap>, streamed: Duration, span: &Span) {
+        ended(span, trailers.and_then(code).unwrap_or("none"), streamed);
     }
 }
 

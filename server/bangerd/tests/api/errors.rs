@@ -244,6 +244,14 @@ async fn what_is_no_kernel_fails_its_operation_and_names_it() {
         .operation
         .unwrap();
     assert_eq!(operation.state(), v1::operation::State::Failed);
+    assert!(
+        operation
+            .stages
+            .iter()
+            .all(|stage| stage.end_time.is_some())
+    );
+    let info = refused.get_error_details().error_info().unwrap().clone();
+    assert_eq!(info.metadata["stage"], "import");
     let error = operation.error.unwrap();
     assert_eq!(
         (error.code, error.message.as_str()),
