@@ -89,7 +89,8 @@ impl Sessions {
         }
     }
 
-    /// Starts a session and leaves it running.
+    /// Starts a session and leaves it running. Its id is kept for `key` before anything runs, so that a repeat
+    /// after a crash of the daemon finds it. **Calls with one key must not overlap.**
     ///
     /// # Errors
     /// If the VM does not run or the process cannot be started; then nothing ran.
@@ -116,11 +117,20 @@ impl Sessions {
             Ok(session) => Ok(session),
             Err(error) => {
                 if error.nothing_ran() {
-                    self.context.store.delete_session(id).await?;
+                    self.forget(id, key).await?;
                 }
                 Err(error.into())
             }
         }
+    }
+
+    /// Takes back what was recorded before a start that ran nothing: the request may be made again.
+    async fn forget(&self, id: SessionId, key: Option<&RequestKey>) -> Result<(), AppError> {
+        self.context.store.delete_session(id).await?;
+        if let Some(key) = key {
+            self.context.store.delete_answer(key).await?;
+        }
+        Ok(())
     }
 
     async fn started_before(

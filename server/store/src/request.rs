@@ -123,6 +123,22 @@ impl Store {
         Ok(inserted)
     }
 
+    /// Forgets the answer to a call that came to nothing, so that it can be made again.
+    ///
+    /// # Errors
+    /// Of the database only.
+    pub async fn delete_answer(&self, key: &RequestKey) -> Result<(), StoreError> {
+        const DURING: &str = "forget the answer";
+        let mut transaction = self.begin(Durability::Soon, DURING).await?;
+        sqlx::query("DELETE FROM requests WHERE answer IS NOT NULL AND id = ?")
+            .bind(&key.id)
+            .execute(&mut *transaction)
+            .await
+            .map_err(failed(DURING))?;
+        transaction.commit().await.map_err(failed(DURING))?;
+        Ok(())
+    }
+
     /// Forgets the answers given before `before`; says how many.
     ///
     /// # Errors

@@ -174,10 +174,20 @@ impl Once {
         M: Message + Default,
         W: Future<Output = Result<M, AppError>>,
     {
+        self.in_turn(Some(key), first_or_kept(app, key, work)).await
+    }
+
+    /// Does `work` when no other with the same request id goes on; without one, at once.
+    pub(crate) async fn in_turn<T>(
+        &self,
+        key: Option<&RequestKey>,
+        work: impl Future<Output = T>,
+    ) -> T {
+        let Some(key) = key else { return work.await };
         let turn = self.lock().entry(key.id.clone()).or_default().clone();
-        let answer = {
+        let done = {
             let _turn = turn.lock().await;
-            first_or_kept(app, key, work).await
+            work.await
         };
         drop(turn);
         // Whoever is last to leave takes the entry away: the map's own is then the only one left.
@@ -188,7 +198,7 @@ impl Once {
         {
             running.remove(&key.id);
         }
-        answer
+        done
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Arc<tokio::sync::Mutex<()>>>> {

@@ -22,10 +22,11 @@ impl SessionService for Api {
         let key = request::key("banger.v1.SessionService/StartSession", &id, &request)?;
         let named = field::named("vm", &request.vm)?.to_owned();
         let spec = session::parse_spec("spec", request.spec)?;
-        let app = self.app.clone();
+        let (app, once) = (self.app.clone(), self.once.clone());
         // The service itself keeps the session's id for the key, before anything runs.
         let work = async move {
-            let started = app.sessions.start(&named, spec, key.as_ref()).await?;
+            let start = app.sessions.start(&named, spec, key.as_ref());
+            let started = once.in_turn(key.as_ref(), start).await?;
             Ok(v1::StartSessionResponse {
                 session: Some(session::session(&started)),
             })

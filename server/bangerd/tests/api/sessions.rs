@@ -243,6 +243,34 @@ async fn a_session_is_started_once_for_a_request_id() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_session_is_started_once_by_repeats_that_overlap() {
+    let rig = rig().await;
+    let (one, two) = tokio::join!(start_sleep(&rig), start_sleep(&rig));
+    assert_eq!(one, two);
+    rig.stopped().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_that_ran_nothing_is_tried_again_by_its_repeat() {
+    let rig = rig().await;
+    for _ in 0..2 {
+        let request = v1::StartSessionRequest {
+            vm: "web".into(),
+            spec: Some(spec(&["missing"])),
+            request_id: "01890a5d-ac96-774b-bcce-b302099a8057".into(),
+        };
+        let refused = rig.sessions().start_session(request).await.unwrap_err();
+        assert_refused(
+            &refused,
+            Code::InvalidArgument,
+            "PROGRAM_NOT_FOUND",
+            Some("spec.command"),
+        );
+    }
+    rig.stopped().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_session_is_attached_signalled_waited_for_and_removed() {
     use v1::attach_session_request::Message;
     let rig = rig().await;

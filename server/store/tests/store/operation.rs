@@ -181,6 +181,21 @@ async fn the_first_answer_to_a_call_stays() {
 }
 
 #[tokio::test]
+async fn a_forgotten_answer_frees_its_request_id_and_no_other() {
+    let scratch = Scratch::new().await;
+    let store = &scratch.store;
+    let (one, two) = (key("r", "body"), key("s", "body"));
+    store.put_answer(&one, b"1").await.unwrap();
+    store.put_answer(&two, b"2").await.unwrap();
+    store.delete_answer(&one).await.unwrap();
+    assert_eq!(store.get_answer(&one).await.unwrap(), Answer::None);
+    assert_eq!(
+        store.get_answer(&two).await.unwrap(),
+        Answer::Stored(b"2".to_vec())
+    );
+}
+
+#[tokio::test]
 async fn old_answers_are_pruned_and_operations_keep_their_requests() {
     let scratch = Scratch::new().await;
     let store = &scratch.store;
