@@ -138,12 +138,6 @@ impl App {
         &self.context.tasks
     }
 
-    /// Cancelled when the daemon stops: streams to callers end then.
-    #[must_use]
-    pub fn shutdown_token(&self) -> &CancellationToken {
-        &self.context.shutdown
-    }
-
     /// The store, for answers kept by request id.
     #[must_use]
     pub fn store(&self) -> &Store {

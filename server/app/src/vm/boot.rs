@@ -13,6 +13,7 @@ use banger_core::vmm::{Drive, DriveAccess, LaunchPlan, Machine};
 use banger_core::{SignedDuration, Timestamp, VmId};
 use tokio_util::sync::CancellationToken;
 
+use super::link;
 use super::stop::Ladder;
 use crate::Context;
 use crate::error::AppError;
@@ -225,10 +226,7 @@ impl Booter {
         machine: &dyn Machine,
     ) -> Result<(Arc<dyn Guest>, GuestInfo), AppError> {
         let limit = self.context.config.boot_timeout;
-        let connected = async {
-            let channel = machine.open_channel().await?;
-            Ok(self.context.connector.connect(vm, channel).await?)
-        };
+        let connected = link::connect(&self.context, vm, machine);
         tokio::select! {
             biased; // an agent that answered wins over a VMM that ended right after
             connected = connected => connected,

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use banger_core::chain;
-use banger_core::guest::Guest;
+use banger_core::guest::{Guest, GuestInfo};
 use banger_core::vm::Vm;
 use banger_core::vmm::Machine;
+use banger_core::{VmId, chain};
 
 use super::boot;
 use crate::Context;
@@ -14,6 +14,16 @@ use crate::error::AppError;
 
 /// Between two tries. An agent that does not answer is busy or broken: asking more often helps neither.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
+
+/// Opens a channel and hears who answers. Safe to drop; whoever waits has the limit.
+pub(super) async fn connect(
+    context: &Context,
+    vm: VmId,
+    machine: &dyn Machine,
+) -> Result<(Arc<dyn Guest>, GuestInfo), AppError> {
+    let channel = machine.open_channel().await?;
+    Ok(context.connector.connect(vm, channel).await?)
+}
 
 /// Tries until the agent answers. Safe to drop; whoever waits has the limit.
 pub(super) async fn reach(context: &Context, vm: &Vm, machine: Arc<dyn Machine>) -> Arc<dyn Guest> {
@@ -37,15 +47,11 @@ async fn attempt(
     machine: &dyn Machine,
 ) -> Result<Arc<dyn Guest>, AppError> {
     let limit = context.config.boot_timeout;
-    let connected = async {
-        let channel = machine.open_channel().await?;
-        Ok::<_, AppError>(context.connector.connect(vm.id, channel).await?)
-    };
     let timed_out = AppError::BootTimeout {
         limit,
         console: String::new(),
     };
-    let (guest, info) = tokio::time::timeout(limit, connected)
+    let (guest, info) = tokio::time::timeout(limit, connect(context, vm.id, machine))
         .await
         .unwrap_or(Err(timed_out))?;
     if !info.is_configured
