@@ -10,6 +10,7 @@ const PACKAGES: [(&str, &[&str]); 2] = [
     (
         "banger.v1",
         &[
+            "banger/v1/catalog_service.proto",
             "banger/v1/host_service.proto",
             "banger/v1/image_service.proto",
             "banger/v1/kernel_service.proto",

@@ -31,6 +31,8 @@ impl State {
             rootfs_size_bytes: 1 << 30,
             rootfs_allocated_bytes: 100 << 20,
             create_time: time(0),
+            origin: "registry".into(),
+            kernel: String::new(),
         };
         self.images
             .lock()
@@ -201,6 +203,61 @@ impl ImageService for Daemon {
         Ok(Response::new(v1::GetImageResponse { image }))
     }
 
+    type BuildImageStream = Answer<v1::BuildImageResponse>;
+
+    async fn build_image(
+        &self,
+        _: Request<Streaming<v1::BuildImageRequest>>,
+    ) -> Result<Response<Self::BuildImageStream>, Status> {
+        Err(unimplemented())
+    }
+
+    type ExportBundleStream = Answer<v1::ExportBundleResponse>;
+
+    async fn export_bundle(
+        &self,
+        _: Request<v1::ExportBundleRequest>,
+    ) -> Result<Response<Self::ExportBundleStream>, Status> {
+        Err(unimplemented())
+    }
+
+    type ExportOciLayoutStream = Answer<v1::ExportOciLayoutResponse>;
+
+    async fn export_oci_layout(
+        &self,
+        _: Request<v1::ExportOciLayoutRequest>,
+    ) -> Result<Response<Self::ExportOciLayoutStream>, Status> {
+        Err(unimplemented())
+    }
+
+    async fn tag_image(
+        &self,
+        request: Request<v1::TagImageRequest>,
+    ) -> Result<Response<v1::TagImageResponse>, Status> {
+        let request = request.into_inner();
+        let mut image = self.find_image(&request.image)?;
+        image.references.push(request.reference);
+        self.images
+            .lock()
+            .unwrap()
+            .insert(image.id.clone(), image.clone());
+        Ok(Response::new(v1::TagImageResponse { image: Some(image) }))
+    }
+
+    async fn prune_images(
+        &self,
+        _: Request<v1::PruneImagesRequest>,
+    ) -> Result<Response<v1::PruneImagesResponse>, Status> {
+        Err(unimplemented())
+    }
+
+    async fn list_image_usage(
+        &self,
+        _: Request<v1::ListImageUsageRequest>,
+    ) -> Result<Response<v1::ListImageUsageResponse>, Status> {
+        Err(unimplemented())
+    }
+
     async fn list_images(
         &self,
         request: Request<v1::ListImagesRequest>,
@@ -219,8 +276,17 @@ impl ImageService for Daemon {
     ) -> Result<Response<v1::DeleteImageResponse>, Status> {
         let image = self.find_image(&request.into_inner().image)?;
         self.images.lock().unwrap().remove(&image.id);
-        Ok(Response::new(v1::DeleteImageResponse {}))
+        Ok(Response::new(v1::DeleteImageResponse {
+            removed_references: image.references,
+            image_removed: true,
+            freed_bytes: image.rootfs_allocated_bytes,
+        }))
     }
+}
+
+/// What no test of the SDK asks of this daemon.
+fn unimplemented() -> Status {
+    Status::unimplemented("not by the daemon of the tests")
 }
 
 #[tonic::async_trait]
@@ -241,6 +307,7 @@ impl KernelService for Daemon {
                 Some(Sent::Start(begin)) => start = begin,
                 Some(Sent::KernelChunk(chunk)) => kernel.extend_from_slice(&chunk),
                 Some(Sent::ModulesChunk(chunk)) => modules.extend_from_slice(&chunk),
+                Some(Sent::ConfigChunk(_)) => return Err(unimplemented()),
                 None => return Err(Status::invalid_argument("an empty message")),
             }
         }
@@ -273,6 +340,7 @@ impl KernelService for Daemon {
             },
             is_default: start.make_default,
             create_time: time(0),
+            inspection: None,
         };
         self.kernels
             .lock()
@@ -286,6 +354,24 @@ impl KernelService for Daemon {
             })
         };
         Ok(Response::new(stream::iter(messages.map(wrap)).boxed()))
+    }
+
+    type PullKernelStream = Answer<v1::PullKernelResponse>;
+
+    async fn pull_kernel(
+        &self,
+        _: Request<v1::PullKernelRequest>,
+    ) -> Result<Response<Self::PullKernelStream>, Status> {
+        Err(unimplemented())
+    }
+
+    type ExportKernelStream = Answer<v1::ExportKernelResponse>;
+
+    async fn export_kernel(
+        &self,
+        _: Request<v1::ExportKernelRequest>,
+    ) -> Result<Response<Self::ExportKernelStream>, Status> {
+        Err(unimplemented())
     }
 
     async fn get_kernel(

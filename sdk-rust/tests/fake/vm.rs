@@ -180,6 +180,15 @@ impl OperationService for Daemon {
         }))
     }
 
+    async fn cancel_operation(
+        &self,
+        request: Request<v1::CancelOperationRequest>,
+    ) -> Result<Response<v1::CancelOperationResponse>, Status> {
+        let id = request.into_inner().operation;
+        let operation = self.operations.lock().unwrap().get(&id).cloned();
+        Ok(Response::new(v1::CancelOperationResponse { operation }))
+    }
+
     type WatchOperationStream = Answer<v1::WatchOperationResponse>;
 
     async fn watch_operation(

@@ -156,6 +156,9 @@ pub enum AppError {
         /// Why.
         why: &'static str,
     },
+    /// A caller gave the operation up.
+    #[error("the operation was cancelled")]
+    OperationCancelled,
     /// The daemon stopped in the middle of it.
     #[error("the daemon stopped before the work was done")]
     Interrupted,
@@ -282,6 +285,7 @@ impl Explain for AppError {
                 retry_after: Duration::from_secs(1),
             },
             Self::Overtaken { .. } | Self::GivenUp { .. } => FailureKind::Aborted,
+            Self::OperationCancelled => FailureKind::Cancelled,
             Self::MakeDisk { source } => source.kind(),
             Self::Image(error) => error.kind(),
             Self::Kernel(error) => error.kind(),
@@ -331,6 +335,7 @@ impl Explain for AppError {
             Self::Configure { source } => source.reason(),
             Self::AgentAway { .. } => "AGENT_AWAY",
             Self::GivenUp { .. } => "GIVEN_UP",
+            Self::OperationCancelled => "OPERATION_CANCELLED",
             Self::Interrupted => "INTERRUPTED",
             Self::MakeDisk { source } => source.reason(),
             Self::Image(error) => error.reason(),
@@ -374,7 +379,7 @@ impl Explain for AppError {
             Self::VmEnded { .. } => "Read its console, then start it again.".into(),
             Self::Unkillable { .. } => "The host kernel holds the process, usually in a disk wait: check the host's disks; the daemon goes on trying.".into(),
             Self::AgentAway { vm } => format!("Try again in a moment. If it lasts, look at its console: banger vm console {vm}"),
-            Self::GivenUp { .. } | Self::Interrupted => "Nothing of it is left. Send the request again if it is still wanted.".into(),
+            Self::GivenUp { .. } | Self::OperationCancelled | Self::Interrupted => "Nothing of it is left. Send the request again if it is still wanted.".into(),
             Self::Configure { source } => return source.remedy(),
             Self::MakeDisk { source } => return source.remedy(),
             Self::Image(error) => return error.remedy(),
@@ -453,6 +458,7 @@ impl Explain for AppError {
             Self::AgentAway { vm } => vec![("vm", vm.to_string())],
             Self::GivenUp { why } => vec![("why", (*why).to_owned())],
             Self::NoKernel
+            | Self::OperationCancelled
             | Self::Interrupted
             | Self::StoreUpload { .. }
             | Self::ReadConsole { .. } => Vec::new(),

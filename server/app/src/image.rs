@@ -128,8 +128,9 @@ impl Images {
         let worker = self.worker();
         self.context.tasks.spawn(async move {
             let options = worker.options(request.platform, request.auth);
-            let cancel = worker.context.shutdown.clone();
-            let pulled = worker.fetch(&reference, &options, &task, &cancel).await;
+            let pulled = worker
+                .fetch(&reference, &options, &task, task.cancelled())
+                .await;
             task.end_with(&pulled, |image| image.id.to_string()).await;
         });
         Ok(id)
@@ -178,7 +179,9 @@ impl Images {
         let id = task.id();
         let worker = self.worker();
         self.context.tasks.spawn(async move {
-            let registered = worker.register(&reference, &request, &task).await;
+            let registered = worker
+                .register(&reference, &request, &task, task.cancelled())
+                .await;
             task.end_with(&registered, |image| image.id.to_string())
                 .await;
         });
@@ -344,6 +347,7 @@ impl Worker {
         reference: &ImageReference,
         request: &RegisterRequest,
         progress: &dyn Progress,
+        cancel: &CancellationToken,
     ) -> Result<Image, AppError> {
         crate::host::admit_disk(&self.context)?;
         let path = request.archive.path().to_owned();
@@ -360,7 +364,7 @@ impl Worker {
         let _bringing = self.bringing.read().await;
         let built = self
             .files
-            .register(source, &options, progress, &self.context.shutdown)
+            .register(source, &options, progress, cancel)
             .await?;
         self.record(reference, built).await
     }
@@ -379,6 +383,8 @@ impl Worker {
             layers: built.layers,
             rootfs_size_bytes: built.rootfs_size_bytes,
             rootfs_allocated_bytes: built.rootfs_allocated_bytes,
+            origin: String::new(),
+            kernel: None,
             create_time: Timestamp::now(),
         };
         Ok(self

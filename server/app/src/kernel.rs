@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use banger_core::kernel::Kernel;
+use banger_core::kernel::{Kernel, KernelInspection};
 use banger_core::operation::OperationKind;
 use banger_core::{KernelId, Name, OperationId, Timestamp};
 use banger_image::{ImportedKernel, KernelError, KernelStore};
@@ -233,7 +233,7 @@ impl Worker {
         let imported = match &request.source {
             ImportSource::DebianPackage(package) => {
                 self.files
-                    .import_debian_package(id, package, task, &self.context.shutdown)
+                    .import_debian_package(id, package, task, task.cancelled())
                     .await?
             }
             ImportSource::Upload { kernel, modules } => {
@@ -279,6 +279,7 @@ impl Worker {
             modules: imported.modules,
             origin: imported.origin,
             is_default: request.make_default,
+            inspection: KernelInspection::default(),
             create_time: Timestamp::now(),
         };
         match self.context.store.find_kernel(&kernel.name).await? {

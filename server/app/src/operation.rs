@@ -4,12 +4,14 @@
 //! the store has as running when a daemon starts was cut off with the daemon before.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use banger_core::operation::{Operation, OperationKind, OperationState, Progress, Stage, StageKey};
-use banger_core::{Failure, OperationId, Timestamp};
+use banger_core::{Failure, FailureKind, OperationId, Timestamp};
 use banger_store::{InsertOperation, Page, RequestKey};
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use crate::Context;
 use crate::error::AppError;
@@ -20,7 +22,16 @@ const STAGES_MAX: usize = 1024;
 /// The most ended operations that are kept.
 const KEPT_MAX: u32 = 10_000;
 
-type Live = Arc<Mutex<HashMap<OperationId, watch::Receiver<Arc<Operation>>>>>;
+type Live = Arc<Mutex<HashMap<OperationId, Running>>>;
+
+/// A running operation as everybody but its task sees it.
+#[derive(Clone)]
+struct Running {
+    view: watch::Receiver<Arc<Operation>>,
+    cancel: CancellationToken,
+    /// Whether a caller asked for its end.
+    given_up: Arc<AtomicBool>,
+}
 
 /// The long work of this daemon.
 pub struct Operations {
@@ -68,9 +79,14 @@ impl Operations {
             create_time: Timestamp::now(),
             end_time: None,
         };
-        let (sender, receiver) = watch::channel(Arc::new(operation.clone()));
+        let (sender, view) = watch::channel(Arc::new(operation.clone()));
+        let running = Running {
+            view,
+            cancel: self.context.shutdown.child_token(),
+            given_up: Arc::default(),
+        };
         // Live before it is stored: whoever finds it in the store can watch it.
-        self.lock().insert(operation.id, receiver);
+        self.lock().insert(operation.id, running.clone());
         match self
             .context
             .store
@@ -83,6 +99,8 @@ impl Operations {
                     context: self.context.clone(),
                     live: self.live.clone(),
                     count: self.count.clone(),
+                    cancel: running.cancel,
+                    given_up: running.given_up,
                     sender,
                 }))
             }
@@ -119,8 +137,8 @@ impl Operations {
         &self,
         id: OperationId,
     ) -> Result<watch::Receiver<Arc<Operation>>, AppError> {
-        if let Some(receiver) = self.lock().get(&id) {
-            return Ok(receiver.clone());
+        if let Some(running) = self.lock().get(&id) {
+            return Ok(running.view.clone());
         }
         let stored = self.context.store.get_operation(id).await?;
         let stored = stored.ok_or_else(|| AppError::NotFound {
@@ -151,6 +169,23 @@ impl Operations {
         }
     }
 
+    /// Gives an operation up, and waits for its end, which may still be a good one. Where it has ended already
+    /// nothing changes.
+    ///
+    /// # Errors
+    /// If it does not exist.
+    pub async fn cancel(&self, id: OperationId) -> Result<Arc<Operation>, AppError> {
+        if let Some(running) = self.lock().get(&id) {
+            running.given_up.store(true, Ordering::Release);
+            running.cancel.cancel();
+        }
+        let mut view = self.watch(id).await?;
+        // The sender goes without a final state only with the daemon.
+        let last = view.wait_for(|operation| operation.state.is_final()).await;
+        last.map(|last| last.clone())
+            .map_err(|_| AppError::Interrupted)
+    }
+
     /// A page of operations, newest first.
     ///
     /// # Errors
@@ -170,7 +205,7 @@ impl Operations {
             .await?;
         let live = self.lock();
         let fresh = |stored: Operation| match live.get(&stored.id) {
-            Some(receiver) => receiver.borrow().clone(),
+            Some(running) => running.view.borrow().clone(),
             None => Arc::new(stored),
         };
         Ok(page::cut(
@@ -214,9 +249,7 @@ impl Operations {
         Ok(())
     }
 
-    fn lock(
-        &self,
-    ) -> std::sync::MutexGuard<'_, HashMap<OperationId, watch::Receiver<Arc<Operation>>>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<OperationId, Running>> {
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -230,12 +263,19 @@ pub(crate) struct OperationTask {
     context: Arc<Context>,
     live: Live,
     count: watch::Sender<usize>,
+    cancel: CancellationToken,
+    given_up: Arc<AtomicBool>,
     sender: watch::Sender<Arc<Operation>>,
 }
 
 impl OperationTask {
     pub(crate) fn id(&self) -> OperationId {
         self.sender.borrow().id
+    }
+
+    /// Cancelled when a caller gives the operation up, and when the daemon stops: whoever does its work watches it.
+    pub(crate) const fn cancelled(&self) -> &CancellationToken {
+        &self.cancel
     }
 
     /// The stages so far.
@@ -249,7 +289,8 @@ impl OperationTask {
     }
 
     /// Ends it with a failure, which then names the stage that failed.
-    pub(crate) async fn fail(&self, mut failure: Failure) {
+    pub(crate) async fn fail(&self, failure: Failure) {
+        let mut failure = self.judged(failure);
         let stages = self.stages();
         if let Some(stage) = stages.iter().rfind(|stage| stage.end_time.is_none()) {
             failure
@@ -258,6 +299,15 @@ impl OperationTask {
         }
         tracing::info!(operation = %self.id(), reason = failure.reason, "operation failed: {failure}");
         self.end(None, OperationState::Failed { failure }).await;
+    }
+
+    /// The failure as its callers see it: work that stopped because a caller gave it up says so, in one way.
+    fn judged(&self, failure: Failure) -> Failure {
+        let stopped = matches!(failure.kind, FailureKind::Cancelled | FailureKind::Aborted);
+        if stopped && self.given_up.load(Ordering::Acquire) {
+            return AppError::OperationCancelled.to_failure();
+        }
+        failure
     }
 
     /// Ends it by a result whose value names the target.

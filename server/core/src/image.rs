@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Digest, ImageId, Timestamp};
+use crate::{Digest, ImageId, Name, Timestamp};
 
 /// An operating system and processor, in the words of the OCI image index.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -125,6 +125,10 @@ pub struct Image {
     pub rootfs_size_bytes: u64,
     /// The base disk's space on the host, which holes do not take.
     pub rootfs_allocated_bytes: u64,
+    /// Where it came from, for people: a registry, a catalog, an archive, a build.
+    pub origin: String,
+    /// The kernel its VMs get that name none, looked up when a VM is made; absent means the host's default.
+    pub kernel: Option<Name>,
     /// When it came.
     pub create_time: Timestamp,
 }

@@ -21,16 +21,22 @@ pub enum OperationKind {
     CreateVm,
     /// A stopped VM to running.
     StartVm,
+    /// A kernel from a catalog.
+    PullKernel,
+    /// An image by a recipe.
+    BuildImage,
 }
 
 impl OperationKind {
     /// Every kind, in declaration order.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 7] = [
         Self::PullImage,
         Self::RegisterImage,
         Self::ImportKernel,
         Self::CreateVm,
         Self::StartVm,
+        Self::PullKernel,
+        Self::BuildImage,
     ];
 
     /// The stored word.
@@ -42,6 +48,8 @@ impl OperationKind {
             Self::ImportKernel => "import_kernel",
             Self::CreateVm => "create_vm",
             Self::StartVm => "start_vm",
+            Self::PullKernel => "pull_kernel",
+            Self::BuildImage => "build_image",
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Images and the references that name them: rows of `images` and `image_references`.
 
 use banger_core::image::{Image, Platform};
-use banger_core::{Digest, ImageId};
+use banger_core::{Digest, ImageId, Name};
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 
 use crate::error::failed;
@@ -13,7 +13,7 @@ macro_rules! select {
     ($tail:literal) => {
         concat!(
             "SELECT id, digest, os, architecture, variant, config, layers, rootfs_size_bytes, \
-             rootfs_allocated_bytes, create_time, (SELECT json_group_array(reference ORDER BY reference) \
+             rootfs_allocated_bytes, origin, kernel, create_time, (SELECT json_group_array(reference ORDER BY reference) \
              FROM image_references WHERE image_id = images.id) AS reference_list FROM images ",
             $tail
         )
@@ -35,6 +35,8 @@ fn decode(row: &SqliteRow) -> Result<Image, StoreError> {
         layers: columns.json("layers")?,
         rootfs_size_bytes: columns.unsigned("rootfs_size_bytes")?,
         rootfs_allocated_bytes: columns.unsigned("rootfs_allocated_bytes")?,
+        origin: columns.get("origin")?,
+        kernel: columns.parse_optional("kernel")?,
         create_time: columns.time("create_time")?,
     })
 }
@@ -45,7 +47,7 @@ fn decode_all(rows: &[SqliteRow]) -> Result<Vec<Image>, StoreError> {
 
 impl Store {
     /// Adds an image and makes `reference` name it. Where the same digest is kept for the same platform
-    /// already, that image stays as it is. Returns the image as it is kept, with all its references;
+    /// already, that image stays as it is, but for its kernel where a new one is given. Returns the image as it is kept, with all its references;
     /// `image.references` is not looked at. Safe from a crash of the host when it returns.
     ///
     /// # Errors
@@ -54,21 +56,16 @@ impl Store {
         const DURING: &str = "insert the image";
         let mut transaction = self.begin(Durability::AtOnce, DURING).await?;
         let id = match find_content(&mut transaction, image).await? {
-            Some(id) => id,
+            Some(id) => {
+                set_kernel(&mut transaction, &id, image.kernel.as_ref()).await?;
+                id
+            }
             None => {
                 insert_row(&mut transaction, image).await?;
                 image.id.to_string()
             }
         };
-        sqlx::query(
-            "INSERT INTO image_references (reference, image_id) VALUES (?, ?) \
-             ON CONFLICT (reference) DO UPDATE SET image_id = excluded.image_id",
-        )
-        .bind(reference)
-        .bind(&id)
-        .execute(&mut *transaction)
-        .await
-        .map_err(failed(DURING))?;
+        point(&mut transaction, reference, &id).await?;
         let row = sqlx::query(select!("WHERE id = ?"))
             .bind(&id)
             .fetch_one(&mut *transaction)
@@ -195,6 +192,39 @@ impl Store {
     }
 }
 
+/// Makes `reference` name the image with this id, whatever it named before.
+async fn point(
+    connection: &mut SqliteConnection,
+    reference: &str,
+    id: &str,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "INSERT INTO image_references (reference, image_id) VALUES (?, ?) \
+         ON CONFLICT (reference) DO UPDATE SET image_id = excluded.image_id",
+    )
+    .bind(reference)
+    .bind(id)
+    .execute(connection)
+    .await
+    .map(drop)
+    .map_err(failed("name the image"))
+}
+
+async fn set_kernel(
+    connection: &mut SqliteConnection,
+    id: &str,
+    kernel: Option<&Name>,
+) -> Result<(), StoreError> {
+    let Some(kernel) = kernel else { return Ok(()) };
+    sqlx::query("UPDATE images SET kernel = ? WHERE id = ?")
+        .bind(kernel.as_str())
+        .bind(id)
+        .execute(connection)
+        .await
+        .map(drop)
+        .map_err(failed("set the image's kernel"))
+}
+
 /// The id under which this content is kept for this platform.
 async fn find_content(
     connection: &mut SqliteConnection,
@@ -216,7 +246,7 @@ async fn find_content(
 async fn insert_row(connection: &mut SqliteConnection, image: &Image) -> Result<(), StoreError> {
     let done = sqlx::query(
         "INSERT INTO images (id, digest, os, architecture, variant, config, layers, rootfs_size_bytes, \
-         rootfs_allocated_bytes, create_time) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING",
+         rootfs_allocated_bytes, origin, kernel, create_time) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING",
     )
     .bind(image.id.to_string())
     .bind(image.digest.to_string())
@@ -230,6 +260,8 @@ async fn insert_row(connection: &mut SqliteConnection, image: &Image) -> Result<
         "rootfs_allocated_bytes",
         image.rootfs_allocated_bytes,
     )?)
+    .bind(&image.origin)
+    .bind(image.kernel.as_ref().map(Name::as_str))
     .bind(nanoseconds("create_time", image.create_time)?)
     .execute(connection)
     .await

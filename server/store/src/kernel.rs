@@ -23,8 +23,8 @@ pub enum ReplaceOutcome {
 macro_rules! select {
     ($tail:literal) => {
         concat!(
-            "SELECT id, name, release, digest, size_bytes, modules, origin, is_default, create_time \
-             FROM kernels ",
+            "SELECT id, name, release, digest, size_bytes, modules, origin, is_default, inspection, \
+             create_time FROM kernels ",
             $tail
         )
     };
@@ -43,6 +43,7 @@ fn decode(row: &SqliteRow) -> Result<Kernel, StoreError> {
         modules: columns.json("modules")?,
         origin: columns.get("origin")?,
         is_default: columns.get("is_default")?,
+        inspection: columns.json("inspection")?,
         create_time: columns.time("create_time")?,
     })
 }
@@ -210,8 +211,8 @@ async fn insert_row(
             .map_err(failed(DURING))?;
     }
     let row = sqlx::query(
-        "INSERT INTO kernels (id, name, release, digest, size_bytes, modules, origin, is_default, create_time) \
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING *",
+        "INSERT INTO kernels (id, name, release, digest, size_bytes, modules, origin, is_default, inspection, \
+         create_time) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING *",
     )
     .bind(kernel.id.to_string())
     .bind(kernel.name.as_str())
@@ -221,6 +222,7 @@ async fn insert_row(
     .bind(json("modules", &kernel.modules)?)
     .bind(&kernel.origin)
     .bind(is_default)
+    .bind(json("inspection", &kernel.inspection)?)
     .bind(nanoseconds("create_time", kernel.create_time)?)
     .fetch_one(connection)
     .await

@@ -9,8 +9,14 @@ use sqlx::{SqlSafeStr, SqlitePool};
 use crate::StoreError;
 
 /// Version, name and text of each migration, in order. A new one goes to the end.
-pub(crate) const MIGRATIONS: [(i64, &str, &str); 1] =
-    [(1, "initial", include_str!("../migrations/0001_initial.sql"))];
+pub(crate) const MIGRATIONS: [(i64, &str, &str); 2] = [
+    (1, "initial", include_str!("../migrations/0001_initial.sql")),
+    (
+        2,
+        "catalogs",
+        include_str!("../migrations/0002_catalogs.sql"),
+    ),
+];
 
 /// The version of the newest migration known here.
 pub(crate) const fn latest() -> i64 {
@@ -41,10 +47,16 @@ mod tests {
     use super::*;
 
     /// One line for each released migration. Lines are added, never changed.
-    const RELEASED: [(i64, &str); 1] = [(
-        1,
-        "sha256:fb51f13ab487e48d74ca357e315a52b4e68ae56374127f852136567c8cfd5af5",
-    )];
+    const RELEASED: [(i64, &str); 2] = [
+        (
+            1,
+            "sha256:fb51f13ab487e48d74ca357e315a52b4e68ae56374127f852136567c8cfd5af5",
+        ),
+        (
+            2,
+            "sha256:794efdd4917ecef2fb89ade2b783686f7d8346f52b42707bc165d64fbd1c7e7e",
+        ),
+    ];
 
     #[test]
     fn released_migrations_are_never_edited() {

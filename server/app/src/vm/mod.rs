@@ -160,8 +160,8 @@ impl Vms {
             context: self.context.clone(),
             images: self.images.clone(),
             kernels: self.kernels.clone(),
+            cancel: task.cancelled().clone(),
             task,
-            cancel: self.context.shutdown.child_token(),
         }
     }
 

@@ -59,6 +59,54 @@ impl ImageService for Api {
         stream::operation(&self.app, &self.drain, operation).await
     }
 
+    type BuildImageStream = Answers<v1::BuildImageResponse>;
+
+    async fn build_image(
+        &self,
+        _: Request<Streaming<v1::BuildImageRequest>>,
+    ) -> Result<Response<Self::BuildImageStream>, Status> {
+        Err(Status::unimplemented("not yet"))
+    }
+
+    type ExportBundleStream = Answers<v1::ExportBundleResponse>;
+
+    async fn export_bundle(
+        &self,
+        _: Request<v1::ExportBundleRequest>,
+    ) -> Result<Response<Self::ExportBundleStream>, Status> {
+        Err(Status::unimplemented("not yet"))
+    }
+
+    type ExportOciLayoutStream = Answers<v1::ExportOciLayoutResponse>;
+
+    async fn export_oci_layout(
+        &self,
+        _: Request<v1::ExportOciLayoutRequest>,
+    ) -> Result<Response<Self::ExportOciLayoutStream>, Status> {
+        Err(Status::unimplemented("not yet"))
+    }
+
+    async fn tag_image(
+        &self,
+        _: Request<v1::TagImageRequest>,
+    ) -> Result<Response<v1::TagImageResponse>, Status> {
+        Err(Status::unimplemented("not yet"))
+    }
+
+    async fn prune_images(
+        &self,
+        _: Request<v1::PruneImagesRequest>,
+    ) -> Result<Response<v1::PruneImagesResponse>, Status> {
+        Err(Status::unimplemented("not yet"))
+    }
+
+    async fn list_image_usage(
+        &self,
+        _: Request<v1::ListImageUsageRequest>,
+    ) -> Result<Response<v1::ListImageUsageResponse>, Status> {
+        Err(Status::unimplemented("not yet"))
+    }
+
     async fn get_image(
         &self,
         request: Request<v1::GetImageRequest>,
@@ -105,7 +153,7 @@ impl ImageService for Api {
             images
                 .delete(&named)
                 .await
-                .map(|()| v1::DeleteImageResponse {})
+                .map(|()| v1::DeleteImageResponse::default())
         };
         self.once.answer(&self.app, key, work).await
     }

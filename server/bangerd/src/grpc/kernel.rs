@@ -49,6 +49,24 @@ impl KernelService for Api {
         stream::operation(&self.app, &self.drain, operation).await
     }
 
+    type PullKernelStream = Answers<v1::PullKernelResponse>;
+
+    async fn pull_kernel(
+        &self,
+        _: Request<v1::PullKernelRequest>,
+    ) -> Result<Response<Self::PullKernelStream>, Status> {
+        Err(Status::unimplemented("not yet"))
+    }
+
+    type ExportKernelStream = Answers<v1::ExportKernelResponse>;
+
+    async fn export_kernel(
+        &self,
+        _: Request<v1::ExportKernelRequest>,
+    ) -> Result<Response<Self::ExportKernelStream>, Status> {
+        Err(Status::unimplemented("not yet"))
+    }
+
     async fn get_kernel(
         &self,
         request: Request<v1::GetKernelRequest>,
@@ -137,6 +155,9 @@ async fn receive(
                     .write(field::chunk("modules_chunk", bytes)?)
                     .await
                     .map_err(refused)?;
+            }
+            (Some(Message::ConfigChunk(_)), _) => {
+                return Err(RequestError::invalid("config_chunk", "is not taken yet").into());
             }
             (Some(Message::Start(_)), _) => {
                 return Err(RequestError::invalid("start", "comes a second time").into());

@@ -46,6 +46,17 @@ impl OperationService for Api {
         }))
     }
 
+    async fn cancel_operation(
+        &self,
+        request: Request<v1::CancelOperationRequest>,
+    ) -> Result<Response<v1::CancelOperationResponse>, Status> {
+        let id: OperationId = field::id("operation", &request.get_ref().operation)?;
+        let ended = self.app.operations.cancel(id).await.map_err(refused)?;
+        Ok(Response::new(v1::CancelOperationResponse {
+            operation: Some(operation::operation(&ended)),
+        }))
+    }
+
     type WatchOperationStream = Answers<v1::WatchOperationResponse>;
 
     async fn watch_operation(

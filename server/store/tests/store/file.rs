@@ -84,8 +84,8 @@ async fn the_database_of_a_newer_version_is_refused() {
         matches!(
             error,
             StoreError::Newer {
-                found: 42,
-                known: 1,
+                found: 43,
+                known: 2,
                 ..
             }
         ),

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use banger_core::image::{Image, ImageConfig, Layer, Platform};
-use banger_core::kernel::Kernel;
+use banger_core::kernel::{FeatureState, Kernel, KernelFeature, KernelInspection};
 use banger_core::operation::{Operation, OperationKind, OperationState, Stage, StageKey};
 use banger_core::vm::{StopOutcome, Vm, VmSpec, VmState};
 use banger_core::vmm::{NetworkPlan, StopRung};
@@ -128,6 +128,8 @@ pub(crate) fn image(content: &str) -> Image {
         }],
         rootfs_size_bytes: 1 << 30,
         rootfs_allocated_bytes: 1 << 20,
+        origin: "registry.example".into(),
+        kernel: Some(name("small")),
         create_time: at(5),
     }
 }
@@ -142,6 +144,17 @@ pub(crate) fn kernel(text: &str) -> Kernel {
         modules: vec!["virtio_blk".into(), "overlay".into()],
         origin: "/boot/vmlinuz".into(),
         is_default: false,
+        inspection: KernelInspection {
+            format: "bzImage (lz4)".into(),
+            features: vec![KernelFeature {
+                name: "virtio-blk".into(),
+                options: vec!["CONFIG_VIRTIO_BLK".into()],
+                state: FeatureState::Module,
+                required: true,
+                purpose: "disks".into(),
+            }],
+            ..KernelInspection::default()
+        },
         create_time: at(6),
     }
 }

@@ -25,6 +25,12 @@ pub(crate) fn image(image: &Image) -> v1::Image {
         rootfs_size_bytes: int(image.rootfs_size_bytes),
         rootfs_allocated_bytes: int(image.rootfs_allocated_bytes),
         create_time: Some(time(image.create_time)),
+        origin: image.origin.clone(),
+        kernel: image
+            .kernel
+            .as_ref()
+            .map(ToString::to_string)
+            .unwrap_or_default(),
     }
 }
 
@@ -124,6 +130,9 @@ pub(crate) fn register(start: v1::RegisterImageStart) -> Result<RegisterStart, R
         Ok(Format::OciLayout) => ArchiveFormat::OciLayout,
         Ok(Format::DockerArchive) => ArchiveFormat::DockerArchive,
         Ok(Format::RootfsTar) => ArchiveFormat::RootfsTar,
+        Ok(Format::Bundle | Format::Ext4) => {
+            return Err(RequestError::invalid("start.format", "is not taken yet"));
+        }
         Err(_) => return Err(RequestError::invalid("start.format", "is not a format")),
     };
     Ok(RegisterStart {

@@ -1,6 +1,6 @@
 //! Kernels.
 
-use banger_core::kernel::Kernel;
+use banger_core::kernel::{FeatureState, Kernel, KernelFeature, KernelInspection};
 use banger_proto::v1;
 
 use super::field::{int, time};
@@ -16,5 +16,33 @@ pub(crate) fn kernel(kernel: &Kernel) -> v1::Kernel {
         origin: kernel.origin.clone(),
         is_default: kernel.is_default,
         create_time: Some(time(kernel.create_time)),
+        inspection: Some(inspection(&kernel.inspection)),
+    }
+}
+
+fn inspection(inspection: &KernelInspection) -> v1::KernelInspection {
+    v1::KernelInspection {
+        format: inspection.format.clone(),
+        architecture: inspection.architecture.clone(),
+        banner: inspection.banner.clone(),
+        evidence: inspection.evidence.clone(),
+        features: inspection.features.iter().map(feature).collect(),
+    }
+}
+
+fn feature(feature: &KernelFeature) -> v1::KernelFeature {
+    use v1::kernel_feature::State;
+    let state = match feature.state {
+        FeatureState::BuiltIn => State::BuiltIn,
+        FeatureState::Module => State::Module,
+        FeatureState::Missing => State::Missing,
+        FeatureState::Unknown => State::Unspecified,
+    };
+    v1::KernelFeature {
+        name: feature.name.clone(),
+        options: feature.options.clone(),
+        state: state.into(),
+        is_required: feature.required,
+        purpose: feature.purpose.clone(),
     }
 }

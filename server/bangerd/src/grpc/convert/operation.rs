@@ -33,6 +33,8 @@ fn kind(kind: OperationKind) -> v1::operation::Kind {
         OperationKind::ImportKernel => Kind::ImportKernel,
         OperationKind::CreateVm => Kind::CreateVm,
         OperationKind::StartVm => Kind::StartVm,
+        OperationKind::PullKernel => Kind::PullKernel,
+        OperationKind::BuildImage => Kind::BuildImage,
     }
 }
 
