@@ -56,6 +56,7 @@ fn every_reason_is_documented() {
             sources(&src, &mut files);
         }
     }
+    sources(&server().join("../catalog/src"), &mut files);
     files.retain(|path| !path.ends_with("tests.rs"));
     let texts = files.iter().map(|path| fs::read_to_string(path).unwrap());
     // The sample error beside the trait itself is in a test module.

@@ -1,0 +1,225 @@
+//! The manifest of a kernel bundle.
+
+use std::collections::BTreeSet;
+
+use banger_core::image::Platform;
+use banger_core::{Digest, Name};
+use serde::{Deserialize, Serialize};
+
+use crate::MODULES_PREFIX;
+use crate::document::{self, DocumentProblem, check_size, check_word};
+use crate::limits::{
+    MANIFEST_BYTES_MAX, MODULE_BYTES_MAX, MODULES_MAX, VMLINUX_BYTES_MAX, WORD_BYTES_MAX,
+};
+
+const FORMAT: &str = "banger.kernel.v1";
+
+/// What a kernel bundle holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KernelManifest {
+    format: String,
+    /// What the kernel is called.
+    pub name: Name,
+    /// The release it reports, e.g. `6.1.0-42-cloud-amd64`.
+    pub release: String,
+    /// What it runs on.
+    #[serde(with = "document::platform")]
+    pub platform: Platform,
+    /// The kernel itself.
+    pub vmlinux: VmlinuxPart,
+    /// In load order.
+    pub modules: Vec<ModulePart>,
+    /// Where its maker had it from, for people: a package's name and version, a source.
+    pub origin: String,
+    /// The program that wrote the bundle, for people.
+    pub builder: String,
+}
+
+/// A kernel bundle's kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VmlinuxPart {
+    /// Its length.
+    pub size_bytes: u64,
+    /// Of its bytes.
+    pub digest: Digest,
+}
+
+/// One module of a kernel bundle.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModulePart {
+    /// What it is called, without `.ko`.
+    pub name: String,
+    /// Its length, uncompressed.
+    pub size_bytes: u64,
+    /// Of its bytes, uncompressed.
+    pub digest: Digest,
+}
+
+/// What only the caller knows of a kernel's manifest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KernelParts {
+    /// See [`KernelManifest::name`].
+    pub name: Name,
+    /// See [`KernelManifest::release`].
+    pub release: String,
+    /// See [`KernelManifest::platform`].
+    pub platform: Platform,
+    /// See [`KernelManifest::vmlinux`].
+    pub vmlinux: VmlinuxPart,
+    /// See [`KernelManifest::modules`].
+    pub modules: Vec<ModulePart>,
+    /// See [`KernelManifest::origin`].
+    pub origin: String,
+    /// See [`KernelManifest::builder`].
+    pub builder: String,
+}
+
+impl KernelManifest {
+    /// Of `parts`.
+    ///
+    /// # Errors
+    /// If a part is outside its bounds.
+    pub fn new(parts: KernelParts) -> Result<Self, DocumentProblem> {
+        let manifest = Self {
+            format: FORMAT.to_owned(),
+            name: parts.name,
+            release: parts.release,
+            platform: parts.platform,
+            vmlinux: parts.vmlinux,
+            modules: parts.modules,
+            origin: parts.origin,
+            builder: parts.builder,
+        };
+        manifest.check()?;
+        Ok(manifest)
+    }
+
+    /// Parses a `manifest.json`.
+    ///
+    /// # Errors
+    /// If it is anything else.
+    pub fn parse(bytes: &[u8]) -> Result<Self, DocumentProblem> {
+        let manifest: Self = document::parse(bytes, FORMAT, MANIFEST_BYTES_MAX)?;
+        manifest.check()?;
+        Ok(manifest)
+    }
+
+    /// As it is written; the same manifest gives the same bytes.
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        document::write(self)
+    }
+
+    /// The member that holds the module at `index`: `modules/000-virtio.ko`. Members come in this order.
+    #[must_use]
+    pub fn module_member(&self, index: usize) -> Option<String> {
+        let module = self.modules.get(index)?;
+        Some(format!("{MODULES_PREFIX}{index:03}-{}.ko", module.name))
+    }
+
+    fn check(&self) -> Result<(), DocumentProblem> {
+        check_size(
+            "vmlinux.size_bytes",
+            self.vmlinux.size_bytes,
+            VMLINUX_BYTES_MAX,
+        )?;
+        check_word("release", &self.release)?;
+        check_word("origin", &self.origin)?;
+        check_word("builder", &self.builder)?;
+        if self.modules.len() > MODULES_MAX {
+            return Err(DocumentProblem::field(
+                "modules",
+                format!("are more than {MODULES_MAX}"),
+            ));
+        }
+        let mut names = BTreeSet::new();
+        for module in &self.modules {
+            check_size("modules.size_bytes", module.size_bytes, MODULE_BYTES_MAX)?;
+            if !is_module_name(&module.name) {
+                return Err(DocumentProblem::field(
+                    "modules.name",
+                    "is no module's name",
+                ));
+            }
+            if !names.insert(module.name.replace('-', "_")) {
+                return Err(DocumentProblem::field("modules.name", "comes twice"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What the kernel's own modules are called: words with `_` and `-`.
+fn is_module_name(name: &str) -> bool {
+    (1..=WORD_BYTES_MAX - 16).contains(&name.len())
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parts() -> KernelParts {
+        let module = |name: &str| ModulePart {
+            name: name.into(),
+            size_bytes: 3,
+            digest: Digest::of(name.as_bytes()),
+        };
+        KernelParts {
+            name: "cloud".parse().unwrap(),
+            release: "6.1.0".into(),
+            platform: "linux/amd64".parse().unwrap(),
+            vmlinux: VmlinuxPart {
+                size_bytes: 9,
+                digest: Digest::of(b"vmlinux"),
+            },
+            modules: vec![module("virtio"), module("virtio_ring")],
+            origin: "linux-image-cloud-amd64 6.1".into(),
+            builder: "banger".into(),
+        }
+    }
+
+    #[test]
+    fn a_kernel_manifest_survives_its_bytes() {
+        let manifest = KernelManifest::new(parts()).unwrap();
+        assert_eq!(
+            KernelManifest::parse(&manifest.to_bytes()).unwrap(),
+            manifest
+        );
+        assert_eq!(
+            manifest.module_member(1).unwrap(),
+            "modules/001-virtio_ring.ko"
+        );
+        assert_eq!(manifest.module_member(2), None);
+    }
+
+    #[test]
+    fn module_names_are_names_and_come_once() {
+        let with = |name: &str| {
+            let mut parts = parts();
+            parts.modules[1].name = name.into();
+            KernelManifest::new(parts)
+        };
+        for name in ["", "a/b", "..", "a b", "a\0", &"x".repeat(300)] {
+            assert!(with(name).is_err(), "{name}");
+        }
+        assert_eq!(
+            with("virtio").unwrap_err().to_string(),
+            "its `modules.name` comes twice"
+        );
+    }
+
+    #[test]
+    fn an_image_is_no_kernel() {
+        let error = KernelManifest::parse(br#"{"format":"banger.image.v1"}"#).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "its format is `banger.image.v1`, and this banger reads `banger.kernel.v1`"
+        );
+    }
+}
