@@ -47,6 +47,18 @@ pub(crate) enum Failure {
     /// The VM stopped under a command.
     #[error("the VM stopped while the command ran; how it ended is not known")]
     VmGone,
+    /// A signal ended long work, which is undone.
+    #[error("interrupted; the work was cancelled and nothing of it is left")]
+    Interrupted {
+        /// Which.
+        signal: i32,
+    },
+    /// Long work goes on in the daemon, though its caller ended.
+    #[error("operation `{operation}` was asked to end and may still be going on")]
+    LeftRunning {
+        /// Its id.
+        operation: String,
+    },
     /// Something stayed behind.
     #[error("VM `{vm}` may have been left behind")]
     LeftBehind {
@@ -82,6 +94,7 @@ impl Failure {
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Self::BrokenPipe => signal_code(SIGPIPE),
+            Self::Interrupted { signal } => signal_code(*signal),
             Self::Sdk(error) => match error.reason() {
                 "PROGRAM_NOT_FOUND" => EXIT_NOT_FOUND,
                 "PROGRAM_NOT_EXECUTABLE" => EXIT_NOT_EXECUTABLE,
@@ -134,6 +147,7 @@ impl Failure {
         match self {
             Self::Sdk(error) => error.code(),
             Self::VmGone => Code::Aborted,
+            Self::Interrupted { .. } | Self::LeftRunning { .. } => Code::Cancelled,
             _ => Code::Unknown,
         }
     }
@@ -148,6 +162,8 @@ impl Failure {
             Self::Runtime { .. } => "NOT_STARTED",
             Self::VmGone => "VM_GONE",
             Self::LeftBehind { .. } => "LEFT_BEHIND",
+            Self::Interrupted { .. } => "INTERRUPTED",
+            Self::LeftRunning { .. } => "LEFT_RUNNING",
         }
     }
 
@@ -155,6 +171,9 @@ impl Failure {
         match self {
             Self::Sdk(error) => error.remedy(),
             Self::VmGone => Some("Look at the VM's console: banger vm console VM".to_owned()),
+            Self::LeftRunning { operation } => {
+                Some(format!("Look at it: banger operation watch {operation}"))
+            }
             Self::LeftBehind { vm, .. } => Some(format!("Remove it: banger vm remove {vm}")),
             _ => None,
         }
@@ -171,7 +190,7 @@ impl Failure {
     fn code_ran(&self) -> &'static str {
         match self {
             Self::Sdk(error) => error.code_ran().as_str(),
-            Self::Runtime { .. } => "no",
+            Self::Runtime { .. } | Self::Interrupted { .. } => "no",
             Self::VmGone => "yes",
             _ => "maybe",
         }

@@ -12,6 +12,7 @@ mod context;
 mod detach;
 mod failure;
 mod interrupt;
+mod long;
 mod output;
 mod progress;
 mod terminal;

@@ -36,6 +36,16 @@ impl Printer {
         Self { format, quiet }
     }
 
+    /// Whether ids or names only are wanted.
+    pub(crate) const fn is_quiet(self) -> bool {
+        self.quiet
+    }
+
+    /// Whether JSON is wanted.
+    pub(crate) fn is_json(self) -> bool {
+        self.format == Format::Json
+    }
+
     /// Prints a whole list.
     pub(crate) async fn list<M, R: Row>(
         self,

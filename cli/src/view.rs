@@ -3,6 +3,7 @@
 
 mod image;
 mod session;
+mod usage;
 mod vm;
 
 use std::time::Duration;
@@ -14,6 +15,7 @@ use serde::Serialize;
 
 pub(crate) use image::{Image, Kernel};
 pub(crate) use session::{Exit, Session, StreamItem};
+pub(crate) use usage::{ImagesUsage, Pruned};
 pub(crate) use vm::{HostInfo, Operation, Stage, Vm};
 
 use banger_sdk::Error;

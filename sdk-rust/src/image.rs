@@ -1,6 +1,7 @@
 //! Images: pull, register, get, list, delete.
 
 use std::future::IntoFuture;
+use std::time::Duration;
 
 use banger_proto::v1;
 use bytes::Bytes;
@@ -105,15 +106,121 @@ impl Images {
         })
     }
 
-    /// Removes an image.
-    pub fn delete(&self, image: impl Into<String>) -> Request<()> {
+    /// Gives an image another reference. One that another image has is refused, unless `take_over` says that it may
+    /// be taken.
+    pub fn tag(
+        &self,
+        image: impl Into<String>,
+        reference: impl Into<String>,
+        take_over: TakeOver,
+    ) -> Request<v1::Image> {
+        const CALL: &str = "TagImage";
+        let (this, image, reference) = (self.clone(), image.into(), reference.into());
+        Request::new(move |request_id| async move {
+            let request = v1::TagImageRequest {
+                image,
+                reference,
+                replace: take_over == TakeOver::Allowed,
+                request_id,
+            };
+            let call = || async { this.rpc().tag_image(request.clone()).await };
+            let answer = this.client.repeat(CALL, call).await?;
+            answer.image.ok_or(Error::Protocol {
+                during: CALL,
+                detail: "no image",
+            })
+        })
+    }
+
+    /// Removes what nothing needs: by default the images without a reference, and the files of no image.
+    pub fn prune(&self, prune: Prune) -> Request<v1::PruneImagesResponse> {
+        let this = self.clone();
+        Request::new(move |request_id| async move {
+            let older_than_seconds = i64::try_from(prune.older_than.as_secs()).unwrap_or(i64::MAX);
+            let request = v1::PruneImagesRequest {
+                all: prune.all,
+                older_than_seconds,
+                build_cache: prune.build_cache,
+                dry_run: prune.dry_run,
+                request_id,
+            };
+            let call = || async { this.rpc().prune_images(request.clone()).await };
+            this.client.repeat("PruneImages", call).await
+        })
+    }
+
+    /// What all images take on the host: each, newest first, and the totals.
+    ///
+    /// # Errors
+    /// When the daemon cannot be asked.
+    pub async fn usage(&self) -> Result<ImagesUsage> {
+        let mut usage = ImagesUsage::default();
+        let mut page_token = String::new();
+        loop {
+            let request = v1::ListImageUsageRequest {
+                page_size: PAGE_SIZE,
+                page_token,
+            };
+            let call = || async { self.rpc().list_image_usage(request.clone()).await };
+            let page = self.client.repeat("ListImageUsage", call).await?;
+            usage.images.extend(page.images);
+            if page.next_page_token.is_empty() {
+                usage.rootfs_bytes = page.total_rootfs_bytes;
+                usage.blob_bytes = page.total_blob_bytes;
+                usage.unreferenced_bytes = page.unreferenced_bytes;
+                usage.build_cache_bytes = page.build_cache_bytes;
+                return Ok(usage);
+            }
+            page_token = page.next_page_token;
+        }
+    }
+
+    /// Removes an image; named by one of several references, it loses that reference only.
+    pub fn delete(&self, image: impl Into<String>) -> Request<v1::DeleteImageResponse> {
         let (this, image) = (self.clone(), image.into());
         Request::new(|request_id| async move {
             let request = v1::DeleteImageRequest { image, request_id };
             let call = || async { this.rpc().delete_image(request.clone()).await };
-            this.client.repeat("DeleteImage", call).await.map(drop)
+            this.client.repeat("DeleteImage", call).await
         })
     }
+}
+
+/// Whether a reference may be taken from another image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TakeOver {
+    /// It may.
+    Allowed,
+    /// A taken reference is an error.
+    Refused,
+}
+
+/// What to prune.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Prune {
+    /// Every image that no VM uses; otherwise only those without a reference.
+    pub all: bool,
+    /// Only images that came longer ago than this; whole seconds.
+    pub older_than: Duration,
+    /// The steps kept of builds, too.
+    pub build_cache: bool,
+    /// Tells what would be removed, and removes nothing.
+    pub dry_run: bool,
+}
+
+/// What all images take on the host.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct ImagesUsage {
+    /// Each, newest first.
+    pub images: Vec<v1::ImageUsage>,
+    /// All base disks.
+    pub rootfs_bytes: i64,
+    /// All blobs.
+    pub blob_bytes: i64,
+    /// What no image needs.
+    pub unreferenced_bytes: i64,
+    /// The steps kept of builds.
+    pub build_cache_bytes: i64,
 }
 
 /// A pull, made when it is awaited.

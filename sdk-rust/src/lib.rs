@@ -38,7 +38,7 @@ mod vm;
 pub use client::{Client, ClientOptions};
 pub use error::{Code, CodeRan, Error, Refusal, Result, chain};
 pub use host::{HOST_VARIABLE, Host, HostError};
-pub use image::{ArchiveFormat, Images, PullImage, RegisterImage};
+pub use image::{ArchiveFormat, Images, ImagesUsage, Prune, PullImage, RegisterImage, TakeOver};
 pub use kernel::{ImportKernel, Kernels};
 pub use operation::Operations;
 pub use request::Request;
@@ -52,9 +52,10 @@ pub use vm::{Console, CreateVm, NetworkMode, VmEvent, Vms};
 /// The messages of the API.
 pub mod types {
     pub use banger_proto::v1::{
-        ConsoleOutput, Exit, Gap, HostInfo, Image, ImageConfig, ImageLayer, Kernel, Operation,
-        Output, Session, SessionSpec, Stage, StopOutcome, Stream, TerminalSize, Vm, VmSpec, exit,
-        operation, session, stop_outcome, vm, vm_spec,
+        ConsoleOutput, DeleteImageResponse, Exit, Gap, HostInfo, Image, ImageConfig, ImageLayer,
+        ImageUsage, Kernel, Operation, Output, PruneImagesResponse, Session, SessionSpec, Stage,
+        StopOutcome, Stream, TerminalSize, Vm, VmSpec, exit, operation, session, stop_outcome, vm,
+        vm_spec,
     };
     pub use prost_types::{Duration, Timestamp};
     pub use tonic_types::Status;

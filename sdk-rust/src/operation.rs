@@ -163,6 +163,23 @@ impl Operations {
         })
     }
 
+    /// Gives an operation up, and returns it when it has ended: failed with OPERATION_CANCELLED, or as it ended before.
+    ///
+    /// # Errors
+    /// When there is none, or the daemon cannot be asked.
+    pub async fn cancel(&self, id: impl Into<String>) -> Result<v1::Operation> {
+        const CALL: &str = "CancelOperation";
+        let request = v1::CancelOperationRequest {
+            operation: id.into(),
+        };
+        let call = || async { self.rpc().cancel_operation(request.clone()).await };
+        let answer = self.client.repeat(CALL, call).await?;
+        answer.operation.ok_or(Error::Protocol {
+            during: CALL,
+            detail: "no operation",
+        })
+    }
+
     /// The operation now, then after each change, until it has ended. Goes on over broken connections.
     pub fn watch(&self, id: impl Into<String>) -> BoxStream<'static, Result<v1::Operation>> {
         let watch = Watch {

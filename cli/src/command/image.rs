@@ -1,5 +1,7 @@
 //! `banger image`: root filesystems.
 
+mod keep;
+
 use std::io;
 use std::path::PathBuf;
 
@@ -10,10 +12,11 @@ use clap_complete::ArgValueCandidates;
 use crate::complete;
 use crate::context::Context;
 use crate::failure::Failure;
+use crate::long;
 use crate::value::ImportFormat;
 use crate::view;
 
-/// Pull, import and remove images
+/// Get, keep, share and throw away images
 #[derive(Debug, Subcommand)]
 pub(crate) enum Image {
     Pull(Pull),
@@ -22,8 +25,12 @@ pub(crate) enum Image {
     List(List),
     #[command(visible_alias = "show")]
     Inspect(Inspect),
+    Tag(keep::Tag),
     #[command(visible_alias = "rm")]
-    Remove(Remove),
+    Remove(keep::Remove),
+    Prune(keep::Prune),
+    #[command(visible_alias = "du")]
+    Usage(keep::Usage),
 }
 
 impl Image {
@@ -33,7 +40,10 @@ impl Image {
             Self::Import(import) => import.run(context).await,
             Self::List(list) => list.run(context).await,
             Self::Inspect(inspect) => inspect.run(context).await,
+            Self::Tag(tag) => tag.run(context).await,
             Self::Remove(remove) => remove.run(context).await,
+            Self::Prune(prune) => prune.run(context).await,
+            Self::Usage(usage) => usage.run(context).await,
         }
     }
 }
@@ -41,7 +51,7 @@ impl Image {
 /// Pull an image from its registry
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Prints the image's reference. The pull goes on if banger is interrupted; `banger operation list` shows it.
+Prints the image's reference. Ctrl-C cancels the pull; the layers that have come whole are kept for the next try.
 
 Examples:
   banger image pull debian:bookworm
@@ -75,10 +85,8 @@ impl Pull {
                 .map_err(Failure::Read)?;
             pull = pull.credentials(username, password.trim_end_matches(['\r', '\n']));
         }
-        let progress = context.progress();
-        let pulled = pull.progress(progress.callback()).await;
-        progress.clear();
-        context.printer().changed(&view::Image::from(pulled?))
+        let pulled = long::follow(context, &client, |told| pull.progress(told)).await?;
+        context.printer().changed(&view::Image::from(pulled))
     }
 }
 
@@ -120,10 +128,8 @@ impl Import {
         if let Some(platform) = self.platform {
             register = register.platform(platform);
         }
-        let progress = context.progress();
-        let registered = register.progress(progress.callback()).await;
-        progress.clear();
-        context.printer().changed(&view::Image::from(registered?))
+        let registered = long::follow(context, &client, |told| register.progress(told)).await?;
+        context.printer().changed(&view::Image::from(registered))
     }
 }
 
@@ -152,25 +158,5 @@ impl Inspect {
     async fn run(self, context: &Context) -> Result<u8, Failure> {
         let image = context.client().await?.images().get(self.image).await?;
         context.printer().one(&view::Image::from(image))
-    }
-}
-
-/// Remove images that no VM uses
-#[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  banger image remove debian:bookworm")]
-pub(crate) struct Remove {
-    /// The images: references, digests or ids
-    #[arg(required = true, value_name = "IMAGE", add = ArgValueCandidates::new(complete::images))]
-    images: Vec<String>,
-}
-
-impl Remove {
-    async fn run(self, context: &Context) -> Result<u8, Failure> {
-        let client = context.client().await?;
-        for image in self.images {
-            client.images().delete(&image).await?;
-            context.printer().removed(&image)?;
-        }
-        Ok(0)
     }
 }

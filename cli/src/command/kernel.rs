@@ -8,6 +8,7 @@ use clap_complete::ArgValueCandidates;
 use crate::complete;
 use crate::context::Context;
 use crate::failure::Failure;
+use crate::long;
 use crate::view;
 
 /// Import and remove kernels
@@ -68,7 +69,8 @@ pub(crate) struct Import {
 
 impl Import {
     async fn run(self, context: &Context) -> Result<u8, Failure> {
-        let kernels = context.client().await?.kernels();
+        let client = context.client().await?;
+        let kernels = client.kernels();
         let mut import = match (self.debian_package, self.file) {
             (Some(package), _) => kernels.import_debian_package(package),
             (None, file) => kernels.import_file(file.unwrap_or_default(), self.modules),
@@ -82,10 +84,8 @@ impl Import {
         if self.replace {
             import = import.replace();
         }
-        let progress = context.progress();
-        let imported = import.progress(progress.callback()).await;
-        progress.clear();
-        context.printer().changed(&view::Kernel::from(imported?))
+        let imported = long::follow(context, &client, |told| import.progress(told)).await?;
+        context.printer().changed(&view::Kernel::from(imported))
     }
 }
 

@@ -11,7 +11,7 @@ use crate::failure::{EXIT_FAILURE, Failure};
 use crate::output;
 use crate::view;
 
-/// List and watch long work
+/// List, watch and cancel long work
 #[derive(Debug, Subcommand)]
 pub(crate) enum Operation {
     #[command(visible_alias = "ls")]
@@ -19,6 +19,7 @@ pub(crate) enum Operation {
     #[command(visible_alias = "show")]
     Inspect(Inspect),
     Watch(Watch),
+    Cancel(Cancel),
 }
 
 impl Operation {
@@ -27,6 +28,7 @@ impl Operation {
             Self::List(list) => list.run(context).await,
             Self::Inspect(inspect) => inspect.run(context).await,
             Self::Watch(watch) => watch.run(context).await,
+            Self::Cancel(cancel) => cancel.run(context).await,
         }
     }
 }
@@ -109,5 +111,35 @@ impl Watch {
             context.printer().item(&view::Operation::from(operation))?;
         }
         Ok(0)
+    }
+}
+
+/// Give operations up, and wait until they are undone
+#[derive(Debug, Args)]
+#[command(after_help = "\
+What had ended before stays as it is: the exit code is 0 if all are cancelled, else 125.
+
+Examples:
+  banger operation cancel 01941d2e-8a5c-7b1e-9f60-3d2c1b0a9f8e
+  banger operation list -q | xargs banger operation cancel")]
+pub(crate) struct Cancel {
+    /// The operations' ids
+    #[arg(required = true, value_name = "OPERATION", add = ArgValueCandidates::new(complete::operations))]
+    operations: Vec<String>,
+}
+
+impl Cancel {
+    async fn run(self, context: &Context) -> Result<u8, Failure> {
+        let client = context.client().await?;
+        let mut code = 0;
+        for operation in self.operations {
+            let ended = client.operations().cancel(operation).await?;
+            let ended = view::Operation::from(ended);
+            if !ended.is_cancelled() {
+                code = EXIT_FAILURE;
+            }
+            context.printer().item(&ended)?;
+        }
+        Ok(code)
     }
 }

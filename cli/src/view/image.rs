@@ -23,6 +23,8 @@ pub(crate) struct Image {
     layers: Vec<Layer>,
     rootfs_size_bytes: i64,
     rootfs_allocated_bytes: i64,
+    origin: String,
+    kernel: String,
     create_time: Option<Timestamp>,
 }
 
@@ -71,8 +73,22 @@ impl From<types::Image> for Image {
             layers: image.layers.into_iter().map(layer).collect(),
             rootfs_size_bytes: image.rootfs_size_bytes,
             rootfs_allocated_bytes: image.rootfs_allocated_bytes,
+            origin: image.origin,
+            kernel: image.kernel,
             create_time: timestamp(image.create_time),
         }
+    }
+}
+
+impl Image {
+    /// The image, as it was just named: that reference comes first.
+    pub(crate) fn named(mut self, reference: &str) -> Self {
+        let ends_so =
+            |known: &String| known == reference || known.ends_with(&format!("/{reference}"));
+        if let Some(place) = self.references.iter().position(ends_so) {
+            self.references[..=place].rotate_right(1);
+        }
+        self
     }
 }
 
@@ -113,6 +129,8 @@ impl Row for Image {
             ("Digest", self.digest.clone()),
             ("Platform", self.platform.clone()),
             ("Disk", format!("{}, {} used", disk.0, disk.1)),
+            ("Origin", self.origin.clone()),
+            ("Kernel", self.kernel.clone()),
             ("Created", age(self.create_time)),
             ("Entrypoint", self.config.entrypoint.join(" ")),
             ("Cmd", self.config.cmd.join(" ")),

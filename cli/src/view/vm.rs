@@ -207,6 +207,14 @@ pub(crate) struct Operation {
     end_time: Option<Timestamp>,
 }
 
+impl Operation {
+    /// Whether it ended because a caller gave it up.
+    pub(crate) fn is_cancelled(&self) -> bool {
+        let fault = self.error.as_ref();
+        fault.is_some_and(|fault| fault.reason == "OPERATION_CANCELLED")
+    }
+}
+
 impl From<types::Operation> for Operation {
     fn from(operation: types::Operation) -> Self {
         Self {

@@ -156,6 +156,12 @@ pub enum AppError {
         /// Why.
         why: &'static str,
     },
+    /// A reference names another image.
+    #[error("`{reference}` names another image")]
+    ReferenceTaken {
+        /// Which.
+        reference: String,
+    },
     /// A caller gave the operation up.
     #[error("the operation was cancelled")]
     OperationCancelled,
@@ -268,6 +274,10 @@ impl Explain for AppError {
                 resource: (*resource).to_owned(),
                 name: name.to_string(),
             },
+            Self::ReferenceTaken { reference } => FailureKind::AlreadyExists {
+                resource: "image".into(),
+                name: reference.clone(),
+            },
             Self::WrongState { vm, .. } => precondition(format!("vm/{vm}")),
             Self::InUse { resource, name, .. } => precondition(format!("{resource}/{name}")),
             Self::NoKernel => precondition("host/kernel".into()),
@@ -321,6 +331,7 @@ impl Explain for AppError {
             },
             Self::ImageMissing { .. } => "IMAGE_NOT_FOUND",
             Self::NameTaken { .. } => "NAME_TAKEN",
+            Self::ReferenceTaken { .. } => "REFERENCE_TAKEN",
             Self::WrongState { .. } => "WRONG_STATE",
             Self::Overtaken { .. } => "OVERTAKEN",
             Self::InUse { .. } => "IN_USE",
@@ -359,6 +370,7 @@ impl Explain for AppError {
             Self::NotFound { resource, .. } => format!("List what exists: banger {resource} list"),
             Self::ImageMissing { reference } => format!("Pull it first: banger image pull {reference}"),
             Self::NameTaken { resource, name } => format!("Choose another name, or remove the {resource}: banger {resource} remove {name}"),
+            Self::ReferenceTaken { .. } => "Choose another name, or say that it may be taken over (--replace).".into(),
             Self::WrongState { vm, phase, .. } => match phase {
                 Phase::Stopped | Phase::Failed => format!("Start it first: banger vm start {vm}"),
                 Phase::Creating | Phase::Starting | Phase::Stopping => format!("Wait until it is done: banger vm watch {vm}"),
@@ -412,6 +424,7 @@ impl Explain for AppError {
                 ("resource", (*resource).to_owned()),
                 ("name", name.to_string()),
             ],
+            Self::ReferenceTaken { reference } => vec![("reference", reference.clone())],
             Self::WrongState { vm, phase, verb } | Self::Overtaken { vm, phase, verb } => {
                 vec![
                     ("vm", vm.to_string()),

@@ -105,6 +105,15 @@ pub struct Layer {
     pub size_bytes: u64,
 }
 
+/// Whether a reference may be taken from another image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TakeOver {
+    /// It may.
+    Allowed,
+    /// A taken reference is an error.
+    Refused,
+}
+
 /// An image as banger keeps it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Image {

@@ -22,5 +22,8 @@ pub use flatten::FlattenError;
 pub use kernel::{ImportedKernel, KernelError, KernelStore};
 pub use layer::LayerError;
 pub use registry::{Credentials, ImageReference, PullOptions, RegistryError};
-pub use store::{BuiltImage, ImageStore, Pruned, RegisterOptions, RegisterSource, StoreError};
+pub use store::{
+    BuiltImage, ImageStore, KeptFile, KeptKind, Pruned, RegisterOptions, RegisterSource,
+    StoreError, Sweep,
+};
 pub use tar::TarError;

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use banger_core::operation::{NoProgress, Progress, StageKey};
 use banger_core::{Digest, Explain, FailureKind};
-use banger_image::{BuiltImage, Credentials, ImageStore, PullOptions, StoreError};
+use banger_image::{BuiltImage, Credentials, ImageStore, PullOptions, StoreError, Sweep};
 use support::{Answer, Registry, Request, Tar, TestImage, Then, gzip, honest, leftovers};
 use tokio_util::sync::CancellationToken;
 
@@ -395,7 +395,9 @@ async fn images_with_a_common_layer_fetch_it_once() {
         store.load(a.digest).unwrap_err().reason(),
         "IMAGE_NOT_FOUND"
     );
-    let pruned = store.prune(&HashSet::from([b.digest])).unwrap();
+    let pruned = store
+        .prune(&HashSet::from([b.digest]), Sweep::Remove)
+        .unwrap();
     assert_eq!(pruned.files, 2, "its configuration and its own layer");
     store.load(b.digest).unwrap();
 }
@@ -515,7 +517,7 @@ async fn a_full_disk_is_told_and_leaves_nothing() {
             error.remedy().is_some(),
         ));
         assert!(leftovers(mount.path()).is_empty());
-        store.prune(&HashSet::new()).unwrap();
+        store.prune(&HashSet::new(), Sweep::Remove).unwrap();
     }
     let unmounted = std::process::Command::new("umount")
         .arg(mount.path())

@@ -1,6 +1,6 @@
 //! Images and the references that name them: rows of `images` and `image_references`.
 
-use banger_core::image::{Image, Platform};
+use banger_core::image::{Image, Platform, TakeOver};
 use banger_core::{Digest, ImageId, Name};
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 
@@ -8,6 +8,30 @@ use crate::error::failed;
 use crate::row::{Columns, count, integer, json, nanoseconds};
 use crate::store::{DeleteOutcome, Durability, users};
 use crate::{Page, Store, StoreError};
+
+/// What became of a new reference.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TagOutcome {
+    /// The image has it; this is the image as it is kept.
+    Tagged(Box<Image>),
+    /// Another image has it, and it was not to be taken over.
+    Taken,
+    /// There is no such image.
+    Missing,
+}
+
+/// What became of a reference that was to go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UntagOutcome {
+    /// It names nothing any more; its image has others.
+    Untagged,
+    /// It is the only one of its image, and stays.
+    Last,
+    /// Nothing has it.
+    Missing,
+}
+
+const USERS: &str = "SELECT id, name FROM vms WHERE image_id = ? ORDER BY name LIMIT ?";
 
 macro_rules! select {
     ($tail:literal) => {
@@ -159,6 +183,79 @@ impl Store {
             .map_err(failed("count the images"))
     }
 
+    /// Gives an image another reference. Safe from a crash of the host when it returns.
+    ///
+    /// # Errors
+    /// Of the database only.
+    pub async fn tag_image(
+        &self,
+        id: ImageId,
+        reference: &str,
+        take_over: TakeOver,
+    ) -> Result<TagOutcome, StoreError> {
+        const DURING: &str = "tag the image";
+        let id = id.to_string();
+        let mut transaction = self.begin(Durability::AtOnce, DURING).await?;
+        let exists: bool = sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM images WHERE id = ?)")
+            .bind(&id)
+            .fetch_one(&mut *transaction)
+            .await
+            .map_err(failed(DURING))?;
+        if !exists {
+            return Ok(TagOutcome::Missing);
+        }
+        let owner = owner(&mut transaction, reference).await?;
+        if owner.is_some_and(|owner| owner != id) && take_over == TakeOver::Refused {
+            return Ok(TagOutcome::Taken);
+        }
+        point(&mut transaction, reference, &id).await?;
+        let row = sqlx::query(select!("WHERE id = ?"))
+            .bind(&id)
+            .fetch_one(&mut *transaction)
+            .await
+            .map_err(failed(DURING))?;
+        transaction.commit().await.map_err(failed(DURING))?;
+        Ok(TagOutcome::Tagged(Box::new(decode(&row)?)))
+    }
+
+    /// Takes a reference from an image that has others. Safe from a crash of the host when it returns.
+    ///
+    /// # Errors
+    /// Of the database only.
+    pub async fn untag_image(&self, reference: &str) -> Result<UntagOutcome, StoreError> {
+        const DURING: &str = "untag the image";
+        let mut transaction = self.begin(Durability::AtOnce, DURING).await?;
+        let Some(owner) = owner(&mut transaction, reference).await? else {
+            return Ok(UntagOutcome::Missing);
+        };
+        let count: i64 =
+            sqlx::query_scalar("SELECT count(*) FROM image_references WHERE image_id = ?")
+                .bind(&owner)
+                .fetch_one(&mut *transaction)
+                .await
+                .map_err(failed(DURING))?;
+        if count == 1 {
+            return Ok(UntagOutcome::Last);
+        }
+        sqlx::query("DELETE FROM image_references WHERE reference = ?")
+            .bind(reference)
+            .execute(&mut *transaction)
+            .await
+            .map_err(failed(DURING))?;
+        transaction.commit().await.map_err(failed(DURING))?;
+        Ok(UntagOutcome::Untagged)
+    }
+
+    /// The VMs that use an image, by name, at most 16.
+    ///
+    /// # Errors
+    /// Of the database only.
+    pub async fn vms_of_image(&self, id: ImageId) -> Result<Vec<Name>, StoreError> {
+        const DURING: &str = "find the VMs that use the image";
+        let mut reader = self.reader().acquire().await.map_err(failed(DURING))?;
+        users(&mut reader, USERS, &id.to_string()).await
+    }
+
     /// Removes an image with its references, unless VMs need it. Safe from a crash of the host when it
     /// returns.
     ///
@@ -170,12 +267,7 @@ impl Store {
         const DURING: &str = "delete the image";
         let id = id.to_string();
         let mut transaction = self.begin(Durability::AtOnce, DURING).await?;
-        let users = users(
-            &mut transaction,
-            "SELECT id, name FROM vms WHERE image_id = ? ORDER BY name LIMIT ?",
-            &id,
-        )
-        .await?;
+        let users = users(&mut transaction, USERS, &id).await?;
         if !users.is_empty() {
             return Ok(DeleteOutcome::UsedBy(users));
         }
@@ -190,6 +282,18 @@ impl Store {
             _ => DeleteOutcome::Deleted,
         })
     }
+}
+
+/// The id of the image that a reference names.
+async fn owner(
+    connection: &mut SqliteConnection,
+    reference: &str,
+) -> Result<Option<String>, StoreError> {
+    sqlx::query_scalar("SELECT image_id FROM image_references WHERE reference = ?")
+        .bind(reference)
+        .fetch_optional(connection)
+        .await
+        .map_err(failed("find the image"))
 }
 
 /// Makes `reference` name the image with this id, whatever it named before.

@@ -25,6 +25,7 @@ mod store;
 mod vm;
 
 pub use error::StoreError;
+pub use image::{TagOutcome, UntagOutcome};
 pub use kernel::ReplaceOutcome;
 pub use operation::{InsertOperation, OperationOutcome};
 pub use page::Page;

@@ -25,16 +25,23 @@ pub(crate) const fn latest() -> i64 {
 
 /// Applies what is not applied yet, each migration in a transaction of its own.
 pub(crate) async fn migrate(pool: &SqlitePool) -> Result<(), StoreError> {
-    let migrations = MIGRATIONS.map(|(version, name, sql)| {
+    run(pool, &MIGRATIONS).await
+}
+
+async fn run(
+    pool: &SqlitePool,
+    migrations: &[(i64, &'static str, &'static str)],
+) -> Result<(), StoreError> {
+    let migration = |(version, name, sql): &(i64, &'static str, &'static str)| {
         Migration::new(
-            version,
-            name.into(),
+            *version,
+            (*name).into(),
             MigrationType::Simple,
-            sql.into_sql_str(),
+            (*sql).into_sql_str(),
             false,
         )
-    });
-    Migrator::with_migrations(migrations.to_vec())
+    };
+    Migrator::with_migrations(migrations.iter().map(migration).collect())
         .run(pool)
         .await
         .map_err(StoreError::migrate)
@@ -71,6 +78,45 @@ mod tests {
         let versions: Vec<i64> = MIGRATIONS.iter().map(|(version, ..)| *version).collect();
         let expected: Vec<i64> = (1..=latest()).collect();
         assert_eq!(versions, expected);
+    }
+
+    /// What a database of an earlier version holds is there after each migration.
+    #[tokio::test]
+    async fn rows_of_the_first_schema_survive() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = sqlx::sqlite::SqliteConnectOptions::new()
+            .filename(dir.path().join("banger.db"))
+            .create_if_missing(true)
+            .foreign_keys(true);
+        let pool = SqlitePool::connect_with(options).await.unwrap();
+        run(&pool, &MIGRATIONS[..1]).await.unwrap();
+        let rows = "INSERT INTO images VALUES ('01941d2e-8a5c-7b1e-9f60-3d2c1b0a9f8e', 'sha256:' || hex(zeroblob(32)), \
+             'linux', 'amd64', NULL, '{}', '[]', 1, 1, 5); \
+             INSERT INTO operations VALUES ('01941d2e-8a5c-7b1e-9f60-3d2c1b0a9f8f', 'pull_image', 't', 'succeeded', \
+             NULL, '[]', 1, 2); \
+             INSERT INTO requests VALUES ('r', 'm', 'b', '01941d2e-8a5c-7b1e-9f60-3d2c1b0a9f8f', NULL, 3);";
+        sqlx::raw_sql(rows).execute(&pool).await.unwrap();
+        migrate(&pool).await.unwrap();
+        let found: (String, Option<String>, String, String) = sqlx::query_as(
+            "SELECT images.origin, images.kernel, operations.kind, requests.operation_id \
+             FROM images, operations, requests",
+        )
+        .fetch_one(&pool)
+        .await
+        .unwrap();
+        assert_eq!((found.0.as_str(), found.1), ("", None));
+        assert_eq!(found.2, "pull_image");
+        assert_eq!(found.3, "01941d2e-8a5c-7b1e-9f60-3d2c1b0a9f8f");
+        // What refers to an operation still goes with it.
+        sqlx::raw_sql("DELETE FROM operations")
+            .execute(&pool)
+            .await
+            .unwrap();
+        let left: i64 = sqlx::query_scalar("SELECT count(*) FROM requests")
+            .fetch_one(&pool)
+            .await
+            .unwrap();
+        assert_eq!(left, 0);
     }
 
     #[test]

@@ -88,23 +88,53 @@ impl ImageService for Api {
 
     async fn tag_image(
         &self,
-        _: Request<v1::TagImageRequest>,
+        request: Request<v1::TagImageRequest>,
     ) -> Result<Response<v1::TagImageResponse>, Status> {
-        Err(Status::unimplemented("not yet"))
+        let mut request = request.into_inner();
+        let id = std::mem::take(&mut request.request_id);
+        let key = request::key("banger.v1.ImageService/TagImage", &id, &request)?;
+        let tag = image::tag(request)?;
+        let images = self.app.images.clone();
+        let work = async move {
+            let tagged = images
+                .tag(&tag.image, &tag.reference, tag.take_over)
+                .await?;
+            Ok(v1::TagImageResponse {
+                image: Some(image::image(&tagged)),
+            })
+        };
+        self.once.answer(&self.app, key, work).await
     }
 
     async fn prune_images(
         &self,
-        _: Request<v1::PruneImagesRequest>,
+        request: Request<v1::PruneImagesRequest>,
     ) -> Result<Response<v1::PruneImagesResponse>, Status> {
-        Err(Status::unimplemented("not yet"))
+        let mut request = request.into_inner();
+        let id = std::mem::take(&mut request.request_id);
+        let key = request::key("banger.v1.ImageService/PruneImages", &id, &request)?;
+        let prune = image::prune(&request)?;
+        let images = self.app.images.clone();
+        let work = async move { Ok(image::pruned(&images.prune(prune).await?)) };
+        self.once.answer(&self.app, key, work).await
     }
 
     async fn list_image_usage(
         &self,
-        _: Request<v1::ListImageUsageRequest>,
+        request: Request<v1::ListImageUsageRequest>,
     ) -> Result<Response<v1::ListImageUsageResponse>, Status> {
-        Err(Status::unimplemented("not yet"))
+        let request = request.into_inner();
+        let wanted = page::request(request.page_size, &request.page_token)?;
+        let (found, total) = self
+            .app
+            .images
+            .usage(wanted.size, wanted.before)
+            .await
+            .map_err(refused)?;
+        let token = page::next(&found.items, found.has_more, |item| {
+            item.image.id.to_string()
+        });
+        Ok(Response::new(image::usages(&found.items, &total, token)))
     }
 
     async fn get_image(
@@ -149,12 +179,7 @@ impl ImageService for Api {
         let key = request::key("banger.v1.ImageService/DeleteImage", &id, &request)?;
         let named = field::named("image", &request.image)?.to_owned();
         let images = self.app.images.clone();
-        let work = async move {
-            images
-                .delete(&named)
-                .await
-                .map(|()| v1::DeleteImageResponse::default())
-        };
+        let work = async move { images.delete(&named).await.map(image::removed) };
         self.once.answer(&self.app, key, work).await
     }
 }

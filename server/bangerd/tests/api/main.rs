@@ -9,6 +9,7 @@
 mod agent;
 mod daemon;
 mod errors;
+mod images;
 mod operations;
 mod rig;
 mod sessions;

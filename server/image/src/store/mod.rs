@@ -39,7 +39,7 @@ use flight::Flights;
 use keyed::KeyedLocks;
 use layout::Layout;
 pub(crate) use layout::{publish, sync_directory};
-pub use prune::Pruned;
+pub use prune::{KeptFile, KeptKind, Pruned, Sweep};
 pub use register::{RegisterOptions, RegisterSource};
 pub(crate) use source::Region;
 

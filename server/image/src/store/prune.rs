@@ -20,21 +20,80 @@ pub struct Pruned {
     pub bytes: u64,
 }
 
+/// What to do with what nothing needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sweep {
+    /// Remove it.
+    Remove,
+    /// Tell of it only.
+    Tell,
+}
+
+/// What a file of the store is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeptKind {
+    /// A base disk.
+    Rootfs,
+    /// A manifest, a configuration or a layer.
+    Blob,
+}
+
+/// A file that an image needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeptFile {
+    /// Where it is.
+    pub path: PathBuf,
+    /// What it is.
+    pub kind: KeptKind,
+    /// Its space on the host; 0 where it is not there.
+    pub bytes: u64,
+}
+
 impl ImageStore {
-    /// Removes an image's base disk and manifest; its other blobs go with [`ImageStore::prune`]. A VM that
+    /// Removes an image's base disk and manifest, and returns their space; its other blobs go with [`ImageStore::prune`]. A VM that
     /// has the disk open keeps its content. Removing what is not there is no error. Blocks, briefly.
     ///
     /// # Errors
     /// When a file cannot be removed.
-    pub fn remove(&self, manifest: Digest) -> Result<(), StoreError> {
+    pub fn remove(&self, manifest: Digest) -> Result<u64, StoreError> {
+        let mut freed = 0;
         // The disk first: from then on the image is not loaded any more.
         for path in [
             self.inner.layout.rootfs(manifest),
             self.inner.layout.blob(manifest),
         ] {
+            freed += allocated(&path);
             remove(&path)?;
         }
-        Ok(())
+        Ok(freed)
+    }
+
+    /// The files that an image needs. Blocks, briefly.
+    ///
+    /// # Errors
+    /// When its manifest cannot be read.
+    pub fn files_of(&self, manifest: Digest) -> Result<Vec<KeptFile>, StoreError> {
+        let layout = &self.inner.layout;
+        let path = layout.blob(manifest);
+        let bytes = fs::read(&path).map_err(StoreError::io("read", &path))?;
+        let mut blobs = vec![path];
+        if bytes.len() as u64 <= MANIFEST_BYTES_MAX
+            && let Document::Manifest(parsed) = Document::parse(&bytes)?
+        {
+            blobs.extend(parsed.layers.iter().map(|layer| layout.blob(layer.digest)));
+            blobs.push(layout.blob(parsed.config.digest));
+        }
+        // An image may have the same layer twice.
+        blobs.sort();
+        blobs.dedup();
+        let rootfs = (layout.rootfs(manifest), KeptKind::Rootfs);
+        let blobs = blobs.into_iter().map(|path| (path, KeptKind::Blob));
+        let kept = |(path, kind): (PathBuf, KeptKind)| KeptFile {
+            bytes: allocated(&path),
+            path,
+            kind,
+        };
+        Ok(std::iter::once(rootfs).chain(blobs).map(kept).collect())
     }
 
     /// Removes every base disk and blob that none of the manifests in `referenced` needs. **Not while a pull
@@ -43,20 +102,11 @@ impl ImageStore {
     /// # Errors
     /// When a directory cannot be read or a file not removed, or when a referenced manifest cannot be read:
     /// then nothing is removed, since its layers are not known.
-    pub fn prune(&self, referenced: &HashSet<Digest>) -> Result<Pruned, StoreError> {
+    pub fn prune(&self, referenced: &HashSet<Digest>, sweep: Sweep) -> Result<Pruned, StoreError> {
         let layout = &self.inner.layout;
         let mut needed: HashSet<PathBuf> = HashSet::new();
         for manifest in referenced {
-            let path = layout.blob(*manifest);
-            let bytes = fs::read(&path).map_err(StoreError::io("read", &path))?;
-            if bytes.len() as u64 > MANIFEST_BYTES_MAX {
-                continue;
-            }
-            if let Document::Manifest(parsed) = Document::parse(&bytes)? {
-                needed.extend(parsed.layers.iter().map(|layer| layout.blob(layer.digest)));
-                needed.insert(layout.blob(parsed.config.digest));
-            }
-            needed.extend([path, layout.rootfs(*manifest)]);
+            needed.extend(self.files_of(*manifest)?.into_iter().map(|file| file.path));
         }
         let mut pruned = Pruned::default();
         for directory in [layout.rootfs_directory(), layout.blobs_directory()] {
@@ -66,16 +116,23 @@ impl ImageStore {
                 let path = entry
                     .map_err(StoreError::io("read the directory", directory))?
                     .path();
-                if !needed.contains(&path) {
-                    pruned.bytes +=
-                        fs::symlink_metadata(&path).map_or(0, |metadata| metadata.blocks() * 512);
-                    pruned.files += 1;
+                if needed.contains(&path) {
+                    continue;
+                }
+                pruned.bytes += allocated(&path);
+                pruned.files += 1;
+                if sweep == Sweep::Remove {
                     remove(&path)?;
                 }
             }
         }
         Ok(pruned)
     }
+}
+
+/// The space of a file on the host; 0 where it is not there.
+fn allocated(path: &Path) -> u64 {
+    fs::symlink_metadata(path).map_or(0, |metadata| metadata.blocks() * 512)
 }
 
 fn remove(path: &Path) -> Result<(), StoreError> {

@@ -1,5 +1,6 @@
+use banger_core::image::TakeOver;
 use banger_core::{Digest, Explain as _, ImageId};
-use banger_store::{DeleteOutcome, Page};
+use banger_store::{DeleteOutcome, Page, TagOutcome, UntagOutcome};
 
 use crate::support::{Scratch, image, name, vm};
 
@@ -148,4 +149,91 @@ async fn lists_are_newest_first() {
         .await
         .unwrap();
     assert_eq!(page, [first]);
+}
+
+#[tokio::test]
+async fn a_reference_is_taken_over_only_where_that_is_allowed() {
+    let scratch = Scratch::new().await;
+    let store = &scratch.store;
+    let first = store.insert_image(&image("a"), "one:1").await.unwrap();
+    let second = store.insert_image(&image("b"), "two:1").await.unwrap();
+    let tag =
+        async |id, reference, take_over| store.tag_image(id, reference, take_over).await.unwrap();
+    assert_eq!(
+        tag(first.id, "two:1", TakeOver::Refused).await,
+        TagOutcome::Taken
+    );
+    assert_eq!(
+        store
+            .get_image(second.id)
+            .await
+            .unwrap()
+            .unwrap()
+            .references,
+        ["two:1"]
+    );
+    // One's own reference is no other's.
+    assert!(matches!(
+        tag(second.id, "two:1", TakeOver::Refused).await,
+        TagOutcome::Tagged(_)
+    ));
+    let TagOutcome::Tagged(tagged) = tag(first.id, "two:1", TakeOver::Allowed).await else {
+        panic!("not tagged");
+    };
+    assert_eq!(tagged.references, ["one:1", "two:1"]);
+    assert!(
+        store
+            .get_image(second.id)
+            .await
+            .unwrap()
+            .unwrap()
+            .references
+            .is_empty()
+    );
+    assert_eq!(
+        tag(ImageId::new(), "x:1", TakeOver::Allowed).await,
+        TagOutcome::Missing
+    );
+    assert_eq!(store.find_image_by_reference("x:1").await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn the_last_reference_is_not_taken_away() {
+    let scratch = Scratch::new().await;
+    let store = &scratch.store;
+    let kept = store.insert_image(&image("a"), "one:1").await.unwrap();
+    assert_eq!(
+        store.untag_image("one:1").await.unwrap(),
+        UntagOutcome::Last
+    );
+    store
+        .tag_image(kept.id, "one:2", TakeOver::Refused)
+        .await
+        .unwrap();
+    assert_eq!(
+        store.untag_image("one:1").await.unwrap(),
+        UntagOutcome::Untagged
+    );
+    assert_eq!(
+        store.untag_image("one:1").await.unwrap(),
+        UntagOutcome::Missing
+    );
+    assert_eq!(
+        store.get_image(kept.id).await.unwrap().unwrap().references,
+        ["one:2"]
+    );
+}
+
+#[tokio::test]
+async fn the_same_content_again_takes_a_new_kernel_and_keeps_the_old_one_otherwise() {
+    let scratch = Scratch::new().await;
+    let store = &scratch.store;
+    let mut again = image("a");
+    store.insert_image(&again, "one:1").await.unwrap();
+    again.kernel = None;
+    let kept = store.insert_image(&again, "one:1").await.unwrap();
+    assert_eq!(kept.kernel, Some(name("small")));
+    again.kernel = Some(name("large"));
+    let kept = store.insert_image(&again, "one:1").await.unwrap();
+    assert_eq!(kept.kernel, Some(name("large")));
 }

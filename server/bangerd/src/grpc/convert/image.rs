@@ -2,10 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use banger_app::image::{ArchiveFormat, BasicAuth, PullRequest, RegisterRequest};
+use banger_app::image::{
+    ArchiveFormat, BasicAuth, PruneRequest, Pruned, PullRequest, RegisterRequest, Removed,
+    TotalUsage, Usage,
+};
 use banger_app::upload::Uploaded;
-use banger_core::image::{Image, ImageConfig, Layer, Platform};
-use banger_core::size;
+use banger_core::image::{Image, ImageConfig, Layer, Platform, TakeOver};
+use banger_core::{SignedDuration, size};
 use banger_proto::v1;
 
 use super::field::{self, int, time};
@@ -55,6 +58,82 @@ fn config(config: &ImageConfig) -> v1::ImageConfig {
         exposed_ports: config.exposed_ports.iter().cloned().collect(),
         labels: config.labels.clone(),
         stop_signal: config.stop_signal.clone(),
+    }
+}
+
+/// What a removal did.
+pub(crate) fn removed(removed: Removed) -> v1::DeleteImageResponse {
+    v1::DeleteImageResponse {
+        removed_references: removed.references,
+        image_removed: removed.image,
+        freed_bytes: int(removed.freed_bytes),
+    }
+}
+
+/// Which image gets which reference.
+#[derive(Debug)]
+pub(crate) struct Tag {
+    pub(crate) image: String,
+    pub(crate) reference: String,
+    pub(crate) take_over: TakeOver,
+}
+
+pub(crate) fn tag(request: v1::TagImageRequest) -> Result<Tag, RequestError> {
+    field::named("image", &request.image)?;
+    field::named("reference", &request.reference)?;
+    Ok(Tag {
+        image: request.image,
+        reference: request.reference,
+        take_over: match request.replace {
+            true => TakeOver::Allowed,
+            false => TakeOver::Refused,
+        },
+    })
+}
+
+pub(crate) fn prune(request: &v1::PruneImagesRequest) -> Result<PruneRequest, RequestError> {
+    let seconds: u64 = field::natural("older_than_seconds", request.older_than_seconds)?;
+    Ok(PruneRequest {
+        all: request.all,
+        older_than: SignedDuration::from_secs(i64::try_from(seconds).unwrap_or(i64::MAX)),
+        dry_run: request.dry_run,
+    })
+}
+
+pub(crate) fn pruned(pruned: &Pruned) -> v1::PruneImagesResponse {
+    v1::PruneImagesResponse {
+        images: pruned.images.iter().map(image).collect(),
+        removed_files: int(pruned.files),
+        removed_build_steps: 0,
+        freed_bytes: int(pruned.freed_bytes),
+    }
+}
+
+pub(crate) fn usages(
+    usages: &[Usage],
+    total: &TotalUsage,
+    next_page_token: String,
+) -> v1::ListImageUsageResponse {
+    v1::ListImageUsageResponse {
+        images: usages.iter().map(usage).collect(),
+        next_page_token,
+        total_rootfs_bytes: int(total.rootfs_bytes),
+        total_blob_bytes: int(total.blob_bytes),
+        unreferenced_bytes: int(total.unreferenced_bytes),
+        build_cache_bytes: 0,
+    }
+}
+
+fn usage(usage: &Usage) -> v1::ImageUsage {
+    v1::ImageUsage {
+        image: usage.image.id.to_string(),
+        references: usage.image.references.clone(),
+        rootfs_bytes: int(usage.rootfs_bytes),
+        blob_bytes: int(usage.blob_bytes),
+        shared_bytes: int(usage.shared_bytes),
+        reclaimable_bytes: int(usage.reclaimable_bytes),
+        shared_with: usage.shared_with.iter().map(ToString::to_string).collect(),
+        vms: usage.vms.iter().map(ToString::to_string).collect(),
     }
 }
 

@@ -1,16 +1,16 @@
 //! Images: what callers may ask of them, and what of it the store knows.
 
+mod bring;
+mod keep;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use banger_core::image::{Image, ImageConfig, Platform};
-use banger_core::operation::{OperationKind, Progress};
-use banger_core::{Digest, ImageId, OperationId, Timestamp};
-use banger_image::{
-    BuiltImage, Credentials, ImageReference, ImageStore, PullOptions, RegisterOptions,
-    RegisterSource, StoreError as ImageError,
-};
-use banger_store::{DeleteOutcome, Page, RequestKey};
+use banger_core::operation::OperationKind;
+use banger_core::{Digest, ImageId, OperationId};
+use banger_image::{ImageReference, ImageStore, StoreError as ImageError};
+use banger_store::{Page, RequestKey};
 use tokio::sync::RwLock;
 use tokio_util::sync::CancellationToken;
 
@@ -19,6 +19,9 @@ use crate::error::AppError;
 use crate::operation::{Begun, OperationTask, Operations};
 use crate::page::{self, Paged};
 use crate::upload::{Upload, Uploaded};
+
+use bring::Worker;
+pub use keep::{PruneRequest, Pruned, Removed, TotalUsage, Usage};
 
 /// The images of this host.
 pub struct Images {
@@ -241,51 +244,6 @@ impl Images {
         Ok(page::cut(images, limit as usize))
     }
 
-    /// Removes an image and what only it used.
-    ///
-    /// # Errors
-    /// If it does not exist or a VM uses it.
-    pub async fn delete(&self, named: &str) -> Result<(), AppError> {
-        let image = self.get(named).await?;
-        match self.context.store.delete_image(image.id).await? {
-            DeleteOutcome::Deleted | DeleteOutcome::Missing => {
-                self.remove_files(image.digest).await
-            }
-            DeleteOutcome::UsedBy(users) => Err(AppError::InUse {
-                resource: "image",
-                name: named.to_owned(),
-                users,
-            }),
-        }
-    }
-
-    async fn remove_files(&self, digest: Digest) -> Result<(), AppError> {
-        let kept = self.context.store.all_images().await?;
-        if kept.iter().any(|image| image.digest == digest) {
-            return Ok(());
-        }
-        let files = self.files.clone();
-        blocking(move || files.remove(digest)).await?;
-        self.prune(&kept).await.map(drop)
-    }
-
-    /// Removes what no image needs. What a pull has brought is not referenced yet, so while one goes on
-    /// nothing is pruned: the next removal or start does it.
-    async fn prune(&self, kept: &[Image]) -> Result<u64, AppError> {
-        let Ok(_alone) = self.bringing.try_write() else {
-            return Ok(0);
-        };
-        let keep = kept.iter().map(|image| image.digest).collect();
-        let files = self.files.clone();
-        Ok(blocking(move || files.prune(&keep)).await?.files)
-    }
-
-    /// Removes the files that no record owns.
-    pub(crate) async fn sweep(&self) -> Result<u64, AppError> {
-        let kept = self.context.store.all_images().await?;
-        self.prune(&kept).await
-    }
-
     /// Where an image's base disk is.
     pub(crate) fn rootfs(&self, image: &Image) -> PathBuf {
         self.files.rootfs_path(image.digest)
@@ -302,96 +260,6 @@ impl Images {
                 .await;
         made.map_err(|_| AppError::Interrupted)?
             .map_err(|source| AppError::MakeDisk { source })
-    }
-}
-
-/// What a task needs to bring an image in.
-struct Worker {
-    context: Arc<Context>,
-    files: ImageStore,
-    bringing: Arc<RwLock<()>>,
-}
-
-impl Worker {
-    fn options(&self, platform: Option<Platform>, auth: Option<BasicAuth>) -> PullOptions {
-        PullOptions {
-            platform: platform.unwrap_or_else(Platform::host),
-            plain_http: self.context.config.pull.plain_http.clone(),
-            credentials: auth.map(|auth| Credentials {
-                username: auth.username,
-                password: auth.password,
-            }),
-            stall_timeout: self.context.config.pull.stall_timeout,
-            ..PullOptions::default()
-        }
-    }
-
-    async fn fetch(
-        &self,
-        reference: &ImageReference,
-        options: &PullOptions,
-        progress: &dyn Progress,
-        cancel: &CancellationToken,
-    ) -> Result<Image, AppError> {
-        crate::host::admit_disk(&self.context)?;
-        let _bringing = self.bringing.read().await;
-        let built = self
-            .files
-            .pull(reference, options, progress, cancel)
-            .await?;
-        self.record(reference, built).await
-    }
-
-    async fn register(
-        &self,
-        reference: &ImageReference,
-        request: &RegisterRequest,
-        progress: &dyn Progress,
-        cancel: &CancellationToken,
-    ) -> Result<Image, AppError> {
-        crate::host::admit_disk(&self.context)?;
-        let path = request.archive.path().to_owned();
-        let config = Box::new(request.config.clone().unwrap_or_default());
-        let source = match request.format {
-            ArchiveFormat::Detect => RegisterSource::Detect { path, config },
-            ArchiveFormat::OciLayout => RegisterSource::OciLayout { path, image: None },
-            ArchiveFormat::DockerArchive => RegisterSource::DockerArchive { path, image: None },
-            ArchiveFormat::RootfsTar => RegisterSource::RootfsTar { path, config },
-        };
-        let options = RegisterOptions {
-            platform: request.platform.clone().unwrap_or_else(Platform::host),
-        };
-        let _bringing = self.bringing.read().await;
-        let built = self
-            .files
-            .register(source, &options, progress, cancel)
-            .await?;
-        self.record(reference, built).await
-    }
-
-    async fn record(
-        &self,
-        reference: &ImageReference,
-        built: BuiltImage,
-    ) -> Result<Image, AppError> {
-        let image = Image {
-            id: ImageId::new(),
-            references: Vec::new(),
-            digest: built.digest,
-            platform: built.platform,
-            config: built.config,
-            layers: built.layers,
-            rootfs_size_bytes: built.rootfs_size_bytes,
-            rootfs_allocated_bytes: built.rootfs_allocated_bytes,
-            origin: String::new(),
-            kernel: None,
-            create_time: Timestamp::now(),
-        };
-        Ok(self
-            .context
-            .store
-            .insert_image(&image, &reference.to_string())
-            .await?)
     }
 }
 

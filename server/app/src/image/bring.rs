@@ -1,0 +1,111 @@
+//! Bringing images in: from registries and archives to files and a record.
+
+use std::sync::Arc;
+
+use banger_core::image::{Image, Platform};
+use banger_core::operation::Progress;
+use banger_core::{ImageId, Timestamp};
+use banger_image::{
+    BuiltImage, Credentials, ImageReference, ImageStore, PullOptions, RegisterOptions,
+    RegisterSource,
+};
+use tokio::sync::RwLock;
+use tokio_util::sync::CancellationToken;
+
+use super::{ArchiveFormat, BasicAuth, RegisterRequest};
+use crate::Context;
+use crate::error::AppError;
+
+/// What a task needs to bring an image in.
+pub(super) struct Worker {
+    pub(super) context: Arc<Context>,
+    pub(super) files: ImageStore,
+    pub(super) bringing: Arc<RwLock<()>>,
+}
+
+impl Worker {
+    pub(super) fn options(
+        &self,
+        platform: Option<Platform>,
+        auth: Option<BasicAuth>,
+    ) -> PullOptions {
+        PullOptions {
+            platform: platform.unwrap_or_else(Platform::host),
+            plain_http: self.context.config.pull.plain_http.clone(),
+            credentials: auth.map(|auth| Credentials {
+                username: auth.username,
+                password: auth.password,
+            }),
+            stall_timeout: self.context.config.pull.stall_timeout,
+            ..PullOptions::default()
+        }
+    }
+
+    pub(super) async fn fetch(
+        &self,
+        reference: &ImageReference,
+        options: &PullOptions,
+        progress: &dyn Progress,
+        cancel: &CancellationToken,
+    ) -> Result<Image, AppError> {
+        crate::host::admit_disk(&self.context)?;
+        let _bringing = self.bringing.read().await;
+        let built = self
+            .files
+            .pull(reference, options, progress, cancel)
+            .await?;
+        self.record(reference, built).await
+    }
+
+    pub(super) async fn register(
+        &self,
+        reference: &ImageReference,
+        request: &RegisterRequest,
+        progress: &dyn Progress,
+        cancel: &CancellationToken,
+    ) -> Result<Image, AppError> {
+        crate::host::admit_disk(&self.context)?;
+        let path = request.archive.path().to_owned();
+        let config = Box::new(request.config.clone().unwrap_or_default());
+        let source = match request.format {
+            ArchiveFormat::Detect => RegisterSource::Detect { path, config },
+            ArchiveFormat::OciLayout => RegisterSource::OciLayout { path, image: None },
+            ArchiveFormat::DockerArchive => RegisterSource::DockerArchive { path, image: None },
+            ArchiveFormat::RootfsTar => RegisterSource::RootfsTar { path, config },
+        };
+        let options = RegisterOptions {
+            platform: request.platform.clone().unwrap_or_else(Platform::host),
+        };
+        let _bringing = self.bringing.read().await;
+        let built = self
+            .files
+            .register(source, &options, progress, cancel)
+            .await?;
+        self.record(reference, built).await
+    }
+
+    async fn record(
+        &self,
+        reference: &ImageReference,
+        built: BuiltImage,
+    ) -> Result<Image, AppError> {
+        let image = Image {
+            id: ImageId::new(),
+            references: Vec::new(),
+            digest: built.digest,
+            platform: built.platform,
+            config: built.config,
+            layers: built.layers,
+            rootfs_size_bytes: built.rootfs_size_bytes,
+            rootfs_allocated_bytes: built.rootfs_allocated_bytes,
+            origin: String::new(),
+            kernel: None,
+            create_time: Timestamp::now(),
+        };
+        Ok(self
+            .context
+            .store
+            .insert_image(&image, &reference.to_string())
+            .await?)
+    }
+}
