@@ -216,7 +216,7 @@ async fn layers_that_are_whole_but_bad_are_told_from_transport() {
         ),
         (
             TestImage::of(&[b"no archive".repeat(100)]),
-            "LAYER_MALFORMED",
+            "LAYER_BAD_HEADER",
         ),
     ] {
         let error = pull(image, |_| None).await.unwrap_err();

@@ -70,7 +70,8 @@ impl Explain for DocumentError {
 
     fn reason(&self) -> &'static str {
         match self {
-            Self::Malformed { .. } | Self::LayerCount { .. } => "IMAGE_MALFORMED",
+            Self::Malformed { .. } => "IMAGE_MALFORMED",
+            Self::LayerCount { .. } => "IMAGE_LAYER_COUNT",
             Self::NotAnImage { .. } | Self::UnsupportedMediaType { .. } => "NOT_AN_IMAGE",
             Self::NoPlatform { .. } => "IMAGE_PLATFORM_MISSING",
             Self::TooLarge { .. } => "IMAGE_TOO_LARGE",

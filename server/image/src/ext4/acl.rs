@@ -6,9 +6,12 @@ const XATTR_VERSION: u32 = 2;
 const EXT4_VERSION: u32 = 1;
 const XATTR_ENTRY_BYTES: usize = 8;
 
+const TAG_OWNER: u16 = 0x01;
 const TAG_USER: u16 = 0x02;
+const TAG_OWNING_GROUP: u16 = 0x04;
 const TAG_GROUP: u16 = 0x08;
-const TAGS_WITHOUT_ID: [u16; 4] = [0x01, 0x04, 0x10, 0x20];
+const TAG_MASK: u16 = 0x10;
+const TAG_OTHERS: u16 = 0x20;
 
 /// Whether this attribute is an access control list.
 pub(super) fn is_acl(name: &str) -> bool {
@@ -22,14 +25,34 @@ pub(super) fn to_disk(value: &[u8]) -> Option<Vec<u8>> {
         return None;
     }
     let mut disk = EXT4_VERSION.to_le_bytes().to_vec();
+    let mut before = None;
     for entry in entries.chunks_exact(XATTR_ENTRY_BYTES) {
-        match u16::from_le_bytes([entry[0], entry[1]]) {
+        let tag = u16::from_le_bytes([entry[0], entry[1]]);
+        let permissions = u16::from_le_bytes([entry[2], entry[3]]);
+        if !may_follow(before, tag) || permissions > 7 {
+            return None;
+        }
+        before = Some(tag);
+        match tag {
             TAG_USER | TAG_GROUP => disk.extend_from_slice(entry),
-            tag if TAGS_WITHOUT_ID.contains(&tag) => disk.extend_from_slice(&entry[..4]),
-            _ => return None,
+            _ => disk.extend_from_slice(&entry[..4]),
         }
     }
-    Some(disk)
+    // Without entries it is no list: the kernel takes it as the removal of one.
+    matches!(before, None | Some(TAG_OTHERS)).then_some(disk)
+}
+
+/// The order the kernel demands (`posix_acl_valid`): whoever reads another one refuses the file.
+fn may_follow(before: Option<u16>, tag: u16) -> bool {
+    match before {
+        None => tag == TAG_OWNER,
+        Some(TAG_OWNER) => matches!(tag, TAG_USER | TAG_OWNING_GROUP),
+        Some(TAG_USER) => matches!(tag, TAG_USER | TAG_OWNING_GROUP),
+        Some(TAG_OWNING_GROUP) => matches!(tag, TAG_GROUP | TAG_MASK | TAG_OTHERS),
+        Some(TAG_GROUP) => matches!(tag, TAG_GROUP | TAG_MASK),
+        Some(TAG_MASK) => tag == TAG_OTHERS,
+        Some(_) => false,
+    }
 }
 
 #[cfg(test)]
@@ -71,6 +94,24 @@ mod tests {
             &[2, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0],
         ] {
             assert_eq!(to_disk(value), None);
+        }
+        let list = |tags: &[u16]| {
+            let entries = tags.iter().flat_map(|tag| entry(*tag, 7, 1));
+            let value: Vec<u8> = XATTR_VERSION
+                .to_le_bytes()
+                .into_iter()
+                .chain(entries)
+                .collect();
+            to_disk(&value)
+        };
+        assert!(list(&[TAG_OWNER, TAG_OWNING_GROUP, TAG_OTHERS]).is_some());
+        for tags in [
+            &[TAG_OTHERS, TAG_OWNER, TAG_OWNING_GROUP][..],
+            &[TAG_OWNER, TAG_OWNING_GROUP],
+            &[TAG_OWNER, TAG_OWNING_GROUP, TAG_GROUP, TAG_OTHERS],
+            &[TAG_OWNER, TAG_OWNING_GROUP, TAG_OTHERS, TAG_OTHERS],
+        ] {
+            assert_eq!(list(tags), None, "{tags:?}");
         }
     }
 }

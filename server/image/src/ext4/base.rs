@@ -1,5 +1,6 @@
 //! The base disk: a tree declared, laid out, and filled.
 
+use std::borrow::Cow;
 use std::fs::File;
 use std::io::{self, Read};
 
@@ -10,8 +11,10 @@ use super::acl;
 use super::content::{ContentReader, kept_runs, segments};
 use super::error::Ext4Error;
 use super::geometry::{JOURNAL_BLOCKS, Needs, RESERVED_INODES};
+use super::names::{FIRST_INODE, ForeignNames};
 use super::sink::HoleySink;
 use crate::flatten::{FlattenError, Inode, Node, ROOT, Tree};
+use crate::tar::shown;
 
 /// How often a disk that turned out too small is made larger, and by how much each time.
 const GROWTH_TRIES: u32 = 6;
@@ -20,7 +23,9 @@ const GROWTH_PARTS: u64 = 32;
 const MTIME_MIN: i64 = i32::MIN as i64;
 const MTIME_MAX: i64 = 0x3_7fff_ffff;
 /// The directory ext4 makes itself.
-const LOST_FOUND: &str = "lost+found";
+const LOST_FOUND: &[u8] = b"lost+found";
+/// The root's number on the disk.
+const ROOT_INODE: u32 = 2;
 
 /// What a base disk is made of.
 #[derive(Debug)]
@@ -38,6 +43,16 @@ struct Declared {
     builder: FsBuilder,
     /// Files with content, in the order of declaration.
     files: Vec<(InodeHandle, u32)>,
+    foreign: ForeignNames,
+    /// The disk's number of the next inode.
+    next_inode: u32,
+}
+
+/// An inode as the writer knows it, and its number on the disk.
+#[derive(Debug, Clone, Copy)]
+struct Placed {
+    handle: InodeHandle,
+    number: u32,
 }
 
 /// Writes the disk into `file`, which must be new and empty; returns its length in bytes. `written` is told
@@ -48,7 +63,7 @@ pub(crate) fn write_base(
     cancel: &CancellationToken,
     written: &dyn Fn(u64),
 ) -> Result<u64, Ext4Error> {
-    let (layout, files) = lay_out(spec)?;
+    let (layout, Contents { files, foreign }) = lay_out(spec)?;
     file.set_len(layout.image_len()).map_err(Ext4Error::Write)?;
     let mut sink = HoleySink::new(file);
     let mut writer = layout.writer(&mut sink).map_err(Ext4Error::from_writer)?;
@@ -73,6 +88,7 @@ pub(crate) fn write_base(
     }
     writer.finish().map_err(Ext4Error::from_writer)?;
     sink.flush().map_err(Ext4Error::Write)?;
+    foreign.put_right(file)?;
     Ok(layout.image_len())
 }
 
@@ -96,13 +112,24 @@ pub(crate) fn content_bytes(tree: &Tree) -> u64 {
     total
 }
 
-fn lay_out(spec: &BaseSpec<'_>) -> Result<(Layout, Vec<(InodeHandle, u32)>), Ext4Error> {
+/// What a layout must still be given.
+struct Contents {
+    files: Vec<(InodeHandle, u32)>,
+    foreign: ForeignNames,
+}
+
+fn lay_out(spec: &BaseSpec<'_>) -> Result<(Layout, Contents), Ext4Error> {
     let needs = count(spec.tree)?;
     let mut size_bytes = needs.size_bytes();
     for attempt in 1.. {
-        let declared = declare(spec, needs, size_bytes)?;
-        match declared.builder.seal() {
-            Ok(layout) => return Ok((layout, declared.files)),
+        let Declared {
+            builder,
+            files,
+            foreign,
+            ..
+        } = declare(spec, needs, size_bytes)?;
+        match builder.seal() {
+            Ok(layout) => return Ok((layout, Contents { files, foreign })),
             // Only the room is still open at this point; the estimate was short.
             Err(mkext4::Error::Invalid(_)) if attempt < GROWTH_TRIES => {
                 size_bytes = (size_bytes + size_bytes / GROWTH_PARTS).next_multiple_of(4096);
@@ -141,16 +168,22 @@ fn declare(spec: &BaseSpec<'_>, needs: Needs, size_bytes: u64) -> Result<Declare
     let mut declared = Declared {
         builder,
         files: Vec::new(),
+        foreign: ForeignNames::default(),
+        next_inode: FIRST_INODE,
     };
     let root = tree.inode(ROOT);
     declared
         .builder
         .set_meta(mkext4::ROOT, meta(root))
         .map_err(Ext4Error::from_writer)?;
-    declared.xattrs(mkext4::ROOT, root, "/")?;
+    declared.xattrs(mkext4::ROOT, root, b"/")?;
 
-    let mut handles: Vec<Option<InodeHandle>> = vec![None; tree.inode_count()];
-    let mut todo = vec![(ROOT, mkext4::ROOT)];
+    let mut placed: Vec<Option<Placed>> = vec![None; tree.inode_count()];
+    let place = Placed {
+        handle: mkext4::ROOT,
+        number: ROOT_INODE,
+    };
+    let mut todo = vec![(ROOT, place)];
     while let Some((directory, parent)) = todo.pop() {
         let Node::Directory(children) = &tree.inode(directory).node else {
             continue;
@@ -163,17 +196,22 @@ fn declare(spec: &BaseSpec<'_>, needs: Needs, size_bytes: u64) -> Result<Declare
                     _ => return Err(FlattenError::LostFoundTaken.into()),
                 }
             }
-            if let Some(handle) = handles[dirent.inode as usize] {
+            let text = match std::str::from_utf8(name) {
+                Ok(text) => Cow::Borrowed(text),
+                Err(_) => Cow::Owned(declared.foreign.name(parent.number, name, children)),
+            };
+            if let Some(there) = placed[dirent.inode as usize] {
                 declared
                     .builder
-                    .hardlink(parent, name, handle)
+                    .hardlink(parent.handle, &text, there.handle)
                     .map_err(Ext4Error::from_writer)?;
                 continue;
             }
-            let handle = declared.add(parent, name, dirent.inode, inode)?;
-            handles[dirent.inode as usize] = Some(handle);
+            let place = declared.add(parent.handle, &text, dirent.inode, inode)?;
+            placed[dirent.inode as usize] = Some(place);
+            declared.xattrs(place.handle, inode, name)?;
             if matches!(inode.node, Node::Directory(_)) {
-                todo.push((dirent.inode, handle));
+                todo.push((dirent.inode, place));
             }
         }
     }
@@ -187,12 +225,19 @@ impl Declared {
         name: &str,
         number: u32,
         inode: &Inode,
-    ) -> Result<InodeHandle, Ext4Error> {
+    ) -> Result<Placed, Ext4Error> {
         let meta = meta(inode);
+        let place = self.next_inode;
         let builder = &mut self.builder;
         let handle = match &inode.node {
             Node::Directory(_) => builder.mkdir(parent, name, meta),
-            Node::Symlink(target) => builder.symlink(parent, name, target, meta),
+            Node::Symlink(target) => {
+                let text = match std::str::from_utf8(target) {
+                    Ok(text) => Cow::Borrowed(text),
+                    Err(_) => Cow::Owned(self.foreign.target(place, target)),
+                };
+                builder.symlink(parent, name, &text, meta)
+            }
             Node::Fifo => builder.mknod(parent, name, meta, SpecialKind::Fifo),
             Node::CharDevice { major, minor } => builder.mknod(
                 parent,
@@ -223,16 +268,24 @@ impl Declared {
         {
             self.files.push((handle, number));
         }
-        self.xattrs(handle, inode, name)?;
-        Ok(handle)
+        self.next_inode += 1;
+        Ok(Placed {
+            handle,
+            number: place,
+        })
     }
 
-    fn xattrs(&mut self, handle: InodeHandle, inode: &Inode, entry: &str) -> Result<(), Ext4Error> {
+    fn xattrs(
+        &mut self,
+        handle: InodeHandle,
+        inode: &Inode,
+        entry: &[u8],
+    ) -> Result<(), Ext4Error> {
         for (name, value) in &inode.xattrs {
             let converted;
             let value = if acl::is_acl(name) {
                 converted = acl::to_disk(value).ok_or_else(|| Ext4Error::BadAcl {
-                    entry: entry.to_owned(),
+                    entry: shown(entry),
                 })?;
                 &converted
             } else {

@@ -88,7 +88,7 @@ impl Explain for Ext4Error {
             Self::Create { source, .. } => io_reason(source, "DISK_CREATE"),
             Self::Write(source) => io_reason(source, "DISK_WRITE"),
             Self::Tree(error) => error.reason(),
-            Self::BadAcl { .. } => "LAYER_MALFORMED",
+            Self::BadAcl { .. } => "LAYER_BAD_ACL",
             Self::Layout { .. } => "IMAGE_DOES_NOT_FIT_EXT4",
             Self::BadSize { .. } => "DISK_SIZE_INVALID",
             Self::Cancelled => "CANCELLED",

@@ -6,6 +6,8 @@ use crate::flatten::{Inode, Node};
 const BLOCK: u64 = 4096;
 const BLOCKS_PER_GROUP: u64 = 32_768;
 const INODES_PER_BLOCK: u64 = 16;
+/// What one block of bitmap counts.
+const INODES_PER_GROUP_MAX: u64 = 32_768;
 /// Bytes of directory entries in one block, less the checksum's tail.
 const DIRECTORY_BYTES: u64 = 4084;
 /// The longest directory entry.
@@ -59,10 +61,17 @@ impl Needs {
     /// The disk's length in bytes.
     pub(super) fn size_bytes(self) -> u64 {
         let fixed = self.blocks + JOURNAL_BLOCKS + LOST_FOUND_BLOCKS;
-        let mut blocks = BLOCKS_MIN.max(fixed);
+        // Many inodes with little in them want groups that hold nothing else; as holes they take no space.
+        let groups = (self.inodes + RESERVED_INODES).div_ceil(INODES_PER_GROUP_MAX);
+        let least = BLOCKS_MIN.max(if groups > 1 {
+            groups * BLOCKS_PER_GROUP
+        } else {
+            0
+        });
+        let mut blocks = least.max(fixed);
         // More blocks may mean one group more, which needs blocks itself: settles after a few rounds.
         for _ in 0..8 {
-            blocks = BLOCKS_MIN.max(fixed + self.overhead(blocks));
+            blocks = least.max(fixed + self.overhead(blocks));
         }
         blocks * BLOCK
     }

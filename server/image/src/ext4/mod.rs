@@ -8,6 +8,7 @@ mod base;
 mod content;
 mod error;
 mod geometry;
+mod names;
 mod sink;
 #[cfg(test)]
 mod tests;

@@ -33,7 +33,7 @@ fn entry(path: &str, kind: EntryKind) -> Entry {
         mtime: (0, 0),
     };
     Entry {
-        path: path.to_owned(),
+        path: path.as_bytes().into(),
         kind,
         meta,
         xattrs: Box::default(),
@@ -115,14 +115,19 @@ fn trees_of_many_shapes_fit_and_are_clean() {
     };
     let deep: Vec<Entry> = vec![entry(&vec!["deep"; 200].join("/"), EntryKind::Directory)];
     let links: Vec<Entry> = std::iter::once(entry("f", EntryKind::File(Content::dense(0, 9))))
-        .chain(
-            (0..500).map(|n| entry(&format!("l{n}"), EntryKind::HardLink { target: "f".into() })),
-        )
+        .chain((0..500).map(|n| {
+            entry(
+                &format!("l{n}"),
+                EntryKind::HardLink {
+                    target: (*b"f").into(),
+                },
+            )
+        }))
         .chain((0..50).map(|n| {
             entry(
                 &format!("s{n}"),
                 EntryKind::Symlink {
-                    target: "x".repeat(60 + n),
+                    target: vec![b'x'; 60 + n].into(),
                 },
             )
         }))
@@ -287,4 +292,95 @@ fn reading_stops_at_the_end_of_the_archive() {
         .read_to_end(&mut read)
         .unwrap();
     assert!(read.is_empty());
+}
+
+#[test]
+fn names_that_are_no_text_lie_on_the_disk_as_they_are() {
+    let odd = |path: &[u8], kind| Entry {
+        path: path.into(),
+        ..entry("", kind)
+    };
+    let link = |target: Vec<u8>| EntryKind::Symlink {
+        target: target.into(),
+    };
+    let mut entries = vec![
+        odd(b"\xff", EntryKind::Fifo),
+        // What stands for it until it is written is in use.
+        odd(b"0000", EntryKind::Fifo),
+        odd(b"caf\xe9", EntryKind::Directory),
+        odd(b"caf\xe9/\xfe\xfd", EntryKind::File(Content::dense(0, 3))),
+        odd(
+            b"linked\xe9",
+            EntryKind::HardLink {
+                target: b"caf\xe9/\xfe\xfd".as_slice().into(),
+            },
+        ),
+        odd(b"short", link(b"\xe9".to_vec())),
+        odd(b"long", link(vec![0xe9; 300])),
+        odd(&[b"n/".as_slice(), &[0xe9; 255]].concat(), EntryKind::Fifo),
+    ];
+    // Large enough for a hash index of one level, and of two.
+    for (directory, count) in [("m", 500u32), ("b", 80_000)] {
+        entries.extend((0..count).map(|number| {
+            let name =
+                format!("{directory}/{number:07}-with-a-name-that-takes-some-room-on-the-disk");
+            odd(
+                &[name.as_bytes(), if number % 7 == 3 { b"\xe9" } else { b"" }].concat(),
+                EntryKind::Fifo,
+            )
+        }));
+    }
+    let (file, _) = disk(entries, b"abc").unwrap();
+    fsck(file.path());
+    let fs = mkext4::reader::Fs::open(file.as_file()).unwrap();
+    assert_eq!(fs.verify().unwrap(), []);
+    let find = |directory: u32, name: &[u8]| fs.lookup(directory, name).unwrap().unwrap();
+    let root = mkext4::spec::ROOT_INO;
+    find(root, b"\xff");
+    find(root, b"0000");
+    find(find(root, b"n"), &[0xe9; 255]);
+    assert_eq!(
+        find(find(root, b"caf\xe9"), b"\xfe\xfd"),
+        find(root, b"linked\xe9")
+    );
+    assert_eq!(fs.symlink_target(find(root, b"short")).unwrap(), b"\xe9");
+    assert_eq!(fs.symlink_target(find(root, b"long")).unwrap(), [0xe9; 300]);
+    let large = find(root, b"b");
+    find(
+        large,
+        b"0079998-with-a-name-that-takes-some-room-on-the-disk",
+    );
+    find(
+        large,
+        b"0000003-with-a-name-that-takes-some-room-on-the-disk\xe9",
+    );
+    assert_eq!(fs.read_dir(large).unwrap().len(), 80_000 + 2);
+}
+
+#[test]
+fn a_directory_may_hold_more_directories_than_its_links_count() {
+    let entries = (0..66_000)
+        .map(|number| entry(&format!("d/{number}"), EntryKind::Directory))
+        .collect();
+    fsck(disk(entries, b"").unwrap().0.path());
+}
+
+#[test]
+fn attributes_and_links_as_large_as_they_may_be_fit() {
+    let mut full = entry("full", EntryKind::File(Content::dense(0, 3)));
+    full.xattrs = [(
+        "user.a".to_owned(),
+        vec![7; crate::limits::XATTR_BYTES_MAX - 20],
+    )]
+    .into();
+    let target = vec![b'x'; 4095].into();
+    fsck(
+        disk(
+            vec![full, entry("link", EntryKind::Symlink { target })],
+            b"abc",
+        )
+        .unwrap()
+        .0
+        .path(),
+    );
 }

@@ -8,49 +8,49 @@ pub enum FlattenError {
     /// A hard link to nothing.
     #[error("entry `{entry}` is a hard link to `{target}`, which does not exist in the image")]
     MissingLinkTarget {
-        /// Its path.
+        /// Its path, escaped.
         entry: String,
-        /// What it should link to.
+        /// What it should link to, escaped.
         target: String,
     },
     /// A hard link to a directory.
     #[error("entry `{entry}` is a hard link to the directory `{target}`")]
     LinkToDirectory {
-        /// Its path.
+        /// Its path, escaped.
         entry: String,
-        /// What it should link to.
+        /// What it should link to, escaped.
         target: String,
     },
     /// More names for one file than ext4 allows.
     #[error("entry `{entry}` is one name too many for its file")]
     TooManyLinks {
-        /// Its path.
+        /// Its path, escaped.
         entry: String,
     },
     /// A file where a directory is needed.
     #[error("entry `{entry}` lies under `{parent}`, which is not a directory")]
     ParentNotDirectory {
-        /// Its path.
+        /// Its path, escaped.
         entry: String,
-        /// The name that is in the way.
+        /// The name that is in the way, escaped.
         parent: String,
     },
     /// Symbolic links that lead nowhere.
     #[error("entry `{entry}` lies under a loop of symbolic links")]
     SymlinkLoop {
-        /// Its path.
+        /// Its path, escaped.
         entry: String,
     },
     /// Links that lead deeper than any path may.
     #[error("entry `{entry}` lies too deep")]
     TooDeep {
-        /// Its path.
+        /// Its path, escaped.
         entry: String,
     },
     /// A whiteout of nothing, of `.` or of `..`.
     #[error("entry `{entry}` is not a valid whiteout")]
     BadWhiteout {
-        /// Its path.
+        /// Its path, escaped.
         entry: String,
     },
     /// The root as something else than a directory.
@@ -70,14 +70,15 @@ impl Explain for FlattenError {
 
     fn reason(&self) -> &'static str {
         match self {
-            Self::MissingLinkTarget { .. }
-            | Self::LinkToDirectory { .. }
-            | Self::TooManyLinks { .. } => "LAYER_BAD_HARD_LINK",
-            Self::ParentNotDirectory { .. } | Self::SymlinkLoop { .. } | Self::TooDeep { .. } => {
-                "LAYER_BAD_PARENT"
-            }
+            Self::MissingLinkTarget { .. } => "LAYER_BAD_HARD_LINK",
+            Self::LinkToDirectory { .. } => "LAYER_LINK_TO_DIRECTORY",
+            Self::TooManyLinks { .. } => "LAYER_TOO_MANY_LINKS",
+            Self::ParentNotDirectory { .. } => "LAYER_BAD_PARENT",
+            Self::SymlinkLoop { .. } => "LAYER_SYMLINK_LOOP",
+            Self::TooDeep { .. } => "LAYER_TOO_DEEP",
             Self::BadWhiteout { .. } => "LAYER_BAD_WHITEOUT",
-            Self::RootNotDirectory | Self::LostFoundTaken => "LAYER_BAD_ROOT",
+            Self::RootNotDirectory => "LAYER_BAD_ROOT",
+            Self::LostFoundTaken => "LAYER_LOST_FOUND_TAKEN",
         }
     }
 

@@ -13,7 +13,7 @@ fn entry(path: &str, kind: EntryKind) -> Entry {
         mtime: (3, 4),
     };
     Entry {
-        path: path.to_owned(),
+        path: path.as_bytes().into(),
         kind,
         meta,
         xattrs: Box::default(),
@@ -32,7 +32,7 @@ fn symlink(path: &str, target: &str) -> Entry {
     entry(
         path,
         EntryKind::Symlink {
-            target: target.to_owned(),
+            target: target.as_bytes().into(),
         },
     )
 }
@@ -41,7 +41,7 @@ fn link(path: &str, target: &str) -> Entry {
     entry(
         path,
         EntryKind::HardLink {
-            target: target.to_owned(),
+            target: target.as_bytes().into(),
         },
     )
 }
@@ -61,15 +61,13 @@ fn shape(tree: &Tree) -> BTreeMap<String, String> {
     while let Some((path, number)) = todo.pop() {
         let text = match &tree.inode(number).node {
             Node::Directory(children) => {
-                todo.extend(
-                    children
-                        .iter()
-                        .map(|(name, dirent)| (format!("{path}/{name}"), dirent.inode)),
-                );
+                todo.extend(children.iter().map(|(name, dirent)| {
+                    (format!("{path}/{}", name.escape_ascii()), dirent.inode)
+                }));
                 "d".to_owned()
             }
             Node::File { layer, content } => format!("{layer}:{}", content.extents[0].offset),
-            Node::Symlink(target) => format!("->{target}"),
+            Node::Symlink(target) => format!("->{}", target.escape_ascii()),
             _ => "?".to_owned(),
         };
         shape.insert(path, text);
@@ -162,7 +160,7 @@ fn a_hard_link_may_reach_into_a_lower_layer_and_shares_the_file() {
     let Node::Directory(children) = &tree.inode(ROOT).node else {
         panic!("a root is a directory")
     };
-    assert_eq!(children["a"].inode, children["c"].inode);
+    assert_eq!(children[&b"a"[..]].inode, children[&b"c"[..]].inode);
 }
 
 #[test]
@@ -209,7 +207,7 @@ fn a_directory_over_a_directory_keeps_the_children_and_takes_the_metadata() {
     let Node::Directory(children) = &tree.inode(ROOT).node else {
         panic!("a root is a directory")
     };
-    assert_eq!(tree.inode(children["a"].inode).meta.mode, 0o1777);
+    assert_eq!(tree.inode(children[&b"a"[..]].inode).meta.mode, 0o1777);
     assert!(shape(&tree).contains_key("/a/x"));
 }
 
@@ -369,8 +367,8 @@ fn entries(layer: &BTreeMap<&'static str, Op>, marks_last: bool) -> Vec<Entry> {
     // Directly behind the directory they are in, as most tools write them.
     let mut mixed = Vec::new();
     let parent_of = |mark: &Entry| {
-        mark.path
-            .rsplit_once('/')
+        let text = mark.path_text().unwrap();
+        text.rsplit_once('/')
             .map_or(String::new(), |(parent, _)| parent.to_owned())
     };
     mixed.extend(
@@ -380,7 +378,7 @@ fn entries(layer: &BTreeMap<&'static str, Op>, marks_last: bool) -> Vec<Entry> {
             .cloned(),
     );
     for entry in entries {
-        let path = entry.path.clone();
+        let path = entry.path_text().unwrap().to_owned();
         mixed.push(entry);
         mixed.extend(marks.iter().filter(|mark| parent_of(mark) == path).cloned());
     }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use super::FlattenError;
 use super::whiteout::{Mark, mark};
 use crate::limits::{NAME_BYTES_MAX, PATH_DEPTH_MAX, SYMLINK_HOPS_MAX};
-use crate::tar::{Content, Entry, EntryKind, Meta, Xattrs};
+use crate::tar::{Content, Entry, EntryKind, Meta, Xattrs, parent_and_name, shown};
 
 /// The root's place in [`Tree::inodes`].
 pub(crate) const ROOT: u32 = 0;
@@ -39,13 +39,13 @@ pub(crate) struct Inode {
 /// What an inode is.
 #[derive(Debug)]
 pub(crate) enum Node {
-    Directory(BTreeMap<Box<str>, Dirent>),
+    Directory(BTreeMap<Box<[u8]>, Dirent>),
     /// Its bytes lie in the layer of this number.
     File {
         layer: u32,
         content: Content,
     },
-    Symlink(Box<str>),
+    Symlink(Box<[u8]>),
     CharDevice {
         major: u32,
         minor: u32,
@@ -103,7 +103,11 @@ impl Tree {
             match mark(&entry.path) {
                 Mark::None => self.place(entry)?,
                 Mark::Ignored => {}
-                Mark::Invalid => return Err(FlattenError::BadWhiteout { entry: entry.path }),
+                Mark::Invalid => {
+                    return Err(FlattenError::BadWhiteout {
+                        entry: shown(&entry.path),
+                    });
+                }
                 Mark::Opaque => {
                     if let Some(directory) = self.parent(&entry.path, Missing::Stop)? {
                         self.purge(directory);
@@ -133,7 +137,7 @@ impl Tree {
         let parent = self
             .parent(&path, Missing::Make)?
             .expect("missing directories were made");
-        let name = path.rsplit('/').next().unwrap_or(&path);
+        let name = parent_and_name(&path).1;
         let layer = self.layer;
         if let (EntryKind::Directory, Some(there)) = (&kind, self.child(parent, name))
             && matches!(self.inode(there).node, Node::Directory(_))
@@ -150,10 +154,10 @@ impl Tree {
             return Ok(());
         }
         let node = match kind {
-            EntryKind::HardLink { target } => return self.link(parent, &path, target),
+            EntryKind::HardLink { target } => return self.link(parent, &path, &target),
             EntryKind::Directory => Node::Directory(BTreeMap::new()),
             EntryKind::File(content) => Node::File { layer, content },
-            EntryKind::Symlink { target } => Node::Symlink(target.into()),
+            EntryKind::Symlink { target } => Node::Symlink(target),
             EntryKind::CharDevice { major, minor } => Node::CharDevice { major, minor },
             EntryKind::BlockDevice { major, minor } => Node::BlockDevice { major, minor },
             EntryKind::Fifo => Node::Fifo,
@@ -184,29 +188,27 @@ impl Tree {
     }
 
     /// Another name; the file keeps its own owner, mode and times, as GNU tar has it.
-    fn link(&mut self, parent: u32, path: &str, target: String) -> Result<(), FlattenError> {
-        let name = path.rsplit('/').next().unwrap_or(path);
+    fn link(&mut self, parent: u32, path: &[u8], target: &[u8]) -> Result<(), FlattenError> {
+        let name = parent_and_name(path).1;
         self.children_mut(parent).remove(name);
-        let directory = self.parent_for(&target, path, Missing::Stop)?;
-        let last = target.rsplit('/').next().unwrap_or(&target);
+        let directory = self.parent_for(target, path, Missing::Stop)?;
+        let last = parent_and_name(target).1;
         let Some(inode) = directory.and_then(|directory| self.child(directory, last)) else {
             return Err(FlattenError::MissingLinkTarget {
-                entry: path.to_owned(),
-                target,
+                entry: shown(path),
+                target: shown(target),
             });
         };
         if matches!(self.inode(inode).node, Node::Directory(_)) {
             return Err(FlattenError::LinkToDirectory {
-                entry: path.to_owned(),
-                target,
+                entry: shown(path),
+                target: shown(target),
             });
         }
         let links = &mut self.inodes[inode as usize].links;
         *links += 1;
         if *links > LINKS_MAX {
-            return Err(FlattenError::TooManyLinks {
-                entry: path.to_owned(),
-            });
+            return Err(FlattenError::TooManyLinks { entry: shown(path) });
         }
         let layer = self.layer;
         self.children_mut(parent)
@@ -215,7 +217,7 @@ impl Tree {
     }
 
     /// Removes what lower layers brought under `name`.
-    fn hide(&mut self, directory: u32, name: &str) {
+    fn hide(&mut self, directory: u32, name: &[u8]) {
         let layer = self.layer;
         let Some(dirent) = self
             .children(directory)
@@ -246,26 +248,25 @@ impl Tree {
     }
 
     /// The directory `path` lies in.
-    fn parent(&mut self, path: &str, missing: Missing) -> Result<Option<u32>, FlattenError> {
+    fn parent(&mut self, path: &[u8], missing: Missing) -> Result<Option<u32>, FlattenError> {
         self.parent_for(path, path, missing)
     }
 
     /// The directory `path` lies in, followed inside the tree; errors name `entry`.
     fn parent_for(
         &mut self,
-        path: &str,
-        entry: &str,
+        path: &[u8],
+        entry: &[u8],
         missing: Missing,
     ) -> Result<Option<u32>, FlattenError> {
-        let Some((directory, _)) = path.rsplit_once('/') else {
-            return Ok(Some(ROOT));
-        };
-        let mut todo: Vec<Cow<'_, str>> = directory.rsplit('/').map(Cow::Borrowed).collect();
+        let slash = |byte: &u8| *byte == b'/';
+        let directory = parent_and_name(path).0;
+        let mut todo: Vec<Cow<'_, [u8]>> = directory.rsplit(slash).map(Cow::Borrowed).collect();
         let (mut here, mut above, mut hops) = (ROOT, Vec::new(), 0);
         while let Some(name) = todo.pop() {
             match &*name {
-                "" | "." => continue,
-                ".." => {
+                b"" | b"." => continue,
+                b".." => {
                     here = above.pop().unwrap_or(ROOT);
                     continue;
                 }
@@ -277,7 +278,7 @@ impl Tree {
                 }
                 if name.len() > NAME_BYTES_MAX || above.len() >= PATH_DEPTH_MAX {
                     return Err(FlattenError::TooDeep {
-                        entry: entry.to_owned(),
+                        entry: shown(entry),
                     });
                 }
                 above.push(here);
@@ -296,20 +297,20 @@ impl Tree {
                     hops += 1;
                     if hops > SYMLINK_HOPS_MAX {
                         return Err(FlattenError::SymlinkLoop {
-                            entry: entry.to_owned(),
+                            entry: shown(entry),
                         });
                     }
-                    if target.starts_with('/') {
+                    if target.starts_with(b"/") {
                         above.clear();
                         here = ROOT;
                     }
-                    todo.extend(target.rsplit('/').map(|name| Cow::Owned(name.to_owned())));
+                    todo.extend(target.rsplit(slash).map(|name| Cow::Owned(name.to_owned())));
                 }
                 _ if missing == Missing::Stop => return Ok(None),
                 _ => {
                     return Err(FlattenError::ParentNotDirectory {
-                        entry: entry.to_owned(),
-                        parent: name.into_owned(),
+                        entry: shown(entry),
+                        parent: shown(&name),
                     });
                 }
             }
@@ -317,7 +318,7 @@ impl Tree {
         Ok(Some(here))
     }
 
-    fn make_directory(&mut self, parent: u32, name: &str) -> u32 {
+    fn make_directory(&mut self, parent: u32, name: &[u8]) -> u32 {
         let node = Node::Directory(BTreeMap::new());
         let inode = self.add(Inode {
             node,
@@ -331,7 +332,7 @@ impl Tree {
         inode
     }
 
-    fn touch(&mut self, directory: u32, name: &str) {
+    fn touch(&mut self, directory: u32, name: &[u8]) {
         let layer = self.layer;
         if let Some(dirent) = self.children_mut(directory).get_mut(name) {
             dirent.layer = layer;
@@ -344,20 +345,20 @@ impl Tree {
         number
     }
 
-    fn child(&self, directory: u32, name: &str) -> Option<u32> {
+    fn child(&self, directory: u32, name: &[u8]) -> Option<u32> {
         self.children(directory)?
             .get(name)
             .map(|dirent| dirent.inode)
     }
 
-    fn children(&self, inode: u32) -> Option<&BTreeMap<Box<str>, Dirent>> {
+    fn children(&self, inode: u32) -> Option<&BTreeMap<Box<[u8]>, Dirent>> {
         match &self.inode(inode).node {
             Node::Directory(children) => Some(children),
             _ => None,
         }
     }
 
-    fn children_mut(&mut self, directory: u32) -> &mut BTreeMap<Box<str>, Dirent> {
+    fn children_mut(&mut self, directory: u32) -> &mut BTreeMap<Box<[u8]>, Dirent> {
         match &mut self.inodes[directory as usize].node {
             Node::Directory(children) => children,
             _ => unreachable!("only directories are walked into"),

@@ -1,12 +1,14 @@
 //! The names by which a layer says what of the layers below it hides.
 
+use crate::tar::parent_and_name;
+
 /// What an entry's name says beside naming it.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Mark<'a> {
     /// An ordinary entry.
     None,
     /// Hides this name of the same directory.
-    Whiteout(&'a str),
+    Whiteout(&'a [u8]),
     /// Hides everything the directory has from below.
     Opaque,
     /// Bookkeeping of AUFS, which means nothing any more.
@@ -15,26 +17,26 @@ pub(super) enum Mark<'a> {
     Invalid,
 }
 
-const PREFIX: &str = ".wh.";
-const META_PREFIX: &str = ".wh..wh.";
-const OPAQUE: &str = ".wh..wh..opq";
+const PREFIX: &[u8] = b".wh.";
+const META_PREFIX: &[u8] = b".wh..wh.";
+const OPAQUE: &[u8] = b".wh..wh..opq";
 
 /// What the last component of `path` says.
-pub(super) fn mark(path: &str) -> Mark<'_> {
-    let (parent, name) = path.rsplit_once('/').unwrap_or(("", path));
+pub(super) fn mark(path: &[u8]) -> Mark<'_> {
+    let (parent, name) = parent_and_name(path);
     if name == OPAQUE {
         return Mark::Opaque;
     }
     if name.starts_with(META_PREFIX)
         || parent
-            .split('/')
+            .split(|byte| *byte == b'/')
             .any(|component| component.starts_with(META_PREFIX))
     {
         return Mark::Ignored;
     }
     match name.strip_prefix(PREFIX) {
         None => Mark::None,
-        Some("" | "." | "..") => Mark::Invalid,
+        Some(b"" | b"." | b"..") => Mark::Invalid,
         Some(hidden) => Mark::Whiteout(hidden),
     }
 }

@@ -207,7 +207,10 @@ fn collect(archive: SpooledArchive, origin: String) -> Result<PackagedKernel, Ke
             continue;
         };
         let region = Region::new(std::sync::Arc::clone(&file), extent.offset, extent.len);
-        let path = entry.path.strip_prefix("usr/").unwrap_or(&entry.path);
+        let Some(path) = entry.path_text() else {
+            continue;
+        };
+        let path = path.strip_prefix("usr/").unwrap_or(path);
         let name = path.rsplit('/').next().unwrap_or(path);
         if path.starts_with("boot/vmlinuz-")
             || (path.starts_with("lib/modules/") && name == "vmlinuz")

@@ -109,7 +109,10 @@ impl ModuleTree {
                 continue;
             };
             let region = Region::new(Arc::clone(&file), extent.offset, extent.len);
-            let name = entry.path.rsplit('/').next().unwrap_or(&entry.path);
+            let Some(path) = entry.path_text() else {
+                continue;
+            };
+            let name = path.rsplit('/').next().unwrap_or(path);
             tree.add(name, ModuleSource::Region(region))?;
         }
         Ok(tree)

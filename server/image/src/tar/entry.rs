@@ -3,8 +3,9 @@
 /// One entry of an archive.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Entry {
-    /// Components joined by `/`, without `.`, `..` and a leading slash; empty for the root itself.
-    pub(crate) path: String,
+    /// Components joined by `/`, without `.`, `..` and a leading slash; empty for the root itself. Any bytes
+    /// but NUL: Linux has no other rule for names.
+    pub(crate) path: Box<[u8]>,
     /// What it is.
     pub(crate) kind: EntryKind,
     /// Owner, mode and time.
@@ -22,11 +23,11 @@ pub(crate) enum EntryKind {
     File(Content),
     /// Another name for the file at this (normalised) path.
     HardLink {
-        target: String,
+        target: Box<[u8]>,
     },
     /// The target is kept as it is: it means something only inside the guest.
     Symlink {
-        target: String,
+        target: Box<[u8]>,
     },
     Directory,
     CharDevice {
@@ -68,6 +69,13 @@ pub(crate) struct Extent {
     /// Where in the archive.
     pub(crate) offset: u64,
     pub(crate) len: u64,
+}
+
+impl Entry {
+    /// The path as text; `None` when it is none.
+    pub(crate) fn path_text(&self) -> Option<&str> {
+        std::str::from_utf8(&self.path).ok()
+    }
 }
 
 impl Content {

@@ -61,11 +61,25 @@ pub enum TarError {
         /// The type byte, escaped.
         kind: String,
     },
-    /// A name that is not UTF-8, or holds a NUL.
-    #[error("entry `{entry}` has a name or link target that is not UTF-8 text")]
-    NotText {
+    /// A name with a NUL, which no file system has.
+    #[error("entry `{entry}` has a NUL byte in its name or link target")]
+    NulInName {
         /// The entry's name, escaped.
         entry: String,
+    },
+    /// An extended attribute's name that is no text, or of no length ext4 has.
+    #[error("entry `{entry}` has an extended attribute with a bad name")]
+    BadXattr {
+        /// The entry's name, escaped.
+        entry: String,
+    },
+    /// Two statements about one entry that differ: programs would disagree about what the archive holds.
+    #[error("entry `{entry}` is ambiguous: {what}")]
+    Ambiguous {
+        /// The entry's name, escaped.
+        entry: String,
+        /// Which statements.
+        what: &'static str,
     },
     /// `..` leads out of the image.
     #[error("entry `{entry}` leads out of the image")]
@@ -113,15 +127,26 @@ pub enum TarError {
     TooMuchText,
 }
 
-/// A name as it is shown: escaped, and cut to what a person reads.
+/// A name as it is shown: what is no text is escaped, and it is cut to what a person reads.
 pub(crate) fn shown(name: &[u8]) -> String {
-    const SHOWN_MAX: usize = 200;
-    let text = name.escape_ascii().to_string();
-    if text.len() <= SHOWN_MAX {
-        text
-    } else {
-        format!("{}…", &text[..SHOWN_MAX])
+    const SHOWN_CHARS_MAX: usize = 200;
+    let mut text = String::new();
+    // Escapes only lengthen, so that bytes beyond the bound are never shown.
+    for chunk in name[..name.len().min(4 * SHOWN_CHARS_MAX)].utf8_chunks() {
+        for char in chunk.valid().chars() {
+            if char.is_control() || char == '\\' {
+                text.extend(char.escape_default());
+            } else {
+                text.push(char);
+            }
+        }
+        text.extend(chunk.invalid().escape_ascii().map(char::from));
     }
+    if text.chars().count() > SHOWN_CHARS_MAX || name.len() > 4 * SHOWN_CHARS_MAX {
+        text = text.chars().take(SHOWN_CHARS_MAX).collect();
+        text.push('…');
+    }
+    text
 }
 
 impl TarError {
@@ -130,7 +155,9 @@ impl TarError {
             Self::BadField { entry, .. }
             | Self::BadSparseMap { entry }
             | Self::UnsupportedKind { entry, .. }
-            | Self::NotText { entry }
+            | Self::NulInName { entry }
+            | Self::BadXattr { entry }
+            | Self::Ambiguous { entry, .. }
             | Self::Escapes { entry }
             | Self::PathTooLong { entry }
             | Self::BadLinkTarget { entry }
@@ -160,29 +187,30 @@ impl Explain for TarError {
     fn reason(&self) -> &'static str {
         match self {
             Self::Read(source) => crate::error::io_reason(source, "LAYER_READ"),
-            Self::Truncated { .. } => "LAYER_TRUNCATED",
-            Self::Escapes { .. } => "LAYER_ENTRY_ESCAPES",
-            Self::NotText { .. } => "LAYER_NAME_NOT_UTF8",
+            Self::Truncated { .. } => "LAYER_CUT_OFF",
+            Self::BadHeader { .. } => "LAYER_BAD_HEADER",
+            Self::BadField { .. } => "LAYER_BAD_FIELD",
+            Self::BadPax { .. } => "LAYER_BAD_PAX",
+            Self::BadSparseMap { .. } => "LAYER_BAD_SPARSE_MAP",
+            Self::ExtensionTooLong { .. } => "LAYER_EXTENSION_TOO_LARGE",
             Self::UnsupportedKind { .. } => "LAYER_ENTRY_UNSUPPORTED",
-            Self::TooManyEntries
-            | Self::TooMuchText
-            | Self::FileTooLong { .. }
-            | Self::XattrsTooLong { .. }
-            | Self::PathTooLong { .. }
-            | Self::ExtensionTooLong { .. } => "LAYER_TOO_LARGE",
-            Self::BadHeader { .. }
-            | Self::BadField { .. }
-            | Self::BadPax { .. }
-            | Self::BadSparseMap { .. }
-            | Self::BadLinkTarget { .. } => "LAYER_MALFORMED",
+            Self::NulInName { .. } => "LAYER_NAME_HAS_NUL",
+            Self::BadXattr { .. } => "LAYER_BAD_XATTR",
+            Self::Ambiguous { .. } => "LAYER_AMBIGUOUS",
+            Self::Escapes { .. } => "LAYER_ENTRY_ESCAPES",
+            Self::PathTooLong { .. } => "LAYER_PATH_TOO_LONG",
+            Self::BadLinkTarget { .. } => "LAYER_BAD_LINK_TARGET",
+            Self::FileTooLong { .. } => "LAYER_FILE_TOO_LARGE",
+            Self::XattrsTooLong { .. } => "LAYER_XATTRS_TOO_LARGE",
+            Self::TooManyEntries => "LAYER_TOO_MANY_ENTRIES",
+            Self::TooMuchText => "LAYER_TOO_MUCH_TEXT",
         }
     }
 
     fn remedy(&self) -> Option<String> {
         match self {
             Self::Read(source) => crate::error::io_remedy(source),
-            Self::NotText { .. } => Some("Rename the file in the image; names must be UTF-8.".into()),
-            Self::Escapes { .. } => {
+            Self::Escapes { .. } | Self::Ambiguous { .. } => {
                 Some("Do not use this image: no honest tool makes such an entry. Rebuild it from its source.".into())
             }
             _ => Some("Rebuild the image with a current tool, or use another image.".into()),

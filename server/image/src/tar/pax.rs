@@ -21,6 +21,15 @@ pub(super) struct PaxRecords {
 }
 
 impl PaxRecords {
+    /// Whether anything is said of what an entry is called or holds. For all entries of an archive together
+    /// that makes no sense, and programs differ in what they make of it.
+    pub(super) fn says_what(&self) -> bool {
+        self.path.is_some()
+            || self.link.is_some()
+            || self.size.is_some()
+            || self.sparse.is_present()
+    }
+
     /// Reads one header's records; `None` when they are malformed.
     pub(super) fn parse(&mut self, mut bytes: &[u8]) -> Option<()> {
         while !bytes.is_empty() {
@@ -35,13 +44,14 @@ impl PaxRecords {
     }
 
     fn take(&mut self, key: &[u8], value: &[u8]) -> Option<()> {
+        // An empty value takes the record back: the header's own field counts (POSIX, pax).
         match key {
-            b"path" => self.path = Some(value.to_vec()),
-            b"linkpath" => self.link = Some(value.to_vec()),
-            b"size" => self.size = Some(decimal(value)?),
-            b"uid" => self.uid = Some(decimal(value)?),
-            b"gid" => self.gid = Some(decimal(value)?),
-            b"mtime" => self.mtime = Some(timestamp(value)?),
+            b"path" => self.path = (!value.is_empty()).then(|| value.to_vec()),
+            b"linkpath" => self.link = (!value.is_empty()).then(|| value.to_vec()),
+            b"size" => self.size = unless_empty(value, decimal)?,
+            b"uid" => self.uid = unless_empty(value, decimal)?,
+            b"gid" => self.gid = unless_empty(value, decimal)?,
+            b"mtime" => self.mtime = unless_empty(value, timestamp)?,
             _ => {
                 if let Some(name) = key.strip_prefix(XATTR_PREFIX) {
                     self.xattrs.retain(|(other, _)| other != name);
@@ -52,6 +62,15 @@ impl PaxRecords {
             }
         }
         Some(())
+    }
+}
+
+/// `Some(None)` for an empty value, `None` for a malformed one.
+fn unless_empty<T>(value: &[u8], parse: impl FnOnce(&[u8]) -> Option<T>) -> Option<Option<T>> {
+    if value.is_empty() {
+        Some(None)
+    } else {
+        parse(value).map(Some)
     }
 }
 

@@ -7,7 +7,7 @@ use tar::{EntryType, Header};
 use super::entry::{Content, Entry, EntryKind, Meta, Xattrs};
 use super::error::{TarError, shown};
 use super::input::{TarInput, fill};
-use super::path::{normalise, text};
+use super::path::{normalise, without_nul};
 use super::pax::PaxRecords;
 use super::sparse;
 use crate::limits::{
@@ -15,6 +15,9 @@ use crate::limits::{
 };
 
 const BLOCK: usize = 512;
+/// The largest size a header's eleven octal digits state.
+const OCTAL_SIZE_MAX: u64 = 0o777_7777_7777;
+const TWO_EXTENSIONS: &str = "two extension headers of one kind precede it";
 /// The longest symbolic link ext4 holds.
 const SYMLINK_BYTES_MAX: usize = 4095;
 /// The largest device numbers Linux has (12 and 20 bits).
@@ -61,12 +64,54 @@ pub(crate) struct TarReader<'a, I> {
     ended: bool,
 }
 
-/// What precedes a header: PAX records and GNU long names.
+/// What precedes a header: PAX records and GNU long names, at most one of each.
 #[derive(Debug, Default)]
 struct Extensions {
-    pax: PaxRecords,
+    pax: Option<PaxRecords>,
     long_name: Option<Vec<u8>>,
     long_link: Option<Vec<u8>>,
+}
+
+impl Extensions {
+    /// Takes the extension header `header` with the data `bytes`, which lie at `offset`.
+    fn take(&mut self, header: &Header, bytes: Vec<u8>, offset: u64) -> Result<(), TarError> {
+        let twice = |first: bool| {
+            if first {
+                Ok(())
+            } else {
+                Err(ambiguous(header, TWO_EXTENSIONS))
+            }
+        };
+        match header.entry_type() {
+            EntryType::GNULongName => {
+                twice(self.long_name.is_none())?;
+                self.long_name = Some(until_nul(bytes));
+            }
+            EntryType::GNULongLink => {
+                twice(self.long_link.is_none())?;
+                self.long_link = Some(until_nul(bytes));
+            }
+            kind => {
+                let mut records = PaxRecords::default();
+                records.parse(&bytes).ok_or(TarError::BadPax { offset })?;
+                if kind == EntryType::XHeader {
+                    twice(self.pax.is_none())?;
+                    self.pax = Some(records);
+                } else if records.says_what() {
+                    // Other global records describe the archive (git writes its commit there), as Docker has it.
+                    return Err(ambiguous(
+                        header,
+                        "a global header names or measures all entries",
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn is_empty(&self) -> bool {
+        self.pax.is_none() && self.long_name.is_none() && self.long_link.is_none()
+    }
 }
 
 impl<'a, I: TarInput> TarReader<'a, I> {
@@ -89,32 +134,29 @@ impl<'a, I: TarInput> TarReader<'a, I> {
     pub(crate) fn next_entry(&mut self) -> Result<Option<Entry>, TarError> {
         let mut extensions = Extensions::default();
         while let Some(header) = self.next_header()? {
-            let kind = header.entry_type();
-            match kind {
-                EntryType::XHeader => {
-                    let offset = self.input.position();
-                    let bytes = self.extension(&header)?;
-                    extensions
-                        .pax
-                        .parse(&bytes)
-                        .ok_or(TarError::BadPax { offset })?;
-                }
-                EntryType::GNULongName => {
-                    extensions.long_name = Some(until_nul(self.extension(&header)?));
-                }
-                EntryType::GNULongLink => {
-                    extensions.long_link = Some(until_nul(self.extension(&header)?));
-                }
-                // Global records describe the archive (git writes its commit there), as Docker has it.
-                EntryType::XGlobalHeader => drop(self.extension(&header)?),
-                _ => {
-                    let entry = self.entry(&header, extensions)?;
-                    self.budget.spend(&entry)?;
-                    return Ok(Some(entry));
-                }
+            if matches!(
+                header.entry_type(),
+                EntryType::XHeader
+                    | EntryType::XGlobalHeader
+                    | EntryType::GNULongName
+                    | EntryType::GNULongLink
+            ) {
+                let offset = self.input.position();
+                let bytes = self.extension(&header)?;
+                extensions.take(&header, bytes, offset)?;
+                continue;
             }
+            let entry = self.entry(&header, extensions)?;
+            self.budget.spend(&entry)?;
+            return Ok(Some(entry));
         }
-        Ok(None)
+        if extensions.is_empty() {
+            Ok(None)
+        } else {
+            Err(TarError::Truncated {
+                offset: self.input.position(),
+            })
+        }
     }
 
     fn next_header(&mut self) -> Result<Option<Header>, TarError> {
@@ -128,24 +170,36 @@ impl<'a, I: TarInput> TarReader<'a, I> {
             });
         }
         let offset = self.input.position();
-        let mut block = [0u8; BLOCK];
-        let read = self.input.read_up_to(&mut block).map_err(TarError::Read)?;
-        if read == 0 || block.iter().all(|byte| *byte == 0) {
+        let Some(block) = self.block()? else {
             self.ended = true;
-            return if read == 0 || read == BLOCK {
-                Ok(None)
-            } else {
-                Err(TarError::Truncated { offset })
+            return Ok(None);
+        };
+        if is_zero(&block) {
+            self.ended = true;
+            // Two blocks of zeros are the end mark. One alone ends the archive for some programs and is passed
+            // over by others, so nothing may follow it.
+            return match self.block()? {
+                Some(second) if !is_zero(&second) => Err(TarError::BadHeader { offset }),
+                _ => Ok(None),
             };
         }
-        if read < BLOCK {
-            return Err(TarError::Truncated { offset });
-        }
         let header = Header::from_byte_slice(&block);
-        if number(&header.as_old().cksum) == Some(checksum(&block)) {
+        let stated = number(&header.as_old().cksum);
+        if stated.is_some_and(|stated| checksums(&block).contains(&stated)) {
             Ok(Some(header.clone()))
         } else {
             Err(TarError::BadHeader { offset })
+        }
+    }
+
+    /// The next block; `None` where the stream ends before it.
+    fn block(&mut self) -> Result<Option<[u8; BLOCK]>, TarError> {
+        let offset = self.input.position();
+        let mut block = [0u8; BLOCK];
+        match self.input.read_up_to(&mut block).map_err(TarError::Read)? {
+            0 => Ok(None),
+            BLOCK => Ok(Some(block)),
+            _ => Err(TarError::Truncated { offset }),
         }
     }
 
@@ -171,19 +225,23 @@ impl<'a, I: TarInput> TarReader<'a, I> {
             long_name,
             long_link,
         } = extensions;
+        let pax = pax.unwrap_or_default();
         let is_sparse_pax = pax.sparse.is_present() && is_regular(header.entry_type());
         let sparse_name = pax.sparse.name.clone().filter(|_| is_sparse_pax);
-        let name = sparse_name
-            .or(pax.path.clone())
-            .or(long_name)
-            .unwrap_or_else(|| header.path_bytes().into_owned());
+        let own_name = match sparse_name {
+            Some(name) => Some(name),
+            None => one_of(pax.path.clone(), long_name, header, "it has two long names")?,
+        };
+        let name = own_name.unwrap_or_else(|| header.path_bytes().into_owned());
         let meta = meta(header, &pax, &name)?;
         let xattrs = xattrs(&pax, &name)?;
-        let link = pax
-            .link
-            .clone()
-            .or(long_link)
-            .or_else(|| header.link_name_bytes().map(std::borrow::Cow::into_owned));
+        let link = one_of(
+            pax.link.clone(),
+            long_link,
+            header,
+            "it has two long link targets",
+        )?
+        .or_else(|| header.link_name_bytes().map(std::borrow::Cow::into_owned));
         let kind = self.kind(header, pax, &name, link.as_deref().unwrap_or_default())?;
         Ok(Entry {
             path: normalise(&name)?,
@@ -207,6 +265,8 @@ impl<'a, I: TarInput> TarReader<'a, I> {
         Ok(match header.entry_type() {
             // Version 7 tar had no directories: a trailing slash says it.
             EntryType::Regular if header.as_bytes()[156] == 0 && name.ends_with(b"/") => {
+                // It may have data, as any file of that time.
+                self.content(header, pax, name)?;
                 EntryKind::Directory
             }
             kind if is_regular(kind) => EntryKind::File(self.content(header, pax, name)?),
@@ -256,10 +316,18 @@ impl<'a, I: TarInput> TarReader<'a, I> {
             entry: shown(name),
             field: "size",
         };
-        let stored = pax
-            .size
-            .or_else(|| unsigned(&header.as_old().size))
-            .ok_or_else(bad)?;
+        let stated = unsigned(&header.as_old().size).ok_or_else(bad)?;
+        let stored = match pax.size {
+            // A size no header has room for: the field is filled up, in one way or the other.
+            Some(size) if size > OCTAL_SIZE_MAX && [0, OCTAL_SIZE_MAX].contains(&stated) => size,
+            Some(size) if size != stated => {
+                return Err(TarError::Ambiguous {
+                    entry: shown(name),
+                    what: "its header and its PAX records state different sizes",
+                });
+            }
+            _ => stated,
+        };
         if stored > FILE_BYTES_MAX {
             return Err(TarError::FileTooLong {
                 entry: shown(name),
@@ -329,7 +397,13 @@ fn xattrs(pax: &PaxRecords, entry: &[u8]) -> Result<Xattrs, TarError> {
     let mut kept = Vec::new();
     let mut bytes = 0;
     for (name, value) in &pax.xattrs {
-        let name = text(name, entry)?;
+        let bad = || TarError::BadXattr {
+            entry: shown(entry),
+        };
+        let name = std::str::from_utf8(name).map_err(|_| bad())?;
+        if name.contains('\0') {
+            return Err(bad());
+        }
         let known = NAMESPACES
             .iter()
             .any(|namespace| name.starts_with(namespace))
@@ -340,7 +414,10 @@ fn xattrs(pax: &PaxRecords, entry: &[u8]) -> Result<Xattrs, TarError> {
         // As ext4 counts: a 16-byte entry, the name and the value each padded to 4 bytes.
         let suffix = name.split_once('.').map_or(name, |(_, suffix)| suffix);
         bytes += 16 + suffix.len().next_multiple_of(4) + value.len().next_multiple_of(4);
-        if suffix.is_empty() || suffix.len() > 255 || bytes > XATTR_BYTES_MAX {
+        if suffix.is_empty() || suffix.len() > 255 {
+            return Err(bad());
+        }
+        if bytes > XATTR_BYTES_MAX {
             return Err(TarError::XattrsTooLong {
                 entry: shown(entry),
             });
@@ -351,10 +428,12 @@ fn xattrs(pax: &PaxRecords, entry: &[u8]) -> Result<Xattrs, TarError> {
     Ok(kept.into())
 }
 
-fn link_target(link: &[u8], name: &[u8]) -> Result<String, TarError> {
+fn link_target(link: &[u8], name: &[u8]) -> Result<Box<[u8]>, TarError> {
+    let entry = || shown(name);
     let target = normalise(link).map_err(|error| match error {
-        TarError::Escapes { .. } => TarError::Escapes { entry: shown(name) },
-        other => other,
+        TarError::Escapes { .. } => TarError::Escapes { entry: entry() },
+        TarError::NulInName { .. } => TarError::NulInName { entry: entry() },
+        _ => TarError::BadLinkTarget { entry: entry() },
     })?;
     if target.is_empty() {
         Err(TarError::BadLinkTarget { entry: shown(name) })
@@ -363,12 +442,34 @@ fn link_target(link: &[u8], name: &[u8]) -> Result<String, TarError> {
     }
 }
 
-fn symlink_target(link: &[u8], name: &[u8]) -> Result<String, TarError> {
-    let target = text(link, name)?;
-    if target.is_empty() || target.len() > SYMLINK_BYTES_MAX {
+fn symlink_target(link: &[u8], name: &[u8]) -> Result<Box<[u8]>, TarError> {
+    without_nul(link, name)?;
+    if link.is_empty() || link.len() > SYMLINK_BYTES_MAX {
         return Err(TarError::BadLinkTarget { entry: shown(name) });
     }
-    Ok(target.to_owned())
+    Ok(link.into())
+}
+
+/// The one of two statements there is; an empty one is none. Two that differ are refused.
+fn one_of(
+    pax: Option<Vec<u8>>,
+    gnu: Option<Vec<u8>>,
+    header: &Header,
+    what: &'static str,
+) -> Result<Option<Vec<u8>>, TarError> {
+    let gnu = gnu.filter(|gnu| !gnu.is_empty());
+    match (&pax, &gnu) {
+        (Some(one), Some(other)) if one != other => Err(ambiguous(header, what)),
+        _ => Ok(pax.or(gnu)),
+    }
+}
+
+/// The error of an entry about which nothing else is known yet.
+fn ambiguous(header: &Header, what: &'static str) -> TarError {
+    TarError::Ambiguous {
+        entry: shown(&header.path_bytes()),
+        what,
+    }
 }
 
 /// A header number: octal text, or big-endian two's complement marked by the first bit; empty means 0.
@@ -385,7 +486,13 @@ fn number(field: &[u8]) -> Option<i64> {
         })?;
         return i64::try_from(value).ok();
     }
-    let text = field.split(|byte| *byte == 0).next()?.trim_ascii();
+    // Old programs let NULs and spaces stand on either side.
+    let padding = |byte: &u8| *byte == 0 || *byte == b' ';
+    let begin = field
+        .iter()
+        .position(|byte| !padding(byte))
+        .unwrap_or(field.len());
+    let text = field[begin..].split(padding).next()?;
     if text.is_empty() {
         return Some(0);
     }
@@ -399,10 +506,22 @@ fn unsigned(field: &[u8]) -> Option<u64> {
     number(field).and_then(|value| u64::try_from(value).ok())
 }
 
-/// The sum of the header's bytes, those of the checksum itself taken as spaces.
-fn checksum(block: &[u8; BLOCK]) -> i64 {
-    let sum = |bytes: &[u8]| bytes.iter().map(|byte| i64::from(*byte)).sum::<i64>();
-    sum(&block[..148]) + 8 * i64::from(b' ') + sum(&block[156..])
+/// The sum of the header's bytes, those of the checksum itself taken as spaces; and the same with signed
+/// bytes, as some old programs have it.
+fn checksums(block: &[u8; BLOCK]) -> [i64; 2] {
+    let counted = || block[..148].iter().chain(&block[156..]);
+    let spaces = 8 * i64::from(b' ');
+    [
+        spaces + counted().map(|byte| i64::from(*byte)).sum::<i64>(),
+        spaces
+            + counted()
+                .map(|byte| i64::from(byte.cast_signed()))
+                .sum::<i64>(),
+    ]
+}
+
+fn is_zero(block: &[u8; BLOCK]) -> bool {
+    block.iter().all(|byte| *byte == 0)
 }
 
 fn padding(size: u64) -> u64 {

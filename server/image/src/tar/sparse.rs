@@ -19,6 +19,8 @@ pub(super) struct PaxSparse {
     major: Option<u64>,
     minor: Option<u64>,
     size: Option<u64>,
+    /// How many pieces the map should have.
+    pieces: Option<u64>,
     map: Vec<(u64, u64)>,
     offset: Option<u64>,
 }
@@ -36,6 +38,7 @@ impl PaxSparse {
             b"major" => self.major = Some(decimal(value)?),
             b"minor" => self.minor = Some(decimal(value)?),
             b"size" | b"realsize" => self.size = Some(decimal(value)?),
+            b"numblocks" => self.pieces = Some(decimal(value)?),
             b"offset" => self.offset = Some(decimal(value)?),
             b"numbytes" => self.push(self.offset?, decimal(value)?)?,
             b"map" => {
@@ -67,6 +70,12 @@ impl PaxSparse {
         let begin = input.position();
         if (self.major, self.minor) == (Some(1), Some(0)) {
             self.map = stored_map(input, stored, name)?;
+        }
+        if self
+            .pieces
+            .is_some_and(|pieces| pieces != self.map.len() as u64)
+        {
+            return Err(bad());
         }
         let size = self.size.ok_or_else(bad)?;
         let header = input.position() - begin;

@@ -2,6 +2,7 @@
 #![allow(dead_code, clippy::unwrap_used, unreachable_pub)] // each test takes what it needs
 
 pub mod nasty;
+pub mod raw;
 pub mod snapshot;
 
 use std::collections::BTreeMap;
@@ -40,6 +41,11 @@ impl Tar {
         link: &str,
         pax: &[(&str, &[u8])],
     ) -> Self {
+        let mut pax = pax.to_vec();
+        let is_long = link.len() > 100;
+        if is_long {
+            pax.push(("linkpath", link.as_bytes()));
+        }
         if !pax.is_empty() {
             self.builder
                 .append_pax_extensions(pax.iter().copied())
@@ -56,7 +62,7 @@ impl Tar {
             header.set_device_major(7).unwrap();
             header.set_device_minor(300).unwrap();
         }
-        if !link.is_empty() {
+        if !link.is_empty() && !is_long {
             header.set_link_name_literal(link).unwrap();
         }
         if path.len() > 100 {
@@ -81,6 +87,19 @@ impl Tar {
     pub fn finish(self) -> Vec<u8> {
         self.builder.into_inner().unwrap()
     }
+}
+
+/// Bytes that no compression makes smaller.
+pub fn noise(seed: u32, bytes: usize) -> Vec<u8> {
+    let mut state = seed | 1;
+    std::iter::repeat_with(|| {
+        state ^= state << 13;
+        state ^= state >> 17;
+        state ^= state << 5;
+        state.to_le_bytes()[1]
+    })
+    .take(bytes)
+    .collect()
 }
 
 pub fn gzip(bytes: &[u8]) -> Vec<u8> {
@@ -150,20 +169,34 @@ impl TestImage {
 
     /// One layer with a few files and incompressible data.
     pub fn simple(seed: u32, bytes: usize) -> Self {
-        let mut state = seed | 1;
-        let noise: Vec<u8> = std::iter::repeat_with(|| {
-            state ^= state << 13;
-            state ^= state >> 17;
-            state ^= state << 5;
-            state.to_le_bytes()[1]
-        })
-        .take(bytes)
-        .collect();
+        let noise = noise(seed, bytes);
         Self::of(&[Tar::new()
             .dir("etc/")
             .file("etc/name", b"simple")
             .file("noise", &noise)
             .finish()])
+    }
+
+    /// The same layers with another configuration.
+    pub fn with_config(mut self, change: impl Fn(&str) -> String) -> Self {
+        let is_config = |bytes: &[u8]| bytes.starts_with(b"{\"architecture\"");
+        let (digest, bytes) = self
+            .blobs
+            .iter()
+            .find(|(_, bytes)| is_config(bytes))
+            .unwrap();
+        let config = change(std::str::from_utf8(bytes).unwrap()).into_bytes();
+        let descriptor = |digest: &Digest, bytes: &[u8]| {
+            format!(r#""digest":"{digest}","size":{}"#, bytes.len())
+        };
+        let manifest = String::from_utf8(self.manifest).unwrap();
+        let changed = manifest.replace(
+            &descriptor(digest, bytes),
+            &descriptor(&Digest::of(&config), &config),
+        );
+        self.manifest = changed.into_bytes();
+        self.blobs.insert(Digest::of(&config), config);
+        self
     }
 
     /// Writes an OCI layout.

@@ -11,7 +11,7 @@ use rustix::fs::{Mode, OFlags, ResolveFlags};
 use crate::limits::SYMLINK_HOPS_MAX;
 use crate::store::StoreError;
 use crate::store::source::Region;
-use crate::tar::{Budget, EntryKind, FileInput, TarError, TarReader, normalise};
+use crate::tar::{Budget, EntryKind, FileInput, TarError, TarReader, normalise, parent_and_name};
 
 /// Named byte runs of one source.
 #[derive(Debug)]
@@ -25,14 +25,14 @@ enum Content {
     Directory(File),
     Archive {
         file: Arc<File>,
-        members: HashMap<String, Member>,
+        members: HashMap<Box<[u8]>, Member>,
     },
 }
 
 #[derive(Debug)]
 enum Member {
     Bytes { offset: u64, len: u64 },
-    Link(String),
+    Link(Box<[u8]>),
 }
 
 impl Bundle {
@@ -140,7 +140,7 @@ fn plain(file: File, path: &Path, tmp: &Path) -> Result<File, StoreError> {
         .unwrap_or(file))
 }
 
-fn members(file: &File) -> Result<HashMap<String, Member>, TarError> {
+fn members(file: &File) -> Result<HashMap<Box<[u8]>, Member>, TarError> {
     let budget = Budget::default();
     let input =
         FileInput::new(file.try_clone().map_err(TarError::Read)?).map_err(TarError::Read)?;
@@ -158,8 +158,8 @@ fn members(file: &File) -> Result<HashMap<String, Member>, TarError> {
             },
             EntryKind::HardLink { target } => Member::Link(target),
             EntryKind::Symlink { target } => {
-                let parent = entry.path.rsplit_once('/').map_or("", |(parent, _)| parent);
-                match normalise(format!("{parent}/{target}").as_bytes()) {
+                let parent = parent_and_name(&entry.path).0;
+                match normalise(&[parent, b"/", &target].concat()) {
                     Ok(target) => Member::Link(target),
                     Err(_) => continue, // it leads out of the archive: as good as missing
                 }
