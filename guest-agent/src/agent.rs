@@ -8,7 +8,7 @@ use tokio::sync::{Mutex, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::configure::Settings;
+use crate::configure::{Lent, Settings};
 use crate::reap::{Reaper, Reaping};
 use crate::refusal::Refusal;
 use crate::session::registry::Registry;
@@ -55,6 +55,10 @@ pub struct Agent {
     pub settings: Mutex<Option<Settings>>,
     /// What may be done to the machine.
     pub machine: Machine,
+    /// Beneath which paths of the guest are resolved.
+    pub root: PathBuf,
+    /// Files that lie over the image's own while sessions run; none in ordinary guests.
+    pub lent: std::sync::Mutex<Option<Lent>>,
     /// Cancelled when the machine is to be powered off.
     pub power_off: CancellationToken,
     /// The tasks of all connections and sessions.
@@ -81,6 +85,8 @@ impl Agent {
             reaper,
             settings: Mutex::new(None),
             machine: options.machine,
+            root: options.root.clone(),
+            lent: std::sync::Mutex::default(),
             power_off: CancellationToken::new(),
             tasks,
             boot: watch::Sender::new(None),

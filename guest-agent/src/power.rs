@@ -9,7 +9,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::timeout;
 
 use crate::agent::Agent;
-use crate::boot::upper;
+use crate::boot::mounted;
 use crate::sys;
 
 /// How long the answer to the request may take onto the channel, before it would be lost.
@@ -78,8 +78,8 @@ fn flush() {
             eprintln!("banger-agent: {path} stays writable: {error}");
         }
     };
-    if let Some(upper) = upper() {
+    if let Some(mounted) = mounted() {
         read_only("/");
-        read_only(&format!("/proc/self/fd/{}", upper.as_raw_fd()));
+        read_only(&format!("/proc/self/fd/{}", mounted.upper.as_raw_fd()));
     }
 }

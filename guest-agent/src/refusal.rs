@@ -67,6 +67,14 @@ pub enum Refusal {
         /// Why.
         detail: String,
     },
+    /// A file or directory could not be read or made.
+    #[error("`{path}`: {detail}")]
+    File {
+        /// In the guest.
+        path: String,
+        /// The step and the errno's text.
+        detail: String,
+    },
     /// The request is malformed, or impossible now.
     #[error("{detail}")]
     Invalid {
@@ -112,7 +120,9 @@ impl Refusal {
             | Self::WorkingDirectory { .. }
             | Self::Invalid { .. } => Code::InvalidArgument,
             Self::StdinRefused { .. } => Code::OutOfRange,
-            Self::StartProcess { .. } | Self::Setup { .. } => Code::FailedPrecondition,
+            Self::StartProcess { .. } | Self::Setup { .. } | Self::File { .. } => {
+                Code::FailedPrecondition
+            }
             Self::TooManySessions { .. } => Code::ResourceExhausted,
         }
     }
@@ -129,6 +139,7 @@ impl Refusal {
             Self::StartProcess { .. } => "PROCESS_NOT_STARTED",
             Self::TooManySessions { .. } => "TOO_MANY_SESSIONS",
             Self::StdinRefused { .. } => "STDIN_REFUSED",
+            Self::File { .. } => "GUEST_FILE",
             Self::Invalid { .. } => "AGENT_REFUSED",
             Self::Setup { .. } => "GUEST_NOT_SET_UP",
         }
@@ -140,7 +151,7 @@ impl Refusal {
                 program.clone()
             }
             Self::UnknownUser { user } => user.clone(),
-            Self::WorkingDirectory { path, .. } => path.clone(),
+            Self::WorkingDirectory { path, .. } | Self::File { path, .. } => path.clone(),
             Self::TooManySessions { limit } => limit.to_string(),
             _ => String::new(),
         }
@@ -152,6 +163,7 @@ impl Refusal {
             | Self::WorkingDirectory { detail, .. }
             | Self::StartProcess { detail }
             | Self::StdinRefused { detail }
+            | Self::File { detail, .. }
             | Self::Invalid { detail }
             | Self::Setup { detail } => detail,
             _ => "",

@@ -13,14 +13,16 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::agent::{Agent, Machine, kernel_text};
 use crate::configure::configure;
 use crate::convert::{attached, logged};
+use crate::files::{self, lend};
 use crate::refusal::Refusal;
 use crate::session::Session;
 use crate::session::log::Hold;
 use crate::session::plan::window;
 use crate::session::reader::{Event, Follow, Reader, Writer};
+use crate::session::users::Users;
 
 type Answer<T> = Result<Response<T>, Status>;
-type Events<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+pub(crate) type Events<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 /// The guest protocol over an [`Agent`].
 #[derive(Debug)]
@@ -42,6 +44,7 @@ impl GuestService {
         holding: bool,
     ) -> Result<(Arc<Session>, Option<Hold>), Refusal> {
         self.agent.ready().await?;
+        lend(&self.agent);
         self.agent.sessions.start(id, spec, holding)
     }
 }
@@ -191,6 +194,64 @@ impl AgentService for GuestService {
     ) -> Answer<proto::DeleteSessionResponse> {
         self.agent.sessions.delete(&request.into_inner().id).await;
         Ok(Response::new(proto::DeleteSessionResponse {}))
+    }
+
+    async fn resolve_user(
+        &self,
+        request: Request<proto::ResolveUserRequest>,
+    ) -> Answer<proto::ResolveUserResponse> {
+        self.agent.ready().await?;
+        let identity = Users::read(&self.agent.root).resolve(&request.into_inner().user)?;
+        Ok(Response::new(proto::ResolveUserResponse {
+            uid: identity.uid,
+            gid: identity.gid,
+        }))
+    }
+
+    async fn list_directory(
+        &self,
+        request: Request<proto::ListDirectoryRequest>,
+    ) -> Answer<proto::ListDirectoryResponse> {
+        let path = request.into_inner().path;
+        Ok(Response::new(files::list(&self.agent, path).await?))
+    }
+
+    async fn put_tree(
+        &self,
+        request: Request<Streaming<proto::PutTreeRequest>>,
+    ) -> Answer<proto::PutTreeResponse> {
+        files::put(&self.agent, request.into_inner()).await?;
+        Ok(Response::new(proto::PutTreeResponse {}))
+    }
+
+    type GetTreeStream = Events<proto::TreePiece>;
+
+    async fn get_tree(
+        &self,
+        request: Request<proto::GetTreeRequest>,
+    ) -> Answer<Self::GetTreeStream> {
+        let path = request.into_inner().path;
+        Ok(Response::new(files::get(&self.agent, path).await?))
+    }
+
+    type GetChangesStream = Events<proto::TreePiece>;
+
+    async fn get_changes(
+        &self,
+        request: Request<proto::GetChangesRequest>,
+    ) -> Answer<Self::GetChangesStream> {
+        let everything = request.into_inner().everything;
+        Ok(Response::new(
+            files::changes(&self.agent, everything).await?,
+        ))
+    }
+
+    async fn freeze_disk(
+        &self,
+        request: Request<proto::FreezeDiskRequest>,
+    ) -> Answer<proto::FreezeDiskResponse> {
+        files::freeze(&self.agent, request.into_inner().frozen).await?;
+        Ok(Response::new(proto::FreezeDiskResponse {}))
     }
 
     async fn power_off(

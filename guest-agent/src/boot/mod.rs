@@ -52,13 +52,26 @@ impl<T, E: Into<io::Error>> During<T> for Result<T, E> {
     }
 }
 
-/// The mounted upper disk, for the power-off.
-static UPPER: Mutex<Option<Arc<OwnedFd>>> = Mutex::new(None);
+/// Handles on the mounted disks, which no path leads to any more.
+#[derive(Debug, Clone)]
+pub struct Mounted {
+    /// The top of the read-only base disk.
+    pub base: Arc<OwnedFd>,
+    /// The top of the writable upper disk.
+    pub upper: Arc<OwnedFd>,
+    /// The directory of the upper disk with what was written.
+    pub written: Arc<OwnedFd>,
+}
 
-/// A handle on the mounted upper disk, once there is one.
+static MOUNTED: Mutex<Option<Mounted>> = Mutex::new(None);
+
+/// The mounted disks, once there are some.
 #[must_use]
-pub fn upper() -> Option<Arc<OwnedFd>> {
-    UPPER.lock().unwrap_or_else(PoisonError::into_inner).clone()
+pub fn mounted() -> Option<Mounted> {
+    MOUNTED
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .clone()
 }
 
 /// Measures the steps.
@@ -109,10 +122,10 @@ fn boot(steps: &mut Steps, ready: impl FnOnce(Arc<Kernel>)) -> Result<(), BootEr
         return Ok(()); // A kernel on trial has no disks: there is no root to go to.
     };
     steps.done("disks");
-    let upper = root::mount(&disks)?;
+    let mounted = root::mount(&disks)?;
     steps.done("overlay");
     root::enter()?;
-    *UPPER.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(upper));
+    *MOUNTED.lock().unwrap_or_else(PoisonError::into_inner) = Some(mounted);
     mounts::late()?;
     steps.done("pivot");
     Ok(())

@@ -8,6 +8,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::sync::Arc;
 
 use rustix::fd::OwnedFd;
 use rustix::fs::{Mode, OFlags};
@@ -15,22 +16,26 @@ use rustix::mount::{MountFlags, mount_move};
 use rustix::process::{chdir, chroot};
 
 use super::disks::Disks;
-use super::{BootError, During};
+use super::{BootError, During, Mounted};
+use crate::agent::kernel_text;
 
 const BASE: &str = "/banger/base";
 const UPPER: &str = "/banger/upper";
+const WRITTEN: &str = "/banger/upper/upper";
 const ROOT: &str = "/banger/root";
 /// Renaming a directory of the base disk works with `redirect_dir`.
 const OVERLAY: &CStr =
     c"lowerdir=/banger/base,upperdir=/banger/upper/upper,workdir=/banger/upper/work,redirect_dir=on";
-/// The same for kernels that cannot.
+/// The same for kernels that cannot, and for guests whose changes are to be told without the base disk.
 const PLAIN_OVERLAY: &CStr =
     c"lowerdir=/banger/base,upperdir=/banger/upper/upper,workdir=/banger/upper/work";
+/// On the kernel's command line: directories are renamed by copying them.
+const PLAIN_WORD: &str = "banger.overlay=plain";
 /// Levels of the initramfs that are deleted.
 const DEPTH_MAX: usize = 8;
 
-/// Mounts the disks and the overlay; gives a handle on the upper disk.
-pub(super) fn mount(disks: &Disks) -> Result<OwnedFd, BootError> {
+/// Mounts the disks and the overlay.
+pub(super) fn mount(disks: &Disks) -> Result<Mounted, BootError> {
     for path in [BASE, UPPER, ROOT] {
         fs::create_dir_all(path).during(format!("making {path}"))?;
     }
@@ -52,11 +57,22 @@ pub(super) fn mount(disks: &Disks) -> Result<OwnedFd, BootError> {
             Some(options),
         )
     };
-    overlay(OVERLAY)
-        .or_else(|_| overlay(PLAIN_OVERLAY))
-        .during("mounting the overlay")?;
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    rustix::fs::open(UPPER, flags, Mode::empty()).during("opening the upper disk")
+    let line = kernel_text("/proc/cmdline");
+    let mounting = match line.split_whitespace().any(|word| word == PLAIN_WORD) {
+        true => overlay(PLAIN_OVERLAY),
+        false => overlay(OVERLAY).or_else(|_| overlay(PLAIN_OVERLAY)),
+    };
+    mounting.during("mounting the overlay")?;
+    let open = |path: &str| -> Result<Arc<OwnedFd>, BootError> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let opened = rustix::fs::open(path, flags, Mode::empty());
+        opened.map(Arc::new).during(format!("opening {path}"))
+    };
+    Ok(Mounted {
+        base: open(BASE)?,
+        upper: open(UPPER)?,
+        written: open(WRITTEN)?,
+    })
 }
 
 fn disk(device: &str, path: &str, flags: MountFlags, options: &CStr) -> rustix::io::Result<()> {

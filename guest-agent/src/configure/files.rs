@@ -13,15 +13,49 @@ const OWN_ADDRESS: Ipv4Addr = Ipv4Addr::new(127, 0, 1, 1);
 /// Longest hosts file of an image that is extended; a longer one is left as it is.
 const HOSTS_MAX_BYTES: u64 = 1 << 20;
 
-/// Makes `hostname` resolve, by a line that is added unless some line names it.
-pub(super) fn write_hosts(hostname: &str, address: Option<Ipv4Addr>) {
-    let path = Path::new("/etc/hosts");
-    if fs::metadata(path).is_ok_and(|file| file.len() > HOSTS_MAX_BYTES) {
-        return;
+/// The file of host names.
+pub(super) const HOSTS: &str = "/etc/hosts";
+/// The file of name servers.
+pub(super) const RESOLVER: &str = "/etc/resolv.conf";
+
+/// What a guest is told of names.
+#[derive(Debug, Clone)]
+pub(super) struct Names {
+    pub(super) hostname: String,
+    pub(super) address: Option<Ipv4Addr>,
+    /// Absent where the guest has no network.
+    pub(super) servers: Option<Vec<IpAddr>>,
+}
+
+impl Names {
+    /// Writes both files where programs look for them. A read-only or odd /etc is no reason to have no
+    /// guest; the names then do not resolve.
+    pub(super) fn write(&self) {
+        for (path, text) in [(HOSTS, self.hosts()), (RESOLVER, self.resolver())] {
+            if let Some(text) = text {
+                report(Path::new(path), write(Path::new(path), &text));
+            }
+        }
     }
-    let text = fs::read_to_string(path).unwrap_or_default();
-    if let Some(text) = hosts(&text, hostname, address) {
-        report(path, write(path, &text));
+
+    /// The host names, by a line that is added unless some line names the guest; none where nothing is to
+    /// be changed.
+    pub(super) fn hosts(&self) -> Option<String> {
+        if fs::metadata(HOSTS).is_ok_and(|file| file.len() > HOSTS_MAX_BYTES) {
+            return None;
+        }
+        let text = fs::read_to_string(HOSTS).unwrap_or_default();
+        hosts(&text, &self.hostname, self.address)
+    }
+
+    /// The name servers.
+    pub(super) fn resolver(&self) -> Option<String> {
+        let mut text = String::new();
+        for server in self.servers.as_ref()? {
+            // Writing to a string does not fail.
+            let _ = writeln!(text, "nameserver {server}");
+        }
+        Some(text)
     }
 }
 
@@ -45,17 +79,6 @@ fn hosts(text: &str, hostname: &str, address: Option<Ipv4Addr>) -> Option<String
     (new != text).then_some(new)
 }
 
-/// Writes the name servers.
-pub(super) fn write_resolver(servers: &[IpAddr]) {
-    let mut text = String::new();
-    for server in servers {
-        // Writing to a string does not fail.
-        let _ = writeln!(text, "nameserver {server}");
-    }
-    let path = Path::new("/etc/resolv.conf");
-    report(path, write(path, &text));
-}
-
 /// Writes through a symbolic link where it leads somewhere, making the directories it leads through, and
 /// else in its place.
 fn write(path: &Path, text: &str) -> io::Result<()> {
@@ -73,7 +96,7 @@ fn write(path: &Path, text: &str) -> io::Result<()> {
     fs::write(path, text)
 }
 
-fn report(path: &Path, result: io::Result<()>) {
+pub(super) fn report(path: &Path, result: io::Result<()>) {
     if let Err(error) = result {
         eprintln!("banger-agent: could not write {}: {error}", path.display());
     }

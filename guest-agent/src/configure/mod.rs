@@ -2,9 +2,13 @@
 //! from. A repeat with the same content changes nothing but the clock.
 
 mod files;
+mod lent;
 mod netlink;
 
+pub use lent::Lent;
+
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::PoisonError;
 use std::time::{Duration, SystemTime};
 
 use banger_proto::guest::v1::{ConfigureRequest, Network};
@@ -56,6 +60,16 @@ pub async fn configure(agent: &Agent, request: ConfigureRequest) -> Result<(), R
     let network = wanted.0.network.as_ref().map(parse).transpose()?;
     if agent.machine == Machine::Owned {
         set_up(&wanted.0.hostname, network.as_ref())?;
+        let names = files::Names {
+            hostname: wanted.0.hostname.clone(),
+            address: network.as_ref().map(|network| network.address),
+            servers: network.map(|network| network.dns),
+        };
+        if wanted.0.keep_pristine {
+            *agent.lent.lock().unwrap_or_else(PoisonError::into_inner) = Some(Lent::new(names));
+        } else {
+            names.write();
+        }
     }
     agent.sessions.set_defaults(Defaults {
         env: wanted.0.env.clone(),
@@ -72,13 +86,7 @@ fn set_up(hostname: &str, network: Option<&Addresses>) -> Result<(), Refusal> {
         rustix::system::sethostname(hostname.as_bytes())
             .map_err(|error| Refusal::setup("setting the host name", error))?;
     }
-    netlink::set_up(network)?;
-    // A read-only or odd /etc is no reason to have no guest; the names then do not resolve.
-    files::write_hosts(hostname, network.map(|network| network.address));
-    if let Some(network) = network {
-        files::write_resolver(&network.dns);
-    }
-    Ok(())
+    netlink::set_up(network)
 }
 
 fn set_clock(machine: Machine, time: prost_types::Timestamp) -> Result<(), Refusal> {

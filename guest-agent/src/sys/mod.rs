@@ -70,3 +70,32 @@ pub fn watch<T: Steady>(fd: T, interest: Interest) -> io::Result<AsyncFd<T>> {
     // SAFETY: `Steady` says that the number stays this descriptor's until the value is dropped.
     Ok(unsafe { AsyncFd::register_with_interest(fd, interest) }?)
 }
+
+/// FIFREEZE and FITHAW of linux/fs.h: `_IOWR('X', 119, int)` and `_IOWR('X', 120, int)`.
+const FIFREEZE: libc::Ioctl = 0xC004_5877_u32 as libc::Ioctl;
+const FITHAW: libc::Ioctl = 0xC004_5878_u32 as libc::Ioctl;
+
+/// What is done to the writes of a file system.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Writes {
+    /// All are flushed, and new ones wait.
+    Hold,
+    /// They go on.
+    Release,
+}
+
+/// Holds or releases the writes of the file system that `fd` is on.
+///
+/// # Errors
+/// The errno of ioctl(2): EBUSY where they are held already, EINVAL where they are not.
+pub fn set_writes(fd: BorrowedFd<'_>, writes: Writes) -> io::Result<()> {
+    let request = match writes {
+        Writes::Hold => FIFREEZE,
+        Writes::Release => FITHAW,
+    };
+    // SAFETY: both take an integer that is not used, and touch no memory of ours.
+    match unsafe { libc::ioctl(fd.as_raw_fd(), request, 0) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}

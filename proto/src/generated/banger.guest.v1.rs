@@ -62,6 +62,10 @@ pub struct ConfigureRequest {
     /// The host's clock, which the guest's is set to.
     #[prost(message, optional, tag = "6")]
     pub time: ::core::option::Option<::prost_types::Timestamp>,
+    /// The files that banger writes for names are only lent to sessions: they lie over the image's own, and
+    /// nothing of them reaches the writable disk.
+    #[prost(bool, tag = "7")]
+    pub keep_pristine: bool,
 }
 /// How the first interface is set up.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -453,6 +457,237 @@ pub struct PowerOffRequest {}
 /// Powering off is under way.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PowerOffResponse {}
+/// Asks who a user is.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ResolveUserRequest {
+    /// `user`, `uid`, `user:group` or `uid:gid`; empty means root.
+    #[prost(string, tag = "1")]
+    pub user: ::prost::alloc::string::String,
+}
+/// Who a user is.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ResolveUserResponse {
+    /// User id.
+    #[prost(uint32, tag = "1")]
+    pub uid: u32,
+    /// Group id.
+    #[prost(uint32, tag = "2")]
+    pub gid: u32,
+}
+/// Asks for the names in a directory.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListDirectoryRequest {
+    /// Absolute; links are followed within the guest's root.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub path: ::prost::bytes::Bytes,
+}
+/// The names in a directory.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListDirectoryResponse {
+    /// Without `.` and `..`, in no order. Empty where the path is no directory.
+    #[prost(bytes = "bytes", repeated, tag = "1")]
+    pub names: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
+    /// What the path is.
+    #[prost(enumeration = "PathKind", tag = "2")]
+    pub kind: i32,
+}
+/// A file, directory, link or device, without its content.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct TreeEntry {
+    /// Names joined by `/`, without `.`, `..` and a leading slash; empty for the root of the tree.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub path: ::prost::bytes::Bytes,
+    /// What it is.
+    #[prost(enumeration = "tree_entry::Kind", tag = "2")]
+    pub kind: i32,
+    /// Permission bits with setuid, setgid and sticky.
+    #[prost(uint32, tag = "3")]
+    pub mode: u32,
+    /// Owner.
+    #[prost(uint32, tag = "4")]
+    pub uid: u32,
+    /// Group.
+    #[prost(uint32, tag = "5")]
+    pub gid: u32,
+    /// Time of the last change of content.
+    #[prost(message, optional, tag = "6")]
+    pub mtime: ::core::option::Option<::prost_types::Timestamp>,
+    /// Target of a symbolic link, or the path of the first name of a hard link.
+    #[prost(bytes = "bytes", tag = "7")]
+    pub link: ::prost::bytes::Bytes,
+    /// Device number.
+    #[prost(uint32, tag = "8")]
+    pub major: u32,
+    /// Device number.
+    #[prost(uint32, tag = "9")]
+    pub minor: u32,
+    /// Extended attributes by full name.
+    #[prost(btree_map = "string, bytes", tag = "10")]
+    pub xattrs: ::prost::alloc::collections::BTreeMap<
+        ::prost::alloc::string::String,
+        ::prost::bytes::Bytes,
+    >,
+    /// Length of a file.
+    #[prost(int64, tag = "11")]
+    pub size: i64,
+    /// A directory that hides all the image has in it.
+    #[prost(bool, tag = "12")]
+    pub is_opaque: bool,
+}
+/// Nested message and enum types in `TreeEntry`.
+pub mod tree_entry {
+    /// What an entry is.
+    #[derive(
+        Clone,
+        Copy,
+        Debug,
+        PartialEq,
+        Eq,
+        Hash,
+        PartialOrd,
+        Ord,
+        ::prost::Enumeration
+    )]
+    #[repr(i32)]
+    pub enum Kind {
+        /// Not a kind.
+        Unspecified = 0,
+        /// A regular file; its content follows in `data` pieces.
+        File = 1,
+        /// A directory.
+        Directory = 2,
+        /// A symbolic link.
+        Symlink = 3,
+        /// Another name of a file that came before.
+        HardLink = 4,
+        /// A named pipe.
+        Fifo = 5,
+        /// A character device.
+        CharDevice = 6,
+        /// A block device.
+        BlockDevice = 7,
+        /// What the image has here was removed.
+        Removed = 8,
+    }
+    impl Kind {
+        /// String value of the enum field names used in the ProtoBuf definition.
+        ///
+        /// The values are not transformed in any way and thus are considered stable
+        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+        pub fn as_str_name(&self) -> &'static str {
+            match self {
+                Self::Unspecified => "KIND_UNSPECIFIED",
+                Self::File => "KIND_FILE",
+                Self::Directory => "KIND_DIRECTORY",
+                Self::Symlink => "KIND_SYMLINK",
+                Self::HardLink => "KIND_HARD_LINK",
+                Self::Fifo => "KIND_FIFO",
+                Self::CharDevice => "KIND_CHAR_DEVICE",
+                Self::BlockDevice => "KIND_BLOCK_DEVICE",
+                Self::Removed => "KIND_REMOVED",
+            }
+        }
+        /// Creates an enum from field names used in the ProtoBuf definition.
+        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+            match value {
+                "KIND_UNSPECIFIED" => Some(Self::Unspecified),
+                "KIND_FILE" => Some(Self::File),
+                "KIND_DIRECTORY" => Some(Self::Directory),
+                "KIND_SYMLINK" => Some(Self::Symlink),
+                "KIND_HARD_LINK" => Some(Self::HardLink),
+                "KIND_FIFO" => Some(Self::Fifo),
+                "KIND_CHAR_DEVICE" => Some(Self::CharDevice),
+                "KIND_BLOCK_DEVICE" => Some(Self::BlockDevice),
+                "KIND_REMOVED" => Some(Self::Removed),
+                _ => None,
+            }
+        }
+    }
+}
+/// A piece of a tree: an entry, or the next bytes of the file that came last.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct TreePiece {
+    /// One of them.
+    #[prost(oneof = "tree_piece::Piece", tags = "1, 2")]
+    pub piece: ::core::option::Option<tree_piece::Piece>,
+}
+/// Nested message and enum types in `TreePiece`.
+pub mod tree_piece {
+    /// One of them.
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Piece {
+        /// The next entry.
+        #[prost(message, tag = "1")]
+        Entry(super::TreeEntry),
+        /// Content of the last entry.
+        #[prost(bytes, tag = "2")]
+        Data(::prost::bytes::Bytes),
+    }
+}
+/// Puts files into the guest.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct PutTreeRequest {
+    /// `start` first and once, then pieces.
+    #[prost(oneof = "put_tree_request::Message", tags = "1, 2")]
+    pub message: ::core::option::Option<put_tree_request::Message>,
+}
+/// Nested message and enum types in `PutTreeRequest`.
+pub mod put_tree_request {
+    /// `start` first and once, then pieces.
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Message {
+        /// Where to.
+        #[prost(message, tag = "1")]
+        Start(super::PutTreeStart),
+        /// What.
+        #[prost(message, tag = "2")]
+        Piece(super::TreePiece),
+    }
+}
+/// Where files are put.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PutTreeStart {
+    /// Absolute.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub path: ::prost::bytes::Bytes,
+    /// The path names the one entry that comes, unless it is a directory already; otherwise it is a
+    /// directory that is made where it is missing.
+    #[prost(bool, tag = "2")]
+    pub names_entry: bool,
+    /// Owner of directories that are made on the way.
+    #[prost(uint32, tag = "3")]
+    pub uid: u32,
+    /// Group of directories that are made on the way.
+    #[prost(uint32, tag = "4")]
+    pub gid: u32,
+}
+/// The files are there.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PutTreeResponse {}
+/// Asks for what is at a path.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GetTreeRequest {
+    /// Absolute; links on the way and at the end are followed within the guest's root.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub path: ::prost::bytes::Bytes,
+}
+/// Asks for what was changed.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GetChangesRequest {
+    /// Everything instead, the image's own files included.
+    #[prost(bool, tag = "1")]
+    pub everything: bool,
+}
+/// Holds the writes to the disk, or lets them go on.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct FreezeDiskRequest {
+    /// Whether to hold them.
+    #[prost(bool, tag = "1")]
+    pub frozen: bool,
+}
+/// The disk is as asked.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct FreezeDiskResponse {}
 /// Which of a session's streams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
@@ -519,6 +754,39 @@ impl SignalTarget {
             "SIGNAL_TARGET_GROUP" => Some(Self::Group),
             "SIGNAL_TARGET_LEADER" => Some(Self::Leader),
             "SIGNAL_TARGET_ALL" => Some(Self::All),
+            _ => None,
+        }
+    }
+}
+/// What a path is, its last link followed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum PathKind {
+    /// Nothing is there.
+    Unspecified = 0,
+    /// A directory.
+    Directory = 1,
+    /// Anything else.
+    Other = 2,
+}
+impl PathKind {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "PATH_KIND_UNSPECIFIED",
+            Self::Directory => "PATH_KIND_DIRECTORY",
+            Self::Other => "PATH_KIND_OTHER",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "PATH_KIND_UNSPECIFIED" => Some(Self::Unspecified),
+            "PATH_KIND_DIRECTORY" => Some(Self::Directory),
+            "PATH_KIND_OTHER" => Some(Self::Other),
             _ => None,
         }
     }
@@ -862,6 +1130,158 @@ pub mod agent_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
+        /// Who a user is, as the guest's own databases have it.
+        pub async fn resolve_user(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ResolveUserRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ResolveUserResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/banger.guest.v1.AgentService/ResolveUser",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("banger.guest.v1.AgentService", "ResolveUser"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// The names in a directory, in no order.
+        pub async fn list_directory(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListDirectoryRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListDirectoryResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/banger.guest.v1.AgentService/ListDirectory",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("banger.guest.v1.AgentService", "ListDirectory"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Puts files into the guest. Nothing leads out of its root, whatever links it holds.
+        pub async fn put_tree(
+            &mut self,
+            request: impl tonic::IntoStreamingRequest<Message = super::PutTreeRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::PutTreeResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/banger.guest.v1.AgentService/PutTree",
+            );
+            let mut req = request.into_streaming_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("banger.guest.v1.AgentService", "PutTree"));
+            self.inner.client_streaming(req, path, codec).await
+        }
+        /// What is at a path, with all that is beneath it.
+        pub async fn get_tree(
+            &mut self,
+            request: impl tonic::IntoRequest<super::GetTreeRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::TreePiece>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/banger.guest.v1.AgentService/GetTree",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("banger.guest.v1.AgentService", "GetTree"));
+            self.inner.server_streaming(req, path, codec).await
+        }
+        /// What was changed since the image: additions, replacements and removals.
+        pub async fn get_changes(
+            &mut self,
+            request: impl tonic::IntoRequest<super::GetChangesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::TreePiece>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/banger.guest.v1.AgentService/GetChanges",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("banger.guest.v1.AgentService", "GetChanges"));
+            self.inner.server_streaming(req, path, codec).await
+        }
+        /// Flushes the writable disk and holds every write to it, or lets them go on.
+        pub async fn freeze_disk(
+            &mut self,
+            request: impl tonic::IntoRequest<super::FreezeDiskRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::FreezeDiskResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/banger.guest.v1.AgentService/FreezeDisk",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("banger.guest.v1.AgentService", "FreezeDisk"));
+            self.inner.unary(req, path, codec).await
+        }
         /// Flushes the disks and powers off. Answers before the machine goes.
         pub async fn power_off(
             &mut self,
@@ -990,6 +1410,57 @@ pub mod agent_service_server {
             request: tonic::Request<super::DeleteSessionRequest>,
         ) -> std::result::Result<
             tonic::Response<super::DeleteSessionResponse>,
+            tonic::Status,
+        >;
+        /// Who a user is, as the guest's own databases have it.
+        async fn resolve_user(
+            &self,
+            request: tonic::Request<super::ResolveUserRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ResolveUserResponse>,
+            tonic::Status,
+        >;
+        /// The names in a directory, in no order.
+        async fn list_directory(
+            &self,
+            request: tonic::Request<super::ListDirectoryRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListDirectoryResponse>,
+            tonic::Status,
+        >;
+        /// Puts files into the guest. Nothing leads out of its root, whatever links it holds.
+        async fn put_tree(
+            &self,
+            request: tonic::Request<tonic::Streaming<super::PutTreeRequest>>,
+        ) -> std::result::Result<tonic::Response<super::PutTreeResponse>, tonic::Status>;
+        /// Server streaming response type for the GetTree method.
+        type GetTreeStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::TreePiece, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// What is at a path, with all that is beneath it.
+        async fn get_tree(
+            &self,
+            request: tonic::Request<super::GetTreeRequest>,
+        ) -> std::result::Result<tonic::Response<Self::GetTreeStream>, tonic::Status>;
+        /// Server streaming response type for the GetChanges method.
+        type GetChangesStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::TreePiece, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// What was changed since the image: additions, replacements and removals.
+        async fn get_changes(
+            &self,
+            request: tonic::Request<super::GetChangesRequest>,
+        ) -> std::result::Result<tonic::Response<Self::GetChangesStream>, tonic::Status>;
+        /// Flushes the writable disk and holds every write to it, or lets them go on.
+        async fn freeze_disk(
+            &self,
+            request: tonic::Request<super::FreezeDiskRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::FreezeDiskResponse>,
             tonic::Status,
         >;
         /// Flushes the disks and powers off. Answers before the machine goes.
@@ -1516,6 +1987,280 @@ pub mod agent_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = DeleteSessionSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/banger.guest.v1.AgentService/ResolveUser" => {
+                    #[allow(non_camel_case_types)]
+                    struct ResolveUserSvc<T: AgentService>(pub Arc<T>);
+                    impl<
+                        T: AgentService,
+                    > tonic::server::UnaryService<super::ResolveUserRequest>
+                    for ResolveUserSvc<T> {
+                        type Response = super::ResolveUserResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ResolveUserRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as AgentService>::resolve_user(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ResolveUserSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/banger.guest.v1.AgentService/ListDirectory" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListDirectorySvc<T: AgentService>(pub Arc<T>);
+                    impl<
+                        T: AgentService,
+                    > tonic::server::UnaryService<super::ListDirectoryRequest>
+                    for ListDirectorySvc<T> {
+                        type Response = super::ListDirectoryResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListDirectoryRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as AgentService>::list_directory(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListDirectorySvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/banger.guest.v1.AgentService/PutTree" => {
+                    #[allow(non_camel_case_types)]
+                    struct PutTreeSvc<T: AgentService>(pub Arc<T>);
+                    impl<
+                        T: AgentService,
+                    > tonic::server::ClientStreamingService<super::PutTreeRequest>
+                    for PutTreeSvc<T> {
+                        type Response = super::PutTreeResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<
+                                tonic::Streaming<super::PutTreeRequest>,
+                            >,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as AgentService>::put_tree(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = PutTreeSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.client_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/banger.guest.v1.AgentService/GetTree" => {
+                    #[allow(non_camel_case_types)]
+                    struct GetTreeSvc<T: AgentService>(pub Arc<T>);
+                    impl<
+                        T: AgentService,
+                    > tonic::server::ServerStreamingService<super::GetTreeRequest>
+                    for GetTreeSvc<T> {
+                        type Response = super::TreePiece;
+                        type ResponseStream = T::GetTreeStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::GetTreeRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as AgentService>::get_tree(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = GetTreeSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/banger.guest.v1.AgentService/GetChanges" => {
+                    #[allow(non_camel_case_types)]
+                    struct GetChangesSvc<T: AgentService>(pub Arc<T>);
+                    impl<
+                        T: AgentService,
+                    > tonic::server::ServerStreamingService<super::GetChangesRequest>
+                    for GetChangesSvc<T> {
+                        type Response = super::TreePiece;
+                        type ResponseStream = T::GetChangesStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::GetChangesRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as AgentService>::get_changes(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = GetChangesSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/banger.guest.v1.AgentService/FreezeDisk" => {
+                    #[allow(non_camel_case_types)]
+                    struct FreezeDiskSvc<T: AgentService>(pub Arc<T>);
+                    impl<
+                        T: AgentService,
+                    > tonic::server::UnaryService<super::FreezeDiskRequest>
+                    for FreezeDiskSvc<T> {
+                        type Response = super::FreezeDiskResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::FreezeDiskRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as AgentService>::freeze_disk(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = FreezeDiskSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

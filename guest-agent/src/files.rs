@@ -1,0 +1,165 @@
+//! The calls that carry files: threads that block on the disk, and the streams between them and the host.
+
+use std::sync::{Arc, PoisonError};
+
+use banger_proto::guest::v1::put_tree_request::Message;
+use banger_proto::guest::v1::tree_piece::Piece;
+use banger_proto::guest::v1::{self as proto, TreePiece};
+use bytes::Bytes;
+use rustix::fd::AsFd;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Status, Streaming};
+
+use crate::agent::Agent;
+use crate::boot::mounted;
+use crate::refusal::{Refusal, describe};
+use crate::service::Events;
+use crate::sys::{Writes, set_writes};
+use crate::tree::put::Putter;
+use crate::tree::{Root, changes as tree_changes, walk};
+
+/// Pieces between a disk and the channel: a megabyte at most.
+const PIECES_AHEAD: usize = 4;
+
+/// Lays the files that sessions see over the image's, in guests that keep them apart.
+pub(crate) fn lend(agent: &Agent) {
+    if let Some(lent) = &mut *agent.lent.lock().unwrap_or_else(PoisonError::into_inner) {
+        lent.lend();
+    }
+}
+
+/// The disk as its image and its steps have it.
+fn take_back(agent: &Agent) {
+    if let Some(lent) = &mut *agent.lent.lock().unwrap_or_else(PoisonError::into_inner) {
+        lent.take_back();
+    }
+}
+
+/// Runs `work` where it may block.
+async fn blocking<T: Send + 'static>(
+    agent: &Arc<Agent>,
+    work: impl FnOnce(&Agent) -> Result<T, Refusal> + Send + 'static,
+) -> Result<T, Refusal> {
+    agent.ready().await?;
+    let agent = Arc::clone(agent);
+    tokio::task::spawn_blocking(move || {
+        take_back(&agent);
+        work(&agent)
+    })
+    .await
+    .unwrap_or_else(|_| Err(Refusal::invalid("the agent's thread panicked")))
+}
+
+pub(crate) async fn list(
+    agent: &Arc<Agent>,
+    path: Bytes,
+) -> Result<proto::ListDirectoryResponse, Refusal> {
+    blocking(agent, move |agent| {
+        let (names, kind) = walk::list_directory(&Root::open(&agent.root)?, &path)?;
+        Ok(proto::ListDirectoryResponse {
+            names: names.into_iter().map(Bytes::from).collect(),
+            kind: kind.into(),
+        })
+    })
+    .await
+}
+
+pub(crate) async fn freeze(agent: &Arc<Agent>, frozen: bool) -> Result<(), Refusal> {
+    blocking(agent, move |_| {
+        let mounted = mounted().ok_or_else(|| Refusal::invalid("there is no disk"))?;
+        let writes = if frozen {
+            Writes::Hold
+        } else {
+            Writes::Release
+        };
+        set_writes(mounted.upper.as_fd(), writes)
+            .map_err(|error| Refusal::setup("holding the disk", describe(&error)))
+    })
+    .await
+}
+
+pub(crate) async fn put(
+    agent: &Arc<Agent>,
+    mut incoming: Streaming<proto::PutTreeRequest>,
+) -> Result<(), Status> {
+    let first = incoming.message().await?.and_then(|first| first.message);
+    let Some(Message::Start(start)) = first else {
+        return Err(Refusal::invalid("the first message is not `start`").into());
+    };
+    let (sender, mut pieces) = mpsc::channel::<Piece>(PIECES_AHEAD);
+    let (done, is_done) = tokio::sync::oneshot::channel();
+    let work = blocking(agent, move |agent| {
+        let mut putter = Putter::open(Root::open(&agent.root)?, &start)?;
+        while let Some(piece) = pieces.blocking_recv() {
+            match piece {
+                Piece::Entry(entry) => putter.entry(entry)?,
+                Piece::Data(data) => putter.data(&data)?,
+            }
+        }
+        // A stream that broke off is no end.
+        match is_done.blocking_recv() {
+            Ok(()) => putter.finish(),
+            Err(_) => Err(Refusal::invalid("the stream of entries was cut short")),
+        }
+    });
+    let feed = async {
+        while let Some(request) = incoming.message().await? {
+            let Some(Message::Piece(TreePiece { piece: Some(piece) })) = request.message else {
+                return Err(Refusal::invalid("a message is not a piece").into());
+            };
+            if sender.send(piece).await.is_err() {
+                return Ok(()); // The work has failed and says why.
+            }
+        }
+        // Whoever waits for it has gone only if the work has failed.
+        let _ = done.send(());
+        drop(sender);
+        Ok::<(), Status>(())
+    };
+    let (fed, worked) = tokio::join!(feed, work);
+    worked?;
+    fed
+}
+
+pub(crate) async fn get(agent: &Arc<Agent>, path: Bytes) -> Result<Events<TreePiece>, Refusal> {
+    agent.ready().await?;
+    Ok(pieces(agent, move |agent, deliver| {
+        walk::get_tree(&Root::open(&agent.root)?, &path, deliver)
+    }))
+}
+
+pub(crate) async fn changes(
+    agent: &Arc<Agent>,
+    everything: bool,
+) -> Result<Events<TreePiece>, Refusal> {
+    agent.ready().await?;
+    Ok(pieces(agent, move |agent, deliver| {
+        if everything {
+            let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::DIRECTORY;
+            let root = rustix::fs::open(&agent.root, flags, rustix::fs::Mode::empty())
+                .map_err(|error| Refusal::setup("opening the root", error))?;
+            return tree_changes::everything(&root, deliver);
+        }
+        let mounted = mounted().ok_or_else(|| Refusal::invalid("there is no disk"))?;
+        tree_changes::changes(&mounted.written, &mounted.base, deliver)
+    }))
+}
+
+/// What `walk` delivers, and at the end its failure; it ends when the host has gone.
+fn pieces(
+    agent: &Arc<Agent>,
+    walk: impl FnOnce(&Agent, walk::Deliver<'_>) -> Result<(), Refusal> + Send + 'static,
+) -> Events<TreePiece> {
+    let (sender, receiver) = mpsc::channel::<Result<TreePiece, Status>>(PIECES_AHEAD);
+    let owned = Arc::clone(agent);
+    agent.tasks.spawn_blocking(move || {
+        take_back(&owned);
+        let mut deliver = |piece| sender.blocking_send(Ok(piece)).is_ok();
+        if let Err(refusal) = walk(&owned, &mut deliver) {
+            // Nobody waits for it where the host has gone.
+            let _ = sender.blocking_send(Err(refusal.into()));
+        }
+    });
+    Box::pin(ReceiverStream::new(receiver))
+}

@@ -1,0 +1,289 @@
+//! Walks a tree, in the order of the names' bytes, and hands out its entries with their contents.
+
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::Read as _;
+use std::os::unix::ffi::OsStrExt;
+
+use banger_proto::guest::v1::tree_entry::Kind;
+use banger_proto::guest::v1::tree_piece::Piece;
+use banger_proto::guest::v1::{PathKind, TreeEntry, TreePiece};
+use bytes::Bytes;
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::fs::{AtFlags, Dir, FileType, OFlags};
+use rustix::io::Errno;
+
+use super::read::{Read, read};
+use super::{PATH_MAX_BYTES, PIECE_BYTES, Root, failed, names};
+use crate::refusal::Refusal;
+
+/// Names in one directory: beyond it no image of ours can hold them either.
+const NAMES_MAX: usize = 1 << 20;
+
+/// Where pieces go; false when nobody wants more.
+pub type Deliver<'a> = &'a mut dyn FnMut(TreePiece) -> bool;
+
+/// What becomes of an entry.
+pub(super) enum Verdict {
+    /// It is handed out, and entered if it is a directory.
+    Take,
+    /// It is handed out, and not entered.
+    TakeAlone,
+    /// As if it were not there.
+    Skip,
+}
+
+/// Judges an entry by its directory, its name and what was read of it, and may change it.
+pub(super) type Judge<'a> = &'a dyn Fn(&OwnedFd, &[u8], &mut Read) -> Result<Verdict, Refusal>;
+
+/// Whoever walked has gone: no failure.
+pub(super) enum End {
+    Gone,
+    Failed(Refusal),
+}
+
+impl From<Refusal> for End {
+    fn from(refusal: Refusal) -> Self {
+        Self::Failed(refusal)
+    }
+}
+
+pub(super) struct Walker<'a> {
+    pub(super) deliver: Deliver<'a>,
+    pub(super) judge: Judge<'a>,
+    /// The first path of each file that has several names.
+    links: HashMap<(u64, u64), Bytes>,
+}
+
+impl<'a> Walker<'a> {
+    pub(super) fn new(deliver: Deliver<'a>, judge: Judge<'a>) -> Self {
+        let links = HashMap::new();
+        Self {
+            deliver,
+            judge,
+            links,
+        }
+    }
+
+    fn hand(&mut self, piece: Piece) -> Result<(), End> {
+        let wanted = (self.deliver)(TreePiece { piece: Some(piece) });
+        if wanted { Ok(()) } else { Err(End::Gone) }
+    }
+
+    /// Hands out all that is in `directory`, whose own path is `path`.
+    pub(super) fn children(&mut self, directory: &OwnedFd, path: &[u8]) -> Result<(), End> {
+        for name in list(directory, path)? {
+            let path = match path {
+                b"" => name.clone(),
+                path => [path, &name].join(&b'/'),
+            };
+            if path.len() > PATH_MAX_BYTES {
+                return Err(failed("reading", &path, Errno::NAMETOOLONG).into());
+            }
+            self.one(directory, &name, &path)?;
+        }
+        Ok(())
+    }
+
+    /// Hands out one entry and what is beneath it.
+    pub(super) fn one(&mut self, parent: &OwnedFd, name: &[u8], path: &[u8]) -> Result<(), End> {
+        let mut read = read(parent, name, path)?;
+        let verdict = (self.judge)(parent, name, &mut read)?;
+        if matches!(verdict, Verdict::Skip) || read.entry.kind() == Kind::Unspecified {
+            return Ok(());
+        }
+        match read.entry.kind() {
+            Kind::Directory => {
+                self.hand(Piece::Entry(read.entry))?;
+                if matches!(verdict, Verdict::Take) {
+                    let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+                    let directory = open(parent, name, path, flags)?;
+                    self.children(&directory, path)?;
+                }
+                Ok(())
+            }
+            _ if self.links_to_another(&mut read) => self.hand(Piece::Entry(read.entry)),
+            Kind::File => self.file(parent, name, path, read.entry),
+            _ => self.hand(Piece::Entry(read.entry)),
+        }
+    }
+
+    /// Turns a name of a file that came before into a link.
+    fn links_to_another(&mut self, read: &mut Read) -> bool {
+        if read.stat.st_nlink < 2 || read.entry.kind() == Kind::Removed {
+            return false;
+        }
+        let key = (read.stat.st_dev, read.stat.st_ino);
+        if let Some(first) = self.links.get(&key) {
+            read.entry.link = first.clone();
+            read.entry.kind = Kind::HardLink.into();
+            read.entry.size = 0;
+            return true;
+        }
+        self.links.insert(key, read.entry.path.clone());
+        false
+    }
+
+    fn file(
+        &mut self,
+        parent: &OwnedFd,
+        name: &[u8],
+        path: &[u8],
+        entry: TreeEntry,
+    ) -> Result<(), End> {
+        let file = File::from(open(parent, name, path, OFlags::RDONLY)?);
+        let mut left = u64::try_from(entry.size).unwrap_or_default();
+        self.hand(Piece::Entry(entry))?;
+        while left > 0 {
+            let want = usize::try_from(left)
+                .unwrap_or(PIECE_BYTES)
+                .min(PIECE_BYTES);
+            let mut piece = Vec::with_capacity(want);
+            let taken = (&file).take(want as u64).read_to_end(&mut piece);
+            taken.map_err(|error| failed("reading", path, error))?;
+            if piece.is_empty() {
+                return Err(Refusal::invalid("a file became shorter while it was read").into());
+            }
+            left -= piece.len() as u64;
+            self.hand(Piece::Data(piece.into()))?;
+        }
+        Ok(())
+    }
+}
+
+fn open(parent: &OwnedFd, name: &[u8], path: &[u8], flags: OFlags) -> Result<OwnedFd, Refusal> {
+    let flags = flags | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let mode = rustix::fs::Mode::empty();
+    rustix::fs::openat(parent, OsStr::from_bytes(name), flags, mode)
+        .map_err(|error| failed("opening", path, error))
+}
+
+/// The names in a directory, sorted.
+fn list(directory: &OwnedFd, path: &[u8]) -> Result<Vec<Vec<u8>>, Refusal> {
+    let entries = Dir::read_from(directory).map_err(|error| failed("reading", path, error))?;
+    let mut found = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(|error| failed("reading", path, error))?;
+        let name = entry.file_name().to_bytes();
+        if name != b"." && name != b".." {
+            found.push(name.to_vec());
+        }
+        if found.len() > NAMES_MAX {
+            return Err(failed("reading", path, Errno::OVERFLOW));
+        }
+    }
+    found.sort_unstable();
+    Ok(found)
+}
+
+/// Whether a directory is empty.
+pub(super) fn is_empty(parent: &OwnedFd, name: &[u8], path: &[u8]) -> Result<bool, Refusal> {
+    let directory = open(parent, name, path, OFlags::RDONLY | OFlags::DIRECTORY)?;
+    Ok(list(&directory, path)?.is_empty())
+}
+
+/// The names in the directory at `path`, and what the path is.
+///
+/// # Errors
+/// A path that is malformed or cannot be read.
+pub fn list_directory(root: &Root, path: &[u8]) -> Result<(Vec<Vec<u8>>, PathKind), Refusal> {
+    let inside = names(path)?.join(&b'/');
+    match root.at(&inside, OFlags::RDONLY | OFlags::DIRECTORY) {
+        Ok(directory) => Ok((list(&directory, path)?, PathKind::Directory)),
+        Err(Errno::NOTDIR) => match root.at(&inside, OFlags::PATH) {
+            Ok(_) => Ok((Vec::new(), PathKind::Other)),
+            // Something on the way is no directory.
+            Err(_) => Ok((Vec::new(), PathKind::Unspecified)),
+        },
+        Err(Errno::NOENT) => Ok((Vec::new(), PathKind::Unspecified)),
+        Err(error) => Err(failed("opening", path, error)),
+    }
+}
+
+/// Hands out what is at `path`, its last link followed, with all that is beneath it on the same file system.
+///
+/// # Errors
+/// A path that is malformed, does not exist or cannot be read.
+pub fn get_tree(root: &Root, path: &[u8], deliver: Deliver<'_>) -> Result<(), Refusal> {
+    let inside = names(path)?.join(&b'/');
+    let found = root
+        .at(&inside, OFlags::PATH)
+        .map_err(|error| failed("opening", path, error))?;
+    let stat = rustix::fs::fstat(&found).map_err(|error| failed("reading", path, error))?;
+    let device = stat.st_dev;
+    let judge = |_: &OwnedFd, _: &[u8], read: &mut Read| {
+        let is_directory = read.entry.kind() == Kind::Directory;
+        Ok(if is_directory && read.stat.st_dev != device {
+            Verdict::TakeAlone
+        } else {
+            Verdict::Take
+        })
+    };
+    let mut walker = Walker::new(deliver, &judge);
+    let walked = if FileType::from_raw_mode(stat.st_mode).is_dir() {
+        let directory = root
+            .at(&inside, OFlags::RDONLY | OFlags::DIRECTORY)
+            .map_err(|error| failed("opening", path, error))?;
+        self_of(&directory, path).and_then(|entry| {
+            walker.hand(Piece::Entry(entry))?;
+            walker.children(&directory, b"")
+        })
+    } else {
+        // Where the last link leads is known by the kernel alone.
+        let (parent, name) = resolved(root, &found)?;
+        walker.one(&parent, &name, b"").map(drop)
+    };
+    settle(walked)
+}
+
+/// The directory itself, as the root of its tree.
+fn self_of(directory: &OwnedFd, path: &[u8]) -> Result<TreeEntry, End> {
+    let mut read = read(directory, b".", path)?;
+    read.entry.path = Bytes::new();
+    Ok(read.entry)
+}
+
+/// The directory and the name under which an open file is known.
+fn resolved(root: &Root, found: &OwnedFd) -> Result<(OwnedFd, Vec<u8>), Refusal> {
+    let link = |fd: &OwnedFd| {
+        let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(fd));
+        rustix::fs::readlink(path.as_str(), Vec::new())
+            .map(std::ffi::CString::into_bytes)
+            .map_err(|error| failed("finding", path.as_bytes(), error))
+    };
+    let top = root
+        .at(b"", OFlags::PATH)
+        .map_err(|error| failed("opening", b"/", error))?;
+    let (path, top) = (link(found)?, link(&top)?);
+    let top = top.strip_suffix(b"/").unwrap_or(&top);
+    let inside = path.strip_prefix(top).unwrap_or(&path);
+    let inside = inside.strip_prefix(b"/").unwrap_or(inside);
+    let (parent, name) = match inside.iter().rposition(|&byte| byte == b'/') {
+        Some(at) => (&inside[..at], &inside[at + 1..]),
+        None => (&b""[..], inside),
+    };
+    let directory = root
+        .at(parent, OFlags::PATH | OFlags::DIRECTORY)
+        .map_err(|error| failed("opening", inside, error))?;
+    let same = |stat: rustix::fs::Stat| {
+        rustix::fs::fstat(found.as_fd())
+            .is_ok_and(|own| (own.st_dev, own.st_ino) == (stat.st_dev, stat.st_ino))
+    };
+    match rustix::fs::statat(
+        &directory,
+        OsStr::from_bytes(name),
+        AtFlags::SYMLINK_NOFOLLOW,
+    ) {
+        Ok(stat) if same(stat) => Ok((directory, name.to_vec())),
+        _ => Err(failed("finding", inside, Errno::STALE)),
+    }
+}
+
+/// Nobody waiting is no failure.
+pub(super) fn settle(walked: Result<(), End>) -> Result<(), Refusal> {
+    match walked {
+        Ok(()) | Err(End::Gone) => Ok(()),
+        Err(End::Failed(refusal)) => Err(refusal),
+    }
+}
