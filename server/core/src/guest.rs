@@ -14,6 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use crate::session::{
     AttachOptions, Exit, Session, SessionEvent, SessionInput, SessionSpec, SignalTarget,
 };
+use crate::tree::{Changes, DiskWrites, PathKind, TreePiece, TreePlace};
 use crate::{Explain, FailureKind, SessionId, VmId};
 
 /// A byte stream between host and agent on which both ends start afresh.
@@ -54,6 +55,8 @@ pub struct GuestConfig {
     pub working_dir: String,
     /// The address of `eth0`; absent means no network.
     pub network: Option<GuestNetwork>,
+    /// Nothing that banger writes for the guest reaches its disk.
+    pub keep_pristine: bool,
 }
 
 /// How a guest's first network interface is set up.
@@ -87,6 +90,11 @@ pub enum AttachTarget {
 pub type SessionEvents = BoxStream<'static, Result<SessionEvent, GuestError>>;
 /// Input of an attached session. Its end leaves standard input as it is; dropping the events detaches.
 pub type SessionInputs = BoxStream<'static, SessionInput>;
+
+/// A tree on its way out of a guest, or the reason why it is not whole.
+pub type TreePieces = BoxStream<'static, Result<TreePiece, GuestError>>;
+/// A tree on its way into a guest. Its end says that it is whole.
+pub type TreeSource = BoxStream<'static, TreePiece>;
 
 /// Makes a [`Guest`] of a fresh channel.
 #[async_trait]
@@ -144,6 +152,24 @@ pub trait Guest: Send + Sync + 'static {
 
     /// Kills what is left of a session and forgets it with its log. A session that is gone is no error.
     async fn delete_session(&self, id: SessionId) -> Result<(), GuestError>;
+
+    /// User and group id of a user, by the guest's own databases: `user`, `uid`, `user:group` or `uid:gid`.
+    async fn resolve_user(&self, user: &str) -> Result<(u32, u32), GuestError>;
+
+    /// What a path is, and the names in it if it is a directory.
+    async fn list_directory(&self, path: &[u8]) -> Result<PathKind, GuestError>;
+
+    /// Puts a tree into the guest. Dropping the call before its end leaves a part of it there.
+    async fn put_tree(&self, place: &TreePlace, source: TreeSource) -> Result<(), GuestError>;
+
+    /// What is at a path, its last link followed; the first entry has an empty path.
+    async fn get_tree(&self, path: &[u8]) -> Result<TreePieces, GuestError>;
+
+    /// What the guest's disk has, without what banger itself put there.
+    async fn get_changes(&self, changes: Changes) -> Result<TreePieces, GuestError>;
+
+    /// Makes the disk's file on the host one that can be copied, or lets the guest go on.
+    async fn set_disk_writes(&self, writes: DiskWrites) -> Result<(), GuestError>;
 
     /// Asks the guest to flush its disks and power off. Returns when it is under way.
     async fn power_off(&self) -> Result<(), GuestError>;
@@ -205,6 +231,14 @@ pub enum GuestError {
     #[error("standard input was refused ({detail})")]
     StdinRefused {
         /// Why, bounded.
+        detail: String,
+    },
+    /// A file or directory of the VM could not be read or made.
+    #[error("`{path}` in the VM: {detail}")]
+    File {
+        /// In the VM, bounded.
+        path: String,
+        /// The step and its errno, bounded.
         detail: String,
     },
     /// Disks or network could not be set up in the guest; nothing ran.
@@ -274,6 +308,7 @@ impl Explain for GuestError {
             Self::TooManySessions { .. } => FailureKind::ResourceExhausted {
                 subject: "guest/sessions".into(),
             },
+            Self::File { .. } => precondition("guest/files"),
             Self::NotSetUp { .. } => precondition("guest/boot"),
             Self::TooOld { .. } => precondition("guest/agent"),
             Self::Refused { .. } | Self::Protocol { .. } => FailureKind::Internal,
@@ -294,6 +329,7 @@ impl Explain for GuestError {
             Self::StartProcess { .. } => "PROCESS_NOT_STARTED",
             Self::TooManySessions { .. } => "TOO_MANY_SESSIONS",
             Self::StdinRefused { .. } => "STDIN_REFUSED",
+            Self::File { .. } => "GUEST_FILE",
             Self::NotSetUp { .. } => "GUEST_NOT_SET_UP",
             Self::Refused { .. } => "AGENT_REFUSED",
             Self::TooOld { .. } => "AGENT_TOO_OLD",
@@ -327,6 +363,9 @@ impl Explain for GuestError {
             Self::StdinRefused { .. } => {
                 "Attach again, and continue from the standard input offset that the session reports."
             }
+            Self::File { .. } => {
+                "Look at the path in the VM: what is there, and whether its disk is full."
+            }
             Self::NotSetUp { .. } => {
                 "Nothing ran. Read the VM's console; try another kernel or image, or pull the image again."
             }
@@ -352,7 +391,7 @@ impl Explain for GuestError {
                 vec![("program", program.clone()), ("detail", detail.clone())]
             }
             Self::UnknownUser { user } => vec![("user", user.clone())],
-            Self::WorkingDirectory { path, detail } => {
+            Self::WorkingDirectory { path, detail } | Self::File { path, detail } => {
                 vec![("path", path.clone()), ("detail", detail.clone())]
             }
             Self::StartProcess { detail }

@@ -19,6 +19,7 @@ pub mod name;
 pub mod operation;
 pub mod session;
 pub mod size;
+pub mod tree;
 pub mod vm;
 pub mod vmm;
 

@@ -61,6 +61,7 @@ async fn main() -> Result<(), Error> {
 
 fn config() -> GuestConfig {
     GuestConfig {
+        keep_pristine: false,
         hostname: "measured".into(),
         network: Some(banger_core::guest::GuestNetwork {
             address: "10.0.2.15/24".into(),

@@ -28,6 +28,10 @@ pub struct Deadlines {
     pub start: Duration,
     /// Deleting a session, whose processes the agent waits for.
     pub delete: Duration,
+    /// Putting a tree: what a build copies, onto an emulated disk.
+    pub put: Duration,
+    /// Flushing a disk, however much was written.
+    pub flush: Duration,
     /// Every other call that does not wait for a process.
     pub call: Duration,
     /// The longest silence in a session's events; the agent sends a heartbeat every 2 s.
@@ -41,6 +45,8 @@ impl Default for Deadlines {
             configure: Duration::from_secs(30),
             start: Duration::from_secs(60),
             delete: Duration::from_secs(30),
+            put: Duration::from_secs(3600),
+            flush: Duration::from_secs(300),
             call: Duration::from_secs(20),
             silence: Duration::from_secs(30),
         }

@@ -37,6 +37,7 @@ pub(crate) fn config(config: &GuestConfig, now: Timestamp) -> proto::ConfigureRe
     proto::ConfigureRequest {
         hostname: config.hostname.clone(),
         env: config.env.clone(),
+        keep_pristine: config.keep_pristine,
         user: config.user.clone(),
         working_dir: config.working_dir.clone(),
         network: config.network.as_ref().map(|network| proto::Network {

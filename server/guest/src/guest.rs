@@ -7,13 +7,16 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use banger_core::guest::{
-    AttachTarget, Guest, GuestConfig, GuestError, SessionEvents, SessionInputs,
+    AttachTarget, Guest, GuestConfig, GuestError, SessionEvents, SessionInputs, TreePieces,
+    TreeSource,
 };
 use banger_core::session::{AttachOptions, Exit, Session, SessionInput, SessionSpec, SignalTarget};
+use banger_core::tree::{Changes, DiskWrites, PathKind, TreePlace};
 use banger_core::{SessionId, Timestamp, VmId};
 use banger_proto::guest::v1 as proto;
 use banger_proto::guest::v1::agent_service_client::AgentServiceClient;
 use banger_proto::guest::v1::attach_session_request::Message as Sent;
+use bytes::Bytes;
 use futures::stream::{self, BoxStream, Stream, StreamExt};
 use hyper::Uri;
 use tokio::time::timeout;
@@ -25,6 +28,7 @@ use crate::events::{Checker, Ending};
 use crate::judge::{Asked, Call, judge};
 use crate::limits::{EVENT_MAX_BYTES, MESSAGE_MAX_BYTES, STDIN_PIECE_BYTES};
 use crate::link::{Link, Requests};
+use crate::tree;
 
 /// HTTP/2 wants to know whom it speaks to, though on a channel there is only the agent.
 static ORIGIN: LazyLock<Uri> = LazyLock::new(|| Uri::from_static("http://agent.banger"));
@@ -236,6 +240,81 @@ impl Guest for RemoteGuest {
         Ok(())
     }
 
+    async fn resolve_user(&self, user: &str) -> Result<(u32, u32), GuestError> {
+        let request = proto::ResolveUserRequest { user: user.into() };
+        let mut client = self.client(EVENT_MAX_BYTES);
+        let answer = client.resolve_user(request);
+        let call = Call {
+            asked: Some(Asked {
+                user: user.into(),
+                program: String::new(),
+                working_dir: String::new(),
+            }),
+            ..plain("resolve_user")
+        };
+        let answer = self.answer(call, Some(self.deadlines.call), answer).await?;
+        Ok((answer.uid, answer.gid))
+    }
+
+    async fn list_directory(&self, path: &[u8]) -> Result<PathKind, GuestError> {
+        let path = Bytes::copy_from_slice(path);
+        let mut client = self.client(MESSAGE_MAX_BYTES);
+        let answer = client.list_directory(proto::ListDirectoryRequest { path });
+        let call = plain("list_directory");
+        let answer = self.answer(call, Some(self.deadlines.call), answer).await?;
+        tree::path_kind(answer)
+    }
+
+    async fn put_tree(&self, place: &TreePlace, source: TreeSource) -> Result<(), GuestError> {
+        let start = stream::iter([tree::start(place)]);
+        let source = Outgoing(start.chain(source.map(tree::put)).boxed());
+        let mut client = self.client(EVENT_MAX_BYTES);
+        let answer = client.put_tree(source);
+        self.answer(plain("put_tree"), Some(self.deadlines.put), answer)
+            .await?;
+        Ok(())
+    }
+
+    async fn get_tree(&self, path: &[u8]) -> Result<TreePieces, GuestError> {
+        let path = Bytes::copy_from_slice(path);
+        let mut client = self.client(EVENT_MAX_BYTES);
+        let answer = client.get_tree(proto::GetTreeRequest { path });
+        let call = plain("get_tree");
+        let pieces = self.answer(call, Some(self.deadlines.call), answer).await?;
+        let top = tree::Top::Entry;
+        Ok(tree::pieces(
+            pieces,
+            top,
+            self.deadlines.silence,
+            &self.link,
+        ))
+    }
+
+    async fn get_changes(&self, changes: Changes) -> Result<TreePieces, GuestError> {
+        let everything = changes == Changes::Everything;
+        let mut client = self.client(EVENT_MAX_BYTES);
+        let answer = client.get_changes(proto::GetChangesRequest { everything });
+        let call = plain("get_changes");
+        let pieces = self.answer(call, Some(self.deadlines.call), answer).await?;
+        let top = tree::Top::Directory;
+        Ok(tree::pieces(
+            pieces,
+            top,
+            self.deadlines.silence,
+            &self.link,
+        ))
+    }
+
+    async fn set_disk_writes(&self, writes: DiskWrites) -> Result<(), GuestError> {
+        let frozen = writes == DiskWrites::Hold;
+        let mut client = self.client(EVENT_MAX_BYTES);
+        let answer = client.freeze_disk(proto::FreezeDiskRequest { frozen });
+        let call = plain("freeze_disk");
+        self.answer(call, Some(self.deadlines.flush), answer)
+            .await?;
+        Ok(())
+    }
+
     async fn power_off(&self) -> Result<(), GuestError> {
         let mut client = self.client(EVENT_MAX_BYTES);
         let answer = client.power_off(proto::PowerOffRequest {});
@@ -280,16 +359,19 @@ fn attaching(
 }
 
 /// What an attached writer sends, the attaching itself first.
-fn requests(first: proto::AttachSessionRequest, input: SessionInputs) -> Outgoing {
+fn requests(
+    first: proto::AttachSessionRequest,
+    input: SessionInputs,
+) -> Outgoing<proto::AttachSessionRequest> {
     let input = input.flat_map(pieces).map(convert::input);
     Outgoing(stream::iter([first]).chain(input).boxed())
 }
 
 /// A stream of requests by a name of its own.
-struct Outgoing(BoxStream<'static, proto::AttachSessionRequest>);
+struct Outgoing<M>(BoxStream<'static, M>);
 
-impl Stream for Outgoing {
-    type Item = proto::AttachSessionRequest;
+impl<M> Stream for Outgoing<M> {
+    type Item = M;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         self.0.poll_next_unpin(context)

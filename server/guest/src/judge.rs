@@ -83,6 +83,10 @@ pub(crate) fn judge(status: &Status, call: &Call) -> GuestError {
                 .and_then(|text| text.parse().ok())
                 .unwrap_or_default(),
         },
+        (Some("GUEST_FILE"), _) => GuestError::File {
+            path: bounded(&text(status, SUBJECT_KEY).unwrap_or_default()),
+            detail: detail(),
+        },
         (Some("GUEST_NOT_SET_UP"), _) => GuestError::NotSetUp { detail: detail() },
         (Some("STDIN_REFUSED"), _) => GuestError::StdinRefused { detail: detail() },
         (Some(_), _) => GuestError::Refused { detail: detail() },

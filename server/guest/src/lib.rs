@@ -12,5 +12,6 @@ mod guest;
 pub mod judge;
 pub mod limits;
 mod link;
+mod tree;
 
 pub use connector::{Connector, Deadlines};

@@ -19,6 +19,19 @@ pub const DETAIL_MAX_BYTES: usize = 256;
 /// Bytes of the headers of an answer, which hold its reason.
 pub const HEADERS_MAX_BYTES: u32 = 16 << 10;
 
+/// Entries of a tree: more than any image of ours may have.
+pub const TREE_ENTRIES_MAX: u64 = 4_000_000;
+/// Bytes of all contents of a tree, whatever they are for.
+pub const TREE_BYTES_MAX: u64 = 1 << 40;
+/// Bytes of an entry's path or link, as Linux has it.
+pub const PATH_MAX_BYTES: usize = 4096;
+/// Extended attributes of an entry.
+pub const XATTRS_MAX: usize = 64;
+/// Bytes of all names and values of an entry's extended attributes.
+pub const XATTRS_MAX_BYTES: usize = 128 << 10;
+/// Names in a directory.
+pub const NAMES_MAX: usize = 1 << 20;
+
 /// Bytes of one call that a guest may send before they are read: what a reader that stops reading costs.
 pub const STREAM_WINDOW_BYTES: u32 = 2 << 20;
 /// Bytes of all calls together: as many as HTTP/2 has, because a reader that stops must not stop the

@@ -25,6 +25,8 @@ fn deadlines() -> Deadlines {
         configure: SHORT,
         start: SHORT,
         delete: SHORT,
+        put: SHORT,
+        flush: SHORT,
         call: SHORT,
         silence: SHORT,
     }
@@ -329,6 +331,81 @@ async fn an_unknown_reason_is_a_refusal_and_none_is_a_breach() {
         matches!(result, Err(GuestError::Protocol { .. })),
         "{result:?}"
     );
+}
+
+fn piece(path: &str, size: i64) -> proto::TreePiece {
+    let entry = proto::TreeEntry {
+        path: Bytes::copy_from_slice(path.as_bytes()),
+        kind: proto::tree_entry::Kind::File.into(),
+        size,
+        ..proto::TreeEntry::default()
+    };
+    proto::TreePiece {
+        piece: Some(proto::tree_piece::Piece::Entry(entry)),
+    }
+}
+
+async fn tree(script: Script) -> Vec<Result<banger_core::tree::TreePiece, GuestError>> {
+    let (connected, _tasks) = lie(script).await;
+    let guest = connected.unwrap().0;
+    guest.get_tree(b"/x").await.unwrap().collect().await
+}
+
+#[tokio::test]
+async fn a_tree_that_leaves_itself_is_cut_short_or_hangs_is_refused() {
+    for pieces in [
+        vec![piece("", 0), piece("../../etc/passwd", 0)],
+        vec![piece("", 3)],
+        vec![piece("not-the-top", 0)],
+        vec![],
+        vec![proto::TreePiece { piece: None }],
+    ] {
+        let told = format!("{pieces:?}");
+        let script = Script {
+            pieces,
+            ..Script::default()
+        };
+        let last = tree(script).await.pop().unwrap();
+        assert!(
+            matches!(last, Err(GuestError::Protocol { .. })),
+            "{told}: {last:?}"
+        );
+    }
+    let script = Script {
+        pieces: vec![piece("", 0)],
+        hangs: true,
+        ..Script::default()
+    };
+    let last = tree(script).await.pop().unwrap();
+    assert!(matches!(last, Err(GuestError::Deadline { .. })), "{last:?}");
+}
+
+#[tokio::test]
+async fn waits_for_files_have_limits_and_names_stay_names() {
+    let (connected, _tasks) = lie(Script::default()).await;
+    let guest = connected.unwrap().0;
+    let listed = guest.list_directory(b"/").await;
+    assert!(
+        matches!(listed, Err(GuestError::Protocol { .. })),
+        "{listed:?}"
+    );
+    let place = banger_core::tree::TreePlace {
+        path: b"/".to_vec(),
+        naming: banger_core::tree::Naming::Directory,
+        owner: (0, 0),
+    };
+    let put = guest
+        .put_tree(&place, futures::stream::empty().boxed())
+        .await;
+    let held = guest
+        .set_disk_writes(banger_core::tree::DiskWrites::Hold)
+        .await;
+    for answer in [put, held, guest.resolve_user("x").await.map(drop)] {
+        assert!(
+            matches!(answer, Err(GuestError::Deadline { .. })),
+            "{answer:?}"
+        );
+    }
 }
 
 #[test]

@@ -135,6 +135,7 @@ async fn environment_directory_and_user_are_as_asked() {
     asked.env.insert("B".into(), "own".into());
     asked.working_dir = "/usr".into();
     let config = GuestConfig {
+        keep_pristine: false,
         env: [("A", "guest"), ("B", "guest")]
             .map(|(k, v)| (k.into(), v.into()))
             .into(),

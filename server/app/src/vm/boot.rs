@@ -290,6 +290,7 @@ pub(super) async fn configure(
         user: image.config.user.clone(),
         working_dir: image.config.working_dir.clone(),
         network: vm.spec.network.guest_network(),
+        keep_pristine: false,
     };
     let configured = tokio::time::timeout(limit, guest.configure(&config)).await;
     let configured = configured.unwrap_or(Err(banger_core::guest::GuestError::Deadline {

@@ -5,12 +5,13 @@ use std::sync::{Arc, Mutex};
 
 use banger_core::guest::{
     AttachTarget, BoxedChannel, Guest, GuestConfig, GuestConnector, GuestError, GuestInfo,
-    SessionEvents, SessionInputs,
+    SessionEvents, SessionInputs, TreePieces, TreeSource,
 };
 use banger_core::session::{
     AttachOptions, Exit, Session, SessionEvent, SessionInput, SessionSpec, SessionState,
     SignalTarget, Stream,
 };
+use banger_core::tree::{Changes, DiskWrites, PathKind, TreeEntry, TreeKind, TreePiece, TreePlace};
 use banger_core::{SessionId, Timestamp, VmId};
 use bytes::Bytes;
 use futures::stream::{self, StreamExt as _};
@@ -161,6 +162,21 @@ fn sleep(input: SessionInputs, mut signal: watch::Receiver<Option<i32>>) -> Sess
     stream::select(ended, ignored).boxed()
 }
 
+/// A file with five bytes.
+fn file(path: &str) -> Vec<TreePiece> {
+    let entry = TreeEntry {
+        path: path.into(),
+        kind: TreeKind::File { size: 5 },
+        mode: 0o644,
+        uid: 0,
+        gid: 0,
+        mtime: (1_000_000_000, 0),
+        xattrs: BTreeMap::new(),
+    };
+    let data = Bytes::from_static(b"hello");
+    vec![TreePiece::Entry(Box::new(entry)), TreePiece::Data(data)]
+}
+
 #[tonic::async_trait]
 impl Guest for FakeGuest {
     async fn configure(&self, _: &GuestConfig) -> Result<(), GuestError> {
@@ -235,6 +251,35 @@ impl Guest for FakeGuest {
         if self.sessions.lock().unwrap().remove(&id).is_some() {
             self.killed.lock().unwrap().push(id);
         }
+        Ok(())
+    }
+
+    async fn resolve_user(&self, user: &str) -> Result<(u32, u32), GuestError> {
+        match user {
+            "" | "0" | "root" => Ok((0, 0)),
+            user => Err(GuestError::UnknownUser { user: user.into() }),
+        }
+    }
+
+    async fn list_directory(&self, _: &[u8]) -> Result<PathKind, GuestError> {
+        Ok(PathKind::Missing)
+    }
+
+    async fn put_tree(&self, _: &TreePlace, mut source: TreeSource) -> Result<(), GuestError> {
+        while source.next().await.is_some() {}
+        Ok(())
+    }
+
+    async fn get_tree(&self, _: &[u8]) -> Result<TreePieces, GuestError> {
+        Ok(stream::iter(file("")).map(Ok).boxed())
+    }
+
+    /// What a build's steps have made: one file.
+    async fn get_changes(&self, _: Changes) -> Result<TreePieces, GuestError> {
+        Ok(stream::iter(file("built")).map(Ok).boxed())
+    }
+
+    async fn set_disk_writes(&self, _: DiskWrites) -> Result<(), GuestError> {
         Ok(())
     }
 

@@ -6,6 +6,7 @@ use banger_core::SessionId;
 use banger_proto::guest::v1 as proto;
 use banger_proto::guest::v1::agent_service_server::{AgentService, AgentServiceServer};
 use banger_proto::guest::v1::attach_session_response::Message;
+use bytes::Bytes;
 use futures::stream::{self, StreamExt};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::service::TowerToHyperService;
@@ -23,6 +24,8 @@ pub(crate) struct Script {
     pub(crate) hangs: bool,
     pub(crate) listed: usize,
     pub(crate) refusal: Option<(&'static str, String)>,
+    /// What a tree is made of.
+    pub(crate) pieces: Vec<proto::TreePiece>,
 }
 
 impl Default for Script {
@@ -33,6 +36,7 @@ impl Default for Script {
             hangs: false,
             listed: 0,
             refusal: None,
+            pieces: Vec::new(),
         }
     }
 }
@@ -60,6 +64,8 @@ pub(crate) fn session(id: SessionId) -> proto::Session {
     }
 }
 
+type Pieces =
+    std::pin::Pin<Box<dyn futures::Stream<Item = Result<proto::TreePiece, Status>> + Send>>;
 type Answer<T> = Result<Response<T>, Status>;
 
 #[tonic::async_trait]
@@ -162,6 +168,55 @@ impl AgentService for Liar {
         &self,
         _: Request<proto::DeleteSessionRequest>,
     ) -> Answer<proto::DeleteSessionResponse> {
+        std::future::pending().await
+    }
+
+    async fn resolve_user(
+        &self,
+        _: Request<proto::ResolveUserRequest>,
+    ) -> Answer<proto::ResolveUserResponse> {
+        std::future::pending().await
+    }
+
+    async fn list_directory(
+        &self,
+        _: Request<proto::ListDirectoryRequest>,
+    ) -> Answer<proto::ListDirectoryResponse> {
+        Ok(Response::new(proto::ListDirectoryResponse {
+            names: vec![Bytes::from_static(b"../../etc")],
+            kind: proto::PathKind::Directory.into(),
+        }))
+    }
+
+    async fn put_tree(
+        &self,
+        _: Request<Streaming<proto::PutTreeRequest>>,
+    ) -> Answer<proto::PutTreeResponse> {
+        std::future::pending().await
+    }
+
+    type GetTreeStream = Pieces;
+
+    async fn get_tree(&self, _: Request<proto::GetTreeRequest>) -> Answer<Pieces> {
+        let pieces = self.0.pieces.clone().into_iter().map(Ok);
+        let pieces = stream::iter(pieces.collect::<Vec<_>>());
+        Ok(Response::new(if self.0.hangs {
+            pieces.chain(stream::pending()).boxed()
+        } else {
+            pieces.boxed()
+        }))
+    }
+
+    type GetChangesStream = Pieces;
+
+    async fn get_changes(&self, _: Request<proto::GetChangesRequest>) -> Answer<Pieces> {
+        Ok(Response::new(stream::empty().boxed()))
+    }
+
+    async fn freeze_disk(
+        &self,
+        _: Request<proto::FreezeDiskRequest>,
+    ) -> Answer<proto::FreezeDiskResponse> {
         std::future::pending().await
     }
 

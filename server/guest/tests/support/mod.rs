@@ -82,8 +82,12 @@ pub fn cgroups() -> Option<PathBuf> {
 }
 
 pub fn agent(cgroups: Option<PathBuf>) -> Arc<Agent> {
+    agent_in(Path::new("/"), cgroups)
+}
+
+pub fn agent_in(root: &Path, cgroups: Option<PathBuf>) -> Arc<Agent> {
     let agent = Agent::new(&Options {
-        root: "/".into(),
+        root: root.into(),
         cgroups,
         reaping: Reaping::Own,
         machine: Machine::Foreign,
@@ -116,6 +120,17 @@ pub async fn rig() -> Rig {
         agent,
         guest,
         cgroups,
+    }
+}
+
+/// An agent whose guest's root is this directory.
+pub async fn rig_in(root: &Path) -> Rig {
+    let agent = agent_in(root, None);
+    let guest = connect(&agent).await;
+    Rig {
+        agent,
+        guest,
+        cgroups: None,
     }
 }
 

@@ -1,0 +1,125 @@
+//! Trees of files on their way between host and guest, entry by entry, each file's content after its entry.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+
+/// A file, directory, link or device, without its content.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TreeEntry {
+    /// Names joined by `/`, without `.`, `..` and a leading slash; empty for the root of the tree. Not
+    /// necessarily UTF-8.
+    pub path: Vec<u8>,
+    /// What it is.
+    pub kind: TreeKind,
+    /// Permission bits with setuid, setgid and sticky.
+    pub mode: u16,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Seconds and nanoseconds since the epoch.
+    pub mtime: (i64, u32),
+    /// Extended attributes by full name.
+    pub xattrs: BTreeMap<String, Bytes>,
+}
+
+/// What an entry is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TreeKind {
+    /// A regular file; as many bytes follow.
+    File {
+        /// Its length.
+        size: u64,
+    },
+    /// A directory.
+    Directory,
+    /// A directory that hides all that the image has in it.
+    OpaqueDirectory,
+    /// A symbolic link.
+    Symlink {
+        /// Where it leads, as it stands.
+        target: Vec<u8>,
+    },
+    /// Another name of a file that came before.
+    HardLink {
+        /// That file's path.
+        target: Vec<u8>,
+    },
+    /// A named pipe.
+    Fifo,
+    /// A character device.
+    CharDevice {
+        /// Major number.
+        major: u32,
+        /// Minor number.
+        minor: u32,
+    },
+    /// A block device.
+    BlockDevice {
+        /// Major number.
+        major: u32,
+        /// Minor number.
+        minor: u32,
+    },
+    /// What the image has here was removed.
+    Removed,
+}
+
+/// A piece of a tree.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TreePiece {
+    /// The next entry.
+    Entry(Box<TreeEntry>),
+    /// The next bytes of the file that came last.
+    Data(Bytes),
+}
+
+/// Where a tree is put.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TreePlace {
+    /// Absolute, in the guest.
+    pub path: Vec<u8>,
+    /// What the path means.
+    pub naming: Naming,
+    /// Owner and group of directories that are made on the way.
+    pub owner: (u32, u32),
+}
+
+/// What the path of a [`TreePlace`] means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Naming {
+    /// A directory, made where it is missing.
+    Directory,
+    /// The one entry that comes, unless it is a directory already, in which the entry then lies by its name.
+    Entry,
+}
+
+/// What a path of a guest is, its last link followed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PathKind {
+    /// Nothing is there.
+    Missing,
+    /// A directory with these names, in no order.
+    Directory(Vec<Vec<u8>>),
+    /// Anything else.
+    Other,
+}
+
+/// Which files of a guest are asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Changes {
+    /// What was changed since the image.
+    SinceImage,
+    /// All of them, the image's own included.
+    Everything,
+}
+
+/// What is done to the writes of a guest's disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DiskWrites {
+    /// All are flushed, and new ones wait.
+    Hold,
+    /// They go on.
+    Release,
+}

@@ -1,0 +1,375 @@
+//! Trees between host and guest. What comes out of a guest is checked piece by piece: paths that stay
+//! inside, lengths that hold, bounds on everything.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use banger_core::guest::{GuestError, TreePieces};
+use banger_core::tree::{Naming, PathKind, TreeEntry, TreeKind, TreePiece, TreePlace};
+use banger_proto::guest::v1 as proto;
+use banger_proto::guest::v1::put_tree_request::Message;
+use banger_proto::guest::v1::tree_entry::Kind;
+use banger_proto::guest::v1::tree_piece::Piece;
+use bytes::Bytes;
+use futures::stream::{self, StreamExt};
+use tokio::time::timeout;
+use tonic::Streaming;
+
+use crate::judge::{Call, broken, judge};
+use crate::limits::{
+    NAMES_MAX, PATH_MAX_BYTES, TREE_BYTES_MAX, TREE_ENTRIES_MAX, XATTRS_MAX, XATTRS_MAX_BYTES,
+};
+use crate::link::Link;
+
+/// Longest name in a directory, as Linux has it.
+const NAME_MAX_BYTES: usize = 255;
+
+pub(crate) fn start(place: &TreePlace) -> proto::PutTreeRequest {
+    message(Message::Start(proto::PutTreeStart {
+        path: Bytes::copy_from_slice(&place.path),
+        names_entry: place.naming == Naming::Entry,
+        uid: place.owner.0,
+        gid: place.owner.1,
+    }))
+}
+
+pub(crate) fn put(piece: TreePiece) -> proto::PutTreeRequest {
+    let piece = match piece {
+        TreePiece::Entry(entry) => Piece::Entry(to_proto(*entry)),
+        TreePiece::Data(data) => Piece::Data(data),
+    };
+    message(Message::Piece(proto::TreePiece { piece: Some(piece) }))
+}
+
+fn message(message: Message) -> proto::PutTreeRequest {
+    proto::PutTreeRequest {
+        message: Some(message),
+    }
+}
+
+fn to_proto(entry: TreeEntry) -> proto::TreeEntry {
+    let mut sent = proto::TreeEntry {
+        path: entry.path.into(),
+        mode: entry.mode.into(),
+        uid: entry.uid,
+        gid: entry.gid,
+        mtime: Some(prost_types::Timestamp {
+            seconds: entry.mtime.0,
+            nanos: i32::try_from(entry.mtime.1).unwrap_or_default(),
+        }),
+        xattrs: entry.xattrs,
+        ..proto::TreeEntry::default()
+    };
+    let kind = match entry.kind {
+        TreeKind::File { size } => {
+            sent.size = crate::convert::signed(size);
+            Kind::File
+        }
+        TreeKind::Directory => Kind::Directory,
+        TreeKind::OpaqueDirectory => {
+            sent.is_opaque = true;
+            Kind::Directory
+        }
+        TreeKind::Symlink { target } => {
+            sent.link = target.into();
+            Kind::Symlink
+        }
+        TreeKind::HardLink { target } => {
+            sent.link = target.into();
+            Kind::HardLink
+        }
+        TreeKind::Fifo => Kind::Fifo,
+        TreeKind::CharDevice { major, minor } => {
+            (sent.major, sent.minor) = (major, minor);
+            Kind::CharDevice
+        }
+        TreeKind::BlockDevice { major, minor } => {
+            (sent.major, sent.minor) = (major, minor);
+            Kind::BlockDevice
+        }
+        TreeKind::Removed => Kind::Removed,
+    };
+    sent.kind = kind.into();
+    sent
+}
+
+/// The guest's answer about a directory.
+pub(crate) fn path_kind(answer: proto::ListDirectoryResponse) -> Result<PathKind, GuestError> {
+    let kind = answer.kind();
+    if answer.names.len() > NAMES_MAX {
+        return Err(broken("a directory has too many names"));
+    }
+    match kind {
+        proto::PathKind::Unspecified => Ok(PathKind::Missing),
+        proto::PathKind::Other => Ok(PathKind::Other),
+        proto::PathKind::Directory => {
+            let names = answer.names.into_iter().map(|name| {
+                check_name(&name)?;
+                Ok(name.to_vec())
+            });
+            Ok(PathKind::Directory(names.collect::<Result<_, _>>()?))
+        }
+    }
+}
+
+/// What the first entry of a tree is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Top {
+    /// The tree itself, by an empty path.
+    Entry,
+    /// What is in a directory; the directory does not come.
+    Directory,
+}
+
+/// The checked pieces of a tree; after an error nothing follows.
+pub(crate) fn pieces(
+    messages: Streaming<proto::TreePiece>,
+    top: Top,
+    silence: Duration,
+    link: &Arc<Link>,
+) -> TreePieces {
+    let checker = Checker::new(top);
+    let state = Some((messages, checker, Arc::clone(link)));
+    stream::unfold(state, move |state| async move {
+        let (mut messages, mut checker, link) = state?;
+        let piece = match timeout(silence, messages.message()).await {
+            Err(_) => Err(GuestError::Deadline {
+                during: "tree",
+                limit: silence,
+            }),
+            Ok(Ok(None)) => match checker.end() {
+                Ok(()) => return None,
+                Err(error) => Err(error),
+            },
+            Ok(Ok(Some(message))) => checker.check(message),
+            Ok(Err(_)) if link.has_ended() => Err(GuestError::Lost { during: "tree" }),
+            Ok(Err(status)) => Err(judge(&status, &TREE)),
+        };
+        let next = piece.is_ok().then_some((messages, checker, link));
+        Some((piece, next))
+    })
+    .boxed()
+}
+
+const TREE: Call = Call {
+    during: "tree",
+    session: None,
+    asked: None,
+};
+
+/// Checks the pieces of one tree.
+#[derive(Debug)]
+struct Checker {
+    top: Top,
+    entries: u64,
+    bytes: u64,
+    /// Of the last file, still to come.
+    left: u64,
+}
+
+impl Checker {
+    const fn new(top: Top) -> Self {
+        Self {
+            top,
+            entries: 0,
+            bytes: 0,
+            left: 0,
+        }
+    }
+
+    fn check(&mut self, message: proto::TreePiece) -> Result<TreePiece, GuestError> {
+        match message.piece {
+            Some(Piece::Entry(entry)) if self.left == 0 => {
+                let entry = from_proto(entry)?;
+                let is_first = self.entries == 0 && self.top == Top::Entry;
+                if entry.path.is_empty() != is_first {
+                    return Err(broken("a tree begins with the wrong entry"));
+                }
+                self.entries += 1;
+                if let TreeKind::File { size } = entry.kind {
+                    self.left = size;
+                    self.bytes = self.bytes.saturating_add(size);
+                }
+                if self.entries > TREE_ENTRIES_MAX || self.bytes > TREE_BYTES_MAX {
+                    return Err(broken("a tree is too large"));
+                }
+                Ok(TreePiece::Entry(Box::new(entry)))
+            }
+            Some(Piece::Data(data)) if !data.is_empty() && data.len() as u64 <= self.left => {
+                self.left -= data.len() as u64;
+                Ok(TreePiece::Data(data))
+            }
+            _ => Err(broken(
+                "a file does not have the length it was said to have",
+            )),
+        }
+    }
+
+    fn end(&self) -> Result<(), GuestError> {
+        if self.left > 0 || (self.top == Top::Entry && self.entries == 0) {
+            return Err(broken("a tree is cut short"));
+        }
+        Ok(())
+    }
+}
+
+fn from_proto(entry: proto::TreeEntry) -> Result<TreeEntry, GuestError> {
+    check_path(&entry.path)?;
+    let mtime = entry.mtime.unwrap_or_default();
+    let nanos = u32::try_from(mtime.nanos)
+        .ok()
+        .filter(|&nanos| nanos < 1_000_000_000);
+    let kind = kind(&entry)?;
+    check_xattrs(&entry.xattrs)?;
+    Ok(TreeEntry {
+        kind,
+        mode: u16::try_from(entry.mode)
+            .ok()
+            .filter(|&mode| mode <= 0o7777)
+            .ok_or_else(|| broken("a mode is impossible"))?,
+        uid: entry.uid,
+        gid: entry.gid,
+        mtime: (
+            mtime.seconds,
+            nanos.ok_or_else(|| broken("a time is malformed"))?,
+        ),
+        xattrs: entry.xattrs,
+        path: entry.path.into(),
+    })
+}
+
+fn kind(entry: &proto::TreeEntry) -> Result<TreeKind, GuestError> {
+    let (major, minor) = (entry.major, entry.minor);
+    let link = || {
+        let is_target = !entry.link.is_empty() && entry.link.len() < PATH_MAX_BYTES;
+        if is_target && !entry.link.contains(&0) {
+            Ok(entry.link.to_vec())
+        } else {
+            Err(broken("a link leads to an impossible place"))
+        }
+    };
+    Ok(match entry.kind() {
+        Kind::File => TreeKind::File {
+            size: crate::convert::offset(entry.size, "a file's length")?,
+        },
+        Kind::Directory if entry.is_opaque => TreeKind::OpaqueDirectory,
+        Kind::Directory => TreeKind::Directory,
+        Kind::Symlink => TreeKind::Symlink { target: link()? },
+        Kind::HardLink => {
+            check_path(&entry.link)?;
+            TreeKind::HardLink { target: link()? }
+        }
+        Kind::Fifo => TreeKind::Fifo,
+        Kind::CharDevice => TreeKind::CharDevice { major, minor },
+        Kind::BlockDevice => TreeKind::BlockDevice { major, minor },
+        Kind::Removed => TreeKind::Removed,
+        Kind::Unspecified => return Err(broken("an entry has no kind")),
+    })
+}
+
+fn check_xattrs(xattrs: &BTreeMap<String, Bytes>) -> Result<(), GuestError> {
+    let bytes: usize = xattrs
+        .iter()
+        .map(|(name, value)| name.len() + value.len())
+        .sum();
+    let is_name = |name: &String| {
+        (1..=NAME_MAX_BYTES).contains(&name.len()) && !name.contains(['\0', '=', '\n'])
+    };
+    if xattrs.len() > XATTRS_MAX || bytes > XATTRS_MAX_BYTES || !xattrs.keys().all(is_name) {
+        return Err(broken("an entry's attributes are impossible"));
+    }
+    Ok(())
+}
+
+fn check_path(path: &[u8]) -> Result<(), GuestError> {
+    if path.len() > PATH_MAX_BYTES {
+        return Err(broken("a path is too long"));
+    }
+    if path.is_empty() {
+        return Ok(());
+    }
+    path.split(|&byte| byte == b'/').try_for_each(check_name)
+}
+
+fn check_name(name: &[u8]) -> Result<(), GuestError> {
+    let is_name = (1..=NAME_MAX_BYTES).contains(&name.len())
+        && name != b"."
+        && name != b".."
+        && !name.iter().any(|byte| matches!(byte, 0 | b'/'));
+    if is_name {
+        Ok(())
+    } else {
+        Err(broken("a path has an impossible name"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(path: &str, size: i64) -> proto::TreePiece {
+        let entry = proto::TreeEntry {
+            path: Bytes::copy_from_slice(path.as_bytes()),
+            kind: Kind::File.into(),
+            size,
+            ..proto::TreeEntry::default()
+        };
+        proto::TreePiece {
+            piece: Some(Piece::Entry(entry)),
+        }
+    }
+
+    fn data(length: usize) -> proto::TreePiece {
+        proto::TreePiece {
+            piece: Some(Piece::Data(vec![0; length].into())),
+        }
+    }
+
+    #[test]
+    fn paths_that_leave_the_tree_are_refused() {
+        for path in ["..", "a/../b", "/a", "a//b", "a/", ".", "a/./b", "a\0b"] {
+            let checked = Checker::new(Top::Directory).check(entry(path, 0));
+            assert!(checked.is_err(), "{path:?}");
+        }
+        assert!(
+            Checker::new(Top::Directory)
+                .check(entry("a/.b/..c", 0))
+                .is_ok()
+        );
+    }
+
+    #[test]
+    fn a_file_has_the_length_it_was_said_to_have() {
+        let mut checker = Checker::new(Top::Directory);
+        assert!(checker.check(data(1)).is_err());
+        checker.check(entry("a", 3)).unwrap();
+        checker.check(data(2)).unwrap();
+        assert!(checker.end().is_err());
+        assert!(checker.check(entry("b", 0)).is_err());
+        assert!(checker.check(data(2)).is_err());
+        checker.check(data(1)).unwrap();
+        checker.end().unwrap();
+        assert!(checker.check(entry("c", -1)).is_err());
+    }
+
+    #[test]
+    fn only_the_first_entry_may_be_the_tree_itself() {
+        assert!(Checker::new(Top::Directory).check(entry("", 0)).is_err());
+        let mut checker = Checker::new(Top::Entry);
+        assert!(checker.end().is_err());
+        assert!(checker.check(entry("a", 0)).is_err());
+        checker.check(entry("", 0)).unwrap();
+        assert!(checker.check(entry("", 0)).is_err());
+    }
+
+    #[test]
+    fn a_tree_is_bounded() {
+        let mut checker = Checker::new(Top::Directory);
+        let size = i64::try_from(TREE_BYTES_MAX).unwrap() + 1;
+        assert!(checker.check(entry("a", size)).is_err());
+        let mut checker = Checker::new(Top::Directory);
+        checker.entries = TREE_ENTRIES_MAX;
+        assert!(checker.check(entry("a", 0)).is_err());
+    }
+}
