@@ -19,7 +19,7 @@ pub(crate) const MANIFEST_TYPES: [&str; 4] =
     [OCI_MANIFEST, OCI_INDEX, DOCKER_MANIFEST, DOCKER_INDEX];
 /// An OCI image manifest.
 pub(crate) const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
-const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
+pub(crate) const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
 const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
 const DOCKER_INDEX: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
 /// An OCI image configuration.
@@ -170,6 +170,26 @@ impl Manifest {
         }
         Ok(())
     }
+}
+
+/// A layer's descriptor in the words of OCI: Docker's say the same.
+pub(crate) fn to_oci_layer(mut layer: Descriptor) -> Descriptor {
+    for (docker, oci) in [
+        ("application/vnd.docker.image.rootfs.diff.tar", OCI_LAYER),
+        (
+            "application/vnd.docker.image.rootfs.foreign.diff.tar",
+            "application/vnd.oci.image.layer.nondistributable.v1.tar",
+        ),
+    ] {
+        if let Some(compression) = layer.media_type.strip_prefix(docker) {
+            let compression = compression.trim_start_matches('.');
+            layer.media_type = match compression {
+                "" => oci.to_owned(),
+                compression => format!("{oci}+{compression}"),
+            };
+        }
+    }
+    layer
 }
 
 /// The index entry for `wanted`: the same variant, else none given, else the first of the architecture.

@@ -5,6 +5,7 @@
 //! what they hold is bounded, verified, and never unpacked onto the host's file system.
 #![forbid(unsafe_code)]
 
+mod compose;
 mod document;
 mod error;
 mod ext4;
@@ -16,6 +17,10 @@ mod registry;
 mod store;
 mod tar;
 
+pub use compose::{
+    HistoryLine, ImageDescription, LayerWriter, NewLayer, OciLayout, TarWriter, TreeArchive,
+    Unpacked,
+};
 pub use document::DocumentError;
 pub use ext4::{Ext4Error, create_upper};
 pub use flatten::FlattenError;

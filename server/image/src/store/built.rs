@@ -77,7 +77,7 @@ impl ImageStore {
         })
     }
 
-    fn read_document(
+    pub(crate) fn read_document(
         &self,
         image: Digest,
         digest: Digest,

@@ -90,6 +90,18 @@ pub enum StoreError {
         /// Of the manifest.
         digest: Digest,
     },
+    /// The image was made without layers: by a bundle.
+    #[error("image {digest} has no layers: it came as a whole")]
+    NoLayers {
+        /// Of the image.
+        digest: Digest,
+    },
+    /// A file has a name that layers use for something else.
+    #[error("`{path}` has a name that means a removal in an image's layers")]
+    ReservedName {
+        /// The file's path.
+        path: String,
+    },
     /// The pull took too long.
     #[error("the image did not come within {} s", deadline.as_secs_f32())]
     Deadline {
@@ -153,6 +165,12 @@ impl Explain for StoreError {
                 resource: "image".into(),
                 name: digest.to_string(),
             },
+            Self::NoLayers { .. } => FailureKind::FailedPrecondition {
+                subject: "image/layers".into(),
+            },
+            Self::ReservedName { .. } => FailureKind::FailedPrecondition {
+                subject: "build/step".into(),
+            },
             Self::Deadline { .. } => FailureKind::DeadlineExceeded,
             Self::Cancelled => FailureKind::Cancelled,
             _ => FailureKind::Internal,
@@ -170,6 +188,8 @@ impl Explain for StoreError {
             Self::MissingMember { .. } | Self::BadMember { .. } => "SOURCE_MALFORMED",
             Self::Ambiguous { .. } => "SOURCE_AMBIGUOUS",
             Self::Missing { .. } => "IMAGE_NOT_FOUND",
+            Self::NoLayers { .. } => "IMAGE_HAS_NO_LAYERS",
+            Self::ReservedName { .. } => "BUILD_NAME_RESERVED",
             Self::Deadline { .. } => "PULL_DEADLINE",
             Self::Cancelled => "CANCELLED",
             _ => "IMAGE_STORE_ABORTED",
@@ -192,6 +212,13 @@ impl Explain for StoreError {
             ),
             Self::Ambiguous { .. } => Some("Say which of the images to register.".into()),
             Self::Missing { .. } => Some("Pull or register the image first.".into()),
+            Self::NoLayers { .. } => Some(
+                "Export it as a bundle; or build an image `FROM` it with one RUN, which has layers."
+                    .into(),
+            ),
+            Self::ReservedName { .. } => {
+                Some("Let the build remove the file or give it another name.".into())
+            }
             Self::Deadline { .. } => {
                 Some("Try again: layers that came are kept. Or allow more time.".into())
             }
@@ -212,7 +239,10 @@ impl Explain for StoreError {
                 vec![of_path(path), ("member", member.clone())]
             }
             Self::Ambiguous { path, names, .. } => vec![of_path(path), ("names", names.clone())],
-            Self::Missing { digest } => vec![("digest", digest.to_string())],
+            Self::Missing { digest } | Self::NoLayers { digest } => {
+                vec![("digest", digest.to_string())]
+            }
+            Self::ReservedName { path } => vec![("path", path.clone())],
             Self::Deadline { deadline } => {
                 vec![("deadline_seconds", deadline.as_secs_f32().to_string())]
             }

@@ -30,7 +30,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use banger_core::Digest;
+use banger_core::operation::Progress;
 use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use built::BuiltImage;
@@ -39,9 +41,10 @@ use flight::Flights;
 use keyed::KeyedLocks;
 use layout::Layout;
 pub(crate) use layout::{publish, sync_directory};
+pub(crate) use plan::Plan;
 pub use prune::{KeptFile, KeptKind, Pruned, Sweep};
 pub use register::{RegisterOptions, RegisterSource};
-pub(crate) use source::Region;
+pub(crate) use source::{BlobSource, Region};
 
 use crate::limits::{CONVERSIONS_MAX, LAYER_JOBS_MAX};
 
@@ -89,6 +92,32 @@ impl ImageStore {
     #[must_use]
     pub fn rootfs_path(&self, manifest: Digest) -> PathBuf {
         self.inner.layout.rootfs(manifest)
+    }
+
+    /// Where a blob is, or would be.
+    pub(crate) fn blob_path(&self, digest: Digest) -> PathBuf {
+        self.inner.layout.blob(digest)
+    }
+
+    /// For what has no final name yet.
+    pub(crate) fn tmp(&self) -> &Path {
+        self.inner.layout.tmp()
+    }
+
+    /// Builds what `plan` says of files of this host, or joins whoever does.
+    pub(crate) async fn build_files(
+        &self,
+        plan: Plan,
+        source: BlobSource,
+        progress: &dyn Progress,
+        cancel: &CancellationToken,
+    ) -> Result<BuiltImage, StoreError> {
+        let (store, digest) = (self.clone(), plan.digest);
+        let work = |board, cancel| store.build(plan, source, board, cancel);
+        self.inner
+            .flights
+            .join(digest, &self.inner.tracker, progress, cancel, work)
+            .await
     }
 
     /// Waits until no work is going on. Call it after the last pull was cancelled, at shutdown.

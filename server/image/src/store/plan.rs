@@ -10,7 +10,7 @@ use crate::document::{
 
 /// An image's documents.
 #[derive(Debug)]
-pub(super) struct Plan {
+pub(crate) struct Plan {
     pub(super) digest: Digest,
     pub(super) manifest_bytes: Vec<u8>,
     pub(super) manifest: Manifest,
@@ -54,7 +54,7 @@ impl Plan {
     }
 
     /// For layers and a configuration without manifest.
-    pub(super) fn around(
+    pub(crate) fn around(
         layers: Vec<Descriptor>,
         config_bytes: Vec<u8>,
         platform: &Platform,

@@ -12,7 +12,7 @@ use crate::registry::Registry;
 
 /// Where an image's blobs come from.
 #[derive(Debug)]
-pub(super) enum BlobSource {
+pub(crate) enum BlobSource {
     Registry(Box<Registry>),
     /// By digest, in files of this host.
     Files(Vec<(Digest, Region)>),

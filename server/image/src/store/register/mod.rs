@@ -137,11 +137,7 @@ impl ImageStore {
             found = joined(inspecting) => found??,
         };
         progress.finish(&key);
-        let (store, digest) = (self.clone(), plan.digest);
-        let work = |board, cancel| store.build(plan, BlobSource::Files(files), board, cancel);
-        self.inner
-            .flights
-            .join(digest, &self.inner.tracker, progress, cancel, work)
+        self.build_files(plan, BlobSource::Files(files), progress, cancel)
             .await
     }
 }
