@@ -5,6 +5,8 @@
 //! what they hold is bounded, verified, and never unpacked onto the host's file system.
 #![forbid(unsafe_code)]
 
+mod bundle;
+mod catalog;
 mod compose;
 mod document;
 mod error;
@@ -17,6 +19,8 @@ mod registry;
 mod store;
 mod tar;
 
+pub use bundle::BundleError;
+pub use catalog::{CatalogAddress, CatalogSource, SourceError, SourceOptions};
 pub use compose::{
     HistoryLine, ImageDescription, LayerWriter, NewLayer, OciLayout, TarWriter, TreeArchive,
     Unpacked,
@@ -28,7 +32,7 @@ pub use kernel::{ImportedKernel, KernelError, KernelStore};
 pub use layer::LayerError;
 pub use registry::{Credentials, ImageReference, PullOptions, RegistryError};
 pub use store::{
-    BuiltImage, ImageStore, KeptFile, KeptKind, Pruned, RegisterOptions, RegisterSource,
-    StoreError, Sweep,
+    BuiltImage, BundleExport, BundleNames, ImageStore, KeptFile, KeptKind, Pruned, RegisterOptions,
+    RegisterSource, StoreError, Sweep,
 };
 pub use tar::TarError;

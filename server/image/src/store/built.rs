@@ -4,10 +4,12 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
-use banger_core::Digest;
+use banger_catalog::ImageManifest;
 use banger_core::image::{ImageConfig, Layer, Platform};
+use banger_core::{Digest, Name};
 
 use super::{ImageStore, StoreError};
+use crate::bundle::BundleError;
 use crate::document::{Document, DocumentError, Manifest, ParsedConfig};
 use crate::limits::{CONFIG_BYTES_MAX, MANIFEST_BYTES_MAX};
 
@@ -26,6 +28,8 @@ pub struct BuiltImage {
     pub config: ImageConfig,
     /// Lowest first.
     pub layers: Vec<Layer>,
+    /// The kernel it is meant for, by name; only bundles name one.
+    pub kernel: Option<Name>,
     /// The base disk.
     pub rootfs_path: PathBuf,
     /// Its length.
@@ -41,6 +45,10 @@ impl ImageStore {
     /// [`StoreError::Missing`] when the base disk, the manifest or the configuration is not there.
     pub fn load(&self, manifest: Digest) -> Result<BuiltImage, StoreError> {
         let document = self.read_document(manifest, manifest, MANIFEST_BYTES_MAX)?;
+        if ImageManifest::is_claimed(&document) {
+            let bundle = ImageManifest::parse(&document).map_err(BundleError::Manifest)?;
+            return self.describe_bundle(manifest, bundle);
+        }
         let Document::Manifest(parsed) = Document::parse(&document)? else {
             return Err(DocumentError::NotAnImage {
                 media_type: "an index".into(),
@@ -71,6 +79,29 @@ impl ImageStore {
             platform: parsed.platform,
             config: parsed.config,
             layers: layers.collect(),
+            kernel: None,
+            rootfs_path,
+            rootfs_size_bytes: disk.len(),
+            rootfs_allocated_bytes: disk.blocks() * 512,
+        })
+    }
+
+    /// What is known about an image that came as a bundle.
+    pub(super) fn describe_bundle(
+        &self,
+        digest: Digest,
+        manifest: ImageManifest,
+    ) -> Result<BuiltImage, StoreError> {
+        let rootfs_path = self.inner.layout.rootfs(digest);
+        let disk = fs::metadata(&rootfs_path).map_err(|_| StoreError::Missing { digest })?;
+        Ok(BuiltImage {
+            digest,
+            config_digest: digest,
+            reference: None,
+            platform: manifest.platform,
+            config: manifest.config,
+            layers: Vec::new(),
+            kernel: manifest.kernel,
             rootfs_path,
             rootfs_size_bytes: disk.len(),
             rootfs_allocated_bytes: disk.blocks() * 512,

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use banger_core::{Digest, Explain, FailureKind};
 
+use crate::bundle::BundleError;
+use crate::catalog::SourceError;
 use crate::document::DocumentError;
 use crate::error::{io_kind, io_reason, io_remedy};
 use crate::ext4::Ext4Error;
@@ -29,6 +31,12 @@ pub enum StoreError {
     /// The base disk.
     #[error(transparent)]
     Disk(#[from] Ext4Error),
+    /// A bundle.
+    #[error(transparent)]
+    Bundle(#[from] BundleError),
+    /// The way to a catalog.
+    #[error(transparent)]
+    Catalog(#[from] SourceError),
     /// The host's own files.
     #[error("could not {step} `{}`", path.display())]
     Io {
@@ -138,6 +146,8 @@ impl StoreError {
             Self::Document(error) => Some(error),
             Self::Layer(error) => Some(error),
             Self::Disk(error) => Some(error),
+            Self::Bundle(error) => Some(error),
+            Self::Catalog(error) => Some(error),
             Self::Shared(error) => Some(&**error),
             _ => None,
         }

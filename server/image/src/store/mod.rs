@@ -15,8 +15,10 @@
 
 mod bring;
 mod built;
+mod bundle;
 mod convert;
 mod error;
+mod export;
 mod flight;
 mod keyed;
 mod layout;
@@ -37,6 +39,7 @@ use tokio_util::task::TaskTracker;
 
 pub use built::BuiltImage;
 pub use error::StoreError;
+pub use export::{BundleExport, BundleNames};
 use flight::Flights;
 use keyed::KeyedLocks;
 use layout::Layout;

@@ -5,6 +5,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use banger_catalog::ImageManifest;
 use banger_core::Digest;
 
 use super::{ImageStore, StoreError};
@@ -78,6 +79,7 @@ impl ImageStore {
         let bytes = fs::read(&path).map_err(StoreError::io("read", &path))?;
         let mut blobs = vec![path];
         if bytes.len() as u64 <= MANIFEST_BYTES_MAX
+            && !ImageManifest::is_claimed(&bytes)
             && let Document::Manifest(parsed) = Document::parse(&bytes)?
         {
             blobs.extend(parsed.layers.iter().map(|layer| layout.blob(layer.digest)));

@@ -9,6 +9,7 @@ mod docker;
 mod oci;
 mod rootfs;
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use banger_core::image::{ImageConfig, Platform};
@@ -20,6 +21,7 @@ use super::bring::joined;
 use super::plan::Plan;
 use super::source::{BlobSource, Region};
 use super::{BuiltImage, ImageStore, StoreError};
+use crate::bundle::{looks_like_bundle, looks_like_ext4};
 use banger_core::Digest;
 
 /// The stage in which the archive is read to find out what it holds.
@@ -49,6 +51,18 @@ pub enum RegisterSource {
         /// Which image, by one of its tags, where there are several.
         image: Option<String>,
     },
+    /// A bundle, as an export writes it.
+    Bundle {
+        /// Of the file.
+        path: PathBuf,
+    },
+    /// A bare ext4 file system.
+    Ext4 {
+        /// Of the file.
+        path: PathBuf,
+        /// What the file system cannot say.
+        config: Box<ImageConfig>,
+    },
     /// A tar archive of a root file system; plain, or compressed with gzip or zstd.
     RootfsTar {
         /// Of the archive.
@@ -76,12 +90,30 @@ impl Default for RegisterOptions {
 /// What an archive holds: the documents, and where the layers are.
 type Found = (Plan, Vec<(Digest, Region)>);
 
+/// What is to be done with a source.
+enum Inspected {
+    /// Layers to build an image of.
+    Layers(Box<Plan>, Vec<(Digest, Region)>),
+    /// A bundle, which says itself what it is.
+    Bundle(PathBuf),
+    /// A base disk.
+    Ext4(PathBuf, Box<ImageConfig>),
+}
+
 impl RegisterSource {
     /// What a source to be detected turns out to be; what holds no image's documents is a root file system.
     fn settled(self, tmp: &Path) -> Self {
         let Self::Detect { path, config } = self else {
             return self;
         };
+        let looks =
+            |like: fn(&mut File) -> bool| File::open(&path).is_ok_and(|mut file| like(&mut file));
+        if looks(looks_like_bundle) {
+            return Self::Bundle { path };
+        }
+        if looks(looks_like_ext4) {
+            return Self::Ext4 { path, config };
+        }
         let bundle = Bundle::open(&path, tmp).ok();
         let has = |name| {
             bundle
@@ -95,6 +127,24 @@ impl RegisterSource {
         } else {
             Self::RootfsTar { path, config }
         }
+    }
+
+    /// Finds out what there is to do. Blocks.
+    fn inspect(self, platform: &Platform, tmp: &Path) -> Result<Inspected, StoreError> {
+        let (plan, files) = match self.settled(tmp) {
+            Self::Bundle { path } => return Ok(Inspected::Bundle(path)),
+            Self::Ext4 { path, config } => return Ok(Inspected::Ext4(path, config)),
+            Self::Detect { path, config } | Self::RootfsTar { path, config } => {
+                rootfs::inspect(&path, *config, platform, tmp)?
+            }
+            Self::OciLayout { path, image } => {
+                oci::inspect(&path, image.as_deref(), platform, tmp)?
+            }
+            Self::DockerArchive { path, image } => {
+                docker::inspect(&path, image.as_deref(), platform, tmp)?
+            }
+        };
+        Ok(Inspected::Layers(Box::new(plan), files))
     }
 }
 
@@ -117,26 +167,27 @@ impl ImageStore {
         let inspecting = self
             .inner
             .tracker
-            .spawn_blocking(move || match source.settled(&tmp) {
-                RegisterSource::Detect { path, config } => {
-                    rootfs::inspect(&path, *config, &platform, &tmp)
-                }
-                RegisterSource::OciLayout { path, image } => {
-                    oci::inspect(&path, image.as_deref(), &platform, &tmp)
-                }
-                RegisterSource::DockerArchive { path, image } => {
-                    docker::inspect(&path, image.as_deref(), &platform, &tmp)
-                }
-                RegisterSource::RootfsTar { path, config } => {
-                    rootfs::inspect(&path, *config, &platform, &tmp)
-                }
-            });
+            .spawn_blocking(move || source.inspect(&platform, &tmp));
         // cancel-safe: the thread ends on its own, and leaves nothing with a name
-        let (plan, files) = tokio::select! {
+        let found = tokio::select! {
             () = cancel.cancelled() => return Err(StoreError::Cancelled),
             found = joined(inspecting) => found??,
         };
         progress.finish(&key);
+        let platform = options.platform.clone();
+        let (plan, files) = match found {
+            Inspected::Layers(plan, files) => (*plan, files),
+            Inspected::Bundle(path) => {
+                return self
+                    .register_bundle(&path, platform, progress, cancel)
+                    .await;
+            }
+            Inspected::Ext4(path, config) => {
+                return self
+                    .register_ext4(&path, *config, platform, progress, cancel)
+                    .await;
+            }
+        };
         self.build_files(plan, BlobSource::Files(files), progress, cancel)
             .await
     }

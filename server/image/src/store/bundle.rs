@@ -1,0 +1,259 @@
+//! Bundles into the store: from a catalog, or from a file that somebody gave. And kernels' bundles as files.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use banger_catalog::{BundleEntry, FilePart};
+use banger_core::Digest;
+use banger_core::image::{ImageConfig, Platform};
+use banger_core::operation::{Progress, StageKey};
+use bytes::Bytes;
+use sha2::{Digest as _, Sha256};
+use tempfile::TempPath;
+use tokio::io::AsyncWriteExt as _;
+use tokio_util::sync::CancellationToken;
+
+use super::bring::joined;
+use super::source::RegionReader;
+use super::{BuiltImage, ImageStore, Region, StoreError};
+use crate::bundle::{BundleError, Expected, Unpacked, copy_ext4, unpack};
+use crate::catalog::{ArtifactStream, CatalogSource};
+use crate::layer::{self, ChunkReader, ChunkSender};
+
+/// The stage in which a bundle comes, and is checked and written at the same time.
+const FETCH: &str = "fetch";
+/// The stage in which everything reaches the disk under its final name.
+const PUBLISH: &str = "publish";
+
+/// Where a file's bytes come from.
+enum Feed {
+    Artifact(ArtifactStream),
+    File(Option<RegionReader>),
+}
+
+impl Feed {
+    /// Of a file of this host.
+    fn open(path: &Path) -> Result<(Self, u64), StoreError> {
+        let file = File::open(path).map_err(StoreError::source(path))?;
+        let length = file.metadata().map_err(StoreError::source(path))?.len();
+        let region = Region::new(std::sync::Arc::new(file), 0, length);
+        Ok((Self::File(Some(region.reader())), length))
+    }
+
+    async fn next_chunk(&mut self) -> Result<Option<Bytes>, StoreError> {
+        match self {
+            Self::Artifact(stream) => Ok(stream.next_chunk().await?),
+            Self::File(reader) => {
+                let mut own = reader.take().ok_or(StoreError::Aborted)?;
+                let (own, piece) = joined(tokio::task::spawn_blocking(move || {
+                    let piece = own.next_piece();
+                    (own, piece)
+                }))
+                .await?;
+                *reader = Some(own);
+                piece.map_err(|source| StoreError::Io {
+                    step: "read",
+                    path: "the uploaded file".into(),
+                    source,
+                })
+            }
+        }
+    }
+}
+
+impl ImageStore {
+    /// Pulls the image that a catalog's index names, unless it is in the store already. Stages: `fetch`, `publish`.
+    ///
+    /// Pulls of one bundle at the same time share the work, as those of [`ImageStore::pull`] do.
+    ///
+    /// # Errors
+    /// What [`StoreError`] says; nothing is kept of a failed pull.
+    pub async fn pull_bundle(
+        &self,
+        source: &CatalogSource,
+        entry: &BundleEntry,
+        deadline: Duration,
+        progress: &dyn Progress,
+        cancel: &CancellationToken,
+    ) -> Result<BuiltImage, StoreError> {
+        let cancel = cancel.child_token();
+        let (store, source, entry) = (self.clone(), source.clone(), entry.clone());
+        let digest = entry.digest;
+        let work = |board: std::sync::Arc<super::flight::Board>, cancel: CancellationToken| async move {
+            if let Ok(image) = store.load(digest) {
+                return Ok(image);
+            }
+            let stream = source.artifact(&entry.file);
+            let size = entry.file.size_bytes;
+            let expected = Expected {
+                platform: entry.platform.clone(),
+                entry: Some(entry),
+            };
+            let read = move |chunks, tmp: PathBuf| unpack(chunks, &expected, &tmp);
+            let mut feed = Feed::Artifact(stream);
+            let unpacked = store.take(&mut feed, size, read, &*board, &cancel).await?;
+            store.publish_bundle(unpacked, &*board).await
+        };
+        let flights = &self.inner.flights;
+        let mut flight =
+            std::pin::pin!(flights.join(digest, &self.inner.tracker, progress, &cancel, work));
+        // cancel-safe: `flight` is only borrowed
+        tokio::select! {
+            result = &mut flight => return result,
+            () = tokio::time::sleep(deadline) => {}
+        }
+        cancel.cancel();
+        // It may have come in the last moment.
+        flight.await.map_err(|_| StoreError::Deadline { deadline })
+    }
+
+    /// Makes an image of a bundle's file.
+    pub(super) async fn register_bundle(
+        &self,
+        path: &Path,
+        platform: Platform,
+        progress: &dyn Progress,
+        cancel: &CancellationToken,
+    ) -> Result<BuiltImage, StoreError> {
+        let (mut feed, size) = Feed::open(path)?;
+        let expected = Expected {
+            entry: None,
+            platform,
+        };
+        let read = move |chunks, tmp: PathBuf| unpack(chunks, &expected, &tmp);
+        let unpacked = self.take(&mut feed, size, read, progress, cancel).await?;
+        self.publish_bundle(unpacked, progress).await
+    }
+
+    /// Makes an image of a bare file system.
+    pub(super) async fn register_ext4(
+        &self,
+        path: &Path,
+        config: ImageConfig,
+        platform: Platform,
+        progress: &dyn Progress,
+        cancel: &CancellationToken,
+    ) -> Result<BuiltImage, StoreError> {
+        let (mut feed, size) = Feed::open(path)?;
+        let read = move |chunks, tmp: PathBuf| copy_ext4(chunks, size, config, platform, &tmp);
+        let unpacked = self.take(&mut feed, size, read, progress, cancel).await?;
+        self.publish_bundle(unpacked, progress).await
+    }
+
+    /// Fetches a file of a catalog whole, verified, into a file that goes when it is dropped. Stage: `stage`.
+    ///
+    /// # Errors
+    /// What [`StoreError`] says; nothing is kept then.
+    pub async fn fetch_file(
+        &self,
+        source: &CatalogSource,
+        file: &FilePart,
+        stage: &StageKey,
+        progress: &dyn Progress,
+        cancel: &CancellationToken,
+    ) -> Result<TempPath, StoreError> {
+        progress.start(stage, Some(file.size_bytes));
+        let failed = || BundleError::store("keep a file of the catalog");
+        let kept = tempfile::NamedTempFile::with_prefix_in("artifact-", self.inner.layout.tmp())
+            .map_err(failed())?;
+        let (kept, path) = kept.into_parts();
+        let mut kept = tokio::fs::File::from_std(kept);
+        let mut stream = source.artifact(file);
+        let mut hasher = Sha256::new();
+        loop {
+            // cancel-safe: a cancelled stream is given up
+            let chunk = tokio::select! {
+                biased; // giving up before more waiting
+                () = cancel.cancelled() => return Err(StoreError::Cancelled),
+                chunk = stream.next_chunk() => chunk?,
+            };
+            let Some(chunk) = chunk else { break };
+            hasher.update(&chunk);
+            kept.write_all(&chunk).await.map_err(failed())?;
+            progress.advance(stage, chunk.len() as u64);
+        }
+        kept.flush().await.map_err(failed())?;
+        let actual = Digest::from_sha256(hasher.finalize().into());
+        if actual != file.digest {
+            let expected = file.digest;
+            return Err(BundleError::FileDigest { expected, actual }.into());
+        }
+        progress.finish(stage);
+        Ok(path)
+    }
+
+    /// Passes a file's bytes to `read`, which checks and writes them in a thread meanwhile.
+    async fn take(
+        &self,
+        feed: &mut Feed,
+        size_bytes: u64,
+        read: impl FnOnce(ChunkReader, PathBuf) -> Result<Unpacked, BundleError> + Send + 'static,
+        progress: &dyn Progress,
+        cancel: &CancellationToken,
+    ) -> Result<Unpacked, StoreError> {
+        let key = StageKey::new(FETCH);
+        progress.start(&key, Some(size_bytes));
+        let tmp = self.inner.layout.tmp().to_owned();
+        let (sender, chunks) = layer::channel();
+        let reading = self.inner.tracker.spawn_blocking(move || read(chunks, tmp));
+        let fed = pass(feed, sender, &key, progress, cancel).await;
+        // Waited for whatever happened, so that nothing of it is left.
+        let unpacked = joined(reading).await;
+        // What did not come explains what could not be read.
+        fed?;
+        let unpacked = unpacked??;
+        progress.finish(&key);
+        Ok(unpacked)
+    }
+
+    /// Gives everything its final name, the disk last.
+    async fn publish_bundle(
+        &self,
+        unpacked: Unpacked,
+        progress: &dyn Progress,
+    ) -> Result<BuiltImage, StoreError> {
+        let key = StageKey::new(PUBLISH);
+        progress.start(&key, None);
+        let store = self.clone();
+        let image = joined(self.inner.tracker.spawn_blocking(move || {
+            let (layout, digest) = (&store.inner.layout, unpacked.digest());
+            layout.keep_blob(digest, &unpacked.manifest_bytes)?;
+            let path = layout.rootfs(digest);
+            super::publish(unpacked.disk, &path).map_err(StoreError::io("write", &path))?;
+            store.describe_bundle(digest, unpacked.manifest)
+        }))
+        .await??;
+        progress.finish(&key);
+        Ok(image)
+    }
+}
+
+/// Passes all chunks on, until there are no more or nobody wants more.
+async fn pass(
+    feed: &mut Feed,
+    sender: ChunkSender,
+    key: &StageKey,
+    progress: &dyn Progress,
+    cancel: &CancellationToken,
+) -> Result<(), StoreError> {
+    loop {
+        let step = async {
+            let Some(chunk) = feed.next_chunk().await? else {
+                return Ok::<_, StoreError>(false);
+            };
+            progress.advance(key, chunk.len() as u64);
+            // A reader that is gone has refused: it says why.
+            Ok(sender.send(chunk).await.is_ok())
+        };
+        // cancel-safe: a chunk may be lost, but then all is given up
+        let more = tokio::select! {
+            biased; // giving up before more waiting
+            () = cancel.cancelled() => return Err(StoreError::Cancelled),
+            more = step => more?,
+        };
+        if !more {
+            return Ok(());
+        }
+    }
+}
