@@ -17,6 +17,7 @@ use banger_core::{Digest, Explain};
 use banger_image::{
     BuiltImage, ImageStore, PullOptions, RegisterOptions, RegisterSource, StoreError,
 };
+use support::disk::{Mounted, differences, fsck, run, unpacked};
 use support::nasty::nasty;
 use support::snapshot::snapshot;
 use support::{Tar, TestImage, gzip};
@@ -33,56 +34,6 @@ async fn register(store: &ImageStore, source: RegisterSource) -> Result<BuiltIma
     store
         .register(source, &options(), &NoProgress, &CancellationToken::new())
         .await
-}
-
-fn run(program: &str, arguments: &[&OsStr]) -> bool {
-    let output = Command::new(program).args(arguments).output();
-    match output {
-        Ok(output) if output.status.success() => true,
-        Ok(output) => {
-            eprintln!("{program}: {}", String::from_utf8_lossy(&output.stderr));
-            false
-        }
-        Err(error) => {
-            eprintln!("{program}: {error}");
-            false
-        }
-    }
-}
-
-fn fsck(disk: &Path) {
-    let output = Command::new("e2fsck")
-        .arg("-fn")
-        .arg(disk)
-        .output()
-        .unwrap();
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stdout)
-    );
-}
-
-/// A mounted disk; unmounted when dropped.
-struct Mounted(TempDir);
-
-impl Mounted {
-    fn new(disk: &Path) -> Option<Self> {
-        let at = tempfile::tempdir().unwrap();
-        let arguments = [
-            OsStr::new("-o"),
-            OsStr::new("loop,ro,noload"),
-            disk.as_os_str(),
-            at.path().as_os_str(),
-        ];
-        run("mount", &arguments).then_some(Self(at))
-    }
-}
-
-impl Drop for Mounted {
-    fn drop(&mut self) {
-        run("umount", &[self.0.path().as_os_str()]);
-    }
 }
 
 #[tokio::test]
@@ -116,40 +67,19 @@ async fn a_nasty_image_is_what_umoci_makes_of_it() {
         "{text}"
     );
 
-    let Some(mounted) = Mounted::new(&built.rootfs_path) else {
-        eprintln!("skipped: loop mounts are not allowed here");
+    let Some(mounted) = Mounted::new(&built.rootfs_path, "a_nasty_image") else {
         return;
     };
-    let ours = snapshot(mounted.0.path());
+    let ours = snapshot(mounted.path());
     assert_eq!(ours[Path::new("attr")].matches("user.binary").count(), 1);
     assert!(ours[Path::new("attr")].contains("mtime=1699999999.123456789"));
     assert!(ours[Path::new("acl")].contains("system.posix_acl_access"));
     assert!(ours[Path::new("owner")].contains("uid=4000000000 gid=70000"));
     assert!(ours[Path::new("old")].contains("mtime=-86401.500000000"));
-    let bundle = directory.path().join("bundle");
-    let image = format!("{}:latest", layout.display());
-    let arguments = ["unpack", "--image", &image].map(OsStr::new);
-    if !run("umoci", &[&arguments[..], &[bundle.as_os_str()]].concat()) {
-        eprintln!("skipped: umoci is not installed or cannot unpack here");
+    let Some(theirs) = unpacked(&TestImage::of(&nasty()), "a_nasty_image") else {
         return;
-    }
-    let theirs = snapshot(&bundle.join("rootfs"));
-    assert_eq!(
-        ours.keys().collect::<Vec<_>>(),
-        theirs.keys().collect::<Vec<_>>()
-    );
-    let different: Vec<_> = ours
-        .iter()
-        .filter(|(path, line)| theirs[*path] != **line)
-        .collect();
-    for (path, line) in &different {
-        eprintln!(
-            "{}\n  ours   {line}\n  theirs {}",
-            path.display(),
-            theirs[*path]
-        );
-    }
-    assert!(different.is_empty());
+    };
+    assert_eq!(differences(&ours, &theirs), [""; 0]);
 }
 
 /// A registry of the distribution on a free port; ends when dropped.
@@ -221,7 +151,7 @@ async fn a_real_registry_serves_every_format_and_all_make_the_same_disk() {
     TestImage::of(&nasty()).write_layout(&layout);
     let from = format!("oci:{}:latest", layout.display());
     let Some(served) = Served::new() else {
-        eprintln!("skipped: docker-registry is not installed");
+        eprintln!("SKIPPED a_real_registry_serves_every_format: docker-registry is not installed");
         return;
     };
     let store = ImageStore::open(&directory.path().join("state")).unwrap();
@@ -251,7 +181,7 @@ async fn a_real_registry_serves_every_format_and_all_make_the_same_disk() {
             .filter(|word| *word != "--dest-force-compress-format")
             .collect();
         if !skopeo(&from, &format!("docker://{name}"), &more) {
-            eprintln!("skipped: skopeo cannot push {tag} here");
+            eprintln!("SKIPPED a_real_registry_serves_every_format: skopeo cannot push {tag} here");
             continue;
         }
         let built = store
@@ -322,7 +252,7 @@ async fn a_layout_its_archive_and_a_docker_archive_make_the_same_disk() {
             image,
         });
     } else {
-        eprintln!("skipped: skopeo is not installed");
+        eprintln!("SKIPPED a_docker_archive_makes_the_same_disk: skopeo is not installed");
     }
     let mut disks = Vec::new();
     for source in sources {

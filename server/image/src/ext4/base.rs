@@ -22,6 +22,8 @@ const GROWTH_PARTS: u64 = 32;
 /// Times ext4 can hold: 34 bits of seconds from 1901 on.
 const MTIME_MIN: i64 = i32::MIN as i64;
 const MTIME_MAX: i64 = 0x3_7fff_ffff;
+/// The mode of every symbolic link on Linux, whatever an archive says.
+const SYMLINK_MODE: u16 = 0o777;
 /// The directory ext4 makes itself.
 const LOST_FOUND: &[u8] = b"lost+found";
 /// The root's number on the disk.
@@ -284,9 +286,19 @@ impl Declared {
         for (name, value) in &inode.xattrs {
             let converted;
             let value = if acl::is_acl(name) {
-                converted = acl::to_disk(value).ok_or_else(|| Ext4Error::BadAcl {
+                let bad = || Ext4Error::BadAcl {
                     entry: shown(entry),
-                })?;
+                };
+                let may_have = match inode.node {
+                    Node::Directory(_) => true,
+                    Node::Symlink(_) => false,
+                    _ => name != acl::DEFAULT,
+                };
+                let list = acl::to_disk(name, value)
+                    .filter(|_| may_have)
+                    .ok_or_else(bad)?;
+                let Some(list) = list.value else { continue };
+                converted = list;
                 &converted
             } else {
                 value
@@ -303,8 +315,12 @@ fn meta(inode: &Inode) -> Meta {
     let meta = inode.meta;
     let (seconds, nanos) = meta.mtime;
     let clamped = seconds.clamp(MTIME_MIN, MTIME_MAX);
+    let mode = match inode.node {
+        Node::Symlink(_) => SYMLINK_MODE,
+        _ => acl::effective_mode(meta.mode, &inode.xattrs),
+    };
     Meta::new(
-        meta.mode,
+        mode,
         meta.uid,
         meta.gid,
         (clamped, if clamped == seconds { nanos } else { 0 }),

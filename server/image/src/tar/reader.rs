@@ -185,7 +185,7 @@ impl<'a, I: TarInput> TarReader<'a, I> {
         }
         let header = Header::from_byte_slice(&block);
         let stated = number(&header.as_old().cksum);
-        if stated.is_some_and(|stated| checksums(&block).contains(&stated)) {
+        if stated.is_some_and(|stated| is_checksum(stated, &block)) {
             Ok(Some(header.clone()))
         } else {
             Err(TarError::BadHeader { offset })
@@ -506,18 +506,16 @@ fn unsigned(field: &[u8]) -> Option<u64> {
     number(field).and_then(|value| u64::try_from(value).ok())
 }
 
-/// The sum of the header's bytes, those of the checksum itself taken as spaces; and the same with signed
-/// bytes, as some old programs have it.
-fn checksums(block: &[u8; BLOCK]) -> [i64; 2] {
-    let counted = || block[..148].iter().chain(&block[156..]);
+/// Whether `stated` is the sum of the header's bytes, those of the checksum itself taken as spaces; or the same
+/// with signed bytes, as some old programs have it.
+fn is_checksum(stated: i64, block: &[u8; BLOCK]) -> bool {
+    let counted = || [&block[..148], &block[156..]];
     let spaces = 8 * i64::from(b' ');
-    [
-        spaces + counted().map(|byte| i64::from(*byte)).sum::<i64>(),
-        spaces
-            + counted()
-                .map(|byte| i64::from(byte.cast_signed()))
-                .sum::<i64>(),
-    ]
+    let sum = |of: fn(u8) -> i64| -> i64 {
+        let part = |bytes: &[u8]| bytes.iter().map(|byte| of(*byte)).sum::<i64>();
+        counted().map(part).iter().sum::<i64>() + spaces
+    };
+    sum(i64::from) == stated || sum(|byte| i64::from(byte.cast_signed())) == stated
 }
 
 fn is_zero(block: &[u8; BLOCK]) -> bool {

@@ -1,9 +1,12 @@
 //! What the tests of this crate build on: images made by hand, an OCI layout of them, a registry that lies.
 #![allow(dead_code, clippy::unwrap_used, unreachable_pub)] // each test takes what it needs
 
+pub mod disk;
 pub mod nasty;
 pub mod raw;
 pub mod snapshot;
+pub mod special;
+pub mod stack;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -22,6 +25,12 @@ pub const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
 /// An archive under construction.
 pub struct Tar {
     builder: tar::Builder<Vec<u8>>,
+}
+
+impl Default for Tar {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 impl Tar {
@@ -82,6 +91,17 @@ impl Tar {
 
     pub fn dir(self, path: &str) -> Self {
         self.add(path, b'5', 0o755, b"", "", &[])
+    }
+
+    pub fn link(self, path: &str, target: &str) -> Self {
+        self.add(path, b'2', 0o777, b"", target, &[])
+    }
+
+    /// The entries alone, without the mark of the end.
+    pub fn entries(self) -> Vec<u8> {
+        let mut bytes = self.finish();
+        bytes.truncate(bytes.len() - 1024);
+        bytes
     }
 
     pub fn finish(self) -> Vec<u8> {

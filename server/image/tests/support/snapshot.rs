@@ -7,6 +7,40 @@ use std::path::{Path, PathBuf};
 
 use banger_core::Digest;
 
+/// What can be seen of one file.
+pub struct Seen {
+    /// With its type.
+    pub mode: u32,
+    pub uid: u32,
+    pub gid: u32,
+    /// 0 for directories: that is the file system's affair.
+    pub size: u64,
+    pub mtime: (i64, i64),
+    /// The first path of the same inode.
+    pub inode: PathBuf,
+    pub xattrs: BTreeMap<String, Vec<u8>>,
+    /// A digest, a target, a device number.
+    pub content: String,
+}
+
+impl std::fmt::Display for Seen {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "mode={:o} uid={} gid={} size={} mtime={}.{} inode={} xattrs={:?} {}",
+            self.mode,
+            self.uid,
+            self.gid,
+            self.size,
+            self.mtime.0,
+            self.mtime.1,
+            self.inode.display(),
+            self.xattrs,
+            self.content,
+        )
+    }
+}
+
 /// Everything that can be seen of a file, by path; link counts and identity as the first path of each inode.
 pub fn snapshot(root: &Path) -> BTreeMap<PathBuf, String> {
     let mut seen = BTreeMap::new();
@@ -34,7 +68,12 @@ pub fn snapshot(root: &Path) -> BTreeMap<PathBuf, String> {
         let content = if kind.is_file() {
             Digest::of(&fs::read(&full).unwrap()).short()
         } else if kind.is_symlink() {
-            fs::read_link(&full).unwrap().display().to_string()
+            fs::read_link(&full)
+                .unwrap()
+                .as_os_str()
+                .as_encoded_bytes()
+                .escape_ascii()
+                .to_string()
         } else if kind.is_char_device() || kind.is_block_device() {
             metadata.rdev().to_string()
         } else {
@@ -45,17 +84,17 @@ pub fn snapshot(root: &Path) -> BTreeMap<PathBuf, String> {
             .or_insert_with(|| path.clone())
             .clone();
         let size = if kind.is_dir() { 0 } else { metadata.len() };
-        let line = format!(
-            "mode={:o} uid={} gid={} size={size} mtime={}.{} inode={} xattrs={:?} {content}",
-            metadata.mode(),
-            metadata.uid(),
-            metadata.gid(),
-            metadata.mtime(),
-            metadata.mtime_nsec(),
-            inode.display(),
-            xattrs(&full),
-        );
-        seen.insert(path, line);
+        let seen_as = Seen {
+            mode: metadata.mode(),
+            uid: metadata.uid(),
+            gid: metadata.gid(),
+            size,
+            mtime: (metadata.mtime(), metadata.mtime_nsec()),
+            inode,
+            xattrs: xattrs(&full),
+            content,
+        };
+        seen.insert(path, seen_as.to_string());
     }
     seen
 }
