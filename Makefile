@@ -10,7 +10,7 @@ DESTDIR ?=
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 DIST := $(TARGET_DIR)/dist
 
-.PHONY: help setup build demo test bench check fmt lint protos deny install uninstall clean
+.PHONY: help setup build demo test bench fuzz check fmt lint protos deny install uninstall clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,6 +29,9 @@ test: ## the whole suite, with real VMs; exactly what CI runs after `make setup`
 
 bench: ## the figures of docs/performance.md, measured on this machine
 	@scripts/bench.sh
+
+fuzz: ## search for bytes that break the readers of hostile bytes (FUZZ_SECONDS=60 each)
+	@scripts/fuzz.sh
 
 check: ## the quick half of `make test`: format, lints, unit tests; no VM
 	@scripts/test.sh --quick

@@ -12,6 +12,9 @@ mod document;
 mod error;
 mod ext4;
 mod flatten;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzz;
 mod kernel;
 mod layer;
 mod limits;

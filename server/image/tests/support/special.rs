@@ -1,4 +1,5 @@
 //! Images with every special case, by subject. Each is a stack of layers, lowest first.
+#![allow(clippy::too_many_lines)] // its functions are tables
 
 use std::process::Command;
 
@@ -138,7 +139,7 @@ pub fn names() -> Vec<Vec<u8>> {
     for number in 0..400 {
         let name = [
             format!("many-{number}-").as_bytes(),
-            &[0x80 + (number % 100) as u8; 30],
+            &[0x80 + u8::try_from(number % 100).unwrap(); 30],
         ]
         .concat();
         bytes.extend(Raw::new(name, b'0').data(b"in a large directory"));
@@ -378,7 +379,7 @@ pub fn sparse() -> Option<Vec<Vec<u8>>> {
         ] {
             let file = std::fs::File::create(path.join(name)).unwrap();
             for piece in 0..pieces {
-                file.write_all_at(&[piece as u8 + 1; 5000], piece * 100_000)
+                file.write_all_at(&[u8::try_from(piece).unwrap() + 1; 5000], piece * 100_000)
                     .unwrap();
             }
             file.set_len(len).unwrap();

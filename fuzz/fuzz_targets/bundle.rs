@@ -1,0 +1,4 @@
+//! A bundle.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| banger_image::fuzz::bundle(bytes));

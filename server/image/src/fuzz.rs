@@ -1,0 +1,147 @@
+//! What readers of hostile bytes do, for fuzzers: each takes any bytes, and panics only on a defect.
+//!
+//! Behind the feature `fuzzing`; `fuzz/` has the targets of `cargo fuzz`, and a test of this crate runs the same
+//! functions over the corpus. Checksums and compression keep a fuzzer from what lies behind them, so archives
+//! are read once as they are and once with what guards them put right.
+
+use std::fs::File;
+use std::io::{Seek, Write};
+
+use banger_catalog::{Index, KernelManifest, SecretKey};
+use banger_core::{Digest, Timestamp};
+use tokio_util::sync::CancellationToken;
+
+use crate::bundle::{Expected, unpack};
+use crate::document::{Document, ParsedConfig, choose};
+use crate::ext4::{BaseSpec, Ext4Error, content_bytes, write_base};
+use crate::flatten::Tree;
+use crate::layer::{LayerSource, index_layer};
+use crate::tar::{Budget, Entry};
+
+/// Bytes of files beyond which no disk is made: it would only be slow.
+const CONTENT_BYTES_MAX: u64 = 4 << 20;
+const BLOCK: usize = 512;
+/// Where a tar header has its checksum, and where it says that it is one.
+const CHECKSUM: std::ops::Range<usize> = 148..156;
+const MAGIC: std::ops::Range<usize> = 257..262;
+
+/// A layer of an image: read, put on top of itself, made a disk, and the disk read again.
+///
+/// # Panics
+/// If a layer that is accepted makes no disk, or one that is not right.
+pub fn layer(bytes: &[u8]) {
+    read_layer(bytes);
+    read_layer(&with_checksums(bytes));
+}
+
+/// A bundle, compressed and not yet so.
+pub fn bundle(bytes: &[u8]) {
+    read_bundle(bytes);
+    let compressed = zstd::encode_all(&*with_checksums(bytes), 1);
+    read_bundle(&compressed.expect("memory takes every byte"));
+}
+
+/// A catalog as it is served, and its index behind the signature; an index that is read says the same when it is
+/// written and read again.
+///
+/// # Panics
+/// If it does not.
+pub fn catalog_index(bytes: &[u8]) {
+    let key = SecretKey::from_random(&[7; 32]);
+    let now = Timestamp::now();
+    let _ = banger_catalog::open(bytes, &key.public(), None, now);
+    let _ = KernelManifest::parse(bytes);
+    if let Ok(index) = Index::parse(bytes) {
+        let sealed =
+            banger_catalog::seal(&index, &[key]).expect("a parsed index is within its bounds");
+        let key = SecretKey::from_random(&[7; 32]).public();
+        match banger_catalog::open(&sealed, &key, None, now) {
+            Ok(opened) => assert_eq!(opened.index, index),
+            Err(error) => assert!(
+                matches!(error, banger_catalog::CatalogError::Expired { .. }),
+                "{error}"
+            ),
+        }
+    }
+}
+
+/// A manifest, an index and a configuration of an image.
+pub fn documents(bytes: &[u8]) {
+    let platform = "linux/amd64".parse().expect("a platform");
+    if let Ok(Document::Index(entries)) = Document::parse(bytes) {
+        let _ = choose(&entries, &platform);
+    }
+    if let Ok(config) = ParsedConfig::parse(bytes) {
+        let _ = config.check(1, &platform);
+        let again = ParsedConfig::parse(&config.to_json()).expect("what we write we read");
+        assert_eq!(again.config.cmd, config.config.cmd);
+    }
+}
+
+fn read_layer(bytes: &[u8]) {
+    let tmp = std::env::temp_dir();
+    let source = LayerSource {
+        reader: bytes,
+        digest: Digest::of(b""),
+        size_bytes: bytes.len() as u64,
+    };
+    let Ok(layer) = index_layer(source, &tmp, &Budget::default()) else {
+        return;
+    };
+    let archive = layer.spool.unwrap_or_else(|| file_of(bytes));
+    make_disk(layer.entries, &archive);
+}
+
+fn make_disk(entries: Vec<Entry>, archive: &File) {
+    let mut tree = Tree::new();
+    if tree.apply(entries.clone()).is_err() || tree.apply(entries).is_err() {
+        return;
+    }
+    if content_bytes(&tree) > CONTENT_BYTES_MAX {
+        return;
+    }
+    let archives = [0, 1].map(|_| archive.try_clone().expect("a file can be opened twice"));
+    let spec = BaseSpec {
+        tree: &tree,
+        archives: &archives,
+        uuid: [7; 16],
+    };
+    let disk = tempfile::tempfile().expect("a place for a disk");
+    match write_base(&spec, &disk, &CancellationToken::new(), &|_| {}) {
+        Ok(_) => {
+            let disk = mkext4::reader::Fs::open(&disk).expect("our disk can be read");
+            let issues = disk.verify().expect("our disk can be read");
+            assert!(issues.is_empty(), "{issues:?}");
+        }
+        Err(Ext4Error::Tree(_) | Ext4Error::BadAcl { .. }) => {}
+        Err(error) => panic!("a tree that was accepted makes no disk: {error}"),
+    }
+}
+
+fn read_bundle(bytes: &[u8]) {
+    let expected = Expected {
+        entry: None,
+        platform: "linux/amd64".parse().expect("a platform"),
+    };
+    let _ = unpack(bytes, &expected, &std::env::temp_dir());
+}
+
+fn file_of(bytes: &[u8]) -> File {
+    let mut file = tempfile::tempfile().expect("a place for an archive");
+    file.write_all(bytes).expect("a place for an archive");
+    file.rewind().expect("a file");
+    file
+}
+
+/// The archive with the right checksum in each block that looks like a header.
+fn with_checksums(bytes: &[u8]) -> Vec<u8> {
+    let mut bytes = bytes.to_vec();
+    for block in bytes.chunks_exact_mut(BLOCK) {
+        if &block[MAGIC] == b"ustar" {
+            block[CHECKSUM].fill(b' ');
+            let sum: u32 = block.iter().map(|byte| u32::from(*byte)).sum();
+            block[CHECKSUM].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+        }
+    }
+    bytes
+}
