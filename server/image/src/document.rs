@@ -3,6 +3,8 @@
 //! document could mean two things.
 
 mod error;
+mod media;
+mod platform;
 
 use std::collections::BTreeMap;
 
@@ -11,6 +13,8 @@ use banger_core::image::{ImageConfig, Platform};
 use serde::{Deserialize, Serialize};
 
 pub use error::DocumentError;
+pub(crate) use media::parse_served;
+pub(crate) use platform::choose;
 
 use crate::limits::{BLOB_BYTES_MAX, CONFIG_BYTES_MAX, INDEX_ENTRIES_MAX, LAYERS_MAX};
 
@@ -27,12 +31,6 @@ pub(crate) const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
 /// A plain tar layer.
 pub(crate) const OCI_LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
-const LAYER_PREFIXES: [&str; 4] = [
-    OCI_LAYER,
-    "application/vnd.oci.image.layer.nondistributable.v1.tar",
-    "application/vnd.docker.image.rootfs.diff.tar",
-    "application/vnd.docker.image.rootfs.foreign.diff.tar",
-];
 
 /// A reference to a blob.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -95,6 +93,8 @@ pub(crate) enum Document {
 #[serde(rename_all = "camelCase")]
 struct RawDocument {
     #[serde(default)]
+    schema_version: Option<serde_json::Value>,
+    #[serde(default)]
     media_type: Option<String>,
     config: Option<Descriptor>,
     layers: Option<Vec<Descriptor>>,
@@ -110,6 +110,9 @@ impl Document {
                 source,
             })?;
         let media_type = cut(raw.media_type.unwrap_or_default());
+        if raw.schema_version == Some(1.into()) || media::is_schema1(&media_type) {
+            return Err(DocumentError::Schema1);
+        }
         match (raw.config, raw.layers, raw.manifests) {
             (Some(config), Some(layers), None)
                 if ["", OCI_MANIFEST, DOCKER_MANIFEST].contains(&media_type.as_str()) =>
@@ -156,12 +159,7 @@ impl Manifest {
             });
         }
         for layer in &self.layers {
-            if !LAYER_PREFIXES
-                .iter()
-                .any(|prefix| layer.media_type.starts_with(prefix))
-            {
-                return Err(unsupported("layer", &layer.media_type));
-            }
+            media::check_layer(layer)?;
             if layer.size > BLOB_BYTES_MAX {
                 return Err(DocumentError::TooLarge {
                     what: format!("a layer of {} bytes", layer.size),
@@ -190,49 +188,6 @@ pub(crate) fn to_oci_layer(mut layer: Descriptor) -> Descriptor {
         }
     }
     layer
-}
-
-/// The index entry for `wanted`: the same variant, else none given, else the first of the architecture.
-pub(crate) fn choose<'a>(
-    manifests: &'a [Descriptor],
-    wanted: &Platform,
-) -> Result<&'a Descriptor, DocumentError> {
-    let of = |descriptor: &'a Descriptor| descriptor.platform.as_ref();
-    let fits = |descriptor: &&'a Descriptor| {
-        let is_image = descriptor.media_type.is_empty()
-            || MANIFEST_TYPES.contains(&descriptor.media_type.as_str());
-        is_image
-            && of(descriptor).is_some_and(|platform| {
-                platform.os == wanted.os && platform.architecture == wanted.architecture
-            })
-    };
-    let same = |descriptor: &&'a Descriptor| {
-        of(descriptor).is_some_and(|platform| platform.variant == wanted.variant)
-    };
-    let candidates = || manifests.iter().filter(fits);
-    if let Some(found) = candidates()
-        .find(same)
-        .or_else(|| candidates().next().filter(|_| wanted.variant.is_none()))
-    {
-        return Ok(found);
-    }
-    // An index of one image without platforms, as tools that export a single image write it.
-    match manifests {
-        [only] if only.platform.is_none() => Ok(only),
-        _ => {
-            let names: Vec<String> = manifests
-                .iter()
-                .filter_map(of)
-                .filter(|platform| platform.os != "unknown")
-                .take(16)
-                .map(|platform| cut(format!("{}/{}", platform.os, platform.architecture)))
-                .collect();
-            Err(DocumentError::NoPlatform {
-                wanted: wanted.clone(),
-                available: names.join(", "),
-            })
-        }
-    }
 }
 
 /// What of an image's configuration matters here.

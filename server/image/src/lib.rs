@@ -33,7 +33,7 @@ pub use ext4::{Ext4Error, create_upper};
 pub use flatten::FlattenError;
 pub use kernel::{ImportedKernel, KernelError, KernelStore};
 pub use layer::LayerError;
-pub use registry::{Credentials, ImageReference, PullOptions, RegistryError};
+pub use registry::{ImageReference, PullOptions, Registries, RegistryError, RegistrySettings};
 pub use store::{
     BuiltImage, BundleExport, BundleNames, ImageStore, KeptFile, KeptKind, Pruned, RegisterOptions,
     RegisterSource, StoreError, Sweep,

@@ -55,8 +55,16 @@ pub(crate) const CHUNKS_IN_FLIGHT: usize = 16;
 pub(crate) const TRIES_MAX: u32 = 4;
 /// The wait before the second try; it doubles with each further one.
 pub(crate) const BACKOFF_FIRST: Duration = Duration::from_millis(200);
-/// The longest wait before another try, whatever the registry asks for.
+/// The longest wait before another try that nobody asked for.
 pub(crate) const BACKOFF_MAX: Duration = Duration::from_secs(10);
+/// The longest wait that a registry may ask for (Retry-After). Who asks for more is not waited for: the pull
+/// fails at once and says when to come back. Registries' windows are a minute, or hours.
+pub(crate) const RETRY_AFTER_MAX: Duration = Duration::from_secs(90);
+/// A transfer's speed is looked at once in this many stall time-outs of waiting for the registry.
+pub(crate) const SLOW_WINDOW_STALLS: u32 = 2;
+/// Bytes that must come in that time. With the default time-out this is about 1 KiB/s: the slowest modem is
+/// faster, a registry that only wants to keep us waiting is not.
+pub(crate) const SLOW_BYTES_MIN: u64 = 64 << 10;
 /// Bytes of a kernel, compressed or not.
 pub(crate) const KERNEL_BYTES_MAX: u64 = 512 << 20;
 /// Bytes of one kernel module, decompressed.

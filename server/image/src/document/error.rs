@@ -1,7 +1,7 @@
 //! Documents that do not describe an image banger can use.
 
 use banger_core::image::Platform;
-use banger_core::{Explain, FailureKind};
+use banger_core::{Digest, Explain, FailureKind};
 
 /// A document that does not describe an image banger can use.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +29,39 @@ pub enum DocumentError {
         /// `configuration` or `layer`.
         part: &'static str,
         /// What it says, cut.
+        media_type: String,
+    },
+    /// The format before schema 2, which names its layers by digests that nobody can verify.
+    #[error("the image has a Docker schema 1 manifest, which is no longer supported")]
+    Schema1,
+    /// A registry's answer of another kind, such as a log-in page.
+    #[error("the registry answered with `{content_type}` instead of a manifest")]
+    NotAManifest {
+        /// What it says, cut.
+        content_type: String,
+    },
+    /// The registry and the document disagree about what it is.
+    #[error("the manifest is `{media_type}` but was served as `{content_type}`")]
+    Ambiguous {
+        /// What the document says or has the form of, cut.
+        media_type: String,
+        /// What the registry says, cut.
+        content_type: String,
+    },
+    /// A layer that the registry does not hold.
+    #[error("layer {digest} is a foreign layer (`{media_type}`), which must not be distributed by registries")]
+    ForeignLayer {
+        /// Which.
+        digest: Digest,
+        /// Its media type, cut.
+        media_type: String,
+    },
+    /// A layer that only its owners can read.
+    #[error("layer {digest} is encrypted (`{media_type}`)")]
+    EncryptedLayer {
+        /// Which.
+        digest: Digest,
+        /// Its media type, cut.
         media_type: String,
     },
     /// No manifest for the platform.
@@ -73,6 +106,11 @@ impl Explain for DocumentError {
             Self::Malformed { .. } => "IMAGE_MALFORMED",
             Self::LayerCount { .. } => "IMAGE_LAYER_COUNT",
             Self::NotAnImage { .. } | Self::UnsupportedMediaType { .. } => "NOT_AN_IMAGE",
+            Self::Schema1 => "IMAGE_SCHEMA1",
+            Self::NotAManifest { .. } => "MANIFEST_CONTENT_TYPE",
+            Self::Ambiguous { .. } => "MANIFEST_AMBIGUOUS",
+            Self::ForeignLayer { .. } => "LAYER_FOREIGN",
+            Self::EncryptedLayer { .. } => "LAYER_ENCRYPTED",
             Self::NoPlatform { .. } => "IMAGE_PLATFORM_MISSING",
             Self::TooLarge { .. } => "IMAGE_TOO_LARGE",
         }
@@ -80,8 +118,21 @@ impl Explain for DocumentError {
 
     fn remedy(&self) -> Option<String> {
         match self {
-            Self::NoPlatform { .. } => {
-                Some("Ask for a platform the image has, or build the image for this one.".into())
+            Self::NoPlatform { .. } => Some(
+                "Ask for a platform the image has with `--platform`, or build the image for this one."
+                    .into(),
+            ),
+            Self::Schema1 => Some(
+                "Convert it, e.g. with `skopeo copy --format v2s2 docker://OLD docker://NEW`, and pull that.".into(),
+            ),
+            Self::NotAManifest { .. } => Some(
+                "Check the registry's name: something else, such as a proxy or a log-in page, answers there.".into(),
+            ),
+            Self::ForeignLayer { .. } => Some(
+                "Use an image whose layers are all in its registry; foreign ones belong to Windows base images.".into(),
+            ),
+            Self::EncryptedLayer { .. } => {
+                Some("Decrypt the image, e.g. with `skopeo copy --decryption-key …`, and pull that.".into())
             }
             Self::NotAnImage { .. } | Self::UnsupportedMediaType { .. } => {
                 Some("Name a container image in OCI or Docker schema 2 format.".into())
@@ -106,6 +157,20 @@ impl Explain for DocumentError {
                     ("available", available.clone()),
                 ]
             }
+            Self::Schema1 => Vec::new(),
+            Self::NotAManifest { content_type } => vec![("content_type", content_type.clone())],
+            Self::Ambiguous {
+                media_type,
+                content_type,
+            } => vec![
+                ("media_type", media_type.clone()),
+                ("content_type", content_type.clone()),
+            ],
+            Self::ForeignLayer { digest, media_type }
+            | Self::EncryptedLayer { digest, media_type } => vec![
+                ("digest", digest.to_string()),
+                ("media_type", media_type.clone()),
+            ],
             Self::TooLarge { what } => vec![("detail", what.clone())],
             Self::LayerCount { layers, diff_ids } => {
                 vec![

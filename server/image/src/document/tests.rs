@@ -92,7 +92,7 @@ fn the_platform_decides_in_an_index() {
     let error = position("linux/s390x").unwrap_err().to_string();
     assert_eq!(
         error,
-        "the image has no variant for linux/s390x; it has linux/arm, linux/arm64, linux/amd64"
+        "the image has no variant for linux/s390x; it has linux/arm/v7, linux/arm64/v8, linux/amd64"
     );
 }
 

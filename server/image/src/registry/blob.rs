@@ -1,13 +1,19 @@
-//! A blob as a stream of chunks that survives broken connections: it resumes where it stopped.
+//! A blob as a stream of chunks that survives broken connections: it resumes where it stopped, if need be at
+//! the next place that serves it.
+
+use std::sync::atomic::Ordering;
 
 use banger_core::Digest;
+use banger_core::operation::Progress;
 use bytes::{Buf, Bytes};
 use reqwest::Response;
-use reqwest::header::RANGE;
+use reqwest::header::{CONTENT_RANGE, RANGE};
 
-use super::client::{Registry, back_off};
+use super::client::{Registry, tell_next};
+use super::endpoint::Endpoint;
 use super::error::RegistryError;
-use crate::limits::TRIES_MAX;
+use super::pace::Pace;
+use super::retry::{back_off, is_worth_it};
 
 /// Tries count anew after this much has come: a long download may break off now and then.
 const PROGRESS_BYTES: u64 = 8 << 20;
@@ -17,7 +23,9 @@ const PROGRESS_BYTES: u64 = 8 << 20;
 pub(crate) struct BlobStream<'a> {
     registry: &'a Registry,
     digest: Digest,
-    answer: Option<Response>,
+    /// Which of the registry's places is asked.
+    place: usize,
+    answer: Option<(Response, Pace)>,
     received: u64,
     /// Bytes the current answer repeats, because the registry does not know ranges.
     repeated: u64,
@@ -31,6 +39,7 @@ impl Registry {
         BlobStream {
             registry: self,
             digest,
+            place: self.serving.load(Ordering::Relaxed),
             answer: None,
             received: 0,
             repeated: 0,
@@ -43,25 +52,40 @@ impl Registry {
 impl BlobStream<'_> {
     /// The next chunk; `None` at the end of the answer, which may be too early or too late: the receiver
     /// counts. Cancel-safe only by giving the stream up.
-    pub(crate) async fn next_chunk(&mut self) -> Result<Option<Bytes>, RegistryError> {
+    pub(crate) async fn next_chunk(
+        &mut self,
+        progress: &dyn Progress,
+    ) -> Result<Option<Bytes>, RegistryError> {
         loop {
-            match self.try_next().await {
-                Err(error) if error.is_transient() && self.tried < TRIES_MAX => {
-                    self.answer = None;
-                    back_off(&error, self.tried).await;
-                }
-                result => return result,
+            let error = match self.try_next().await {
+                Err(error) => error,
+                chunk => return chunk,
+            };
+            self.answer = None;
+            let endpoint = self.endpoint();
+            if self.tried < endpoint.tries && is_worth_it(&error) {
+                back_off(&error, self.tried, progress).await;
+            } else if self.place + 1 < self.registry.endpoints.len() {
+                tell_next(endpoint, &error);
+                (self.place, self.tried) = (self.place + 1, 0);
+            } else {
+                return Err(error);
             }
         }
     }
 
+    fn endpoint(&self) -> &Endpoint {
+        &self.registry.endpoints[self.place]
+    }
+
     async fn try_next(&mut self) -> Result<Option<Bytes>, RegistryError> {
+        let endpoint = &self.registry.endpoints[self.place];
         if self.answer.is_none() {
             self.tried += 1;
-            self.answer = Some(self.open().await?);
+            self.answer = Some((self.open().await?, endpoint.pace()));
         }
-        let answer = self.answer.as_mut().expect("opened above");
-        while let Some(mut chunk) = self.registry.peer.in_time(answer.chunk()).await? {
+        let (answer, pace) = self.answer.as_mut().expect("opened above");
+        while let Some(mut chunk) = endpoint.chunk(answer, pace).await? {
             let skipped = self.repeated.min(chunk.len() as u64);
             self.repeated -= skipped;
             chunk.advance(usize::try_from(skipped).expect("at most the chunk's length"));
@@ -79,12 +103,10 @@ impl BlobStream<'_> {
     }
 
     async fn open(&mut self) -> Result<Response, RegistryError> {
-        let url = self.registry.url("blobs", &self.digest.to_string())?;
         let from = self.received;
-        let answer = self
-            .registry
-            .get(|client| {
-                let request = client.get(url.clone());
+        let endpoint = self.endpoint();
+        let answer = endpoint
+            .get("blobs", &self.digest.to_string(), |request| {
                 if from > 0 {
                     request.header(RANGE, format!("bytes={from}-"))
                 } else {
@@ -93,7 +115,7 @@ impl BlobStream<'_> {
             })
             .await?;
         let begins = |answer: &Response| -> Option<u64> {
-            let text = answer.headers().get("content-range")?.to_str().ok()?;
+            let text = answer.headers().get(CONTENT_RANGE)?.to_str().ok()?;
             text.strip_prefix("bytes ")?.split_once('-')?.0.parse().ok()
         };
         match answer.status().as_u16() {
@@ -101,11 +123,17 @@ impl BlobStream<'_> {
             206 if from > 0 && begins(&answer) == Some(from) => self.repeated = 0,
             206 => {
                 return Err(RegistryError::Malformed {
-                    registry: self.registry.peer.registry.clone(),
+                    registry: endpoint.name.clone(),
                     what: "range",
                 });
             }
-            _ => return Err(self.registry.blob_refusal(&answer, self.digest)),
+            404 => {
+                return Err(RegistryError::BlobNotFound {
+                    registry: endpoint.name.clone(),
+                    digest: self.digest,
+                });
+            }
+            _ => return Err(endpoint.refusal(&answer, "a blob").await),
         }
         Ok(answer)
     }

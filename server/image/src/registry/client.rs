@@ -1,45 +1,28 @@
-//! Requests to one registry for one repository: authenticated, retried, bounded.
+//! A registry with its mirrors, seen from one repository: asked in turn, retried, bounded, verified.
 
-use std::sync::{Arc, Once};
-use std::time::Duration;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use banger_core::Digest;
-use bytes::{Bytes, BytesMut};
+use banger_core::operation::Progress;
+use bytes::Bytes;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
-use reqwest::header::{ACCEPT, RETRY_AFTER};
-use reqwest::redirect::Policy;
-use reqwest::{Client, RequestBuilder, Response, Url};
-use tokio::sync::Mutex;
+use reqwest::header::{ACCEPT, CONTENT_TYPE};
 
-use super::auth::{Authorization, authorize};
-use super::options::{Credentials, PullOptions};
+use super::endpoint::Endpoint;
+use super::options::{PullOptions, settings_of};
+use super::retry::{back_off, is_worth_it};
 use super::{ImageReference, RegistryError};
-use crate::document::MANIFEST_TYPES;
-use crate::limits::{BACKOFF_FIRST, BACKOFF_MAX, MANIFEST_BYTES_MAX, TRIES_MAX};
-
-/// Redirects followed for one request.
-const REDIRECTS_MAX: usize = 5;
-/// The wait a rate limit without a number means.
-const RATE_LIMIT_WAIT: Duration = Duration::from_secs(30);
-
-/// Who is spoken to, for errors and limits.
-#[derive(Debug, Clone)]
-pub(super) struct Peer {
-    pub(super) registry: String,
-    /// Whether it is spoken to without TLS.
-    pub(super) is_plain: bool,
-    stall: Duration,
-}
+use crate::document::{Document, MANIFEST_TYPES, parse_served};
+use crate::limits::MANIFEST_BYTES_MAX;
 
 /// A registry, seen from one repository.
-#[derive(Clone)]
 pub(crate) struct Registry {
-    client: Client,
-    pub(super) peer: Peer,
     reference: ImageReference,
-    credentials: Option<Credentials>,
-    authorization: Arc<Mutex<Option<Authorization>>>,
+    /// The mirrors in their order, then the registry itself.
+    pub(super) endpoints: Vec<Endpoint>,
+    /// The one that served last; those before it have failed.
+    pub(super) serving: AtomicUsize,
 }
 
 impl std::fmt::Debug for Registry {
@@ -56,67 +39,65 @@ impl Registry {
         reference: &ImageReference,
         options: &PullOptions,
     ) -> Result<Self, RegistryError> {
-        install_tls_provider();
-        let registry = reference.registry().to_owned();
-        let host = registry
-            .rsplit_once(':')
-            .map_or(registry.as_str(), |(host, _)| host);
-        let listed = options
-            .plain_http
-            .iter()
-            .any(|entry| *entry == registry || entry == host);
-        let is_plain = listed || reference.is_loopback();
-        let mut builder = Client::builder()
-            .user_agent(concat!("banger/", env!("CARGO_PKG_VERSION")))
-            .connect_timeout(options.connect_timeout)
-            .redirect(redirects(is_plain));
-        if reference.is_loopback() {
-            builder = builder.no_proxy();
+        let settings = settings_of(&options.registries, reference.registry());
+        let mirrors = settings.map_or(&[][..], |settings| &settings.mirrors);
+        let mut endpoints = Vec::with_capacity(mirrors.len() + 1);
+        for mirror in mirrors {
+            endpoints.push(Endpoint::mirror(mirror, reference, options)?);
         }
+        endpoints.push(Endpoint::registry(reference, options)?);
         Ok(Self {
-            client: builder.build().map_err(RegistryError::Client)?,
-            peer: Peer {
-                registry,
-                is_plain,
-                stall: options.stall_timeout,
-            },
             reference: reference.clone(),
-            credentials: options.credentials.clone(),
-            authorization: Arc::default(),
+            endpoints,
+            serving: AtomicUsize::new(0),
         })
     }
 
-    /// A manifest or index by tag or digest, with its digest.
+    /// A manifest or index by tag or digest, as it came and as it is understood.
     pub(crate) async fn manifest(
         &self,
         by: Option<Digest>,
-    ) -> Result<(Bytes, Digest), RegistryError> {
+        progress: &dyn Progress,
+    ) -> Result<(Bytes, Document), RegistryError> {
         let expected = by.or(self.reference.digest());
         let name = by.map_or_else(
             || self.reference.tag_or_digest(),
             |digest| digest.to_string(),
         );
-        let url = self.url("manifests", &name)?;
-        let body = self
-            .retried(|| self.try_manifest(url.clone()).boxed())
-            .await?;
-        let actual = Digest::of(&body);
-        self.verified("a manifest", expected, actual)?;
-        Ok((body, actual))
+        let name = name.as_str();
+        self.anywhere(progress, |endpoint| {
+            self.try_manifest(endpoint, name, expected).boxed()
+        })
+        .await
     }
 
-    async fn try_manifest(&self, url: Url) -> Result<Bytes, RegistryError> {
+    async fn try_manifest(
+        &self,
+        endpoint: &Endpoint,
+        name: &str,
+        expected: Option<Digest>,
+    ) -> Result<(Bytes, Document), RegistryError> {
+        const WHAT: &str = "a manifest";
         let accepted = MANIFEST_TYPES.join(", ");
-        let answer = self
-            .get(|client| client.get(url.clone()).header(ACCEPT, &accepted))
+        let answer = endpoint
+            .get("manifests", name, |request| request.header(ACCEPT, &accepted))
             .await?;
         match answer.status().as_u16() {
-            200 => bounded(&self.peer, answer, MANIFEST_BYTES_MAX, "a manifest").await,
-            404 => Err(RegistryError::NotFound {
-                reference: self.reference.to_string(),
-            }),
-            _ => Err(self.refusal(&answer, "a manifest")),
+            200 => {}
+            404 => {
+                return Err(RegistryError::NotFound {
+                    reference: self.reference.to_string(),
+                });
+            }
+            _ => return Err(endpoint.refusal(&answer, WHAT).await),
         }
+        let content_type = answer.headers().get(CONTENT_TYPE);
+        let content_type = content_type.and_then(|value| value.to_str().ok());
+        let content_type = content_type.unwrap_or_default().to_owned();
+        let body = endpoint.bounded(answer, MANIFEST_BYTES_MAX, WHAT).await?;
+        verified(endpoint, WHAT, expected, Digest::of(&body))?;
+        let document = parse_served(&body, &content_type)?;
+        Ok((body, document))
     }
 
     /// A small blob, whole.
@@ -125,216 +106,97 @@ impl Registry {
         digest: Digest,
         size: u64,
         what: &'static str,
+        progress: &dyn Progress,
     ) -> Result<Bytes, RegistryError> {
-        let url = self.url("blobs", &digest.to_string())?;
-        let attempt = || self.try_small_blob(url.clone(), digest, size, what).boxed();
-        let body = self.retried(attempt).await?;
-        self.verified(what, Some(digest), Digest::of(&body))?;
-        Ok(body)
-    }
-
-    async fn try_small_blob(
-        &self,
-        url: Url,
-        digest: Digest,
-        size: u64,
-        what: &'static str,
-    ) -> Result<Bytes, RegistryError> {
-        let answer = self.get(|client| client.get(url.clone())).await?;
-        match answer.status().as_u16() {
-            200 => bounded(&self.peer, answer, size, what).await,
-            _ => Err(self.blob_refusal(&answer, digest)),
-        }
-    }
-
-    /// Sends a GET, meeting one challenge if there is one.
-    pub(super) async fn get(
-        &self,
-        request: impl Fn(&Client) -> RequestBuilder,
-    ) -> Result<Response, RegistryError> {
-        let known = self.authorization.lock().await.clone();
-        let authorized = |authorization: &Option<Authorization>| match authorization {
-            Some(authorization) => authorization.apply(request(&self.client)),
-            None => request(&self.client),
-        };
-        let answer = self.peer.send(authorized(&known)).await?;
-        if answer.status().as_u16() != 401 {
-            return Ok(answer);
-        }
-        let fresh = authorize(
-            &self.client,
-            &self.peer,
-            &self.reference,
-            self.credentials.as_ref(),
-            answer.headers(),
-        )
-        .await?;
-        let fresh = Some(fresh);
-        let answer = self.peer.send(authorized(&fresh)).await?;
-        *self.authorization.lock().await = fresh;
-        Ok(answer)
-    }
-
-    pub(super) fn url(&self, kind: &str, name: &str) -> Result<Url, RegistryError> {
-        let scheme = if self.peer.is_plain { "http" } else { "https" };
-        let text = format!(
-            "{scheme}://{}/v2/{}/{kind}/{name}",
-            self.reference.host(),
-            self.reference.repository()
-        );
-        Url::parse(&text).map_err(|_| RegistryError::BadReference {
-            text: self.reference.to_string(),
+        self.anywhere(progress, |endpoint| {
+            try_small_blob(endpoint, digest, size, what).boxed()
         })
+        .await
     }
 
-    pub(super) fn blob_refusal(&self, answer: &Response, digest: Digest) -> RegistryError {
-        match answer.status().as_u16() {
-            404 => RegistryError::BlobNotFound {
-                registry: self.peer.registry.clone(),
-                digest,
-            },
-            _ => self.refusal(answer, "a blob"),
-        }
-    }
-
-    fn refusal(&self, answer: &Response, what: &'static str) -> RegistryError {
-        let registry = self.peer.registry.clone();
-        match answer.status().as_u16() {
-            401 | 403 => RegistryError::Unauthorized {
-                registry,
-                repository: self.reference.repository().to_owned(),
-                with_credentials: self.credentials.is_some(),
-            },
-            429 => {
-                let seconds = answer
-                    .headers()
-                    .get(RETRY_AFTER)
-                    .and_then(|value| value.to_str().ok()?.parse().ok());
-                RegistryError::RateLimited {
-                    registry,
-                    retry_after: seconds.map_or(RATE_LIMIT_WAIT, Duration::from_secs),
-                }
-            }
-            status => self.peer.status(status, what),
-        }
-    }
-
-    fn verified(
-        &self,
-        what: &'static str,
-        expected: Option<Digest>,
-        actual: Digest,
-    ) -> Result<(), RegistryError> {
-        match expected {
-            Some(expected) if expected != actual => Err(RegistryError::WrongDigest {
-                registry: self.peer.registry.clone(),
-                what,
-                expected,
-                actual,
-            }),
-            _ => Ok(()),
-        }
-    }
-
-    /// Tries again what may pass.
-    async fn retried<'a, T>(
+    /// Asks one place after the other, from the one that served last, until one serves.
+    async fn anywhere<'a, T>(
         &'a self,
-        attempt: impl Fn() -> BoxFuture<'a, Result<T, RegistryError>>,
+        progress: &dyn Progress,
+        attempt: impl Fn(&'a Endpoint) -> BoxFuture<'a, Result<T, RegistryError>>,
     ) -> Result<T, RegistryError> {
-        let mut tried = 1;
+        let mut number = self.serving.load(Ordering::Relaxed);
         loop {
-            match attempt().await {
-                Err(error) if tried < TRIES_MAX && error.is_transient() => {
-                    back_off(&error, tried).await;
+            let endpoint = &self.endpoints[number];
+            match retried(endpoint, progress, &attempt).await {
+                Ok(answer) => {
+                    self.serving.fetch_max(number, Ordering::Relaxed);
+                    return Ok(answer);
                 }
-                result => return result,
+                Err(error) if number + 1 < self.endpoints.len() => {
+                    tell_next(endpoint, &error);
+                    number += 1;
+                }
+                Err(error) => return Err(error),
             }
-            tried += 1;
         }
     }
 }
 
-/// Waits before the try after `tried` tries: longer each time, and as long as the registry asks, bounded.
-pub(super) async fn back_off(error: &RegistryError, tried: u32) {
-    let own = BACKOFF_FIRST * 2u32.saturating_pow(tried.saturating_sub(1).min(16));
-    let asked = match error {
-        RegistryError::RateLimited { retry_after, .. } => *retry_after,
-        _ => Duration::ZERO,
-    };
-    tracing::debug!(tried, error = %banger_core::chain(error), "a request to a registry failed, trying again");
-    tokio::time::sleep(own.max(asked).min(BACKOFF_MAX)).await;
+/// Says in the log that a mirror does not serve.
+pub(super) fn tell_next(mirror: &Endpoint, error: &RegistryError) {
+    tracing::info!(mirror = mirror.name, error = %banger_core::chain(error), "a mirror does not serve, asking the next");
 }
 
-impl Peer {
-    /// Sends a request; the answer's head must come before the stall time-out.
-    pub(super) async fn send(&self, request: RequestBuilder) -> Result<Response, RegistryError> {
-        self.in_time(request.send()).await
-    }
-
-    /// Waits for the next step of an exchange.
-    pub(super) async fn in_time<T>(
-        &self,
-        step: impl Future<Output = Result<T, reqwest::Error>>,
-    ) -> Result<T, RegistryError> {
-        match tokio::time::timeout(self.stall, step).await {
-            Ok(result) => result.map_err(|source| RegistryError::Unreachable {
-                registry: self.registry.clone(),
-                source,
-            }),
-            Err(_) => Err(RegistryError::Stalled {
-                registry: self.registry.clone(),
-                stall: self.stall,
-            }),
+/// Tries again what may pass.
+async fn retried<'a, T>(
+    endpoint: &'a Endpoint,
+    progress: &dyn Progress,
+    attempt: &impl Fn(&'a Endpoint) -> BoxFuture<'a, Result<T, RegistryError>>,
+) -> Result<T, RegistryError> {
+    let mut tried = 1;
+    loop {
+        match attempt(endpoint).await {
+            Err(error) if tried < endpoint.tries && is_worth_it(&error) => {
+                back_off(&error, tried, progress).await;
+            }
+            result => return result,
         }
-    }
-
-    pub(super) fn status(&self, status: u16, what: &'static str) -> RegistryError {
-        RegistryError::Status {
-            registry: self.registry.clone(),
-            status,
-            what,
-        }
+        tried += 1;
     }
 }
 
-/// The whole body, which must not be longer than `limit`.
-pub(super) async fn bounded(
-    peer: &Peer,
-    mut answer: Response,
-    limit: u64,
+async fn try_small_blob(
+    endpoint: &Endpoint,
+    digest: Digest,
+    size: u64,
     what: &'static str,
 ) -> Result<Bytes, RegistryError> {
-    let mut body = BytesMut::new();
-    while let Some(chunk) = peer.in_time(answer.chunk()).await? {
-        if (body.len() + chunk.len()) as u64 > limit {
-            return Err(RegistryError::TooLarge {
-                registry: peer.registry.clone(),
-                what,
-                limit,
+    let answer = endpoint
+        .get("blobs", &digest.to_string(), |request| request)
+        .await?;
+    let body = match answer.status().as_u16() {
+        200 => endpoint.bounded(answer, size, what).await?,
+        404 => {
+            return Err(RegistryError::BlobNotFound {
+                registry: endpoint.name.clone(),
+                digest,
             });
         }
-        body.extend_from_slice(&chunk);
+        _ => return Err(endpoint.refusal(&answer, what).await),
+    };
+    verified(endpoint, what, Some(digest), Digest::of(&body))?;
+    Ok(body)
+}
+
+fn verified(
+    endpoint: &Endpoint,
+    what: &'static str,
+    expected: Option<Digest>,
+    actual: Digest,
+) -> Result<(), RegistryError> {
+    match expected {
+        Some(expected) if expected != actual => Err(RegistryError::WrongDigest {
+            registry: endpoint.name.clone(),
+            what,
+            expected,
+            actual,
+        }),
+        _ => Ok(()),
     }
-    Ok(body.freeze())
-}
-
-/// A redirect must not leave TLS behind.
-fn redirects(is_plain: bool) -> Policy {
-    Policy::custom(move |attempt| {
-        if attempt.previous().len() > REDIRECTS_MAX {
-            attempt.error("too many redirects")
-        } else if attempt.url().scheme() != "https" && !is_plain {
-            attempt.error("a redirect from https to http")
-        } else {
-            attempt.follow()
-        }
-    })
-}
-
-/// One provider for the whole process; another crate may have installed it before.
-fn install_tls_provider() {
-    static INSTALLED: Once = Once::new();
-    INSTALLED.call_once(|| {
-        let _ = rustls::crypto::ring::default_provider().install_default(); // an error says one is there
-    });
 }

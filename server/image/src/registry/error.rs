@@ -1,8 +1,12 @@
 //! What can go wrong between here and a registry.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use banger_core::{Digest, Explain, FailureKind};
+use banger_registry_auth::AuthError;
+
+use crate::document::DocumentError;
 
 /// A registry that could not be used, or did not have what was asked for.
 #[derive(Debug, thiserror::Error)]
@@ -26,6 +30,64 @@ pub enum RegistryError {
         /// The last try's error.
         #[source]
         source: reqwest::Error,
+    },
+    /// No TLS where it must be.
+    #[error("the registry {registry} does not speak TLS")]
+    NotTls {
+        /// Host and port.
+        registry: String,
+    },
+    /// Its certificate cannot be trusted.
+    #[error("the certificate of the registry {registry} is refused: {problem}")]
+    Certificate {
+        /// Host and port.
+        registry: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// It asks for a certificate of ours.
+    #[error("the registry {registry} refuses the TLS connection without a client certificate it trusts")]
+    ClientCertificate {
+        /// Host and port.
+        registry: String,
+    },
+    /// A file of the registry's settings.
+    #[error("could not use the TLS file `{}`: {problem}", path.display())]
+    TlsFile {
+        /// Which.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
+    /// A redirect or a token server that must not be followed.
+    #[error("the registry {registry} leads away in a way that is not followed: {problem}")]
+    LedAway {
+        /// Host and port.
+        registry: String,
+        /// Why not.
+        problem: String,
+    },
+    /// The credentials to use cannot be found out.
+    #[error("could not look up the credentials for the registry {registry}")]
+    Auth {
+        /// Host and port.
+        registry: String,
+        /// Why.
+        #[source]
+        source: AuthError,
+    },
+    /// The manifest or index it served.
+    #[error(transparent)]
+    Document(#[from] DocumentError),
+    /// It sends next to nothing.
+    #[error("the registry {registry} sent only {bytes} bytes in {} s", window.as_secs_f32())]
+    TooSlow {
+        /// Host and port.
+        registry: String,
+        /// How long.
+        window: Duration,
+        /// What came.
+        bytes: u64,
     },
     /// Connected, then silent.
     #[error("the registry {registry} sent nothing for {} s", stall.as_secs_f32())]
@@ -68,12 +130,14 @@ pub enum RegistryError {
         registry: String,
     },
     /// Too many requests.
-    #[error("the registry {registry} allows no more requests for now")]
+    #[error("the registry {registry} allows no more requests for now ({status}{})", asked(*retry_after))]
     RateLimited {
         /// Host and port.
         registry: String,
-        /// How long it asks to wait.
-        retry_after: Duration,
+        /// 429, or 503 with a time.
+        status: u16,
+        /// How long it asks to wait, where it says.
+        retry_after: Option<Duration>,
     },
     /// Some other answer.
     #[error("the registry {registry} answered {status} to a request for {what}")]
@@ -117,11 +181,20 @@ pub enum RegistryError {
     },
 }
 
+fn asked(retry_after: Option<Duration>) -> String {
+    retry_after.map_or_else(String::new, |wait| {
+        format!(", it asks to wait for {} s", wait.as_secs())
+    })
+}
+
 impl RegistryError {
     /// Whether another try may help.
     pub(super) fn is_transient(&self) -> bool {
         match self {
-            Self::Unreachable { .. } | Self::Stalled { .. } | Self::RateLimited { .. } => true,
+            Self::Unreachable { .. }
+            | Self::Stalled { .. }
+            | Self::TooSlow { .. }
+            | Self::RateLimited { .. } => true,
             Self::Status { status, .. } => matches!(status, 408 | 500 | 502..=504),
             _ => false,
         }
@@ -129,8 +202,18 @@ impl RegistryError {
 
     fn registry(&self) -> Option<&str> {
         match self {
-            Self::BadReference { .. } | Self::Client(_) | Self::NotFound { .. } => None,
+            Self::BadReference { .. }
+            | Self::Client(_)
+            | Self::NotFound { .. }
+            | Self::TlsFile { .. }
+            | Self::Document(_) => None,
             Self::Unreachable { registry, .. }
+            | Self::NotTls { registry }
+            | Self::Certificate { registry, .. }
+            | Self::ClientCertificate { registry }
+            | Self::LedAway { registry, .. }
+            | Self::Auth { registry, .. }
+            | Self::TooSlow { registry, .. }
             | Self::Stalled { registry, .. }
             | Self::BlobNotFound { registry, .. }
             | Self::Unauthorized { registry, .. }
@@ -147,6 +230,8 @@ impl RegistryError {
 impl Explain for RegistryError {
     fn kind(&self) -> FailureKind {
         const RETRY_AFTER: Duration = Duration::from_secs(5);
+        /// The wait that a rate limit without a number means.
+        const RATE_LIMIT_WAIT: Duration = Duration::from_secs(30);
         match self {
             Self::BadReference { .. } => FailureKind::InvalidArgument {
                 field: "reference".into(),
@@ -158,9 +243,10 @@ impl Explain for RegistryError {
                 }
             }
             Self::RateLimited { retry_after, .. } => FailureKind::Unavailable {
-                retry_after: *retry_after,
+                retry_after: retry_after.unwrap_or(RATE_LIMIT_WAIT),
             },
-            Self::Stalled { .. } => FailureKind::DeadlineExceeded,
+            Self::Document(error) => error.kind(),
+            Self::Stalled { .. } | Self::TooSlow { .. } => FailureKind::DeadlineExceeded,
             Self::NotFound { reference } => FailureKind::NotFound {
                 resource: "image".into(),
                 name: reference.clone(),
@@ -172,8 +258,16 @@ impl Explain for RegistryError {
             Self::Unauthorized { repository, .. } => FailureKind::FailedPrecondition {
                 subject: format!("repository/{repository}"),
             },
-            Self::BadChallenge { registry } => FailureKind::FailedPrecondition {
+            Self::BadChallenge { registry }
+            | Self::NotTls { registry }
+            | Self::Certificate { registry, .. }
+            | Self::ClientCertificate { registry }
+            | Self::LedAway { registry, .. }
+            | Self::Auth { registry, .. } => FailureKind::FailedPrecondition {
                 subject: format!("registry/{registry}"),
+            },
+            Self::TlsFile { path, .. } => FailureKind::FailedPrecondition {
+                subject: format!("file/{}", path.display()),
             },
             Self::TooLarge { .. } => FailureKind::FailedPrecondition {
                 subject: "image".into(),
@@ -190,6 +284,14 @@ impl Explain for RegistryError {
             Self::BadReference { .. } => "REFERENCE_INVALID",
             Self::Client(_) => "REGISTRY_CLIENT",
             Self::Unreachable { .. } => "REGISTRY_UNREACHABLE",
+            Self::NotTls { .. } => "REGISTRY_WITHOUT_TLS",
+            Self::Certificate { .. } => "REGISTRY_CERTIFICATE_REFUSED",
+            Self::ClientCertificate { .. } => "REGISTRY_WANTS_CLIENT_CERTIFICATE",
+            Self::TlsFile { .. } => "REGISTRY_TLS_FILE",
+            Self::LedAway { .. } => "REGISTRY_REDIRECT_REFUSED",
+            Self::Auth { .. } => "REGISTRY_CREDENTIALS_UNREADABLE",
+            Self::Document(error) => error.reason(),
+            Self::TooSlow { .. } => "REGISTRY_TOO_SLOW",
             Self::Stalled { .. } => "REGISTRY_STALLED",
             Self::NotFound { .. } => "IMAGE_NOT_FOUND",
             Self::BlobNotFound { .. } => "BLOB_NOT_FOUND",
@@ -208,9 +310,27 @@ impl Explain for RegistryError {
             Self::BadReference { .. } => "Write it like docker.io/library/debian:12.",
             Self::Client(_) => return None,
             Self::Unreachable { .. } => {
-                "Check the registry's name and port and this host's network; a registry without TLS must be in the plain-HTTP list unless it is on this host."
+                "Check the registry's name and port and this host's network and proxy."
             }
+            Self::NotTls { .. } => {
+                "Check the port; if the registry is meant to be without TLS, set insecure = true for it in the daemon's configuration, under [registries]."
+            }
+            Self::Certificate { .. } => {
+                "If the registry has an authority of its own, name the authority's certificate as ca_file for it in the daemon's configuration, under [registries]; otherwise its certificate must be renewed."
+            }
+            Self::ClientCertificate { .. } => {
+                "Set client_cert_file and client_key_file for the registry in the daemon's configuration, under [registries], to a certificate it trusts."
+            }
+            Self::TlsFile { .. } => {
+                "Correct the file, or its path in the daemon's configuration, under [registries]; the daemon must be able to read it."
+            }
+            Self::LedAway { .. } => {
+                "If the place is meant, give its host an entry in the daemon's configuration, under [registries]; TLS is never left."
+            }
+            Self::Auth { source, .. } => source.remedy(),
+            Self::Document(error) => return error.remedy(),
             Self::Stalled { .. }
+            | Self::TooSlow { .. }
             | Self::Status { .. }
             | Self::RateLimited { .. }
             | Self::Malformed { .. } => {
@@ -222,7 +342,9 @@ impl Explain for RegistryError {
             Self::BlobNotFound { .. } | Self::WrongDigest { .. } => {
                 "Push the image to the registry again."
             }
-            Self::Unauthorized { .. } => "Give credentials that may read this repository.",
+            Self::Unauthorized { .. } => {
+                "Log in with `docker login` or `podman login` where banger runs, name the file with --auth-file, or give --username and --password-stdin; credentials of all users go into the daemon's auth files."
+            }
             Self::BadChallenge { .. } => {
                 "Set the registry to basic or bearer authentication over TLS."
             }
@@ -232,6 +354,9 @@ impl Explain for RegistryError {
     }
 
     fn metadata(&self) -> Vec<(&'static str, String)> {
+        if let Self::Document(error) = self {
+            return error.metadata();
+        }
         let mut metadata: Vec<_> = self
             .registry()
             .map(|registry| ("registry", registry.to_owned()))
@@ -243,6 +368,25 @@ impl Explain for RegistryError {
             Self::BlobNotFound { digest, .. } => metadata.push(("digest", digest.to_string())),
             Self::Unauthorized { repository, .. } => {
                 metadata.push(("repository", repository.clone()));
+            }
+            Self::Certificate { problem, .. } | Self::LedAway { problem, .. } => {
+                metadata.push(("problem", problem.clone()));
+            }
+            Self::TlsFile { path, problem } => metadata.extend([
+                ("path", path.display().to_string()),
+                ("problem", problem.clone()),
+            ]),
+            Self::TooSlow { window, bytes, .. } => metadata.extend([
+                ("window_seconds", window.as_secs_f32().to_string()),
+                ("bytes", bytes.to_string()),
+            ]),
+            Self::RateLimited {
+                status,
+                retry_after,
+                ..
+            } => {
+                metadata.push(("status", status.to_string()));
+                metadata.extend(retry_after.map(|wait| ("retry_after_seconds", wait.as_secs().to_string())));
             }
             Self::Status { status, .. } => metadata.push(("status", status.to_string())),
             Self::TooLarge { limit, .. } => metadata.push(("limit", limit.to_string())),

@@ -6,17 +6,27 @@
 //!
 //! Everything a registry sends is bounded in length and time. Credentials go to the registry, and to the
 //! token server it names if that is reached over TLS or the registry is not; redirects carry none.
+//!
+//! ```text
+//! Registry: the mirrors in turn, then the registry ── each an Endpoint:
+//!    client with its settings' TLS ── fence (where it may lead) ── login ── token
+//! ```
 
 mod auth;
 mod blob;
 mod client;
+mod endpoint;
 mod error;
+mod fence;
 mod options;
+mod pace;
 mod reference;
+mod retry;
 #[cfg(test)]
 mod tests;
+mod tls;
 
 pub(crate) use client::Registry;
 pub use error::RegistryError;
-pub use options::{Credentials, PullOptions};
+pub use options::{PullOptions, Registries, RegistrySettings};
 pub use reference::ImageReference;

@@ -1,36 +1,42 @@
 //! What a pull may be told.
 
-use std::fmt;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use banger_core::image::Platform;
+use banger_registry_auth::{AuthFiles, Login};
 
-/// A user name and password (or token) for a registry.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Credentials {
-    /// The user.
-    pub username: String,
-    /// The password; never shown.
-    pub password: String,
+/// How one registry is reached. The default is TLS with the certificates this host trusts.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct RegistrySettings {
+    /// Asked first, in this order: `host[:port][/path]`, each reached by the settings of its own host.
+    pub mirrors: Vec<String>,
+    /// TLS without verification, or plain HTTP where there is no TLS.
+    pub insecure: bool,
+    /// Certificates in PEM that are trusted beside the host's.
+    pub ca_file: Option<PathBuf>,
+    /// The certificate in PEM by which this host shows itself, with its chain.
+    pub client_cert_file: Option<PathBuf>,
+    /// Its key in PEM.
+    pub client_key_file: Option<PathBuf>,
 }
 
-impl fmt::Debug for Credentials {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Credentials")
-            .field("username", &self.username)
-            .finish_non_exhaustive()
-    }
-}
+/// The settings of registries, by `host:port`, or by `host` for every port of it.
+pub type Registries = BTreeMap<String, RegistrySettings>;
 
 /// How an image is pulled.
 #[derive(Debug, Clone)]
 pub struct PullOptions {
     /// Which variant of the image.
     pub platform: Platform,
-    /// Registries (`host` or `host:port`) that are spoken to without TLS. Those on this host always are.
-    pub plain_http: Vec<String>,
-    /// For the registry, where it asks.
-    pub credentials: Option<Credentials>,
+    /// Settings of registries. One on this host's loopback that has none is spoken to in plain HTTP.
+    pub registries: Arc<Registries>,
+    /// For the reference's registry, where it asks; never for a mirror.
+    pub login: Option<Login>,
+    /// Where to look for a registry's or mirror's login otherwise.
+    pub auth_files: AuthFiles,
     /// The longest wait for a connection.
     pub connect_timeout: Duration,
     /// The longest wait for an answer, or for the next byte of one.
@@ -43,11 +49,27 @@ impl Default for PullOptions {
     fn default() -> Self {
         Self {
             platform: Platform::host(),
-            plain_http: Vec::new(),
-            credentials: None,
+            registries: Arc::default(),
+            login: None,
+            auth_files: AuthFiles::default(),
             connect_timeout: Duration::from_secs(10),
             stall_timeout: Duration::from_secs(30),
             deadline: Duration::from_secs(30 * 60),
         }
+    }
+}
+
+/// The settings of `host`, which may have a port.
+pub(super) fn settings_of<'a>(registries: &'a Registries, host: &str) -> Option<&'a RegistrySettings> {
+    registries
+        .get(host)
+        .or_else(|| registries.get(without_port(host)))
+}
+
+/// A host without its port; an IPv6 address keeps its brackets.
+pub(super) fn without_port(host: &str) -> &str {
+    match host.rsplit_once(':') {
+        Some((bare, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => bare,
+        _ => host,
     }
 }

@@ -47,18 +47,6 @@ impl ImageReference {
             |digest| digest.to_string(),
         )
     }
-
-    /// Whether the registry is this host.
-    pub(super) fn is_loopback(&self) -> bool {
-        let host = self
-            .registry()
-            .rsplit_once(':')
-            .map_or(self.registry(), |(host, _)| host);
-        host == "localhost"
-            || host
-                .parse::<IpAddr>()
-                .is_ok_and(|address| address.is_loopback())
-    }
 }
 
 impl fmt::Display for ImageReference {
@@ -90,4 +78,13 @@ impl FromStr for ImageReference {
             .map_err(|_| bad())?;
         Ok(Self { inner, digest })
     }
+}
+
+/// Whether `host`, which may have a port, is this host.
+pub(super) fn is_loopback(host: &str) -> bool {
+    let host = super::options::without_port(host).trim_matches(['[', ']']);
+    host == "localhost"
+        || host
+            .parse::<IpAddr>()
+            .is_ok_and(|address| address.is_loopback())
 }

@@ -35,7 +35,10 @@ fn what_is_no_reference_is_an_invalid_argument() {
 
 #[test]
 fn only_this_host_is_loopback() {
-    let is_loopback = |text: &str| text.parse::<ImageReference>().unwrap().is_loopback();
+    let is_loopback = |text: &str| {
+        let reference: ImageReference = text.parse().unwrap();
+        reference::is_loopback(reference.registry())
+    };
     assert!(is_loopback("127.0.0.1:5000/x"));
     assert!(is_loopback("127.1.2.3/x"));
     assert!(is_loopback("localhost:5000/x"));
@@ -46,9 +49,14 @@ fn only_this_host_is_loopback() {
 
 #[test]
 fn a_password_is_never_shown() {
-    let credentials = Credentials {
+    let login = banger_registry_auth::Login::Password {
         username: "me".into(),
         password: "hunter2".into(),
     };
-    assert!(!format!("{credentials:?}").contains("hunter2"));
+    assert!(!format!("{login:?}").contains("hunter2"));
+    let options = PullOptions {
+        login: Some(login),
+        ..PullOptions::default()
+    };
+    assert!(!format!("{options:?}").contains("hunter2"));
 }

@@ -193,7 +193,7 @@ impl Bringing {
             let chunk = tokio::select! {
                 biased; // giving up before more waiting
                 () = self.cancel.cancelled() => return Err(StoreError::Cancelled),
-                chunk = stream.next_chunk() => chunk?,
+                chunk = stream.next_chunk(&*self.board) => chunk?,
             };
             let Some(chunk) = chunk else { return Ok(()) };
             received += chunk.len() as u64;

@@ -59,7 +59,7 @@ impl ImageStore {
         let plan = tokio::select! {
             biased; // giving up before more waiting
             () = cancel.cancelled() => return Err(StoreError::Cancelled),
-            plan = resolve(&registry, options) => plan?,
+            plan = resolve(&registry, options, progress) => plan?,
         };
         progress.finish(&key);
         let store = self.clone();
@@ -85,16 +85,14 @@ impl ImageStore {
 async fn resolve(
     registry: &Registry,
     options: &PullOptions,
+    progress: &dyn Progress,
 ) -> Result<(Plan, banger_core::Digest), StoreError> {
-    let (bytes, _) = registry.manifest(None).await?;
-    let (bytes, document) = match Document::parse(&bytes)? {
-        Document::Index(manifests) => {
+    let (bytes, document) = match registry.manifest(None, progress).await? {
+        (_, Document::Index(manifests)) => {
             let chosen = choose(&manifests, &options.platform)?;
-            let (bytes, _) = registry.manifest(Some(chosen.digest)).await?;
-            let document = Document::parse(&bytes)?;
-            (bytes, document)
+            registry.manifest(Some(chosen.digest), progress).await?
         }
-        document @ Document::Manifest(_) => (bytes, document),
+        manifest => manifest,
     };
     let Document::Manifest(manifest) = document else {
         return Err(DocumentError::NotAnImage {
@@ -107,6 +105,7 @@ async fn resolve(
             manifest.config.digest,
             manifest.config.size,
             "a configuration",
+            progress,
         )
         .await?;
     let plan = Plan::new(bytes.to_vec(), manifest, config.to_vec(), &options.platform)?;
