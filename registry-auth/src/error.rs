@@ -87,7 +87,10 @@ impl AuthError {
     pub const fn remedy(&self) -> &'static str {
         match self {
             Self::Read { .. } => "Check the file's path and permissions.",
-            Self::TooLarge { .. } | Self::Malformed { .. } | Self::BadEntry { .. } | Self::BadHelper { .. } => {
+            Self::TooLarge { .. }
+            | Self::Malformed { .. }
+            | Self::BadEntry { .. }
+            | Self::BadHelper { .. } => {
                 "Correct the file, or write it again with `docker login`, `podman login` or `skopeo login`."
             }
             Self::HelperStart { .. } => {

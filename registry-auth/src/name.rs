@@ -55,7 +55,11 @@ impl Place {
 
     /// What a credential helper knows the registry by.
     pub(crate) fn for_helpers(&self) -> &str {
-        if self.registry == HUB { HUB_KEY } else { &self.registry }
+        if self.registry == HUB {
+            HUB_KEY
+        } else {
+            &self.registry
+        }
     }
 }
 
@@ -131,7 +135,11 @@ mod tests {
             ("reg:5000.evil.example", None, false),
             ("reg:5000/ab", Some("a"), false),
         ] {
-            assert_eq!(place.is_named_by(key, repository), names, "{key} {repository:?}");
+            assert_eq!(
+                place.is_named_by(key, repository),
+                names,
+                "{key} {repository:?}"
+            );
         }
         assert!(Place::new("docker.io", "").is_named_by(HUB_KEY, None));
     }

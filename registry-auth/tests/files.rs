@@ -20,7 +20,10 @@ fn write(directory: &Path, name: &str, text: &str) -> PathBuf {
 }
 
 async fn ask(files: &AuthFiles, registry: &str, repository: &str) -> Option<Login> {
-    files.login(&Place::new(registry, repository)).await.unwrap()
+    files
+        .login(&Place::new(registry, repository))
+        .await
+        .unwrap()
 }
 
 #[tokio::test]
@@ -47,10 +50,18 @@ async fn the_nearest_entry_wins_and_others_are_not_told() {
         ("reg.example:5000", "teams", password("me", "whole")),
         ("reg.example", "team/app", None),
         ("docker.io", "library/debian", password("hub", "pw")),
-        ("tok.example", "x", Some(Login::IdentityToken("refresh".into()))),
+        (
+            "tok.example",
+            "x",
+            Some(Login::IdentityToken("refresh".into())),
+        ),
         ("empty.example", "x", None),
     ] {
-        assert_eq!(ask(&files, registry, repository).await, expected, "{registry}/{repository}");
+        assert_eq!(
+            ask(&files, registry, repository).await,
+            expected,
+            "{registry}/{repository}"
+        );
     }
 }
 
@@ -58,8 +69,16 @@ async fn the_nearest_entry_wins_and_others_are_not_told() {
 async fn the_first_file_that_knows_is_believed() {
     let directory = tempfile::tempdir().unwrap();
     let none = write(directory.path(), "none.json", "{}");
-    let one = write(directory.path(), "1", r#"{"auths":{"r.example":{"auth":"YTox"}}}"#);
-    let two = write(directory.path(), "2", r#"{"auths":{"r.example":{"auth":"Yjoy"}}}"#);
+    let one = write(
+        directory.path(),
+        "1",
+        r#"{"auths":{"r.example":{"auth":"YTox"}}}"#,
+    );
+    let two = write(
+        directory.path(),
+        "2",
+        r#"{"auths":{"r.example":{"auth":"Yjoy"}}}"#,
+    );
     let files = AuthFiles::of(vec![directory.path().join("missing"), none, one, two]);
     assert_eq!(ask(&files, "r.example", "x").await, password("a", "1"));
     let only = AuthFiles::only(directory.path().join("missing"));
@@ -85,7 +104,11 @@ fn a_users_files_are_where_podman_and_docker_keep_them() {
         ])
     );
     assert_eq!(
-        set(&[("HOME", "/h"), ("DOCKER_CONFIG", "/d"), ("XDG_CONFIG_HOME", "/c")]),
+        set(&[
+            ("HOME", "/h"),
+            ("DOCKER_CONFIG", "/d"),
+            ("XDG_CONFIG_HOME", "/c")
+        ]),
         of(&["/c/containers/auth.json", "/d/config.json"])
     );
     assert_eq!(
@@ -106,15 +129,26 @@ async fn a_damaged_file_is_named_and_nothing_of_it_is_repeated() {
         r#"{"credsStore":"../hunter2"}"#,
     ] {
         let file = write(directory.path(), "bad.json", text);
-        let error = AuthFiles::only(file.clone()).login(&Place::new("r", "x")).await.unwrap_err();
+        let error = AuthFiles::only(file.clone())
+            .login(&Place::new("r", "x"))
+            .await
+            .unwrap_err();
         let told = format!("{error} {error:?}");
         assert!(told.contains("bad.json"), "{told}");
-        assert!(!told.contains("hunter2") && !told.contains("aHVudGVyMg"), "{told}");
+        assert!(
+            !told.contains("hunter2") && !told.contains("aHVudGVyMg"),
+            "{told}"
+        );
         assert!(!error.remedy().is_empty());
     }
     let long = write(directory.path(), "long.json", &" ".repeat((1 << 20) + 1));
-    let error = AuthFiles::only(long).login(&Place::new("r", "x")).await.unwrap_err();
+    let error = AuthFiles::only(long)
+        .login(&Place::new("r", "x"))
+        .await
+        .unwrap_err();
     assert!(matches!(error, AuthError::TooLarge { .. }), "{error}");
-    let error = AuthFiles::only("/dev/zero".into()).login(&Place::new("r", "x")).await;
+    let error = AuthFiles::only("/dev/zero".into())
+        .login(&Place::new("r", "x"))
+        .await;
     assert!(matches!(error.unwrap_err(), AuthError::Read { .. }));
 }

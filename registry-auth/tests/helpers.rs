@@ -49,14 +49,23 @@ async fn helpers(at: &Path) {
         "good",
         r#"read server; echo "{\"ServerURL\":\"$server\",\"Username\":\"for $server $1\",\"Secret\":\"s\"}""#,
     );
-    helper(at, "token", r#"echo '{"Username":"<token>","Secret":"refresh"}'"#);
-    helper(at, "knows-nothing", "echo 'credentials not found in native keychain'; exit 1");
+    helper(
+        at,
+        "token",
+        r#"echo '{"Username":"<token>","Secret":"refresh"}'"#,
+    );
+    helper(
+        at,
+        "knows-nothing",
+        "echo 'credentials not found in native keychain'; exit 1",
+    );
     helper(at, "broken", "echo 'the key ring is locked'; exit 1");
     helper(at, "babbles", "yes hunter2");
     helper(at, "odd", "echo hunter2");
     helper(at, "hangs", "sleep 300 & echo $! > \"$0.child\"; sleep 300");
     let file = |text: &str| AuthFiles::only(write(at, "config.json", text));
-    let ask = async |text: &str, registry: &str| file(text).login(&Place::new(registry, "a/b")).await;
+    let ask =
+        async |text: &str, registry: &str| file(text).login(&Place::new(registry, "a/b")).await;
 
     let stored = r#"{"credsStore":"good","auths":{"r.example":{}}}"#;
     let found = ask(stored, "r.example").await.unwrap();
@@ -67,20 +76,34 @@ async fn helpers(at: &Path) {
     let found = ask(own, "r.example").await.unwrap();
     assert_eq!(found, Some(Login::IdentityToken("refresh".into())));
     let fallback = r#"{"credsStore":"knows-nothing","auths":{"r.example":{"auth":"YTox"}}}"#;
-    assert_eq!(ask(fallback, "r.example").await.unwrap(), password("a", "1"));
+    assert_eq!(
+        ask(fallback, "r.example").await.unwrap(),
+        password("a", "1")
+    );
 
     let error = ask(r#"{"credsStore":"broken"}"#, "r").await.unwrap_err();
-    assert!(error.to_string().ends_with("failed: the key ring is locked"), "{error}");
-    let error = ask(r#"{"credsStore":"not-installed"}"#, "r").await.unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .ends_with("failed: the key ring is locked"),
+        "{error}"
+    );
+    let error = ask(r#"{"credsStore":"not-installed"}"#, "r")
+        .await
+        .unwrap_err();
     assert!(matches!(error, AuthError::HelperStart { .. }), "{error}");
     for name in ["babbles", "odd"] {
-        let error = ask(&format!(r#"{{"credsStore":"{name}"}}"#), "r").await.unwrap_err();
+        let error = ask(&format!(r#"{{"credsStore":"{name}"}}"#), "r")
+            .await
+            .unwrap_err();
         assert!(matches!(error, AuthError::HelperAnswer { .. }), "{error}");
         assert!(!format!("{error:?}").contains("hunter2"));
     }
     // A name is never more than a part of a program's name.
     for name in ["../good", "good; touch x", "/bin/sh", "a b"] {
-        let error = ask(&format!(r#"{{"credsStore":"{name}"}}"#), "r").await.unwrap_err();
+        let error = ask(&format!(r#"{{"credsStore":"{name}"}}"#), "r")
+            .await
+            .unwrap_err();
         assert!(matches!(error, AuthError::BadHelper { .. }), "{error}");
     }
 

@@ -101,6 +101,9 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// The credentials for a registry could not be found out.
+    #[error("could not look up the credentials for the image's registry")]
+    Credentials(#[source] banger_registry_auth::AuthError),
     /// Standard input was written after the process ended or its input was closed.
     #[error("the process takes no more standard input")]
     InputClosed,
@@ -255,6 +258,7 @@ impl Error {
             Self::ConnectionSilent { .. } => "CONNECTION_SILENT",
             Self::Protocol { .. } => "PROTOCOL_BROKEN",
             Self::Upload { .. } => "FILE_UNREADABLE",
+            Self::Credentials(_) => "REGISTRY_CREDENTIALS_UNREADABLE",
             Self::InputClosed => "INPUT_CLOSED",
             Self::OutputTooLong { .. } => "OUTPUT_TOO_LONG",
         }
@@ -266,6 +270,7 @@ impl Error {
         match self {
             Self::Refused(refusal) => refusal.code,
             Self::Host(_) | Self::Upload { .. } => Code::InvalidArgument,
+            Self::Credentials(_) => Code::FailedPrecondition,
             Self::Connect { .. } | Self::Disconnected { .. } | Self::ConnectionSilent { .. } => {
                 Code::Unavailable
             }
@@ -287,6 +292,7 @@ impl Error {
             }
             Self::Protocol { .. } => "Use a client and a daemon of the same version.",
             Self::Upload { .. } => "Give a file or a directory that exists and may be read.",
+            Self::Credentials(error) => error.remedy(),
             Self::OutputTooLong { .. } => "Read the output as a stream instead.",
             Self::InputClosed => return None,
         };
@@ -306,7 +312,7 @@ impl Error {
             | Self::Protocol { during, .. }
             | Self::ConnectionSilent { during, .. } => one("during", (*during).to_owned()),
             Self::OutputTooLong { limit_bytes } => one("limit_bytes", limit_bytes.to_string()),
-            Self::Host(_) | Self::InputClosed => BTreeMap::new(),
+            Self::Host(_) | Self::InputClosed | Self::Credentials(_) => BTreeMap::new(),
         }
     }
 
@@ -314,7 +320,9 @@ impl Error {
     #[must_use]
     pub fn code_ran(&self) -> CodeRan {
         match self {
-            Self::Host(_) | Self::Connect { .. } | Self::Upload { .. } => CodeRan::No,
+            Self::Host(_) | Self::Connect { .. } | Self::Upload { .. } | Self::Credentials(_) => {
+                CodeRan::No
+            }
             Self::Refused(refusal) => refusal.code_ran(),
             Self::Disconnected { code_ran, .. } | Self::ConnectionSilent { code_ran, .. } => {
                 *code_ran

@@ -4,6 +4,7 @@ use std::future::IntoFuture;
 use std::time::Duration;
 
 use banger_proto::v1;
+use banger_registry_auth::{AuthFiles, Login, registry_and_repository};
 use bytes::Bytes;
 use futures::future::{BoxFuture, FutureExt};
 use uuid::Uuid;
@@ -46,6 +47,7 @@ impl Images {
         PullImage {
             images: self.clone(),
             request,
+            auth_files: None,
             progress: Progress::none(),
         }
     }
@@ -229,6 +231,7 @@ pub struct ImagesUsage {
 pub struct PullImage {
     images: Images,
     request: v1::PullImageRequest,
+    auth_files: Option<AuthFiles>,
     progress: Progress,
 }
 
@@ -240,12 +243,33 @@ impl PullImage {
     }
 
     /// With these credentials for the registry, used for this pull and never stored.
-    pub fn credentials(mut self, username: impl Into<String>, password: impl Into<String>) -> Self {
-        let auth = v1::BasicAuth {
+    pub fn credentials(self, username: impl Into<String>, password: impl Into<String>) -> Self {
+        self.login(Login::Password {
             username: username.into(),
             password: password.into(),
-        };
-        self.request.auth = Some(auth);
+        })
+    }
+
+    /// With this login for the registry, used for this pull and never stored.
+    pub fn login(mut self, login: Login) -> Self {
+        self.request.auth = Some(match login {
+            Login::Password { username, password } => v1::BasicAuth {
+                username,
+                password,
+                ..v1::BasicAuth::default()
+            },
+            Login::IdentityToken(identity_token) => v1::BasicAuth {
+                identity_token,
+                ..v1::BasicAuth::default()
+            },
+        });
+        self
+    }
+
+    /// With the login that these files of this client have for the registry, if none was given. Where they have
+    /// none either, the daemon looks into its own.
+    pub fn auth_files(mut self, files: AuthFiles) -> Self {
+        self.auth_files = Some(files);
         self
     }
 
@@ -263,6 +287,17 @@ impl PullImage {
 
     async fn run(mut self) -> Result<v1::Image> {
         const CALL: &str = "PullImage";
+        if let Some(files) = self
+            .auth_files
+            .take()
+            .filter(|_| self.request.auth.is_none())
+        {
+            let place = registry_and_repository(&self.request.reference);
+            let found = files.login(&place).await.map_err(Error::Credentials)?;
+            if let Some(login) = found {
+                self = self.login(login);
+            }
+        }
         let (images, request) = (&self.images, &self.request);
         let open = || async {
             images

@@ -35,6 +35,7 @@ mod stream;
 mod upload;
 mod vm;
 
+pub use banger_registry_auth::{AuthError, AuthFiles, Login};
 pub use client::{Client, ClientOptions};
 pub use error::{Code, CodeRan, Error, Refusal, Result, chain};
 pub use host::{HOST_VARIABLE, Host, HostError};

@@ -5,7 +5,7 @@ mod keep;
 use std::io;
 use std::path::PathBuf;
 
-use banger_sdk::Source;
+use banger_sdk::{AuthFiles, Source};
 use clap::{Args, Subcommand};
 use clap_complete::ArgValueCandidates;
 
@@ -56,7 +56,12 @@ Prints the image's reference. Ctrl-C cancels the pull; the layers that have come
 Examples:
   banger image pull debian:bookworm
   banger image pull --platform linux/arm64 registry:5000/team/app:1.2
-  echo $TOKEN | banger image pull --username ci --password-stdin registry/app")]
+  echo $TOKEN | banger image pull --username ci --password-stdin registry.example.com/app
+  banger image pull --auth-file ./ci-auth.json registry.example.com/app
+  banger image pull debian@sha256:…
+
+Credentials come from --username, else from the files of `docker login` and `podman login` (also through their \
+credential helpers), else from the daemon's own files. They are sent to the daemon for this pull and never stored.")]
 pub(crate) struct Pull {
     /// The reference, e.g. debian:bookworm
     reference: String,
@@ -69,6 +74,12 @@ pub(crate) struct Pull {
     /// Read the user's password from the first line of standard input
     #[arg(long, requires = "username")]
     password_stdin: bool,
+    /// Look for credentials in this file of Docker's or Podman's, not in the usual ones
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["username", "no_auth_file"])]
+    auth_file: Option<PathBuf>,
+    /// Send no credentials from your files
+    #[arg(long)]
+    no_auth_file: bool,
 }
 
 impl Pull {
@@ -84,6 +95,11 @@ impl Pull {
                 .read_line(&mut password)
                 .map_err(Failure::Read)?;
             pull = pull.credentials(username, password.trim_end_matches(['\r', '\n']));
+        } else if !self.no_auth_file {
+            pull = pull.auth_files(match self.auth_file {
+                Some(file) => AuthFiles::only(file),
+                None => AuthFiles::of_user(|name| std::env::var_os(name)),
+            });
         }
         let pulled = long::follow(context, &client, |told| pull.progress(told)).await?;
         context.printer().changed(&view::Image::from(pulled))

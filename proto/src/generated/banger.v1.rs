@@ -1891,15 +1891,18 @@ pub mod pull_image_request {
         }
     }
 }
-/// A user and a password.
+/// A user and a password, or an identity token.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct BasicAuth {
-    /// The user.
+    /// The user; empty with an identity token.
     #[prost(string, tag = "1")]
     pub username: ::prost::alloc::string::String,
-    /// The password or token.
+    /// The password or token; empty with an identity token.
     #[prost(string, tag = "2")]
     pub password: ::prost::alloc::string::String,
+    /// What the registry's token server changes into a token (an OAuth 2 refresh token).
+    #[prost(string, tag = "3")]
+    pub identity_token: ::prost::alloc::string::String,
 }
 /// Progress of a pull, and at the end the image.
 #[derive(Clone, PartialEq, ::prost::Message)]

@@ -1,7 +1,10 @@
 //! What the services can be told.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
+
+pub use banger_image::{AuthFiles, Registries, RegistrySettings};
 
 /// Settings of the services. The daemon's configuration file fills it; every wait the services do on their
 /// own has its limit here.
@@ -42,8 +45,10 @@ pub struct AppConfig {
 /// How image pulls behave.
 #[derive(Debug, Clone)]
 pub struct PullConfig {
-    /// Registries (host or host:port) that are spoken to in plain HTTP. Loopback ones always are.
-    pub plain_http: Vec<String>,
+    /// How registries are reached, by `host:port` or `host`.
+    pub registries: Arc<Registries>,
+    /// Where the logins are looked up that a request does not bring.
+    pub auth_files: AuthFiles,
     /// A registry that sends nothing for this long has stalled.
     pub stall_timeout: Duration,
 }
@@ -68,7 +73,8 @@ impl AppConfig {
             undo_timeout: Duration::from_secs(20),
             operation_retention: Duration::from_secs(24 * 3600),
             pull: PullConfig {
-                plain_http: Vec::new(),
+                registries: Arc::default(),
+                auth_files: AuthFiles::default(),
                 stall_timeout: Duration::from_secs(30),
             },
         }

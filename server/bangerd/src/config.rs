@@ -5,12 +5,15 @@
 
 mod mistake;
 mod place;
+mod registry;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use banger_app::AppConfig;
-use banger_app::config::PullConfig;
+use banger_app::config::{AuthFiles, PullConfig};
 use banger_vmm::{AcceleratorChoice, QemuConfig};
 use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
@@ -18,11 +21,14 @@ use serde::{Deserialize, Serialize};
 use crate::logging::LogFormat;
 pub use mistake::{ConfigError, Mistake};
 pub use place::Place;
+pub use registry::RegistryConfig;
 
 /// The most a duration may be: longer ones are a mistake of unit.
 const DURATION_MAX: SignedDuration = SignedDuration::from_hours(24 * 366);
 /// A Unix socket's path has this many bytes at most (unix(7): `sun_path`, less its ending zero).
 const SOCKET_PATH_MAX: usize = 107;
+/// The name of the file with registries' logins beside the configuration file.
+const AUTH_FILE: &str = "auth.json";
 /// The name of the database below the state directory.
 const DATABASE: &str = "banger.db";
 
@@ -68,8 +74,12 @@ pub struct Config {
     pub shutdown_grace: SignedDuration,
     /// How long ended operations are kept.
     pub operation_retention: SignedDuration,
-    /// Registries that are spoken to in plain HTTP.
-    pub plain_http_registries: Vec<String>,
+    /// Docker's or Podman's files with the logins that a request does not bring; the first that knows is
+    /// believed, missing ones know nothing.
+    pub registry_auth_files: Vec<PathBuf>,
+    /// How registries are reached, by `host:port`, or by `host` for all its ports.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub registries: BTreeMap<String, RegistryConfig>,
     /// A registry that sends nothing for this long has stalled.
     pub pull_stall_timeout: SignedDuration,
     /// QEMU: a path, or a name looked up in PATH.
@@ -126,7 +136,8 @@ impl Config {
             undo_timeout: signed(app.undo_timeout),
             shutdown_grace: SignedDuration::from_secs(10),
             operation_retention: signed(app.operation_retention),
-            plain_http_registries: app.pull.plain_http,
+            registry_auth_files: vec![place.config.with_file_name(AUTH_FILE)],
+            registries: BTreeMap::new(),
             pull_stall_timeout: signed(app.pull.stall_timeout),
             qemu: qemu.program,
             accelerator: qemu.accelerator,
@@ -163,11 +174,12 @@ impl Config {
         let table: toml::Table = text
             .parse()
             .map_err(|error: toml::de::Error| vec![Mistake::syntax(text, &error)])?;
+        let (table, mut mistakes) = registry::sift(table);
         let (right, wrong): (Vec<_>, Vec<_>) = table
             .into_iter()
             .map(|(key, value)| mistake(&key, &value).map_or(Ok((key, value)), Err))
             .partition(Result::is_ok);
-        let mut mistakes: Vec<Mistake> = wrong.into_iter().filter_map(Result::err).collect();
+        mistakes.extend(wrong.into_iter().filter_map(Result::err));
         let right: toml::Table = right.into_iter().filter_map(Result::ok).collect();
         let config: Self = right
             .try_into()
@@ -247,6 +259,14 @@ impl Config {
             self.log_targets().is_err(),
             "is neither a level (error, warn, info, debug, trace) nor targets with levels",
         );
+        refuse(
+            "registry_auth_files",
+            self.registry_auth_files
+                .iter()
+                .any(|file| !file.is_absolute()),
+            "must be absolute paths",
+        );
+        mistakes.extend(registry::mistakes(&self.registries));
         mistakes
     }
 
@@ -298,7 +318,8 @@ impl Config {
             undo_timeout: unsigned(self.undo_timeout),
             operation_retention: unsigned(self.operation_retention),
             pull: PullConfig {
-                plain_http: self.plain_http_registries.clone(),
+                registries: Arc::new(registry::settings(&self.registries)),
+                auth_files: AuthFiles::of(self.registry_auth_files.clone()),
                 stall_timeout: unsigned(self.pull_stall_timeout),
             },
         }
@@ -334,14 +355,8 @@ impl Config {
 /// What is wrong with one key by itself.
 fn mistake(key: &str, value: &toml::Value) -> Option<Mistake> {
     let alone = toml::Table::from_iter([(key.to_owned(), value.clone())]);
-    alone.try_into::<Config>().err().map(|error| {
-        // All keys there are would hide the mistakes.
-        let told = error.message();
-        let problem = told
-            .split_once(", expected one of")
-            .filter(|_| told.starts_with("unknown field"));
-        Mistake::new(key, problem.map_or(told, |_| "is no setting"))
-    })
+    let error = alone.try_into::<Config>().err()?;
+    Some(Mistake::of_key(key, &error))
 }
 
 #[cfg(test)]

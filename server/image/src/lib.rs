@@ -22,6 +22,7 @@ mod registry;
 mod store;
 mod tar;
 
+pub use banger_registry_auth::{AuthFiles, Login};
 pub use bundle::BundleError;
 pub use catalog::{CatalogAddress, CatalogSource, SourceError, SourceOptions};
 pub use compose::{

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use banger_core::operation::{NoProgress, Progress, StageKey};
 use banger_core::{Digest, Explain, FailureKind};
-use banger_image::{BuiltImage, Credentials, ImageStore, PullOptions, StoreError, Sweep};
+use banger_image::{BuiltImage, ImageStore, Login, PullOptions, StoreError, Sweep};
 use support::{Answer, Registry, Request, Tar, TestImage, Then, gzip, honest, leftovers};
 use tokio_util::sync::CancellationToken;
 
@@ -339,20 +339,13 @@ async fn a_challenge_is_met_with_a_token_for_the_credentials() {
         .await
         .unwrap_err();
     assert_eq!(error.reason(), "REGISTRY_UNAUTHORIZED");
-    let credentials = Some(Credentials {
+    let login = Some(Login::Password {
         username: "me".into(),
         password: "secret".into(),
     });
-    pull_with(
-        &store,
-        &registry.host,
-        &PullOptions {
-            credentials,
-            ..options()
-        },
-    )
-    .await
-    .unwrap();
+    pull_with(&store, &registry.host, &PullOptions { login, ..options() })
+        .await
+        .unwrap();
 }
 
 #[tokio::test]

@@ -6,13 +6,12 @@ use banger_core::image::{Image, Platform};
 use banger_core::operation::Progress;
 use banger_core::{ImageId, Timestamp};
 use banger_image::{
-    BuiltImage, Credentials, ImageReference, ImageStore, PullOptions, RegisterOptions,
-    RegisterSource,
+    BuiltImage, ImageReference, ImageStore, Login, PullOptions, RegisterOptions, RegisterSource,
 };
 use tokio::sync::RwLock;
 use tokio_util::sync::CancellationToken;
 
-use super::{ArchiveFormat, BasicAuth, RegisterRequest};
+use super::{ArchiveFormat, RegisterRequest};
 use crate::Context;
 use crate::error::AppError;
 
@@ -24,18 +23,12 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    pub(super) fn options(
-        &self,
-        platform: Option<Platform>,
-        auth: Option<BasicAuth>,
-    ) -> PullOptions {
+    pub(super) fn options(&self, platform: Option<Platform>, login: Option<Login>) -> PullOptions {
         PullOptions {
             platform: platform.unwrap_or_else(Platform::host),
-            plain_http: self.context.config.pull.plain_http.clone(),
-            credentials: auth.map(|auth| Credentials {
-                username: auth.username,
-                password: auth.password,
-            }),
+            registries: self.context.config.pull.registries.clone(),
+            login,
+            auth_files: self.context.config.pull.auth_files.clone(),
             stall_timeout: self.context.config.pull.stall_timeout,
             ..PullOptions::default()
         }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use banger_core::image::{Image, ImageConfig, Platform};
 use banger_core::operation::OperationKind;
 use banger_core::{Digest, ImageId, OperationId};
+pub use banger_image::Login;
 use banger_image::{ImageReference, ImageStore, StoreError as ImageError};
 use banger_store::{Page, RequestKey};
 use tokio::sync::RwLock;
@@ -38,23 +39,6 @@ impl std::fmt::Debug for Images {
     }
 }
 
-/// A user and a password for a registry.
-#[derive(Clone, PartialEq, Eq)]
-pub struct BasicAuth {
-    /// The user.
-    pub username: String,
-    /// The password; neither stored nor shown.
-    pub password: String,
-}
-
-impl std::fmt::Debug for BasicAuth {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("BasicAuth")
-            .field("username", &self.username)
-            .finish_non_exhaustive()
-    }
-}
-
 /// What to pull.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PullRequest {
@@ -62,8 +46,8 @@ pub struct PullRequest {
     pub reference: String,
     /// Absent means the host's.
     pub platform: Option<Platform>,
-    /// For this pull alone.
-    pub auth: Option<BasicAuth>,
+    /// For this pull alone: neither stored nor shown.
+    pub auth: Option<Login>,
 }
 
 /// What an archive is.

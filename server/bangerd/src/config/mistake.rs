@@ -23,6 +23,15 @@ impl Mistake {
         }
     }
 
+    /// A key whose value does not fit, or that is none.
+    #[must_use]
+    pub fn of_key(key: &str, error: &toml::de::Error) -> Self {
+        // All keys there are would hide the mistakes.
+        let told = error.message();
+        let is_unknown = told.starts_with("unknown field");
+        Self::new(key, if is_unknown { "is no setting" } else { told })
+    }
+
     /// A file that is not TOML.
     #[must_use]
     pub fn syntax(text: &str, error: &toml::de::Error) -> Self {

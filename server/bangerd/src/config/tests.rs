@@ -133,3 +133,85 @@ fn a_user_has_the_places_of_the_xdg_specification() {
 fn a_configured_agent_is_taken_as_it_is() {
     assert_eq!(place::agent(Path::new("/a/b")), Path::new("/a/b"));
 }
+
+/// The example's table of registries, switched on.
+fn registries_of_the_example() -> String {
+    let lines = EXAMPLE
+        .lines()
+        .filter_map(|line| line.strip_prefix('#'))
+        .filter(|line| {
+            line.starts_with("[registries.") || (line.starts_with("  ") && line.contains(" = "))
+        });
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn the_example_has_every_key_of_a_registry() {
+    let config = Config::parse(&registries_of_the_example()).unwrap();
+    config.check().unwrap();
+    let mut keys: Vec<String> = config
+        .registries
+        .values()
+        .flat_map(|registry| toml::Table::try_from(registry).unwrap())
+        .filter(|(_, value)| {
+            *value != toml::Value::Boolean(false)
+                && value.as_array().is_none_or(|list| !list.is_empty())
+        })
+        .map(|(key, _)| key)
+        .collect();
+    keys.sort();
+    keys.dedup();
+    let every = RegistryConfig {
+        mirrors: vec!["x".into()],
+        insecure: true,
+        ca_file: Some("/x".into()),
+        client_cert_file: Some("/x".into()),
+        client_key_file: Some("/x".into()),
+    };
+    let every: Vec<String> = toml::Table::try_from(every)
+        .unwrap()
+        .keys()
+        .cloned()
+        .collect();
+    let mut every = every;
+    every.sort();
+    assert_eq!(keys, every);
+}
+
+#[test]
+fn mistakes_of_registries_are_told_with_all_others() {
+    let text = r#"
+max_vms = "many"
+registry_auth_files = ["relative.json"]
+[registries."https://r.example"]
+[registries."r.example:5000"]
+mirrors = ["http://m.example", "ok.example/proxy"]
+insecure = "yes"
+ca = "/x"
+ca_file = "relative.pem"
+client_cert_file = "/x"
+[registries."s.example"]
+insecure = true
+ca_file = "/ca.pem"
+mirrors = ["s.example"]
+"#;
+    let told = Config::parse(text).unwrap_err();
+    let mut at: Vec<&str> = told.iter().map(|mistake| mistake.at.as_str()).collect();
+    at.sort_unstable();
+    assert_eq!(
+        at,
+        [
+            "`max_vms`",
+            "`registries.\"https://r.example\"`",
+            "`registries.\"r.example:5000\".ca_file`",
+            "`registries.\"r.example:5000\".ca`",
+            "`registries.\"r.example:5000\".client_key_file`",
+            "`registries.\"r.example:5000\".insecure`",
+            "`registries.\"r.example:5000\".mirrors`",
+            "`registries.\"s.example\".ca_file`",
+            "`registries.\"s.example\".mirrors`",
+            "`registry_auth_files`",
+        ],
+        "{told:?}"
+    );
+}

@@ -49,7 +49,9 @@ pub enum DocumentError {
         content_type: String,
     },
     /// A layer that the registry does not hold.
-    #[error("layer {digest} is a foreign layer (`{media_type}`), which must not be distributed by registries")]
+    #[error(
+        "layer {digest} is a foreign layer (`{media_type}`), which must not be distributed by registries"
+    )]
     ForeignLayer {
         /// Which.
         digest: Digest,

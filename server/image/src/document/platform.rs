@@ -101,7 +101,10 @@ fn image(entry: &Descriptor) -> Option<(&DescriptorPlatform, &Descriptor)> {
 }
 
 fn given(platform: &DescriptorPlatform) -> Option<&str> {
-    platform.variant.as_deref().filter(|variant| !variant.is_empty())
+    platform
+        .variant
+        .as_deref()
+        .filter(|variant| !variant.is_empty())
 }
 
 fn listed(images: &[(&DescriptorPlatform, &Descriptor)]) -> String {

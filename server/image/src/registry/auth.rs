@@ -67,7 +67,9 @@ pub(super) async fn authorize(
         400..=403 => return Err(endpoint.unauthorized(had_login)),
         _ => return Err(endpoint.status(&answer, "a token")),
     }
-    let body = endpoint.bounded(answer, ANSWER_BYTES_MAX as u64, "a token").await?;
+    let body = endpoint
+        .bounded(answer, ANSWER_BYTES_MAX as u64, "a token")
+        .await?;
     let malformed = || RegistryError::Malformed {
         registry: endpoint.name.clone(),
         what: "token",
@@ -110,7 +112,9 @@ fn token_request(endpoint: &Endpoint, bearer: Bearer, login: Option<Login>) -> R
     }
     let request = endpoint.client.get(url);
     match login {
-        Some(Login::Password { username, password }) => request.basic_auth(username, Some(password)),
+        Some(Login::Password { username, password }) => {
+            request.basic_auth(username, Some(password))
+        }
         _ => request,
     }
 }

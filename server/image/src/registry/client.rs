@@ -80,7 +80,9 @@ impl Registry {
         const WHAT: &str = "a manifest";
         let accepted = MANIFEST_TYPES.join(", ");
         let answer = endpoint
-            .get("manifests", name, |request| request.header(ACCEPT, &accepted))
+            .get("manifests", name, |request| {
+                request.header(ACCEPT, &accepted)
+            })
             .await?;
         match answer.status().as_u16() {
             200 => {}

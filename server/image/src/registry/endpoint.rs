@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use banger_registry_auth::{AuthFiles, Login, Place};
 use bytes::{Bytes, BytesMut};
-use reqwest::header::HeaderMap;
+use reqwest::header::{HeaderMap, LOCATION};
 use reqwest::{Client, RequestBuilder, Response, Url};
 use tokio::sync::{Mutex, OnceCell};
 use tokio::time::Instant;
@@ -28,6 +28,21 @@ enum Security {
     /// TLS without verification if it knows TLS, else without; found out once.
     Whatever,
     Plain,
+}
+
+/// Challenges met for one request: tokens are shared by the requests of a pull, and may be used up between two
+/// of them.
+const CHALLENGES_MAX: usize = 4;
+
+/// Where the authorization of a request comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Renewal {
+    /// From an earlier request.
+    None,
+    /// From another request that was refused at the same time.
+    Anothers,
+    /// From its own challenge.
+    Own,
 }
 
 /// A place that serves a repository.
@@ -152,7 +167,9 @@ impl Endpoint {
         name: &str,
         more: impl Fn(RequestBuilder) -> RequestBuilder,
     ) -> Result<Response, RegistryError> {
-        let url = self.url(&format!("{}/{kind}/{name}", self.repository)).await?;
+        let url = self
+            .url(&format!("{}/{kind}/{name}", self.repository))
+            .await?;
         let request = |authorization: &Option<Authorization>| {
             let request = more(self.client.get(url.clone()));
             match authorization {
@@ -160,13 +177,17 @@ impl Endpoint {
                 None => request,
             }
         };
-        let known = self.authorization.lock().await.clone();
-        let answer = self.send(request(&known)).await?;
-        if answer.status().as_u16() != 401 {
-            return Ok(answer);
+        let mut known = self.authorization.lock().await.clone();
+        let mut renewed = Renewal::None;
+        for _ in 0..CHALLENGES_MAX {
+            let answer = self.send(request(&known)).await?;
+            // A token that was made for this request and is refused tells that no token will do.
+            if answer.status().as_u16() != 401 || renewed == Renewal::Own {
+                return Ok(answer);
+            }
+            (known, renewed) = self.renew(known, answer.headers()).await?;
         }
-        let fresh = self.renew(known, answer.headers()).await?;
-        self.send(request(&fresh)).await
+        self.send(request(&known)).await
     }
 
     /// What is known after a challenge to `old`. Requests that were refused together share one renewal.
@@ -174,12 +195,13 @@ impl Endpoint {
         &self,
         old: Option<Authorization>,
         headers: &HeaderMap,
-    ) -> Result<Option<Authorization>, RegistryError> {
+    ) -> Result<(Option<Authorization>, Renewal), RegistryError> {
         let mut current = self.authorization.lock().await;
-        if *current == old {
-            *current = Some(authorize(self, headers).await?);
+        if *current != old {
+            return Ok((current.clone(), Renewal::Anothers));
         }
-        Ok(current.clone())
+        *current = Some(authorize(self, headers).await?);
+        Ok((current.clone(), Renewal::Own))
     }
 
     async fn url(&self, path: &str) -> Result<Url, RegistryError> {
@@ -201,7 +223,11 @@ impl Endpoint {
     /// `https` where anything answers by TLS, whoever it is.
     async fn find_scheme(&self) -> Result<&'static str, RegistryError> {
         match self.send(self.client.get(self.url_by("https", "")?)).await {
-            Err(RegistryError::Unreachable { .. } | RegistryError::NotTls { .. }) => Ok("http"),
+            Err(
+                RegistryError::Unreachable { .. }
+                | RegistryError::NotTls { .. }
+                | RegistryError::Stalled { .. },
+            ) => Ok("http"),
             Ok(_) => Ok("https"),
             Err(error) => Err(error),
         }
@@ -323,6 +349,12 @@ impl Endpoint {
     pub(super) fn status(&self, answer: &Response, what: &'static str) -> RegistryError {
         let registry = self.name.clone();
         let asked = retry::retry_after(answer.headers());
+        // What the client itself cannot follow is left to us.
+        if answer.status().is_redirection() {
+            return self.closed(&Closed::Scheme {
+                to: scheme_of(answer.headers()),
+            });
+        }
         match (answer.status().as_u16(), asked) {
             (status @ 429, retry_after) | (status @ 503, retry_after @ Some(_)) => {
                 RegistryError::RateLimited {
@@ -338,4 +370,12 @@ impl Endpoint {
             },
         }
     }
+}
+
+/// The scheme that a redirect leads to; all else of it may be a secret.
+fn scheme_of(headers: &HeaderMap) -> String {
+    let location = headers.get(LOCATION).and_then(|value| value.to_str().ok());
+    location
+        .and_then(|location| Url::parse(location).ok())
+        .map_or_else(|| "nowhere".to_owned(), |url| format!("{}:", url.scheme()))
 }

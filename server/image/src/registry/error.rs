@@ -46,7 +46,9 @@ pub enum RegistryError {
         problem: String,
     },
     /// It asks for a certificate of ours.
-    #[error("the registry {registry} refuses the TLS connection without a client certificate it trusts")]
+    #[error(
+        "the registry {registry} refuses the TLS connection without a client certificate it trusts"
+    )]
     ClientCertificate {
         /// Host and port.
         registry: String,
@@ -386,7 +388,9 @@ impl Explain for RegistryError {
                 ..
             } => {
                 metadata.push(("status", status.to_string()));
-                metadata.extend(retry_after.map(|wait| ("retry_after_seconds", wait.as_secs().to_string())));
+                metadata.extend(
+                    retry_after.map(|wait| ("retry_after_seconds", wait.as_secs().to_string())),
+                );
             }
             Self::Status { status, .. } => metadata.push(("status", status.to_string())),
             Self::TooLarge { limit, .. } => metadata.push(("limit", limit.to_string())),

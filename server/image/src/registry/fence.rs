@@ -46,7 +46,10 @@ impl Reach {
             IpAddr::V4(v4) => Self::of_v4(v4),
             IpAddr::V6(v6) => {
                 let first = v6.segments()[0];
-                if v6.is_loopback() || v6.is_unspecified() || v6.is_multicast() || first & 0xffc0 == 0xfe80
+                if v6.is_loopback()
+                    || v6.is_unspecified()
+                    || v6.is_multicast()
+                    || first & 0xffc0 == 0xfe80
                 {
                     Self::Local
                 } else if first & 0xfe00 == 0xfc00 {
@@ -111,7 +114,9 @@ pub(super) struct Fence {
 
 impl fmt::Debug for Fence {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Fence").field("own", &self.own).finish_non_exhaustive()
+        f.debug_struct("Fence")
+            .field("own", &self.own)
+            .finish_non_exhaustive()
     }
 }
 
@@ -159,10 +164,10 @@ impl Fence {
     fn is_known(&self, host: &str) -> bool {
         let host = host.to_ascii_lowercase();
         host == self.own
-            || self
-                .known
-                .iter()
-                .any(|known| *known == host || super::options::without_port(known) == host && literal(&host).is_none())
+            || self.known.iter().any(|known| {
+                *known == host
+                    || super::options::without_port(known) == host && literal(&host).is_none()
+            })
     }
 
     fn admit(&self, host: &str, addresses: Vec<SocketAddr>) -> Result<Vec<SocketAddr>, Closed> {
@@ -248,7 +253,11 @@ mod tests {
     }
 
     fn fence(own: &str, is_plain: bool, known: &[&str]) -> Fence {
-        Fence::new(own, is_plain, known.iter().map(|&text| text.to_owned()).collect())
+        Fence::new(
+            own,
+            is_plain,
+            known.iter().map(|&text| text.to_owned()).collect(),
+        )
     }
 
     #[test]
@@ -270,7 +279,10 @@ mod tests {
             "https://2130706433/x",
         ] {
             let closed = check(&public, inwards).unwrap_err();
-            assert!(matches!(closed, Closed::Inwards { .. }), "{inwards}: {closed}");
+            assert!(
+                matches!(closed, Closed::Inwards { .. }),
+                "{inwards}: {closed}"
+            );
         }
     }
 
@@ -278,11 +290,16 @@ mod tests {
     fn names_are_judged_by_what_they_resolve_to() {
         let public = fence("registry.example", false, &["minio.corp:9000"]);
         let at = |text: &str| vec![SocketAddr::new(text.parse().unwrap(), 0)];
-        public.admit("registry.example", at("93.184.216.34")).unwrap();
+        public
+            .admit("registry.example", at("93.184.216.34"))
+            .unwrap();
         assert!(public.admit("evil.example", at("127.0.0.1")).is_err());
         assert!(public.admit("minio.corp", at("10.1.1.1")).is_ok());
         let both = [at("10.1.1.1"), at("93.184.216.34")].concat();
-        assert_eq!(public.admit("both.example", both).unwrap(), at("93.184.216.34"));
+        assert_eq!(
+            public.admit("both.example", both).unwrap(),
+            at("93.184.216.34")
+        );
 
         let private = fence("registry.corp", false, &[]);
         private.admit("registry.corp", at("10.1.1.1")).unwrap();
@@ -296,12 +313,22 @@ mod tests {
     fn tls_is_never_left_and_only_http_is_spoken() {
         let tls = fence("registry.example", false, &["plain.example"]);
         for url in ["http://registry.example/x", "http://plain.example/x"] {
-            assert!(matches!(check(&tls, url), Err(Closed::Downgrade { .. })), "{url}");
+            assert!(
+                matches!(check(&tls, url), Err(Closed::Downgrade { .. })),
+                "{url}"
+            );
         }
         let plain = fence("127.0.0.1", true, &[]);
         assert!(check(&plain, "http://127.0.0.1:9/x").is_ok());
-        for url in ["file:///etc/passwd", "ftp://127.0.0.1/x", "gopher://127.0.0.1/"] {
-            assert!(matches!(check(&plain, url), Err(Closed::Scheme { .. })), "{url}");
+        for url in [
+            "file:///etc/passwd",
+            "ftp://127.0.0.1/x",
+            "gopher://127.0.0.1/",
+        ] {
+            assert!(
+                matches!(check(&plain, url), Err(Closed::Scheme { .. })),
+                "{url}"
+            );
         }
     }
 

@@ -60,7 +60,10 @@ impl Default for PullOptions {
 }
 
 /// The settings of `host`, which may have a port.
-pub(super) fn settings_of<'a>(registries: &'a Registries, host: &str) -> Option<&'a RegistrySettings> {
+pub(super) fn settings_of<'a>(
+    registries: &'a Registries,
+    host: &str,
+) -> Option<&'a RegistrySettings> {
     registries
         .get(host)
         .or_else(|| registries.get(without_port(host)))

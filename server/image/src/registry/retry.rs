@@ -40,13 +40,19 @@ pub(super) async fn back_off(error: &RegistryError, tried: u32, progress: &dyn P
     let own = BACKOFF_FIRST * 2u32.saturating_pow(tried.saturating_sub(1).min(16));
     let asked = asked(error);
     let wait = own.min(BACKOFF_MAX).max(asked);
-    let RegistryError::RateLimited { registry, status, .. } = error else {
+    let RegistryError::RateLimited {
+        registry, status, ..
+    } = error
+    else {
         tracing::debug!(tried, error = %banger_core::chain(error), "a request to a registry failed, trying again");
         tokio::time::sleep(wait).await;
         return;
     };
     tracing::info!(%registry, status, tried, wait_seconds = wait.as_secs_f32(), "a registry asks to wait");
-    let item = format!("{registry} answered {status}, try {tried}: {} s", wait.as_secs_f32().ceil());
+    let item = format!(
+        "{registry} answered {status}, try {tried}: {} s",
+        wait.as_secs_f32().ceil()
+    );
     let key = StageKey::item(WAIT, item);
     progress.start(&key, None);
     tokio::time::sleep(wait).await;

@@ -27,12 +27,17 @@ pub(super) fn configure(
         let bundle = bundle.ok_or_else(|| unusable(path, "it holds no certificate in PEM"))?;
         builder = builder.tls_certs_merge(bundle);
     }
-    if let (Some(certificate), Some(key)) = (&settings.client_cert_file, &settings.client_key_file) {
+    if let (Some(certificate), Some(key)) = (&settings.client_cert_file, &settings.client_key_file)
+    {
         let mut pem = read(certificate)?;
         pem.push(b'\n');
         pem.extend(read(key)?);
-        let identity = Identity::from_pem(&pem)
-            .map_err(|_| unusable(certificate, "it and its key file hold no certificate with its key in PEM"))?;
+        let identity = Identity::from_pem(&pem).map_err(|_| {
+            unusable(
+                certificate,
+                "it and its key file hold no certificate with its key in PEM",
+            )
+        })?;
         builder = builder.identity(identity);
     }
     Ok(builder)
@@ -109,6 +114,7 @@ fn judge(error: &rustls::Error) -> Option<TlsProblem> {
             | AlertDescription::CertificateUnknown
             | AlertDescription::CertificateExpired
             | AlertDescription::AccessDenied
+            | AlertDescription::DecryptError
             | AlertDescription::HandshakeFailure,
         ) => TlsProblem::ClientCertificate,
         _ => return None,

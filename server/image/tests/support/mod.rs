@@ -267,6 +267,10 @@ pub enum Then {
     Stall,
     /// Sends the body again and again.
     Repeat,
+    /// Sends the body byte by byte, with a pause after each.
+    Trickle,
+    /// Sends the body in pieces, with a pause after each.
+    Slowly,
 }
 
 impl Answer {
@@ -357,6 +361,9 @@ pub fn honest(image: &TestImage, request: &Request) -> Answer {
         answer.headers = format!("Content-Type: {MANIFEST_TYPE}\r\n");
         return answer;
     }
+    if request.path == "/v2/" {
+        return Answer::ok("{}");
+    }
     let digest: Digest = request.path.rsplit('/').next().unwrap().parse().unwrap();
     let Some(blob) = image.blobs.get(&digest) else {
         return Answer::status(404);
@@ -386,6 +393,11 @@ pub fn honest(image: &TestImage, request: &Request) -> Answer {
 async fn serve(mut stream: TcpStream, handler: Arc<Handler>, seen: Arc<Mutex<Vec<Request>>>) {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
+        if head.first() == Some(&0x16) {
+            // TLS, which a server without it answers as any nonsense.
+            let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await;
+            return;
+        }
         match stream.read_u8().await {
             Ok(byte) => head.push(byte),
             Err(_) => return,
@@ -408,6 +420,19 @@ async fn serve(mut stream: TcpStream, handler: Arc<Handler>, seen: Arc<Mutex<Vec
         answer.status, answer.headers
     );
     if stream.write_all(head.as_bytes()).await.is_err() {
+        return;
+    }
+    if matches!(answer.then, Then::Trickle | Then::Slowly) {
+        let (piece, pause) = match answer.then {
+            Then::Trickle => (1, Duration::from_millis(20)),
+            _ => (8 << 10, Duration::from_millis(2)),
+        };
+        for piece in answer.body.chunks(piece) {
+            if stream.write_all(piece).await.is_err() {
+                return;
+            }
+            tokio::time::sleep(pause).await;
+        }
         return;
     }
     loop {

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use banger_app::image::{
-    ArchiveFormat, BasicAuth, PruneRequest, Pruned, PullRequest, RegisterRequest, Removed,
-    TotalUsage, Usage,
+    ArchiveFormat, Login, PruneRequest, Pruned, PullRequest, RegisterRequest, Removed, TotalUsage,
+    Usage,
 };
 use banger_app::upload::Uploaded;
 use banger_core::image::{Image, ImageConfig, Layer, Platform, TakeOver};
@@ -147,11 +147,12 @@ pub(crate) fn pull(request: v1::PullImageRequest) -> Result<PullRequest, Request
     })
 }
 
-fn auth(auth: v1::BasicAuth) -> Result<BasicAuth, RequestError> {
+fn auth(auth: v1::BasicAuth) -> Result<Login, RequestError> {
     // The values are not repeated in the message: they are secrets.
     for (name, value) in [
         ("auth.username", &auth.username),
         ("auth.password", &auth.password),
+        ("auth.identity_token", &auth.identity_token),
     ] {
         if value.len() > CREDENTIAL_MAX || value.contains(['\r', '\n', '\0']) {
             return Err(RequestError::invalid(
@@ -160,11 +161,20 @@ fn auth(auth: v1::BasicAuth) -> Result<BasicAuth, RequestError> {
             ));
         }
     }
+    if !auth.identity_token.is_empty() {
+        if !auth.username.is_empty() || !auth.password.is_empty() {
+            return Err(RequestError::invalid(
+                "auth.identity_token",
+                "comes with a user or a password",
+            ));
+        }
+        return Ok(Login::IdentityToken(auth.identity_token));
+    }
     // RFC 7617 section 2: the user-id and password are joined by the first colon.
     if auth.username.contains(':') {
         return Err(RequestError::invalid("auth.username", "has a colon"));
     }
-    Ok(BasicAuth {
+    Ok(Login::Password {
         username: auth.username,
         password: auth.password,
     })
@@ -292,12 +302,26 @@ mod tests {
         let auth = v1::BasicAuth {
             username: "a:b".into(),
             password: "secret".into(),
+            ..Default::default()
         };
         let refused = refused(pull(v1::PullImageRequest {
             auth: Some(auth),
             ..request("debian", "")
         }));
         assert_eq!(refused, "auth.username has a colon");
+        let both = v1::BasicAuth {
+            username: "a".into(),
+            identity_token: "secret".into(),
+            ..Default::default()
+        };
+        let refused = self::refused(pull(v1::PullImageRequest {
+            auth: Some(both),
+            ..request("debian", "")
+        }));
+        assert_eq!(
+            refused,
+            "auth.identity_token comes with a user or a password"
+        );
     }
 
     #[test]

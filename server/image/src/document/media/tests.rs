@@ -25,10 +25,22 @@ fn each_kind_of_layer_that_cannot_be_used_has_its_own_reason() {
         ("application/vnd.oci.image.layer.v1.tar+gzip", "fine"),
         ("application/vnd.oci.image.layer.v1.tar+zstd", "fine"),
         ("application/vnd.docker.image.rootfs.diff.tar.gzip", "fine"),
-        ("application/vnd.oci.image.layer.nondistributable.v1.tar+gzip", "LAYER_FOREIGN"),
-        ("application/vnd.docker.image.rootfs.foreign.diff.tar.gzip", "LAYER_FOREIGN"),
-        ("application/vnd.oci.image.layer.v1.tar+gzip+encrypted", "LAYER_ENCRYPTED"),
-        ("application/vnd.oci.image.layer.v1.tar+lzma", "NOT_AN_IMAGE"),
+        (
+            "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip",
+            "LAYER_FOREIGN",
+        ),
+        (
+            "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip",
+            "LAYER_FOREIGN",
+        ),
+        (
+            "application/vnd.oci.image.layer.v1.tar+gzip+encrypted",
+            "LAYER_ENCRYPTED",
+        ),
+        (
+            "application/vnd.oci.image.layer.v1.tar+lzma",
+            "NOT_AN_IMAGE",
+        ),
         ("application/vnd.oci.image.layer.v1.tarball", "NOT_AN_IMAGE"),
         ("application/vnd.wasm.content.layer.v1+wasm", "NOT_AN_IMAGE"),
         ("", "NOT_AN_IMAGE"),
@@ -56,7 +68,11 @@ fn a_registry_that_calls_a_document_by_another_type_is_refused() {
     let index = r#"{"schemaVersion":2,"manifests":[]}"#;
     for (text, served, expected) in [
         (plain.as_str(), OCI_MANIFEST, "fine"),
-        (&plain, "application/vnd.docker.distribution.manifest.v2+json; charset=utf-8", "fine"),
+        (
+            &plain,
+            "application/vnd.docker.distribution.manifest.v2+json; charset=utf-8",
+            "fine",
+        ),
         (&plain, "", "fine"),
         (&plain, "application/json", "fine"),
         (&plain, "Text/HTML; charset=utf-8", "MANIFEST_CONTENT_TYPE"),
@@ -66,6 +82,10 @@ fn a_registry_that_calls_a_document_by_another_type_is_refused() {
         (index, OCI_INDEX, "fine"),
         (index, OCI_MANIFEST, "MANIFEST_AMBIGUOUS"),
     ] {
-        assert_eq!(reason(parse_served(text.as_bytes(), served)), expected, "{served}: {text}");
+        assert_eq!(
+            reason(parse_served(text.as_bytes(), served)),
+            expected,
+            "{served}: {text}"
+        );
     }
 }

@@ -31,22 +31,78 @@ fn chosen(wanted: &str, available: &[&str]) -> Result<String, String> {
 #[test]
 fn the_best_variant_that_runs_is_chosen() {
     for (wanted, available, best) in [
-        ("linux/amd64", &["linux/arm64", "linux/amd64"][..], "linux/amd64"),
-        ("linux/amd64", &["linux/amd64/v3", "linux/amd64"], "linux/amd64"),
-        ("linux/amd64", &["linux/amd64/v3", "linux/amd64/v1"], "linux/amd64/v1"),
-        ("linux/amd64/v3", &["linux/amd64", "linux/amd64/v2"], "linux/amd64/v2"),
-        ("linux/amd64/v2", &["linux/amd64", "linux/amd64/v3"], "linux/amd64"),
-        ("linux/arm64", &["linux/arm/v7", "linux/arm64/v8"], "linux/arm64/v8"),
+        (
+            "linux/amd64",
+            &["linux/arm64", "linux/amd64"][..],
+            "linux/amd64",
+        ),
+        (
+            "linux/amd64",
+            &["linux/amd64/v3", "linux/amd64"],
+            "linux/amd64",
+        ),
+        (
+            "linux/amd64",
+            &["linux/amd64/v3", "linux/amd64/v1"],
+            "linux/amd64/v1",
+        ),
+        (
+            "linux/amd64/v3",
+            &["linux/amd64", "linux/amd64/v2"],
+            "linux/amd64/v2",
+        ),
+        (
+            "linux/amd64/v2",
+            &["linux/amd64", "linux/amd64/v3"],
+            "linux/amd64",
+        ),
+        (
+            "linux/arm64",
+            &["linux/arm/v7", "linux/arm64/v8"],
+            "linux/arm64/v8",
+        ),
         ("linux/arm64/v8", &["linux/arm64"], "linux/arm64"),
-        ("linux/arm64/v9", &["linux/arm64", "linux/arm64/v8"], "linux/arm64/v8"),
-        ("linux/arm", &["linux/arm/v5", "linux/arm/v7", "linux/arm/v6"], "linux/arm/v7"),
-        ("linux/arm/v7", &["linux/arm/v5", "linux/arm/v6"], "linux/arm/v6"),
-        ("linux/arm/v6", &["linux/arm/v7", "linux/arm/v5"], "linux/arm/v5"),
-        ("linux/riscv64", &["linux/amd64", "linux/riscv64"], "linux/riscv64"),
-        ("linux/ppc64le", &["linux/amd64", "linux/ppc64le/power8"], "linux/ppc64le/power8"),
-        ("linux/amd64", &["unknown/unknown", "linux/amd64"], "linux/amd64"),
+        (
+            "linux/arm64/v9",
+            &["linux/arm64", "linux/arm64/v8"],
+            "linux/arm64/v8",
+        ),
+        (
+            "linux/arm",
+            &["linux/arm/v5", "linux/arm/v7", "linux/arm/v6"],
+            "linux/arm/v7",
+        ),
+        (
+            "linux/arm/v7",
+            &["linux/arm/v5", "linux/arm/v6"],
+            "linux/arm/v6",
+        ),
+        (
+            "linux/arm/v6",
+            &["linux/arm/v7", "linux/arm/v5"],
+            "linux/arm/v5",
+        ),
+        (
+            "linux/riscv64",
+            &["linux/amd64", "linux/riscv64"],
+            "linux/riscv64",
+        ),
+        (
+            "linux/ppc64le",
+            &["linux/amd64", "linux/ppc64le/power8"],
+            "linux/ppc64le/power8",
+        ),
+        (
+            "linux/amd64",
+            &["unknown/unknown", "linux/amd64"],
+            "linux/amd64",
+        ),
     ] {
-        assert_eq!(chosen(wanted, available).as_deref(), Ok(best), "{wanted} of {available:?}");
+        assert_eq!(
+            chosen(wanted, available).as_deref(),
+            Ok(best),
+            "{wanted} of {available:?}"
+        );
     }
 }
 
@@ -54,7 +110,12 @@ fn the_best_variant_that_runs_is_chosen() {
 fn what_does_not_run_is_not_chosen_and_what_there_is_is_told() {
     let told = chosen(
         "linux/amd64/v2",
-        &["unknown/unknown", "linux/arm64/v8", "linux/amd64/v3", "windows/amd64"],
+        &[
+            "unknown/unknown",
+            "linux/arm64/v8",
+            "linux/amd64/v3",
+            "windows/amd64",
+        ],
     );
     assert_eq!(
         told.unwrap_err(),
@@ -77,5 +138,8 @@ fn an_attestation_is_no_image_whatever_platform_it_names() {
         BTreeMap::from([(REFERENCE_TYPE.to_owned(), "attestation-manifest".to_owned())]);
     let manifests = [attestation, entry("linux/amd64")];
     let wanted = "linux/amd64".parse().unwrap();
-    assert!(std::ptr::eq(choose(&manifests, &wanted).unwrap(), &raw const manifests[1]));
+    assert!(std::ptr::eq(
+        choose(&manifests, &wanted).unwrap(),
+        &raw const manifests[1]
+    ));
 }
