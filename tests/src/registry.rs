@@ -22,10 +22,28 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// Starts one on a free port.
+    /// Starts one on a free port, open to everybody.
     #[must_use]
     pub fn start(scratch: &Scratch) -> Self {
-        let directory = scratch.dir("registry");
+        Self::serve(scratch, "registry", None)
+    }
+
+    /// Starts one on a free port that wants a user to log in: a line of `htpasswd -B`.
+    #[must_use]
+    pub fn with_login(scratch: &Scratch, name: &str, line: &str) -> Self {
+        Self::serve(scratch, name, Some(line))
+    }
+
+    fn serve(scratch: &Scratch, name: &str, login: Option<&str>) -> Self {
+        let directory = scratch.dir(name);
+        let auth = login.map_or_else(String::new, |line| {
+            let file = directory.join("htpasswd");
+            fs::write(&file, format!("{line}\n")).unwrap();
+            format!(
+                "auth: {{htpasswd: {{realm: test, path: {}}}}}\n",
+                file.display()
+            )
+        });
         // Free a moment ago; the next moment is the only risk.
         let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
             .unwrap()
@@ -34,7 +52,7 @@ impl Registry {
             .port();
         let address = format!("127.0.0.1:{port}");
         let config = format!(
-            "version: 0.1\nlog: {{level: info}}\nstorage:\n  filesystem: {{rootdirectory: {}}}\nhttp: {{addr: '{address}'}}\n",
+            "version: 0.1\nlog: {{level: info}}\nstorage:\n  filesystem: {{rootdirectory: {}}}\nhttp: {{addr: '{address}'}}\n{auth}",
             directory.join("data").display()
         );
         fs::write(directory.join("config.yml"), config).unwrap();

@@ -13,6 +13,7 @@ mod faults;
 mod hostile;
 mod image;
 mod kernel;
+mod registry;
 mod run;
 mod session;
 mod suite;
@@ -33,6 +34,7 @@ fn cases() -> Vec<Case<Suite>> {
     for part in [
         kernel::cases,
         image::cases,
+        registry::cases,
         exec::cases,
         session::cases,
         terminal::cases,
