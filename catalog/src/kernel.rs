@@ -1,15 +1,17 @@
 //! The manifest of a kernel bundle.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use banger_core::image::Platform;
+use banger_core::kernel::FeatureState;
 use banger_core::{Digest, Name};
 use serde::{Deserialize, Serialize};
 
 use crate::MODULES_PREFIX;
 use crate::document::{self, DocumentProblem, check_size, check_word};
 use crate::limits::{
-    MANIFEST_BYTES_MAX, MODULE_BYTES_MAX, MODULES_MAX, VMLINUX_BYTES_MAX, WORD_BYTES_MAX,
+    FEATURES_MAX, MANIFEST_BYTES_MAX, MODULE_BYTES_MAX, MODULES_MAX, VMLINUX_BYTES_MAX,
+    WORD_BYTES_MAX,
 };
 
 const FORMAT: &str = "banger.kernel.v1";
@@ -30,6 +32,9 @@ pub struct KernelManifest {
     pub vmlinux: VmlinuxPart,
     /// In load order.
     pub modules: Vec<ModulePart>,
+    /// What its maker knew of what is built in, by feature: what is not inside the kernel to be read again.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub features: BTreeMap<String, FeatureState>,
     /// Where its maker had it from, for people: a package's name and version, a source.
     pub origin: String,
     /// The program that wrote the bundle, for people.
@@ -71,6 +76,8 @@ pub struct KernelParts {
     pub vmlinux: VmlinuxPart,
     /// See [`KernelManifest::modules`].
     pub modules: Vec<ModulePart>,
+    /// See [`KernelManifest::features`].
+    pub features: BTreeMap<String, FeatureState>,
     /// See [`KernelManifest::origin`].
     pub origin: String,
     /// See [`KernelManifest::builder`].
@@ -90,6 +97,7 @@ impl KernelManifest {
             platform: parts.platform,
             vmlinux: parts.vmlinux,
             modules: parts.modules,
+            features: parts.features,
             origin: parts.origin,
             builder: parts.builder,
         };
@@ -135,6 +143,13 @@ impl KernelManifest {
                 format!("are more than {MODULES_MAX}"),
             ));
         }
+        if self.features.len() > FEATURES_MAX {
+            let problem = format!("are more than {FEATURES_MAX}");
+            return Err(DocumentProblem::field("features", problem));
+        }
+        for feature in self.features.keys() {
+            check_word("features", feature)?;
+        }
         let mut names = BTreeSet::new();
         for module in &self.modules {
             check_size("modules.size_bytes", module.size_bytes, MODULE_BYTES_MAX)?;
@@ -179,6 +194,7 @@ mod tests {
                 digest: Digest::of(b"vmlinux"),
             },
             modules: vec![module("virtio"), module("virtio_ring")],
+            features: [("ext4".into(), FeatureState::BuiltIn)].into(),
             origin: "linux-image-cloud-amd64 6.1".into(),
             builder: "banger".into(),
         }
@@ -212,6 +228,20 @@ mod tests {
             with("virtio").unwrap_err().to_string(),
             "its `modules.name` comes twice"
         );
+    }
+
+    #[test]
+    fn features_are_few_and_in_words() {
+        let with = |features: BTreeMap<String, FeatureState>| {
+            KernelManifest::new(KernelParts {
+                features,
+                ..parts()
+            })
+        };
+        let many = (0..=FEATURES_MAX).map(|n| (n.to_string(), FeatureState::Module));
+        assert!(with(many.collect()).is_err());
+        assert!(with([("a\nb".into(), FeatureState::Missing)].into()).is_err());
+        assert!(with(BTreeMap::new()).is_ok());
     }
 
     #[test]

@@ -16,6 +16,8 @@ pub const VMLINUX_BYTES_MAX: u64 = 512 << 20;
 pub const MODULE_BYTES_MAX: u64 = 64 << 20;
 /// Modules of one kernel bundle: a guest needs some twenty.
 pub const MODULES_MAX: usize = 512;
+/// Features of one kernel that a manifest tells of: banger asks for some thirty.
+pub(crate) const FEATURES_MAX: usize = 256;
 /// Bytes of a compressed bundle.
 pub(crate) const FILE_BYTES_MAX: u64 = 64 << 30;
 /// Characters of a description.
