@@ -32,7 +32,9 @@ pub use compose::{
 pub use document::DocumentError;
 pub use ext4::{Ext4Error, create_upper};
 pub use flatten::FlattenError;
-pub use kernel::{ImportedKernel, KernelError, KernelStore};
+pub use kernel::{
+    ImportedKernel, KernelBundleError, KernelError, KernelExport, KernelFiles, KernelStore, Lacking,
+};
 pub use layer::LayerError;
 pub use registry::{ImageReference, PullOptions, Registries, RegistryError, RegistrySettings};
 pub use store::{

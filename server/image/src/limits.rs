@@ -67,6 +67,12 @@ pub(crate) const SLOW_WINDOW_STALLS: u32 = 2;
 pub(crate) const SLOW_BYTES_MIN: u64 = 64 << 10;
 /// Bytes of a kernel, compressed or not.
 pub(crate) const KERNEL_BYTES_MAX: u64 = 512 << 20;
+/// Bytes of a kernel's configuration, decompressed: a distribution's has a quarter of a megabyte.
+pub(crate) const KERNEL_CONFIG_BYTES_MAX: u64 = 8 << 20;
+/// Zeroes after the last member of a kernel bundle: what archivers round up to, and some to spare.
+pub(crate) const BUNDLE_PADDING_BYTES_MAX: u64 = 1 << 20;
+/// Options of a kernel's configuration: a distribution's has some ten thousand.
+pub(crate) const KERNEL_OPTIONS_MAX: usize = 100_000;
 /// Bytes of one kernel module, decompressed.
 pub(crate) const MODULE_BYTES_MAX: u64 = 64 << 20;
 /// Bytes of a text file of a modules directory (`modules.dep`, `modules.builtin`).

@@ -1,6 +1,9 @@
 //! From whatever a kernel file is to an uncompressed ELF (Linux `Documentation/arch/x86/boot.rst`).
 
+use std::fmt;
 use std::io::Read;
+
+use memchr::memmem;
 
 use super::KernelError;
 use super::elf::Elf;
@@ -20,14 +23,49 @@ pub(super) struct Vmlinux {
     pub(super) bytes: Vec<u8>,
     /// e.g. `6.1.0-42-cloud-amd64`; empty where the file does not tell.
     pub(super) release: String,
+    /// The whole line of which the release is a part; empty where the file does not tell.
+    pub(super) banner: String,
+    /// What the file was.
+    pub(super) format: Format,
+}
+
+/// What a kernel came as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Format {
+    /// An ELF file.
+    Vmlinux,
+    /// A boot image around a compressed ELF file.
+    BzImage(Compression),
+}
+
+/// What the kernel inside a bzImage is compressed with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Compression {
+    Gzip,
+    Xz,
+    Zstd,
+    Lz4,
+}
+
+impl fmt::Display for Format {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Vmlinux => "vmlinux",
+            Self::BzImage(Compression::Gzip) => "bzImage (gzip)",
+            Self::BzImage(Compression::Xz) => "bzImage (xz)",
+            Self::BzImage(Compression::Zstd) => "bzImage (zstd)",
+            Self::BzImage(Compression::Lz4) => "bzImage (lz4)",
+        })
+    }
 }
 
 /// Takes the kernel out of `file`, and checks that it can be booted. Blocks.
 pub(super) fn extract(file: Vec<u8>, origin: &str) -> Result<Vmlinux, KernelError> {
-    let bytes = if Elf::is_elf(&file) {
-        file
+    let (bytes, format) = if Elf::is_elf(&file) {
+        (file, Format::Vmlinux)
     } else {
-        decompress(payload(&file, origin)?, origin)?
+        let (bytes, compression) = decompress(payload(&file, origin)?, origin)?;
+        (bytes, Format::BzImage(compression))
     };
     let Some(elf) = Elf::parse(&bytes) else {
         return Err(KernelError::WrongArchitecture {
@@ -39,8 +77,14 @@ pub(super) fn extract(file: Vec<u8>, origin: &str) -> Result<Vmlinux, KernelErro
             origin: origin.to_owned(),
         });
     }
-    let release = release(&bytes);
-    Ok(Vmlinux { bytes, release })
+    let banner = banner(&bytes);
+    let release = banner.split(' ').nth(2).unwrap_or_default().to_owned();
+    Ok(Vmlinux {
+        bytes,
+        release,
+        banner,
+        format,
+    })
 }
 
 /// The compressed kernel in a bzImage.
@@ -69,7 +113,7 @@ fn payload<'a>(file: &'a [u8], origin: &str) -> Result<&'a [u8], KernelError> {
 }
 
 /// Undoes the kernel build's compression. Except with gzip, the payload's last four bytes are the length.
-fn decompress(payload: &[u8], origin: &str) -> Result<Vec<u8>, KernelError> {
+fn decompress(payload: &[u8], origin: &str) -> Result<(Vec<u8>, Compression), KernelError> {
     let bad = |detail: String| KernelError::BadPayload {
         origin: origin.to_owned(),
         detail,
@@ -79,11 +123,15 @@ fn decompress(payload: &[u8], origin: &str) -> Result<Vec<u8>, KernelError> {
         .checked_sub(4)
         .map(|end| &payload[..end])
         .ok_or_else(|| bad("it is empty".into()))?;
-    match payload {
-        [0x1f, 0x8b, ..] => bounded(flate2::read::GzDecoder::new(payload), origin),
-        [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => {
-            bounded(liblzma::read::XzDecoder::new(data), origin)
-        }
+    let (bytes, compression) = match payload {
+        [0x1f, 0x8b, ..] => (
+            bounded(flate2::read::GzDecoder::new(payload), origin),
+            Compression::Gzip,
+        ),
+        [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => (
+            bounded(liblzma::read::XzDecoder::new(data), origin),
+            Compression::Xz,
+        ),
         [0x28, 0xb5, 0x2f, 0xfd, ..] => {
             let mut decoder =
                 zstd::stream::read::Decoder::new(data).map_err(|error| bad(error.to_string()))?;
@@ -91,15 +139,21 @@ fn decompress(payload: &[u8], origin: &str) -> Result<Vec<u8>, KernelError> {
             decoder
                 .window_log_max(31)
                 .map_err(|error| bad(error.to_string()))?;
-            bounded(decoder.single_frame(), origin)
+            (bounded(decoder.single_frame(), origin), Compression::Zstd)
         }
         _ => match data.strip_prefix(LZ4_LEGACY_MAGIC) {
-            Some(blocks) => lz4_legacy(blocks).ok_or_else(|| bad("the LZ4 data is damaged".into())),
-            None => Err(bad(
-                "it is compressed with neither gzip, xz, zstd nor LZ4".into()
-            )),
+            Some(blocks) => (
+                lz4_legacy(blocks).ok_or_else(|| bad("the LZ4 data is damaged".into())),
+                Compression::Lz4,
+            ),
+            None => {
+                return Err(bad(
+                    "it is compressed with neither gzip, xz, zstd nor LZ4".into()
+                ));
+            }
         },
-    }
+    };
+    Ok((bytes?, compression))
 }
 
 fn bounded(mut from: impl Read, origin: &str) -> Result<Vec<u8>, KernelError> {
@@ -136,25 +190,27 @@ fn lz4_legacy(mut blocks: &[u8]) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-/// The release in the kernel's banner.
-fn release(vmlinux: &[u8]) -> String {
-    const BANNER: &[u8] = b"Linux version ";
+/// The line that a kernel prints first, without its end. The format strings that begin alike are no banners.
+fn banner(vmlinux: &[u8]) -> String {
+    const BEGIN: &[u8] = b"Linux version ";
     const RELEASE_BYTES_MAX: usize = 64;
-    let banners = vmlinux
-        .iter()
-        .enumerate()
-        .filter(|(at, byte)| **byte == BANNER[0] && vmlinux[*at..].starts_with(BANNER));
-    for (at, _) in banners {
-        let text = &vmlinux[at + BANNER.len()..];
-        let text = &text[..text.len().min(RELEASE_BYTES_MAX)];
-        let word = text
-            .split(|byte| *byte == b' ' || *byte == 0)
+    const BANNER_BYTES_MAX: usize = 512;
+    for at in memmem::find_iter(vmlinux, BEGIN) {
+        let text = &vmlinux[at..vmlinux.len().min(at + BANNER_BYTES_MAX)];
+        let line = text
+            .split(|byte| matches!(byte, 0 | b'\n'))
             .next()
             .unwrap_or_default();
-        let is_release =
-            word.first().is_some_and(u8::is_ascii_digit) && word.iter().all(u8::is_ascii_graphic);
-        if is_release && word.len() < text.len() {
-            return String::from_utf8_lossy(word).into_owned();
+        let release = line[BEGIN.len()..]
+            .split(|byte| *byte == b' ')
+            .next()
+            .unwrap_or_default();
+        let is_banner = line.len() < text.len()
+            && release.first().is_some_and(u8::is_ascii_digit)
+            && release.len() < RELEASE_BYTES_MAX
+            && line.iter().all(|byte| (b' '..=b'~').contains(byte));
+        if is_banner {
+            return String::from_utf8_lossy(line).into_owned();
         }
     }
     String::new()

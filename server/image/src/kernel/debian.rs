@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::KernelError;
 use super::modules::{ModuleSource, ModuleTree};
 use crate::layer::{LayerSource, SpooledArchive, spool_archive};
-use crate::limits::{KERNEL_BYTES_MAX, PACKAGE_BYTES_MAX};
+use crate::limits::{KERNEL_BYTES_MAX, KERNEL_CONFIG_BYTES_MAX, PACKAGE_BYTES_MAX};
 use crate::store::Region;
 use crate::tar::{Budget, EntryKind};
 
@@ -35,6 +35,8 @@ pub(super) struct PackagedKernel {
     /// As it is in the package.
     pub(super) kernel: Vec<u8>,
     pub(super) modules: ModuleTree,
+    /// What it was built with, if the package says.
+    pub(super) config: Option<Vec<u8>>,
     /// The package's name and version, from its file name.
     pub(super) origin: String,
 }
@@ -198,7 +200,7 @@ pub(super) fn read(package: &Path, tmp: &Path) -> Result<PackagedKernel, KernelE
 fn collect(archive: SpooledArchive, origin: String) -> Result<PackagedKernel, KernelError> {
     let file = std::sync::Arc::new(archive.file);
     let mut modules = ModuleTree::default();
-    let mut kernel = None;
+    let (mut kernel, mut config) = (None, None);
     for entry in archive.entries {
         let EntryKind::File(content) = &entry.kind else {
             continue;
@@ -216,6 +218,10 @@ fn collect(archive: SpooledArchive, origin: String) -> Result<PackagedKernel, Ke
             || (path.starts_with("lib/modules/") && name == "vmlinuz")
         {
             kernel = Some(region);
+        } else if path.starts_with("boot/config-")
+            || (path.starts_with("lib/modules/") && name == "config")
+        {
+            config = Some(region);
         } else if path.starts_with("lib/modules/") {
             modules.add(name, ModuleSource::Region(region))?;
         }
@@ -223,11 +229,16 @@ fn collect(archive: SpooledArchive, origin: String) -> Result<PackagedKernel, Ke
     let region = kernel.ok_or_else(|| KernelError::NoKernelInPackage {
         package: origin.clone(),
     })?;
-    let kernel = region
-        .read_all(KERNEL_BYTES_MAX)
-        .map_err(KernelError::source(Path::new(&origin)))?;
+    let read = |region: Region, limit| {
+        region
+            .read_all(limit)
+            .map_err(KernelError::source(Path::new(&origin)))
+    };
     Ok(PackagedKernel {
-        kernel,
+        kernel: read(region, KERNEL_BYTES_MAX)?,
+        config: config
+            .map(|region| read(region, KERNEL_CONFIG_BYTES_MAX))
+            .transpose()?,
         modules,
         origin,
     })

@@ -1,11 +1,13 @@
 //! What can go wrong with a kernel.
 
+use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use banger_core::{Explain, FailureKind, KernelId};
 
+use super::bundle::KernelBundleError;
 use crate::error::{io_kind, io_reason, io_remedy};
 use crate::layer::LayerError;
 
@@ -66,11 +68,40 @@ pub enum KernelError {
         /// The bound.
         limit: u64,
     },
-    /// A modules directory without something every guest needs.
+    /// Modules that others need, and that are nowhere.
     #[error("the kernel has no {}, neither built in nor as a module", modules.join(", "))]
     MissingModules {
         /// Which.
         modules: Vec<String>,
+    },
+    /// Modules of another kernel.
+    #[error("the module `{module}` was built for {built_for}, and the kernel is {release}")]
+    ForeignModule {
+        /// Which.
+        module: String,
+        /// What it says, cut.
+        built_for: String,
+        /// The kernel's.
+        release: String,
+    },
+    /// A configuration that is none.
+    #[error("the configuration {origin} cannot be used: {detail}")]
+    BadConfig {
+        /// Where it was.
+        origin: String,
+        /// What is wrong.
+        detail: String,
+    },
+    /// A kernel with which no guest comes up.
+    #[error(
+        "no guest comes up with this kernel, it has no {} (read from: {evidence})",
+        listed(lacking)
+    )]
+    LacksFeatures {
+        /// What it lacks.
+        lacking: Vec<Lacking>,
+        /// What tells so.
+        evidence: &'static str,
     },
     /// A module that cannot be read.
     #[error("the module `{module}` is damaged")]
@@ -115,6 +146,16 @@ pub enum KernelError {
     /// The package's content is malformed.
     #[error("the package cannot be unpacked")]
     Package(#[source] LayerError),
+    /// A file that is no kernel bundle.
+    #[error(transparent)]
+    Bundle(#[from] KernelBundleError),
+    /// A bundle that could not be written.
+    #[error("the kernel bundle could not be written")]
+    ExportFailed {
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// A kernel with this id is there already.
     #[error("kernel {id} exists already")]
     Exists {
@@ -133,6 +174,32 @@ pub enum KernelError {
     /// A defect of banger.
     #[error("the work ended unexpectedly")]
     Aborted,
+}
+
+/// Something that every guest needs and a kernel does not have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lacking {
+    /// e.g. `virtio-blk`.
+    pub feature: &'static str,
+    /// The options that are not set.
+    pub options: Vec<&'static str>,
+    /// The modules it would be in, which did not come with the kernel.
+    pub modules: Vec<&'static str>,
+}
+
+impl fmt::Display for Lacking {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({}", self.feature, self.options.join(", "))?;
+        if !self.modules.is_empty() {
+            write!(f, ", module {} not given", self.modules.join(", "))?;
+        }
+        f.write_str(")")
+    }
+}
+
+fn listed(lacking: &[Lacking]) -> String {
+    let all: Vec<String> = lacking.iter().map(Lacking::to_string).collect();
+    all.join(", ")
 }
 
 impl KernelError {
@@ -161,6 +228,9 @@ impl Explain for KernelError {
             | Self::TooLarge { .. }
             | Self::MissingModules { .. }
             | Self::BadModule { .. }
+            | Self::ForeignModule { .. }
+            | Self::BadConfig { .. }
+            | Self::LacksFeatures { .. }
             | Self::BadPackageName { .. }
             | Self::NoKernelInPackage { .. } => argument(),
             Self::Io { source, .. } => io_kind(source),
@@ -172,6 +242,8 @@ impl Explain for KernelError {
             },
             Self::ToolDeadline { .. } => FailureKind::DeadlineExceeded,
             Self::Package(error) => error.kind(),
+            Self::Bundle(error) => error.kind(),
+            Self::ExportFailed { source } => io_kind(source),
             Self::Exists { id } => FailureKind::AlreadyExists {
                 resource: "kernel".into(),
                 name: id.to_string(),
@@ -196,12 +268,17 @@ impl Explain for KernelError {
             Self::TooLarge { .. } => "KERNEL_TOO_LARGE",
             Self::MissingModules { .. } => "KERNEL_MODULES_MISSING",
             Self::BadModule { .. } => "KERNEL_MODULE_BAD",
+            Self::ForeignModule { .. } => "KERNEL_MODULES_FOREIGN",
+            Self::BadConfig { .. } => "KERNEL_CONFIG_BAD",
+            Self::LacksFeatures { .. } => "KERNEL_LACKS_FEATURES",
             Self::BadPackageName { .. } => "PACKAGE_NAME_INVALID",
             Self::NoKernelInPackage { .. } => "PACKAGE_WITHOUT_KERNEL",
             Self::ToolMissing { .. } => "TOOL_MISSING",
             Self::Tool { .. } => "TOOL_FAILED",
             Self::ToolDeadline { .. } => "TOOL_DEADLINE",
             Self::Package(_) => "PACKAGE_MALFORMED",
+            Self::Bundle(error) => error.reason(),
+            Self::ExportFailed { source } => io_reason(source, "KERNEL_EXPORT_FAILED"),
             Self::Exists { .. } => "KERNEL_EXISTS",
             Self::Missing { .. } => "KERNEL_NOT_FOUND",
             Self::Cancelled => "CANCELLED",
@@ -222,7 +299,20 @@ impl Explain for KernelError {
             Self::NoPvhEntry { .. } => {
                 "Build the kernel with CONFIG_PVH=y, or import a distribution's cloud kernel."
             }
-            Self::MissingModules { .. } | Self::BadModule { .. } => {
+            Self::BadConfig { .. } => {
+                "Give the configuration this kernel was built with: /boot/config-<release>, /proc/config.gz or \
+                 the build's .config."
+            }
+            Self::LacksFeatures { lacking, .. }
+                if lacking.iter().any(|one| !one.modules.is_empty()) =>
+            {
+                "Give the modules directory that belongs to this kernel (`--modules /lib/modules/<release>`)."
+            }
+            Self::LacksFeatures { .. } => {
+                "Build the kernel with these options (`banger kernel build` does), or import a distribution's \
+                 cloud kernel."
+            }
+            Self::MissingModules { .. } | Self::BadModule { .. } | Self::ForeignModule { .. } => {
                 "Give the modules directory that belongs to this kernel (/lib/modules/<release>)."
             }
             Self::BadPackageName { .. } | Self::NoKernelInPackage { .. } => {
@@ -233,6 +323,8 @@ impl Explain for KernelError {
                 "Run `apt-get update` and check the package sources, or import the kernel from a file."
             }
             Self::Package(error) => return error.remedy(),
+            Self::Bundle(error) => return error.remedy(),
+            Self::ExportFailed { source } => return io_remedy(source),
             Self::Exists { .. } => "Choose another id.",
             Self::Missing { .. } => "Import a kernel: `banger kernel import`.",
             Self::Cancelled | Self::Aborted => return None,
@@ -262,6 +354,33 @@ impl Explain for KernelError {
             }
             Self::MissingModules { modules } => vec![("modules", modules.join(","))],
             Self::BadModule { module } => vec![("module", module.clone())],
+            Self::ForeignModule {
+                module,
+                built_for,
+                release,
+            } => vec![
+                ("module", module.clone()),
+                ("built_for", built_for.clone()),
+                ("release", release.clone()),
+            ],
+            Self::BadConfig { origin, detail } => {
+                vec![("origin", origin.clone()), ("detail", detail.clone())]
+            }
+            Self::LacksFeatures { lacking, evidence } => {
+                let joined = |words: &dyn Fn(&Lacking) -> String| {
+                    let all: Vec<String> = lacking.iter().map(words).collect();
+                    all.into_iter()
+                        .filter(|word| !word.is_empty())
+                        .collect::<Vec<_>>()
+                        .join(",")
+                };
+                vec![
+                    ("features", joined(&|one| one.feature.to_owned())),
+                    ("options", joined(&|one| one.options.join(","))),
+                    ("modules", joined(&|one| one.modules.join(","))),
+                    ("evidence", (*evidence).to_owned()),
+                ]
+            }
             Self::BadPackageName { name } => vec![("name", name.clone())],
             Self::NoKernelInPackage { package } => vec![("package", package.clone())],
             Self::ToolMissing { program } => vec![("program", (*program).to_owned())],
@@ -276,8 +395,9 @@ impl Explain for KernelError {
                 ]
             }
             Self::Package(error) => error.metadata(),
+            Self::Bundle(error) => error.metadata(),
             Self::Exists { id } | Self::Missing { id } => vec![("kernel", id.to_string())],
-            Self::Cancelled | Self::Aborted => Vec::new(),
+            Self::ExportFailed { .. } | Self::Cancelled | Self::Aborted => Vec::new(),
         }
     }
 }

@@ -9,15 +9,23 @@
 //! ```
 //! A kernel's directory appears whole, by rename.
 
+mod agent;
+mod bundle;
 mod bzimage;
+mod config;
 mod debian;
 mod elf;
 mod error;
+mod feature;
+mod import;
 mod initramfs;
+mod inspect;
 mod modules;
 mod store;
 #[cfg(test)]
 mod tests;
 
-pub use error::KernelError;
+pub use bundle::{KernelBundleError, KernelExport};
+pub use error::{KernelError, Lacking};
+pub use import::KernelFiles;
 pub use store::{ImportedKernel, KernelStore};

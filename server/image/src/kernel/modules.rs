@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use banger_core::Digest;
+use banger_core::kernel::FeatureState;
 
 use super::KernelError;
 use super::elf::Elf;
@@ -15,16 +16,8 @@ use crate::limits::{MODULE_BYTES_MAX, MODULE_FILES_MAX, MODULE_INDEX_BYTES_MAX};
 use crate::store::Region;
 use crate::tar::{Budget, EntryKind};
 
-/// What every guest needs, in the order in which it is best loaded: the bus, the agent's channel, disks,
-/// file systems.
-const REQUIRED: [&str; 5] = [
-    "virtio_mmio",
-    "virtio_console",
-    "virtio_blk",
-    "overlay",
-    "ext4",
-];
-/// What a guest uses where the kernel has it.
+/// What a guest uses where the kernel has it, in the order in which it is best loaded: the bus, the agent's
+/// channel, disks, file systems. Whether it is enough, the inspection tells.
 const WANTED: [&str; 8] = [
     "virtio_mmio",
     "virtio_console",
@@ -38,6 +31,8 @@ const WANTED: [&str; 8] = [
 ];
 /// The most modules a guest may need; bounds the recursion too.
 const SELECTED_MAX: usize = 128;
+/// Of a release in an error's text.
+const RELEASE_CHARS_MAX: usize = 64;
 /// How deep a modules directory may be nested.
 const DEPTH_MAX: usize = 16;
 
@@ -52,7 +47,8 @@ pub(super) struct Module {
 #[derive(Debug, Default)]
 pub(super) struct ModuleTree {
     files: HashMap<String, ModuleFile>,
-    builtin: HashSet<String>,
+    /// From `modules.builtin`; `None` where that is missing.
+    builtin: Option<HashSet<String>>,
     /// From `modules.dep`; where that is missing, the modules themselves are asked.
     dependencies: Option<HashMap<String, Vec<String>>>,
 }
@@ -158,7 +154,10 @@ impl ModuleTree {
             Ok(String::from_utf8_lossy(&bytes).into_owned())
         };
         match file_name {
-            "modules.builtin" => self.builtin.extend(text()?.lines().filter_map(module_of)),
+            "modules.builtin" => {
+                let names = text()?.lines().filter_map(module_of).collect();
+                self.builtin = Some(names);
+            }
             "modules.dep" => {
                 let line = |line: &str| {
                     let (module, needs) = line.split_once(':')?;
@@ -184,17 +183,13 @@ impl ModuleTree {
         Ok(())
     }
 
+    /// What it says about what is built in.
+    pub(super) fn into_builtin(self) -> BuiltinModules {
+        BuiltinModules(self.builtin)
+    }
+
     /// The modules a guest loads, in order. Blocks.
     pub(super) fn select(&self) -> Result<Vec<Module>, KernelError> {
-        let has = |name: &&str| self.builtin.contains(*name) || self.files.contains_key(*name);
-        let missing: Vec<String> = REQUIRED
-            .iter()
-            .filter(|name| !has(name))
-            .map(|name| (*name).to_owned())
-            .collect();
-        if !missing.is_empty() {
-            return Err(KernelError::MissingModules { modules: missing });
-        }
         let mut selected = Vec::new();
         let mut visited = HashSet::new();
         for name in WANTED.iter().filter(|name| self.files.contains_key(**name)) {
@@ -210,7 +205,8 @@ impl ModuleTree {
         visited: &mut HashSet<String>,
         selected: &mut Vec<Module>,
     ) -> Result<(), KernelError> {
-        if self.builtin.contains(name) || !visited.insert(name.to_owned()) {
+        let is_builtin = |builtin: &HashSet<String>| builtin.contains(name);
+        if self.builtin.as_ref().is_some_and(is_builtin) || !visited.insert(name.to_owned()) {
             return Ok(());
         }
         if visited.len() > SELECTED_MAX {
@@ -239,6 +235,38 @@ impl ModuleTree {
             bytes,
         });
         Ok(())
+    }
+}
+
+/// What a modules directory says is built into its kernel.
+#[derive(Debug)]
+pub(super) struct BuiltinModules(Option<HashSet<String>>);
+
+impl BuiltinModules {
+    /// The state of a module that is not kept with the kernel.
+    pub(super) fn state(&self, module: &str) -> FeatureState {
+        match &self.0 {
+            Some(names) if names.contains(module) => FeatureState::BuiltIn,
+            Some(_) => FeatureState::Missing,
+            None => FeatureState::Unknown,
+        }
+    }
+}
+
+impl Module {
+    /// Refuses it if it says that it was built for another release.
+    pub(super) fn check_release(&self, release: &str) -> Result<(), KernelError> {
+        let vermagic = field_of(&self.bytes, b"vermagic=").unwrap_or_default();
+        match vermagic.split(' ').next() {
+            None | Some("") => Ok(()),
+            Some(_) if release.is_empty() => Ok(()),
+            Some(built_for) if built_for == release => Ok(()),
+            Some(built_for) => Err(KernelError::ForeignModule {
+                module: self.name.clone(),
+                built_for: built_for.chars().take(RELEASE_CHARS_MAX).collect(),
+                release: release.to_owned(),
+            }),
+        }
     }
 }
 
@@ -278,11 +306,7 @@ impl ModuleFile {
 
 /// What a module says it needs: `depends=a,b` in its `.modinfo`.
 fn needs_of(module: &[u8]) -> Option<Vec<String>> {
-    let info = Elf::parse(module)?.section(".modinfo")?;
-    let needs = info
-        .split(|byte| *byte == 0)
-        .find_map(|field| field.strip_prefix(b"depends="))?;
-    let needs = std::str::from_utf8(needs).ok()?;
+    let needs = field_of(module, b"depends=")?;
     Some(
         needs
             .split(',')
@@ -290,6 +314,15 @@ fn needs_of(module: &[u8]) -> Option<Vec<String>> {
             .map(canonical)
             .collect(),
     )
+}
+
+/// A field of a module's `.modinfo`.
+fn field_of<'a>(module: &'a [u8], name: &[u8]) -> Option<&'a str> {
+    let info = Elf::parse(module)?.section(".modinfo")?;
+    let field = info
+        .split(|byte| *byte == 0)
+        .find_map(|field| field.strip_prefix(name))?;
+    std::str::from_utf8(field).ok()
 }
 
 /// The name in a path of `modules.dep` or `modules.builtin`.

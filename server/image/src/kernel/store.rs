@@ -6,24 +6,21 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use banger_core::operation::{Progress, StageKey};
-use banger_core::{Digest, KernelId};
+use banger_core::kernel::KernelInspection;
+use banger_core::{Digest, KernelId, Name};
 use serde::{Deserialize, Serialize};
 use tempfile::{NamedTempFile, TempDir};
-use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::bzimage::{Vmlinux, extract};
-use super::modules::{Module, ModuleTree};
-use super::{KernelError, debian, initramfs};
-use crate::limits::{KERNEL_BYTES_MAX, MODULE_BYTES_MAX};
+use super::agent::AgentDigest;
+use super::import::Import;
+use super::{KernelError, initramfs};
+use crate::limits::MODULE_BYTES_MAX;
 use crate::store::{publish, sync_directory};
 
-const VMLINUX: &str = "vmlinux";
-const MODULES: &str = "modules";
+pub(super) const VMLINUX: &str = "vmlinux";
+pub(super) const MODULES: &str = "modules";
 const CONFIG: &str = "config.json";
-/// Bytes of an agent's binary.
-const AGENT_BYTES_MAX: u64 = 256 << 20;
 
 /// A kernel as its directory tells it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,8 +35,14 @@ pub struct ImportedKernel {
     pub size_bytes: u64,
     /// The modules the agent loads, in load order, without `.ko`.
     pub modules: Vec<String>,
-    /// A path, or a package's name and version.
+    /// A file's name, or a package's name and version.
     pub origin: String,
+    /// What its bundle calls it; known only when it was just imported.
+    #[serde(skip)]
+    pub name: Option<Name>,
+    /// What reading it told.
+    #[serde(default)]
+    pub inspection: KernelInspection,
 }
 
 /// The kernels of one state directory. Cheap to clone.
@@ -49,20 +52,13 @@ pub struct KernelStore {
 }
 
 #[derive(Debug)]
-struct Inner {
+pub(super) struct Inner {
     kernels: PathBuf,
     tmp: PathBuf,
     /// One initramfs at a time: it is made once per kernel and agent.
     building: tokio::sync::Mutex<()>,
+    agent: AgentDigest,
     tracker: TaskTracker,
-}
-
-/// A kernel on its way in.
-struct Import {
-    id: KernelId,
-    kernel: Vmlinux,
-    modules: Vec<Module>,
-    origin: String,
 }
 
 impl KernelStore {
@@ -76,6 +72,7 @@ impl KernelStore {
             kernels: state_dir.join("kernels"),
             tmp: state_dir.join("tmp/kernels"),
             building: tokio::sync::Mutex::default(),
+            agent: AgentDigest::default(),
             tracker: TaskTracker::new(),
         };
         match fs::remove_dir_all(&inner.tmp) {
@@ -91,77 +88,6 @@ impl KernelStore {
         Ok(Self {
             inner: Arc::new(inner),
         })
-    }
-
-    /// Imports a `vmlinux` or bzImage, with those of `modules` (a directory, or a tar archive of one) that a
-    /// guest needs; a kernel that has everything built in needs none. One stage: `import`.
-    ///
-    /// # Errors
-    /// What [`KernelError`] says; nothing is left of a failed import.
-    pub async fn import_file(
-        &self,
-        id: KernelId,
-        path: &Path,
-        modules: Option<&Path>,
-        progress: &dyn Progress,
-    ) -> Result<ImportedKernel, KernelError> {
-        let key = StageKey::new("import");
-        progress.start(&key, None);
-        let (path, modules) = (path.to_owned(), modules.map(Path::to_owned));
-        let imported = self.blocking(move |inner| {
-            let origin = path.display().to_string();
-            let kernel = extract(read_bounded(&path, KERNEL_BYTES_MAX)?, &origin)?;
-            let tree = modules
-                .map(|modules| ModuleTree::of(&modules, &inner.tmp))
-                .transpose()?;
-            let modules = tree.map_or_else(|| Ok(Vec::new()), |tree| tree.select())?;
-            inner.keep(Import {
-                id,
-                kernel,
-                modules,
-                origin,
-            })
-        });
-        let imported = imported.await?;
-        progress.finish(&key);
-        Ok(imported)
-    }
-
-    /// Imports the kernel of a Debian package: by the name of a package or metapackage, which apt fetches,
-    /// or by the path of a package file (with a `/` in it). Stages: `download`, `import`.
-    ///
-    /// # Errors
-    /// What [`KernelError`] says; nothing is left of a failed import.
-    pub async fn import_debian_package(
-        &self,
-        id: KernelId,
-        package: &str,
-        progress: &dyn Progress,
-        cancel: &CancellationToken,
-    ) -> Result<ImportedKernel, KernelError> {
-        let tmp = &self.inner.tmp;
-        let scratch = TempDir::with_prefix_in("package-", tmp)
-            .map_err(KernelError::io("create a directory in", tmp))?;
-        let key = StageKey::new("download");
-        progress.start(&key, None);
-        let file = debian::fetch(package, scratch.path(), cancel).await?;
-        progress.finish(&key);
-        let key = StageKey::new("import");
-        progress.start(&key, None);
-        let imported = self.blocking(move |inner| {
-            let packaged = debian::read(&file, scratch.path())?;
-            let kernel = extract(packaged.kernel, &packaged.origin)?;
-            let modules = packaged.modules.select()?;
-            inner.keep(Import {
-                id,
-                kernel,
-                modules,
-                origin: packaged.origin,
-            })
-        });
-        let imported = imported.await?;
-        progress.finish(&key);
-        Ok(imported)
     }
 
     /// What is known about a kernel, from its directory. Blocks, briefly.
@@ -231,7 +157,13 @@ impl KernelStore {
         Ok(swept)
     }
 
-    async fn blocking<T: Send + 'static>(
+    /// A directory that goes when it is let go.
+    pub(super) fn scratch(&self, prefix: &str) -> Result<TempDir, KernelError> {
+        let tmp = &self.inner.tmp;
+        TempDir::with_prefix_in(prefix, tmp).map_err(KernelError::io("create a directory in", tmp))
+    }
+
+    pub(super) async fn blocking<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Inner) -> Result<T, KernelError> + Send + 'static,
     ) -> Result<T, KernelError> {
@@ -245,17 +177,23 @@ impl KernelStore {
 }
 
 impl Inner {
-    fn directory(&self, id: KernelId) -> PathBuf {
+    pub(super) fn tmp(&self) -> &Path {
+        &self.tmp
+    }
+
+    pub(super) fn directory(&self, id: KernelId) -> PathBuf {
         self.kernels.join(id.to_string())
     }
 
     /// Writes a kernel's directory under a temporary name, then gives it its own.
-    fn keep(&self, import: Import) -> Result<ImportedKernel, KernelError> {
+    pub(super) fn keep(&self, import: Import) -> Result<ImportedKernel, KernelError> {
         let Import {
             id,
             kernel,
             modules,
             origin,
+            name,
+            inspection,
         } = import;
         let target = self.directory(id);
         if target.exists() {
@@ -268,6 +206,8 @@ impl Inner {
             size_bytes: kernel.bytes.len() as u64,
             modules: modules.iter().map(|module| module.name.clone()).collect(),
             origin,
+            name,
+            inspection,
         };
         let staging = TempDir::with_prefix_in("kernel-", &self.tmp)
             .map_err(KernelError::io("create a directory in", &self.tmp))?;
@@ -300,13 +240,16 @@ impl Inner {
         if !directory.join(CONFIG).exists() {
             return Err(KernelError::Missing { id });
         }
-        let agent = read_bounded(agent, AGENT_BYTES_MAX)?;
-        let name = format!(
-            "initramfs-{}-{}.cpio",
-            Digest::of(&agent).short(),
-            initramfs::FORMAT
-        );
-        let path = directory.join(name);
+        let place = |digest: Digest| {
+            let name = format!("initramfs-{}-{}.cpio", digest.short(), initramfs::FORMAT);
+            directory.join(name)
+        };
+        let known = self.agent.known(agent).map(place);
+        if let Some(path) = known.filter(|path| path.exists()) {
+            return Ok(path);
+        }
+        let (agent, digest) = self.agent.read(agent)?;
+        let path = place(digest);
         if path.exists() {
             return Ok(path);
         }
@@ -325,7 +268,7 @@ impl Inner {
 }
 
 /// The modules of a kernel in the store, in load order.
-fn read_modules(directory: &Path) -> Result<Vec<(String, Vec<u8>)>, KernelError> {
+pub(super) fn read_modules(directory: &Path) -> Result<Vec<(String, Vec<u8>)>, KernelError> {
     let mut modules = Vec::new();
     for entry in
         fs::read_dir(directory).map_err(KernelError::io("read the directory", directory))?
@@ -338,7 +281,8 @@ fn read_modules(directory: &Path) -> Result<Vec<(String, Vec<u8>)>, KernelError>
             .unwrap_or_default()
             .to_string_lossy()
             .into_owned();
-        modules.push((name, read_bounded(&path, MODULE_BYTES_MAX)?));
+        let bytes = read_bounded(&path, MODULE_BYTES_MAX, &name)?;
+        modules.push((name, bytes));
     }
     modules.sort_unstable();
     Ok(modules)
@@ -350,8 +294,8 @@ fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
     file.sync_all()
 }
 
-/// A whole regular file.
-fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>, KernelError> {
+/// A whole regular file, which errors call `what`.
+pub(super) fn read_bounded(path: &Path, limit: u64, what: &str) -> Result<Vec<u8>, KernelError> {
     let metadata = fs::metadata(path).map_err(KernelError::source(path))?;
     if !metadata.is_file() {
         let error = io::Error::new(io::ErrorKind::InvalidInput, "not a regular file");
@@ -359,7 +303,7 @@ fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>, KernelError> {
     }
     if metadata.len() > limit {
         return Err(KernelError::TooLarge {
-            what: path.display().to_string(),
+            what: what.to_owned(),
             limit,
         });
     }
