@@ -1,4 +1,4 @@
-//! Kernels: import, get, list, delete.
+//! Kernels: import, export, get, list, delete.
 
 use std::future::IntoFuture;
 use std::path::PathBuf;
@@ -11,6 +11,7 @@ use v1::kernel_service_client::KernelServiceClient;
 
 use crate::client::Client;
 use crate::error::{Error, Result};
+use crate::export::{Export, ExportMessage, ExportPart};
 use crate::operation::{IntoStep, Progress, Step, follow_once};
 use crate::request::Request;
 use crate::stream::{Pages, pages};
@@ -34,15 +35,18 @@ impl Kernels {
         KernelServiceClient::new(self.client.channel())
     }
 
-    /// Imports a vmlinux or bzImage, with the directory of its modules if it needs any.
+    /// Imports a vmlinux or bzImage, with the directory of its modules if it needs any; or a kernel bundle, which
+    /// has all of it inside.
     pub fn import_file(&self, kernel: impl Into<Source>, modules: Option<PathBuf>) -> ImportKernel {
-        let kernel_part: Part<_> = (kernel.into(), kernel_chunk);
+        let kernel = kernel.into();
+        let file_name = kernel.file_name();
+        let kernel_part: Part<_> = (kernel, kernel_chunk);
         let modules_part =
             modules.map(|path| (Source::Path(path), modules_chunk as fn(Bytes) -> _));
-        self.import(
-            String::new(),
-            [kernel_part].into_iter().chain(modules_part).collect(),
-        )
+        let parts = [kernel_part].into_iter().chain(modules_part);
+        let mut import = self.import(String::new(), parts.collect());
+        import.start.file_name = file_name;
+        import
     }
 
     /// Imports the kernel of a Debian package, which the daemon fetches with its host's apt.
@@ -67,6 +71,19 @@ impl Kernels {
             parts,
             progress: Progress::none(),
         }
+    }
+
+    /// Writes a kernel as a kernel bundle: what catalogs offer and [`Self::import_file`] takes.
+    ///
+    /// # Errors
+    /// When there is no such kernel, or the daemon cannot be asked.
+    pub async fn export(&self, kernel: impl Into<String>) -> Result<Export> {
+        const CALL: &str = "ExportKernel";
+        let request = v1::ExportKernelRequest {
+            kernel: kernel.into(),
+        };
+        let answer = self.rpc().export_kernel(request).await;
+        Export::begin(self.client.watched(answer, CALL)?, CALL).await
     }
 
     /// The kernel with this id or name.
@@ -122,6 +139,13 @@ fn kernel_chunk(data: Bytes) -> v1::ImportKernelRequest {
     }
 }
 
+fn config_chunk(data: Bytes) -> v1::ImportKernelRequest {
+    let message = v1::import_kernel_request::Message::ConfigChunk(data);
+    v1::ImportKernelRequest {
+        message: Some(message),
+    }
+}
+
 fn modules_chunk(data: Bytes) -> v1::ImportKernelRequest {
     let message = v1::import_kernel_request::Message::ModulesChunk(data);
     v1::ImportKernelRequest {
@@ -143,6 +167,13 @@ impl ImportKernel {
     /// Under this name instead of one made of the release.
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.start.name = name.into();
+        self
+    }
+
+    /// With the configuration it was built with, as a file: what it has built in is read from there, unless it has
+    /// its configuration inside.
+    pub fn config(mut self, config: impl Into<Source>) -> Self {
+        self.parts.push((config.into(), config_chunk));
         self
     }
 
@@ -192,6 +223,18 @@ impl IntoFuture for ImportKernel {
 
     fn into_future(self) -> Self::IntoFuture {
         self.run().boxed()
+    }
+}
+
+impl ExportMessage for v1::ExportKernelResponse {
+    fn part(self) -> Option<ExportPart> {
+        use v1::export_kernel_response::Message;
+        Some(match self.message? {
+            Message::Start(start) => ExportPart::Start(start),
+            Message::Chunk(bytes) => ExportPart::Chunk(bytes),
+            Message::End(end) => ExportPart::End(end),
+            Message::Heartbeat(_) => ExportPart::Idle,
+        })
     }
 }
 

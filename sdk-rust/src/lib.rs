@@ -25,6 +25,7 @@
 
 mod client;
 mod error;
+mod export;
 mod host;
 mod image;
 mod kernel;
@@ -38,6 +39,7 @@ mod vm;
 pub use banger_registry_auth::{AuthError, AuthFiles, Login};
 pub use client::{Client, ClientOptions};
 pub use error::{Code, CodeRan, Error, Refusal, Result, chain};
+pub use export::Export;
 pub use host::{HOST_VARIABLE, Host, HostError};
 pub use image::{ArchiveFormat, Images, ImagesUsage, Prune, PullImage, RegisterImage, TakeOver};
 pub use kernel::{ImportKernel, Kernels};
@@ -54,9 +56,9 @@ pub use vm::{Console, CreateVm, NetworkMode, VmEvent, Vms};
 pub mod types {
     pub use banger_proto::v1::{
         ConsoleOutput, DeleteImageResponse, Exit, Gap, HostInfo, Image, ImageConfig, ImageLayer,
-        ImageUsage, Kernel, Operation, Output, PruneImagesResponse, Session, SessionSpec, Stage,
-        StopOutcome, Stream, TerminalSize, Vm, VmSpec, exit, operation, session, stop_outcome, vm,
-        vm_spec,
+        ImageUsage, Kernel, KernelFeature, KernelInspection, Operation, Output,
+        PruneImagesResponse, Session, SessionSpec, Stage, StopOutcome, Stream, TerminalSize, Vm,
+        VmSpec, exit, kernel_feature, operation, session, stop_outcome, vm, vm_spec,
     };
     pub use prost_types::{Duration, Timestamp};
     pub use tonic_types::Status;

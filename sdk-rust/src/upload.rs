@@ -45,6 +45,16 @@ impl Source {
         }
     }
 
+    /// What the file is called, without its directory; empty for a reader.
+    pub(crate) fn file_name(&self) -> String {
+        let name = match self {
+            Self::Path(path) => path.file_name(),
+            Self::Reader(_) => None,
+        };
+        let name = name.unwrap_or_default().to_string_lossy();
+        name.chars().filter(|c| !c.is_control()).collect()
+    }
+
     fn name(&self) -> PathBuf {
         match self {
             Self::Path(path) => path.clone(),

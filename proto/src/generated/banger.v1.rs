@@ -3698,13 +3698,13 @@ pub mod kernel_feature {
 /// A kernel to import.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ImportKernelRequest {
-    /// `start` first and once; then, for an upload, chunks.
+    /// `start` first and once; then, for an upload, chunks: the kernel's, and after them those of what belongs to it.
     #[prost(oneof = "import_kernel_request::Message", tags = "1, 2, 3, 4")]
     pub message: ::core::option::Option<import_kernel_request::Message>,
 }
 /// Nested message and enum types in `ImportKernelRequest`.
 pub mod import_kernel_request {
-    /// `start` first and once; then, for an upload, chunks.
+    /// `start` first and once; then, for an upload, chunks: the kernel's, and after them those of what belongs to it.
     #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
     pub enum Message {
         /// What it is.
@@ -3739,6 +3739,9 @@ pub struct ImportKernelStart {
     /// A UUID: a repeat of the request with the same one joins the first.
     #[prost(string, tag = "5")]
     pub request_id: ::prost::alloc::string::String,
+    /// What the uploaded file is called, for people: kept as where the kernel came from, and named by errors.
+    #[prost(string, tag = "6")]
+    pub file_name: ::prost::alloc::string::String,
 }
 /// Progress of an import, and at the end the kernel.
 #[derive(Clone, PartialEq, ::prost::Message)]

@@ -1,17 +1,18 @@
 //! Kernels: what callers may ask of them, and what of it the store knows.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use banger_core::kernel::{Kernel, KernelInspection};
+use banger_core::kernel::Kernel;
 use banger_core::operation::OperationKind;
 use banger_core::{KernelId, Name, OperationId, Timestamp};
-use banger_image::{ImportedKernel, KernelError, KernelStore};
+use banger_image::{ImportedKernel, KernelError, KernelFiles, KernelStore};
 use banger_store::{DeleteOutcome, Page, ReplaceOutcome, RequestKey, StoreError};
 use tokio::sync::RwLock;
 
 use crate::Context;
 use crate::error::AppError;
+use crate::export::{Export, ExportHead};
 use crate::operation::{Begun, OperationTask, Operations};
 use crate::page::{self, Paged};
 use crate::upload::Uploaded;
@@ -38,11 +39,29 @@ pub enum ImportSource {
     DebianPackage(String),
     /// Files that the caller uploaded.
     Upload {
-        /// A vmlinux or bzImage.
+        /// A vmlinux, a bzImage or a kernel bundle.
         kernel: Uploaded,
         /// A tar of its modules directory.
         modules: Option<Uploaded>,
+        /// The configuration it was built with.
+        config: Option<Uploaded>,
+        /// What the caller calls it; empty where it says nothing.
+        label: String,
     },
+}
+
+/// What an uploaded kernel is called that has no name.
+const UPLOAD: &str = "the upload";
+
+/// How a kernel is to be kept.
+#[derive(Debug)]
+pub(crate) struct Wanted {
+    /// What to call it; absent means what its bundle calls it, or else by its release.
+    pub(crate) name: Option<Name>,
+    /// VMs get it that name none.
+    pub(crate) make_default: bool,
+    /// It may take the place of one that has the name.
+    pub(crate) replace: bool,
 }
 
 /// What to import.
@@ -114,6 +133,41 @@ impl Kernels {
                 .await;
         });
         Ok(id)
+    }
+
+    /// Imports and records a kernel bundle that was fetched, as a part of the operation `task`.
+    #[allow(dead_code)] // for those who fetch bundles from elsewhere: catalogs
+    pub(crate) async fn keep_bundle(
+        &self,
+        bundle: &Path,
+        wanted: &Wanted,
+        task: &OperationTask,
+    ) -> Result<Kernel, AppError> {
+        let worker = self.worker();
+        let _importing = self.importing.read().await;
+        let imported = worker
+            .files
+            .import_bundle(KernelId::new(), bundle, task)
+            .await?;
+        worker.keep(imported, wanted).await
+    }
+
+    /// Begins to write a kernel as a bundle.
+    ///
+    /// # Errors
+    /// If it does not exist or cannot be read.
+    pub async fn export(&self, named: &str) -> Result<Export, AppError> {
+        let kernel = self.get(named).await?;
+        let bundle = self.files.export(kernel.id, kernel.name.clone()).await?;
+        let head = ExportHead {
+            content_bytes: bundle.content_bytes(),
+            name: kernel.name.to_string(),
+            version: kernel.release,
+        };
+        Ok(Export::begin(&self.context, head, move |out| {
+            bundle.write(out)?;
+            Ok(())
+        }))
     }
 
     /// A kernel by id or name.
@@ -236,19 +290,40 @@ impl Worker {
                     .import_debian_package(id, package, task, task.cancelled())
                     .await?
             }
-            ImportSource::Upload { kernel, modules } => {
-                let modules = modules.as_ref().map(Uploaded::path);
-                let imported = self
-                    .files
-                    .import_file(id, kernel.path(), modules, task)
-                    .await?;
-                ImportedKernel {
-                    origin: "upload".into(),
-                    ..imported
-                }
+            ImportSource::Upload {
+                kernel,
+                modules,
+                config,
+                label,
+            } => {
+                let path = |uploaded: &Option<Uploaded>| {
+                    uploaded.as_ref().map(|file| file.path().to_owned())
+                };
+                let files = KernelFiles {
+                    kernel: kernel.path().to_owned(),
+                    modules: path(modules),
+                    config: path(config),
+                    label: if label.is_empty() {
+                        UPLOAD.to_owned()
+                    } else {
+                        label.clone()
+                    },
+                };
+                self.files.import_file(id, files, task).await?
             }
         };
-        let recorded = self.record(name, imported, request).await;
+        let wanted = Wanted {
+            name,
+            make_default: request.make_default,
+            replace: request.replace,
+        };
+        self.keep(imported, &wanted).await
+    }
+
+    /// Records what was imported; on failure its files go.
+    async fn keep(&self, imported: ImportedKernel, wanted: &Wanted) -> Result<Kernel, AppError> {
+        let id = imported.id;
+        let recorded = self.record(imported, wanted).await;
         if recorded.is_err() {
             self.remove_files(id).await?;
         }
@@ -260,13 +335,8 @@ impl Worker {
         blocking(move || files.remove(id)).await
     }
 
-    async fn record(
-        &self,
-        name: Option<Name>,
-        imported: ImportedKernel,
-        request: &ImportRequest,
-    ) -> Result<Kernel, AppError> {
-        let name = match name {
+    async fn record(&self, imported: ImportedKernel, wanted: &Wanted) -> Result<Kernel, AppError> {
+        let name = match wanted.name.clone().or(imported.name) {
             Some(name) => name,
             None => name_of_release(&imported.release)?,
         };
@@ -278,17 +348,17 @@ impl Worker {
             size_bytes: imported.size_bytes,
             modules: imported.modules,
             origin: imported.origin,
-            is_default: request.make_default,
-            inspection: KernelInspection::default(),
+            is_default: wanted.make_default,
+            inspection: imported.inspection,
             create_time: Timestamp::now(),
         };
         match self.context.store.find_kernel(&kernel.name).await? {
-            Some(old) if request.replace => self.replace(&old, &kernel, request).await,
+            Some(old) if wanted.replace => self.replace(&old, &kernel, wanted).await,
             Some(_) | None => {
                 let inserted = self
                     .context
                     .store
-                    .insert_kernel(&kernel, request.make_default)
+                    .insert_kernel(&kernel, wanted.make_default)
                     .await;
                 inserted.map_err(|error| match error {
                     StoreError::NameTaken { name, .. } => AppError::NameTaken {
@@ -305,12 +375,12 @@ impl Worker {
         &self,
         old: &Kernel,
         new: &Kernel,
-        request: &ImportRequest,
+        wanted: &Wanted,
     ) -> Result<Kernel, AppError> {
         match self
             .context
             .store
-            .replace_kernel(old.id, new, request.make_default)
+            .replace_kernel(old.id, new, wanted.make_default)
             .await?
         {
             ReplaceOutcome::Replaced(kernel) => {

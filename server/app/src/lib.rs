@@ -12,6 +12,7 @@
 
 pub mod config;
 pub mod error;
+pub mod export;
 pub mod host;
 pub mod image;
 pub mod kernel;

@@ -1,15 +1,19 @@
 //! `KernelService`.
 
+mod upload;
+
 use banger_app::kernel::{ImportRequest, ImportSource};
-use banger_app::upload::Upload;
 use banger_app::{App, AppError};
 use banger_proto::v1;
+use banger_proto::v1::export_kernel_response::Message as Exported;
 use banger_proto::v1::import_kernel_request::Message;
 use banger_proto::v1::import_kernel_response::Message as Answer;
 use banger_proto::v1::kernel_service_server::KernelService;
+use bytes::Bytes;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::convert::{field, kernel, page};
+use super::export::{self, ExportMessage};
 use super::request::{self, RequestError};
 use super::stream::{self, Answers, OperationMessage};
 use super::{Api, refused};
@@ -29,7 +33,7 @@ impl KernelService for Api {
         let id = std::mem::take(&mut start.request_id);
         let key = request::key("banger.v1.KernelService/ImportKernel", &id, &start)?;
         let source = match start.debian_package.as_str() {
-            "" => receive(&self.app, messages).await?,
+            "" => upload::receive(&self.app, messages, start.file_name).await?,
             package => ImportSource::DebianPackage(
                 field::named("start.debian_package", package)?.to_owned(),
             ),
@@ -62,9 +66,11 @@ impl KernelService for Api {
 
     async fn export_kernel(
         &self,
-        _: Request<v1::ExportKernelRequest>,
+        request: Request<v1::ExportKernelRequest>,
     ) -> Result<Response<Self::ExportKernelStream>, Status> {
-        Err(Status::unimplemented("not yet"))
+        let named = field::named("kernel", &request.get_ref().kernel)?;
+        let export = self.app.kernels.export(named).await.map_err(refused)?;
+        Ok(Response::new(export::parts(export, &self.drain)))
     }
 
     async fn get_kernel(
@@ -119,65 +125,6 @@ impl KernelService for Api {
     }
 }
 
-/// Takes a kernel in, and its modules, which come after it.
-async fn receive(
-    app: &App,
-    mut messages: Streaming<v1::ImportKernelRequest>,
-) -> Result<ImportSource, Status> {
-    let mut kernel = app.images.begin_upload().await.map_err(refused)?;
-    let mut modules: Option<Upload> = None;
-    let mut is_empty = true;
-    while let Some(message) = messages.message().await? {
-        match (message.message, &mut modules) {
-            (Some(Message::KernelChunk(bytes)), None) => {
-                is_empty &= bytes.is_empty();
-                kernel
-                    .write(field::chunk("kernel_chunk", bytes)?)
-                    .await
-                    .map_err(refused)?;
-            }
-            (Some(Message::KernelChunk(_)), Some(_)) => {
-                return Err(
-                    RequestError::invalid("kernel_chunk", "comes after the modules").into(),
-                );
-            }
-            (Some(Message::ModulesChunk(_)), None) if is_empty => {
-                return Err(
-                    RequestError::invalid("modules_chunk", "comes before the kernel").into(),
-                );
-            }
-            (Some(Message::ModulesChunk(bytes)), modules) => {
-                let upload = match modules {
-                    Some(upload) => upload,
-                    None => modules.insert(app.images.begin_upload().await.map_err(refused)?),
-                };
-                upload
-                    .write(field::chunk("modules_chunk", bytes)?)
-                    .await
-                    .map_err(refused)?;
-            }
-            (Some(Message::ConfigChunk(_)), _) => {
-                return Err(RequestError::invalid("config_chunk", "is not taken yet").into());
-            }
-            (Some(Message::Start(_)), _) => {
-                return Err(RequestError::invalid("start", "comes a second time").into());
-            }
-            (None, _) => return Err(RequestError::missing("message").into()),
-        }
-    }
-    if is_empty {
-        return Err(RequestError::missing("kernel_chunk").into());
-    }
-    let modules = match modules {
-        Some(upload) => Some(upload.finish().await.map_err(refused)?),
-        None => None,
-    };
-    Ok(ImportSource::Upload {
-        kernel: kernel.finish().await.map_err(refused)?,
-        modules,
-    })
-}
-
 impl OperationMessage for v1::ImportKernelResponse {
     fn operation(operation: v1::Operation) -> Self {
         Self {
@@ -196,5 +143,31 @@ impl OperationMessage for v1::ImportKernelResponse {
         Ok(Self {
             message: Some(Answer::Kernel(found)),
         })
+    }
+}
+
+impl ExportMessage for v1::ExportKernelResponse {
+    fn start(start: v1::ExportStart) -> Self {
+        Self {
+            message: Some(Exported::Start(start)),
+        }
+    }
+
+    fn chunk(bytes: Bytes) -> Self {
+        Self {
+            message: Some(Exported::Chunk(bytes)),
+        }
+    }
+
+    fn end(end: v1::ExportEnd) -> Self {
+        Self {
+            message: Some(Exported::End(end)),
+        }
+    }
+
+    fn heartbeat() -> Self {
+        Self {
+            message: Some(Exported::Heartbeat(v1::Heartbeat {})),
+        }
     }
 }

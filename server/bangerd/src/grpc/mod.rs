@@ -5,6 +5,7 @@
 //! ```
 
 mod convert;
+mod export;
 mod host;
 mod image;
 mod kernel;
