@@ -65,7 +65,7 @@ impl Context {
     }
 
     /// Whether nothing but errors may be on standard error: a program reads them there.
-    fn is_silent(&self) -> bool {
+    pub(crate) fn is_silent(&self) -> bool {
         self.quiet || (self.format == Format::Json && !std::io::stderr().is_terminal())
     }
 

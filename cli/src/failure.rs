@@ -2,9 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::path::PathBuf;
 
 use banger_sdk::{Code, Error, chain};
 use serde::Serialize;
+
+use crate::command::kernel::BuildError;
 
 /// banger itself failed.
 pub(crate) const EXIT_FAILURE: u8 = 125;
@@ -59,6 +62,24 @@ pub(crate) enum Failure {
         /// Its id.
         operation: String,
     },
+    /// A kernel was not built.
+    #[error(transparent)]
+    Build(#[from] BuildError),
+    /// A file is there that must not be replaced unasked.
+    #[error("`{}` is there already", path.display())]
+    FileExists {
+        /// Which.
+        path: PathBuf,
+    },
+    /// A file could not be written.
+    #[error("could not write `{}`", path.display())]
+    WriteFile {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// Something stayed behind.
     #[error("VM `{vm}` may have been left behind")]
     LeftBehind {
@@ -94,7 +115,9 @@ impl Failure {
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Self::BrokenPipe => signal_code(SIGPIPE),
-            Self::Interrupted { signal } => signal_code(*signal),
+            Self::Interrupted { signal } | Self::Build(BuildError::Interrupted { signal }) => {
+                signal_code(*signal)
+            }
             Self::Sdk(error) => match error.reason() {
                 "PROGRAM_NOT_FOUND" => EXIT_NOT_FOUND,
                 "PROGRAM_NOT_EXECUTABLE" => EXIT_NOT_EXECUTABLE,
@@ -163,6 +186,9 @@ impl Failure {
             Self::VmGone => "VM_GONE",
             Self::LeftBehind { .. } => "LEFT_BEHIND",
             Self::Interrupted { .. } => "INTERRUPTED",
+            Self::Build(error) => error.reason(),
+            Self::FileExists { .. } => "FILE_EXISTS",
+            Self::WriteFile { .. } => "FILE_NOT_WRITTEN",
             Self::LeftRunning { .. } => "LEFT_RUNNING",
         }
     }
@@ -174,6 +200,8 @@ impl Failure {
             Self::LeftRunning { operation } => {
                 Some(format!("Look at it: banger operation watch {operation}"))
             }
+            Self::Build(error) => error.remedy(),
+            Self::FileExists { .. } => Some("Name another file, or use --replace".to_owned()),
             Self::LeftBehind { vm, .. } => Some(format!("Remove it: banger vm remove {vm}")),
             _ => None,
         }
@@ -182,6 +210,10 @@ impl Failure {
     fn metadata(&self) -> BTreeMap<String, String> {
         match self {
             Self::Sdk(error) => error.metadata(),
+            Self::Build(error) => error.metadata().into_iter().collect(),
+            Self::FileExists { path } | Self::WriteFile { path, .. } => {
+                BTreeMap::from([("path".to_owned(), path.display().to_string())])
+            }
             Self::LeftBehind { vm, .. } => BTreeMap::from([("vm".to_owned(), vm.clone())]),
             _ => BTreeMap::new(),
         }
@@ -190,7 +222,11 @@ impl Failure {
     fn code_ran(&self) -> &'static str {
         match self {
             Self::Sdk(error) => error.code_ran().as_str(),
-            Self::Runtime { .. } | Self::Interrupted { .. } => "no",
+            Self::Runtime { .. }
+            | Self::Interrupted { .. }
+            | Self::Build(_)
+            | Self::FileExists { .. }
+            | Self::WriteFile { .. } => "no",
             Self::VmGone => "yes",
             _ => "maybe",
         }

@@ -15,6 +15,7 @@ mod interrupt;
 mod long;
 mod output;
 mod progress;
+mod received;
 mod terminal;
 mod value;
 mod view;

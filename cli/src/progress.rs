@@ -75,6 +75,14 @@ impl Progress {
         }
     }
 
+    /// Shows one stage of work of our own.
+    pub(crate) fn stage(&self, stage: &types::Stage) {
+        self.shown
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .show(stage);
+    }
+
     /// Takes the bars away.
     pub(crate) fn clear(&self) {
         let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);

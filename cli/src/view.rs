@@ -2,6 +2,7 @@
 //! renamed or removed.
 
 mod image;
+mod kernel;
 mod session;
 mod usage;
 mod vm;
@@ -13,7 +14,8 @@ use indicatif::{HumanBytes, HumanDuration};
 use jiff::Timestamp;
 use serde::Serialize;
 
-pub(crate) use image::{Image, Kernel};
+pub(crate) use image::Image;
+pub(crate) use kernel::Kernel;
 pub(crate) use session::{Exit, Session, StreamItem};
 pub(crate) use usage::{ImagesUsage, Pruned};
 pub(crate) use vm::{HostInfo, Operation, Stage, Vm};

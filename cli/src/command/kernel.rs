@@ -1,20 +1,28 @@
 //! `banger kernel`: what boots the guests.
 
+mod build;
+mod export;
+mod keep;
+
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use clap_complete::ArgValueCandidates;
 
+pub(crate) use self::build::BuildError;
+use self::keep::Keep;
 use crate::complete;
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::long;
 use crate::view;
 
-/// Import and remove kernels
+/// Import, build, look at, export and remove kernels
 #[derive(Debug, Subcommand)]
 pub(crate) enum Kernel {
     Import(Import),
+    Build(build::Build),
+    Export(export::Export),
     #[command(visible_alias = "ls")]
     List(List),
     #[command(visible_alias = "show")]
@@ -27,6 +35,8 @@ impl Kernel {
     pub(crate) async fn run(self, context: &Context) -> Result<u8, Failure> {
         match self {
             Self::Import(import) => import.run(context).await,
+            Self::Build(build) => build.run(context).await,
+            Self::Export(export) => export.run(context).await,
             Self::List(list) => list.run(context).await,
             Self::Inspect(inspect) => inspect.run(context).await,
             Self::Remove(remove) => remove.run(context).await,
@@ -34,17 +44,19 @@ impl Kernel {
     }
 }
 
-/// Import a kernel from a file or a Debian package
+/// Import a kernel from a file, a bundle or a Debian package
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Prints the kernel's name. The first kernel becomes the default.
+Prints the kernel's name. The first kernel becomes the default. What it has built in is read from the
+configuration inside it, or the one given; a kernel that lacks what every guest needs is refused.
 
 Examples:
   banger kernel import --debian-package linux-image-cloud-amd64 --default
   banger kernel import ./vmlinux --name mine
-  banger kernel import /boot/vmlinuz-6.1.0 --modules /lib/modules/6.1.0")]
+  banger kernel import small.kernel.tar.zst
+  banger kernel import /boot/vmlinuz-6.1.0 --modules /lib/modules/6.1.0 --config /boot/config-6.1.0")]
 pub(crate) struct Import {
-    /// A vmlinux or bzImage
+    /// A vmlinux, a bzImage or a kernel bundle
     #[arg(
         required_unless_present = "debian_package",
         conflicts_with = "debian_package"
@@ -53,18 +65,14 @@ pub(crate) struct Import {
     /// The directory of its modules, as /lib/modules/RELEASE
     #[arg(long, value_name = "DIR", requires = "file")]
     modules: Option<PathBuf>,
+    /// The configuration it was built with, as /boot/config-RELEASE, if it does not have it inside
+    #[arg(long, value_name = "FILE", requires = "file")]
+    config: Option<PathBuf>,
     /// Fetch this Debian package with the host's apt instead
     #[arg(long, value_name = "PACKAGE")]
     debian_package: Option<String>,
-    /// Call it this instead of by its release
-    #[arg(long, value_name = "NAME")]
-    name: Option<String>,
-    /// VMs get it that name no kernel
-    #[arg(long)]
-    default: bool,
-    /// Take the place of a kernel of the same name
-    #[arg(long)]
-    replace: bool,
+    #[command(flatten)]
+    keep: Keep,
 }
 
 impl Import {
@@ -75,15 +83,10 @@ impl Import {
             (Some(package), _) => kernels.import_debian_package(package),
             (None, file) => kernels.import_file(file.unwrap_or_default(), self.modules),
         };
-        if let Some(name) = self.name {
-            import = import.name(name);
+        if let Some(config) = self.config {
+            import = import.config(config);
         }
-        if self.default {
-            import = import.make_default();
-        }
-        if self.replace {
-            import = import.replace();
-        }
+        let import = self.keep.apply(import);
         let imported = long::follow(context, &client, |told| import.progress(told)).await?;
         context.printer().changed(&view::Kernel::from(imported))
     }
@@ -101,7 +104,7 @@ impl List {
     }
 }
 
-/// Show all of a kernel
+/// Show all of a kernel, and what it has of what guests need
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  banger kernel inspect mine")]
 pub(crate) struct Inspect {

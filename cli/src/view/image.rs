@@ -1,4 +1,4 @@
-//! Images and kernels.
+//! Images.
 
 use std::collections::BTreeMap;
 
@@ -139,72 +139,6 @@ impl Row for Image {
             ("Environment", self.config.env.join("\n")),
             ("Ports", self.config.exposed_ports.join(" ")),
             ("Layers", layers),
-        ]
-    }
-}
-
-/// A kernel.
-#[derive(Debug, Serialize)]
-pub(crate) struct Kernel {
-    id: String,
-    name: String,
-    release: String,
-    digest: String,
-    size_bytes: i64,
-    modules: Vec<String>,
-    origin: String,
-    is_default: bool,
-    create_time: Option<Timestamp>,
-}
-
-impl From<types::Kernel> for Kernel {
-    fn from(kernel: types::Kernel) -> Self {
-        Self {
-            id: kernel.id,
-            name: kernel.name,
-            release: kernel.release,
-            digest: kernel.digest,
-            size_bytes: kernel.size_bytes,
-            modules: kernel.modules,
-            origin: kernel.origin,
-            is_default: kernel.is_default,
-            create_time: timestamp(kernel.create_time),
-        }
-    }
-}
-
-impl Row for Kernel {
-    const HEADINGS: &'static [&'static str] = &[
-        "NAME", "RELEASE", "DEFAULT", "SIZE", "MODULES", "CREATED", "ID",
-    ];
-
-    fn cells(&self) -> Vec<String> {
-        vec![
-            self.name.clone(),
-            self.release.clone(),
-            if self.is_default { "yes" } else { "" }.to_owned(),
-            bytes(self.size_bytes),
-            self.modules.len().to_string(),
-            age(self.create_time),
-            self.id.clone(),
-        ]
-    }
-
-    fn name(&self) -> String {
-        self.name.clone()
-    }
-
-    fn details(&self) -> Vec<(&'static str, String)> {
-        vec![
-            ("Name", self.name.clone()),
-            ("Id", self.id.clone()),
-            ("Release", self.release.clone()),
-            ("Default", self.is_default.to_string()),
-            ("Digest", self.digest.clone()),
-            ("Size", bytes(self.size_bytes)),
-            ("Origin", self.origin.clone()),
-            ("Created", age(self.create_time)),
-            ("Modules", self.modules.join("\n")),
         ]
     }
 }

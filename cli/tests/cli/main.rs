@@ -6,6 +6,7 @@ mod fake;
 
 mod help;
 mod interrupt;
+mod kernel_build;
 mod read;
 mod run;
 mod session;
