@@ -150,7 +150,12 @@ fn no_modules(suite: &Suite) -> Verdict {
     let error = refused(
         suite.banger(words).arg(modules),
         125,
-        "KERNEL_MODULES_MISSING",
+        "KERNEL_LACKS_FEATURES",
+    );
+    assert_eq!(error["metadata"]["features"], "virtio-console", "{error}");
+    assert_eq!(
+        error["metadata"]["options"], "CONFIG_VIRTIO_CONSOLE",
+        "{error}"
     );
     assert!(
         error["message"]
