@@ -102,12 +102,12 @@ fn make_disk(entries: Vec<Entry>, archive: &File) {
     }
     let archives = [0, 1].map(|_| archive.try_clone().expect("a file can be opened twice"));
     let spec = BaseSpec {
-        tree: &tree,
+        tree,
         archives: &archives,
         uuid: [7; 16],
     };
     let disk = tempfile::tempfile().expect("a place for a disk");
-    match write_base(&spec, &disk, &CancellationToken::new(), &|_| {}) {
+    match write_base(spec, &disk, &CancellationToken::new(), &|_| {}) {
         Ok(_) => {
             let disk = mkext4::reader::Fs::open(&disk).expect("our disk can be read");
             let issues = disk.verify().expect("our disk can be read");

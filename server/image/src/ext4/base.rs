@@ -14,11 +14,8 @@ use super::geometry::{JOURNAL_BLOCKS, Needs, RESERVED_INODES};
 use super::names::{FIRST_INODE, ForeignNames};
 use super::sink::HoleySink;
 use crate::flatten::{FlattenError, Inode, Node, ROOT, Tree};
-use crate::tar::shown;
+use crate::tar::{Content, shown};
 
-/// How often a disk that turned out too small is made larger, and by how much each time.
-const GROWTH_TRIES: u32 = 6;
-const GROWTH_PARTS: u64 = 32;
 /// Times ext4 can hold: 34 bits of seconds from 1901 on.
 const MTIME_MIN: i64 = i32::MIN as i64;
 const MTIME_MAX: i64 = 0x3_7fff_ffff;
@@ -33,7 +30,7 @@ const ROOT_INODE: u32 = 2;
 #[derive(Debug)]
 pub(crate) struct BaseSpec<'a> {
     /// What is in it.
-    pub(crate) tree: &'a Tree,
+    pub(crate) tree: Tree,
     /// Where the files' bytes lie: one archive per layer, by the numbers in the tree.
     pub(crate) archives: &'a [File],
     /// The file system's id, derived from its content, so that the same content makes the same disk.
@@ -43,7 +40,7 @@ pub(crate) struct BaseSpec<'a> {
 /// A tree declared to the writer, and what it must still be given.
 struct Declared {
     builder: FsBuilder,
-    /// Files with content, in the order of declaration.
+    /// Files with content, by their numbers in the tree, in the order of declaration.
     files: Vec<(InodeHandle, u32)>,
     foreign: ForeignNames,
     /// The disk's number of the next inode.
@@ -60,24 +57,26 @@ struct Placed {
 /// Writes the disk into `file`, which must be new and empty; returns its length in bytes. `written` is told
 /// how many bytes of files were copied. Blocks.
 pub(crate) fn write_base(
-    spec: &BaseSpec<'_>,
+    spec: BaseSpec<'_>,
     file: &File,
     cancel: &CancellationToken,
     written: &dyn Fn(u64),
 ) -> Result<u64, Ext4Error> {
-    let (layout, Contents { files, foreign }) = lay_out(spec)?;
+    let (layout, Contents { files, foreign }) = lay_out(spec.tree, spec.uuid)?;
     file.set_len(layout.image_len()).map_err(Ext4Error::Write)?;
     let mut sink = HoleySink::new(file);
     let mut writer = layout.writer(&mut sink).map_err(Ext4Error::from_writer)?;
-    for (handle, inode) in files {
+    for Filling {
+        handle,
+        layer,
+        content,
+    } in files
+    {
         if cancel.is_cancelled() {
             return Err(Ext4Error::Cancelled);
         }
-        let Node::File { layer, content } = &spec.tree.inode(inode).node else {
-            continue;
-        };
         let mut reader = Interruptible {
-            inner: ContentReader::new(&spec.archives[*layer as usize], content),
+            inner: ContentReader::new(&spec.archives[layer as usize], &content),
             cancel,
         };
         writer
@@ -114,35 +113,41 @@ pub(crate) fn content_bytes(tree: &Tree) -> u64 {
     total
 }
 
+/// A file's place on the disk, and what is to come there.
+struct Filling {
+    handle: InodeHandle,
+    layer: u32,
+    content: Content,
+}
+
 /// What a layout must still be given.
 struct Contents {
-    files: Vec<(InodeHandle, u32)>,
+    files: Vec<Filling>,
     foreign: ForeignNames,
 }
 
-fn lay_out(spec: &BaseSpec<'_>) -> Result<(Layout, Contents), Ext4Error> {
-    let needs = count(spec.tree)?;
-    let mut size_bytes = needs.size_bytes();
-    for attempt in 1.. {
-        let Declared {
-            builder,
-            files,
-            foreign,
-            ..
-        } = declare(spec, needs, size_bytes)?;
-        match builder.seal() {
-            Ok(layout) => return Ok((layout, Contents { files, foreign })),
-            // Only the room is still open at this point; the estimate was short.
-            Err(mkext4::Error::Invalid(_)) if attempt < GROWTH_TRIES => {
-                size_bytes = (size_bytes + size_bytes / GROWTH_PARTS).next_multiple_of(4096);
-            }
-            Err(error) => return Err(Ext4Error::from_writer(error)),
-        }
-    }
-    unreachable!("the last attempt returns")
+/// Lays the tree out. The writer's own account of it grows to its largest here, so that the tree is gone before,
+/// but for the places of its files' bytes.
+fn lay_out(tree: Tree, uuid: [u8; 16]) -> Result<(Layout, Contents), Ext4Error> {
+    let needs = count(&tree);
+    let Declared {
+        builder,
+        files,
+        foreign,
+        ..
+    } = declare(&tree, uuid, needs)?;
+    let contents = tree.into_contents(files.iter().map(|(_, number)| *number));
+    let fill = |((handle, _), (layer, content)): ((InodeHandle, u32), (u32, Content))| Filling {
+        handle,
+        layer,
+        content,
+    };
+    let files = files.into_iter().zip(contents).map(fill).collect();
+    let layout = builder.seal().map_err(Ext4Error::from_writer)?;
+    Ok((layout, Contents { files, foreign }))
 }
 
-fn count(tree: &Tree) -> Result<Needs, Ext4Error> {
+fn count(tree: &Tree) -> Needs {
     let mut needs = Needs::default();
     let mut seen = vec![false; tree.inode_count()];
     let mut todo = vec![ROOT];
@@ -156,12 +161,11 @@ fn count(tree: &Tree) -> Result<Needs, Ext4Error> {
             todo.extend(children.values().map(|dirent| dirent.inode));
         }
     }
-    Ok(needs)
+    needs
 }
 
-fn declare(spec: &BaseSpec<'_>, needs: Needs, size_bytes: u64) -> Result<Declared, Ext4Error> {
-    let tree = spec.tree;
-    let mut options = Options::new(size_bytes, spec.uuid, 0);
+fn declare(tree: &Tree, uuid: [u8; 16], needs: Needs) -> Result<Declared, Ext4Error> {
+    let mut options = Options::new(needs.size_bytes(), uuid, 0);
     options.inodes =
         InodeCount::Exact(u32::try_from(needs.inodes + RESERVED_INODES).unwrap_or(u32::MAX));
     options.reserved_percent = 0;

@@ -19,6 +19,8 @@ pub(super) const RESERVED_INODES: u64 = 11;
 const LOST_FOUND_BLOCKS: u64 = 4;
 /// The smallest journal; a read-only disk never uses it, and as a hole it takes no space.
 pub(super) const JOURNAL_BLOCKS: u64 = 1024;
+/// Beyond what was counted, this part of it is left free; as a hole it takes no space.
+const SPARE_PARTS: u64 = 64;
 /// The writer wants a disk of at least four journals.
 const BLOCKS_MIN: u64 = 4 * JOURNAL_BLOCKS;
 
@@ -60,7 +62,7 @@ impl Needs {
 
     /// The disk's length in bytes.
     pub(super) fn size_bytes(self) -> u64 {
-        let fixed = self.blocks + JOURNAL_BLOCKS + LOST_FOUND_BLOCKS;
+        let fixed = self.blocks + self.blocks / SPARE_PARTS + JOURNAL_BLOCKS + LOST_FOUND_BLOCKS;
         // Many inodes with little in them want groups that hold nothing else; as holes they take no space.
         let groups = (self.inodes + RESERVED_INODES).div_ceil(INODES_PER_GROUP_MAX);
         let least = BLOCKS_MIN.max(if groups > 1 {

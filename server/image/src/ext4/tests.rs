@@ -48,11 +48,11 @@ fn disk(entries: Vec<Entry>, archive: &[u8]) -> Result<(tempfile::NamedTempFile,
     layer.write_all_at(archive, 0).unwrap();
     let file = tempfile::NamedTempFile::new().unwrap();
     let spec = BaseSpec {
-        tree: &tree,
+        tree,
         archives: &[layer],
         uuid: [7; 16],
     };
-    let size = write_base(&spec, file.as_file(), &CancellationToken::new(), &|_| {})?;
+    let size = write_base(spec, file.as_file(), &CancellationToken::new(), &|_| {})?;
     Ok((file, size))
 }
 
@@ -211,11 +211,11 @@ fn a_cancelled_disk_says_so() {
     let (layer, cancel) = (tempfile::tempfile().unwrap(), CancellationToken::new());
     cancel.cancel();
     let spec = BaseSpec {
-        tree: &tree,
+        tree,
         archives: &[layer],
         uuid: [7; 16],
     };
-    let result = write_base(&spec, &tempfile::tempfile().unwrap(), &cancel, &|_| {});
+    let result = write_base(spec, &tempfile::tempfile().unwrap(), &cancel, &|_| {});
     assert!(matches!(result, Err(Ext4Error::Cancelled)));
 }
 

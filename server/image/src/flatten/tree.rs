@@ -97,6 +97,19 @@ impl Tree {
         self.inodes.len()
     }
 
+    /// Where the bytes of these files lie: the layers' numbers and the places. The rest of the tree goes.
+    pub(crate) fn into_contents(mut self, files: impl Iterator<Item = u32>) -> Vec<(u32, Content)> {
+        let mut contents = Vec::with_capacity(files.size_hint().0);
+        for number in files {
+            let inode = &mut self.inodes[number as usize];
+            match std::mem::replace(&mut inode.node, Node::Fifo) {
+                Node::File { layer, content } => contents.push((layer, content)),
+                _ => unreachable!("each is a file, and named once"),
+            }
+        }
+        contents
+    }
+
     /// Puts the next layer on top.
     pub(crate) fn apply(&mut self, entries: Vec<Entry>) -> Result<(), FlattenError> {
         for entry in entries {

@@ -202,11 +202,11 @@ fn write_disk(
             source,
         })?;
     let spec = BaseSpec {
-        tree: &tree,
+        tree,
         archives: &archives,
         uuid,
     };
-    ext4::write_base(&spec, file.as_file(), cancel, &|bytes| {
+    ext4::write_base(spec, file.as_file(), cancel, &|bytes| {
         board.advance(&key, bytes);
     })?;
     board.finish(&key);

@@ -10,7 +10,7 @@ use tempfile::NamedTempFile;
 use super::StoreError;
 
 /// Changes whenever the same layers would make another base disk, so that old ones are not taken for new.
-const ROOTFS_FORMAT: &str = "v1";
+const ROOTFS_FORMAT: &str = "v2";
 
 /// The directories of one store.
 #[derive(Debug, Clone)]
