@@ -156,6 +156,14 @@ pub enum AppError {
         /// Why.
         why: &'static str,
     },
+    /// An image's own kernel is not here.
+    #[error("image `{image}` wants kernel `{kernel}`, which is not here")]
+    ImageKernelMissing {
+        /// The image.
+        image: String,
+        /// The kernel it names.
+        kernel: String,
+    },
     /// A reference names another image.
     #[error("`{reference}` names another image")]
     ReferenceTaken {
@@ -280,7 +288,7 @@ impl Explain for AppError {
             },
             Self::WrongState { vm, .. } => precondition(format!("vm/{vm}")),
             Self::InUse { resource, name, .. } => precondition(format!("{resource}/{name}")),
-            Self::NoKernel => precondition("host/kernel".into()),
+            Self::NoKernel | Self::ImageKernelMissing { .. } => precondition("host/kernel".into()),
             Self::AgentMissing { .. } => precondition("host/agent".into()),
             Self::Exhausted { what, .. } => FailureKind::ResourceExhausted {
                 subject: format!("host/{what}"),
@@ -336,6 +344,7 @@ impl Explain for AppError {
             Self::Overtaken { .. } => "OVERTAKEN",
             Self::InUse { .. } => "IN_USE",
             Self::NoKernel => "NO_KERNEL",
+            Self::ImageKernelMissing { .. } => "IMAGE_KERNEL_MISSING",
             Self::AgentMissing { .. } => "AGENT_MISSING",
             Self::Exhausted { .. } => "HOST_EXHAUSTED",
             Self::TooManyVms { .. } => "TOO_MANY_VMS",
@@ -381,7 +390,8 @@ impl Explain for AppError {
                 Some(vm) => format!("Remove what uses it first: banger vm remove {vm}"),
                 None => return None,
             },
-            Self::NoKernel => "Import one: banger kernel import --debian-package linux-image-cloud-amd64".into(),
+            Self::NoKernel => "Get one: banger kernel import --debian-package linux-image-cloud-amd64; or from a catalog: banger kernel pull NAME; or build a small one: banger kernel build".into(),
+            Self::ImageKernelMissing { kernel, .. } => format!("Get it (banger kernel pull {kernel}), or name another: --kernel NAME"),
             Self::AgentMissing { .. } => "Install it, or set `agent` in the daemon's configuration to where it is.".into(),
             Self::Exhausted { .. } => "Ask for less, remove VMs or images that are not needed, or lower the reserve in the configuration.".into(),
             Self::TooManyVms { .. } => "Remove VMs that are not needed, or raise `max_vms` in the configuration.".into(),
@@ -425,6 +435,9 @@ impl Explain for AppError {
                 ("name", name.to_string()),
             ],
             Self::ReferenceTaken { reference } => vec![("reference", reference.clone())],
+            Self::ImageKernelMissing { image, kernel } => {
+                vec![("image", image.clone()), ("kernel", kernel.clone())]
+            }
             Self::WrongState { vm, phase, verb } | Self::Overtaken { vm, phase, verb } => {
                 vec![
                     ("vm", vm.to_string()),

@@ -1,6 +1,6 @@
 //! The figures of `docs/performance.md`, measured: banger beside what it is built on, in turns, in one run.
 //!
-//! `make bench` builds what it needs and runs it. `bench [PART…]` runs parts: boot, exec, bulk, pull, idle.
+//! `make bench` builds what it needs and runs it. `bench [PART…]` runs parts: boot, exec, bulk, pull, list, idle.
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used)] // a measurement that cannot be made ends by panicking
 #![allow(clippy::cast_precision_loss)] // figures for people
@@ -9,7 +9,7 @@ mod bare;
 mod boot;
 mod channel;
 mod idle;
-mod pull;
+mod images;
 mod stand;
 mod table;
 
@@ -19,11 +19,12 @@ use table::Table;
 /// A part of the measurements.
 type Part = (&'static str, fn(&Stand, &mut Table));
 
-const PARTS: [Part; 5] = [
+const PARTS: [Part; 6] = [
     ("boot", boot::measure),
     ("exec", channel::exec),
     ("bulk", channel::bulk),
-    ("pull", pull::measure),
+    ("pull", images::pull::measure),
+    ("list", images::list::measure),
     ("idle", idle::measure),
 ];
 

@@ -10,7 +10,7 @@ use banger_core::kernel::Kernel;
 use banger_core::operation::{Progress, Stage, StageKey};
 use banger_core::vm::Vm;
 use banger_core::vmm::{Drive, DriveAccess, LaunchPlan, Machine};
-use banger_core::{SignedDuration, Timestamp, VmId};
+use banger_core::{Name, SignedDuration, Timestamp, VmId};
 use tokio_util::sync::CancellationToken;
 
 use super::link;
@@ -25,6 +25,8 @@ use crate::paths;
 
 /// How much of a console's end an error carries.
 const CONSOLE_TAIL_BYTES: u64 = 2048;
+/// The image label that names the kernel of its VMs, where nothing else does.
+const KERNEL_LABEL: &str = "dev.banger.kernel";
 
 /// What a boot works with.
 #[derive(Clone)]
@@ -88,10 +90,29 @@ impl Booter {
             .unless_given_up(self.image(&vm.spec.image, pull_if_missing))
             .await?;
         let kernel = match kernel {
-            "" => self.kernels.default().await?.ok_or(AppError::NoKernel)?,
+            "" => self.kernel_of(&image).await?,
             named => self.kernels.get(named).await?,
         };
         Ok(Resolved { image, kernel })
+    }
+
+    /// The kernel of a VM that names none: its image's, else the host's default.
+    async fn kernel_of(&self, image: &Image) -> Result<Kernel, AppError> {
+        let label = || image.config.labels.get(KERNEL_LABEL).map(String::as_str);
+        let Some(wanted) = image.kernel.as_ref().map(Name::as_str).or_else(label) else {
+            return self.kernels.default().await?.ok_or(AppError::NoKernel);
+        };
+        match self.kernels.get(wanted).await {
+            Err(AppError::NotFound { .. }) => Err(AppError::ImageKernelMissing {
+                image: image
+                    .references
+                    .first()
+                    .cloned()
+                    .unwrap_or_else(|| image.id.to_string()),
+                kernel: wanted.chars().take(banger_core::name::NAME_MAX).collect(),
+            }),
+            found => found,
+        }
     }
 
     async fn image(&self, reference: &str, pull_if_missing: bool) -> Result<Image, AppError> {

@@ -1,0 +1,150 @@
+//! A real image from the loopback registry to a bootable disk, beside the tools that do it in steps and beside the
+//! mere download.
+
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use banger_e2e::{Daemon, Run};
+
+use super::{PATIENCE, Size, daemon, discard, furnish, furnish_second, peak_mib};
+use crate::stand::Stand;
+use crate::table::{Figures, Table};
+
+const ROUNDS: usize = 5;
+
+pub(crate) fn measure(stand: &Stand, table: &mut Table) {
+    for size in Size::ALL {
+        measure_one(stand, table, size);
+    }
+}
+
+#[derive(Debug, Default)]
+struct Measured {
+    cold: Figures,
+    second: Figures,
+    peak: Figures,
+    steps: Figures,
+    download: Figures,
+}
+
+fn measure_one(stand: &Stand, table: &mut Table, size: Size) {
+    let (first, second) = (furnish(stand, size), furnish_second(stand, size));
+    let mut measured = Measured::default();
+    let mut bytes = 0;
+    for round in 0..=ROUNDS {
+        let daemon = daemon(stand, &format!("pull{round}"));
+        let cold = pull(&daemon, &first);
+        bytes = cold.bytes;
+        let warm = pull(&daemon, &second);
+        let peak = peak_mib(&daemon);
+        discard(&daemon);
+        let (steps, download) = (steps(stand, &first), download(stand, &first));
+        // The first round fills the host's caches.
+        if round > 0 {
+            measured.cold.add_ms(cold.took);
+            measured.second.add_ms(warm.took);
+            measured.peak.add(peak);
+            measured.steps.add_ms(steps);
+            measured.download.add_ms(download);
+        }
+    }
+    lines(table, size, bytes, &measured);
+}
+
+fn lines(table: &mut Table, size: Size, bytes: u64, measured: &Measured) {
+    let what = format!(
+        "pull and convert of {}, {} MB on disk",
+        size.words(),
+        bytes / 1_000_000
+    );
+    let cold = measured.cold.median();
+    table.line(
+        &what,
+        measured.cold.text("ms"),
+        format!("skopeo, umoci, mkfs.ext4 {}", measured.steps.text("ms")),
+        format!("{:.2} × faster", measured.steps.median() / cold),
+    );
+    table.line(
+        "the same",
+        measured.cold.text("ms"),
+        format!(
+            "skopeo copy to a directory {}",
+            measured.download.text("ms")
+        ),
+        format!("{:.2} ×", cold / measured.download.median()),
+    );
+    table.line(
+        "a second image that has one small layer more",
+        measured.second.text("ms"),
+        format!("the first {}", measured.cold.text("ms")),
+        format!("{:.0} %", measured.second.median() / cold * 100.0),
+    );
+    table.line(
+        "peak memory of bangerd while it pulls both",
+        measured.peak.text("MiB"),
+        String::new(),
+        String::new(),
+    );
+}
+
+struct Pulled {
+    took: Duration,
+    bytes: u64,
+}
+
+fn pull(daemon: &Daemon, reference: &str) -> Pulled {
+    let run = daemon
+        .banger(["image", "pull", reference, "--output", "json"])
+        .timeout(PATIENCE);
+    let begin = Instant::now();
+    let image = run.ok().json();
+    Pulled {
+        took: begin.elapsed(),
+        bytes: image["rootfs_allocated_bytes"].as_u64().unwrap(),
+    }
+}
+
+/// The download alone.
+fn download(stand: &Stand, reference: &str) -> Duration {
+    let work = stand.scratch.dir("download");
+    let begin = Instant::now();
+    let (from, to) = (
+        format!("docker://{reference}"),
+        format!("dir:{}", work.display()),
+    );
+    banger_e2e::image::copy(&stand.scratch, &from, &to);
+    let took = begin.elapsed();
+    fs::remove_dir_all(work).unwrap();
+    took
+}
+
+/// The same by the usual tools.
+fn steps(stand: &Stand, reference: &str) -> Duration {
+    let work = stand.scratch.dir("steps");
+    let text = |path: &Path| path.to_str().unwrap().to_owned();
+    let (layout, bundle, disk) = (
+        work.join("layout"),
+        work.join("bundle"),
+        work.join("disk.ext4"),
+    );
+    let begin = Instant::now();
+    let at = format!("oci:{}:image", text(&layout));
+    banger_e2e::image::copy(&stand.scratch, &format!("docker://{reference}"), &at);
+    Run::new("umoci")
+        .args(["unpack", "--image", at.trim_start_matches("oci:")])
+        .arg(&bundle)
+        .timeout(PATIENCE)
+        .ok();
+    let rootfs = bundle.join("rootfs");
+    Run::new("/usr/sbin/mkfs.ext4")
+        .args(["-q", "-F", "-d"])
+        .arg(&rootfs)
+        .arg(&disk)
+        .arg("4G")
+        .timeout(PATIENCE)
+        .ok();
+    let took = begin.elapsed();
+    fs::remove_dir_all(work).unwrap();
+    took
+}
