@@ -18,6 +18,7 @@ pub mod liar;
 pub mod registry;
 pub mod runner;
 pub mod scratch;
+pub mod small;
 
 pub use binaries::Binaries;
 pub use command::{Done, Run};

@@ -1,12 +1,12 @@
 //! Things that break: guests that never speak, no VMM, no disk, daemons that are killed.
 
 use std::fs;
-use std::path::Path;
 
 use banger_e2e::command::until;
 use banger_e2e::layer::Layer;
 use banger_e2e::liar::{Liar, Lie};
-use banger_e2e::{Case, Daemon, DaemonOptions, Lane, Run, Verdict};
+use banger_e2e::small::Small;
+use banger_e2e::{Case, Daemon, DaemonOptions, Lane, Verdict};
 use banger_sdk::{Event, ReadFrom};
 
 use crate::suite::{LONG, Suite, VM, block, refused};
@@ -132,30 +132,6 @@ fn no_agent(suite: &Suite) -> Verdict {
     fails(suite, &daemon, "AGENT_MISSING");
     daemon.clear();
     Verdict::Passed
-}
-
-/// A small file system of its own, unmounted when dropped.
-struct Small<'a>(&'a Path);
-
-impl<'a> Small<'a> {
-    fn mount(path: &'a Path, size: &str) -> Result<Self, String> {
-        let options = format!("size={size},mode=0700");
-        let done = Run::new("mount")
-            .args(["-t", "tmpfs", "-o", &options, "tmpfs"])
-            .arg(path)
-            .done();
-        if done.status.success() {
-            Ok(Self(path))
-        } else {
-            Err(done.err())
-        }
-    }
-}
-
-impl Drop for Small<'_> {
-    fn drop(&mut self) {
-        Run::new("umount").arg(self.0).done();
-    }
 }
 
 fn disk_full(suite: &Suite) -> Verdict {

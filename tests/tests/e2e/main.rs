@@ -7,6 +7,7 @@
 
 mod api;
 mod bad_input;
+mod campaign;
 mod console;
 mod exec;
 mod faults;
@@ -46,6 +47,7 @@ fn cases() -> Vec<Case<Suite>> {
         vm::cases,
         user::cases,
         faults::cases,
+        campaign::cases,
     ] {
         cases.extend(part());
     }

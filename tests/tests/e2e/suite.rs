@@ -150,6 +150,11 @@ impl Suite {
         info["accelerator"].as_str().unwrap().to_owned()
     }
 
+    /// A daemon of a case's own, with nothing in it.
+    pub(crate) fn bare_daemon(&self, name: &str, options: DaemonOptions) -> Daemon {
+        Daemon::start(&self.scratch, &self.binaries, name, options)
+    }
+
     /// A daemon of a case's own, with the test image and the kernel; it does not try KVM again.
     pub(crate) fn own_daemon(&self, name: &str, options: DaemonOptions) -> Daemon {
         let accelerator = format!(

@@ -1,0 +1,321 @@
+//! Campaigns: bangerd killed at random instants of pulls, imports, removals and builds, and disks that fill up at
+//! random points of them. After each: no half image, nothing that no image needs, and the same work then succeeds.
+//!
+//! The seed is printed; `BANGER_SEED` repeats a run, `BANGER_KILLS` and `BANGER_FILLS` make it longer or shorter.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use banger_e2e::layer::Layer;
+use banger_e2e::small::Small;
+use banger_e2e::{Case, Daemon, DaemonOptions, Lane, Run, Verdict};
+
+use crate::suite::{LONG, Suite};
+
+/// Kills of one run.
+const KILLS: u64 = 200;
+/// Fillings of one run.
+const FILLS: u64 = 40;
+/// The small disk: what an image takes several times over.
+const DISK: &str = "48m";
+/// A kill comes up to this much later than the work took when nothing disturbed it.
+const LATE: f64 = 1.1;
+
+pub(crate) fn cases() -> Vec<Case<Suite>> {
+    vec![
+        Case {
+            name: "a_daemon_killed_at_any_instant_of_image_work_leaves_nothing_half",
+            lane: Lane::Own,
+            test: kills,
+        },
+        Case {
+            name: "a_disk_that_fills_at_any_point_of_image_work_is_told_and_left_clean",
+            lane: Lane::Own,
+            test: fills,
+        },
+    ]
+}
+
+/// What is disturbed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Work {
+    what: &'static str,
+    words: Vec<String>,
+    /// What must be there first, as commands.
+    first: Vec<Vec<String>>,
+}
+
+fn words(text: &[&str]) -> Vec<String> {
+    text.iter().map(|word| (*word).to_owned()).collect()
+}
+
+/// All the kinds of image work, on files and a registry of the suite's.
+fn works(suite: &Suite, place: &Path) -> Vec<Work> {
+    let reference = suite.reference();
+    let work = |what, words: Vec<String>, first| Work { what, words, first };
+    let pull = words(&["image", "pull", &reference]);
+    let rootfs = place.join("rootfs.tar");
+    fs::write(&rootfs, noise_layer()).unwrap();
+    let import = words(&[
+        "image",
+        "import",
+        rootfs.to_str().unwrap(),
+        "noise:1",
+        "--format",
+        "rootfs-tar",
+    ]);
+    let layout = suite.image().layout.to_str().unwrap().to_owned();
+    let import_layout = words(&["image", "import", &layout, "layout:1"]);
+    vec![
+        work("pull", pull.clone(), Vec::new()),
+        work("import", import.clone(), Vec::new()),
+        work("import of a layout", import_layout, Vec::new()),
+        work(
+            "prune",
+            words(&["image", "prune", "--all"]),
+            vec![pull.clone(), import],
+        ),
+        work(
+            "remove",
+            words(&["image", "remove", &reference]),
+            vec![pull],
+        ),
+    ]
+}
+
+/// A root filesystem that no compression makes small.
+fn noise_layer() -> Vec<u8> {
+    let noise = (0..1_000_000_u32).map(|number| number.wrapping_mul(2_654_435_761).rotate_left(13));
+    let noise: Vec<u8> = noise.flat_map(u32::to_le_bytes).collect();
+    let mut layer = Layer::default()
+        .dir("files", 0o755)
+        .file("noise", 0o644, &noise);
+    for number in 0..200 {
+        layer = layer.file(
+            &format!("files/{number}"),
+            0o644,
+            number.to_string().as_bytes(),
+        );
+    }
+    layer.tar()
+}
+
+/// A number from the environment.
+fn setting(name: &str, otherwise: u64) -> u64 {
+    std::env::var(name)
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(otherwise)
+}
+
+fn random(campaign: &str) -> fastrand::Rng {
+    let seed = setting("BANGER_SEED", fastrand::u64(..));
+    println!("{campaign}: BANGER_SEED={seed}");
+    fastrand::Rng::with_seed(seed)
+}
+
+/// Does a work that nothing disturbs, and tells how long it took.
+fn undisturbed(daemon: &Daemon, work: &Work) -> Duration {
+    for words in &work.first {
+        daemon.banger(words).timeout(LONG).ok();
+    }
+    let begin = Instant::now();
+    daemon.banger(&work.words).timeout(LONG).ok();
+    begin.elapsed()
+}
+
+/// Removes every image.
+fn clear(daemon: &Daemon) {
+    daemon.banger(["image", "prune", "--all"]).ok();
+}
+
+fn kills(suite: &Suite) -> Verdict {
+    let mut random = random("kills");
+    let daemon = suite.bare_daemon("own/kills", DaemonOptions::default());
+    let works = works(suite, &suite.scratch.dir("own/kills-files"));
+    let usual: Vec<Duration> = works
+        .iter()
+        .map(|work| {
+            clear(&daemon);
+            undisturbed(&daemon, work)
+        })
+        .collect();
+    clear(&daemon);
+    let mut interrupted = 0;
+    for kill in 0..setting("BANGER_KILLS", KILLS) {
+        let chosen = random.usize(..works.len());
+        let work = &works[chosen];
+        let delay = usual[chosen].mul_f64(random.f64() * LATE);
+        let told = format!("kill {kill}, {delay:?} into {}", work.what);
+        interrupted += usize::from(strike(&daemon, work, delay));
+        assert_whole(&daemon, &told);
+        if is_there(&daemon, work) && random.bool() {
+            clear(&daemon);
+        }
+        repeat(&daemon, work, &told);
+        if random.bool() {
+            clear(&daemon);
+        }
+    }
+    println!("kills: {interrupted} came before the work had ended");
+    assert!(interrupted > 0, "no kill came in time");
+    daemon.stop();
+    Verdict::Passed
+}
+
+/// Begins a work, kills the daemon after `delay`, and starts it again. Whether the work was cut off.
+fn strike(daemon: &Daemon, work: &Work, delay: Duration) -> bool {
+    for words in &work.first {
+        daemon.banger(words).timeout(LONG).ok();
+    }
+    let mut caller = daemon.banger(&work.words).spawn();
+    std::thread::sleep(delay);
+    let ended = caller.try_wait().unwrap().is_some();
+    daemon.kill();
+    // It would try again on the new daemon.
+    let _ = caller.kill();
+    caller.wait().unwrap();
+    daemon.start_again();
+    !ended
+}
+
+/// Whether what a work removes is there, or what it makes.
+fn is_there(daemon: &Daemon, work: &Work) -> bool {
+    work.first.is_empty() && !images(daemon).is_empty()
+}
+
+/// The work succeeds now.
+fn repeat(daemon: &Daemon, work: &Work, told: &str) {
+    for words in &work.first {
+        daemon.banger(words).timeout(LONG).ok();
+    }
+    let done = daemon.banger(&work.words).timeout(LONG).done();
+    assert!(done.status.success(), "{told}: then {}", done.said());
+}
+
+fn images(daemon: &Daemon) -> Vec<serde_json::Value> {
+    let listed = daemon.banger(["image", "list", "--output", "json"]).ok();
+    listed.json().as_array().unwrap().clone()
+}
+
+/// Every image is whole, and there is no file that no image needs.
+fn assert_whole(daemon: &Daemon, told: &str) {
+    let none: Vec<PathBuf> = Vec::new();
+    assert_eq!(daemon.temporary(), none, "{told}: temporary files");
+    let usage = daemon
+        .banger(["image", "usage", "--output", "json"])
+        .ok()
+        .json();
+    assert_eq!(usage["unreferenced_bytes"], 0, "{told}: {usage}");
+    let images = images(daemon);
+    let mut digests: Vec<&str> = images
+        .iter()
+        .map(|image| image["digest"].as_str().unwrap())
+        .collect();
+    digests.sort_unstable();
+    digests.dedup();
+    let disks = daemon.entries("rootfs");
+    assert_eq!(
+        disks.len(),
+        digests.len(),
+        "{told}: {disks:?} for {digests:?}"
+    );
+    for disk in disks {
+        let checked = Run::new("/usr/sbin/e2fsck")
+            .args(["-f", "-n"])
+            .arg(daemon.state.join("rootfs").join(&disk))
+            .done();
+        assert!(
+            checked.status.success(),
+            "{told}: {disk}: {}",
+            checked.said()
+        );
+    }
+    let operations = daemon
+        .banger(["operation", "list", "--output", "json"])
+        .ok()
+        .json();
+    let running = operations.as_array().unwrap().iter();
+    let running: Vec<_> = running
+        .filter(|operation| operation["state"] == "running")
+        .collect();
+    assert!(running.is_empty(), "{told}: {running:?}");
+}
+
+fn fills(suite: &Suite) -> Verdict {
+    let state = suite.scratch.dir("own-filled");
+    let small = match Small::mount(&state, DISK) {
+        Ok(small) => small,
+        Err(why) => {
+            return Verdict::Skipped(format!("no small file system can be mounted here: {why}"));
+        }
+    };
+    let mut random = random("fills");
+    let options = DaemonOptions {
+        config: "disk_reserve_mib = 0".to_owned(),
+        state_dir: Some(state.clone()),
+        ..DaemonOptions::default()
+    };
+    let daemon = suite.bare_daemon("own/filled", options);
+    let works = works(suite, &suite.scratch.dir("own/filled-files"));
+    // What removes needs no space worth the name.
+    let works: Vec<Work> = works
+        .into_iter()
+        .filter(|work| work.first.is_empty())
+        .collect();
+    let needs: Vec<u64> = works
+        .iter()
+        .map(|work| {
+            clear(&daemon);
+            let before = small.free();
+            undisturbed(&daemon, work);
+            before - small.free()
+        })
+        .collect();
+    let mut refused = 0;
+    for fill in 0..setting("BANGER_FILLS", FILLS) {
+        clear(&daemon);
+        let chosen = random.usize(..works.len());
+        let left = random.u64(..needs[chosen]);
+        let told = format!("fill {fill}, {left} bytes left for {}", works[chosen].what);
+        let ballast = ballast(&state, small.free().saturating_sub(left));
+        refused += usize::from(is_refused(&daemon, &works[chosen], &told));
+        fs::remove_file(ballast).unwrap();
+        assert_whole(&daemon, &told);
+        repeat(&daemon, &works[chosen], &told);
+    }
+    println!("fills: {refused} were refused");
+    assert!(refused > 0, "no disk was full");
+    daemon.stop();
+    drop(daemon);
+    drop(small);
+    Verdict::Passed
+}
+
+/// A file of this length whose blocks are all taken.
+fn ballast(directory: &Path, length: u64) -> PathBuf {
+    let path = directory.join("ballast");
+    let file = File::create(&path).unwrap();
+    if length > 0 {
+        rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, length).unwrap();
+    }
+    path
+}
+
+/// Whether the work was refused for want of space, and said so. It may have had enough.
+fn is_refused(daemon: &Daemon, work: &Work, told: &str) -> bool {
+    let done = daemon
+        .banger(&work.words)
+        .args(["--output", "json"])
+        .timeout(LONG)
+        .done();
+    if done.status.success() {
+        return false;
+    }
+    let error = done.refused(125);
+    assert_eq!(error["code"], "RESOURCE_EXHAUSTED", "{told}: {error}");
+    let remedy = error["remedy"].as_str().unwrap_or_default();
+    assert!(remedy.contains("space"), "{told}: {error}");
+    true
+}
