@@ -13,6 +13,7 @@ mod exec;
 mod faults;
 mod hostile;
 mod image;
+mod keep;
 mod kernel;
 mod registry;
 mod run;
@@ -35,6 +36,7 @@ fn cases() -> Vec<Case<Suite>> {
     for part in [
         kernel::cases,
         image::cases,
+        keep::cases,
         registry::cases,
         exec::cases,
         session::cases,
