@@ -25,6 +25,7 @@ mod limits;
 mod text;
 mod version;
 
+pub use banger_core::Digest;
 pub use document::DocumentProblem;
 pub use envelope::{OpenedIndex, Seen, check_time, open, seal};
 pub use error::CatalogError;

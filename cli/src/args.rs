@@ -83,6 +83,8 @@ pub(crate) enum Command {
     Image(command::image::Image),
     #[command(subcommand, visible_alias = "kernels")]
     Kernel(command::kernel::Kernel),
+    #[command(subcommand, visible_alias = "catalogs")]
+    Catalog(command::catalog::Catalog),
     #[command(subcommand, visible_alias = "vms")]
     Vm(command::vm::Vm),
     #[command(subcommand, visible_alias = "sessions")]

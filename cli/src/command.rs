@@ -1,5 +1,6 @@
 //! The commands, a file each.
 
+pub(crate) mod catalog;
 pub(crate) mod completion;
 pub(crate) mod host;
 pub(crate) mod image;
@@ -19,6 +20,7 @@ pub(crate) async fn run(context: &Context, command: Command) -> Result<u8, Failu
     match command {
         Command::Run(run) => run.run(context).await,
         Command::Image(image) => image.run(context).await,
+        Command::Catalog(catalog) => catalog.run(context).await,
         Command::Kernel(kernel) => kernel.run(context).await,
         Command::Vm(vm) => vm.run(context).await,
         Command::Session(session) => session.run(context).await,

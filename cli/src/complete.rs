@@ -50,6 +50,19 @@ pub(crate) fn kernels() -> Vec<CompletionCandidate> {
     })
 }
 
+/// The names of the catalogs.
+pub(crate) fn catalogs() -> Vec<CompletionCandidate> {
+    ask(|client| async move {
+        client
+            .catalogs()
+            .list()
+            .take(NAMES_MAX)
+            .map_ok(|catalog| catalog.name)
+            .try_collect()
+            .await
+    })
+}
+
 /// The ids of the operations.
 pub(crate) fn operations() -> Vec<CompletionCandidate> {
     ask(|client| async move {

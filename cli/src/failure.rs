@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use banger_sdk::{Code, Error, chain};
 use serde::Serialize;
 
+use crate::command::catalog::CatalogError;
 use crate::command::kernel::BuildError;
 
 /// banger itself failed.
@@ -65,6 +66,9 @@ pub(crate) enum Failure {
     /// A kernel was not built.
     #[error(transparent)]
     Build(#[from] BuildError),
+    /// A catalog was not made or read.
+    #[error(transparent)]
+    Catalog(#[from] CatalogError),
     /// A file is there that must not be replaced unasked.
     #[error("`{}` is there already", path.display())]
     FileExists {
@@ -187,6 +191,7 @@ impl Failure {
             Self::LeftBehind { .. } => "LEFT_BEHIND",
             Self::Interrupted { .. } => "INTERRUPTED",
             Self::Build(error) => error.reason(),
+            Self::Catalog(error) => error.reason(),
             Self::FileExists { .. } => "FILE_EXISTS",
             Self::WriteFile { .. } => "FILE_NOT_WRITTEN",
             Self::LeftRunning { .. } => "LEFT_RUNNING",
@@ -201,6 +206,7 @@ impl Failure {
                 Some(format!("Look at it: banger operation watch {operation}"))
             }
             Self::Build(error) => error.remedy(),
+            Self::Catalog(error) => error.remedy(),
             Self::FileExists { .. } => Some("Name another file, or use --replace".to_owned()),
             Self::LeftBehind { vm, .. } => Some(format!("Remove it: banger vm remove {vm}")),
             _ => None,
@@ -225,6 +231,7 @@ impl Failure {
             Self::Runtime { .. }
             | Self::Interrupted { .. }
             | Self::Build(_)
+            | Self::Catalog(_)
             | Self::FileExists { .. }
             | Self::WriteFile { .. } => "no",
             Self::VmGone => "yes",

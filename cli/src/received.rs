@@ -51,7 +51,11 @@ impl Target {
     }
 
     /// Takes all of `export`.
-    pub(crate) async fn take(self, export: Export, progress: &Progress) -> Result<(), Failure> {
+    pub(crate) async fn take(
+        self,
+        export: &mut Export,
+        progress: &Progress,
+    ) -> Result<(), Failure> {
         match self {
             Self::Output => copy(export, &mut io::stdout().lock(), progress).await,
             Self::File { path, part } => {
@@ -75,7 +79,11 @@ impl Target {
     }
 }
 
-async fn copy(mut export: Export, to: &mut impl Write, progress: &Progress) -> Result<(), Failure> {
+async fn copy(
+    export: &mut Export,
+    to: &mut impl Write,
+    progress: &Progress,
+) -> Result<(), Failure> {
     let mut signals = Interrupts::new()?;
     let now = Timestamp::now();
     let mut stage = types::Stage {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use banger_sdk::{ArchiveFormat, NetworkMode};
+use banger_sdk::{ArchiveFormat, NetworkMode, PullSource};
 use clap::ValueEnum;
 use parse_size::Config;
 
@@ -52,6 +52,24 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     }
     let parsed: jiff::SignedDuration = text.parse().map_err(|_| example())?;
     Duration::try_from(parsed).map_err(|_| example())
+}
+
+/// A time such as `90d`, `2w` or what [`duration`] takes.
+pub(crate) fn long_duration(text: &str) -> Result<Duration, String> {
+    let units = [("d", 24 * 3600), ("w", 7 * 24 * 3600)];
+    for (unit, seconds) in units {
+        if let Some(number) = text
+            .strip_suffix(unit)
+            .and_then(|number| number.parse::<u64>().ok())
+        {
+            let example = || format!("`{text}` is too long a time");
+            return number
+                .checked_mul(seconds)
+                .map(Duration::from_secs)
+                .ok_or_else(example);
+        }
+    }
+    duration(text)
 }
 
 /// The names of the signals on Linux, by number from 1 (signal(7), x86 and Arm).
@@ -109,6 +127,24 @@ impl From<Network> for NetworkMode {
     }
 }
 
+/// Where an image is looked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ImageSource {
+    /// In the catalogs only
+    Catalog,
+    /// In the registry only
+    Registry,
+}
+
+impl From<ImageSource> for PullSource {
+    fn from(source: ImageSource) -> Self {
+        match source {
+            ImageSource::Catalog => Self::Catalog,
+            ImageSource::Registry => Self::Registry,
+        }
+    }
+}
+
 /// The format of an archive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum ImportFormat {
@@ -118,6 +154,10 @@ pub(crate) enum ImportFormat {
     DockerArchive,
     /// A tar of a root filesystem
     RootfsTar,
+    /// What `banger image export` writes
+    Bundle,
+    /// An ext4 file system
+    Ext4,
 }
 
 impl From<ImportFormat> for ArchiveFormat {
@@ -126,6 +166,8 @@ impl From<ImportFormat> for ArchiveFormat {
             ImportFormat::OciLayout => Self::OciLayout,
             ImportFormat::DockerArchive => Self::DockerArchive,
             ImportFormat::RootfsTar => Self::RootfsTar,
+            ImportFormat::Bundle => Self::Bundle,
+            ImportFormat::Ext4 => Self::Ext4,
         }
     }
 }
@@ -144,6 +186,15 @@ mod tests {
         for wrong in ["", "x", "-1", "1Q", "99999999999999999999"] {
             assert!(mib(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn long_times_are_days_and_weeks_too() {
+        assert_eq!(long_duration("90d"), Ok(Duration::from_secs(90 * 86_400)));
+        assert_eq!(long_duration("2w"), Ok(Duration::from_secs(14 * 86_400)));
+        assert_eq!(long_duration("12h"), Ok(Duration::from_secs(12 * 3600)));
+        assert!(long_duration("d").is_err());
+        assert!(long_duration("99999999999999999999d").is_err());
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! How resources look in JSON and in tables. These shapes are what scripts read: fields are added, never
 //! renamed or removed.
 
+mod catalog;
 mod image;
 mod kernel;
 mod session;
@@ -14,6 +15,7 @@ use indicatif::{HumanBytes, HumanDuration};
 use jiff::Timestamp;
 use serde::Serialize;
 
+pub(crate) use catalog::{BuiltCatalog, Catalog, CatalogEntry};
 pub(crate) use image::Image;
 pub(crate) use kernel::Kernel;
 pub(crate) use session::{Exit, Session, StreamItem};

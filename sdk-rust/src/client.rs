@@ -16,6 +16,7 @@ use tonic::Streaming;
 use tonic::transport::{Channel, Endpoint};
 use tower::service_fn;
 
+use crate::catalog::Catalogs;
 use crate::error::{Code, Error, Result, io_source};
 use crate::host::Host;
 use crate::image::Images;
@@ -143,6 +144,12 @@ impl Client {
     #[must_use]
     pub fn images(&self) -> Images {
         Images::new(self.clone())
+    }
+
+    /// Catalogs.
+    #[must_use]
+    pub fn catalogs(&self) -> Catalogs {
+        Catalogs::new(self.clone())
     }
 
     /// Kernels.

@@ -30,7 +30,7 @@ pub struct Export {
     parts: BoxStream<'static, Result<ExportPart>>,
     sum: Sha256,
     received: u64,
-    is_whole: bool,
+    digest: Option<String>,
 }
 
 impl std::fmt::Debug for Export {
@@ -69,7 +69,7 @@ impl Export {
                 parts,
                 sum: Sha256::new(),
                 received: 0,
-                is_whole: false,
+                digest: None,
             }),
             Some(Err(error)) => Err(error),
             _ => Err(Error::Protocol {
@@ -85,6 +85,24 @@ impl Export {
         u64::try_from(self.start.content_bytes).unwrap_or(0)
     }
 
+    /// A bundle's manifest, as it is in the bundle; empty where what is exported is none.
+    #[must_use]
+    pub fn manifest(&self) -> &[u8] {
+        &self.start.manifest
+    }
+
+    /// Bytes that have come.
+    #[must_use]
+    pub const fn received_bytes(&self) -> u64 {
+        self.received
+    }
+
+    /// The digest of all bytes, in hexadecimal; known when all have come.
+    #[must_use]
+    pub fn sha256(&self) -> Option<&str> {
+        self.digest.as_deref()
+    }
+
     /// What is exported, and which version of it; empty where there is none.
     #[must_use]
     pub fn name(&self) -> (&str, &str) {
@@ -96,7 +114,7 @@ impl Export {
     /// # Errors
     /// When the export failed, was cut short or came damaged.
     pub async fn next(&mut self) -> Result<Option<Bytes>> {
-        if self.is_whole {
+        if self.digest.is_some() {
             return Ok(None);
         }
         let bad = |detail| Error::Protocol {
@@ -118,7 +136,7 @@ impl Export {
                 if end.sha256 != hex {
                     return Err(bad("an export with another digest"));
                 }
-                self.is_whole = true;
+                self.digest = Some(hex);
                 Ok(None)
             }
             Some(ExportPart::Start(_) | ExportPart::Idle) => Err(bad("a second start")),

@@ -12,6 +12,7 @@ use v1::image_service_client::ImageServiceClient;
 
 use crate::client::Client;
 use crate::error::{Error, Result};
+use crate::export::{Export, ExportMessage, ExportPart};
 use crate::operation::{IntoStep, Progress, Step, follow, follow_once};
 use crate::request::Request;
 use crate::stream::{Pages, pages};
@@ -50,6 +51,27 @@ impl Images {
             auth_files: None,
             progress: Progress::none(),
         }
+    }
+
+    /// Writes an image as a bundle: what catalogs offer and [`Self::register`] takes. What is empty of the bundle's
+    /// names is made of the image's reference.
+    ///
+    /// # Errors
+    /// When there is no such image, or the daemon cannot be asked.
+    pub async fn export_bundle(
+        &self,
+        image: impl Into<String>,
+        names: BundleNames,
+    ) -> Result<Export> {
+        const CALL: &str = "ExportBundle";
+        let request = v1::ExportBundleRequest {
+            image: image.into(),
+            name: names.name,
+            version: names.version,
+            kernel: names.kernel,
+        };
+        let answer = self.rpc().export_bundle(request).await;
+        Export::begin(self.client.watched(answer, CALL)?, CALL).await
     }
 
     /// Makes an image called `reference` of an archive, or of a directory with an OCI layout or a root
@@ -225,6 +247,26 @@ pub struct ImagesUsage {
     pub build_cache_bytes: i64,
 }
 
+/// What a bundle is to be called; what is empty is made of the image.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct BundleNames {
+    /// Its name.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+    /// The kernel it is meant for.
+    pub kernel: String,
+}
+
+/// Where an image is looked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PullSource {
+    /// In the catalogs only.
+    Catalog,
+    /// In the registry only.
+    Registry,
+}
+
 /// A pull, made when it is awaited.
 #[derive(Debug)]
 #[must_use = "a pull is made when it is awaited"]
@@ -239,6 +281,28 @@ impl PullImage {
     /// For this platform, `os/architecture[/variant]`, instead of the host's.
     pub fn platform(mut self, platform: impl Into<String>) -> Self {
         self.request.platform = platform.into();
+        self
+    }
+
+    /// With this kernel for the image's VMs, here or in a catalog, instead of the bundle's own.
+    pub fn kernel(mut self, kernel: impl Into<String>) -> Self {
+        self.request.kernel = kernel.into();
+        self
+    }
+
+    /// A bundle takes the name over where another image has it.
+    pub const fn replace(mut self) -> Self {
+        self.request.replace = true;
+        self
+    }
+
+    /// From there only, instead of from the first that has it.
+    pub fn source(mut self, source: PullSource) -> Self {
+        let source = match source {
+            PullSource::Catalog => v1::pull_image_request::Source::Catalog,
+            PullSource::Registry => v1::pull_image_request::Source::Registry,
+        };
+        self.request.source = source.into();
         self
     }
 
@@ -334,6 +398,12 @@ impl RegisterImage {
         self
     }
 
+    /// With this kernel for the image's VMs, instead of a bundle's own.
+    pub fn kernel(mut self, kernel: impl Into<String>) -> Self {
+        self.start.kernel = kernel.into();
+        self
+    }
+
     /// The configuration of a root filesystem; archives of images bring their own.
     pub fn config(mut self, config: v1::ImageConfig) -> Self {
         self.start.config = Some(config);
@@ -415,6 +485,18 @@ impl IntoStep<v1::Image> for v1::RegisterImageResponse {
             Message::Operation(operation) => Step::Progress(operation),
             Message::Image(image) => Step::Done(image),
             Message::Heartbeat(_) => Step::Idle,
+        })
+    }
+}
+
+impl ExportMessage for v1::ExportBundleResponse {
+    fn part(self) -> Option<ExportPart> {
+        use v1::export_bundle_response::Message;
+        Some(match self.message? {
+            Message::Start(start) => ExportPart::Start(start),
+            Message::Chunk(bytes) => ExportPart::Chunk(bytes),
+            Message::End(end) => ExportPart::End(end),
+            Message::Heartbeat(_) => ExportPart::Idle,
         })
     }
 }

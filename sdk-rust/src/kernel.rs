@@ -12,7 +12,7 @@ use v1::kernel_service_client::KernelServiceClient;
 use crate::client::Client;
 use crate::error::{Error, Result};
 use crate::export::{Export, ExportMessage, ExportPart};
-use crate::operation::{IntoStep, Progress, Step, follow_once};
+use crate::operation::{IntoStep, Progress, Step, follow, follow_once};
 use crate::request::Request;
 use crate::stream::{Pages, pages};
 use crate::upload::{Part, Source, send};
@@ -69,6 +69,21 @@ impl Kernels {
             kernels: self.clone(),
             start,
             parts,
+            progress: Progress::none(),
+        }
+    }
+
+    /// Pulls a kernel of a catalog, by its name or as `catalog/name`. The pull goes on in the daemon if this is
+    /// dropped.
+    pub fn pull(&self, kernel: impl Into<String>) -> PullKernel {
+        let request = v1::PullKernelRequest {
+            kernel: kernel.into(),
+            request_id: Uuid::new_v4().to_string(),
+            ..v1::PullKernelRequest::default()
+        };
+        PullKernel {
+            kernels: self.clone(),
+            request,
             progress: Progress::none(),
         }
     }
@@ -150,6 +165,71 @@ fn modules_chunk(data: Bytes) -> v1::ImportKernelRequest {
     let message = v1::import_kernel_request::Message::ModulesChunk(data);
     v1::ImportKernelRequest {
         message: Some(message),
+    }
+}
+
+/// A pull, made when it is awaited.
+#[derive(Debug)]
+#[must_use = "a pull is made when it is awaited"]
+pub struct PullKernel {
+    kernels: Kernels,
+    request: v1::PullKernelRequest,
+    progress: Progress,
+}
+
+impl PullKernel {
+    /// Under this name instead of the catalog's.
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.request.name = name.into();
+        self
+    }
+
+    /// VMs get it that name none.
+    pub const fn make_default(mut self) -> Self {
+        self.request.make_default = true;
+        self
+    }
+
+    /// Takes the place of a kernel of the same name.
+    pub const fn replace(mut self) -> Self {
+        self.request.replace = true;
+        self
+    }
+
+    /// Calls back each time the operation has changed.
+    pub fn progress(mut self, callback: impl FnMut(&v1::Operation) + Send + 'static) -> Self {
+        self.progress = Progress::to(callback);
+        self
+    }
+
+    async fn run(mut self) -> Result<v1::Kernel> {
+        const CALL: &str = "PullKernel";
+        let (kernels, request) = (&self.kernels, &self.request);
+        let open = || async {
+            let answer = kernels.rpc().pull_kernel(request.clone()).await;
+            kernels.client.watched(answer, CALL)
+        };
+        follow(&kernels.client, CALL, &mut self.progress, open).await
+    }
+}
+
+impl IntoFuture for PullKernel {
+    type Output = Result<v1::Kernel>;
+    type IntoFuture = BoxFuture<'static, Self::Output>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        self.run().boxed()
+    }
+}
+
+impl IntoStep<v1::Kernel> for v1::PullKernelResponse {
+    fn into_step(self) -> Option<Step<v1::Kernel>> {
+        use v1::pull_kernel_response::Message;
+        Some(match self.message? {
+            Message::Operation(operation) => Step::Progress(operation),
+            Message::Kernel(kernel) => Step::Done(kernel),
+            Message::Heartbeat(_) => Step::Idle,
+        })
     }
 }
 

@@ -23,6 +23,7 @@
 //! Resources are the API's own messages, in [`types`]. Nothing here spawns a task: what is dropped stops.
 #![forbid(unsafe_code)]
 
+mod catalog;
 mod client;
 mod error;
 mod export;
@@ -37,12 +38,16 @@ mod upload;
 mod vm;
 
 pub use banger_registry_auth::{AuthError, AuthFiles, Login};
+pub use catalog::{Catalogs, Search};
 pub use client::{Client, ClientOptions};
 pub use error::{Code, CodeRan, Error, Refusal, Result, chain};
 pub use export::Export;
 pub use host::{HOST_VARIABLE, Host, HostError};
-pub use image::{ArchiveFormat, Images, ImagesUsage, Prune, PullImage, RegisterImage, TakeOver};
-pub use kernel::{ImportKernel, Kernels};
+pub use image::{
+    ArchiveFormat, BundleNames, Images, ImagesUsage, Prune, PullImage, PullSource, RegisterImage,
+    TakeOver,
+};
+pub use kernel::{ImportKernel, Kernels, PullKernel};
 pub use operation::Operations;
 pub use request::Request;
 pub use session::{
@@ -52,13 +57,17 @@ pub use stream::Pages;
 pub use upload::Source;
 pub use vm::{Console, CreateVm, NetworkMode, VmEvent, Vms};
 
+/// The documents of catalogs and bundles, and their signatures: for whoever makes a catalog.
+pub use banger_catalog as catalog_file;
+
 /// The messages of the API.
 pub mod types {
     pub use banger_proto::v1::{
-        ConsoleOutput, DeleteImageResponse, Exit, Gap, HostInfo, Image, ImageConfig, ImageLayer,
-        ImageUsage, Kernel, KernelFeature, KernelInspection, Operation, Output,
-        PruneImagesResponse, Session, SessionSpec, Stage, StopOutcome, Stream, TerminalSize, Vm,
-        VmSpec, exit, kernel_feature, operation, session, stop_outcome, vm, vm_spec,
+        Catalog, CatalogEntry, ConsoleOutput, DeleteImageResponse, Exit, Gap, HostInfo, Image,
+        ImageConfig, ImageLayer, ImageUsage, Kernel, KernelFeature, KernelInspection, Operation,
+        Output, PruneImagesResponse, Session, SessionSpec, Stage, StopOutcome, Stream,
+        TerminalSize, Vm, VmSpec, catalog_entry, exit, kernel_feature, operation, session,
+        stop_outcome, vm, vm_spec,
     };
     pub use prost_types::{Duration, Timestamp};
     pub use tonic_types::Status;

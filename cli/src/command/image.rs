@@ -1,5 +1,6 @@
 //! `banger image`: root filesystems.
 
+mod export;
 mod keep;
 
 use std::io;
@@ -13,7 +14,7 @@ use crate::complete;
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::long;
-use crate::value::ImportFormat;
+use crate::value::{ImageSource, ImportFormat};
 use crate::view;
 
 /// Get, keep, share and throw away images
@@ -21,6 +22,7 @@ use crate::view;
 pub(crate) enum Image {
     Pull(Pull),
     Import(Import),
+    Export(export::Export),
     #[command(visible_alias = "ls")]
     List(List),
     #[command(visible_alias = "show")]
@@ -38,6 +40,7 @@ impl Image {
         match self {
             Self::Pull(pull) => pull.run(context).await,
             Self::Import(import) => import.run(context).await,
+            Self::Export(export) => export.run(context).await,
             Self::List(list) => list.run(context).await,
             Self::Inspect(inspect) => inspect.run(context).await,
             Self::Tag(tag) => tag.run(context).await,
@@ -48,13 +51,16 @@ impl Image {
     }
 }
 
-/// Pull an image from its registry
+/// Pull an image from a catalog, or else from its registry
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Prints the image's reference. Ctrl-C cancels the pull; the layers that have come whole are kept for the next try.
+A name that a catalog has (NAME, NAME:VERSION or CATALOG/NAME:VERSION) is pulled from there, with the kernel it is meant
+for.
 
 Examples:
   banger image pull debian:bookworm
+  banger image pull --source catalog debian --kernel small
   banger image pull --platform linux/arm64 registry:5000/team/app:1.2
   echo $TOKEN | banger image pull --username ci --password-stdin registry.example.com/app
   banger image pull --auth-file ./ci-auth.json registry.example.com/app
@@ -68,6 +74,21 @@ pub(crate) struct Pull {
     /// The platform instead of the host's: os/architecture[/variant]
     #[arg(long, value_name = "PLATFORM")]
     platform: Option<String>,
+    /// Look there only
+    #[arg(long, value_enum, value_name = "SOURCE")]
+    source: Option<ImageSource>,
+    /// The kernel that the image's VMs get, here or in a catalog, instead of the one it is meant for
+    #[arg(long, value_name = "KERNEL", add = ArgValueCandidates::new(complete::kernels))]
+    kernel: Option<String>,
+    /// Import this vmlinux, bzImage or kernel bundle first, for the image's VMs
+    #[arg(long, value_name = "FILE", conflicts_with = "kernel")]
+    kernel_file: Option<PathBuf>,
+    /// The modules of that kernel: a directory as /lib/modules/RELEASE, or a tar of it
+    #[arg(long, value_name = "FILE", requires = "kernel_file")]
+    modules_file: Option<PathBuf>,
+    /// Take the name over from another image, where a catalog has it
+    #[arg(long)]
+    replace: bool,
     /// User for the registry
     #[arg(long, value_name = "USER", requires = "password_stdin")]
     username: Option<String>,
@@ -85,7 +106,24 @@ pub(crate) struct Pull {
 impl Pull {
     async fn run(self, context: &Context) -> Result<u8, Failure> {
         let client = context.client().await?;
+        let kernel = match self.kernel_file {
+            None => self.kernel,
+            Some(file) => {
+                let import = client.kernels().import_file(file, self.modules_file);
+                let imported = long::follow(context, &client, |told| import.progress(told)).await?;
+                Some(imported.name)
+            }
+        };
         let mut pull = client.images().pull(self.reference);
+        if let Some(kernel) = kernel {
+            pull = pull.kernel(kernel);
+        }
+        if let Some(source) = self.source {
+            pull = pull.source(source.into());
+        }
+        if self.replace {
+            pull = pull.replace();
+        }
         if let Some(platform) = self.platform {
             pull = pull.platform(platform);
         }
@@ -109,8 +147,8 @@ impl Pull {
 /// Make an image of an archive or a directory
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Takes an OCI image layout (a directory or its tar), what `docker save` writes, or a root filesystem (a \
-directory or its tar, plain, gzip or zstd).
+Takes an OCI image layout (a directory or its tar), what `docker save` writes, a bundle of `banger image export`, an \
+ext4 file system, or a root filesystem (a directory or its tar, plain, gzip or zstd).
 
 Examples:
   docker save app:1 | banger image import - app:1

@@ -3,6 +3,7 @@
 mod build;
 mod export;
 mod keep;
+mod pull;
 
 use std::path::PathBuf;
 
@@ -21,6 +22,7 @@ use crate::view;
 #[derive(Debug, Subcommand)]
 pub(crate) enum Kernel {
     Import(Import),
+    Pull(pull::Pull),
     Build(build::Build),
     Export(export::Export),
     #[command(visible_alias = "ls")]
@@ -35,6 +37,7 @@ impl Kernel {
     pub(crate) async fn run(self, context: &Context) -> Result<u8, Failure> {
         match self {
             Self::Import(import) => import.run(context).await,
+            Self::Pull(pull) => pull.run(context).await,
             Self::Build(build) => build.run(context).await,
             Self::Export(export) => export.run(context).await,
             Self::List(list) => list.run(context).await,

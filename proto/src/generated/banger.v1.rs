@@ -1276,6 +1276,10 @@ pub struct ExportStart {
     /// A bundle's version; empty for a layout.
     #[prost(string, tag = "3")]
     pub version: ::prost::alloc::string::String,
+    /// A bundle's manifest.json, as it will be in the bundle; empty for a layout. Its SHA-256 is the digest by which
+    /// a catalog names the bundle's content.
+    #[prost(bytes = "bytes", tag = "4")]
+    pub manifest: ::prost::bytes::Bytes,
 }
 /// What an export has sent.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

@@ -5,13 +5,17 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use banger_catalog::CatalogError;
 use banger_core::guest::GuestError;
 use banger_core::lifecycle::Verb;
 use banger_core::vm::Phase;
 use banger_core::vmm::VmmError;
 use banger_core::{Explain, Failure, FailureKind, Name};
-use banger_image::{Ext4Error, KernelError, StoreError as ImageError};
+use banger_image::{BundleError, Ext4Error, KernelError, SourceError, StoreError as ImageError};
 use banger_store::StoreError;
+
+/// How to get a kernel.
+const WAYS_TO_A_KERNEL: &str = "Get one of a catalog (banger kernel pull NAME), of a distribution (banger kernel import --debian-package linux-image-cloud-amd64), from a file (banger kernel import FILE) or build one (banger kernel build), or name one that is here (--kernel NAME; banger kernel list).";
 
 /// Why a service did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -164,6 +168,47 @@ pub enum AppError {
         /// The kernel it names.
         kernel: String,
     },
+    /// No catalog has it.
+    #[error("no catalog has the {resource} `{name}` for this host")]
+    NotInCatalog {
+        /// `image` or `kernel`.
+        resource: &'static str,
+        /// As the caller named it.
+        name: String,
+    },
+    /// A kernel that is named is neither here nor in a catalog.
+    #[error("there is no kernel `{kernel}`, neither on this host nor in a catalog")]
+    KernelMissing {
+        /// Its name.
+        kernel: String,
+    },
+    /// The most catalogs exist.
+    #[error("there are already {limit} catalogs")]
+    TooManyCatalogs {
+        /// The limit.
+        limit: usize,
+    },
+    /// A catalog's index is not believed.
+    #[error("the catalog `{catalog}` is refused")]
+    CatalogRefused {
+        /// Its name, or its address while it has none.
+        catalog: String,
+        /// Why.
+        #[source]
+        source: CatalogError,
+    },
+    /// A catalog's index did not come.
+    #[error("the catalog `{catalog}` could not be read")]
+    CatalogAway {
+        /// Its name, or its address while it has none.
+        catalog: String,
+        /// Why.
+        #[source]
+        source: SourceError,
+    },
+    /// The way to a catalog.
+    #[error(transparent)]
+    Source(#[from] SourceError),
     /// A reference names another image.
     #[error("`{reference}` names another image")]
     ReferenceTaken {
@@ -282,6 +327,19 @@ impl Explain for AppError {
                 resource: (*resource).to_owned(),
                 name: name.to_string(),
             },
+            Self::NotInCatalog { resource, name } => FailureKind::NotFound {
+                resource: (*resource).to_owned(),
+                name: name.clone(),
+            },
+            Self::KernelMissing { kernel } => FailureKind::NotFound {
+                resource: "kernel".to_owned(),
+                name: kernel.clone(),
+            },
+            Self::TooManyCatalogs { .. } => FailureKind::ResourceExhausted {
+                subject: "host/catalogs".to_owned(),
+            },
+            Self::CatalogRefused { source, .. } => source.kind(),
+            Self::CatalogAway { source, .. } | Self::Source(source) => source.kind(),
             Self::ReferenceTaken { reference } => FailureKind::AlreadyExists {
                 resource: "image".into(),
                 name: reference.clone(),
@@ -335,10 +393,16 @@ impl Explain for AppError {
                 "image" => "IMAGE_NOT_FOUND",
                 "kernel" => "KERNEL_NOT_FOUND",
                 "session" => "SESSION_NOT_FOUND",
+                "catalog" => "CATALOG_NOT_FOUND",
                 _ => "OPERATION_NOT_FOUND",
             },
             Self::ImageMissing { .. } => "IMAGE_NOT_FOUND",
             Self::NameTaken { .. } => "NAME_TAKEN",
+            Self::NotInCatalog { .. } => "NOT_IN_CATALOG",
+            Self::KernelMissing { .. } => "KERNEL_NOT_FOUND",
+            Self::TooManyCatalogs { .. } => "TOO_MANY_CATALOGS",
+            Self::CatalogRefused { source, .. } => source.reason(),
+            Self::CatalogAway { source, .. } | Self::Source(source) => source.reason(),
             Self::ReferenceTaken { .. } => "REFERENCE_TAKEN",
             Self::WrongState { .. } => "WRONG_STATE",
             Self::Overtaken { .. } => "OVERTAKEN",
@@ -379,6 +443,11 @@ impl Explain for AppError {
             Self::NotFound { resource, .. } => format!("List what exists: banger {resource} list"),
             Self::ImageMissing { reference } => format!("Pull it first: banger image pull {reference}"),
             Self::NameTaken { resource, name } => format!("Choose another name, or remove the {resource}: banger {resource} remove {name}"),
+            Self::NotInCatalog { .. } => "Look at what there is with `banger catalog search`, or refresh the catalogs with `banger catalog refresh`.".into(),
+            Self::KernelMissing { .. } => WAYS_TO_A_KERNEL.into(),
+            Self::TooManyCatalogs { .. } => "Remove one: banger catalog remove NAME".into(),
+            Self::CatalogRefused { source, .. } => return source.remedy(),
+            Self::CatalogAway { source, .. } | Self::Source(source) => return source.remedy(),
             Self::ReferenceTaken { .. } => "Choose another name, or say that it may be taken over (--replace).".into(),
             Self::WrongState { vm, phase, .. } => match phase {
                 Phase::Stopped | Phase::Failed => format!("Start it first: banger vm start {vm}"),
@@ -390,8 +459,8 @@ impl Explain for AppError {
                 Some(vm) => format!("Remove what uses it first: banger vm remove {vm}"),
                 None => return None,
             },
-            Self::NoKernel => "Get one: banger kernel import --debian-package linux-image-cloud-amd64; or from a catalog: banger kernel pull NAME; or build a small one: banger kernel build".into(),
             Self::ImageKernelMissing { kernel, .. } => format!("Get it (banger kernel pull {kernel}), or name another: --kernel NAME"),
+            Self::NoKernel => WAYS_TO_A_KERNEL.into(),
             Self::AgentMissing { .. } => "Install it, or set `agent` in the daemon's configuration to where it is.".into(),
             Self::Exhausted { .. } => "Ask for less, remove VMs or images that are not needed, or lower the reserve in the configuration.".into(),
             Self::TooManyVms { .. } => "Remove VMs that are not needed, or raise `max_vms` in the configuration.".into(),
@@ -434,6 +503,18 @@ impl Explain for AppError {
                 ("resource", (*resource).to_owned()),
                 ("name", name.to_string()),
             ],
+            Self::NotInCatalog { resource, name } => {
+                vec![("resource", (*resource).to_owned()), ("name", name.clone())]
+            }
+            Self::KernelMissing { kernel } => vec![("kernel", kernel.clone())],
+            Self::TooManyCatalogs { limit } => vec![("limit", limit.to_string())],
+            Self::CatalogRefused { catalog, source } => {
+                [vec![("catalog", catalog.clone())], source.metadata()].concat()
+            }
+            Self::CatalogAway { catalog, source } => {
+                [vec![("catalog", catalog.clone())], source.metadata()].concat()
+            }
+            Self::Source(source) => source.metadata(),
             Self::ReferenceTaken { reference } => vec![("reference", reference.clone())],
             Self::ImageKernelMissing { image, kernel } => {
                 vec![("image", image.clone()), ("kernel", kernel.clone())]
@@ -508,5 +589,11 @@ impl AppError {
             Self::Failed(failure) => Failure::clone(failure),
             other => Failure::of(other),
         }
+    }
+}
+
+impl From<BundleError> for AppError {
+    fn from(error: BundleError) -> Self {
+        Self::Image(error.into())
     }
 }

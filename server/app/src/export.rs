@@ -25,6 +25,8 @@ pub struct ExportHead {
     pub name: String,
     /// A bundle's version; empty for a layout.
     pub version: String,
+    /// A bundle's manifest; empty for a layout.
+    pub manifest: Vec<u8>,
 }
 
 /// A piece of an export.

@@ -163,6 +163,7 @@ impl Kernels {
             content_bytes: bundle.content_bytes(),
             name: kernel.name.to_string(),
             version: kernel.release,
+            manifest: bundle.manifest().to_bytes(),
         };
         Ok(Export::begin(&self.context, head, move |out| {
             bundle.write(out)?;

@@ -1,7 +1,7 @@
 //! The domain services of banger: what the daemon does, independent of gRPC and of any VMM.
 //!
 //! ```text
-//!   grpc ──▶ App ─┬─ images, kernels ──▶ banger-image, banger-store
+//!   grpc ──▶ App ─┬─ images, kernels, catalogs ──▶ banger-image, banger-store
 //!                 ├─ vms ── runner per VM ──▶ ports Vmm, Machine, GuestConnector
 //!                 ├─ sessions ──▶ port Guest
 //!                 └─ operations
@@ -10,6 +10,7 @@
 //! at any time: that cancels their waiting, never the work.
 #![forbid(unsafe_code)]
 
+pub mod catalog;
 pub mod config;
 pub mod error;
 pub mod export;
@@ -61,6 +62,8 @@ pub struct App {
     pub operations: Arc<operation::Operations>,
     /// Images.
     pub images: Arc<image::Images>,
+    /// Catalogs.
+    pub catalogs: Arc<catalog::Catalogs>,
     /// Kernels.
     pub kernels: Arc<kernel::Kernels>,
     /// VMs.
@@ -101,14 +104,19 @@ impl App {
             shutdown: CancellationToken::new(),
         });
         let operations = Arc::new(operation::Operations::new(&context));
-        let images = Arc::new(image::Images::open(&context, &operations)?);
+        let files = banger_image::ImageStore::open(context.paths.state_dir())?;
         let kernels = Arc::new(kernel::Kernels::open(&context, &operations)?);
+        let catalogs = catalog::Catalogs::new(&context, &operations, &kernels, &files);
+        let catalogs = Arc::new(catalogs);
+        let images = image::Images::new(&context, &operations, &catalogs, files);
+        let images = Arc::new(images);
         let vms = Arc::new(vm::Vms::new(&context, &operations, &images, &kernels));
         let sessions = session::Sessions::new(&context, &vms, &images);
         let app = Self {
             context,
             operations,
             images,
+            catalogs,
             kernels,
             vms,
             sessions,

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use banger_app::App;
+use banger_proto::v1::catalog_service_server::CatalogServiceServer;
 use banger_proto::v1::host_service_server::HostServiceServer;
 use banger_proto::v1::image_service_server::ImageServiceServer;
 use banger_proto::v1::kernel_service_server::KernelServiceServer;
@@ -41,7 +42,8 @@ const RESETS_WAITING_MAX: usize = 64;
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// The services of the API, by their full names.
-pub const SERVICES: [&str; 6] = [
+pub const SERVICES: [&str; 7] = [
+    <CatalogServiceServer<Api> as NamedService>::NAME,
     <HostServiceServer<Api> as NamedService>::NAME,
     <ImageServiceServer<Api> as NamedService>::NAME,
     <KernelServiceServer<Api> as NamedService>::NAME,
@@ -102,6 +104,9 @@ pub async fn serve(
         .add_service(health_service)
         .add_service(reflection)
         .add_service(reflection_alpha)
+        .add_service(
+            CatalogServiceServer::new(api.clone()).max_decoding_message_size(REQUEST_BYTES_MAX),
+        )
         .add_service(
             HostServiceServer::new(api.clone()).max_decoding_message_size(REQUEST_BYTES_MAX),
         )

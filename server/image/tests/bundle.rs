@@ -46,20 +46,21 @@ fn assert_empty(state: &Path) {
     }
 }
 
-async fn export(store: &ImageStore, image: Digest, version: &str) -> Vec<u8> {
-    let names = BundleNames {
-        name: "noise".parse().unwrap(),
+fn names(name: &str, version: &str) -> BundleNames {
+    BundleNames {
+        name: name.parse().unwrap(),
         version: version.parse().unwrap(),
         kernel: Some("cloud".parse().unwrap()),
-    };
-    let mut export = store
-        .export_bundle(image, names, &CancellationToken::new())
-        .await
-        .unwrap();
-    let mut bytes = Vec::new();
-    while let Some(chunk) = export.next_chunk().await {
-        bytes.extend_from_slice(&chunk.unwrap());
     }
+}
+
+async fn export(store: &ImageStore, image: Digest, version: &str) -> Vec<u8> {
+    let cancel = CancellationToken::new();
+    let mut bytes = Vec::new();
+    let plan = store
+        .plan_export(image, names("noise", version), &cancel)
+        .unwrap();
+    plan.write(&mut bytes, &cancel).unwrap();
     bytes
 }
 
@@ -139,7 +140,16 @@ async fn a_bare_file_system_becomes_an_image_and_anything_else_does_not() {
 }
 
 #[tokio::test]
-async fn an_export_that_nobody_takes_ends() {
+async fn an_export_that_is_given_up_or_that_nobody_takes_ends() {
+    struct Gone;
+    impl std::io::Write for Gone {
+        fn write(&mut self, _: &[u8]) -> std::io::Result<usize> {
+            Err(std::io::ErrorKind::BrokenPipe.into())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
     let state = tempfile::tempdir().unwrap();
     let store = ImageStore::open(state.path()).unwrap();
     let layout = state.path().join("layout");
@@ -149,21 +159,13 @@ async fn an_export_that_nobody_takes_ends() {
         image: None,
     };
     let image = register(&store, source).await.unwrap();
-    let names = BundleNames {
-        name: "a".parse().unwrap(),
-        version: "1".parse().unwrap(),
-        kernel: None,
-    };
     let cancel = CancellationToken::new();
-    let mut export = store
-        .export_bundle(image.digest, names, &cancel)
-        .await
-        .unwrap();
-    export.next_chunk().await.unwrap().unwrap();
-    drop(export);
-    tokio::time::timeout(std::time::Duration::from_secs(20), store.drain())
-        .await
-        .unwrap();
+    let plan = || store.plan_export(image.digest, names("a", "1"), &cancel);
+    assert!(plan().unwrap().write(&mut Gone, &cancel).is_err());
+    let begun = plan().unwrap();
+    cancel.cancel();
+    assert!(begun.write(&mut Vec::new(), &cancel).is_err());
+    assert!(plan().is_err());
 }
 
 #[tokio::test]
@@ -181,19 +183,10 @@ async fn a_base_disk_that_changed_is_not_exported_as_the_image() {
         .open(&image.rootfs_path)
         .unwrap();
     std::os::unix::fs::FileExt::write_all_at(&disk, b"rot", 5000).unwrap();
-    let names = BundleNames {
-        name: "a".parse().unwrap(),
-        version: "1".parse().unwrap(),
-        kernel: None,
-    };
     let cancel = CancellationToken::new();
-    let mut export = store
-        .export_bundle(image.digest, names, &cancel)
-        .await
+    let plan = store
+        .plan_export(image.digest, names("a", "1"), &cancel)
         .unwrap();
-    let mut last = None;
-    while let Some(chunk) = export.next_chunk().await {
-        last = Some(chunk);
-    }
-    assert_eq!(last.unwrap().unwrap_err().reason(), "IMAGE_DISK_CHANGED");
+    let error = plan.write(&mut Vec::new(), &cancel).unwrap_err();
+    assert_eq!(error.reason(), "IMAGE_DISK_CHANGED");
 }

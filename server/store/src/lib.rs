@@ -11,6 +11,7 @@
 //! - Every method is one transaction: dropped before it resolves, it has happened whole or not at all.
 #![forbid(unsafe_code)]
 
+mod catalog;
 mod error;
 mod image;
 mod kernel;
@@ -24,6 +25,7 @@ mod session;
 mod store;
 mod vm;
 
+pub use catalog::CatalogOutcome;
 pub use error::StoreError;
 pub use image::{TagOutcome, UntagOutcome};
 pub use kernel::ReplaceOutcome;

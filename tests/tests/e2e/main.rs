@@ -8,6 +8,7 @@
 mod api;
 mod bad_input;
 mod campaign;
+mod catalog;
 mod console;
 mod exec;
 mod faults;
@@ -38,6 +39,7 @@ fn cases() -> Vec<Case<Suite>> {
         image::cases,
         keep::cases,
         registry::cases,
+        catalog::cases,
         exec::cases,
         session::cases,
         terminal::cases,

@@ -32,13 +32,13 @@ pub(crate) struct Export {
 impl Export {
     pub(crate) async fn run(self, context: &Context) -> Result<u8, Failure> {
         let target = received::Target::new(&self.file, self.replace)?;
-        let export = context
+        let mut export = context
             .client()
             .await?
             .kernels()
             .export(self.kernel)
             .await?;
-        target.take(export, &context.progress()).await?;
+        target.take(&mut export, &context.progress()).await?;
         Ok(0)
     }
 }

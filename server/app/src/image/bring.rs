@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use banger_core::image::{Image, Platform};
 use banger_core::operation::Progress;
-use banger_core::{ImageId, Timestamp};
+use banger_core::{ImageId, Name, Timestamp};
 use banger_image::{
     BuiltImage, ImageReference, ImageStore, Login, PullOptions, RegisterOptions, RegisterSource,
 };
@@ -13,11 +13,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::{ArchiveFormat, RegisterRequest};
 use crate::Context;
+use crate::catalog::Catalogs;
 use crate::error::AppError;
 
 /// What a task needs to bring an image in.
 pub(super) struct Worker {
     pub(super) context: Arc<Context>,
+    pub(super) catalogs: Arc<Catalogs>,
     pub(super) files: ImageStore,
     pub(super) bringing: Arc<RwLock<()>>,
 }
@@ -38,16 +40,19 @@ impl Worker {
         &self,
         reference: &ImageReference,
         options: &PullOptions,
+        kernel: Option<Name>,
         progress: &dyn Progress,
         cancel: &CancellationToken,
     ) -> Result<Image, AppError> {
         crate::host::admit_disk(&self.context)?;
         let _bringing = self.bringing.read().await;
-        let built = self
+        let mut built = self
             .files
             .pull(reference, options, progress, cancel)
             .await?;
-        self.record(reference, built).await
+        built.kernel = kernel;
+        let origin = format!("registry {}", reference.registry());
+        self.record(reference, built, origin).await
     }
 
     pub(super) async fn register(
@@ -65,22 +70,27 @@ impl Worker {
             ArchiveFormat::OciLayout => RegisterSource::OciLayout { path, image: None },
             ArchiveFormat::DockerArchive => RegisterSource::DockerArchive { path, image: None },
             ArchiveFormat::RootfsTar => RegisterSource::RootfsTar { path, config },
+            ArchiveFormat::Bundle => RegisterSource::Bundle { path },
+            ArchiveFormat::Ext4 => RegisterSource::Ext4 { path, config },
         };
         let options = RegisterOptions {
             platform: request.platform.clone().unwrap_or_else(Platform::host),
         };
         let _bringing = self.bringing.read().await;
-        let built = self
+        let mut built = self
             .files
             .register(source, &options, progress, cancel)
             .await?;
-        self.record(reference, built).await
+        built.kernel = request.kernel.clone().or(built.kernel);
+        self.record(reference, built, "upload".to_owned()).await
     }
 
-    async fn record(
+    /// Writes the row of what is in the store, and of where it came from.
+    pub(super) async fn record(
         &self,
         reference: &ImageReference,
         built: BuiltImage,
+        origin: String,
     ) -> Result<Image, AppError> {
         let image = Image {
             id: ImageId::new(),
@@ -91,8 +101,8 @@ impl Worker {
             layers: built.layers,
             rootfs_size_bytes: built.rootfs_size_bytes,
             rootfs_allocated_bytes: built.rootfs_allocated_bytes,
-            origin: String::new(),
-            kernel: None,
+            origin,
+            kernel: built.kernel,
             create_time: Timestamp::now(),
         };
         Ok(self

@@ -1,6 +1,7 @@
 //! Images: what callers may ask of them, and what of it the store knows.
 
 mod bring;
+mod bundle;
 mod keep;
 
 use std::path::PathBuf;
@@ -8,26 +9,28 @@ use std::sync::Arc;
 
 use banger_core::image::{Image, ImageConfig, Platform};
 use banger_core::operation::OperationKind;
-use banger_core::{Digest, ImageId, OperationId};
+use banger_core::{Digest, ImageId, Name, OperationId};
 pub use banger_image::Login;
 use banger_image::{ImageReference, ImageStore, StoreError as ImageError};
 use banger_store::{Page, RequestKey};
 use tokio::sync::RwLock;
-use tokio_util::sync::CancellationToken;
 
 use crate::Context;
+use crate::catalog::Catalogs;
 use crate::error::AppError;
 use crate::operation::{Begun, OperationTask, Operations};
 use crate::page::{self, Paged};
 use crate::upload::{Upload, Uploaded};
 
 use bring::Worker;
+pub use bundle::ExportRequest;
 pub use keep::{PruneRequest, Pruned, Removed, TotalUsage, Usage};
 
 /// The images of this host.
 pub struct Images {
     context: Arc<Context>,
     operations: Arc<Operations>,
+    catalogs: Arc<Catalogs>,
     files: ImageStore,
     /// Held for reading by whoever brings an image in, until its record is there.
     bringing: Arc<RwLock<()>>,
@@ -48,6 +51,24 @@ pub struct PullRequest {
     pub platform: Option<Platform>,
     /// For this pull alone: neither stored nor shown.
     pub auth: Option<Login>,
+    /// The kernel that the image's VMs get, here or in a catalog; empty means the bundle's own.
+    pub kernel: String,
+    /// A bundle may take the name of another image.
+    pub replace: bool,
+    /// Where to look.
+    pub source: ImageSource,
+}
+
+/// Where an image is looked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ImageSource {
+    /// In the catalogs, then in the registry.
+    #[default]
+    Any,
+    /// In the catalogs only.
+    Catalog,
+    /// In the registry only.
+    Registry,
 }
 
 /// What an archive is.
@@ -62,6 +83,10 @@ pub enum ArchiveFormat {
     DockerArchive,
     /// A tar of a root filesystem.
     RootfsTar,
+    /// A bundle.
+    Bundle,
+    /// An ext4 file system.
+    Ext4,
 }
 
 /// What to register.
@@ -75,22 +100,26 @@ pub struct RegisterRequest {
     pub config: Option<ImageConfig>,
     /// Which of an archive's images; absent means the host's.
     pub platform: Option<Platform>,
+    /// The kernel that the image's VMs get; absent means a bundle's own.
+    pub kernel: Option<Name>,
     /// The archive.
     pub archive: Uploaded,
 }
 
 impl Images {
-    pub(crate) fn open(
+    pub(crate) fn new(
         context: &Arc<Context>,
         operations: &Arc<Operations>,
-    ) -> Result<Self, AppError> {
-        let files = ImageStore::open(context.paths.state_dir())?;
-        Ok(Self {
+        catalogs: &Arc<Catalogs>,
+        files: ImageStore,
+    ) -> Self {
+        Self {
             context: context.clone(),
             operations: operations.clone(),
+            catalogs: catalogs.clone(),
             files,
             bringing: Arc::default(),
-        })
+        }
     }
 
     /// Accepts a pull, and returns its operation, whose target becomes the image's id.
@@ -114,10 +143,7 @@ impl Images {
         let id = task.id();
         let worker = self.worker();
         self.context.tasks.spawn(async move {
-            let options = worker.options(request.platform, request.auth);
-            let pulled = worker
-                .fetch(&reference, &options, &task, task.cancelled())
-                .await;
+            let pulled = worker.pull(&reference, request, &task).await;
             task.end_with(&pulled, |image| image.id.to_string()).await;
         });
         Ok(id)
@@ -128,13 +154,17 @@ impl Images {
         &self,
         named: &str,
         task: &OperationTask,
-        cancel: &CancellationToken,
     ) -> Result<Image, AppError> {
         let reference = canonical("spec.image", named)?;
-        let worker = self.worker();
-        worker
-            .fetch(&reference, &worker.options(None, None), task, cancel)
-            .await
+        let request = PullRequest {
+            reference: named.to_owned(),
+            platform: None,
+            auth: None,
+            kernel: String::new(),
+            replace: false,
+            source: ImageSource::Any,
+        };
+        self.worker().pull(&reference, request, task).await
     }
 
     /// Where to stream an archive to.
@@ -178,6 +208,7 @@ impl Images {
     fn worker(&self) -> Worker {
         Worker {
             context: self.context.clone(),
+            catalogs: self.catalogs.clone(),
             files: self.files.clone(),
             bringing: self.bringing.clone(),
         }

@@ -30,6 +30,7 @@ pub(crate) fn parts<T: ExportMessage>(export: Export, drain: &Drain) -> Answers<
         content_bytes: int(export.head.content_bytes),
         name: export.head.name.clone(),
         version: export.head.version.clone(),
+        manifest: export.head.manifest.clone().into(),
     });
     let rest = stream::unfold(export, |mut export| async {
         let part = export.next().await?;

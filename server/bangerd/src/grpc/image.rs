@@ -1,5 +1,6 @@
 //! `ImageService`.
 
+use banger_app::image::ExportRequest;
 use banger_app::upload::{Upload, Uploaded};
 use banger_app::{App, AppError};
 use banger_proto::v1;
@@ -8,6 +9,7 @@ use banger_proto::v1::register_image_request::Message;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::convert::{field, image, page};
+use super::export::{self, ExportMessage};
 use super::request::{self, RequestError};
 use super::stream::{self, Answers, OperationMessage};
 use super::{Api, refused};
@@ -75,9 +77,21 @@ impl ImageService for Api {
 
     async fn export_bundle(
         &self,
-        _: Request<v1::ExportBundleRequest>,
+        request: Request<v1::ExportBundleRequest>,
     ) -> Result<Response<Self::ExportBundleStream>, Status> {
-        Err(Status::unimplemented("not yet"))
+        let request = request.into_inner();
+        field::named("image", &request.image)?;
+        let request = ExportRequest {
+            image: request.image,
+            name: request.name,
+            version: request.version,
+            kernel: request.kernel,
+        };
+        let export = self.app.images.export_bundle(request).await;
+        Ok(Response::new(export::parts(
+            export.map_err(refused)?,
+            &self.drain,
+        )))
     }
 
     type ExportOciLayoutStream = Answers<v1::ExportOciLayoutResponse>;
@@ -250,5 +264,33 @@ impl OperationMessage for v1::RegisterImageResponse {
         Ok(Self {
             message: Some(v1::register_image_response::Message::Image(found)),
         })
+    }
+}
+
+impl ExportMessage for v1::ExportBundleResponse {
+    fn start(start: v1::ExportStart) -> Self {
+        Self {
+            message: Some(v1::export_bundle_response::Message::Start(start)),
+        }
+    }
+
+    fn chunk(bytes: bytes::Bytes) -> Self {
+        Self {
+            message: Some(v1::export_bundle_response::Message::Chunk(bytes)),
+        }
+    }
+
+    fn end(end: v1::ExportEnd) -> Self {
+        Self {
+            message: Some(v1::export_bundle_response::Message::End(end)),
+        }
+    }
+
+    fn heartbeat() -> Self {
+        Self {
+            message: Some(v1::export_bundle_response::Message::Heartbeat(
+                v1::Heartbeat {},
+            )),
+        }
     }
 }

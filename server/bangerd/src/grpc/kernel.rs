@@ -2,6 +2,7 @@
 
 mod upload;
 
+use banger_app::catalog::PullKernelRequest;
 use banger_app::kernel::{ImportRequest, ImportSource};
 use banger_app::{App, AppError};
 use banger_proto::v1;
@@ -9,6 +10,7 @@ use banger_proto::v1::export_kernel_response::Message as Exported;
 use banger_proto::v1::import_kernel_request::Message;
 use banger_proto::v1::import_kernel_response::Message as Answer;
 use banger_proto::v1::kernel_service_server::KernelService;
+use banger_proto::v1::pull_kernel_response::Message as Pulled;
 use bytes::Bytes;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -57,9 +59,21 @@ impl KernelService for Api {
 
     async fn pull_kernel(
         &self,
-        _: Request<v1::PullKernelRequest>,
+        request: Request<v1::PullKernelRequest>,
     ) -> Result<Response<Self::PullKernelStream>, Status> {
-        Err(Status::unimplemented("not yet"))
+        let mut request = request.into_inner();
+        let id = std::mem::take(&mut request.request_id);
+        let key = request::key("banger.v1.KernelService/PullKernel", &id, &request)?;
+        field::named("kernel", &request.kernel)?;
+        let pull = PullKernelRequest {
+            kernel: request.kernel,
+            name: request.name,
+            make_default: request.make_default,
+            replace: request.replace,
+        };
+        let pulled = self.app.catalogs.pull_kernel(pull, key.as_ref()).await;
+        let operation = pulled.map_err(refused)?;
+        stream::operation(&self.app, &self.drain, operation).await
     }
 
     type ExportKernelStream = Answers<v1::ExportKernelResponse>;
@@ -142,6 +156,27 @@ impl OperationMessage for v1::ImportKernelResponse {
         let found = kernel::kernel(&app.kernels.get(target).await?);
         Ok(Self {
             message: Some(Answer::Kernel(found)),
+        })
+    }
+}
+
+impl OperationMessage for v1::PullKernelResponse {
+    fn operation(operation: v1::Operation) -> Self {
+        Self {
+            message: Some(Pulled::Operation(operation)),
+        }
+    }
+
+    fn heartbeat() -> Self {
+        Self {
+            message: Some(Pulled::Heartbeat(v1::Heartbeat {})),
+        }
+    }
+
+    async fn resource(app: &App, target: &str) -> Result<Self, AppError> {
+        let found = kernel::kernel(&app.kernels.get(target).await?);
+        Ok(Self {
+            message: Some(Pulled::Kernel(found)),
         })
     }
 }

@@ -7,6 +7,7 @@
 )]
 
 mod agent;
+mod catalogs;
 mod daemon;
 mod errors;
 mod images;

@@ -35,6 +35,12 @@ impl ImageReference {
         self.digest
     }
 
+    /// The tag, where it names one.
+    #[must_use]
+    pub fn tag(&self) -> Option<&str> {
+        self.inner.tag()
+    }
+
     /// The host that serves the registry: Docker Hub's differs from its name.
     pub(super) fn host(&self) -> &str {
         self.inner.resolve_registry()

@@ -3,12 +3,12 @@
 use std::collections::BTreeSet;
 
 use banger_app::image::{
-    ArchiveFormat, Login, PruneRequest, Pruned, PullRequest, RegisterRequest, Removed, TotalUsage,
-    Usage,
+    ArchiveFormat, ImageSource, Login, PruneRequest, Pruned, PullRequest, RegisterRequest, Removed,
+    TotalUsage, Usage,
 };
 use banger_app::upload::Uploaded;
 use banger_core::image::{Image, ImageConfig, Layer, Platform, TakeOver};
-use banger_core::{SignedDuration, size};
+use banger_core::{Name, SignedDuration, size};
 use banger_proto::v1;
 
 use super::field::{self, int, time};
@@ -140,7 +140,16 @@ fn usage(usage: &Usage) -> v1::ImageUsage {
 /// What a caller wants to have pulled.
 pub(crate) fn pull(request: v1::PullImageRequest) -> Result<PullRequest, RequestError> {
     field::named("reference", &request.reference)?;
+    let source = match v1::pull_image_request::Source::try_from(request.source) {
+        Ok(v1::pull_image_request::Source::Unspecified) => ImageSource::Any,
+        Ok(v1::pull_image_request::Source::Catalog) => ImageSource::Catalog,
+        Ok(v1::pull_image_request::Source::Registry) => ImageSource::Registry,
+        Err(_) => return Err(RequestError::invalid("source", "is not a source")),
+    };
     Ok(PullRequest {
+        kernel: request.kernel,
+        replace: request.replace,
+        source,
         platform: platform("platform", &request.platform)?,
         auth: request.auth.map(auth).transpose()?,
         reference: request.reference,
@@ -196,6 +205,7 @@ pub(crate) struct RegisterStart {
     format: ArchiveFormat,
     config: Option<ImageConfig>,
     platform: Option<Platform>,
+    kernel: Option<Name>,
 }
 
 impl RegisterStart {
@@ -206,6 +216,7 @@ impl RegisterStart {
             format: self.format,
             config: self.config,
             platform: self.platform,
+            kernel: self.kernel,
             archive,
         }
     }
@@ -219,12 +230,18 @@ pub(crate) fn register(start: v1::RegisterImageStart) -> Result<RegisterStart, R
         Ok(Format::OciLayout) => ArchiveFormat::OciLayout,
         Ok(Format::DockerArchive) => ArchiveFormat::DockerArchive,
         Ok(Format::RootfsTar) => ArchiveFormat::RootfsTar,
-        Ok(Format::Bundle | Format::Ext4) => {
-            return Err(RequestError::invalid("start.format", "is not taken yet"));
-        }
+        Ok(Format::Bundle) => ArchiveFormat::Bundle,
+        Ok(Format::Ext4) => ArchiveFormat::Ext4,
         Err(_) => return Err(RequestError::invalid("start.format", "is not a format")),
     };
+    let kernel = match start.kernel.as_str() {
+        "" => None,
+        named => Some(named.parse().map_err(|error| {
+            RequestError::invalid("start.kernel", format!("is not a name: {error}"))
+        })?),
+    };
     Ok(RegisterStart {
+        kernel,
         format,
         config: start.config.map(parse_config).transpose()?,
         platform: platform("start.platform", &start.platform)?,

@@ -1,0 +1,285 @@
+//! Catalogs: where bundles and kernels are fetched from by name.
+//!
+//! A catalog is added with the key that must sign it. Its last index that was believed is kept; a refresh puts a
+//! newer one in its place or changes nothing. An index that has expired is not used: it is refreshed first, and
+//! refused if that fails.
+
+mod kernel;
+mod lookup;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use banger_catalog::{Index, PublicKey, Seen};
+use banger_core::catalog::Catalog;
+use banger_core::{Digest, Name, Timestamp};
+use banger_image::{CatalogAddress, CatalogSource, ImageStore, SourceError, SourceOptions};
+use banger_store::{CatalogOutcome, StoreError};
+use tokio::sync::Mutex;
+
+use crate::Context;
+use crate::error::AppError;
+use crate::kernel::Kernels;
+use crate::operation::Operations;
+
+pub(crate) use kernel::Ensured;
+pub use kernel::PullKernelRequest;
+pub use lookup::{Entry, EntryFilter, EntryKind};
+pub(crate) use lookup::{FoundBundle, FoundKernel};
+
+/// The most catalogs: each is asked for every name that none before it has.
+const CATALOGS_MAX: usize = 64;
+/// The longest time for an index to come.
+const REFRESH_WITHIN: Duration = Duration::from_secs(60);
+
+/// The catalogs of this host.
+pub struct Catalogs {
+    context: Arc<Context>,
+    operations: Arc<Operations>,
+    kernels: Arc<Kernels>,
+    /// Where what is fetched is staged.
+    files: ImageStore,
+    /// One change of the list, and one refresh, at a time.
+    changing: Mutex<()>,
+    /// One kernel is fetched at a time: whoever wants the same one finds it then.
+    fetching: Mutex<()>,
+}
+
+impl std::fmt::Debug for Catalogs {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Catalogs").finish_non_exhaustive()
+    }
+}
+
+/// What to add.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AddRequest {
+    /// What to call it; empty means what it calls itself.
+    pub name: String,
+    /// Where it is.
+    pub url: String,
+    /// The key that must sign it.
+    pub public_key: String,
+}
+
+/// A catalog, with what is inside its index.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CatalogView {
+    /// As it is kept.
+    pub catalog: Catalog,
+    /// How much its index offers.
+    pub entry_count: usize,
+}
+
+impl Catalogs {
+    pub(crate) fn new(
+        context: &Arc<Context>,
+        operations: &Arc<Operations>,
+        kernels: &Arc<Kernels>,
+        files: &ImageStore,
+    ) -> Self {
+        Self {
+            context: context.clone(),
+            operations: operations.clone(),
+            kernels: kernels.clone(),
+            files: files.clone(),
+            changing: Mutex::default(),
+            fetching: Mutex::default(),
+        }
+    }
+
+    /// Adds a catalog, after its index was read and believed.
+    ///
+    /// # Errors
+    /// If the request is wrong, or the index does not come or is not believed.
+    pub async fn add(&self, request: AddRequest) -> Result<CatalogView, AppError> {
+        let address: CatalogAddress = request.url.parse()?;
+        let key: PublicKey = request
+            .public_key
+            .parse()
+            .map_err(|error| AppError::Invalid {
+                field: "public_key",
+                problem: format!("cannot be used: {error}"),
+            })?;
+        let name = match request.name.as_str() {
+            "" => None,
+            name => Some(parse_name("name", name)?),
+        };
+        let _changing = self.changing.lock().await;
+        let kept = self.context.store.all_catalogs().await?;
+        if kept.len() >= CATALOGS_MAX {
+            return Err(AppError::TooManyCatalogs {
+                limit: CATALOGS_MAX,
+            });
+        }
+        let shown = name.as_ref().map_or(request.url, Name::to_string);
+        let now = Timestamp::now();
+        let bytes = self.fetch(&shown, &address).await?;
+        let opened = banger_catalog::open(&bytes, &key, None, now).map_err(refused(&shown))?;
+        let catalog = Catalog {
+            name: name.unwrap_or_else(|| opened.index.name.clone()),
+            url: address.to_string(),
+            public_key: key.to_string(),
+            version: opened.index.version,
+            payload: opened.payload,
+            expire_time: opened.index.expire_time,
+            create_time: now,
+            refresh_time: now,
+            refresh_error: None,
+        };
+        let inserted = self.context.store.insert_catalog(&catalog).await;
+        inserted.map_err(|error| match error {
+            StoreError::NameTaken { name, .. } => AppError::NameTaken {
+                resource: "catalog",
+                name,
+            },
+            other => other.into(),
+        })?;
+        view(catalog)
+    }
+
+    /// A catalog by name.
+    ///
+    /// # Errors
+    /// If it does not exist.
+    pub async fn get(&self, named: &str) -> Result<CatalogView, AppError> {
+        view(self.find(named).await?)
+    }
+
+    /// All catalogs, in the order in which names are looked up.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub async fn list(&self) -> Result<Vec<CatalogView>, AppError> {
+        let catalogs = self.context.store.all_catalogs().await?;
+        catalogs.into_iter().map(view).collect()
+    }
+
+    /// Reads a catalog again. On failure the index that was there stays, and why is remembered with it.
+    ///
+    /// # Errors
+    /// If it does not exist, or its index does not come or is not believed.
+    pub async fn refresh(&self, named: &str) -> Result<CatalogView, AppError> {
+        let _changing = self.changing.lock().await;
+        let catalog = self.find(named).await?;
+        match self.refreshed(&catalog).await {
+            Ok(refreshed) => view(refreshed),
+            Err(error) => {
+                let failure = error.to_failure();
+                self.context
+                    .store
+                    .set_refresh_error(&catalog.name, &failure)
+                    .await?;
+                Err(error)
+            }
+        }
+    }
+
+    async fn refreshed(&self, catalog: &Catalog) -> Result<Catalog, AppError> {
+        let shown = catalog.name.to_string();
+        let address: CatalogAddress = catalog.url.parse()?;
+        let key: PublicKey = catalog
+            .public_key
+            .parse()
+            .map_err(|_| AppError::Interrupted)?;
+        let seen = Seen {
+            name: parse(catalog)?.name,
+            version: catalog.version,
+            digest: Digest::of(&catalog.payload),
+        };
+        let now = Timestamp::now();
+        let bytes = self.fetch(&shown, &address).await?;
+        let opened =
+            banger_catalog::open(&bytes, &key, Some(&seen), now).map_err(refused(&shown))?;
+        let refreshed = Catalog {
+            version: opened.index.version,
+            payload: opened.payload,
+            expire_time: opened.index.expire_time,
+            refresh_time: now,
+            refresh_error: None,
+            ..catalog.clone()
+        };
+        match self.context.store.keep_index(&refreshed).await? {
+            CatalogOutcome::Kept => Ok(refreshed),
+            CatalogOutcome::Overtaken => Err(AppError::GivenUp {
+                why: "the catalog was removed or changed meanwhile",
+            }),
+        }
+    }
+
+    /// Forgets a catalog. What was pulled from it stays.
+    ///
+    /// # Errors
+    /// If it does not exist.
+    pub async fn remove(&self, named: &str) -> Result<(), AppError> {
+        let _changing = self.changing.lock().await;
+        let catalog = self.find(named).await?;
+        self.context.store.delete_catalog(&catalog.name).await?;
+        Ok(())
+    }
+
+    async fn find(&self, named: &str) -> Result<Catalog, AppError> {
+        let missing = || AppError::NotFound {
+            resource: "catalog",
+            name: named.chars().take(128).collect(),
+        };
+        let name: Name = named.parse().map_err(|_| missing())?;
+        let found = self.context.store.find_catalog(&name).await?;
+        found.ok_or_else(missing)
+    }
+
+    async fn fetch(&self, shown: &str, address: &CatalogAddress) -> Result<Vec<u8>, AppError> {
+        let source = self.source_at(address)?;
+        let coming = tokio::time::timeout(REFRESH_WITHIN, source.catalog_json()).await;
+        let late = || SourceError::Stalled {
+            file: banger_catalog::CATALOG_FILE.to_owned(),
+            stall: REFRESH_WITHIN,
+        };
+        coming
+            .unwrap_or_else(|_| Err(late()))
+            .map_err(|source| AppError::CatalogAway {
+                catalog: shown.to_owned(),
+                source,
+            })
+    }
+
+    /// Where a catalog's files come from.
+    pub(crate) fn source(&self, catalog: &Catalog) -> Result<CatalogSource, AppError> {
+        self.source_at(&catalog.url.parse()?)
+    }
+
+    fn source_at(&self, address: &CatalogAddress) -> Result<CatalogSource, AppError> {
+        let options = SourceOptions {
+            stall_timeout: self.context.config.pull.stall_timeout,
+            ..SourceOptions::default()
+        };
+        Ok(CatalogSource::new(address, &options)?)
+    }
+}
+
+/// The index of a catalog, which was believed when it came.
+fn parse(catalog: &Catalog) -> Result<Index, AppError> {
+    let invalid = banger_catalog::CatalogError::Invalid;
+    Index::parse(&catalog.payload)
+        .map_err(|problem| refused(catalog.name.as_str())(invalid(problem)))
+}
+
+fn view(catalog: Catalog) -> Result<CatalogView, AppError> {
+    let index = parse(&catalog)?;
+    Ok(CatalogView {
+        catalog,
+        entry_count: index.bundles.len() + index.kernels.len(),
+    })
+}
+
+fn refused(shown: &str) -> impl FnOnce(banger_catalog::CatalogError) -> AppError {
+    let catalog = shown.to_owned();
+    move |source| AppError::CatalogRefused { catalog, source }
+}
+
+fn parse_name(field: &'static str, text: &str) -> Result<Name, AppError> {
+    text.parse().map_err(|error| AppError::Invalid {
+        field,
+        problem: format!("is not a name: {error}"),
+    })
+}

@@ -1,0 +1,238 @@
+//! Images from catalogs, and as bundles for others.
+
+use banger_core::Name;
+use banger_core::image::{Image, Platform};
+use banger_core::operation::Progress as _;
+use banger_core::operation::StageKey;
+use banger_image::{BundleNames, ImageReference, PullOptions};
+
+use super::bring::Worker;
+use super::{ImageSource, Images, PullRequest, blocking};
+use crate::catalog::{Ensured, FoundBundle};
+use crate::error::AppError;
+use crate::export::{Export, ExportHead};
+use crate::operation::OperationTask;
+
+/// The stage in which a name is looked up in the catalogs.
+const LOOK_UP: &str = "look-up";
+
+/// What a bundle is to be called; what is empty is made of the image's reference.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ExportRequest {
+    /// The image: a reference, a digest or an id.
+    pub image: String,
+    /// The bundle's name.
+    pub name: String,
+    /// The bundle's version.
+    pub version: String,
+    /// The kernel it is meant for; empty means the image's own.
+    pub kernel: String,
+}
+
+impl Worker {
+    /// Brings what a caller wants from where it is: a catalog that has the name, or else the registry.
+    pub(super) async fn pull(
+        &self,
+        reference: &ImageReference,
+        request: PullRequest,
+        task: &OperationTask,
+    ) -> Result<Image, AppError> {
+        let platform = request.platform.clone().unwrap_or_else(Platform::host);
+        if request.source != ImageSource::Registry {
+            let key = StageKey::new(LOOK_UP);
+            task.start(&key, None);
+            let found = self
+                .catalogs
+                .find_bundle(&request.reference, &platform)
+                .await?;
+            task.finish(&key);
+            if let Some(found) = found {
+                return self.pull_bundle(reference, &request, &found, task).await;
+            }
+            if request.source == ImageSource::Catalog {
+                return Err(AppError::NotInCatalog {
+                    resource: "image",
+                    name: request.reference,
+                });
+            }
+        }
+        let options = self.options(request.platform, request.auth);
+        self.pull_oci(reference, &request.kernel, &options, task)
+            .await
+    }
+
+    async fn pull_oci(
+        &self,
+        reference: &ImageReference,
+        kernel: &str,
+        options: &PullOptions,
+        task: &OperationTask,
+    ) -> Result<Image, AppError> {
+        let kernel = match kernel {
+            "" => None,
+            named => Some(self.catalogs.ensure_kernel(named, None, task).await?),
+        };
+        let name = kernel.as_ref().map(|kernel| kernel.name.clone());
+        let pulled = self
+            .fetch(reference, options, name, task, task.cancelled())
+            .await;
+        self.keep_or_undo(pulled, kernel).await
+    }
+
+    async fn pull_bundle(
+        &self,
+        reference: &ImageReference,
+        request: &PullRequest,
+        found: &FoundBundle,
+        task: &OperationTask,
+    ) -> Result<Image, AppError> {
+        let named = reference.to_string();
+        let kept = self.context.store.find_image_by_reference(&named).await?;
+        let is_same = kept
+            .as_ref()
+            .is_some_and(|image| image.digest == found.entry.digest);
+        if kept.is_some() && !is_same && !request.replace {
+            return Err(AppError::ReferenceTaken { reference: named });
+        }
+        let kernel = self.kernel_for(request, found, task).await?;
+        let pulled = self
+            .fetch_bundle(reference, found, kernel.as_ref(), task)
+            .await;
+        self.keep_or_undo(pulled, kernel).await
+    }
+
+    /// The kernel that the image's VMs get: the caller's, or else the entry's, or else the host's, of which there must
+    /// be one then.
+    async fn kernel_for(
+        &self,
+        request: &PullRequest,
+        found: &FoundBundle,
+        task: &OperationTask,
+    ) -> Result<Option<Ensured>, AppError> {
+        let own = found.entry.kernel.as_ref();
+        let ensured = match (request.kernel.as_str(), own) {
+            ("", None) => {
+                let default = self.context.store.default_kernel().await?;
+                return default.map(|_| None).ok_or(AppError::NoKernel);
+            }
+            ("", Some(own)) => {
+                let within = Some(&found.catalog.name);
+                self.catalogs
+                    .ensure_kernel(own.as_str(), within, task)
+                    .await?
+            }
+            (named, _) => self.catalogs.ensure_kernel(named, None, task).await?,
+        };
+        Ok(Some(ensured))
+    }
+
+    async fn fetch_bundle(
+        &self,
+        reference: &ImageReference,
+        found: &FoundBundle,
+        kernel: Option<&Ensured>,
+        task: &OperationTask,
+    ) -> Result<Image, AppError> {
+        crate::host::admit_disk(&self.context)?;
+        let source = self.catalogs.source(&found.catalog)?;
+        let deadline = PullOptions::default().deadline;
+        let _bringing = self.bringing.read().await;
+        let mut built = self
+            .files
+            .pull_bundle(&source, &found.entry, deadline, task, task.cancelled())
+            .await?;
+        built.kernel = kernel.map(|kernel| kernel.name.clone());
+        let origin = format!(
+            "catalog {}: {}:{}",
+            found.catalog.name, found.entry.name, found.entry.version
+        );
+        self.record(reference, built, origin).await
+    }
+
+    /// A kernel that came for an image goes with it.
+    async fn keep_or_undo(
+        &self,
+        pulled: Result<Image, AppError>,
+        kernel: Option<Ensured>,
+    ) -> Result<Image, AppError> {
+        if let (Err(_), Some(kernel)) = (&pulled, &kernel) {
+            self.catalogs.undo_kernel(kernel).await;
+        }
+        pulled
+    }
+}
+
+impl Images {
+    /// Begins to write an image as a bundle.
+    ///
+    /// # Errors
+    /// If it does not exist, or its reference makes no bundle's name and none is given.
+    pub async fn export_bundle(&self, request: ExportRequest) -> Result<Export, AppError> {
+        let image = self.get(&request.image).await?;
+        let names = names(&request, &image)?;
+        let cancel = self.context.shutdown.child_token();
+        let files = self.files.clone();
+        let plan = {
+            let (names, cancel) = (names.clone(), cancel.clone());
+            blocking(move || files.plan_export(image.digest, names, &cancel)).await?
+        };
+        let head = ExportHead {
+            content_bytes: plan.content_bytes,
+            name: names.name.to_string(),
+            version: names.version.to_string(),
+            manifest: plan.manifest.to_bytes(),
+        };
+        Ok(Export::begin(&self.context, head, move |out| {
+            plan.write(out, &cancel)?;
+            Ok(())
+        }))
+    }
+}
+
+/// The names that were asked for, or else those of the image's first reference.
+fn names(request: &ExportRequest, image: &Image) -> Result<BundleNames, AppError> {
+    let asked = image
+        .references
+        .iter()
+        .find(|reference| reference.ends_with(&request.image));
+    let reference: Option<ImageReference> = asked
+        .or(image.references.first())
+        .and_then(|reference| reference.parse().ok());
+    let own_name = reference.as_ref().map(|reference| {
+        let repository = reference.repository();
+        repository
+            .rsplit('/')
+            .next()
+            .unwrap_or(repository)
+            .to_owned()
+    });
+    let own_version = reference
+        .as_ref()
+        .and_then(|reference| reference.tag().map(str::to_owned));
+    let chosen = |asked: &str, own: Option<String>| match asked {
+        "" => own.unwrap_or_default(),
+        asked => asked.to_owned(),
+    };
+    let invalid = |field| {
+        move |error: banger_catalog::TextError| AppError::Invalid {
+            field,
+            problem: format!("has to be given: {error}"),
+        }
+    };
+    let kernel = match request.kernel.as_str() {
+        "" => image.kernel.clone(),
+        named => Some(named.parse::<Name>().map_err(|error| AppError::Invalid {
+            field: "kernel",
+            problem: format!("is not a name: {error}"),
+        })?),
+    };
+    Ok(BundleNames {
+        name: chosen(&request.name, own_name)
+            .parse()
+            .map_err(invalid("name"))?,
+        version: chosen(&request.version, own_version)
+            .parse()
+            .map_err(invalid("version"))?,
+        kernel,
+    })
+}
