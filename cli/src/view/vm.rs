@@ -120,7 +120,7 @@ impl Row for Vm {
                 self.failure.as_ref().map(Fault::text).unwrap_or_default(),
             ),
             ("Image", format!("{} ({})", self.image, self.image_id)),
-            ("Kernel", self.kernel_id.clone()),
+            ("Kernel", self.kernel.clone()),
             ("CPUs", self.vcpu_count.to_string()),
             ("Memory", bytes(self.memory_mib.saturating_mul(1 << 20))),
             ("Disk", bytes(self.disk_mib.saturating_mul(1 << 20))),

@@ -181,8 +181,11 @@ fn a_build_that_failed_goes_on_where_it_was() {
     let log = PathBuf::from(error["metadata"]["log"].as_str().unwrap());
     assert!(fs::read_to_string(&log).unwrap().contains("CC      a.o"));
     assert!(!machine.at("vmlinux").exists());
+    let counted = machine.build_directory().join("counted");
+    assert_eq!(fs::read_to_string(&counted).unwrap(), "2");
     assert_eq!(code(&machine.to_file().output().unwrap()), 0);
     assert_eq!(fs::read_to_string(&log).unwrap(), "  CC      c.o\n");
+    assert!(!counted.exists());
 }
 
 #[test]

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 
 use super::error::BuildError;
 use super::options::Options;
-use super::place::Place;
+use super::place::{Place, remove};
 use super::run::{Runner, tool};
 use super::show::Show;
 
@@ -22,6 +22,8 @@ const STRIP: Duration = Duration::from_secs(5 * 60);
 const LINES_GUESSED: u64 = 2100;
 /// Where the lines of the last whole build are kept.
 const LINES: &str = "lines";
+/// Where the lines of a build that was cut off are kept: the next one counts on.
+const COUNTED: &str = "counted";
 
 /// What was built.
 #[derive(Debug)]
@@ -43,6 +45,7 @@ pub(super) async fn configure(
     let config = place.at("build").join(".config");
     if !place.is_done(STEP, options.text()) || !config.is_file() {
         place.undone(STEP)?;
+        remove(&place.at(COUNTED))?;
         let build = place.at("build");
         fs::create_dir_all(&build).map_err(BuildError::files("make the directory", &build))?;
         fs::write(&config, options.text()).map_err(BuildError::files("write", &config))?;
@@ -65,28 +68,38 @@ pub(super) async fn compile(
     show: &Show,
 ) -> Result<Built, BuildError> {
     runner.log_to(place.at("build.log"))?;
-    let total = fs::read_to_string(place.at(LINES))
-        .ok()
-        .and_then(|text| text.trim().parse().ok())
-        .unwrap_or(LINES_GUESSED);
+    let total = number(place, LINES).unwrap_or(LINES_GUESSED);
     let mut step = show.step("compile", Some(total));
     let mut make = make(place, sources);
     make.arg(format!("-j{jobs}")).arg("vmlinux");
-    let mut count = 0;
+    let mut count = number(place, COUNTED).unwrap_or(0);
     let counted = |line: &str| {
         if let Some(item) = item_of(line) {
             count += 1;
             step.at(count, total, item);
         }
     };
-    runner.make(make, COMPILE, counted).await?;
+    if let Err(error) = runner.make(make, COMPILE, counted).await {
+        keep(place, COUNTED, count)?;
+        return Err(error);
+    }
     step.done();
-    // A build that went on from another says fewer lines than there are.
+    remove(&place.at(COUNTED))?;
+    // One that compiled only what was changed says fewer lines than there are.
     if count > total / 2 {
-        let path = place.at(LINES);
-        fs::write(&path, count.to_string()).map_err(BuildError::files("write", &path))?;
+        keep(place, LINES, count)?;
     }
     strip(runner, place).await
+}
+
+fn number(place: &Place, name: &str) -> Option<u64> {
+    let text = fs::read_to_string(place.at(name)).ok()?;
+    text.trim().parse().ok()
+}
+
+fn keep(place: &Place, name: &str, number: u64) -> Result<(), BuildError> {
+    let path = place.at(name);
+    fs::write(&path, number.to_string()).map_err(BuildError::files("write", &path))
 }
 
 /// The kernel without the symbols, which only debuggers read.
