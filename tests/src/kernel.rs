@@ -79,6 +79,18 @@ impl KernelFiles {
         Some(Self { bzimage, modules })
     }
 
+    /// The configuration it was built with.
+    ///
+    /// # Panics
+    /// If the package has none.
+    #[must_use]
+    pub fn config(&self) -> PathBuf {
+        let boot = self.bzimage.parent().expect("it is in a directory");
+        let name = self.bzimage.file_name().expect("it is a file");
+        let config = name.to_string_lossy().replace("vmlinuz-", "config-");
+        boot.join(config)
+    }
+
     /// A copy of the modules that a guest can need, without those whose names contain a word of `without`.
     #[must_use]
     pub fn few_modules(&self, to: &Path, without: &[&str]) -> PathBuf {

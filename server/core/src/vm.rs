@@ -20,6 +20,9 @@ pub struct VmSpec {
     pub labels: BTreeMap<String, String>,
     /// As the caller named it.
     pub image: String,
+    /// The kernel's name, once resolved; empty in records of before it was kept.
+    #[serde(default)]
+    pub kernel: String,
     /// vCPUs.
     pub vcpu_count: u32,
     /// Guest memory.

@@ -19,6 +19,16 @@ pub(crate) fn cases() -> Vec<Case<Suite>> {
             test: vmlinux,
         },
         Case {
+            name: "a_kernel_tells_what_it_has_of_what_guests_need",
+            lane: Lane::Shared,
+            test: inspect,
+        },
+        Case {
+            name: "a_kernel_goes_through_a_bundle_and_boots",
+            lane: Lane::Shared,
+            test: bundle,
+        },
+        Case {
             name: "what_is_no_kernel_is_refused",
             lane: Lane::Shared,
             test: no_kernel,
@@ -117,6 +127,120 @@ fn vmlinux(suite: &Suite) -> Verdict {
     suite.banger(["kernel", "remove", "second"]).ok();
     assert_eq!(daemon.entries("kernels").len(), 1);
     Verdict::Passed
+}
+
+/// The state of a feature.
+fn state<'a>(kernel: &'a serde_json::Value, name: &str) -> &'a str {
+    let features = kernel["features"].as_array().unwrap();
+    let feature = features.iter().find(|feature| feature["name"] == name);
+    feature.unwrap()["state"].as_str().unwrap()
+}
+
+fn inspect(suite: &Suite) -> Verdict {
+    let name = default_kernel(suite);
+    let kernel = suite
+        .banger(["kernel", "inspect", &name, "--output", "json"])
+        .ok()
+        .json();
+    assert_eq!(kernel["evidence"], "configuration in the package");
+    assert_eq!(kernel["architecture"], "amd64");
+    assert!(kernel["format"].as_str().unwrap().starts_with("bzImage ("));
+    let banner = kernel["banner"].as_str().unwrap();
+    let begin = format!("Linux version {} (", kernel["release"].as_str().unwrap());
+    assert!(banner.starts_with(&begin), "{banner}");
+    for (feature, expected) in [
+        ("pvh-entry", "built-in"),
+        ("acpi", "built-in"),
+        ("virtio-blk", "module"),
+        ("overlayfs", "module"),
+        ("virtio-mmio-cmdline", "missing"),
+    ] {
+        assert_eq!(state(&kernel, feature), expected, "{feature}");
+    }
+    // The same kernel without its package says less, and with the configuration given the same.
+    let files = suite.kernel();
+    let config = files.config();
+    let words = [
+        "kernel",
+        "import",
+        files.bzimage.to_str().unwrap(),
+        "--name",
+        "given",
+        "--config",
+        config.to_str().unwrap(),
+        "--modules",
+    ];
+    suite.banger(words).arg(suite.few_modules()).ok();
+    let given = suite
+        .banger(["kernel", "inspect", "given", "--output", "json"])
+        .ok()
+        .json();
+    assert_eq!(given["evidence"], "configuration given at import");
+    assert_eq!(given["features"], kernel["features"]);
+    let file = files.bzimage.file_name().unwrap().to_str().unwrap();
+    assert_eq!(given["origin"], file);
+    suite.banger(["kernel", "remove", "given"]).ok();
+    Verdict::Passed
+}
+
+fn bundle(suite: &Suite) -> Verdict {
+    let name = default_kernel(suite);
+    let file = suite.scratch.path().join("kernel.tar.zst");
+    let path = file.to_str().unwrap();
+    suite.banger(["kernel", "export", &name, path]).ok();
+    let taken = suite.banger(["kernel", "export", &name, path, "--output", "json"]);
+    assert_eq!(taken.done().refused(125)["reason"], "FILE_EXISTS");
+    suite
+        .banger(["kernel", "import", path, "--name", "carried"])
+        .ok();
+    let again = suite.scratch.path().join("again.tar.zst");
+    // Under the name it had, so that the manifest is the same.
+    let kernel = |name: &str| {
+        suite
+            .banger(["kernel", "inspect", name, "--output", "json"])
+            .ok()
+            .json()
+    };
+    let (first, carried) = (kernel(&name), kernel("carried"));
+    for same in ["digest", "release", "modules", "features", "origin"] {
+        assert_eq!(first[same], carried[same], "{same}");
+    }
+    suite
+        .banger(["kernel", "export", &name, again.to_str().unwrap()])
+        .ok();
+    assert!(fs::read(&file).unwrap() == fs::read(&again).unwrap());
+
+    let image = suite.reference();
+    let booted = suite
+        .banger(["run", "--kernel", "carried", &image, "--", "uname", "-r"])
+        .ok();
+    assert_eq!(booted.out().trim(), carried["release"]);
+    suite.banger(["kernel", "remove", "carried"]).ok();
+
+    let mut bytes = fs::read(&file).unwrap();
+    let middle = bytes.len() / 2;
+    bytes.truncate(middle);
+    fs::write(&file, bytes).unwrap();
+    refused(
+        suite.banger(["kernel", "import", path, "--name", "cut"]),
+        125,
+        "KERNEL_BUNDLE_CUT_SHORT",
+    );
+    Verdict::Passed
+}
+
+/// The name of the kernel that VMs get that name none.
+fn default_kernel(suite: &Suite) -> String {
+    let kernels = suite
+        .banger(["kernel", "list", "--output", "json"])
+        .ok()
+        .json();
+    let default = kernels
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|kernel| kernel["is_default"] == true);
+    default.unwrap()["name"].as_str().unwrap().to_owned()
 }
 
 fn no_kernel(suite: &Suite) -> Verdict {

@@ -283,6 +283,7 @@ impl Runner {
             Ok(resolved) if self.vm.state.phase() == Phase::Creating => {
                 self.vm.image = Some(resolved.image.id);
                 self.vm.kernel = Some(resolved.kernel.id);
+                self.vm.spec.kernel = resolved.kernel.name.to_string();
                 // If the image went meanwhile, the store refuses the record.
                 match self.save().await {
                     Ok(()) => self.boot(booter, *resolved),

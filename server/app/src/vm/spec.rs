@@ -62,6 +62,7 @@ pub(super) fn spec(
         name,
         labels: request.labels.clone(),
         image: request.image.clone(),
+        kernel: String::new(),
         vcpu_count: bounded(
             "spec.vcpu_count",
             request.vcpu_count,

@@ -14,7 +14,7 @@ pub(crate) fn vm(vm: &Vm) -> v1::Vm {
     let (state, failure) = state(&vm.state);
     v1::Vm {
         id: vm.id.to_string(),
-        spec: Some(spec(&vm.spec, vm.kernel.map(|kernel| kernel.to_string()))),
+        spec: Some(spec(&vm.spec)),
         state: state.into(),
         failure,
         image_id: vm.image.map(|image| image.to_string()).unwrap_or_default(),
@@ -44,8 +44,8 @@ fn state(state: &VmState) -> (v1::vm::State, Option<tonic_types::Status>) {
     }
 }
 
-/// The kernel is what was resolved: the caller's word for it is not kept.
-fn spec(spec: &VmSpec, kernel: Option<String>) -> v1::VmSpec {
+/// The kernel is the one that was resolved, by its name: the caller's word for it is not kept.
+fn spec(spec: &VmSpec) -> v1::VmSpec {
     use v1::vm_spec::NetworkMode;
     let network_mode = match spec.network {
         NetworkPlan::None => NetworkMode::None,
@@ -55,7 +55,7 @@ fn spec(spec: &VmSpec, kernel: Option<String>) -> v1::VmSpec {
         name: spec.name.to_string(),
         labels: spec.labels.clone(),
         image: spec.image.clone(),
-        kernel: kernel.unwrap_or_default(),
+        kernel: spec.kernel.clone(),
         vcpu_count: i32::try_from(spec.vcpu_count).unwrap_or(i32::MAX),
         memory_mib: int(spec.memory_mib),
         disk_mib: int(spec.disk_mib),
