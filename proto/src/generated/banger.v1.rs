@@ -1684,7 +1684,7 @@ pub struct VmSpec {
     /// An image's reference, digest or id.
     #[prost(string, tag = "3")]
     pub image: ::prost::alloc::string::String,
-    /// A kernel's name or id; empty means the default one.
+    /// A kernel's name or id; empty means the image's or the default one. Once resolved, the name of the one it has.
     #[prost(string, tag = "4")]
     pub kernel: ::prost::alloc::string::String,
     /// 0 means 1.
