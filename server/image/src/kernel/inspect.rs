@@ -189,7 +189,10 @@ impl Known<'_> {
         let is_modular = |part: &&Part| match &self.evidence {
             Evidence::Config(config) => config.setting(part.option) == Setting::Module,
             Evidence::Stated(stated) => stated.get(feature.name) == Some(&FeatureState::Module),
-            Evidence::Modules(_) | Evidence::Texts => false,
+            Evidence::Modules(_) => {
+                !part.module.is_empty() && self.part(part) == FeatureState::Missing
+            }
+            Evidence::Texts => false,
         };
         let options: Vec<&'static str> = match &self.evidence {
             Evidence::Stated(_) => feature.parts.iter().map(|part| part.option).collect(),
