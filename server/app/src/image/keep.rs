@@ -4,10 +4,11 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::PathBuf;
 
 use banger_core::image::{Image, TakeOver};
-use banger_core::{Digest, ImageId, Name, SignedDuration, Timestamp};
+use banger_core::{Digest, Explain as _, FailureKind, ImageId, Name, SignedDuration, Timestamp};
 use banger_image::{KeptFile, KeptKind, Sweep};
 use banger_store::{DeleteOutcome, TagOutcome, UntagOutcome};
 
+use super::bring::Worker;
 use super::{Images, blocking, canonical};
 use crate::error::AppError;
 use crate::page::{self, Paged};
@@ -159,28 +160,13 @@ impl Images {
         }
         let files = self.files.clone();
         let freed = blocking(move || files.remove(digest)).await?;
-        Ok(freed + self.sweep_files(&kept, Sweep::Remove).await?.bytes)
-    }
-
-    /// Removes what no image needs. What a pull has brought is not referenced yet, so while one goes on
-    /// nothing is removed: the next removal or start does it.
-    async fn sweep_files(
-        &self,
-        kept: &[Image],
-        sweep: Sweep,
-    ) -> Result<banger_image::Pruned, AppError> {
-        let Ok(_alone) = self.bringing.try_write() else {
-            return Ok(banger_image::Pruned::default());
-        };
-        let keep: HashSet<Digest> = kept.iter().map(|image| image.digest).collect();
-        let files = self.files.clone();
-        blocking(move || files.prune(&keep, sweep)).await
+        Ok(freed + self.worker().sweep_files(&kept, Sweep::Remove).await?.bytes)
     }
 
     /// Removes the files that no record owns.
     pub(crate) async fn sweep(&self) -> Result<u64, AppError> {
         let kept = self.context.store.all_images().await?;
-        Ok(self.sweep_files(&kept, Sweep::Remove).await?.files)
+        Ok(self.worker().sweep_files(&kept, Sweep::Remove).await?.files)
     }
 
     /// Removes the images that nothing needs, and the files that no image needs.
@@ -200,7 +186,7 @@ impl Images {
             true => Sweep::Tell,
             false => Sweep::Remove,
         };
-        let files = self.sweep_files(&kept, sweep).await?;
+        let files = self.worker().sweep_files(&kept, sweep).await?;
         pruned.files = files.files;
         pruned.freed_bytes = files.bytes;
         Ok(pruned)
@@ -251,6 +237,42 @@ impl Images {
             usages.push(files.usage(image, vms));
         }
         Ok((page::cut(usages, limit as usize), files.total(unreferenced)))
+    }
+}
+
+impl Worker {
+    /// Removes what no image needs. What a pull has brought is not referenced yet, so while one goes on
+    /// nothing is removed: the next removal or start does it.
+    pub(super) async fn sweep_files(
+        &self,
+        kept: &[Image],
+        sweep: Sweep,
+    ) -> Result<banger_image::Pruned, AppError> {
+        let Ok(_alone) = self.bringing.try_write() else {
+            return Ok(banger_image::Pruned::default());
+        };
+        let keep: HashSet<Digest> = kept.iter().map(|image| image.digest).collect();
+        let files = self.files.clone();
+        blocking(move || files.prune(&keep, sweep)).await
+    }
+
+    /// After work that a full disk ended: what had come whole goes too, though the next try would have been spared
+    /// it, so that the disk is as it was.
+    pub(super) async fn give_back<T>(&self, result: &Result<T, AppError>) {
+        let Err(error) = result else { return };
+        if !matches!(error.kind(), FailureKind::ResourceExhausted { .. }) {
+            return;
+        }
+        let swept = match self.context.store.all_images().await {
+            Ok(kept) => self.sweep_files(&kept, Sweep::Remove).await.map(drop),
+            Err(error) => Err(error.into()),
+        };
+        if let Err(error) = swept {
+            tracing::warn!(
+                error = banger_core::chain(&error),
+                "could not give back what a full disk cut off"
+            );
+        }
     }
 }
 

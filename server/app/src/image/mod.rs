@@ -144,6 +144,7 @@ impl Images {
         let worker = self.worker();
         self.context.tasks.spawn(async move {
             let pulled = worker.pull(&reference, request, &task).await;
+            worker.give_back(&pulled).await;
             task.end_with(&pulled, |image| image.id.to_string()).await;
         });
         Ok(id)
@@ -199,6 +200,9 @@ impl Images {
             let registered = worker
                 .register(&reference, &request, &task, task.cancelled())
                 .await;
+            // The upload is gone when the end is told.
+            drop(request);
+            worker.give_back(&registered).await;
             task.end_with(&registered, |image| image.id.to_string())
                 .await;
         });
