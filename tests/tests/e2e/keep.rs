@@ -129,6 +129,7 @@ fn in_use(suite: &Suite) -> Verdict {
     let id = suite.vm()["image_id"].as_str().unwrap().to_owned();
     let error = refused(suite.banger(["image", "remove", &id]), 125, "IN_USE");
     assert!(error["message"].as_str().unwrap().contains(VM), "{error}");
+    assert_eq!(error["code"], "FAILED_PRECONDITION");
     let would = suite
         .banger(["image", "prune", "--all", "--dry-run", "--output", "json"])
         .ok()

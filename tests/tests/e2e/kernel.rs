@@ -285,7 +285,7 @@ fn no_modules(suite: &Suite) -> Verdict {
         error["message"]
             .as_str()
             .unwrap()
-            .contains("virtio_console"),
+            .contains("CONFIG_VIRTIO_CONSOLE"),
         "{error}"
     );
     Verdict::Passed
