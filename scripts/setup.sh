@@ -37,6 +37,7 @@ find_missing() {
     need docker-registry have docker-registry
     need skopeo have skopeo
     need umoci have umoci
+    need mmdebstrap have mmdebstrap
     need busybox-static static_busybox
     need e2fsprogs sbin e2fsck
     need apt have apt-get

@@ -48,6 +48,12 @@ pub(crate) enum Failure {
         #[source]
         source: io::Error,
     },
+    /// The options do not make a request.
+    #[error("{problem}")]
+    Usage {
+        /// What is wrong.
+        problem: String,
+    },
     /// The VM stopped under a command.
     #[error("the VM stopped while the command ran; how it ended is not known")]
     VmGone,
@@ -175,6 +181,7 @@ impl Failure {
             Self::Sdk(error) => error.code(),
             Self::VmGone => Code::Aborted,
             Self::Interrupted { .. } | Self::LeftRunning { .. } => Code::Cancelled,
+            Self::Usage { .. } => Code::InvalidArgument,
             _ => Code::Unknown,
         }
     }
@@ -187,6 +194,7 @@ impl Failure {
             Self::Read(_) => "INPUT_NOT_READ",
             Self::Terminal(_) => "TERMINAL_NOT_SET_UP",
             Self::Runtime { .. } => "NOT_STARTED",
+            Self::Usage { .. } => "USAGE",
             Self::VmGone => "VM_GONE",
             Self::LeftBehind { .. } => "LEFT_BEHIND",
             Self::Interrupted { .. } => "INTERRUPTED",
@@ -230,6 +238,7 @@ impl Failure {
             Self::Sdk(error) => error.code_ran().as_str(),
             Self::Runtime { .. }
             | Self::Interrupted { .. }
+            | Self::Usage { .. }
             | Self::Build(_)
             | Self::Catalog(_)
             | Self::FileExists { .. }

@@ -8,6 +8,7 @@ use banger_sdk::{Client, types};
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::interrupt::Interrupts;
+use crate::progress::{Progress, Style};
 
 /// What the SDK calls with each change of an operation.
 pub(crate) type Callback = Box<dyn FnMut(&types::Operation) + Send>;
@@ -22,8 +23,29 @@ pub(crate) async fn follow<T, W>(
 where
     W: IntoFuture<Output = banger_sdk::Result<T>>,
 {
+    follow_with(context.progress(), client, work).await
+}
+
+/// The same, with the progress shown by whoever shows the work's output.
+pub(crate) async fn follow_silently<T, W>(
+    client: &Client,
+    work: impl FnOnce(Callback) -> W,
+) -> Result<T, Failure>
+where
+    W: IntoFuture<Output = banger_sdk::Result<T>>,
+{
+    follow_with(Progress::new(Style::None), client, work).await
+}
+
+async fn follow_with<T, W>(
+    progress: Progress,
+    client: &Client,
+    work: impl FnOnce(Callback) -> W,
+) -> Result<T, Failure>
+where
+    W: IntoFuture<Output = banger_sdk::Result<T>>,
+{
     let mut signals = Interrupts::new()?;
-    let progress = context.progress();
     let id = Arc::new(Mutex::new(None));
     let mut work = std::pin::pin!(work(recording(&id, progress.callback())).into_future());
     let done = tokio::select! {

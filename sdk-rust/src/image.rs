@@ -34,8 +34,17 @@ impl Images {
         Self { client }
     }
 
-    fn rpc(&self) -> ImageServiceClient<tonic::transport::Channel> {
+    pub(crate) fn rpc(&self) -> ImageServiceClient<tonic::transport::Channel> {
         ImageServiceClient::new(self.client.channel())
+    }
+
+    /// Watches the answer to a call that is made once.
+    pub(crate) fn watched<T>(
+        &self,
+        answer: std::result::Result<tonic::Response<tonic::Streaming<T>>, tonic::Status>,
+        during: &'static str,
+    ) -> Result<crate::stream::Watched<T>> {
+        self.client.watched(answer, during)
     }
 
     /// Pulls `reference` from its registry. The pull goes on in the daemon if this is dropped.

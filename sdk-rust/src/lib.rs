@@ -23,8 +23,10 @@
 //! Resources are the API's own messages, in [`types`]. Nothing here spawns a task: what is dropped stops.
 #![forbid(unsafe_code)]
 
+mod build;
 mod catalog;
 mod client;
+mod context;
 mod error;
 mod export;
 mod host;
@@ -38,8 +40,10 @@ mod upload;
 mod vm;
 
 pub use banger_registry_auth::{AuthError, AuthFiles, Login};
+pub use build::BuildImage;
 pub use catalog::{Catalogs, Search};
 pub use client::{Client, ClientOptions};
+pub use context::BuildContext;
 pub use error::{Code, CodeRan, Error, Refusal, Result, chain};
 pub use export::Export;
 pub use host::{HOST_VARIABLE, Host, HostError};
@@ -63,11 +67,11 @@ pub use banger_catalog as catalog_file;
 /// The messages of the API.
 pub mod types {
     pub use banger_proto::v1::{
-        Catalog, CatalogEntry, ConsoleOutput, DeleteImageResponse, Exit, Gap, HostInfo, Image,
-        ImageConfig, ImageLayer, ImageUsage, Kernel, KernelFeature, KernelInspection, Operation,
-        Output, PruneImagesResponse, Session, SessionSpec, Stage, StopOutcome, Stream,
-        TerminalSize, Vm, VmSpec, catalog_entry, exit, kernel_feature, operation, session,
-        stop_outcome, vm, vm_spec,
+        BuildLog, Catalog, CatalogEntry, ConsoleOutput, DeleteImageResponse, Exit, Gap, HostInfo,
+        Image, ImageConfig, ImageLayer, ImageUsage, Kernel, KernelFeature, KernelInspection,
+        Operation, Output, PruneImagesResponse, Session, SessionSpec, Stage, StopOutcome, Stream,
+        TerminalSize, Vm, VmSpec, build_log, catalog_entry, exit, kernel_feature, operation,
+        session, stop_outcome, vm, vm_spec,
     };
     pub use prost_types::{Duration, Timestamp};
     pub use tonic_types::Status;

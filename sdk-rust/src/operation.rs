@@ -29,7 +29,7 @@ impl Progress {
         Self(Some(Box::new(callback)))
     }
 
-    fn tell(&mut self, operation: &v1::Operation) {
+    pub(crate) fn tell(&mut self, operation: &v1::Operation) {
         if let Some(callback) = &mut self.0 {
             callback(operation);
         }

@@ -15,6 +15,7 @@ use futures::stream::{self, Stream, StreamExt};
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 
+use crate::context::BuildContext;
 use crate::error::{Error, Result};
 use crate::stream::Messages;
 
@@ -29,6 +30,8 @@ pub enum Source {
     Path(PathBuf),
     /// What this reader gives, to its end.
     Reader(Box<dyn Read + Send>),
+    /// A directory as a tar of its content, without what is ignored.
+    Context(BuildContext),
 }
 
 impl Source {
@@ -49,7 +52,7 @@ impl Source {
     pub(crate) fn file_name(&self) -> String {
         let name = match self {
             Self::Path(path) => path.file_name(),
-            Self::Reader(_) => None,
+            Self::Reader(_) | Self::Context(_) => None,
         };
         let name = name.unwrap_or_default().to_string_lossy();
         name.chars().filter(|c| !c.is_control()).collect()
@@ -59,6 +62,7 @@ impl Source {
         match self {
             Self::Path(path) => path.clone(),
             Self::Reader(_) => PathBuf::from("-"),
+            Self::Context(context) => context.directory().to_owned(),
         }
     }
 }
@@ -151,6 +155,7 @@ fn read_one<M>(source: Source, writer: &mut ChunkWriter<'_, M>) -> io::Result<()
     match source {
         Source::Path(path) if path.is_dir() => write_tar(&path, writer)?,
         Source::Path(path) => copy(&mut File::open(path)?, writer)?,
+        Source::Context(context) => context.write_tar(&mut *writer)?,
         Source::Reader(mut reader) => copy(&mut reader, writer)?,
     }
     writer.flush()

@@ -1,5 +1,6 @@
 //! `banger image`: root filesystems.
 
+mod build;
 mod export;
 mod keep;
 
@@ -22,6 +23,7 @@ use crate::view;
 pub(crate) enum Image {
     Pull(Pull),
     Import(Import),
+    Build(Box<build::Build>),
     Export(export::Export),
     #[command(visible_alias = "ls")]
     List(List),
@@ -40,6 +42,7 @@ impl Image {
         match self {
             Self::Pull(pull) => pull.run(context).await,
             Self::Import(import) => import.run(context).await,
+            Self::Build(build) => build.run(context).await,
             Self::Export(export) => export.run(context).await,
             Self::List(list) => list.run(context).await,
             Self::Inspect(inspect) => inspect.run(context).await,

@@ -14,6 +14,8 @@ use banger_core::{Explain, Failure, FailureKind, Name};
 use banger_image::{BundleError, Ext4Error, KernelError, SourceError, StoreError as ImageError};
 use banger_store::StoreError;
 
+use crate::build::BuildError;
+
 /// How to get a kernel.
 const WAYS_TO_A_KERNEL: &str = "Get one of a catalog (banger kernel pull NAME), of a distribution (banger kernel import --debian-package linux-image-cloud-amd64), from a file (banger kernel import FILE) or build one (banger kernel build), or name one that is here (--kernel NAME; banger kernel list).";
 
@@ -272,6 +274,16 @@ pub enum AppError {
     /// Images.
     #[error(transparent)]
     Image(#[from] ImageError),
+    /// A file of an export could not be read.
+    #[error("the export could not be read")]
+    ReadExport {
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Builds.
+    #[error(transparent)]
+    Build(#[from] Box<BuildError>),
     /// Kernels.
     #[error(transparent)]
     Kernel(#[from] KernelError),
@@ -364,6 +376,7 @@ impl Explain for AppError {
             Self::OperationCancelled => FailureKind::Cancelled,
             Self::MakeDisk { source } => source.kind(),
             Self::Image(error) => error.kind(),
+            Self::Build(error) => error.kind(),
             Self::Kernel(error) => error.kind(),
             Self::MakeDirectory { source, .. } | Self::StoreUpload { source }
                 if source.kind() == io::ErrorKind::StorageFull =>
@@ -376,7 +389,8 @@ impl Explain for AppError {
             | Self::RemoveDirectory { .. }
             | Self::ReadDirectory { .. }
             | Self::StoreUpload { .. }
-            | Self::ReadConsole { .. } => FailureKind::Internal,
+            | Self::ReadConsole { .. }
+            | Self::ReadExport { .. } => FailureKind::Internal,
             Self::Store(error) => error.kind(),
             Self::Vmm(error) => error.kind(),
             Self::Guest(error) => error.kind(),
@@ -423,12 +437,14 @@ impl Explain for AppError {
             Self::Interrupted => "INTERRUPTED",
             Self::MakeDisk { source } => source.reason(),
             Self::Image(error) => error.reason(),
+            Self::Build(error) => error.reason(),
             Self::Kernel(error) => error.reason(),
             Self::MakeDirectory { .. }
             | Self::RemoveDirectory { .. }
             | Self::ReadDirectory { .. } => "STATE_DIRECTORY_FAILED",
             Self::StoreUpload { .. } => "UPLOAD_FAILED",
             Self::ReadConsole { .. } => "CONSOLE_UNREADABLE",
+            Self::ReadExport { .. } => "EXPORT_UNREADABLE",
             Self::Store(error) => error.reason(),
             Self::Vmm(error) => error.reason(),
             Self::Guest(error) => error.reason(),
@@ -474,11 +490,12 @@ impl Explain for AppError {
             Self::Configure { source } => return source.remedy(),
             Self::MakeDisk { source } => return source.remedy(),
             Self::Image(error) => return error.remedy(),
+            Self::Build(error) => return error.remedy(),
             Self::Kernel(error) => return error.remedy(),
             Self::MakeDirectory { .. } | Self::RemoveDirectory { .. } | Self::ReadDirectory { .. } | Self::StoreUpload { .. } => {
                 "Check the state directory's file system: its space, its rights, and whether it is read-only.".into()
             }
-            Self::ReadConsole { .. } => return None,
+            Self::ReadConsole { .. } | Self::ReadExport { .. } => return None,
             Self::Store(error) => return error.remedy(),
             Self::Vmm(error) => return error.remedy(),
             Self::Guest(error) => return error.remedy(),
@@ -487,6 +504,7 @@ impl Explain for AppError {
         Some(text)
     }
 
+    #[allow(clippy::too_many_lines)] // a table
     fn metadata(&self) -> Vec<(&'static str, String)> {
         match self {
             Self::Invalid { field, problem } => {
@@ -568,10 +586,12 @@ impl Explain for AppError {
             | Self::OperationCancelled
             | Self::Interrupted
             | Self::StoreUpload { .. }
-            | Self::ReadConsole { .. } => Vec::new(),
+            | Self::ReadConsole { .. }
+            | Self::ReadExport { .. } => Vec::new(),
             Self::Configure { source } => source.metadata(),
             Self::MakeDisk { source } => source.metadata(),
             Self::Image(error) => error.metadata(),
+            Self::Build(error) => error.metadata(),
             Self::Kernel(error) => error.metadata(),
             Self::Store(error) => error.metadata(),
             Self::Vmm(error) => error.metadata(),
@@ -595,5 +615,11 @@ impl AppError {
 impl From<BundleError> for AppError {
     fn from(error: BundleError) -> Self {
         Self::Image(error.into())
+    }
+}
+
+impl From<BuildError> for AppError {
+    fn from(error: BuildError) -> Self {
+        Self::Build(Box::new(error))
     }
 }

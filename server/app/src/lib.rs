@@ -10,6 +10,7 @@
 //! at any time: that cancels their waiting, never the work.
 #![forbid(unsafe_code)]
 
+pub mod build;
 pub mod catalog;
 pub mod config;
 pub mod error;
@@ -68,6 +69,8 @@ pub struct App {
     pub kernels: Arc<kernel::Kernels>,
     /// VMs.
     pub vms: Arc<vm::Vms>,
+    /// Builds.
+    pub builds: build::Builds,
     /// Sessions.
     pub sessions: session::Sessions,
 }
@@ -111,6 +114,7 @@ impl App {
         let images = image::Images::new(&context, &operations, &catalogs, files);
         let images = Arc::new(images);
         let vms = Arc::new(vm::Vms::new(&context, &operations, &images, &kernels));
+        let builds = build::Builds::open(&context, &operations, &images, &vms)?;
         let sessions = session::Sessions::new(&context, &vms, &images);
         let app = Self {
             context,
@@ -119,6 +123,7 @@ impl App {
             catalogs,
             kernels,
             vms,
+            builds,
             sessions,
         };
         let reconciled = reconcile::reconcile(&app).await?;

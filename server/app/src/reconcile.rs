@@ -48,6 +48,12 @@ pub(crate) async fn reconcile(app: &App) -> Result<Reconciled, AppError> {
 async fn restore(app: &App, mut vm: Vm, found: &mut Reconciled) -> Result<(), AppError> {
     let machine = adopt(app, &vm).await?;
     match (vm.state.phase(), machine) {
+        // Its build ended with the daemon.
+        (_, machine) if vm.spec.labels.contains_key(crate::vm::BUILD_LABEL) => {
+            found.removed_vms += 1;
+            save(app, &mut vm, VmState::Deleting).await?;
+            app.vms.restore(vm, machine);
+        }
         // Half made: undone. Its operation has failed with the daemon.
         (Phase::Creating, machine) => {
             found.removed_vms += 1;

@@ -7,6 +7,7 @@
 
 mod api;
 mod bad_input;
+mod build;
 mod campaign;
 mod catalog;
 mod console;
@@ -39,6 +40,7 @@ fn cases() -> Vec<Case<Suite>> {
         image::cases,
         keep::cases,
         registry::cases,
+        build::cases,
         catalog::cases,
         exec::cases,
         session::cases,

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use banger_sdk::BundleNames;
-use clap::Args;
+use clap::{Args, ValueEnum};
 use clap_complete::ArgValueCandidates;
 
 use crate::complete;
@@ -11,12 +11,23 @@ use crate::context::Context;
 use crate::failure::Failure;
 use crate::received;
 
-/// Write an image to a bundle, which `image import` takes elsewhere
+/// What an image is written as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ExportFormat {
+    /// The finished root filesystem, for banger.
+    Bundle,
+    /// A tar of an OCI image layout, for other tools.
+    OciLayout,
+}
+
+/// Write an image to one file, which `image import` takes elsewhere
 #[derive(Debug, Args)]
 #[command(after_help = "\
-The same image always gives the same bytes.
+A bundle is the finished root filesystem, for banger. An OCI layout has the image's layers, for other tools; an \
+image that came as a bundle has none. The same image always gives the same bytes.
 
 Examples:
+  banger image export debian:12 debian.tar --format oci-layout && skopeo inspect oci-archive:debian.tar
   banger image export debian:12 debian-12.tar.zst
   banger image export debian:12 - | ssh other banger image import - debian:12")]
 pub(crate) struct Export {
@@ -25,6 +36,9 @@ pub(crate) struct Export {
     image: String,
     /// Where to: a file, which must not be there yet, or - for standard output
     file: PathBuf,
+    /// What to write
+    #[arg(long, value_enum, value_name = "FORMAT", default_value = "bundle")]
+    format: ExportFormat,
     /// Call the bundle this instead of by the image's reference
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
@@ -48,7 +62,10 @@ impl Export {
             kernel: self.kernel.unwrap_or_default(),
         };
         let images = context.client().await?.images();
-        let mut export = images.export_bundle(self.image, names).await?;
+        let mut export = match self.format {
+            ExportFormat::Bundle => images.export_bundle(self.image, names).await?,
+            ExportFormat::OciLayout => images.export_oci_layout(self.image).await?,
+        };
         target.take(&mut export, &context.progress()).await?;
         Ok(0)
     }

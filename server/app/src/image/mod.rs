@@ -1,6 +1,7 @@
 //! Images: what callers may ask of them, and what of it the store knows.
 
 mod bring;
+mod build;
 mod bundle;
 mod keep;
 
@@ -165,7 +166,8 @@ impl Images {
             replace: false,
             source: ImageSource::Any,
         };
-        self.worker().pull(&reference, request, task).await
+        // Whoever pulls as a part of something else should not carry the whole of it.
+        Box::pin(self.worker().pull(&reference, request, task)).await
     }
 
     /// Where to stream an archive to.
@@ -290,7 +292,7 @@ async fn blocking<T: Send + 'static>(
         .map_err(|_| AppError::Interrupted)??)
 }
 
-fn canonical(field: &'static str, named: &str) -> Result<ImageReference, AppError> {
+pub(crate) fn canonical(field: &'static str, named: &str) -> Result<ImageReference, AppError> {
     named.parse().map_err(|error| AppError::Invalid {
         field,
         problem: format!("is not an image's reference: {error}"),

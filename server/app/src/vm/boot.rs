@@ -1,7 +1,7 @@
 //! From a record to a running guest, in steps that undo themselves: any failure leaves no process and, for a
 //! VM that was being made, no file.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use banger_core::guest::{Guest, GuestConfig, GuestInfo};
@@ -28,6 +28,14 @@ const CONSOLE_TAIL_BYTES: u64 = 2048;
 /// The image label that names the kernel of its VMs, where nothing else does.
 const KERNEL_LABEL: &str = "dev.banger.kernel";
 
+/// For guests whose changes are told: directories are renamed by copying them.
+const PLAIN_OVERLAY: &str = "banger.overlay=plain";
+
+/// Whether a VM belongs to a build, which keeps what its steps write and nothing else.
+fn is_build(vm: &Vm) -> bool {
+    vm.spec.labels.contains_key(super::BUILD_LABEL)
+}
+
 /// What a boot works with.
 #[derive(Clone)]
 pub(super) struct Booter {
@@ -37,6 +45,8 @@ pub(super) struct Booter {
     pub(super) task: Arc<OperationTask>,
     /// Given up by a later request.
     pub(super) cancel: CancellationToken,
+    /// Becomes the VM's writable disk.
+    pub(super) disk: Option<Arc<Path>>,
 }
 
 /// The first half: names are resolved to what is on this host.
@@ -177,6 +187,13 @@ impl Booter {
         if tokio::fs::try_exists(&upper).await.unwrap_or(false) {
             return Ok(());
         }
+        if let Some(disk) = &self.disk {
+            let moved = tokio::fs::rename(disk, &upper).await;
+            return moved.map_err(|source| AppError::MakeDirectory {
+                path: upper,
+                source,
+            });
+        }
         self.images
             .create_upper(upper, vm.spec.disk_mib << 20)
             .await
@@ -193,7 +210,10 @@ impl Booter {
             dir: self.context.paths.vm(vm.id),
             kernel: self.kernels.vmlinux(&resolved.kernel),
             initramfs,
-            kernel_args: Vec::new(),
+            kernel_args: match is_build(vm) {
+                true => vec![PLAIN_OVERLAY.to_owned()],
+                false => Vec::new(),
+            },
             vcpu_count: vm.spec.vcpu_count,
             memory_mib: vm.spec.memory_mib,
             drives: vec![
@@ -307,7 +327,7 @@ pub(super) async fn configure(
         user: image.config.user.clone(),
         working_dir: image.config.working_dir.clone(),
         network: vm.spec.network.guest_network(),
-        keep_pristine: false,
+        keep_pristine: is_build(vm),
     };
     let configured = tokio::time::timeout(limit, guest.configure(&config)).await;
     let configured = configured.unwrap_or(Err(banger_core::guest::GuestError::Deadline {

@@ -8,6 +8,7 @@ mod stop;
 mod view;
 
 use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use banger_core::lifecycle::Verb;
@@ -31,6 +32,8 @@ pub(crate) use spec::check_env;
 pub use view::VmView;
 use view::settled;
 
+/// The label of VMs that belong to a build. Only the daemon gives it; at its start it removes them.
+pub(crate) const BUILD_LABEL: &str = "banger.dev/build";
 /// How often a generated name may collide before the request fails.
 const NAME_TRIES: usize = 16;
 
@@ -87,6 +90,7 @@ impl Vms {
         request: &VmRequest,
         key: Option<&RequestKey>,
     ) -> Result<OperationId, AppError> {
+        spec::check_reserved(&request.labels)?;
         // A repeat joins before anything is looked at: its name is taken, by itself.
         let task = match self
             .operations
@@ -96,7 +100,33 @@ impl Vms {
             Begun::Joined(id) => return Ok(id),
             Begun::New(task) => Arc::new(task),
         };
-        let booter = self.booter(task.clone());
+        self.begin(request, self.booter(task.clone())).await?;
+        Ok(task.id())
+    }
+
+    /// Accepts a VM for a build, whose writable disk is moved from `disk` where there is one.
+    pub(crate) async fn create_for_build(
+        &self,
+        request: &VmRequest,
+        disk: Option<PathBuf>,
+    ) -> Result<OperationId, AppError> {
+        let target = request.image.clone();
+        let task = match self
+            .operations
+            .begin(OperationKind::CreateVm, target, None)
+            .await?
+        {
+            Begun::Joined(id) => return Ok(id),
+            Begun::New(task) => Arc::new(task),
+        };
+        let mut booter = self.booter(task.clone());
+        booter.disk = disk.map(Arc::from);
+        self.begin(request, booter).await?;
+        Ok(task.id())
+    }
+
+    async fn begin(&self, request: &VmRequest, booter: Booter) -> Result<(), AppError> {
+        let task = booter.task.clone();
         match self.insert(request).await {
             Ok(vm) => {
                 let beginning = Beginning::Create {
@@ -105,7 +135,7 @@ impl Vms {
                     pull_if_missing: request.pull_if_missing,
                 };
                 self.run(vm, beginning);
-                Ok(task.id())
+                Ok(())
             }
             Err(error) => {
                 task.fail(error.to_failure()).await;
@@ -161,6 +191,7 @@ impl Vms {
             images: self.images.clone(),
             kernels: self.kernels.clone(),
             cancel: task.cancelled().clone(),
+            disk: None,
             task,
         }
     }

@@ -10,6 +10,9 @@ use banger_core::vmm::NetworkPlan;
 
 use crate::error::AppError;
 
+/// How the labels begin that only the daemon gives.
+const RESERVED: &str = "banger.dev/";
+
 /// What a caller asks for. Absent and zero mean the default.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct VmRequest {
@@ -110,6 +113,17 @@ where
         range.end()
     );
     Err(AppError::Invalid { field, problem })
+}
+
+/// Refuses labels that only the daemon itself may give.
+pub(super) fn check_reserved(labels: &BTreeMap<String, String>) -> Result<(), AppError> {
+    match labels.keys().find(|key| key.starts_with(RESERVED)) {
+        Some(key) => Err(AppError::Invalid {
+            field: "spec.labels",
+            problem: format!("has `{key}`: what begins with `{RESERVED}` is the daemon's own"),
+        }),
+        None => Ok(()),
+    }
 }
 
 fn check_labels(labels: &BTreeMap<String, String>) -> Result<(), AppError> {

@@ -1,5 +1,6 @@
 //! `ImageService`.
 
+use banger_app::build::CacheUsage;
 use banger_app::image::ExportRequest;
 use banger_app::upload::{Upload, Uploaded};
 use banger_app::{App, AppError};
@@ -12,7 +13,7 @@ use super::convert::{field, image, page};
 use super::export::{self, ExportMessage};
 use super::request::{self, RequestError};
 use super::stream::{self, Answers, OperationMessage};
-use super::{Api, refused};
+use super::{Api, build, refused};
 
 #[tonic::async_trait]
 impl ImageService for Api {
@@ -68,9 +69,28 @@ impl ImageService for Api {
 
     async fn build_image(
         &self,
-        _: Request<Streaming<v1::BuildImageRequest>>,
+        request: Request<Streaming<v1::BuildImageRequest>>,
     ) -> Result<Response<Self::BuildImageStream>, Status> {
-        Err(Status::unimplemented("not yet"))
+        use v1::build_image_request::Message;
+        let mut messages = request.into_inner();
+        let Some(Message::Start(mut start)) = stream::first(&mut messages).await?.message else {
+            return Err(RequestError::invalid("start", "does not come first").into());
+        };
+        let id = std::mem::take(&mut start.request_id);
+        let key = request::key("banger.v1.ImageService/BuildImage", &id, &start)?;
+        let start = build::Start::parse(start)?;
+        // A mistake in the recipe is told before the context is taken in.
+        start.kind.check().map_err(refused)?;
+        let upload = self.app.builds.begin_upload().await.map_err(refused)?;
+        let context = build::receive(upload, messages).await?;
+        let begun = self
+            .app
+            .builds
+            .build(start.with(context), key.as_ref())
+            .await;
+        let (operation, log) = begun.map_err(refused)?;
+        let answers = build::follow(&self.app, &self.drain, operation, log).await?;
+        Ok(Response::new(answers))
     }
 
     type ExportBundleStream = Answers<v1::ExportBundleResponse>;
@@ -98,9 +118,14 @@ impl ImageService for Api {
 
     async fn export_oci_layout(
         &self,
-        _: Request<v1::ExportOciLayoutRequest>,
+        request: Request<v1::ExportOciLayoutRequest>,
     ) -> Result<Response<Self::ExportOciLayoutStream>, Status> {
-        Err(Status::unimplemented("not yet"))
+        let named = field::named("image", &request.get_ref().image)?;
+        let export = self.app.images.export_oci_layout(named).await;
+        Ok(Response::new(export::parts(
+            export.map_err(refused)?,
+            &self.drain,
+        )))
     }
 
     async fn tag_image(
@@ -131,8 +156,16 @@ impl ImageService for Api {
         let id = std::mem::take(&mut request.request_id);
         let key = request::key("banger.v1.ImageService/PruneImages", &id, &request)?;
         let prune = image::prune(&request)?;
-        let images = self.app.images.clone();
-        let work = async move { Ok(image::pruned(&images.prune(prune).await?)) };
+        let app = self.app.clone();
+        let (wanted, dry_run) = (request.build_cache, request.dry_run);
+        let work = async move {
+            let pruned = app.images.prune(prune).await?;
+            let steps = match wanted {
+                true => app.builds.prune_cache(dry_run).await?,
+                false => CacheUsage::default(),
+            };
+            Ok(image::pruned(&pruned, steps))
+        };
         self.once.answer(&self.app, key, work).await
     }
 
@@ -151,7 +184,10 @@ impl ImageService for Api {
         let token = page::next(&found.items, found.has_more, |item| {
             item.image.id.to_string()
         });
-        Ok(Response::new(image::usages(&found.items, &total, token)))
+        let mut usages = image::usages(&found.items, &total, token);
+        let kept = self.app.builds.cache_usage().await.map_err(refused)?;
+        usages.build_cache_bytes = field::int(kept.bytes);
+        Ok(Response::new(usages))
     }
 
     async fn get_image(

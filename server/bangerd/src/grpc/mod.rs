@@ -4,6 +4,7 @@
 //! request ─▶ layer (log, panic) ─▶ handler ─▶ convert ─▶ banger-app ─▶ convert / status ─▶ answer
 //! ```
 
+mod build;
 mod catalog;
 mod convert;
 mod export;

@@ -127,7 +127,10 @@ pub(crate) async fn operation<T: OperationMessage>(
     )))
 }
 
-async fn outcome<T: OperationMessage>(app: &App, operation: &Operation) -> Result<T, Status> {
+pub(crate) async fn outcome<T: OperationMessage>(
+    app: &App,
+    operation: &Operation,
+) -> Result<T, Status> {
     match &operation.state {
         OperationState::Failed { failure } => {
             Err(status::of_operation(&operation.id.to_string(), failure))

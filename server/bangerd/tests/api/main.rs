@@ -7,6 +7,7 @@
 )]
 
 mod agent;
+mod builds;
 mod catalogs;
 mod daemon;
 mod errors;

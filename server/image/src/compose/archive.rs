@@ -69,6 +69,12 @@ impl TreeArchive {
         self.entries.iter().map(|(entry, _)| entry)
     }
 
+    /// Entry `number`.
+    #[must_use]
+    pub fn entry(&self, number: usize) -> Option<&TreeEntry> {
+        self.entries.get(number).map(|(entry, _)| entry)
+    }
+
     /// The bytes of the file that is entry `number`; nothing for anything else.
     #[must_use]
     pub fn content(&self, number: usize) -> ContentOf {

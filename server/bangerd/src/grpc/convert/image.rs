@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use banger_app::build::CacheUsage;
 use banger_app::image::{
     ArchiveFormat, ImageSource, Login, PruneRequest, Pruned, PullRequest, RegisterRequest, Removed,
     TotalUsage, Usage,
@@ -100,12 +101,12 @@ pub(crate) fn prune(request: &v1::PruneImagesRequest) -> Result<PruneRequest, Re
     })
 }
 
-pub(crate) fn pruned(pruned: &Pruned) -> v1::PruneImagesResponse {
+pub(crate) fn pruned(pruned: &Pruned, steps: CacheUsage) -> v1::PruneImagesResponse {
     v1::PruneImagesResponse {
         images: pruned.images.iter().map(image).collect(),
         removed_files: int(pruned.files),
-        removed_build_steps: 0,
-        freed_bytes: int(pruned.freed_bytes),
+        removed_build_steps: int(steps.steps),
+        freed_bytes: int(pruned.freed_bytes + steps.bytes),
     }
 }
 

@@ -1,0 +1,304 @@
+//! Steps kept of earlier builds: the writable disk as it was after a step, named by a digest of all that
+//! went into it. Any of them may be removed at any time; a build then runs the step again.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use banger_core::{Digest, OperationId};
+use rustix::fs::{SeekFrom, copy_file_range, ioctl_ficlone, seek};
+use rustix::io::Errno;
+
+use super::error::BuildError;
+
+/// Steps that are kept.
+const STEPS_MAX: usize = 500;
+/// Space of all that are kept, on the host's disk.
+const BYTES_MAX: u64 = 20 << 30;
+/// Copied at once, between looks at whether the copy is still wanted.
+const COPY_BYTES: u64 = 64 << 20;
+
+/// The steps kept in one state directory.
+#[derive(Debug, Clone)]
+pub(super) struct StepCache {
+    steps: PathBuf,
+    results: PathBuf,
+    tmp: PathBuf,
+}
+
+/// What is kept, or was removed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct CacheUsage {
+    /// Steps.
+    pub steps: u64,
+    /// Their space on the host.
+    pub bytes: u64,
+}
+
+struct Kept {
+    path: PathBuf,
+    bytes: u64,
+    used: SystemTime,
+}
+
+fn failed(step: &'static str, path: &Path) -> impl FnOnce(io::Error) -> BuildError {
+    let path = path.to_owned();
+    move |source| BuildError::Io { step, path, source }
+}
+
+impl StepCache {
+    /// Opens the cache below `state_dir`; `tmp` is on the same file system and swept at start.
+    pub(super) fn open(state_dir: &Path, tmp: PathBuf) -> Result<Self, BuildError> {
+        let cache = Self {
+            steps: state_dir.join("build/steps"),
+            results: state_dir.join("build/results"),
+            tmp,
+        };
+        for dir in [&cache.steps, &cache.results] {
+            fs::create_dir_all(dir).map_err(failed("make the directory", dir))?;
+        }
+        Ok(cache)
+    }
+
+    fn step(&self, key: Digest) -> PathBuf {
+        self.steps.join(format!("{}.ext4", key.hex()))
+    }
+
+    /// Whether a step is kept.
+    pub(super) fn has(&self, key: Digest) -> bool {
+        self.step(key).is_file()
+    }
+
+    /// Makes `to` a disk as it was after a step; false where that is not kept. Blocks.
+    pub(super) fn take(&self, key: Digest, to: &Path) -> Result<bool, BuildError> {
+        let from = self.step(key);
+        let file = match File::open(&from) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(error) => return Err(failed("open", &from)(error)),
+        };
+        // The time says when it was used last.
+        let _ = file.set_modified(SystemTime::now());
+        copy(&file, to).map_err(failed("copy to", to))?;
+        Ok(true)
+    }
+
+    /// Keeps `disk` as it is, which nobody may write to meanwhile. Blocks.
+    pub(super) fn keep(&self, key: Digest, disk: &Path) -> Result<(), BuildError> {
+        let tmp = self.tmp.join(format!("step-{}.ext4", OperationId::new()));
+        let made = || -> io::Result<()> {
+            copy(&File::open(disk)?, &tmp)?;
+            File::open(&tmp)?.sync_data()?;
+            fs::rename(&tmp, self.step(key))
+        };
+        made()
+            .map_err(failed("keep a step in", &self.steps))
+            .inspect_err(|_| remove(&tmp))?;
+        self.shrink(STEPS_MAX, BYTES_MAX).map(drop)
+    }
+
+    /// The image that a whole build made.
+    pub(super) fn result(&self, key: Digest) -> Option<Digest> {
+        let text = fs::read_to_string(self.results.join(key.hex())).ok()?;
+        text.trim().parse().ok()
+    }
+
+    /// Remembers the image that a whole build made. One that is lost costs a boot.
+    pub(super) fn set_result(&self, key: Digest, image: Digest) {
+        let _ = fs::write(self.results.join(key.hex()), image.to_string());
+    }
+
+    fn kept(&self) -> Result<Vec<Kept>, BuildError> {
+        let unreadable = |error| failed("read the directory", &self.steps)(error);
+        let mut kept = Vec::new();
+        for entry in fs::read_dir(&self.steps).map_err(unreadable)? {
+            let path = entry
+                .map_err(|error| failed("read the directory", &self.steps)(error))?
+                .path();
+            // One that went meanwhile is not there to be counted.
+            if let Ok(metadata) = fs::symlink_metadata(&path) {
+                kept.push(Kept {
+                    bytes: metadata.blocks() * 512,
+                    used: metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH),
+                    path,
+                });
+            }
+        }
+        Ok(kept)
+    }
+
+    /// What is kept. Blocks.
+    ///
+    /// # Errors
+    /// If the directory cannot be read.
+    pub(super) fn usage(&self) -> Result<CacheUsage, BuildError> {
+        let kept = self.kept()?;
+        Ok(CacheUsage {
+            steps: kept.len() as u64,
+            bytes: kept.iter().map(|kept| kept.bytes).sum(),
+        })
+    }
+
+    /// Removes everything that is kept. Blocks.
+    ///
+    /// # Errors
+    /// If a file cannot be removed.
+    pub(super) fn prune(&self) -> Result<CacheUsage, BuildError> {
+        for entry in fs::read_dir(&self.results).into_iter().flatten().flatten() {
+            remove(&entry.path());
+        }
+        self.shrink(0, 0)
+    }
+
+    /// Removes what was not used for longest, until the rest is within the bounds.
+    fn shrink(&self, steps_max: usize, bytes_max: u64) -> Result<CacheUsage, BuildError> {
+        let mut kept = self.kept()?;
+        kept.sort_by_key(|kept| kept.used);
+        let mut bytes: u64 = kept.iter().map(|kept| kept.bytes).sum();
+        let mut removed = CacheUsage::default();
+        let count = kept.len();
+        for (number, oldest) in kept.into_iter().enumerate() {
+            if count - number <= steps_max && bytes <= bytes_max {
+                break;
+            }
+            match fs::remove_file(&oldest.path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(failed("remove", &oldest.path)(error));
+                }
+                _ => {}
+            }
+            bytes -= oldest.bytes;
+            removed.steps += 1;
+            removed.bytes += oldest.bytes;
+        }
+        Ok(removed)
+    }
+}
+
+/// Removes a file that is of no use; what stays is swept at the next start.
+fn remove(path: &Path) {
+    let _ = fs::remove_file(path);
+}
+
+/// Copies a disk, sharing its blocks where the file system can, else without its holes.
+fn copy(from: &File, to: &Path) -> io::Result<()> {
+    let to = File::options().write(true).create_new(true).open(to)?;
+    if ioctl_ficlone(&to, from).is_ok() {
+        return Ok(());
+    }
+    let length = from.metadata()?.len();
+    to.set_len(length)?;
+    let mut at = 0;
+    while at < length {
+        let begin = match seek(from, SeekFrom::Data(at)) {
+            Ok(begin) => begin,
+            Err(Errno::NXIO) => break,
+            Err(error) => return Err(error.into()),
+        };
+        let end = seek(from, SeekFrom::Hole(begin))?;
+        copy_range(from, &to, begin, end)?;
+        at = end;
+    }
+    Ok(())
+}
+
+fn copy_range(from: &File, to: &File, begin: u64, end: u64) -> io::Result<()> {
+    let (mut read_at, mut write_at) = (begin, begin);
+    while read_at < end {
+        let want = usize::try_from((end - read_at).min(COPY_BYTES)).map_err(io::Error::other)?;
+        match copy_file_range(from, Some(&mut read_at), to, Some(&mut write_at), want) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(_) => {}
+            // Not every pair of file systems can.
+            Err(Errno::XDEV | Errno::INVAL | Errno::OPNOTSUPP | Errno::NOSYS) => {
+                return copy_bytes(from, to, read_at, end);
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+fn copy_bytes(from: &File, to: &File, begin: u64, end: u64) -> io::Result<()> {
+    use std::os::unix::fs::FileExt as _;
+    let mut piece = vec![0; 1 << 20];
+    let mut at = begin;
+    while at < end {
+        let want = usize::try_from(end - at)
+            .unwrap_or(piece.len())
+            .min(piece.len());
+        from.read_exact_at(&mut piece[..want], at)?;
+        to.write_all_at(&piece[..want], at)?;
+        at += want as u64;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+    use std::os::unix::fs::FileExt as _;
+    use std::time::Duration;
+
+    use super::*;
+
+    fn cache(dir: &Path) -> StepCache {
+        let tmp = dir.join("tmp");
+        fs::create_dir_all(&tmp).unwrap();
+        StepCache::open(dir, tmp).unwrap()
+    }
+
+    fn disk(dir: &Path, content: &[u8]) -> PathBuf {
+        let path = dir.join("disk");
+        let mut file = File::create(&path).unwrap();
+        file.write_all(content).unwrap();
+        file.set_len(64 << 20).unwrap();
+        file.write_all_at(b"end", (64 << 20) - 3).unwrap();
+        path
+    }
+
+    #[test]
+    fn a_kept_disk_comes_back_as_it_was_and_sparse() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = cache(dir.path());
+        let disk = disk(dir.path(), b"begin");
+        let key = Digest::of(b"key");
+        let back = dir.path().join("back");
+        assert!(!cache.has(key) && !cache.take(key, &back).unwrap());
+        cache.keep(key, &disk).unwrap();
+        fs::write(&disk, "changed").unwrap();
+        assert!(cache.take(key, &back).unwrap());
+        let bytes = fs::read(&back).unwrap();
+        assert_eq!(bytes.len(), 64 << 20);
+        assert!(bytes.starts_with(b"begin") && bytes.ends_with(b"end"));
+        assert!(fs::metadata(&back).unwrap().blocks() * 512 < 1 << 20);
+        assert_eq!(cache.usage().unwrap().steps, 1);
+    }
+
+    #[test]
+    fn what_was_not_used_for_longest_goes_first() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = cache(dir.path());
+        let keys = [b"a", b"b", b"c"].map(|name| Digest::of(name));
+        for (age, key) in keys.iter().enumerate() {
+            cache.keep(*key, &disk(dir.path(), b"x")).unwrap();
+            let used = SystemTime::now() - Duration::from_secs(100 - age as u64);
+            File::open(cache.step(*key))
+                .unwrap()
+                .set_modified(used)
+                .unwrap();
+        }
+        assert!(cache.take(keys[0], &dir.path().join("back")).unwrap());
+        assert_eq!(cache.shrink(2, u64::MAX).unwrap().steps, 1);
+        assert_eq!(keys.map(|key| cache.has(key)), [true, false, true]);
+        cache.set_result(keys[0], keys[1]);
+        assert_eq!(cache.result(keys[0]), Some(keys[1]));
+        assert_eq!(cache.prune().unwrap().steps, 2);
+        assert_eq!(
+            (cache.result(keys[0]), cache.usage().unwrap()),
+            (None, CacheUsage::default())
+        );
+    }
+}

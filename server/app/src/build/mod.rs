@@ -1,0 +1,353 @@
+//! Builds: an image by a recipe.
+//!
+//! ```text
+//! Dockerfile ─▶ recipe ─▶ plan ─▶ stages ─▶ steps in a VM ─▶ changes ─▶ layer ─▶ image
+//!                                    ▲          │
+//!                                    └── steps kept of earlier builds
+//! Debian packages ─▶ mmdebstrap ─▶ root filesystem ─▶ image
+//! ```
+//! A step runs in a throw-away VM whose disk is kept after it, under a digest of all that went into it. The
+//! host never opens that disk: what a build changed is told by the agent, and judged as any guest's word.
+
+mod cache;
+mod debian;
+mod error;
+mod fleet;
+mod log;
+mod plan;
+mod recipe;
+mod select;
+mod stage;
+mod step;
+#[cfg(test)]
+mod tests;
+mod words;
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use banger_core::image::Image;
+use banger_core::operation::OperationKind;
+use banger_core::{Digest, Name, OperationId, VmId};
+use banger_image::{ImageDescription, ImageReference, NewLayer, TreeArchive};
+use banger_store::RequestKey;
+
+pub use cache::CacheUsage;
+use cache::StepCache;
+pub use debian::DebianRequest;
+pub use error::BuildError;
+pub use fleet::BuildMachine;
+pub use log::{BuildLog, LogReader, Origin, Record};
+pub use recipe::DockerfileRequest;
+
+use self::fleet::Fleet;
+use self::log::Logs;
+use self::recipe::Recipe;
+use self::select::Files;
+use self::stage::Stages;
+use crate::Context;
+use crate::error::AppError;
+use crate::image::Images;
+use crate::operation::{Begun, OperationTask, Operations};
+use crate::upload::{Upload, Uploaded};
+use crate::vm::Vms;
+
+/// Builds at once: each has a VM of its own, and they share the host's processors.
+const BUILDS_MAX: usize = 4;
+
+/// The builds of this host.
+pub struct Builds {
+    context: Arc<Context>,
+    operations: Arc<Operations>,
+    images: Arc<Images>,
+    vms: Arc<Vms>,
+    cache: StepCache,
+    logs: Arc<Logs>,
+    places: Arc<tokio::sync::Semaphore>,
+}
+
+impl std::fmt::Debug for Builds {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Builds").finish_non_exhaustive()
+    }
+}
+
+/// What to build.
+#[derive(Debug)]
+pub struct BuildRequest {
+    /// What to call it.
+    pub reference: String,
+    /// How it is made.
+    pub kind: BuildKind,
+    /// Runs every step, whatever is kept.
+    pub no_cache: bool,
+    /// Where steps run.
+    pub machine: BuildMachine,
+    /// A tar of the context.
+    pub context: Uploaded,
+}
+
+/// How an image is made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BuildKind {
+    /// By a Dockerfile.
+    Dockerfile(DockerfileRequest),
+    /// From packages.
+    Debian(DebianRequest),
+}
+
+impl BuildKind {
+    /// Finds the mistakes that need nothing but the recipe.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn check(&self) -> Result<(), AppError> {
+        match self {
+            Self::Dockerfile(request) => Recipe::parse(request).map(drop)?,
+            Self::Debian(request) => request.check()?,
+        }
+        Ok(())
+    }
+}
+
+impl Builds {
+    pub(crate) fn open(
+        context: &Arc<Context>,
+        operations: &Arc<Operations>,
+        images: &Arc<Images>,
+        vms: &Arc<Vms>,
+    ) -> Result<Self, AppError> {
+        let cache = StepCache::open(context.paths.state_dir(), context.paths.tmp())?;
+        Ok(Self {
+            context: context.clone(),
+            operations: operations.clone(),
+            images: images.clone(),
+            vms: vms.clone(),
+            cache,
+            logs: Arc::default(),
+            places: Arc::new(tokio::sync::Semaphore::new(BUILDS_MAX)),
+        })
+    }
+
+    /// What the steps kept of earlier builds take.
+    ///
+    /// # Errors
+    /// If they cannot be read.
+    pub async fn cache_usage(&self) -> Result<CacheUsage, AppError> {
+        let cache = self.cache.clone();
+        let usage = tokio::task::spawn_blocking(move || cache.usage()).await;
+        Ok(usage.map_err(|_| AppError::Interrupted)??)
+    }
+
+    /// Removes the steps kept of earlier builds, or only tells what they take.
+    ///
+    /// # Errors
+    /// If one cannot be removed.
+    pub async fn prune_cache(&self, dry_run: bool) -> Result<CacheUsage, AppError> {
+        if dry_run {
+            return self.cache_usage().await;
+        }
+        let cache = self.cache.clone();
+        let pruned = tokio::task::spawn_blocking(move || cache.prune()).await;
+        Ok(pruned.map_err(|_| AppError::Interrupted)??)
+    }
+
+    /// Where to stream a context to.
+    ///
+    /// # Errors
+    /// If the disk is full.
+    pub async fn begin_upload(&self) -> Result<Upload, AppError> {
+        Upload::begin(&self.context).await
+    }
+
+    /// The output of a build that runs.
+    #[must_use]
+    pub fn log(&self, id: OperationId) -> Option<Arc<BuildLog>> {
+        self.logs.find(id)
+    }
+
+    /// Accepts a build, and returns the operation that does it, whose target becomes the image's id.
+    ///
+    /// # Errors
+    /// If the request is wrong.
+    pub async fn build(
+        &self,
+        request: BuildRequest,
+        key: Option<&RequestKey>,
+    ) -> Result<(OperationId, Option<Arc<BuildLog>>), AppError> {
+        let reference = crate::image::canonical("start.reference", &request.reference)?;
+        request.kind.check()?;
+        let kind = OperationKind::BuildImage;
+        let task = match self
+            .operations
+            .begin(kind, reference.to_string(), key)
+            .await?
+        {
+            Begun::Joined(id) => return Ok((id, self.log(id))),
+            Begun::New(task) => Arc::new(task),
+        };
+        let log = self.logs.open(task.id());
+        let builder = Builder {
+            context: self.context.clone(),
+            images: self.images.clone(),
+            cache: self.cache.clone(),
+            fleet: Fleet::new(&self.vms, &self.operations, request.machine, task.id()),
+            tmp: self.context.paths.tmp(),
+            no_cache: request.no_cache,
+            log: log.clone(),
+            reference,
+            task,
+        };
+        let id = builder.task.id();
+        let (kind, context, places) = (request.kind, request.context, self.places.clone());
+        self.context.tasks.spawn(async move {
+            let built = builder.run(&kind, context, &places).await;
+            builder.fleet.disband().await;
+            builder
+                .task
+                .end_with(&built, |image| image.id.to_string())
+                .await;
+        });
+        Ok((id, Some(log)))
+    }
+}
+
+/// One build.
+pub(crate) struct Builder {
+    context: Arc<Context>,
+    images: Arc<Images>,
+    cache: StepCache,
+    fleet: Fleet,
+    tmp: PathBuf,
+    no_cache: bool,
+    log: Arc<BuildLog>,
+    reference: ImageReference,
+    task: Arc<OperationTask>,
+}
+
+impl Builder {
+    /// Does the work, until it is given up: everything that it holds is then let go by dropping it, except
+    /// what the fleet brings to its end.
+    async fn run(
+        &self,
+        kind: &BuildKind,
+        context: Uploaded,
+        places: &tokio::sync::Semaphore,
+    ) -> Result<Image, AppError> {
+        let work = async {
+            // A place is given back when the work ends, however it does.
+            let _place = places.acquire().await.map_err(|_| AppError::Interrupted)?;
+            crate::host::admit_disk(&self.context)?;
+            match kind {
+                BuildKind::Dockerfile(request) => self.dockerfile(request, &context).await,
+                BuildKind::Debian(request) => self.debian(request).await,
+            }
+        };
+        tokio::select! {
+            biased; // giving up before more work
+            // cancel-safe: `cancelled` holds no state
+            () = self.task.cancelled().cancelled() => Err(AppError::GivenUp { why: "the build was cancelled" }),
+            // cancel-safe: the fleet undoes what was begun
+            built = work => built,
+        }
+    }
+
+    async fn dockerfile(
+        &self,
+        request: &DockerfileRequest,
+        context: &Uploaded,
+    ) -> Result<Image, AppError> {
+        let recipe = Recipe::parse(request)?;
+        for warning in &recipe.warnings {
+            self.say(&format!("warning: {warning}"));
+        }
+        let path = context.path().to_owned();
+        let is_empty = context.length() == 0;
+        let archive = self
+            .blocking(move || open_context(path, is_empty))
+            .await??;
+        let files = Files::new(archive);
+        let mut images = HashMap::new();
+        for reference in recipe.images() {
+            let image = match self.images.find(reference).await? {
+                Some(image) => image,
+                None => {
+                    self.say(&format!("pulling {reference}"));
+                    self.images.pull_within(reference, &self.task).await?
+                }
+            };
+            images.insert(reference.to_owned(), image);
+        }
+        Stages::new(self, &recipe, &files, images)?.build().await
+    }
+
+    fn say(&self, line: &str) {
+        self.log.say(&"".into(), line);
+    }
+
+    /// Runs what blocks on a thread that the build waits for, whatever becomes of it.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, AppError> {
+        let done = self.fleet.tasks.spawn_blocking(work).await;
+        done.map_err(|_| AppError::Interrupted)
+    }
+
+    /// A disk of its own as it was after a step.
+    async fn disk(&self, key: Digest) -> Result<PathBuf, AppError> {
+        let (cache, disk) = (self.cache.clone(), self.fleet.disk(&self.tmp));
+        let to = disk.clone();
+        if self.blocking(move || cache.take(key, &to)).await?? {
+            return Ok(disk);
+        }
+        // It was there a moment ago: somebody pruned. The next try runs the step.
+        Err(AppError::GivenUp {
+            why: "a kept step was removed meanwhile: build again",
+        })
+    }
+
+    fn upper(&self, vm: VmId) -> PathBuf {
+        self.context.paths.upper_disk(vm)
+    }
+
+    async fn known(&self, result: Digest) -> Result<Option<Image>, AppError> {
+        match self.cache.result(result) {
+            Some(digest) => self.images.known(&self.reference, digest, "build").await,
+            None => Ok(None),
+        }
+    }
+
+    async fn assemble(
+        &self,
+        base: Option<Digest>,
+        layer: Option<NewLayer>,
+        description: &ImageDescription,
+        kernel: Option<Name>,
+    ) -> Result<Image, AppError> {
+        let cancel = self.task.cancelled();
+        self.images
+            .assemble(
+                &self.reference,
+                (base, layer),
+                description,
+                ("build", kernel),
+                (&*self.task, cancel),
+            )
+            .await
+    }
+}
+
+/// Indexes a context. One that is empty has no files.
+fn open_context(path: PathBuf, is_empty: bool) -> Result<TreeArchive, BuildError> {
+    let failed = |detail: String| BuildError::Context { detail };
+    if is_empty {
+        let end = [0; 1024];
+        std::fs::write(&path, end).map_err(|error| failed(error.to_string()))?;
+    }
+    let file = File::open(&path).map_err(|error| failed(error.to_string()))?;
+    TreeArchive::open(file, std::path::Path::new("context"))
+        .map_err(|error| failed(banger_core::chain(&error).to_string()))
+}

@@ -1,0 +1,158 @@
+//! What builds need of the images: their files, the empty one, and a record of what was built.
+
+use banger_core::image::{Image, ImageConfig};
+use banger_core::operation::Progress;
+use banger_core::{Digest, Name};
+use banger_image::{BuiltImage, ImageDescription, ImageReference, ImageStore, NewLayer};
+use banger_image::{RegisterOptions, RegisterSource};
+use std::path::PathBuf;
+use tokio_util::sync::CancellationToken;
+
+use super::{Images, blocking};
+use crate::error::AppError;
+use crate::export::{Export, ExportHead};
+use crate::operation::OperationTask;
+
+/// What `FROM scratch` begins with.
+const EMPTY: &str = "localhost/banger-scratch:latest";
+
+impl Images {
+    /// The files of all images.
+    pub(crate) const fn files(&self) -> &ImageStore {
+        &self.files
+    }
+
+    /// The image without any file, made where it is missing.
+    pub(crate) async fn empty(&self, task: &OperationTask) -> Result<Image, AppError> {
+        if let Some(image) = self.find(EMPTY).await? {
+            return Ok(image);
+        }
+        let files = self.files.clone();
+        let layer = blocking(move || files.layer_writer()?.finish()).await?;
+        let reference = super::canonical("reference", EMPTY)?;
+        let description = ImageDescription::default();
+        let told = "build: what FROM scratch begins with";
+        self.assemble(
+            &reference,
+            (None, Some(layer)),
+            &description,
+            (told, None),
+            (task, task.cancelled()),
+        )
+        .await
+    }
+
+    /// Makes an image of a base's layers and one more, and records it.
+    pub(crate) async fn assemble(
+        &self,
+        reference: &ImageReference,
+        (base, layer): (Option<Digest>, Option<NewLayer>),
+        description: &ImageDescription,
+        (origin, kernel): (&str, Option<Name>),
+        (progress, cancel): (&dyn Progress, &CancellationToken),
+    ) -> Result<Image, AppError> {
+        let worker = self.worker();
+        let _bringing = worker.bringing.read().await;
+        let built = self
+            .files
+            .assemble(base, layer, description, progress, cancel)
+            .await?;
+        worker.record_made(reference, built, origin, kernel).await
+    }
+
+    /// Makes an image of a root filesystem's archive, and records it.
+    pub(crate) async fn register_rootfs(
+        &self,
+        reference: &ImageReference,
+        path: PathBuf,
+        config: ImageConfig,
+        origin: &str,
+        (progress, cancel): (&dyn Progress, &CancellationToken),
+    ) -> Result<Image, AppError> {
+        let worker = self.worker();
+        let config = Box::new(config);
+        let source = RegisterSource::RootfsTar { path, config };
+        let options = RegisterOptions::default();
+        let _bringing = worker.bringing.read().await;
+        let built = self
+            .files
+            .register(source, &options, progress, cancel)
+            .await?;
+        worker.record_made(reference, built, origin, None).await
+    }
+
+    /// Records an image whose files are there under one more reference; none where they are not.
+    pub(crate) async fn known(
+        &self,
+        reference: &ImageReference,
+        digest: Digest,
+        origin: &str,
+    ) -> Result<Option<Image>, AppError> {
+        let worker = self.worker();
+        let _bringing = worker.bringing.read().await;
+        let known = self.context.store.find_images_by_digest(&digest).await?;
+        let Some(known) = known.into_iter().next() else {
+            return Ok(None);
+        };
+        let files = self.files.clone();
+        let Ok(built) = blocking(move || files.load(digest)).await else {
+            return Ok(None);
+        };
+        let image = worker
+            .record_made(reference, built, origin, known.kernel)
+            .await?;
+        Ok(Some(image))
+    }
+
+    /// Writes an image as a tar of an OCI image layout.
+    ///
+    /// # Errors
+    /// If the image does not exist, came without layers, or a layer is gone.
+    pub async fn export_oci_layout(&self, named: &str) -> Result<Export, AppError> {
+        let image = self.get(named).await?;
+        let tag = image
+            .references
+            .first()
+            .and_then(|reference| reference.rsplit_once(':'))
+            .filter(|(_, tag)| !tag.contains('/'))
+            .map_or_else(|| "latest".to_owned(), |(_, tag)| tag.to_owned());
+        let files = self.files.clone();
+        let layout = blocking(move || files.oci_layout(image.digest, &tag)).await?;
+        let head = ExportHead {
+            content_bytes: layout.content_bytes(),
+            name: String::new(),
+            version: String::new(),
+            manifest: Default::default(),
+        };
+        Ok(Export::begin(&self.context, head, move |out| {
+            let written = layout.write_to(out);
+            written.map_err(|source| AppError::ReadExport { source })
+        }))
+    }
+}
+
+impl super::bring::Worker {
+    async fn record_made(
+        &self,
+        reference: &ImageReference,
+        built: BuiltImage,
+        origin: &str,
+        kernel: Option<Name>,
+    ) -> Result<Image, AppError> {
+        let image = Image {
+            id: banger_core::ImageId::new(),
+            references: Vec::new(),
+            digest: built.digest,
+            platform: built.platform,
+            config: built.config,
+            layers: built.layers,
+            rootfs_size_bytes: built.rootfs_size_bytes,
+            rootfs_allocated_bytes: built.rootfs_allocated_bytes,
+            origin: origin.to_owned(),
+            kernel,
+            create_time: banger_core::Timestamp::now(),
+        };
+        let reference = reference.to_string();
+        Ok(self.context.store.insert_image(&image, &reference).await?)
+    }
+}

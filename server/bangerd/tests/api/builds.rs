@@ -1,0 +1,317 @@
+//! Builds and layouts, with agents that run nothing and always have changed one file.
+
+use std::path::{Path, PathBuf};
+
+use banger_proto::v1;
+use banger_proto::v1::build_image_request::Message;
+use banger_proto::v1::build_image_response::Message as Told;
+use banger_proto::v1::build_image_start::Recipe;
+use tonic::{Code, Status, Streaming};
+
+use crate::rig::{PATIENCE, Rig, assert_refused, drain};
+
+fn dockerfile(text: &str) -> v1::BuildImageStart {
+    v1::BuildImageStart {
+        reference: "built:1".into(),
+        recipe: Some(Recipe::Dockerfile(v1::DockerfileRecipe {
+            text: text.into(),
+            ..Default::default()
+        })),
+        memory_mib: 96,
+        disk_size_bytes: 64 << 20,
+        ..Default::default()
+    }
+}
+
+impl Rig {
+    async fn begin_build(
+        &self,
+        start: v1::BuildImageStart,
+        context: &[u8],
+    ) -> Result<Streaming<v1::BuildImageResponse>, Status> {
+        let chunk = (!context.is_empty()).then(|| Message::Chunk(context.to_vec().into()));
+        let messages: Vec<_> = [Message::Start(start)].into_iter().chain(chunk).collect();
+        let messages = messages.into_iter().map(|message| v1::BuildImageRequest {
+            message: Some(message),
+        });
+        let stream = futures::stream::iter(messages.collect::<Vec<_>>());
+        Ok(self.images().build_image(stream).await?.into_inner())
+    }
+
+    /// The image that was built, and what was told.
+    async fn build(&self, text: &str, context: &[u8]) -> Result<(v1::Image, String), Status> {
+        let answers = drain(self.begin_build(dockerfile(text), context).await?).await?;
+        let mut log = String::new();
+        for answer in &answers {
+            if let Some(Told::Log(told)) = &answer.message {
+                log.push_str(&String::from_utf8_lossy(&told.data));
+            }
+        }
+        match answers
+            .into_iter()
+            .next_back()
+            .and_then(|last| last.message)
+        {
+            Some(Told::Image(image)) => Ok((image, log)),
+            other => panic!("the last message is {other:?}"),
+        }
+    }
+
+    async fn vm_count(&self) -> usize {
+        let request = v1::ListVmsRequest::default();
+        self.vms()
+            .list_vms(request)
+            .await
+            .unwrap()
+            .into_inner()
+            .vms
+            .len()
+    }
+
+    /// A build's files go with it: only what is kept on purpose stays.
+    fn assert_nothing_left(&self) {
+        let state = self.dir.path().join("state");
+        assert_eq!(files_below(&state.join("tmp")), Vec::<PathBuf>::new());
+        assert_eq!(std::fs::read_dir(state.join("vms")).unwrap().count(), 0);
+    }
+}
+
+fn files_below(dir: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(dir)
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
+    let (dirs, mut files): (Vec<_>, Vec<_>) = entries.partition(|path| path.is_dir());
+    files.extend(dirs.iter().flat_map(|dir| files_below(dir)));
+    files
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_build_makes_one_layer_and_leaves_nothing_but_the_image() {
+    let rig = Rig::start().await;
+    rig.furnish().await;
+    let text = "FROM web:1\nENV A=b\nRUN [\"echo\", \"hello from the step\"]\nCMD [\"serve\"]\n";
+    let (image, log) = rig.build(text, &[]).await.unwrap();
+    // The instruction has the words too.
+    let said = |log: &str| log.matches("hello from the step").count() - 1;
+    assert_eq!(said(&log), 1, "{log}");
+    assert_eq!(image.layers.len(), 2);
+    assert_eq!(image.origin, "build");
+    let config = image.config.unwrap();
+    assert_eq!(
+        (config.env, config.cmd),
+        (vec!["A=b".to_owned()], vec!["serve".to_owned()])
+    );
+    assert_eq!(image.references, ["docker.io/library/built:1"]);
+    assert_eq!(rig.vm_count().await, 0);
+    rig.assert_nothing_left();
+    // The same again runs nothing.
+    let (again, log) = rig.build(text, &[]).await.unwrap();
+    assert_eq!(again.digest, image.digest);
+    assert!(log.contains("CACHED the image") && said(&log) == 0, "{log}");
+    // Another configuration takes the kept step, and another layer of the same changes.
+    let other = text.replace("serve", "other");
+    let (other, log) = rig.build(&other, &[]).await.unwrap();
+    assert!(log.contains("CACHED RUN") && said(&log) == 0, "{log}");
+    assert_eq!(other.layers, image.layers);
+    assert!(other.digest != image.digest);
+    rig.assert_nothing_left();
+
+    let usage = rig
+        .images()
+        .list_image_usage(v1::ListImageUsageRequest::default())
+        .await;
+    assert!(usage.unwrap().into_inner().build_cache_bytes > 0);
+    let prune = v1::PruneImagesRequest {
+        build_cache: true,
+        ..Default::default()
+    };
+    let pruned = rig.images().prune_images(prune).await.unwrap().into_inner();
+    assert_eq!(pruned.removed_build_steps, 1);
+    rig.stopped().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_build_without_steps_needs_no_vm() {
+    let rig = Rig::start().await;
+    rig.register("web:1").await.unwrap();
+    // There is no kernel, so nothing could boot.
+    let (image, _) = rig.build("FROM web:1\nLABEL a=b\n", &[]).await.unwrap();
+    assert_eq!(image.layers.len(), 1);
+    assert_eq!(image.config.unwrap().labels["a"], "b");
+    let error = rig.build("FROM web:1\nRUN x\n", &[]).await.unwrap_err();
+    assert_refused(&error, Code::FailedPrecondition, "NO_KERNEL", None);
+    rig.assert_nothing_left();
+    rig.stopped().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mistakes_of_a_recipe_are_told_before_anything_is_made() {
+    let rig = Rig::start().await;
+    rig.furnish().await;
+    let field = Some("start.dockerfile.text");
+    for (text, reason) in [
+        ("FOO\n", "DOCKERFILE_INVALID"),
+        ("FROM web:1\nONBUILD RUN x\n", "DOCKERFILE_UNSUPPORTED"),
+    ] {
+        let error = rig.begin_build(dockerfile(text), &[]).await.unwrap_err();
+        assert_refused(&error, Code::InvalidArgument, reason, field);
+    }
+    let mut start = dockerfile("FROM web:1\n");
+    start.recipe = Some(Recipe::Debian(v1::DebianRecipe {
+        suite: "--hook=evil".into(),
+        ..Default::default()
+    }));
+    let error = rig.begin_build(start, &[]).await.unwrap_err();
+    assert_refused(
+        &error,
+        Code::InvalidArgument,
+        "INVALID_FIELD",
+        Some("start.debian.suite"),
+    );
+    let mut start = dockerfile("FROM web:1\n");
+    start.recipe = None;
+    let error = rig.begin_build(start, &[]).await.unwrap_err();
+    assert_refused(
+        &error,
+        Code::InvalidArgument,
+        "INVALID_FIELD",
+        Some("start.recipe"),
+    );
+    let operations = rig
+        .operations()
+        .list_operations(v1::ListOperationsRequest::default())
+        .await;
+    let operations = operations.unwrap().into_inner().operations;
+    assert!(
+        operations
+            .iter()
+            .all(|operation| operation.kind() != v1::operation::Kind::BuildImage)
+    );
+    rig.stopped().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_build_that_fails_leaves_nothing() {
+    let rig = Rig::start().await;
+    rig.furnish().await;
+    let text = "FROM web:1\nRUN [\"true\"]\nRUN [\"missing\"]\n";
+    let error = rig.build(text, &[]).await.unwrap_err();
+    assert_refused(
+        &error,
+        Code::InvalidArgument,
+        "PROGRAM_NOT_FOUND",
+        Some("spec.command"),
+    );
+    assert!(error.message().contains("Dockerfile:3"), "{error}");
+    let error = rig
+        .build("FROM web:1\nCOPY nothing /\n", &[0; 1024])
+        .await
+        .unwrap_err();
+    assert_refused(
+        &error,
+        Code::InvalidArgument,
+        "BUILD_SOURCE_MISSING",
+        Some("chunk"),
+    );
+    let error = rig
+        .build("FROM web:1\nCOPY x /\n", b"no tar at all")
+        .await
+        .unwrap_err();
+    assert_refused(
+        &error,
+        Code::InvalidArgument,
+        "BUILD_CONTEXT_INVALID",
+        Some("chunk"),
+    );
+    assert_eq!(rig.vm_count().await, 0);
+    rig.assert_nothing_left();
+    rig.stopped().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_build_that_is_cancelled_leaves_nothing() {
+    let rig = Rig::start().await;
+    rig.furnish().await;
+    let start = dockerfile("FROM web:1\nRUN [\"sleep\", \"1000\"]\n");
+    let mut answers = rig.begin_build(start, &[]).await.unwrap();
+    let mut operation = None;
+    let reached = async {
+        loop {
+            match answers.message().await.unwrap().unwrap().message {
+                Some(Told::Operation(told)) => operation = Some(told.id),
+                Some(Told::Log(log)) if log.data.starts_with(b"RUN") => break,
+                _ => {}
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, reached).await.unwrap();
+    let request = v1::CancelOperationRequest {
+        operation: operation.unwrap(),
+    };
+    rig.operations().cancel_operation(request).await.unwrap();
+    let error = drain(answers).await.unwrap_err();
+    assert_refused(&error, Code::Cancelled, "OPERATION_CANCELLED", None);
+    assert_eq!(rig.vm_count().await, 0);
+    rig.assert_nothing_left();
+    rig.stopped().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_vms_of_builds_go_with_their_daemon() {
+    let rig = Rig::start().await;
+    rig.furnish().await;
+    let start = dockerfile("FROM web:1\nRUN [\"sleep\", \"1000\"]\n");
+    let mut answers = rig.begin_build(start, &[]).await.unwrap();
+    let reached = async {
+        while !matches!(
+            answers.message().await.unwrap().unwrap().message,
+            Some(Told::Log(log)) if log.data.starts_with(b"RUN")
+        ) {}
+    };
+    tokio::time::timeout(PATIENCE, reached).await.unwrap();
+    let (dir, host) = rig.stopped().await;
+    let rig = Rig::start_in(dir, host).await;
+    let gone = async {
+        while rig.vm_count().await > 0 {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, gone).await.unwrap();
+    rig.stopped().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_layout_goes_out_whole_and_says_what_it_was() {
+    use sha2::{Digest as _, Sha256};
+    use v1::export_oci_layout_response::Message as Exported;
+    let rig = Rig::start().await;
+    rig.register("web:1").await.unwrap();
+    let request = v1::ExportOciLayoutRequest {
+        image: "web:1".into(),
+    };
+    let answers = rig
+        .images()
+        .export_oci_layout(request)
+        .await
+        .unwrap()
+        .into_inner();
+    let mut bytes = Vec::new();
+    let mut end = None;
+    for answer in drain(answers).await.unwrap() {
+        match answer.message.unwrap() {
+            Exported::Chunk(chunk) => bytes.extend_from_slice(&chunk),
+            Exported::End(told) => end = Some(told),
+            Exported::Start(start) => assert!(start.content_bytes > 0),
+            Exported::Heartbeat(_) => {}
+        }
+    }
+    let end = end.unwrap();
+    assert_eq!(usize::try_from(end.size_bytes).unwrap(), bytes.len());
+    assert_eq!(end.sha256, format!("{:x}", Sha256::digest(&bytes)));
+    let missing = v1::ExportOciLayoutRequest {
+        image: "nothing:1".into(),
+    };
+    let error = rig.images().export_oci_layout(missing).await.unwrap_err();
+    assert_refused(&error, Code::NotFound, "IMAGE_NOT_FOUND", None);
+    rig.stopped().await;
+}
