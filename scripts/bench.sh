@@ -4,10 +4,14 @@ set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 
 scripts/setup.sh
-if ! have debootstrap && [ ! -x /usr/sbin/debootstrap ]; then
+missing=()
+[ -x /usr/sbin/debootstrap ] || missing+=(debootstrap)
+have curl || missing+=(curl)
+have zstd || missing+=(zstd)
+if [ "${#missing[@]}" != 0 ]; then
     root=()
     if [ "$(id -u)" != 0 ]; then root=(sudo); fi
-    "${root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -q -y install --no-install-recommends debootstrap
+    "${root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -q -y install --no-install-recommends "${missing[@]}"
 fi
 scripts/build.sh release "$TARGET_DIR/dist"
 cargo build --release --package banger-e2e --bin bench

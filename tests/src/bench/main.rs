@@ -1,6 +1,6 @@
 //! The figures of `docs/performance.md`, measured: banger beside what it is built on, in turns, in one run.
 //!
-//! `make bench` builds what it needs and runs it. `bench [PART…]` runs parts: boot, exec, bulk, pull, list, idle.
+//! `make bench` builds what it needs and runs it. `bench [PART…]` runs parts: boot, exec, bulk, pull, bundle, list, idle.
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used)] // a measurement that cannot be made ends by panicking
 #![allow(clippy::cast_precision_loss)] // figures for people
@@ -19,11 +19,12 @@ use table::Table;
 /// A part of the measurements.
 type Part = (&'static str, fn(&Stand, &mut Table));
 
-const PARTS: [Part; 6] = [
+const PARTS: [Part; 7] = [
     ("boot", boot::measure),
     ("exec", channel::exec),
     ("bulk", channel::bulk),
     ("pull", images::pull::measure),
+    ("bundle", images::bundle::measure),
     ("list", images::list::measure),
     ("idle", idle::measure),
 ];

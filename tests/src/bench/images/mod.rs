@@ -1,5 +1,6 @@
 //! Images: what they are measured with, a minimal Debian and a large image made of it.
 
+pub(crate) mod bundle;
 pub(crate) mod list;
 pub(crate) mod pull;
 
