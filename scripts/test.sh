@@ -97,10 +97,10 @@ lint_protos() {
     "${buf[@]}" lint
 }
 
-# Every `make TARGET` and every path that the documents name exists.
+# Every `make TARGET` and every path that the documents name exists. Prose makes other things.
 documents() {
     local target path bad=0
-    for target in $(grep -ohE '\bmake [a-z]+' README.md ARCHITECTURE.md CONTRIBUTING.md docs/*.md | awk '{ print $2 }' | sort -u); do
+    for target in $(grep -ohE '(`|\$ )make [a-z]+' README.md ARCHITECTURE.md CONTRIBUTING.md docs/*.md | sed 's/.* //' | sort -u); do
         grep -qE "^$target:" Makefile || {
             echo "the documents name \`make $target\`, which is not there"
             bad=1

@@ -1208,6 +1208,9 @@ pub mod agent_service_client {
             self.inner.client_streaming(req, path, codec).await
         }
         /// What is at a path, with all that is beneath it.
+        /// Trees have one form, whichever call they come by.
+        /// buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
+        /// buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
         pub async fn get_tree(
             &mut self,
             request: impl tonic::IntoRequest<super::GetTreeRequest>,
@@ -1233,6 +1236,9 @@ pub mod agent_service_client {
             self.inner.server_streaming(req, path, codec).await
         }
         /// What was changed since the image: additions, replacements and removals.
+        /// Trees have one form, whichever call they come by.
+        /// buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
+        /// buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
         pub async fn get_changes(
             &mut self,
             request: impl tonic::IntoRequest<super::GetChangesRequest>,
@@ -1440,6 +1446,9 @@ pub mod agent_service_server {
             + std::marker::Send
             + 'static;
         /// What is at a path, with all that is beneath it.
+        /// Trees have one form, whichever call they come by.
+        /// buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
+        /// buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
         async fn get_tree(
             &self,
             request: tonic::Request<super::GetTreeRequest>,
@@ -1451,6 +1460,9 @@ pub mod agent_service_server {
             + std::marker::Send
             + 'static;
         /// What was changed since the image: additions, replacements and removals.
+        /// Trees have one form, whichever call they come by.
+        /// buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
+        /// buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
         async fn get_changes(
             &self,
             request: tonic::Request<super::GetChangesRequest>,
