@@ -147,6 +147,7 @@ async fn reflection_shows_what_is_served_and_nothing_else() {
         .collect();
     names.sort_unstable();
     let expected = [
+        "banger.v1.CatalogService",
         "banger.v1.HostService",
         "banger.v1.ImageService",
         "banger.v1.KernelService",

@@ -268,7 +268,7 @@ async fn a_vm_without_a_kernel_is_told_how_to_get_one() {
     assert_refused(&refused, Code::FailedPrecondition, "NO_KERNEL", None);
     assert!(
         refused.get_error_details().error_info().unwrap().metadata["remedy"]
-            .starts_with("Import one")
+            .contains("banger kernel import")
     );
     rig.stopped().await;
 }
