@@ -21,7 +21,7 @@ pub struct VmSpec {
     /// As the caller named it.
     pub image: String,
     /// The kernel's name, once resolved; empty in records of before it was kept.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub kernel: String,
     /// vCPUs.
     pub vcpu_count: u32,

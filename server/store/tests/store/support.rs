@@ -62,7 +62,7 @@ pub(crate) fn vm(text: &str) -> Vm {
             name: name(text),
             labels: BTreeMap::from([("team".into(), "a'b\"c".into())]),
             image: "docker.io/library/debian:12".into(),
-            kernel: "small".into(),
+            kernel: String::new(),
             vcpu_count: 2,
             memory_mib: 512,
             disk_mib: 8192,
