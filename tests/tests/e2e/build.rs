@@ -208,7 +208,7 @@ fn dockerfile(suite: &Suite) -> Verdict {
         "from the archive\n",
         "1000:2000 4755\n7:8 600\n12:34 755\n",
         "moved\n",
-        "deep\nhard\nlink\n",
+        "deep\nhard\nlink",
     ] {
         assert!(out.contains(expected), "{expected:?} in {out}");
     }
@@ -267,6 +267,7 @@ fn layout(suite: &Suite, image: &str) {
         .args(["unpack", "--rootless", "--image", &image])
         .arg(copy.join("bundle"))
         .ok();
+    fs::remove_dir_all(copy).unwrap();
 }
 
 fn cached(suite: &Suite, dir: &Path, image: &serde_json::Value) {
