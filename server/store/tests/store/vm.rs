@@ -217,7 +217,7 @@ async fn the_stored_form_is_the_released_one() {
             .unwrap();
     assert_eq!(
         row.get::<&str, _>("spec"),
-        r#"{"name":"web","labels":{"team":"a'b\"c"},"image":"docker.io/library/debian:12","kernel":"small","vcpu_count":2,"memory_mib":512,"disk_mib":8192,"env":{"PATH":"/bin"},"network":"user","ephemeral":true}"#
+        r#"{"name":"web","labels":{"team":"a'b\"c"},"image":"docker.io/library/debian:12","vcpu_count":2,"memory_mib":512,"disk_mib":8192,"env":{"PATH":"/bin"},"network":"user","ephemeral":true}"#
     );
     assert_eq!(row.get::<&str, _>("phase"), "failed");
     assert_eq!(
