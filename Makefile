@@ -10,7 +10,7 @@ DESTDIR ?=
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 DIST := $(TARGET_DIR)/dist
 
-.PHONY: help setup build demo test bench fuzz check fmt lint protos deny install uninstall clean
+.PHONY: help setup build demo test bench chaos fuzz check fmt lint protos deny install uninstall clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,6 +29,9 @@ test: ## the whole suite, with real VMs; exactly what CI runs after `make setup`
 
 bench: ## the figures of docs/performance.md, measured on this machine
 	@scripts/bench.sh
+
+chaos: ## disturb VMs at many more random points than `make test` does (CHAOS_POINTS, CHAOS_VM_POINTS)
+	@scripts/chaos.sh
 
 fuzz: ## search for bytes that break the readers of hostile bytes (FUZZ_SECONDS=60 each)
 	@scripts/fuzz.sh

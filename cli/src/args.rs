@@ -10,10 +10,12 @@ Examples:
   banger run debian:bookworm -- uname -a
   banger image pull debian:bookworm
   banger vm create debian:bookworm --name web && banger vm shell web
+  banger cp -r ./src web:work
   banger vm list --output json
 
 Exit codes:
   0      done; for `run`, `vm exec`, `session attach` and `session wait`: the command's own code
+  1      `doctor` found problems
   124    the command ran longer than its --timeout
   125    banger itself failed, or was used wrongly
   126    the command exists and cannot be executed
@@ -87,11 +89,18 @@ pub(crate) enum Command {
     Catalog(command::catalog::Catalog),
     #[command(subcommand, visible_alias = "vms")]
     Vm(command::vm::Vm),
+    #[command(subcommand, visible_alias = "volumes")]
+    Volume(command::volume::Volume),
     #[command(subcommand, visible_alias = "sessions")]
     Session(command::session::Session),
+    Cp(command::cp::Cp),
+    #[command(subcommand, visible_alias = "files")]
+    File(command::file::File),
     #[command(subcommand, visible_alias = "operations")]
     Operation(command::operation::Operation),
+    Events(command::event::Events),
     #[command(subcommand)]
     Host(command::host::Host),
+    Doctor(command::doctor::Doctor),
     Completion(command::completion::Completion),
 }

@@ -2,6 +2,10 @@
 
 pub(crate) mod catalog;
 pub(crate) mod completion;
+pub(crate) mod cp;
+pub(crate) mod doctor;
+pub(crate) mod event;
+pub(crate) mod file;
 pub(crate) mod host;
 pub(crate) mod image;
 pub(crate) mod kernel;
@@ -10,6 +14,7 @@ mod process;
 pub(crate) mod run;
 pub(crate) mod session;
 pub(crate) mod vm;
+pub(crate) mod volume;
 
 use crate::args::Command;
 use crate::context::Context;
@@ -23,9 +28,14 @@ pub(crate) async fn run(context: &Context, command: Command) -> Result<u8, Failu
         Command::Catalog(catalog) => catalog.run(context).await,
         Command::Kernel(kernel) => kernel.run(context).await,
         Command::Vm(vm) => vm.run(context).await,
+        Command::Volume(volume) => volume.run(context).await,
         Command::Session(session) => session.run(context).await,
+        Command::Cp(cp) => cp.run(context).await,
+        Command::File(file) => file.run(context).await,
         Command::Operation(operation) => operation.run(context).await,
         Command::Host(host) => host.run(context).await,
+        Command::Doctor(doctor) => doctor.run(context).await,
+        Command::Events(events) => events.run(context).await,
         Command::Completion(completion) => completion.run(),
     }
 }

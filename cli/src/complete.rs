@@ -12,7 +12,7 @@ pub(crate) const VARIABLE: &str = "BANGER_COMPLETE";
 /// Completion answers within this time or not at all.
 const LIMIT: Duration = Duration::from_millis(300);
 /// Names that are offered at most.
-const NAMES_MAX: usize = 500;
+pub(crate) const NAMES_MAX: usize = 500;
 
 /// The names of the VMs.
 pub(crate) fn vms() -> Vec<CompletionCandidate> {
@@ -50,6 +50,19 @@ pub(crate) fn kernels() -> Vec<CompletionCandidate> {
     })
 }
 
+/// The names of the volumes.
+pub(crate) fn volumes() -> Vec<CompletionCandidate> {
+    ask(|client| async move {
+        client
+            .volumes()
+            .list()
+            .take(NAMES_MAX)
+            .map_ok(|volume| volume.name)
+            .try_collect()
+            .await
+    })
+}
+
 /// The names of the catalogs.
 pub(crate) fn catalogs() -> Vec<CompletionCandidate> {
     ask(|client| async move {
@@ -76,8 +89,18 @@ pub(crate) fn operations() -> Vec<CompletionCandidate> {
     })
 }
 
-/// What `names` finds; nothing when there is no daemon or it takes too long.
-fn ask<F, Fut>(names: F) -> Vec<CompletionCandidate>
+/// What `find` finds, as it is offered.
+fn ask<F, Fut>(find: F) -> Vec<CompletionCandidate>
+where
+    F: FnOnce(Client) -> Fut,
+    Fut: Future<Output = banger_sdk::Result<Vec<String>>>,
+{
+    let found = names(find).into_iter();
+    found.map(CompletionCandidate::new).collect()
+}
+
+/// What `find` finds; nothing when there is no daemon or it takes too long.
+pub(crate) fn names<F, Fut>(find: F) -> Vec<String>
 where
     F: FnOnce(Client) -> Fut,
     Fut: Future<Output = banger_sdk::Result<Vec<String>>>,
@@ -90,13 +113,9 @@ where
     };
     let asking = async {
         let host = Host::from_env().ok()?;
-        names(Client::connect(host).await.ok()?).await.ok()
+        find(Client::connect(host).await.ok()?).await.ok()
     };
     let found =
         runtime.block_on(async { tokio::time::timeout(LIMIT, asking).await.ok().flatten() });
-    let candidates = found
-        .unwrap_or_default()
-        .into_iter()
-        .map(CompletionCandidate::new);
-    candidates.collect()
+    found.unwrap_or_default()
 }

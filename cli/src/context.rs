@@ -31,13 +31,18 @@ impl Context {
         }
     }
 
-    /// Connects to the daemon.
-    pub(crate) async fn client(&self) -> Result<Client, Failure> {
+    /// Which daemon to talk to.
+    pub(crate) fn host(&self) -> Result<Host, Failure> {
         let host = match &self.host {
             Some(text) if !text.is_empty() => text.parse(),
             _ => Ok(Host::local()),
         };
-        Ok(Client::connect(host.map_err(banger_sdk::Error::from)?).await?)
+        Ok(host.map_err(banger_sdk::Error::from)?)
+    }
+
+    /// Connects to the daemon.
+    pub(crate) async fn client(&self) -> Result<Client, Failure> {
+        Ok(Client::connect(self.host()?).await?)
     }
 
     /// What prints results.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use banger_sdk::{Code, Error, chain};
@@ -57,9 +58,30 @@ pub(crate) enum Failure {
     /// The VM stopped under a command.
     #[error("the VM stopped while the command ran; how it ended is not known")]
     VmGone,
+    /// A VM that was to be used for long is gone.
+    #[error("VM `{vm}` was removed")]
+    VmRemoved {
+        /// Its name.
+        vm: String,
+    },
+    /// An address cannot be listened on.
+    #[error("could not listen on {address}")]
+    Listen {
+        /// Which.
+        address: SocketAddr,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// A signal ended long work, which is undone.
     #[error("interrupted; the work was cancelled and nothing of it is left")]
     Interrupted {
+        /// Which.
+        signal: i32,
+    },
+    /// A signal ended a copy.
+    #[error("interrupted; files that were whole already are there, and no unfinished one is")]
+    CopyInterrupted {
         /// Which.
         signal: i32,
     },
@@ -80,6 +102,15 @@ pub(crate) enum Failure {
     FileExists {
         /// Which.
         path: PathBuf,
+    },
+    /// A file could not be read.
+    #[error("could not read `{}`", path.display())]
+    ReadFile {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
     },
     /// A file could not be written.
     #[error("could not write `{}`", path.display())]
@@ -125,9 +156,9 @@ impl Failure {
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Self::BrokenPipe => signal_code(SIGPIPE),
-            Self::Interrupted { signal } | Self::Build(BuildError::Interrupted { signal }) => {
-                signal_code(*signal)
-            }
+            Self::Interrupted { signal }
+            | Self::CopyInterrupted { signal }
+            | Self::Build(BuildError::Interrupted { signal }) => signal_code(*signal),
             Self::Sdk(error) => match error.reason() {
                 "PROGRAM_NOT_FOUND" => EXIT_NOT_FOUND,
                 "PROGRAM_NOT_EXECUTABLE" => EXIT_NOT_EXECUTABLE,
@@ -179,8 +210,10 @@ impl Failure {
     fn code(&self) -> Code {
         match self {
             Self::Sdk(error) => error.code(),
-            Self::VmGone => Code::Aborted,
-            Self::Interrupted { .. } | Self::LeftRunning { .. } => Code::Cancelled,
+            Self::VmGone | Self::VmRemoved { .. } => Code::Aborted,
+            Self::Interrupted { .. } | Self::CopyInterrupted { .. } | Self::LeftRunning { .. } => {
+                Code::Cancelled
+            }
             Self::Usage { .. } => Code::InvalidArgument,
             _ => Code::Unknown,
         }
@@ -196,11 +229,14 @@ impl Failure {
             Self::Runtime { .. } => "NOT_STARTED",
             Self::Usage { .. } => "USAGE",
             Self::VmGone => "VM_GONE",
+            Self::VmRemoved { .. } => "VM_REMOVED",
+            Self::Listen { .. } => "NOT_LISTENING",
             Self::LeftBehind { .. } => "LEFT_BEHIND",
-            Self::Interrupted { .. } => "INTERRUPTED",
+            Self::Interrupted { .. } | Self::CopyInterrupted { .. } => "INTERRUPTED",
             Self::Build(error) => error.reason(),
             Self::Catalog(error) => error.reason(),
             Self::FileExists { .. } => "FILE_EXISTS",
+            Self::ReadFile { .. } => "FILE_NOT_READ",
             Self::WriteFile { .. } => "FILE_NOT_WRITTEN",
             Self::LeftRunning { .. } => "LEFT_RUNNING",
         }
@@ -210,11 +246,15 @@ impl Failure {
         match self {
             Self::Sdk(error) => error.remedy(),
             Self::VmGone => Some("Look at the VM's console: banger vm console VM".to_owned()),
+            Self::Listen { source, .. } => Some(listen_remedy(source.kind()).to_owned()),
             Self::LeftRunning { operation } => {
                 Some(format!("Look at it: banger operation watch {operation}"))
             }
             Self::Build(error) => error.remedy(),
             Self::Catalog(error) => error.remedy(),
+            Self::ReadFile { .. } => {
+                Some("Name a file that is there and readable, of at most 1 MiB".to_owned())
+            }
             Self::FileExists { .. } => Some("Name another file, or use --replace".to_owned()),
             Self::LeftBehind { vm, .. } => Some(format!("Remove it: banger vm remove {vm}")),
             _ => None,
@@ -225,10 +265,17 @@ impl Failure {
         match self {
             Self::Sdk(error) => error.metadata(),
             Self::Build(error) => error.metadata().into_iter().collect(),
-            Self::FileExists { path } | Self::WriteFile { path, .. } => {
+            Self::FileExists { path }
+            | Self::ReadFile { path, .. }
+            | Self::WriteFile { path, .. } => {
                 BTreeMap::from([("path".to_owned(), path.display().to_string())])
             }
-            Self::LeftBehind { vm, .. } => BTreeMap::from([("vm".to_owned(), vm.clone())]),
+            Self::LeftBehind { vm, .. } | Self::VmRemoved { vm } => {
+                BTreeMap::from([("vm".to_owned(), vm.clone())])
+            }
+            Self::Listen { address, .. } => {
+                BTreeMap::from([("address".to_owned(), address.to_string())])
+            }
             _ => BTreeMap::new(),
         }
     }
@@ -238,14 +285,28 @@ impl Failure {
             Self::Sdk(error) => error.code_ran().as_str(),
             Self::Runtime { .. }
             | Self::Interrupted { .. }
+            | Self::CopyInterrupted { .. }
             | Self::Usage { .. }
+            | Self::Listen { .. }
             | Self::Build(_)
             | Self::Catalog(_)
             | Self::FileExists { .. }
+            | Self::ReadFile { .. }
             | Self::WriteFile { .. } => "no",
             Self::VmGone => "yes",
             _ => "maybe",
         }
+    }
+}
+
+/// What to do when an address cannot be listened on.
+fn listen_remedy(kind: io::ErrorKind) -> &'static str {
+    match kind {
+        io::ErrorKind::PermissionDenied => {
+            "Give a port of 1024 or more; those below are root's as a rule."
+        }
+        io::ErrorKind::AddrNotAvailable => "Give an address of this machine.",
+        _ => "Give another port; 0 takes a free one and prints it.",
     }
 }
 

@@ -14,6 +14,7 @@ mod failure;
 mod interrupt;
 mod long;
 mod output;
+mod place;
 mod progress;
 mod received;
 mod terminal;

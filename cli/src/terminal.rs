@@ -1,6 +1,7 @@
 //! The terminal we run in: raw while a guest's is shown in it, and always given back.
 
-use std::io::{self, IsTerminal};
+use std::io::{self, IsTerminal, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
@@ -9,6 +10,13 @@ use crate::failure::Failure;
 
 /// How the terminal was before it was made raw.
 static SAVED: Mutex<Option<Termios>> = Mutex::new(None);
+
+/// Whether the whole screen was taken.
+static SCREEN_TAKEN: AtomicBool = AtomicBool::new(false);
+/// The other screen, without a cursor (xterm's control sequences, DECSET 1049 and 25).
+const TAKE_SCREEN: &str = "\x1b[?1049h\x1b[?25l";
+/// The cursor and the screen that was there before.
+const GIVE_SCREEN: &str = "\x1b[?25h\x1b[?1049l";
 
 /// A raw terminal; it is as it was before when this is dropped.
 #[derive(Debug)]
@@ -37,10 +45,40 @@ impl Drop for Raw {
 
 /// Gives the terminal back, if it was taken.
 fn restore() {
+    if SCREEN_TAKEN.swap(false, Ordering::AcqRel) {
+        // Past the lock of standard output, which whoever panics may hold. A terminal that is gone needs nothing.
+        let _ = rustix::io::write(rustix::stdio::stdout(), GIVE_SCREEN.as_bytes());
+    }
     let saved = SAVED.lock().unwrap_or_else(PoisonError::into_inner).take();
     if let Some(saved) = saved {
         // A terminal that is gone needs nothing.
         let _ = tcsetattr(rustix::stdio::stdin(), OptionalActions::Now, &saved);
+    }
+}
+
+/// The whole terminal for one picture, without the lines that were there; all is as it was before when this is
+/// dropped.
+#[derive(Debug)]
+pub(crate) struct Screen {
+    _raw: Raw,
+}
+
+impl Screen {
+    /// Takes the terminal of standard input and output.
+    pub(crate) fn enter() -> Result<Self, Failure> {
+        let raw = Raw::enter()?;
+        SCREEN_TAKEN.store(true, Ordering::Release);
+        let screen = Self { _raw: raw };
+        screen.show(TAKE_SCREEN)?;
+        Ok(screen)
+    }
+
+    /// Writes to it.
+    pub(crate) fn show(&self, text: &str) -> Result<(), Failure> {
+        let mut out = io::stdout().lock();
+        out.write_all(text.as_bytes())
+            .and_then(|()| out.flush())
+            .map_err(Failure::write)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use banger_sdk::{ArchiveFormat, NetworkMode, PullSource};
+use banger_sdk::{ArchiveFormat, NetworkMode, PullSource, RestartPolicy};
 use clap::ValueEnum;
 use parse_size::Config;
 
@@ -44,6 +44,33 @@ pub(crate) fn env(text: &str) -> Result<(String, String), String> {
     Ok((text.to_owned(), value))
 }
 
+/// A volume in a VM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Mount {
+    pub(crate) volume: String,
+    pub(crate) path: String,
+    pub(crate) read_only: bool,
+}
+
+/// `VOLUME:PATH`, or `VOLUME:PATH:ro`.
+pub(crate) fn mount(text: &str) -> Result<Mount, String> {
+    let wrong = || format!("`{text}` is not VOLUME:PATH or VOLUME:PATH:ro");
+    let (volume, place) = text.split_once(':').ok_or_else(wrong)?;
+    let (path, read_only) = match place.rsplit_once(':') {
+        Some((path, "ro")) => (path, true),
+        Some((path, "rw")) => (path, false),
+        _ => (place, false),
+    };
+    if volume.is_empty() || !path.starts_with('/') {
+        return Err(wrong());
+    }
+    Ok(Mount {
+        volume: volume.to_owned(),
+        path: path.to_owned(),
+        read_only,
+    })
+}
+
 /// A time such as `90s`, `5m` or `1h 30m`; a bare number counts seconds.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let example = || format!("`{text}` is no time: write 90s, 5m or 1h30m");
@@ -52,6 +79,39 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     }
     let parsed: jiff::SignedDuration = text.parse().map_err(|_| example())?;
     Duration::try_from(parsed).map_err(|_| example())
+}
+
+/// A time after which something happens by itself, or never.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Life(pub(crate) Option<Duration>);
+
+/// `never`, or what [`long_duration`] takes.
+pub(crate) fn life(text: &str) -> Result<Life, String> {
+    match text {
+        "never" => Ok(Life(None)),
+        time => long_duration(time).map(|time| Life(Some(time))),
+    }
+}
+
+/// What happens when a VM ends by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Restart {
+    /// It stays as it is
+    Never,
+    /// It is started again if it ended by a fault
+    OnFailure,
+    /// It is started again, however it ended
+    Always,
+}
+
+impl From<Restart> for RestartPolicy {
+    fn from(policy: Restart) -> Self {
+        match policy {
+            Restart::Never => Self::Never,
+            Restart::OnFailure => Self::OnFailure,
+            Restart::Always => Self::Always,
+        }
+    }
 }
 
 /// A time such as `90d`, `2w` or what [`duration`] takes.
@@ -217,6 +277,24 @@ mod tests {
         assert_eq!(duration("1h30m"), Ok(Duration::from_secs(5400)));
         assert!(duration("-3s").is_err());
         assert!(duration("soon").is_err());
+    }
+
+    #[test]
+    fn mounts_are_volumes_at_paths() {
+        let mounted = |volume: &str, path: &str, read_only| {
+            Ok(Mount {
+                volume: volume.into(),
+                path: path.into(),
+                read_only,
+            })
+        };
+        assert_eq!(mount("data:/data"), mounted("data", "/data", false));
+        assert_eq!(mount("data:/data:ro"), mounted("data", "/data", true));
+        assert_eq!(mount("data:/data:rw"), mounted("data", "/data", false));
+        assert_eq!(mount("data:/a:b"), mounted("data", "/a:b", false));
+        for wrong in ["data", ":/data", "data:", "data:data", "data:ro"] {
+            assert!(mount(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -2,11 +2,18 @@
 //! renamed or removed.
 
 mod catalog;
+pub(crate) mod doctor;
+mod event;
+mod file;
+mod forward;
+mod host;
 mod image;
 mod kernel;
 mod session;
+mod stats;
 mod usage;
 mod vm;
+mod volume;
 
 use std::time::Duration;
 
@@ -16,16 +23,22 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 pub(crate) use catalog::{BuiltCatalog, Catalog, CatalogEntry};
+pub(crate) use event::EventItem;
+pub(crate) use file::{Copied, File, FileChange, shown};
+pub(crate) use forward::ForwardItem;
+pub(crate) use host::HostUsage;
 pub(crate) use image::Image;
 pub(crate) use kernel::Kernel;
 pub(crate) use session::{Exit, Session, StreamItem};
+pub(crate) use stats::{Port, VmStats};
 pub(crate) use usage::{ImagesUsage, Pruned};
 pub(crate) use vm::{HostInfo, Operation, Stage, Vm};
+pub(crate) use volume::Volume;
 
 use banger_sdk::Error;
 
 /// An error inside a resource.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize)]
 pub(crate) struct Fault {
     pub(crate) reason: String,
     pub(crate) message: String,

@@ -20,7 +20,7 @@ const WRITE_BYTES: usize = 256 << 10;
 
 fn main() -> io::Result<()> {
     let (sender, receiver) = mpsc::channel();
-    let boot = boot::run(move |kernel| {
+    let boot = boot::begin().run(None, move |kernel| {
         let _ = sender.send(kernel);
     });
     eprintln!("flood: booted: {boot:?}");

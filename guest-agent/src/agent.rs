@@ -9,9 +9,12 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::configure::{Lent, Settings};
+use crate::file::FileCalls;
+use crate::init::Init;
 use crate::reap::{Reaper, Reaping};
 use crate::refusal::Refusal;
 use crate::session::registry::Registry;
+use crate::volume::Volumes;
 
 /// How an agent is set up.
 #[derive(Debug, Clone)]
@@ -24,12 +27,14 @@ pub struct Options {
     pub reaping: Reaping,
     /// What the agent may do to the machine.
     pub machine: Machine,
+    /// The image's own init, where it is to be process 1.
+    pub init: Option<Arc<Init>>,
 }
 
 /// What the agent may do to the machine it runs on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Machine {
-    /// It is process 1: it sets the guest up and powers it off.
+    /// It is process 1, or beside the image's: it sets the guest up and powers it off.
     Owned,
     /// It is a guest itself: it only runs sessions.
     Foreign,
@@ -59,6 +64,14 @@ pub struct Agent {
     pub root: PathBuf,
     /// Files that lie over the image's own while sessions run; none in ordinary guests.
     pub lent: std::sync::Mutex<Option<Lent>>,
+    /// Held while what the guest uses is looked up.
+    pub observing: Arc<Mutex<()>>,
+    /// The calls about files that go on.
+    pub file_calls: FileCalls,
+    /// Volumes that are mounted.
+    pub volumes: Volumes,
+    /// The image's own init, where it is to be process 1.
+    pub init: Option<Arc<Init>>,
     /// Cancelled when the machine is to be powered off.
     pub power_off: CancellationToken,
     /// The tasks of all connections and sessions.
@@ -87,6 +100,10 @@ impl Agent {
             machine: options.machine,
             root: options.root.clone(),
             lent: std::sync::Mutex::default(),
+            observing: Arc::default(),
+            file_calls: FileCalls::default(),
+            volumes: Volumes::default(),
+            init: options.init.clone(),
             power_off: CancellationToken::new(),
             tasks,
             boot: watch::Sender::new(None),
@@ -128,7 +145,8 @@ impl Agent {
 }
 
 /// The text of a small file of the kernel, without the newline.
-pub(crate) fn kernel_text(path: impl AsRef<Path>) -> String {
+#[must_use]
+pub fn kernel_text(path: impl AsRef<Path>) -> String {
     std::fs::read_to_string(path)
         .unwrap_or_default()
         .trim_end()

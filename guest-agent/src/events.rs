@@ -1,7 +1,7 @@
-//! The two calls that carry output, without the copy that encoding a message would make of it.
+//! The calls that carry output and files, without the copy that encoding a message would make of them.
 //!
-//! The generated service encodes each message into a buffer. Here a message of output becomes two pieces
-//! of the body: everything up to the bytes, and the bytes themselves, as they were read from the process.
+//! The generated services encode each message into a buffer. Here a message of content becomes two pieces
+//! of the body: everything up to the bytes, and the bytes themselves, as they were read from the process or the file.
 //! On an emulated processor each copy of the output costs as much as the channel itself.
 
 use std::convert::Infallible;
@@ -12,10 +12,12 @@ use std::task::{Context, Poll, ready};
 
 use banger_proto::guest::v1::agent_service_server::{AgentService, AgentServiceServer};
 use banger_proto::guest::v1::attach_session_response::Message as Attached;
+use banger_proto::guest::v1::file_service_server::{FileService, FileServiceServer};
 use banger_proto::guest::v1::read_session_log_response::Message as Logged;
+use banger_proto::guest::v1::tree_piece::Piece;
 use banger_proto::guest::v1::{
-    AttachSessionRequest, AttachSessionResponse, Output, ReadSessionLogRequest,
-    ReadSessionLogResponse,
+    AttachSessionRequest, AttachSessionResponse, Output, ReadFileResponse, ReadSessionLogResponse,
+    TreePiece, read_file_response,
 };
 use bytes::{BufMut, Bytes, BytesMut};
 use futures::stream::{Stream, StreamExt};
@@ -29,17 +31,24 @@ use tonic::codec::Codec;
 use tonic::{Status, Streaming};
 use tonic_prost::ProstCodec;
 
+use crate::file::service::GuestFileService;
 use crate::serve::MESSAGE_MAX_BYTES;
 use crate::service::GuestService;
 
 const ATTACH: &str = "/banger.guest.v1.AgentService/AttachSession";
 const READ_LOG: &str = "/banger.guest.v1.AgentService/ReadSessionLog";
+const GET_TREE: &str = "/banger.guest.v1.AgentService/GetTree";
+const READ_FILE: &str = "/banger.guest.v1.FileService/ReadFile";
+/// What calls about files begin with.
+const FILES: &str = "/banger.guest.v1.FileService/";
 /// Bytes before each message: whether it is compressed, and its length.
 const GRPC_HEADER_BYTES: usize = 5;
 /// Field 2, the output, in both responses, as a tag of protobuf.
 const OUTPUT_TAG: u8 = 2 << 3 | 2;
 /// Field 4, the bytes, of an output.
 const DATA_TAG: u8 = 4 << 3 | 2;
+/// Field 2, the content, of a read file and of a tree.
+const CONTENT_TAG: u8 = 2 << 3 | 2;
 /// Room for the rest of a message of output.
 const PREFIX_BYTES: usize = 64;
 
@@ -47,15 +56,20 @@ const PREFIX_BYTES: usize = 64;
 #[derive(Debug, Clone)]
 pub(crate) struct Calls {
     service: Arc<GuestService>,
+    file_service: Arc<GuestFileService>,
     generated: AgentServiceServer<GuestService>,
+    files: FileServiceServer<GuestFileService>,
 }
 
 type Answer = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
 
 impl Calls {
-    pub(crate) fn new(service: GuestService) -> Self {
-        let service = Arc::new(service);
+    pub(crate) fn new(service: GuestService, files: GuestFileService) -> Self {
+        let (service, files) = (Arc::new(service), Arc::new(files));
         Self {
+            files: FileServiceServer::from_arc(Arc::clone(&files))
+                .max_decoding_message_size(MESSAGE_MAX_BYTES),
+            file_service: files,
             generated: AgentServiceServer::from_arc(Arc::clone(&service))
                 .max_decoding_message_size(MESSAGE_MAX_BYTES),
             service,
@@ -77,8 +91,33 @@ impl hyper::service::Service<Request<Incoming>> for Calls {
                     service.attach_session(tonic::Request::new(requests)).await,
                 ))
             }),
-            READ_LOG => {
-                Box::pin(async move { Ok(answer(read_log(&service, request.into_body()).await)) })
+            READ_LOG => Box::pin(async move {
+                let answered = match only(request.into_body()).await {
+                    Ok(request) => service.read_session_log(request).await,
+                    Err(status) => Err(status),
+                };
+                Ok(answer(answered))
+            }),
+            GET_TREE => Box::pin(async move {
+                let answered = match only(request.into_body()).await {
+                    Ok(request) => service.get_tree(request).await,
+                    Err(status) => Err(status),
+                };
+                Ok(answer(answered))
+            }),
+            READ_FILE => {
+                let files = Arc::clone(&self.file_service);
+                Box::pin(async move {
+                    let answered = match only(request.into_body()).await {
+                        Ok(request) => files.read_file(request).await,
+                        Err(status) => Err(status),
+                    };
+                    Ok(answer(answered))
+                })
+            }
+            path if path.starts_with(FILES) => {
+                let mut files = self.files.clone();
+                tonic::codegen::Service::call(&mut files, request)
             }
             _ => {
                 let mut generated = self.generated.clone();
@@ -88,13 +127,13 @@ impl hyper::service::Service<Request<Incoming>> for Calls {
     }
 }
 
-async fn read_log(
-    service: &GuestService,
+/// The request of a call that has one.
+async fn only<T: Message + Default + Send + 'static>(
     body: Incoming,
-) -> Result<tonic::Response<<GuestService as AgentService>::ReadSessionLogStream>, Status> {
-    let request = requests::<ReadSessionLogRequest>(body).message().await?;
-    let request = request.ok_or_else(|| Status::invalid_argument("the request is missing"))?;
-    service.read_session_log(tonic::Request::new(request)).await
+) -> Result<tonic::Request<T>, Status> {
+    let request = requests::<T>(body).message().await?;
+    let missing = || Status::invalid_argument("the request is missing");
+    request.map(tonic::Request::new).ok_or_else(missing)
 }
 
 fn requests<T: Message + Default + Send + 'static>(body: Incoming) -> Streaming<T> {
@@ -122,31 +161,64 @@ where
     }
 }
 
-/// A message that may carry output.
+/// A message that may carry bytes which need not be copied.
 trait Carrier: Message + Send + 'static {
-    /// Takes the output's bytes out, leaving the rest of it.
-    fn output(&mut self) -> Option<(&Output, Bytes)>;
+    /// Takes the bytes out, and writes what comes before them in the message.
+    fn carried(&mut self, before: &mut BytesMut) -> Option<Bytes>;
 }
 
-/// Leaves an output without its bytes.
-fn split(output: &mut Output) -> (&Output, Bytes) {
+/// An output, up to its bytes.
+fn output(output: &mut Output, before: &mut BytesMut) -> Bytes {
     let data = std::mem::take(&mut output.data);
-    (output, data)
+    let inner = output.encoded_len() + 1 + varint_bytes(data.len()) + data.len();
+    before.put_u8(OUTPUT_TAG);
+    encode_varint(inner as u64, before);
+    // The buffer grows, so there is always room.
+    let _ = output.encode(before);
+    before.put_u8(DATA_TAG);
+    encode_varint(data.len() as u64, before);
+    data
+}
+
+/// Content of a file, which is all of its message.
+fn content(data: &mut Bytes, before: &mut BytesMut) -> Bytes {
+    let data = std::mem::take(data);
+    before.put_u8(CONTENT_TAG);
+    encode_varint(data.len() as u64, before);
+    data
 }
 
 impl Carrier for AttachSessionResponse {
-    fn output(&mut self) -> Option<(&Output, Bytes)> {
+    fn carried(&mut self, before: &mut BytesMut) -> Option<Bytes> {
         match &mut self.message {
-            Some(Attached::Output(output)) => Some(split(output)),
+            Some(Attached::Output(found)) => Some(output(found, before)),
             _ => None,
         }
     }
 }
 
 impl Carrier for ReadSessionLogResponse {
-    fn output(&mut self) -> Option<(&Output, Bytes)> {
+    fn carried(&mut self, before: &mut BytesMut) -> Option<Bytes> {
         match &mut self.message {
-            Some(Logged::Output(output)) => Some(split(output)),
+            Some(Logged::Output(found)) => Some(output(found, before)),
+            _ => None,
+        }
+    }
+}
+
+impl Carrier for ReadFileResponse {
+    fn carried(&mut self, before: &mut BytesMut) -> Option<Bytes> {
+        match &mut self.message {
+            Some(read_file_response::Message::Data(data)) => Some(content(data, before)),
+            _ => None,
+        }
+    }
+}
+
+impl Carrier for TreePiece {
+    fn carried(&mut self, before: &mut BytesMut) -> Option<Bytes> {
+        match &mut self.piece {
+            Some(Piece::Data(data)) => Some(content(data, before)),
             _ => None,
         }
     }
@@ -158,18 +230,13 @@ fn varint_bytes(value: usize) -> usize {
     usize::try_from(bits.div_ceil(7).max(1)).unwrap_or(usize::MAX)
 }
 
-/// What of a message comes before its bytes of output, and those.
+/// What of a message comes before its bytes, and those.
 fn encode<M: Carrier>(mut message: M) -> (Bytes, Bytes) {
     let mut buffer = BytesMut::with_capacity(PREFIX_BYTES);
-    if let Some((rest, data)) = message.output() {
-        let inner = rest.encoded_len() + 1 + varint_bytes(data.len()) + data.len();
-        grpc_header(&mut buffer, 1 + varint_bytes(inner) + inner);
-        buffer.put_u8(OUTPUT_TAG);
-        encode_varint(inner as u64, &mut buffer);
-        // The buffer grows, so there is always room.
-        let _ = rest.encode(&mut buffer);
-        buffer.put_u8(DATA_TAG);
-        encode_varint(data.len() as u64, &mut buffer);
+    let mut before = BytesMut::new();
+    if let Some(data) = message.carried(&mut before) {
+        grpc_header(&mut buffer, before.len() + data.len());
+        buffer.extend_from_slice(&before);
         return (buffer.freeze(), data);
     }
     grpc_header(&mut buffer, message.encoded_len());
@@ -263,6 +330,21 @@ mod tests {
                 message: Some(Logged::Output(output)),
             };
             assert_eq!(joined(&logged), expected(&logged), "{length}");
+        }
+    }
+
+    #[test]
+    fn content_is_encoded_as_the_codec_does() {
+        for length in [1, 127, 128, 16_383, 16_384, 300_000] {
+            let data = Bytes::from(vec![7; length]);
+            let read = ReadFileResponse {
+                message: Some(read_file_response::Message::Data(data.clone())),
+            };
+            assert_eq!(joined(&read), expected(&read), "{length}");
+            let piece = TreePiece {
+                piece: Some(Piece::Data(data)),
+            };
+            assert_eq!(joined(&piece), expected(&piece), "{length}");
         }
     }
 

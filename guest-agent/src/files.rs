@@ -4,19 +4,22 @@ use std::sync::{Arc, PoisonError};
 
 use banger_proto::guest::v1::put_tree_request::Message;
 use banger_proto::guest::v1::tree_piece::Piece;
-use banger_proto::guest::v1::{self as proto, TreePiece};
+use banger_proto::guest::v1::{self as proto, PutTreeResponse, PutTreeStart, TreePiece};
 use bytes::Bytes;
 use rustix::fd::AsFd;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
 use crate::agent::Agent;
 use crate::boot::mounted;
+use crate::file::{Lasting, as_user, stream_as_user};
+use crate::identity;
 use crate::refusal::{Refusal, describe};
 use crate::service::Events;
 use crate::sys::{Writes, set_writes};
-use crate::tree::put::Putter;
+use crate::tree::put::{Owners, Putter};
+use crate::tree::walk::Holes;
 use crate::tree::{Root, changes as tree_changes, walk};
 
 /// Pieces between a disk and the channel: a megabyte at most.
@@ -37,7 +40,7 @@ fn take_back(agent: &Agent) {
 }
 
 /// Runs `work` where it may block.
-async fn blocking<T: Send + 'static>(
+pub(crate) async fn blocking<T: Send + 'static>(
     agent: &Arc<Agent>,
     work: impl FnOnce(&Agent) -> Result<T, Refusal> + Send + 'static,
 ) -> Result<T, Refusal> {
@@ -49,6 +52,13 @@ async fn blocking<T: Send + 'static>(
     })
     .await
     .unwrap_or_else(|_| Err(Refusal::invalid("the agent's thread panicked")))
+}
+
+pub(crate) async fn set_identity(
+    agent: &Arc<Agent>,
+    request: proto::SetIdentityRequest,
+) -> Result<(), Refusal> {
+    blocking(agent, move |agent| identity::set(&agent.root, &request)).await
 }
 
 pub(crate) async fn list(
@@ -82,27 +92,14 @@ pub(crate) async fn freeze(agent: &Arc<Agent>, frozen: bool) -> Result<(), Refus
 pub(crate) async fn put(
     agent: &Arc<Agent>,
     mut incoming: Streaming<proto::PutTreeRequest>,
-) -> Result<(), Status> {
+) -> Result<PutTreeResponse, Status> {
     let first = incoming.message().await?.and_then(|first| first.message);
     let Some(Message::Start(start)) = first else {
         return Err(Refusal::invalid("the first message is not `start`").into());
     };
-    let (sender, mut pieces) = mpsc::channel::<Piece>(PIECES_AHEAD);
+    let (sender, pieces) = mpsc::channel::<Piece>(PIECES_AHEAD);
     let (done, is_done) = tokio::sync::oneshot::channel();
-    let work = blocking(agent, move |agent| {
-        let mut putter = Putter::open(Root::open(&agent.root)?, &start)?;
-        while let Some(piece) = pieces.blocking_recv() {
-            match piece {
-                Piece::Entry(entry) => putter.entry(entry)?,
-                Piece::Data(data) => putter.data(&data)?,
-            }
-        }
-        // A stream that broke off is no end.
-        match is_done.blocking_recv() {
-            Ok(()) => putter.finish(),
-            Err(_) => Err(Refusal::invalid("the stream of entries was cut short")),
-        }
-    });
+    let work = putting(agent, start, pieces, is_done);
     let feed = async {
         while let Some(request) = incoming.message().await? {
             let Some(Message::Piece(TreePiece { piece: Some(piece) })) = request.message else {
@@ -118,15 +115,71 @@ pub(crate) async fn put(
         Ok::<(), Status>(())
     };
     let (fed, worked) = tokio::join!(feed, work);
-    worked?;
-    fed
+    let worked = worked?;
+    fed.map(|()| worked)
 }
 
-pub(crate) async fn get(agent: &Arc<Agent>, path: Bytes) -> Result<Events<TreePiece>, Refusal> {
-    agent.ready().await?;
-    Ok(pieces(agent, move |agent, deliver| {
-        walk::get_tree(&Root::open(&agent.root)?, &path, deliver)
-    }))
+/// Puts what comes, with the rights that are asked for.
+async fn putting(
+    agent: &Arc<Agent>,
+    mut start: PutTreeStart,
+    pieces: mpsc::Receiver<Piece>,
+    is_done: oneshot::Receiver<()>,
+) -> Result<PutTreeResponse, Refusal> {
+    let Some(user) = start.user.take() else {
+        return blocking(agent, move |agent| {
+            let putter = Putter::open(Root::open(&agent.root)?, &start, Owners::Entries)?;
+            take(putter, pieces, is_done)
+        })
+        .await;
+    };
+    as_user(agent, user.name, move |here| {
+        start.path = [&b"/"[..], &here.inside(&start.path)?].concat().into();
+        (start.uid, start.gid) = (here.identity.uid, here.identity.gid);
+        let owners = match user.keep_owners {
+            true => Owners::Entries,
+            false => Owners::One,
+        };
+        let root = here.root.try_clone()?;
+        take(Putter::open(root, &start, owners)?, pieces, is_done)
+    })
+    .await
+}
+
+fn take(
+    mut putter: Putter,
+    mut pieces: mpsc::Receiver<Piece>,
+    is_done: oneshot::Receiver<()>,
+) -> Result<PutTreeResponse, Refusal> {
+    while let Some(piece) = pieces.blocking_recv() {
+        match piece {
+            Piece::Entry(entry) => putter.entry(entry)?,
+            Piece::Data(data) => putter.data(&data)?,
+        }
+    }
+    // A stream that broke off is no end.
+    match is_done.blocking_recv() {
+        Ok(()) => putter.finish(),
+        Err(_) => Err(Refusal::invalid("the stream of entries was cut short")),
+    }
+}
+
+pub(crate) async fn get(
+    agent: &Arc<Agent>,
+    request: proto::GetTreeRequest,
+) -> Result<Events<TreePiece>, Refusal> {
+    let path = request.path;
+    let Some(user) = request.user else {
+        agent.ready().await?;
+        return Ok(pieces(agent, move |agent, deliver| {
+            walk::get_tree(&Root::open(&agent.root)?, &path, Holes::Filled, deliver)
+        }));
+    };
+    stream_as_user(agent, user, Lasting::Call, move |here, deliver| {
+        let path = [&b"/"[..], &here.inside(&path)?].concat();
+        walk::get_tree(&here.root, &path, Holes::Told, deliver)
+    })
+    .await
 }
 
 pub(crate) async fn changes(

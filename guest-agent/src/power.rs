@@ -1,4 +1,5 @@
-//! Powers the machine off: processes first asked, then killed, disks flushed, then the power.
+//! Powers the machine off: processes first asked, then killed, disks flushed, then the power. An init of the image's
+//! own is asked before all that, and most likely does it all.
 
 use std::os::fd::AsRawFd;
 use std::time::Duration;
@@ -10,7 +11,8 @@ use tokio::time::timeout;
 
 use crate::agent::Agent;
 use crate::boot::mounted;
-use crate::sys;
+use crate::vmm::{PowerOff, Wishes};
+use crate::{sys, vsock};
 
 /// How long the answer to the request may take onto the channel, before it would be lost.
 const ANSWER_WITHIN: Duration = Duration::from_millis(30);
@@ -22,37 +24,76 @@ const KILLED_FOR: Duration = Duration::from_secs(2);
 const EVERYBODY: i32 = -1;
 
 /// Powers off as soon as somebody asks, on the channel or by one of the signals that `poweroff` and its
-/// like send to process 1. Returns only if the kernel refuses.
+/// like send to process 1, or the kernel on Ctrl+Alt+Del; beside an init those are that one's to hear. Returns only
+/// if the kernel refuses.
 pub async fn run(agent: &Agent) {
+    // Ctrl+Alt+Del is a power button: from now on the kernel tells us instead of resetting at once.
+    let _ = reboot(RebootCommand::CadOff);
     tokio::select! {
         // cancel-safe: both only wait
         () = agent.power_off.cancelled() => {}
-        () = signalled() => {}
+        () = signalled(agent) => {}
     }
     tokio::time::sleep(ANSWER_WITHIN).await;
+    if let Some(init) = &agent.init {
+        init.power_off(&agent.reaper).await;
+    }
     end_processes(agent).await;
-    flush();
-    if let Err(error) = reboot(RebootCommand::PowerOff) {
+    flush(agent);
+    let command = match Wishes::read().power_off {
+        PowerOff::Kernel => RebootCommand::PowerOff,
+        PowerOff::Reset => {
+            vsock::say_farewell();
+            RebootCommand::Restart
+        }
+    };
+    if let Err(error) = reboot(command) {
         eprintln!("banger-agent: the kernel does not power off: {error}");
     }
 }
 
-async fn signalled() {
+async fn signalled(agent: &Agent) {
+    if agent.init.is_some() {
+        return deaf().await;
+    }
     let kinds = [
+        SignalKind::interrupt(),
         SignalKind::terminate(),
         SignalKind::user_defined1(),
         SignalKind::user_defined2(),
     ];
     let signals = kinds.map(signal);
-    let [Ok(mut terminate), Ok(mut one), Ok(mut two)] = signals else {
+    let [
+        Ok(mut interrupt),
+        Ok(mut terminate),
+        Ok(mut one),
+        Ok(mut two),
+    ] = signals
+    else {
         return std::future::pending().await;
     };
     tokio::select! {
         // cancel-safe: `recv` loses nothing that matters
+        _ = interrupt.recv() => {}
         _ = terminate.recv() => {}
         _ = one.recv() => {}
         _ = two.recv() => {}
     }
+}
+
+/// Hears what an init sends to everybody at its end, and goes on: it is for the init to power off.
+async fn deaf() {
+    let kinds = [
+        SignalKind::terminate(),
+        SignalKind::hangup(),
+        SignalKind::interrupt(),
+        SignalKind::quit(),
+        SignalKind::user_defined1(),
+        SignalKind::user_defined2(),
+    ];
+    // A handler that was set stays, whether or not anybody listens.
+    let _handlers = kinds.map(signal);
+    std::future::pending::<()>().await;
 }
 
 async fn end_processes(agent: &Agent) {
@@ -70,9 +111,10 @@ async fn end_processes(agent: &Agent) {
     }
 }
 
-/// Writes everything to the disks and marks the writable one as clean.
-fn flush() {
+/// Writes everything to the disks and marks the writable ones as clean.
+fn flush(agent: &Agent) {
     rustix::fs::sync();
+    agent.volumes.settle();
     let read_only = |path: &str| {
         if let Err(error) = mount_remount(path, MountFlags::RDONLY, "") {
             eprintln!("banger-agent: {path} stays writable: {error}");

@@ -3,8 +3,11 @@
 
 use std::io;
 
+use rustix::io::Errno;
 use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::{Code, Status};
+
+use crate::tunnel::TunnelFault;
 
 /// The metadata key of the reason: one UPPER_SNAKE word.
 pub const REASON_KEY: &str = "banger-reason";
@@ -14,6 +17,101 @@ pub const SUBJECT_KEY: &str = "banger-subject-bin";
 pub const DETAIL_KEY: &str = "banger-detail-bin";
 /// Longest subject or detail, in bytes.
 pub const TEXT_MAX_BYTES: usize = 512;
+
+/// What is wrong with a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Problem {
+    /// Nothing is there.
+    NotFound,
+    /// Something is there.
+    Exists,
+    /// The user may not.
+    AccessDenied,
+    /// A directory where there must be none.
+    IsDirectory,
+    /// No directory where there must be one.
+    NotDirectory,
+    /// A device, pipe or socket where there must be a file.
+    NotRegular,
+    /// A directory that is not empty.
+    NotEmpty,
+    /// Symbolic links that lead nowhere but on.
+    LinkLoop,
+    /// The disk is full, or the user's part of it.
+    NoSpace,
+    /// Mounted for reading only.
+    ReadOnly,
+    /// A name or path is too long.
+    NameTooLong,
+    /// Something uses it.
+    Busy,
+    /// On another file system.
+    OtherFileSystem,
+    /// The file system cannot do it.
+    Unsupported,
+    /// Larger than the file system can have it.
+    TooLarge,
+    /// It changed while it was read.
+    Changed,
+    /// Directories lie in each other too deep.
+    TooDeep,
+    /// More directories than can be watched.
+    TooManyWatches,
+    /// Anything else.
+    Other,
+}
+
+impl Problem {
+    /// What an error of the system means.
+    #[must_use]
+    pub fn of(error: &io::Error) -> Self {
+        match Errno::from_io_error(error) {
+            Some(Errno::NOENT) => Self::NotFound,
+            Some(Errno::EXIST) => Self::Exists,
+            Some(Errno::ACCESS | Errno::PERM) => Self::AccessDenied,
+            Some(Errno::ISDIR) => Self::IsDirectory,
+            Some(Errno::NOTDIR) => Self::NotDirectory,
+            Some(Errno::NXIO | Errno::NODEV) => Self::NotRegular,
+            Some(Errno::NOTEMPTY) => Self::NotEmpty,
+            Some(Errno::LOOP) => Self::LinkLoop,
+            Some(Errno::NOSPC | Errno::DQUOT) => Self::NoSpace,
+            Some(Errno::ROFS) => Self::ReadOnly,
+            Some(Errno::NAMETOOLONG) => Self::NameTooLong,
+            Some(Errno::BUSY | Errno::TXTBSY) => Self::Busy,
+            Some(Errno::XDEV) => Self::OtherFileSystem,
+            Some(Errno::OPNOTSUPP) => Self::Unsupported,
+            Some(Errno::FBIG) => Self::TooLarge,
+            Some(Errno::STALE) => Self::Changed,
+            _ => Self::Other,
+        }
+    }
+
+    /// The stable word, which the host knows too.
+    #[must_use]
+    pub const fn reason(self) -> &'static str {
+        match self {
+            Self::NotFound => "FILE_NOT_FOUND",
+            Self::Exists => "FILE_EXISTS",
+            Self::AccessDenied => "FILE_ACCESS_DENIED",
+            Self::IsDirectory => "FILE_IS_DIRECTORY",
+            Self::NotDirectory => "FILE_NOT_DIRECTORY",
+            Self::NotRegular => "FILE_NOT_REGULAR",
+            Self::NotEmpty => "DIRECTORY_NOT_EMPTY",
+            Self::LinkLoop => "FILE_LINK_LOOP",
+            Self::NoSpace => "VM_DISK_FULL",
+            Self::ReadOnly => "FILE_READ_ONLY",
+            Self::NameTooLong => "FILE_NAME_TOO_LONG",
+            Self::Busy => "FILE_BUSY",
+            Self::OtherFileSystem => "FILE_OTHER_FILE_SYSTEM",
+            Self::Unsupported => "FILE_UNSUPPORTED",
+            Self::TooLarge => "FILE_TOO_LARGE",
+            Self::Changed => "FILE_CHANGED",
+            Self::TooDeep => "DIRECTORY_TOO_DEEP",
+            Self::TooManyWatches => "TOO_MANY_WATCHES",
+            Self::Other => "GUEST_FILE",
+        }
+    }
+}
 
 /// Why a request is refused.
 #[derive(Debug, thiserror::Error)]
@@ -75,10 +173,48 @@ pub enum Refusal {
         /// The step and the errno's text.
         detail: String,
     },
+    /// Something is wrong with a path that somebody asked about.
+    #[error("`{path}`: {detail}")]
+    Path {
+        /// What.
+        problem: Problem,
+        /// In the guest.
+        path: String,
+        /// The step and the errno's text.
+        detail: String,
+    },
+    /// The bound on calls about files is reached.
+    #[error("{limit} calls about files go on already")]
+    TooManyFileCalls {
+        /// The bound.
+        limit: usize,
+    },
+    /// A tunnel's socket was not connected, or broke.
+    #[error("{}: {detail}", fault.reason())]
+    Tunnel {
+        /// How.
+        fault: TunnelFault,
+        /// The errno's text.
+        detail: String,
+    },
     /// The request is malformed, or impossible now.
     #[error("{detail}")]
     Invalid {
         /// What is wrong.
+        detail: String,
+    },
+    /// The image has no init where one is wanted.
+    #[error("the image has no init at {path}")]
+    InitNotFound {
+        /// Where it was looked for.
+        path: String,
+    },
+    /// The image's init cannot be executed.
+    #[error("the image's init `{path}` cannot be executed: {detail}")]
+    InitNotExecutable {
+        /// Which.
+        path: String,
+        /// The errno's text.
         detail: String,
     },
     /// The guest could not be set up.
@@ -114,15 +250,20 @@ impl Refusal {
     fn code(&self) -> Code {
         match self {
             Self::UnknownSession => Code::NotFound,
+            Self::TooManyFileCalls { .. } => Code::ResourceExhausted,
             Self::ProgramNotFound { .. }
             | Self::ProgramNotExecutable { .. }
             | Self::UnknownUser { .. }
             | Self::WorkingDirectory { .. }
             | Self::Invalid { .. } => Code::InvalidArgument,
             Self::StdinRefused { .. } => Code::OutOfRange,
-            Self::StartProcess { .. } | Self::Setup { .. } | Self::File { .. } => {
-                Code::FailedPrecondition
-            }
+            Self::StartProcess { .. }
+            | Self::Setup { .. }
+            | Self::File { .. }
+            | Self::Path { .. }
+            | Self::Tunnel { .. }
+            | Self::InitNotFound { .. }
+            | Self::InitNotExecutable { .. } => Code::FailedPrecondition,
             Self::TooManySessions { .. } => Code::ResourceExhausted,
         }
     }
@@ -140,8 +281,13 @@ impl Refusal {
             Self::TooManySessions { .. } => "TOO_MANY_SESSIONS",
             Self::StdinRefused { .. } => "STDIN_REFUSED",
             Self::File { .. } => "GUEST_FILE",
+            Self::Path { problem, .. } => problem.reason(),
+            Self::TooManyFileCalls { .. } => "TOO_MANY_FILE_CALLS",
+            Self::Tunnel { fault, .. } => fault.reason(),
             Self::Invalid { .. } => "AGENT_REFUSED",
             Self::Setup { .. } => "GUEST_NOT_SET_UP",
+            Self::InitNotFound { .. } => "INIT_NOT_FOUND",
+            Self::InitNotExecutable { .. } => "INIT_NOT_EXECUTABLE",
         }
     }
 
@@ -151,8 +297,12 @@ impl Refusal {
                 program.clone()
             }
             Self::UnknownUser { user } => user.clone(),
-            Self::WorkingDirectory { path, .. } | Self::File { path, .. } => path.clone(),
-            Self::TooManySessions { limit } => limit.to_string(),
+            Self::WorkingDirectory { path, .. }
+            | Self::File { path, .. }
+            | Self::Path { path, .. }
+            | Self::InitNotFound { path }
+            | Self::InitNotExecutable { path, .. } => path.clone(),
+            Self::TooManySessions { limit } | Self::TooManyFileCalls { limit } => limit.to_string(),
             _ => String::new(),
         }
     }
@@ -160,10 +310,13 @@ impl Refusal {
     fn detail(&self) -> &str {
         match self {
             Self::ProgramNotExecutable { detail, .. }
+            | Self::InitNotExecutable { detail, .. }
             | Self::WorkingDirectory { detail, .. }
             | Self::StartProcess { detail }
             | Self::StdinRefused { detail }
             | Self::File { detail, .. }
+            | Self::Path { detail, .. }
+            | Self::Tunnel { detail, .. }
             | Self::Invalid { detail }
             | Self::Setup { detail } => detail,
             _ => "",

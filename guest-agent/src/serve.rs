@@ -10,6 +10,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::agent::Agent;
 use crate::events::Calls;
+use crate::file::service::GuestFileService;
 use crate::service::GuestService;
 
 /// Bytes that the host may send on one call before the agent has taken them: standard input.
@@ -50,7 +51,8 @@ pub async fn serve<S>(agent: &Arc<Agent>, stream: S) -> Result<(), hyper::Error>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let calls = Calls::new(GuestService::new(Arc::clone(agent)));
+    let files = GuestFileService::new(Arc::clone(agent));
+    let calls = Calls::new(GuestService::new(Arc::clone(agent)), files);
     http2::Builder::new(Tracked(agent.tasks.clone()))
         .timer(TokioTimer::new())
         .auto_date_header(false)

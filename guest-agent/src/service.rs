@@ -2,6 +2,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use banger_proto::guest::GENERATION;
 use banger_proto::guest::v1::agent_service_server::AgentService;
@@ -14,12 +15,14 @@ use crate::agent::{Agent, Machine, kernel_text};
 use crate::configure::configure;
 use crate::convert::{attached, logged};
 use crate::files::{self, lend};
+use crate::observe;
 use crate::refusal::Refusal;
 use crate::session::Session;
 use crate::session::log::Hold;
 use crate::session::plan::window;
 use crate::session::reader::{Event, Follow, Reader, Writer};
 use crate::session::users::Users;
+use crate::{tunnel, volume};
 
 type Answer<T> = Result<Response<T>, Status>;
 pub(crate) type Events<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -47,6 +50,14 @@ impl GuestService {
         lend(&self.agent);
         self.agent.sessions.start(id, spec, holding)
     }
+
+    /// Refuses what only the agent of a guest may do.
+    fn owned(&self) -> Result<(), Refusal> {
+        match self.agent.machine {
+            Machine::Owned => Ok(()),
+            Machine::Foreign => Err(Refusal::invalid("this agent does not own its machine")),
+        }
+    }
 }
 
 #[tonic::async_trait]
@@ -62,7 +73,12 @@ impl AgentService for GuestService {
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
             kernel_release: kernel_text("/proc/sys/kernel/osrelease"),
             boot_id: kernel_text("/proc/sys/kernel/random/boot_id"),
-            is_configured: self.agent.settings.lock().await.is_some(),
+            is_configured: self.agent.settings.lock().await.is_some()
+                && self
+                    .agent
+                    .init
+                    .as_ref()
+                    .is_none_or(|init| init.is_started()),
             boot_steps: steps.collect(),
         }))
     }
@@ -220,8 +236,8 @@ impl AgentService for GuestService {
         &self,
         request: Request<Streaming<proto::PutTreeRequest>>,
     ) -> Answer<proto::PutTreeResponse> {
-        files::put(&self.agent, request.into_inner()).await?;
-        Ok(Response::new(proto::PutTreeResponse {}))
+        let put = files::put(&self.agent, request.into_inner()).await?;
+        Ok(Response::new(put))
     }
 
     type GetTreeStream = Events<proto::TreePiece>;
@@ -230,8 +246,8 @@ impl AgentService for GuestService {
         &self,
         request: Request<proto::GetTreeRequest>,
     ) -> Answer<Self::GetTreeStream> {
-        let path = request.into_inner().path;
-        Ok(Response::new(files::get(&self.agent, path).await?))
+        let request = request.into_inner();
+        Ok(Response::new(files::get(&self.agent, request).await?))
     }
 
     type GetChangesStream = Events<proto::TreePiece>;
@@ -254,12 +270,67 @@ impl AgentService for GuestService {
         Ok(Response::new(proto::FreezeDiskResponse {}))
     }
 
+    async fn get_stats(
+        &self,
+        _: Request<proto::GetStatsRequest>,
+    ) -> Answer<proto::GetStatsResponse> {
+        Ok(Response::new(observe::stats(&self.agent).await?))
+    }
+
+    async fn list_ports(
+        &self,
+        request: Request<proto::ListPortsRequest>,
+    ) -> Answer<proto::ListPortsResponse> {
+        let asks = request.into_inner().probe;
+        Ok(Response::new(observe::ports(&self.agent, asks).await?))
+    }
+
+    type OpenTunnelStream = Events<proto::OpenTunnelResponse>;
+
+    async fn open_tunnel(
+        &self,
+        request: Request<Streaming<proto::OpenTunnelRequest>>,
+    ) -> Answer<Self::OpenTunnelStream> {
+        let opened = tunnel::open(&self.agent, request.into_inner()).await?;
+        Ok(Response::new(opened))
+    }
+
+    async fn grow_disk(
+        &self,
+        request: Request<proto::GrowDiskRequest>,
+    ) -> Answer<proto::GrowDiskResponse> {
+        volume::grow_disk(&self.agent, request.into_inner()).await?;
+        Ok(Response::new(proto::GrowDiskResponse {}))
+    }
+
+    async fn set_identity(
+        &self,
+        request: Request<proto::SetIdentityRequest>,
+    ) -> Answer<proto::SetIdentityResponse> {
+        self.owned()?;
+        files::set_identity(&self.agent, request.into_inner()).await?;
+        Ok(Response::new(proto::SetIdentityResponse {}))
+    }
+
+    async fn start_init(
+        &self,
+        _: Request<proto::StartInitRequest>,
+    ) -> Answer<proto::StartInitResponse> {
+        let init = self.agent.init.clone();
+        let init = init.ok_or_else(|| Refusal::invalid("the agent is process 1 itself"))?;
+        files::blocking(&self.agent, move |_| init.start()).await?;
+        Ok(Response::new(proto::StartInitResponse {}))
+    }
+
     async fn power_off(
         &self,
-        _: Request<proto::PowerOffRequest>,
+        request: Request<proto::PowerOffRequest>,
     ) -> Answer<proto::PowerOffResponse> {
-        if self.agent.machine == Machine::Foreign {
-            return Err(Refusal::invalid("this agent does not own its machine").into());
+        self.owned()?;
+        if let Some(init) = &self.agent.init {
+            let patience = request.into_inner().init_patience.unwrap_or_default();
+            // A negative one is none.
+            init.set_patience(Duration::try_from(patience).unwrap_or_default());
         }
         self.agent.power_off.cancel();
         Ok(Response::new(proto::PowerOffResponse {}))

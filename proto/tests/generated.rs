@@ -11,15 +11,24 @@ const PACKAGES: [(&str, &[&str]); 2] = [
         "banger.v1",
         &[
             "banger/v1/catalog_service.proto",
+            "banger/v1/file_service.proto",
             "banger/v1/host_service.proto",
             "banger/v1/image_service.proto",
             "banger/v1/kernel_service.proto",
             "banger/v1/operation_service.proto",
             "banger/v1/session_service.proto",
+            "banger/v1/tunnel_service.proto",
             "banger/v1/vm_service.proto",
+            "banger/v1/volume_service.proto",
         ],
     ),
-    ("banger.guest.v1", &["banger/guest/v1/agent_service.proto"]),
+    (
+        "banger.guest.v1",
+        &[
+            "banger/guest/v1/agent_service.proto",
+            "banger/guest/v1/file_service.proto",
+        ],
+    ),
 ];
 
 fn generate(root: &Path, out: &Path) {

@@ -17,14 +17,19 @@ use tonic::transport::{Channel, Endpoint};
 use tower::service_fn;
 
 use crate::catalog::Catalogs;
+use crate::doctor::Doctor;
 use crate::error::{Code, Error, Result, io_source};
+use crate::event::Events;
+use crate::file::Files;
 use crate::host::Host;
 use crate::image::Images;
 use crate::kernel::Kernels;
 use crate::operation::Operations;
 use crate::session::Sessions;
 use crate::stream::Watched;
+use crate::tunnel::Tunnels;
 use crate::vm::Vms;
+use crate::volume::Volumes;
 
 /// How long a connection may take to be made.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -40,8 +45,9 @@ const BACKOFF_MAX: Duration = Duration::from_secs(2);
 const DRAINING: &str = "DRAINING";
 /// What may be on its way in one stream: enough for bulk output without a pause.
 const STREAM_WINDOW_BYTES: u32 = 2 << 20;
-/// What may be on its way in all streams together.
-const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
+/// What may be on its way in all streams together: as much as HTTP/2 has, because a stream that nobody reads must not
+/// stop the others.
+const CONNECTION_WINDOW_BYTES: u32 = (1 << 31) - 1;
 
 /// A client of one daemon. Cheap to clone; clones share the connection.
 #[derive(Debug, Clone)]
@@ -122,6 +128,24 @@ impl Client {
         &self.shared.socket
     }
 
+    /// What VMs were promised, what they take, and the limits.
+    ///
+    /// # Errors
+    /// When the daemon cannot be asked.
+    pub async fn host_usage(&self) -> Result<v1::HostUsage> {
+        const CALL: &str = "GetUsage";
+        let answer = self
+            .repeat(CALL, || async {
+                let mut host = v1::host_service_client::HostServiceClient::new(self.channel());
+                host.get_usage(v1::GetUsageRequest {}).await
+            })
+            .await?;
+        answer.usage.ok_or(Error::Protocol {
+            during: CALL,
+            detail: "no usage",
+        })
+    }
+
     /// What the host is and can do.
     ///
     /// # Errors
@@ -140,6 +164,11 @@ impl Client {
         })
     }
 
+    /// A look at whether the host is fit.
+    pub fn doctor(&self) -> Doctor {
+        Doctor::new(self.clone())
+    }
+
     /// Images.
     #[must_use]
     pub fn images(&self) -> Images {
@@ -150,6 +179,12 @@ impl Client {
     #[must_use]
     pub fn catalogs(&self) -> Catalogs {
         Catalogs::new(self.clone())
+    }
+
+    /// Volumes.
+    #[must_use]
+    pub fn volumes(&self) -> Volumes {
+        Volumes::new(self.clone())
     }
 
     /// Kernels.
@@ -170,10 +205,32 @@ impl Client {
         Sessions::new(self.clone())
     }
 
+    /// The files of a VM, by its name or id.
+    #[must_use]
+    pub fn files(&self, vm: impl Into<String>) -> Files {
+        Files::new(self.clone(), vm.into())
+    }
+
+    /// Tunnels.
+    #[must_use]
+    pub fn tunnels(&self) -> Tunnels {
+        Tunnels::new(self.clone())
+    }
+
     /// Operations.
     #[must_use]
     pub fn operations(&self) -> Operations {
         Operations::new(self.clone())
+    }
+
+    /// How long a stream may be silent.
+    pub(crate) fn silence(&self) -> Duration {
+        self.shared.options.silence
+    }
+
+    /// What happens on the host.
+    pub fn events(&self) -> Events {
+        Events::new(self.clone())
     }
 
     /// The channel, for the generated clients.

@@ -104,6 +104,35 @@ pub enum Error {
     /// The credentials for a registry could not be found out.
     #[error("could not look up the credentials for the image's registry")]
     Credentials(#[source] banger_registry_auth::AuthError),
+    /// A file that is to be read at once is too long.
+    #[error("the file has more than {limit_bytes} bytes")]
+    FileTooLong {
+        /// The bound that was passed.
+        limit_bytes: usize,
+    },
+    /// What came out of a VM could not be written here.
+    #[error("could not write `{}`", path.display())]
+    Unpack {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// What came out of a VM is what no honest VM sends, or more than may come.
+    #[error("the VM sent `{path}`, which {problem}")]
+    UnsafeEntry {
+        /// Its name, escaped.
+        path: String,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// An archive that came from the daemon is damaged.
+    #[error("the archive of the files is damaged")]
+    Archive(#[source] banger_archive::TarError),
+    /// The caller gave it up.
+    #[error("it was given up")]
+    GivenUp,
     /// Standard input was written after the process ended or its input was closed.
     #[error("the process takes no more standard input")]
     InputClosed,
@@ -260,6 +289,11 @@ impl Error {
             Self::Upload { .. } => "FILE_UNREADABLE",
             Self::Credentials(_) => "REGISTRY_CREDENTIALS_UNREADABLE",
             Self::InputClosed => "INPUT_CLOSED",
+            Self::FileTooLong { .. } => "FILE_TOO_LONG",
+            Self::Unpack { .. } => "FILE_NOT_WRITTEN",
+            Self::UnsafeEntry { .. } => "DOWNLOAD_UNSAFE",
+            Self::Archive(_) => "ARCHIVE_DAMAGED",
+            Self::GivenUp => "GIVEN_UP",
             Self::OutputTooLong { .. } => "OUTPUT_TOO_LONG",
         }
     }
@@ -276,7 +310,10 @@ impl Error {
             }
             Self::Protocol { .. } => Code::Internal,
             Self::InputClosed => Code::FailedPrecondition,
-            Self::OutputTooLong { .. } => Code::ResourceExhausted,
+            Self::OutputTooLong { .. } | Self::FileTooLong { .. } => Code::ResourceExhausted,
+            Self::Unpack { .. } | Self::UnsafeEntry { .. } => Code::FailedPrecondition,
+            Self::Archive(_) => Code::DataLoss,
+            Self::GivenUp => Code::Cancelled,
         }
     }
 
@@ -294,7 +331,15 @@ impl Error {
             Self::Upload { .. } => "Give a file or a directory that exists and may be read.",
             Self::Credentials(error) => error.remedy(),
             Self::OutputTooLong { .. } => "Read the output as a stream instead.",
-            Self::InputClosed => return None,
+            Self::FileTooLong { .. } => "Read the file in parts, or as a stream.",
+            Self::Unpack { .. } => {
+                "Give a place that may be written and has room. What was whole before is there."
+            }
+            Self::UnsafeEntry { .. } => {
+                "Nothing was written outside of the target. Look at the files in the VM before you take them; the bounds can be raised (--max-size)."
+            }
+            Self::Archive(_) => "Get the files again; what was whole before is there.",
+            Self::InputClosed | Self::GivenUp => return None,
         };
         Some(text.to_owned())
     }
@@ -305,14 +350,21 @@ impl Error {
         let one = |key: &str, value: String| BTreeMap::from([(key.to_owned(), value)]);
         match self {
             Self::Refused(refusal) => refusal.metadata.clone(),
-            Self::Connect { path, .. } | Self::Upload { path, .. } => {
+            Self::Connect { path, .. } | Self::Upload { path, .. } | Self::Unpack { path, .. } => {
                 one("path", path.display().to_string())
             }
             Self::Disconnected { during, .. }
             | Self::Protocol { during, .. }
             | Self::ConnectionSilent { during, .. } => one("during", (*during).to_owned()),
-            Self::OutputTooLong { limit_bytes } => one("limit_bytes", limit_bytes.to_string()),
-            Self::Host(_) | Self::InputClosed | Self::Credentials(_) => BTreeMap::new(),
+            Self::OutputTooLong { limit_bytes } | Self::FileTooLong { limit_bytes } => {
+                one("limit_bytes", limit_bytes.to_string())
+            }
+            Self::UnsafeEntry { path, .. } => one("path", path.clone()),
+            Self::Host(_)
+            | Self::InputClosed
+            | Self::Credentials(_)
+            | Self::Archive(_)
+            | Self::GivenUp => BTreeMap::new(),
         }
     }
 
@@ -320,9 +372,15 @@ impl Error {
     #[must_use]
     pub fn code_ran(&self) -> CodeRan {
         match self {
-            Self::Host(_) | Self::Connect { .. } | Self::Upload { .. } | Self::Credentials(_) => {
-                CodeRan::No
-            }
+            Self::Host(_)
+            | Self::Connect { .. }
+            | Self::Upload { .. }
+            | Self::Credentials(_)
+            | Self::FileTooLong { .. }
+            | Self::Unpack { .. }
+            | Self::UnsafeEntry { .. }
+            | Self::Archive(_)
+            | Self::GivenUp => CodeRan::No,
             Self::Refused(refusal) => refusal.code_ran(),
             Self::Disconnected { code_ran, .. } | Self::ConnectionSilent { code_ran, .. } => {
                 *code_ran

@@ -27,8 +27,11 @@ mod build;
 mod catalog;
 mod client;
 mod context;
+mod doctor;
 mod error;
+mod event;
 mod export;
+mod file;
 mod host;
 mod image;
 mod kernel;
@@ -36,16 +39,25 @@ mod operation;
 mod request;
 mod session;
 mod stream;
+mod tunnel;
 mod upload;
 mod vm;
+mod volume;
 
 pub use banger_registry_auth::{AuthError, AuthFiles, Login};
 pub use build::BuildImage;
 pub use catalog::{Catalogs, Search};
 pub use client::{Client, ClientOptions};
 pub use context::BuildContext;
+pub use doctor::{Doctor, DoctorEvent};
 pub use error::{Code, CodeRan, Error, Refusal, Result, chain};
+pub use event::{EventKind, Events, HostEvent};
 pub use export::Export;
+pub use file::{
+    Download, DownloadStream, Existing, FileContent, Files, MakeDirectory, PackedTree, ReadFile,
+    RemoveFile, SetAttributes, Unpack, UnpackLimits, Unpacked, Upload, WatchEvent, WatchFiles,
+    Watcher, WriteFile,
+};
 pub use host::{HOST_VARIABLE, Host, HostError};
 pub use image::{
     ArchiveFormat, BundleNames, Images, ImagesUsage, Prune, PullImage, PullSource, RegisterImage,
@@ -58,8 +70,13 @@ pub use session::{
     Attach, Collected, Command, Event, Input, Log, Process, ReadFrom, Sessions, SignalTarget,
 };
 pub use stream::Pages;
+pub use tunnel::{OpenTunnel, TargetError, Tunnel, TunnelTarget, Tunnels};
 pub use upload::Source;
-pub use vm::{Console, CreateVm, NetworkMode, VmEvent, Vms};
+pub use vm::{
+    Console, CreateVm, InitMode, ListPorts, NetworkMode, NewFile, RestartPolicy, Round, UpdateVm,
+    VmEvent, Vms,
+};
+pub use volume::{CreateVolume, UpdateVolume, Volumes};
 
 /// The documents of catalogs and bundles, and their signatures: for whoever makes a catalog.
 pub use banger_catalog as catalog_file;
@@ -67,11 +84,15 @@ pub use banger_catalog as catalog_file;
 /// The messages of the API.
 pub mod types {
     pub use banger_proto::v1::{
-        BuildLog, Catalog, CatalogEntry, ConsoleOutput, DeleteImageResponse, Exit, Gap, HostInfo,
-        Image, ImageConfig, ImageLayer, ImageUsage, Kernel, KernelFeature, KernelInspection,
-        Operation, Output, PruneImagesResponse, Session, SessionSpec, Stage, StopOutcome, Stream,
-        TerminalSize, Vm, VmSpec, build_log, catalog_entry, exit, kernel_feature, operation,
-        session, stop_outcome, vm, vm_spec,
+        BuildLog, Catalog, CatalogEntry, ConsoleOutput, DeleteImageResponse, DoctorCheck,
+        DoctorSummary, DriveStats, Event, EventsSnapshot, Exit, FileEvent, FileInfo, FilesMoved,
+        Gap, GuestStats, HostInfo, HostStats, HostUsage, Image, ImageConfig, ImageLayer,
+        ImageUsage, Kernel, KernelFeature, KernelInspection, ListPortsResponse, NetworkStats,
+        Operation, Output, OwnerUsage, Port, Promise, Promises, PruneImagesResponse, Session,
+        SessionSpec, Stage, StopOutcome, Stream, TerminalSize, Vm, VmIdentity, VmSpec, VmStats,
+        VmSummary, Volume, VolumeMount, VolumeUser, build_log, catalog_entry, doctor_check, event,
+        exit, file_event, file_info, kernel_feature, operation, port, session, stop_outcome, vm,
+        vm_spec,
     };
     pub use prost_types::{Duration, Timestamp};
     pub use tonic_types::Status;

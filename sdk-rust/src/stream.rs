@@ -38,6 +38,11 @@ impl<T> Watched<T> {
         }
     }
 
+    /// The stream, for one who notices silence otherwise.
+    pub(crate) fn into_inner(self) -> Streaming<T> {
+        self.inner
+    }
+
     /// The next message; `None` at the end. Cancel-safe: no message is lost when the wait is given up.
     pub(crate) async fn next(&mut self) -> Result<Option<T>> {
         let since = *self.waiting_since.get_or_insert_with(Instant::now);

@@ -17,6 +17,7 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use crate::context::BuildContext;
 use crate::error::{Error, Result};
+use crate::file::PackedTree;
 use crate::stream::Messages;
 
 /// The length of a chunk: a quarter of what the API allows.
@@ -32,6 +33,8 @@ pub enum Source {
     Reader(Box<dyn Read + Send>),
     /// A directory as a tar of its content, without what is ignored.
     Context(BuildContext),
+    /// Files as a tar that keeps all of them.
+    Tree(PackedTree),
 }
 
 impl Source {
@@ -52,7 +55,7 @@ impl Source {
     pub(crate) fn file_name(&self) -> String {
         let name = match self {
             Self::Path(path) => path.file_name(),
-            Self::Reader(_) | Self::Context(_) => None,
+            Self::Reader(_) | Self::Context(_) | Self::Tree(_) => None,
         };
         let name = name.unwrap_or_default().to_string_lossy();
         name.chars().filter(|c| !c.is_control()).collect()
@@ -63,6 +66,7 @@ impl Source {
             Self::Path(path) => path.clone(),
             Self::Reader(_) => PathBuf::from("-"),
             Self::Context(context) => context.directory().to_owned(),
+            Self::Tree(tree) => tree.name(),
         }
     }
 }
@@ -93,14 +97,39 @@ where
     C: FnOnce(Messages<M>) -> Fut,
     Fut: Future<Output = Result<T>>,
 {
+    send_up_to(start, parts, None, call).await
+}
+
+/// [`send`], with a message that says that all was sent. Given up, the stream ends without it.
+pub(crate) async fn send_up_to<M, T, C, Fut>(
+    start: M,
+    parts: Vec<Part<M>>,
+    last: Option<M>,
+    call: C,
+) -> Result<T>
+where
+    M: Send + 'static,
+    C: FnOnce(Messages<M>) -> Fut,
+    Fut: Future<Output = Result<T>>,
+{
+    // What is sent goes on by itself: whoever drops this must stop it, where a part can be told from the whole.
+    let (_alive, dropped) = oneshot::channel::<()>();
+    let is_told = last.is_some();
+    let given_up = async move {
+        match is_told {
+            true => drop(dropped.await),
+            false => std::future::pending().await,
+        }
+    };
     let (chunks, received) = mpsc::channel(CHUNKS_AHEAD);
     let (end, ended) = oneshot::channel::<Ended>();
     let (fail, failed) = oneshot::channel::<Error>();
     let reading = tokio::task::spawn_blocking(move || {
         // The receiver is gone only when the call has ended.
-        let _ = end.send(read_all(parts, &chunks));
+        let _ = end.send(read_all(parts, last, &chunks));
     });
     let rest = ReceiverStream::new(received).chain(gate(ended, fail));
+    let rest = rest.take_until(given_up);
     let stream = Messages::new(stream::iter([start]).chain(rest));
     let result = tokio::select! {
         biased; // a failed read must win over the answer to half an upload
@@ -134,7 +163,7 @@ fn gate<M: Send + 'static>(
     .filter_map(|never| async move { never })
 }
 
-fn read_all<M>(parts: Vec<Part<M>>, chunks: &mpsc::Sender<M>) -> Ended {
+fn read_all<M>(parts: Vec<Part<M>>, last: Option<M>, chunks: &mpsc::Sender<M>) -> Ended {
     for (source, wrap) in parts {
         let path = source.name();
         let mut writer = ChunkWriter {
@@ -148,6 +177,10 @@ fn read_all<M>(parts: Vec<Part<M>>, chunks: &mpsc::Sender<M>) -> Ended {
             Err(source) => return Err(Error::Upload { path, source }),
         }
     }
+    if let Some(last) = last {
+        // The receiver is gone only when the call has ended.
+        let _ = chunks.blocking_send(last);
+    }
     Ok(())
 }
 
@@ -156,6 +189,7 @@ fn read_one<M>(source: Source, writer: &mut ChunkWriter<'_, M>) -> io::Result<()
         Source::Path(path) if path.is_dir() => write_tar(&path, writer)?,
         Source::Path(path) => copy(&mut File::open(path)?, writer)?,
         Source::Context(context) => context.write_tar(&mut *writer)?,
+        Source::Tree(tree) => tree.write_to(&mut *writer)?,
         Source::Reader(mut reader) => copy(&mut reader, writer)?,
     }
     writer.flush()

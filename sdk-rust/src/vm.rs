@@ -1,6 +1,8 @@
-//! VMs: create, get, list, start, stop, kill, delete; watch and console in [`watch`].
+//! VMs: create, get, list, start, stop, restart, pause, kill, delete; what a new one is set up with in [`setup`],
+//! changes in [`update`], watch and console in [`watch`].
 
 use std::future::IntoFuture;
+use std::time::Duration;
 
 use banger_proto::v1;
 use futures::future::{BoxFuture, FutureExt};
@@ -14,11 +16,17 @@ use crate::operation::{IntoStep, Progress, Step, follow};
 use crate::request::Request;
 use crate::stream::{Pages, pages};
 
+mod observe;
+mod setup;
+mod update;
 mod watch;
 
+pub use observe::{ListPorts, Round};
+pub use setup::{InitMode, NewFile};
+pub use update::UpdateVm;
 pub use watch::{Console, VmEvent};
 
-pub use v1::vm_spec::NetworkMode;
+pub use v1::vm_spec::{NetworkMode, RestartPolicy};
 
 /// Asked for per page; the daemon's default.
 const PAGE_SIZE: i32 = 100;
@@ -47,9 +55,8 @@ impl Vms {
         };
         let request_id = Uuid::new_v4().to_string();
         let request = v1::CreateVmRequest {
-            spec: None,
-            pull_if_missing: false,
             request_id,
+            ..v1::CreateVmRequest::default()
         };
         CreateVm {
             vms: self.clone(),
@@ -125,6 +132,41 @@ impl Vms {
         })
     }
 
+    /// Shuts a VM down and boots it again, or boots it where it is off; answers when its agent does.
+    pub fn restart(&self, vm: impl Into<String>) -> Request<v1::Vm> {
+        let (this, vm) = (self.clone(), vm.into());
+        Request::new(|request_id| async move {
+            let request = v1::RestartVmRequest { vm, request_id };
+            let call = || async { this.rpc().restart_vm(request.clone()).await };
+            present(this.client.repeat("RestartVm", call).await?.vm, "RestartVm")
+        })
+    }
+
+    /// Holds a VM's vCPUs; answers when it is so. Its memory is kept, its sessions stand still.
+    pub fn pause(&self, vm: impl Into<String>) -> Request<v1::Vm> {
+        let (this, vm) = (self.clone(), vm.into());
+        Request::new(|request_id| async move {
+            let request = v1::PauseVmRequest { vm, request_id };
+            let call = || async { this.rpc().pause_vm(request.clone()).await };
+            present(this.client.repeat("PauseVm", call).await?.vm, "PauseVm")
+        })
+    }
+
+    /// Lets the vCPUs of a paused VM go on; answers when it is so.
+    pub fn resume(&self, vm: impl Into<String>) -> Request<v1::Vm> {
+        let (this, vm) = (self.clone(), vm.into());
+        Request::new(|request_id| async move {
+            let request = v1::ResumeVmRequest { vm, request_id };
+            let call = || async { this.rpc().resume_vm(request.clone()).await };
+            present(this.client.repeat("ResumeVm", call).await?.vm, "ResumeVm")
+        })
+    }
+
+    /// Changes a VM, as the answer is told to.
+    pub fn update(&self, vm: impl Into<String>) -> UpdateVm {
+        UpdateVm::new(self.clone(), vm.into())
+    }
+
     /// Ends a VM at once; answers when it is off.
     pub fn kill(&self, vm: impl Into<String>) -> Request<v1::Vm> {
         let (this, vm) = (self.clone(), vm.into());
@@ -154,6 +196,14 @@ impl Vms {
     pub fn console(&self, vm: impl Into<String>) -> Console {
         Console::new(self.clone(), vm.into())
     }
+}
+
+/// A span as the API has it; one that is too long is as long as can be.
+fn span(time: Duration) -> prost_types::Duration {
+    prost_types::Duration::try_from(time).unwrap_or(prost_types::Duration {
+        seconds: i64::MAX,
+        nanos: 0,
+    })
 }
 
 fn present(vm: Option<v1::Vm>, during: &'static str) -> Result<v1::Vm> {
@@ -226,6 +276,43 @@ impl CreateVm {
     /// With this network.
     pub fn network(mut self, mode: NetworkMode) -> Self {
         self.spec.network_mode = mode.into();
+        self
+    }
+
+    /// Deletes itself this long after it was asked for, whatever it does then.
+    pub fn ttl(mut self, time: Duration) -> Self {
+        self.spec.ttl = Some(span(time));
+        self
+    }
+
+    /// Stops itself when nothing has used it for this long.
+    pub fn idle_timeout(mut self, time: Duration) -> Self {
+        self.spec.idle_timeout = Some(span(time));
+        self
+    }
+
+    /// What happens when it ends by itself.
+    pub fn restart_policy(mut self, policy: RestartPolicy) -> Self {
+        self.spec.restart_policy = policy.into();
+        self
+    }
+
+    /// With this volume, by id or name, mounted at `path` for writing.
+    pub fn volume(self, volume: impl Into<String>, path: impl Into<String>) -> Self {
+        self.mount(volume.into(), path.into(), false)
+    }
+
+    /// With this volume, by id or name, mounted at `path` for reading only.
+    pub fn volume_read_only(self, volume: impl Into<String>, path: impl Into<String>) -> Self {
+        self.mount(volume.into(), path.into(), true)
+    }
+
+    fn mount(mut self, volume: String, path: String, read_only: bool) -> Self {
+        self.spec.volumes.push(v1::VolumeMount {
+            volume,
+            path,
+            read_only,
+        });
         self
     }
 

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use banger_sdk::types::exit::How;
 use banger_sdk::{
-    Client, ClientOptions, Code, CodeRan, Command, Error, Event, Host, ReadFrom, SignalTarget,
-    VmEvent,
+    Client, ClientOptions, Code, CodeRan, Command, DoctorEvent, Error, Event, Host, HostEvent,
+    ReadFrom, SignalTarget, VmEvent,
 };
 use fake::running::pattern;
 use fake::{Fake, State};
@@ -483,4 +483,80 @@ async fn watches_end_with_the_last_word() {
         .await
         .unwrap();
     assert!(console[0].data.starts_with(b"version"));
+}
+
+#[tokio::test]
+async fn a_diagnosis_is_told_as_its_checks_end_and_then_summed_up() {
+    let fake = Fake::start();
+    let client = connect(&fake).await;
+    let events: Vec<_> = client.doctor().fix().stream().try_collect().await.unwrap();
+    assert_eq!(events.len(), 5);
+    assert!(matches!(&events[0], DoctorEvent::Check(check) if check.changed.contains("0700")));
+    assert!(matches!(events[4], DoctorEvent::Summary(_)));
+    fake.state.draining.store(1, Ordering::Relaxed);
+    let cut: Vec<_> = client.doctor().stream().collect().await;
+    let error = cut.last().unwrap().as_ref().unwrap_err();
+    assert!(error.is_connection_lost(), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_daemon_that_is_silent_about_its_host_is_noticed() {
+    let fake = Fake::start();
+    fake.state.silent.store(true, Ordering::Relaxed);
+    let options = ClientOptions::default().silence(Duration::from_millis(150));
+    let client = Client::connect_with(Host::socket(fake.socket()), options)
+        .await
+        .unwrap();
+    let events: Vec<_> = client.doctor().stream().collect().await;
+    assert!(
+        matches!(events[..], [Err(Error::ConnectionSilent { .. })]),
+        "{events:?}"
+    );
+}
+
+#[tokio::test]
+async fn measurements_come_whole_and_go_on_over_a_broken_connection() {
+    let fake = Fake::start();
+    let client = with_vm(&fake).await;
+    client.vms().create("debian").name("db").await.unwrap();
+    let interval = Duration::from_millis(500);
+    let mut rounds = client.vms().watch_all_stats(interval);
+    assert_eq!(rounds.next().await.unwrap().unwrap().len(), 2);
+    fake.cut();
+    assert_eq!(rounds.next().await.unwrap().unwrap().len(), 2);
+    let mut one = client.vms().watch_stats("web", interval);
+    let round = one.next().await.unwrap().unwrap();
+    assert_eq!((round.len(), round[0].name.as_str()), (1, "web"));
+}
+
+#[tokio::test]
+async fn events_go_on_after_the_last_one_over_a_broken_connection() {
+    let fake = Fake::start();
+    let client = connect(&fake).await;
+    let mut events = client.events().stream();
+    let mut sequence = async || match events.next().await.unwrap().unwrap() {
+        HostEvent::Snapshot {
+            snapshot,
+            dropped_count,
+        } => (snapshot.sequence, Some(dropped_count)),
+        HostEvent::Event(event) => (event.sequence, None),
+    };
+    assert_eq!(sequence().await, (2, Some(0)));
+    assert_eq!(sequence().await, (3, None));
+    fake.cut();
+    assert_eq!(sequence().await, (4, None), "no snapshot, no repetition");
+    fake.cut();
+    assert_eq!(sequence().await, (5, None));
+    let mut other = client.events().after("another", 7).stream();
+    let first = other.next().await.unwrap().unwrap();
+    assert!(
+        matches!(
+            first,
+            HostEvent::Snapshot {
+                dropped_count: 5,
+                ..
+            }
+        ),
+        "{first:?}"
+    );
 }

@@ -5,6 +5,7 @@ use std::io::{Read, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::Sender;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -20,6 +21,7 @@ pub struct Run {
     words: Vec<OsString>,
     stdin: Vec<u8>,
     timeout: Duration,
+    first_word: Option<Sender<()>>,
 }
 
 /// A program that ended.
@@ -50,6 +52,7 @@ impl Run {
             words: vec![program.as_ref().to_owned()],
             stdin: Vec::new(),
             timeout: TIMEOUT,
+            first_word: None,
         }
     }
 
@@ -111,6 +114,13 @@ impl Run {
         self
     }
 
+    /// Tells when the first of its output comes.
+    #[must_use]
+    pub fn telling(mut self, first_word: Sender<()>) -> Self {
+        self.first_word = Some(first_word);
+        self
+    }
+
     /// Starts it, unheard, and leaves it to the caller, in a process group of its own.
     pub fn spawn(mut self) -> Child {
         self.command
@@ -134,8 +144,8 @@ impl Run {
         let mut input = child.stdin.take().unwrap();
         let bytes = std::mem::take(&mut self.stdin);
         let writer = std::thread::spawn(move || drop(input.write_all(&bytes)));
-        let stdout = reader(child.stdout.take().unwrap());
-        let stderr = reader(child.stderr.take().unwrap());
+        let stdout = reader(child.stdout.take().unwrap(), self.first_word.take());
+        let stderr = reader(child.stderr.take().unwrap(), None);
         let status = ended(&mut child, self.timeout);
         let took = begin.elapsed();
         if status.is_none() {
@@ -247,9 +257,20 @@ pub fn until(what: &str, timeout: Duration, mut level: impl FnMut() -> bool) {
     }
 }
 
-fn reader(mut from: impl Read + Send + 'static) -> JoinHandle<Vec<u8>> {
+fn reader(
+    mut from: impl Read + Send + 'static,
+    first_word: Option<Sender<()>>,
+) -> JoinHandle<Vec<u8>> {
     std::thread::spawn(move || {
-        let mut bytes = Vec::new();
+        let mut bytes = vec![0];
+        let length = from.read(&mut bytes).unwrap_or_default();
+        bytes.truncate(length);
+        if length > 0
+            && let Some(first_word) = first_word
+        {
+            // Nobody may wait for it any more.
+            let _ = first_word.send(());
+        }
         let _ = from.read_to_end(&mut bytes);
         bytes
     })

@@ -75,8 +75,10 @@ impl Daemon {
             std::os::unix::fs::chown(&daemon.directory, Some(uid), Some(gid)).unwrap();
         }
         let config = format!(
-            "agent = {:?}\nlog_level = \"info\"\ndisk_reserve_mib = 64\n{}\n",
-            daemon.binaries.agent, daemon.options.config
+            "agent = {:?}\nlog_level = \"info\"\ndisk_reserve_mib = 64\n{}{}\n",
+            daemon.binaries.agent,
+            firecracker(),
+            daemon.options.config
         );
         // A line added by the caller replaces ours.
         std::fs::write(daemon.config(), last_wins(&config)).unwrap();
@@ -264,6 +266,14 @@ impl Daemon {
         names
     }
 
+    /// The base disks in its state, by name.
+    #[must_use]
+    pub fn disks(&self) -> Vec<String> {
+        let mut names = self.entries("rootfs");
+        names.retain(|name| name.ends_with(".ext4"));
+        names
+    }
+
     /// Files, not directories, that are anywhere below `tmp`.
     #[must_use]
     pub fn temporary(&self) -> Vec<PathBuf> {
@@ -293,6 +303,16 @@ impl Drop for Daemon {
             let _ = child.wait();
         }
     }
+}
+
+/// Where `BANGER_TEST_FIRECRACKER` names a Firecracker, and `BANGER_TEST_JAILER` its jailer: the lines by which a
+/// daemon runs its VMs under it, if it can here and for the VMs that it can. No lines where there is none.
+fn firecracker() -> String {
+    let named = |variable: &str| std::env::var(variable).ok();
+    named("BANGER_TEST_FIRECRACKER").map_or_else(String::new, |program| {
+        let jailer = named("BANGER_TEST_JAILER").unwrap_or_default();
+        format!("driver = \"auto\"\nfirecracker = {program:?}\njailer = {jailer:?}\n")
+    })
 }
 
 /// The lines of a flat TOML text, of each key the last.

@@ -8,12 +8,13 @@ use crate::command::Run;
 /// The package whose kernel is used; a name that stays the same from version to version.
 pub const PACKAGE: &str = "linux-image-cloud-amd64";
 /// What of its modules a guest can need; the rest only takes time to send.
-const MODULE_DIRECTORIES: [&str; 6] = [
+const MODULE_DIRECTORIES: [&str; 7] = [
     "kernel/drivers/virtio",
     "kernel/drivers/char",
     "kernel/drivers/block",
     "kernel/drivers/net",
     "kernel/net/core",
+    "kernel/net/vmw_vsock",
     "kernel/fs/overlayfs",
 ];
 

@@ -6,6 +6,8 @@ use std::path::Path;
 
 use crate::scratch::{MARK, Scratch};
 
+pub mod cgroups;
+
 /// What was there before a run that is shared by all.
 #[derive(Debug)]
 pub struct Before {
@@ -29,6 +31,7 @@ impl Before {
         left.extend(mounts(path));
         left.extend(sockets(path));
         left.extend(loop_devices(path));
+        left.extend(cgroups::of(path));
         left.extend(
             interfaces()
                 .difference(&self.interfaces)

@@ -7,6 +7,9 @@ use crate::complete::VARIABLE;
 use crate::failure::Failure;
 use crate::output;
 
+/// bash takes `VM:PATH` for three words, unless it is told that a colon ends none.
+const WHOLE_WORDS: &str = "COMP_WORDBREAKS=${COMP_WORDBREAKS//:/}";
+
 /// Print a script that teaches a shell to complete banger's commands and the names of VMs and images
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -42,7 +45,9 @@ impl Completion {
         completer
             .write_registration(VARIABLE, "banger", "banger", "banger", &mut script)
             .map_err(Failure::Write)?;
-        output::lines([String::from_utf8_lossy(&script).trim_end().to_owned()])?;
+        let script = String::from_utf8_lossy(&script).trim_end().to_owned();
+        let more = matches!(self.shell, Shell::Bash).then(|| WHOLE_WORDS.to_owned());
+        output::lines([script].into_iter().chain(more))?;
         Ok(0)
     }
 }

@@ -12,6 +12,9 @@ pub(crate) enum Host {
     /// Show what the host is and can do
     #[command(after_help = "Examples:\n  banger host info\n  banger host info --output json")]
     Info,
+    /// Show what VMs were promised of the host, what they take, and the limits
+    #[command(after_help = "Examples:\n  banger host usage\n  banger host usage --output json")]
+    Usage,
 }
 
 impl Host {
@@ -23,6 +26,11 @@ impl Host {
                 context
                     .printer()
                     .one(&view::HostInfo::new(client.host_info().await?, socket))
+            }
+            Self::Usage => {
+                let client = context.client().await?;
+                let usage = view::HostUsage::from(client.host_usage().await?);
+                usage.print(context.printer())
             }
         }
     }

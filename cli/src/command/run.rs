@@ -19,6 +19,7 @@ use tokio::time::timeout;
 
 use super::process::{ProcessOptions, StdioOptions, exit_code};
 use super::vm::create::MachineOptions;
+use super::vm::setup::SetupOptions;
 use crate::bridge::{Bridge, Ended};
 use crate::complete;
 use crate::context::Context;
@@ -61,6 +62,8 @@ pub(crate) struct Run {
     image: String,
     #[command(flatten)]
     machine: MachineOptions,
+    #[command(flatten)]
+    setup: SetupOptions,
     #[command(flatten)]
     process: ProcessOptions,
     #[command(flatten)]
@@ -136,7 +139,8 @@ impl Run {
     ) -> Result<Created, Failure> {
         let (changed, changes) = watch::channel(());
         let mut show = progress.callback();
-        let mut create = self.machine.apply(client.vms().create(&self.image));
+        let create = self.machine.apply(client.vms().create(&self.image));
+        let mut create = self.setup.apply(create)?;
         if !self.keep {
             create = create.ephemeral();
         }

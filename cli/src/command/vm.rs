@@ -2,6 +2,11 @@
 
 pub(crate) mod create;
 mod exec;
+mod forward;
+pub(crate) mod setup;
+mod stats;
+mod top;
+mod update;
 
 use std::io::Write;
 
@@ -26,15 +31,23 @@ pub(crate) enum Vm {
     List(List),
     #[command(visible_alias = "show")]
     Inspect(Inspect),
+    Update(update::Update),
     Start(Start),
     Stop(Stop),
+    Restart(Restart),
+    Pause(Pause),
+    Resume(Resume),
     Kill(Kill),
     #[command(visible_alias = "rm")]
     Remove(Remove),
     Console(Console),
     Shell(exec::Shell),
     Exec(exec::Exec),
+    Forward(forward::Forward),
     Watch(Watch),
+    Stats(stats::Stats),
+    Ports(stats::Ports),
+    Top(top::Top),
 }
 
 impl Vm {
@@ -45,12 +58,20 @@ impl Vm {
             Self::Inspect(inspect) => inspect.run(context).await,
             Self::Start(start) => start.run(context).await,
             Self::Stop(stop) => stop.run(context).await,
+            Self::Update(update) => update.run(context).await,
+            Self::Restart(restart) => restart.run(context).await,
+            Self::Pause(pause) => pause.run(context).await,
+            Self::Resume(resume) => resume.run(context).await,
             Self::Kill(kill) => kill.run(context).await,
             Self::Remove(remove) => remove.run(context).await,
             Self::Console(console) => console.run(context).await,
             Self::Shell(shell) => shell.run(context).await,
             Self::Exec(exec) => exec.run(context).await,
+            Self::Forward(forward) => forward.run(context).await,
             Self::Watch(watch) => watch.run(context).await,
+            Self::Stats(stats) => stats.run(context).await,
+            Self::Ports(ports) => ports.run(context).await,
+            Self::Top(top) => top.run(context).await,
         }
     }
 }
@@ -141,6 +162,78 @@ impl Stop {
     }
 }
 
+/// Shut VMs down and boot them again; boot those that are off
+#[derive(Debug, Args)]
+#[command(after_help = "\
+What was changed with `vm update` and waits for the next start holds after this.
+
+Examples:
+  banger vm restart web")]
+pub(crate) struct Restart {
+    /// The VMs' names or ids
+    #[arg(required = true, value_name = "VM", add = ArgValueCandidates::new(complete::vms))]
+    vms: Vec<String>,
+}
+
+impl Restart {
+    async fn run(self, context: &Context) -> Result<u8, Failure> {
+        let client = context.client().await?;
+        for vm in self.vms {
+            context
+                .printer()
+                .changed(&view::Vm::from(client.vms().restart(vm).await?))?;
+        }
+        Ok(0)
+    }
+}
+
+/// Hold VMs still; their memory is kept
+#[derive(Debug, Args)]
+#[command(after_help = "\
+A paused VM uses no processor time; its sessions stand still and go on with `vm resume`.
+
+Examples:
+  banger vm pause web
+  banger vm resume web")]
+pub(crate) struct Pause {
+    /// The VMs' names or ids
+    #[arg(required = true, value_name = "VM", add = ArgValueCandidates::new(complete::vms))]
+    vms: Vec<String>,
+}
+
+impl Pause {
+    async fn run(self, context: &Context) -> Result<u8, Failure> {
+        let client = context.client().await?;
+        for vm in self.vms {
+            context
+                .printer()
+                .changed(&view::Vm::from(client.vms().pause(vm).await?))?;
+        }
+        Ok(0)
+    }
+}
+
+/// Let paused VMs go on
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  banger vm resume web")]
+pub(crate) struct Resume {
+    /// The VMs' names or ids
+    #[arg(required = true, value_name = "VM", add = ArgValueCandidates::new(complete::vms))]
+    vms: Vec<String>,
+}
+
+impl Resume {
+    async fn run(self, context: &Context) -> Result<u8, Failure> {
+        let client = context.client().await?;
+        for vm in self.vms {
+            context
+                .printer()
+                .changed(&view::Vm::from(client.vms().resume(vm).await?))?;
+        }
+        Ok(0)
+    }
+}
+
 /// End VMs at once, as pulling the plug does
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  banger vm kill web")]
@@ -190,6 +283,7 @@ impl Remove {
 #[command(after_help = "\
 Examples:
   banger vm console web
+  banger vm console web --tail 20
   banger vm console web --follow")]
 pub(crate) struct Console {
     /// The VM's name or id
@@ -201,6 +295,9 @@ pub(crate) struct Console {
     /// Begin at this byte
     #[arg(long, value_name = "BYTES")]
     offset: Option<i64>,
+    /// Begin so many lines before the end, at most 10,000
+    #[arg(short = 'n', long, value_name = "LINES", conflicts_with = "offset")]
+    tail: Option<i32>,
 }
 
 impl Console {
@@ -212,9 +309,26 @@ impl Console {
         if let Some(offset) = self.offset {
             console = console.offset(offset);
         }
+        if let Some(lines) = self.tail {
+            console = console.tail(lines);
+        }
         let mut pieces = console.stream();
+        let mut expected = None;
         while let Some(piece) = pieces.next().await {
             let piece = piece?;
+            let lost = expected.map_or(0, |expected| piece.offset.saturating_sub(expected));
+            expected = Some(
+                piece
+                    .offset
+                    .saturating_add_unsigned(piece.data.len() as u64),
+            );
+            if lost > 0 && !context.is_silent() {
+                // A note that cannot be told is no fault.
+                let _ = writeln!(
+                    std::io::stderr(),
+                    "banger: {lost} bytes of the console are no longer kept"
+                );
+            }
             if context.format == Format::Json {
                 output::json_line(&StreamItem::from(piece))?;
                 continue;

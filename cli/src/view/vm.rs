@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use banger_sdk::types;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
 use super::{Fault, age, bytes, pairs, timestamp, word};
@@ -23,7 +23,19 @@ pub(crate) struct Vm {
     memory_mib: i64,
     disk_mib: i64,
     network: String,
+    volumes: Vec<Mount>,
     ephemeral: bool,
+    ttl_seconds: Option<i64>,
+    idle_timeout_seconds: Option<i64>,
+    restart_policy: String,
+    restart_count: i32,
+    init: String,
+    git_name: String,
+    git_email: String,
+    ssh_authorized_keys: Vec<String>,
+    credentials: Vec<String>,
+    owner: String,
+    pending_fields: Vec<String>,
     labels: BTreeMap<String, String>,
     env: BTreeMap<String, String>,
     failure: Option<Fault>,
@@ -33,6 +45,31 @@ pub(crate) struct Vm {
     create_time: Option<Timestamp>,
     start_time: Option<Timestamp>,
     stop_time: Option<Timestamp>,
+}
+
+/// A volume in a VM.
+#[derive(Debug, Serialize)]
+struct Mount {
+    volume: String,
+    path: String,
+    read_only: bool,
+}
+
+impl Mount {
+    fn text(&self) -> String {
+        let access = if self.read_only { " (read-only)" } else { "" };
+        format!("{} at {}{access}", self.volume, self.path)
+    }
+}
+
+impl From<types::VolumeMount> for Mount {
+    fn from(mount: types::VolumeMount) -> Self {
+        Self {
+            volume: mount.volume,
+            path: mount.path,
+            read_only: mount.read_only,
+        }
+    }
 }
 
 /// How a stop went.
@@ -47,6 +84,12 @@ impl From<types::Vm> for Vm {
         let state = word(vm.state().as_str_name(), "STATE_");
         let spec = vm.spec.unwrap_or_default();
         let network = word(spec.network_mode().as_str_name(), "NETWORK_MODE_");
+        let restart_policy = word(spec.restart_policy().as_str_name(), "RESTART_POLICY_");
+        let init = match spec.init_path.as_str() {
+            "" => word(spec.init_mode().as_str_name(), "INIT_MODE_"),
+            path => path.to_owned(),
+        };
+        let identity = spec.identity.unwrap_or_default();
         let last_stop = vm.last_stop.map(|stop| Stop {
             rung: word(stop.rung().as_str_name(), "RUNG_"),
             took_ms: stop.took.map_or(0, |took| {
@@ -65,7 +108,19 @@ impl From<types::Vm> for Vm {
             memory_mib: spec.memory_mib,
             disk_mib: spec.disk_mib,
             network,
+            volumes: spec.volumes.into_iter().map(Mount::from).collect(),
             ephemeral: spec.ephemeral,
+            ttl_seconds: spec.ttl.map(|time| time.seconds),
+            idle_timeout_seconds: spec.idle_timeout.map(|time| time.seconds),
+            restart_policy,
+            restart_count: vm.restart_count,
+            init,
+            git_name: identity.git_name,
+            git_email: identity.git_email,
+            ssh_authorized_keys: identity.ssh_authorized_keys,
+            credentials: identity.credentials,
+            owner: vm.owner,
+            pending_fields: vm.pending_fields,
             labels: spec.labels.into_iter().collect(),
             env: spec.env.into_iter().collect(),
             failure: vm.failure.as_ref().map(Fault::of),
@@ -111,6 +166,7 @@ impl Row for Vm {
             .collect::<Vec<_>>()
             .join("\n");
         let stop = self.last_stop.as_ref();
+        let volumes: Vec<String> = self.volumes.iter().map(Mount::text).collect();
         vec![
             ("Name", self.name.clone()),
             ("Id", self.id.clone()),
@@ -125,7 +181,17 @@ impl Row for Vm {
             ("Memory", bytes(self.memory_mib.saturating_mul(1 << 20))),
             ("Disk", bytes(self.disk_mib.saturating_mul(1 << 20))),
             ("Network", self.network.clone()),
+            ("Volumes", volumes.join("\n")),
             ("Ephemeral", self.ephemeral.to_string()),
+            ("Time to live", seconds(self.ttl_seconds)),
+            ("Idle timeout", seconds(self.idle_timeout_seconds)),
+            ("Restart", self.restart_text()),
+            ("Init", self.init.clone()),
+            ("Git", self.git_text()),
+            ("SSH keys", self.ssh_authorized_keys.join("\n")),
+            ("Credentials", self.credentials.join(", ")),
+            ("Next start", self.pending_fields.join(", ")),
+            ("Owner", self.owner.clone()),
             ("Labels", pairs(&self.labels)),
             ("Environment", pairs(&self.env)),
             ("Created", age(self.create_time)),
@@ -139,6 +205,29 @@ impl Row for Vm {
             ("Boot", stages),
         ]
     }
+}
+
+impl Vm {
+    fn restart_text(&self) -> String {
+        match self.restart_count {
+            0 => self.restart_policy.clone(),
+            count => format!("{} ({count} so far)", self.restart_policy),
+        }
+    }
+
+    fn git_text(&self) -> String {
+        match (self.git_name.as_str(), self.git_email.as_str()) {
+            (name, "") => name.to_owned(),
+            ("", email) => format!("<{email}>"),
+            (name, email) => format!("{name} <{email}>"),
+        }
+    }
+}
+
+/// A time for people; empty where there is none.
+fn seconds(seconds: Option<i64>) -> String {
+    let text = |seconds| format!("{:#}", SignedDuration::from_secs(seconds));
+    seconds.map(text).unwrap_or_default()
 }
 
 /// A step of an operation or of a boot.

@@ -69,6 +69,7 @@ fn completion_knows_commands_and_the_names_of_living_vms() {
     };
     assert!(complete(&["vm", "st"]).contains("start"));
     assert!(complete(&["vm", "stop", ""]).contains("web"));
+    assert!(complete(&["vm", "forward", ""]).contains("web"));
 }
 
 #[test]

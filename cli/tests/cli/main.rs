@@ -4,9 +4,12 @@
 #[path = "../../../sdk-rust/tests/fake/mod.rs"]
 mod fake;
 
+mod doctor;
+mod forward;
 mod help;
 mod interrupt;
 mod kernel_build;
+mod observe;
 mod read;
 mod run;
 mod session;

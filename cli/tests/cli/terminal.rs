@@ -8,16 +8,16 @@ use portable_pty::{Child, CommandBuilder, MasterPty, PtySize, native_pty_system}
 use super::fake::Fake;
 use super::*;
 
-struct Terminal {
-    master: Box<dyn MasterPty + Send>,
+pub(super) struct Terminal {
+    pub(super) master: Box<dyn MasterPty + Send>,
     writer: Box<dyn Write + Send>,
-    child: Box<dyn Child + Send + Sync>,
+    pub(super) child: Box<dyn Child + Send + Sync>,
     shown: Arc<Mutex<Vec<u8>>>,
 }
 
 /// ISIG and ICANON of Linux (termios(3)).
 const LINES_AND_SIGNALS: u32 = 0b11;
-const SIZE: PtySize = PtySize {
+pub(super) const SIZE: PtySize = PtySize {
     rows: 30,
     cols: 100,
     pixel_width: 0,
@@ -25,7 +25,7 @@ const SIZE: PtySize = PtySize {
 };
 
 impl Terminal {
-    fn start(fake: &Fake, arguments: &[&str]) -> Self {
+    pub(super) fn start(fake: &Fake, arguments: &[&str]) -> Self {
         let pair = native_pty_system().openpty(SIZE).unwrap();
         let mut command = CommandBuilder::new(env!("CARGO_BIN_EXE_banger"));
         command.args(arguments);
@@ -49,24 +49,24 @@ impl Terminal {
         }
     }
 
-    fn wait_for(&self, wanted: &str) {
+    pub(super) fn wait_for(&self, wanted: &str) {
         wait_until(wanted, || {
             String::from_utf8_lossy(&self.shown.lock().unwrap()).contains(wanted)
         });
     }
 
-    fn type_keys(&mut self, keys: &[u8]) {
+    pub(super) fn type_keys(&mut self, keys: &[u8]) {
         self.writer.write_all(keys).unwrap();
         self.writer.flush().unwrap();
     }
 
     /// Whether the terminal shows what is typed and makes signals of keys.
-    fn is_cooked(&self) -> bool {
+    pub(super) fn is_cooked(&self) -> bool {
         let modes = self.master.get_termios().unwrap();
         modes.local_flags.bits() & LINES_AND_SIGNALS == LINES_AND_SIGNALS
     }
 
-    fn end(&mut self) -> u32 {
+    pub(super) fn end(&mut self) -> u32 {
         self.child.wait().unwrap().exit_code()
     }
 }
@@ -149,4 +149,13 @@ fn a_terminated_command_gives_the_terminal_back_and_removes_the_vm() {
     assert_eq!(terminal.end(), 143);
     assert!(terminal.is_cooked());
     assert!(fake.state.vms.lock().unwrap().is_empty());
+}
+
+#[test]
+fn a_diagnosis_is_coloured_on_a_terminal() {
+    let fake = Fake::start();
+    let mut terminal = Terminal::start(&fake, &["doctor"]);
+    terminal.wait_for("\x1b[1;31mPROBLEM\x1b[0m");
+    terminal.wait_for("\x1b[33mwarning\x1b[0m");
+    assert_eq!(terminal.end(), 1);
 }

@@ -6,6 +6,7 @@
 use std::fs::File;
 use std::os::fd::AsFd;
 
+use super::cmdline;
 use crate::agent::{Agent, kernel_text};
 use crate::reap::Ending;
 use crate::session::plan::{Defaults, Plan};
@@ -21,33 +22,8 @@ pub fn command() -> Option<Vec<String>> {
 }
 
 fn parse(line: &str) -> Option<Vec<String>> {
-    let value = line
-        .split_whitespace()
-        .find_map(|word| word.strip_prefix(KEY))?;
-    Some(value.split(',').map(decode).collect())
-}
-
-/// Percent-decodes; what is no valid escape stays as it is.
-fn decode(word: &str) -> String {
-    let mut bytes = Vec::new();
-    let mut rest = word.as_bytes();
-    while let Some((&byte, after)) = rest.split_first() {
-        let escape = after.get(..2).filter(|_| byte == b'%');
-        let decoded = escape
-            .and_then(|digits| str::from_utf8(digits).ok())
-            .and_then(|digits| u8::from_str_radix(digits, 16).ok());
-        match decoded {
-            Some(decoded) => {
-                bytes.push(decoded);
-                rest = &after[2..];
-            }
-            None => {
-                bytes.push(byte);
-                rest = after;
-            }
-        }
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
+    let value = cmdline::value(line, KEY)?;
+    Some(value.split(',').map(cmdline::decode).collect())
 }
 
 /// Runs `command` on the console, tells how it ended, and has the machine powered off.
@@ -103,11 +79,5 @@ mod tests {
         let line = "quiet banger.console_exec=/bin/sh,-c,echo%20a%2cb panic=-1";
         assert_eq!(parse(line).unwrap(), ["/bin/sh", "-c", "echo a,b"]);
         assert_eq!(parse("quiet"), None);
-    }
-
-    #[test]
-    fn a_broken_escape_stays_as_it_is() {
-        assert_eq!(decode("100%"), "100%");
-        assert_eq!(decode("%zz%4"), "%zz%4");
     }
 }

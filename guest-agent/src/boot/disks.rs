@@ -1,9 +1,11 @@
-//! Finds the two disks of a VM: the read-only base and the writable upper one.
+//! Finds the disks of a VM: the read-only base, the writable upper one, and those of its volumes.
 
+use std::io;
 use std::time::Duration;
 
 use super::uevent::{Uevents, names, text};
 use super::{BootError, During, Kernel};
+use crate::vmm::Wishes;
 
 /// The serial number of the base disk.
 const BASE: &str = "base";
@@ -11,6 +13,8 @@ const BASE: &str = "base";
 const UPPER: &str = "upper";
 /// How long a disk that the bus has may take until it can be used.
 const DISKS_WITHIN: Duration = Duration::from_secs(20);
+/// In which the kernel counts disks, whatever the disk itself has.
+const SECTOR_BYTES: u64 = 512;
 /// The id of a block device on the virtio bus.
 const VIRTIO_BLOCK: &str = "0x0002";
 
@@ -22,12 +26,16 @@ pub(super) struct Disks {
 }
 
 /// Waits for the disks; none where the machine has no disk at all.
-pub(super) fn find(kernel: &Kernel, uevents: &Uevents) -> Result<Option<Disks>, BootError> {
-    if look(kernel).is_none() && !has_disks(kernel) {
+pub(super) fn find(
+    kernel: &Kernel,
+    uevents: &Uevents,
+    wishes: &Wishes,
+) -> Result<Option<Disks>, BootError> {
+    if look(kernel, wishes).is_none() && !has_disks(kernel) {
         return Ok(None);
     }
     uevents
-        .wait_for(DISKS_WITHIN, || look(kernel))
+        .wait_for(DISKS_WITHIN, || look(kernel, wishes))
         .during("waiting for the base and the upper disk")
         .map(Some)
 }
@@ -39,19 +47,52 @@ fn has_disks(kernel: &Kernel) -> bool {
     })
 }
 
-fn look(kernel: &Kernel) -> Option<Disks> {
-    let disks: Vec<(String, String)> = names(&kernel.sys, "block")
+fn look(kernel: &Kernel, wishes: &Wishes) -> Option<Disks> {
+    choose(&all(kernel, wishes))
+}
+
+/// Each disk, and what it is known as: by what the VMM tells of it, or by its serial number.
+fn all(kernel: &Kernel, wishes: &Wishes) -> Vec<(String, String)> {
+    names(&kernel.sys, "block")
         .into_iter()
         .filter(|name| name.starts_with("vd"))
         .map(|name| {
-            let serial = text(&kernel.sys, &format!("block/{name}/serial")).unwrap_or_default();
-            (name, serial)
+            let told = wishes.drive_name(&name).map(str::to_owned);
+            let serial = || text(&kernel.sys, &format!("block/{name}/serial"));
+            let known_as = told.or_else(serial).unwrap_or_default();
+            (name, known_as)
         })
-        .collect();
-    choose(&disks)
+        .collect()
 }
 
-/// By serial number; where no disk has one of ours, the VMM gives none and the order counts.
+/// Waits for the disk that is known as `serial`; returns the name of its device.
+///
+/// # Errors
+/// If it does not appear.
+pub fn disk_of(kernel: &Kernel, serial: &str) -> io::Result<String> {
+    let wishes = Wishes::read();
+    let find = || {
+        let disks = all(kernel, &wishes);
+        disks.into_iter().find(|disk| disk.1 == serial)
+    };
+    let (name, _) = Uevents::open()?.wait_for(DISKS_WITHIN, find)?;
+    Ok(name)
+}
+
+/// Waits until a disk has at least so many bytes.
+///
+/// # Errors
+/// If it stays smaller.
+pub fn wait_for_size(kernel: &Kernel, device: &str, bytes: u64) -> io::Result<()> {
+    let is_there = || {
+        let sectors = text(&kernel.sys, &format!("block/{device}/size"))?;
+        let size = sectors.parse::<u64>().ok()?.saturating_mul(SECTOR_BYTES);
+        (size >= bytes).then_some(())
+    };
+    Uevents::open()?.wait_for(DISKS_WITHIN, is_there)
+}
+
+/// By serial number, or the name that the VMM tells instead; where no disk has one of ours, the order counts.
 fn choose(disks: &[(String, String)]) -> Option<Disks> {
     let by_serial = |serial: &str| disks.iter().find(|disk| disk.1 == serial);
     let by_name = |name: &str| disks.iter().find(|disk| disk.0 == name);

@@ -19,6 +19,8 @@ pub struct Kernel {
     pub sys: OwnedFd,
     /// `/dev`.
     pub dev: OwnedFd,
+    /// `/proc`.
+    pub proc: OwnedFd,
 }
 
 /// Links in `/dev` that programs expect.
@@ -43,6 +45,7 @@ pub(super) fn early() -> Result<Kernel, BootError> {
     Ok(Kernel {
         sys: open("/sys")?,
         dev: open("/dev")?,
+        proc: open("/proc")?,
     })
 }
 

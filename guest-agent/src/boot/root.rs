@@ -16,7 +16,7 @@ use rustix::mount::{MountFlags, mount_move};
 use rustix::process::{chdir, chroot};
 
 use super::disks::Disks;
-use super::{BootError, During, Mounted};
+use super::{BootError, During, Kernel, Mounted};
 use crate::agent::kernel_text;
 
 const BASE: &str = "/banger/base";
@@ -35,7 +35,7 @@ const PLAIN_WORD: &str = "banger.overlay=plain";
 const DEPTH_MAX: usize = 8;
 
 /// Mounts the disks and the overlay.
-pub(super) fn mount(disks: &Disks) -> Result<Mounted, BootError> {
+pub(super) fn mount(kernel: &Arc<Kernel>, disks: &Disks) -> Result<Mounted, BootError> {
     for path in [BASE, UPPER, ROOT] {
         fs::create_dir_all(path).during(format!("making {path}"))?;
     }
@@ -72,6 +72,8 @@ pub(super) fn mount(disks: &Disks) -> Result<Mounted, BootError> {
         base: open(BASE)?,
         upper: open(UPPER)?,
         written: open(WRITTEN)?,
+        upper_device: disks.upper.trim_start_matches("/dev/").to_owned(),
+        kernel: Arc::clone(kernel),
     })
 }
 

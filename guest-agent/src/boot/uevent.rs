@@ -116,3 +116,17 @@ pub fn find_port(kernel: &Kernel) -> io::Result<OwnedFd> {
     let device = openat(&kernel.dev, device, flags, Mode::empty())?;
     port::open(File::from(device))
 }
+
+/// Waits until the vsock device can be used.
+///
+/// # Errors
+/// If it does not appear.
+pub fn wait_for_vsock(kernel: &Kernel) -> io::Result<()> {
+    let uevents = Uevents::open()?;
+    let driver = "bus/virtio/drivers/vmw_vsock_virtio_transport";
+    uevents.wait_for(PORT_WITHIN, || {
+        // A device that the driver has taken is a link named after it.
+        let mut devices = names(&kernel.sys, driver).into_iter();
+        devices.find(|name| name.starts_with("virtio")).map(drop)
+    })
+}

@@ -1,10 +1,13 @@
-//! The two files under /etc that a guest's own programs look into for names.
+//! The files that a guest's own programs look into for names: two under /etc, and more where the image's own init
+//! would else have its way.
 
 use std::fmt::Write as _;
 use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
+
+use banger_proto::guest::v1::Network;
 
 /// The first lines of a hosts file that was missing.
 const LOCALHOST: &str = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n";
@@ -17,6 +20,15 @@ const HOSTS_MAX_BYTES: u64 = 1 << 20;
 pub(super) const HOSTS: &str = "/etc/hosts";
 /// The file of name servers.
 pub(super) const RESOLVER: &str = "/etc/resolv.conf";
+
+/// The host name, which an init sets anew from there.
+const HOSTNAME: &str = "/etc/hostname";
+/// What systemd's network daemon is told of the interface. `/run` is memory, and is read before the image's own.
+const NETWORKD: &str = "/run/systemd/network/00-banger.network";
+/// That udev keeps the interface's name.
+const LINK: &str = "/run/systemd/network/00-banger.link";
+/// What systemd's resolver is told of name servers, where nobody else tells it.
+const RESOLVED: &str = "/run/systemd/resolved.conf.d/banger.conf";
 
 /// What a guest is told of names.
 #[derive(Debug, Clone)]
@@ -35,6 +47,21 @@ impl Names {
             if let Some(text) = text {
                 report(Path::new(path), write(Path::new(path), &text));
             }
+        }
+    }
+
+    /// Writes what an init of the image's own sets up from.
+    pub(super) fn write_for_init(&self, network: Option<&Network>) {
+        let mut texts = Vec::new();
+        if !self.hostname.is_empty() {
+            texts.push((HOSTNAME, format!("{}\n", self.hostname)));
+        }
+        if let (Some(network), Some(servers)) = (network, &self.servers) {
+            let servers: Vec<String> = servers.iter().map(IpAddr::to_string).collect();
+            texts.extend(systemd(network, &servers.join(" ")));
+        }
+        for (path, text) in texts {
+            report(Path::new(path), write(Path::new(path), &text));
         }
     }
 
@@ -57,6 +84,30 @@ impl Names {
         }
         Some(text)
     }
+}
+
+/// systemd.network(5), systemd.link(5) and resolved.conf(5), so that they keep what is set up already.
+fn systemd(network: &Network, servers: &str) -> [(&'static str, String); 3] {
+    let Network {
+        address, gateway, ..
+    } = network;
+    let gateway = match gateway.as_str() {
+        "" => String::new(),
+        gateway => format!("Gateway={gateway}\n"),
+    };
+    [
+        (
+            NETWORKD,
+            format!(
+                "[Match]\nName=eth0\n\n[Network]\nAddress={address}\n{gateway}DNS={servers}\nKeepConfiguration=yes\n"
+            ),
+        ),
+        (
+            LINK,
+            "[Match]\nOriginalName=eth0\n\n[Link]\nName=eth0\n".to_owned(),
+        ),
+        (RESOLVED, format!("[Resolve]\nDNS={servers}\n")),
+    ]
 }
 
 /// The new content; none where nothing is to be changed.
@@ -110,6 +161,22 @@ mod tests {
     fn a_missing_hosts_file_is_made() {
         let text = hosts("", "web", Some(Ipv4Addr::new(10, 0, 2, 15))).unwrap();
         assert_eq!(text, format!("{LOCALHOST}10.0.2.15\tweb\n"));
+    }
+
+    #[test]
+    fn systemd_is_told_what_is_set_up() {
+        let network = Network {
+            address: "10.0.2.15/24".into(),
+            gateway: "10.0.2.2".into(),
+            dns: Vec::new(),
+        };
+        let [(_, network), _, (_, resolver)] = systemd(&network, "10.0.2.3 1.1.1.1");
+        assert_eq!(
+            network,
+            "[Match]\nName=eth0\n\n[Network]\nAddress=10.0.2.15/24\nGateway=10.0.2.2\n\
+             DNS=10.0.2.3 1.1.1.1\nKeepConfiguration=yes\n"
+        );
+        assert_eq!(resolver, "[Resolve]\nDNS=10.0.2.3 1.1.1.1\n");
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! Sets the guest up as the host says: clock, host name, network, name servers, and what sessions start
-//! from. A repeat with the same content changes nothing but the clock.
+//! Sets the guest up as the host says: clock, host name, network, name servers, volumes, and what sessions
+//! start from. A repeat with the same content changes nothing but the clock.
 
 mod files;
 mod lent;
@@ -17,6 +17,7 @@ use rustix::time::{ClockId, Timespec, clock_settime};
 use crate::agent::{Agent, Machine};
 use crate::refusal::Refusal;
 use crate::session::plan::Defaults;
+use crate::volume;
 
 /// The clock is left alone if it is this close to the host's.
 const CLOCK_TOLERANCE: Duration = Duration::from_millis(20);
@@ -65,12 +66,16 @@ pub async fn configure(agent: &Agent, request: ConfigureRequest) -> Result<(), R
             address: network.as_ref().map(|network| network.address),
             servers: network.map(|network| network.dns),
         };
+        if agent.init.is_some() {
+            names.write_for_init(wanted.0.network.as_ref());
+        }
         if wanted.0.keep_pristine {
             *agent.lent.lock().unwrap_or_else(PoisonError::into_inner) = Some(Lent::new(names));
         } else {
             names.write();
         }
     }
+    volume::mount(agent, &wanted.0.volumes, &wanted.0.user).await?;
     agent.sessions.set_defaults(Defaults {
         env: wanted.0.env.clone(),
         user: wanted.0.user.clone(),

@@ -13,7 +13,7 @@ use super::cgroup::Parent;
 use super::log::{Hold, Log, Total};
 use super::plan::{Defaults, Plan};
 use super::start::start;
-use super::users::Users;
+use super::users::{Identity, Users};
 use crate::agent::Options;
 use crate::reap::Reaper;
 use crate::refusal::Refusal;
@@ -81,6 +81,16 @@ impl Registry {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
+    }
+
+    /// Who `user` is to sessions: the default one where it is empty.
+    ///
+    /// # Errors
+    /// [`Refusal::UnknownUser`].
+    pub fn identity(&self, user: &str) -> Result<Identity, Refusal> {
+        let default = self.defaults().user;
+        let user = if user.is_empty() { &default } else { user };
+        Users::read(&self.root).resolve(user)
     }
 
     /// The session `id`.

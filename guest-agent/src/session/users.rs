@@ -129,6 +129,20 @@ impl Users {
         Ok(identity)
     }
 
+    /// The name of a user id; empty where there is none.
+    #[must_use]
+    pub fn user_name(&self, uid: u32) -> String {
+        let found = self.accounts().find(|account| account.uid == uid);
+        found.map_or_else(String::new, |account| account.name.to_owned())
+    }
+
+    /// The name of a group id; empty where there is none.
+    #[must_use]
+    pub fn group_name(&self, gid: u32) -> String {
+        let found = self.groups().find(|(_, found, _)| *found == gid);
+        found.map_or_else(String::new, |(name, ..)| name.to_owned())
+    }
+
     fn memberships(&self, name: &str, first: u32) -> Vec<u32> {
         let mut groups = vec![first];
         for (_, gid, members) in self.groups() {

@@ -177,6 +177,7 @@ unsafe fn steps(shared: &Shared<'_>) -> (Step, i32) {
             let written = libc::write(cgroup.as_raw_fd(), c"0".as_ptr().cast(), 1);
             check!(Step::Cgroup, written);
         }
+        expendable();
         check!(Step::Terminal, libc::setsid());
         for (target, fd) in (0..).zip(launch.stdio) {
             check!(Step::Stdio, libc::dup2(fd.as_raw_fd(), target));
@@ -204,6 +205,25 @@ unsafe fn steps(shared: &Shared<'_>) -> (Step, i32) {
         let none: libc::sigset_t = blank();
         libc::sigprocmask(libc::SIG_SETMASK, &raw const none, ptr::null_mut());
         execute(shared)
+    }
+}
+
+/// What we start may be ended by the kernel for want of memory, though we may not. It stays as it is where there is
+/// no /proc, or no right.
+///
+/// # Safety
+/// Runs in the vforked child alone.
+unsafe fn expendable() {
+    // SAFETY: system calls on constants; the descriptor is our own.
+    unsafe {
+        let file = libc::open(
+            c"/proc/self/oom_score_adj".as_ptr(),
+            libc::O_WRONLY | libc::O_CLOEXEC,
+        );
+        if file >= 0 {
+            libc::write(file, c"0".as_ptr().cast(), 1);
+            libc::close(file);
+        }
     }
 }
 

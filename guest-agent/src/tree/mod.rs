@@ -4,25 +4,31 @@
 //! process of the guest and never out of it. Everything here blocks and runs on threads of its own.
 
 pub mod changes;
+mod holes;
 pub mod put;
 mod read;
+pub(crate) mod unfinished;
 pub mod walk;
 
 use std::ffi::OsStr;
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
-use crate::refusal::Refusal;
+use crate::refusal::{Problem, Refusal};
 
 /// Longest path of an entry: what the kernel takes, and so what a guest's programs can name.
 pub const PATH_MAX_BYTES: usize = 4096;
 /// Content of files is read and sent in pieces of this size.
 pub const PIECE_BYTES: usize = 256 << 10;
+
+/// How often a path is opened that is renamed each time.
+const OPEN_TRIES: usize = 128;
 
 /// A directory beneath which paths are resolved.
 #[derive(Debug)]
@@ -40,15 +46,22 @@ impl Root {
             .map_err(|error| failed("opening", path.as_os_str().as_bytes(), error))
     }
 
+    /// The same root once more.
+    pub(crate) fn try_clone(&self) -> Result<Self, Refusal> {
+        let copy = self.0.try_clone();
+        copy.map(Self)
+            .map_err(|error| failed("opening", b"/", error))
+    }
+
     /// Opens `path` as it is seen from the root.
-    fn at(&self, path: &[u8], flags: OFlags) -> rustix::io::Result<OwnedFd> {
+    pub(crate) fn at(&self, path: &[u8], flags: OFlags) -> rustix::io::Result<OwnedFd> {
         let path = match path {
             b"" => OsStr::new("."),
             path => OsStr::from_bytes(path),
         };
         let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-        // EAGAIN: something on the way was renamed meanwhile. Asking again is what is left.
-        loop {
+        // EAGAIN: something on the way was renamed meanwhile. Who does nothing else must not keep us at it.
+        for _ in 0..OPEN_TRIES {
             match rustix::fs::openat2(
                 self.0.as_fd(),
                 path,
@@ -60,6 +73,7 @@ impl Root {
                 other => return other,
             }
         }
+        Err(Errno::AGAIN)
     }
 
     /// The directory at `path`; none where there is something else or nothing.
@@ -73,10 +87,25 @@ impl Root {
 }
 
 /// The refusal of a step on a path.
-fn failed(step: &str, path: &[u8], error: impl Into<io::Error>) -> Refusal {
-    Refusal::File {
+pub(crate) fn failed(step: &str, path: &[u8], error: impl Into<io::Error>) -> Refusal {
+    let error = error.into();
+    Refusal::Path {
+        problem: Problem::of(&error),
         path: String::from_utf8_lossy(path).into_owned(),
-        detail: format!("{step}: {}", crate::refusal::describe(&error.into())),
+        detail: format!("{step}: {}", crate::refusal::describe(&error)),
+    }
+}
+
+/// The path by which calls that take no descriptor reach an open file.
+pub(crate) fn by_descriptor(fd: &OwnedFd) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd()))
+}
+
+/// Directory and name of a path without a slash at its ends.
+pub(crate) fn split(path: &[u8]) -> (&[u8], &[u8]) {
+    match path.iter().rposition(|&byte| byte == b'/') {
+        Some(at) => (&path[..at], &path[at + 1..]),
+        None => (b"", path),
     }
 }
 
@@ -84,14 +113,14 @@ fn failed(step: &str, path: &[u8], error: impl Into<io::Error>) -> Refusal {
 ///
 /// # Errors
 /// A path that is relative, too long, or holds `..` or a zero byte.
-fn names(path: &[u8]) -> Result<Vec<&[u8]>, Refusal> {
+pub(crate) fn names(path: &[u8]) -> Result<Vec<&[u8]>, Refusal> {
     if path.first() != Some(&b'/') {
         return Err(Refusal::invalid("a path is not absolute"));
     }
     relative_names(&path[1..])
 }
 
-fn relative_names(path: &[u8]) -> Result<Vec<&[u8]>, Refusal> {
+pub(crate) fn relative_names(path: &[u8]) -> Result<Vec<&[u8]>, Refusal> {
     if path.len() > PATH_MAX_BYTES || path.contains(&0) {
         return Err(Refusal::invalid("a path is too long or has a zero byte"));
     }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::Read as _;
+use std::io::{Read as _, Seek as _, SeekFrom};
 use std::os::unix::ffi::OsStrExt;
 
 use banger_proto::guest::v1::tree_entry::Kind;
@@ -15,11 +15,13 @@ use rustix::fs::{AtFlags, Dir, FileType, OFlags};
 use rustix::io::Errno;
 
 use super::read::{Read, read};
-use super::{PATH_MAX_BYTES, PIECE_BYTES, Root, failed, names};
-use crate::refusal::Refusal;
+use super::{PATH_MAX_BYTES, PIECE_BYTES, Root, failed, holes, names};
+use crate::refusal::{Problem, Refusal};
 
 /// Names in one directory: beyond it no image of ours can hold them either.
 const NAMES_MAX: usize = 1 << 20;
+/// Directories in each other: each is a descriptor and a part of the stack.
+const DEPTH_MAX: usize = 256;
 
 /// Where pieces go; false when nobody wants more.
 pub type Deliver<'a> = &'a mut dyn FnMut(TreePiece) -> bool;
@@ -52,17 +54,36 @@ impl From<Refusal> for End {
 pub(super) struct Walker<'a> {
     pub(super) deliver: Deliver<'a>,
     pub(super) judge: Judge<'a>,
+    /// Whether files with holes are told as such.
+    pub(super) holes: Holes,
     /// The first path of each file that has several names.
     links: HashMap<(u64, u64), Bytes>,
 }
 
+/// How files with holes are told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Holes {
+    /// By where there is data.
+    Told,
+    /// As zeros.
+    Filled,
+}
+
+fn too_deep(path: &[u8]) -> Refusal {
+    Refusal::Path {
+        problem: Problem::TooDeep,
+        path: String::from_utf8_lossy(path).into_owned(),
+        detail: format!("more than {DEPTH_MAX} directories in each other"),
+    }
+}
+
 impl<'a> Walker<'a> {
     pub(super) fn new(deliver: Deliver<'a>, judge: Judge<'a>) -> Self {
-        let links = HashMap::new();
         Self {
             deliver,
             judge,
-            links,
+            holes: Holes::Filled,
+            links: HashMap::new(),
         }
     }
 
@@ -97,6 +118,9 @@ impl<'a> Walker<'a> {
             Kind::Directory => {
                 self.hand(Piece::Entry(read.entry))?;
                 if matches!(verdict, Verdict::Take) {
+                    if path.iter().filter(|byte| **byte == b'/').count() >= DEPTH_MAX {
+                        return Err(too_deep(path).into());
+                    }
                     let flags = OFlags::RDONLY | OFlags::DIRECTORY;
                     let directory = open(parent, name, path, flags)?;
                     self.children(&directory, path)?;
@@ -130,20 +154,43 @@ impl<'a> Walker<'a> {
         parent: &OwnedFd,
         name: &[u8],
         path: &[u8],
-        entry: TreeEntry,
+        mut entry: TreeEntry,
     ) -> Result<(), End> {
         let file = File::from(open(parent, name, path, OFlags::RDONLY)?);
-        let mut left = u64::try_from(entry.size).unwrap_or_default();
+        let size = u64::try_from(entry.size).unwrap_or_default();
+        let ranges = match self.holes {
+            Holes::Told => holes::ranges(&file, size),
+            Holes::Filled => None,
+        };
+        let Some(ranges) = ranges else {
+            self.hand(Piece::Entry(entry))?;
+            return self.range(&file, path, size);
+        };
+        entry.is_sparse = true;
+        entry.ranges.clone_from(&ranges);
         self.hand(Piece::Entry(entry))?;
+        for range in ranges {
+            let (offset, length) = (range.offset.unsigned_abs(), range.length.unsigned_abs());
+            (&file)
+                .seek(SeekFrom::Start(offset))
+                .map_err(|error| failed("seeking", path, error))?;
+            self.range(&file, path, length)?;
+        }
+        Ok(())
+    }
+
+    /// Hands out the next `left` bytes of a file.
+    fn range(&mut self, file: &File, path: &[u8], mut left: u64) -> Result<(), End> {
         while left > 0 {
             let want = usize::try_from(left)
                 .unwrap_or(PIECE_BYTES)
                 .min(PIECE_BYTES);
             let mut piece = Vec::with_capacity(want);
-            let taken = (&file).take(want as u64).read_to_end(&mut piece);
+            let taken = file.take(want as u64).read_to_end(&mut piece);
             taken.map_err(|error| failed("reading", path, error))?;
             if piece.is_empty() {
-                return Err(Refusal::invalid("a file became shorter while it was read").into());
+                // It became shorter while it was read.
+                return Err(failed("reading", path, Errno::STALE).into());
             }
             left -= piece.len() as u64;
             self.hand(Piece::Data(piece.into()))?;
@@ -152,7 +199,13 @@ impl<'a> Walker<'a> {
     }
 }
 
-fn open(parent: &OwnedFd, name: &[u8], path: &[u8], flags: OFlags) -> Result<OwnedFd, Refusal> {
+/// Opens `name` in `parent`, called `path`; no link is followed, and no pipe waited for.
+pub(crate) fn open(
+    parent: &OwnedFd,
+    name: &[u8],
+    path: &[u8],
+    flags: OFlags,
+) -> Result<OwnedFd, Refusal> {
     let flags = flags | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let mode = rustix::fs::Mode::empty();
     rustix::fs::openat(parent, OsStr::from_bytes(name), flags, mode)
@@ -160,7 +213,7 @@ fn open(parent: &OwnedFd, name: &[u8], path: &[u8], flags: OFlags) -> Result<Own
 }
 
 /// The names in a directory, sorted.
-fn list(directory: &OwnedFd, path: &[u8]) -> Result<Vec<Vec<u8>>, Refusal> {
+pub(crate) fn list(directory: &OwnedFd, path: &[u8]) -> Result<Vec<Vec<u8>>, Refusal> {
     let entries = Dir::read_from(directory).map_err(|error| failed("reading", path, error))?;
     let mut found = Vec::new();
     for entry in entries {
@@ -205,7 +258,12 @@ pub fn list_directory(root: &Root, path: &[u8]) -> Result<(Vec<Vec<u8>>, PathKin
 ///
 /// # Errors
 /// A path that is malformed, does not exist or cannot be read.
-pub fn get_tree(root: &Root, path: &[u8], deliver: Deliver<'_>) -> Result<(), Refusal> {
+pub fn get_tree(
+    root: &Root,
+    path: &[u8],
+    holes: Holes,
+    deliver: Deliver<'_>,
+) -> Result<(), Refusal> {
     let inside = names(path)?.join(&b'/');
     let found = root
         .at(&inside, OFlags::PATH)
@@ -221,6 +279,7 @@ pub fn get_tree(root: &Root, path: &[u8], deliver: Deliver<'_>) -> Result<(), Re
         })
     };
     let mut walker = Walker::new(deliver, &judge);
+    walker.holes = holes;
     let walked = if FileType::from_raw_mode(stat.st_mode).is_dir() {
         let directory = root
             .at(&inside, OFlags::RDONLY | OFlags::DIRECTORY)
@@ -245,7 +304,7 @@ fn self_of(directory: &OwnedFd, path: &[u8]) -> Result<TreeEntry, End> {
 }
 
 /// The directory and the name under which an open file is known.
-fn resolved(root: &Root, found: &OwnedFd) -> Result<(OwnedFd, Vec<u8>), Refusal> {
+pub(crate) fn resolved(root: &Root, found: &OwnedFd) -> Result<(OwnedFd, Vec<u8>), Refusal> {
     let link = |fd: &OwnedFd| {
         let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(fd));
         rustix::fs::readlink(path.as_str(), Vec::new())

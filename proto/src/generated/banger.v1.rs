@@ -914,6 +914,2744 @@ pub mod catalog_service_server {
         const NAME: &'static str = SERVICE_NAME;
     }
 }
+/// A file, directory, link or device in a VM, as the VM tells it.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct FileInfo {
+    /// As it was asked for; in a list, relative to the directory that was listed. What is no UTF-8 is replaced.
+    #[prost(string, tag = "1")]
+    pub path: ::prost::alloc::string::String,
+    /// What it is.
+    #[prost(enumeration = "file_info::Kind", tag = "2")]
+    pub kind: i32,
+    /// Permission bits with setuid, setgid and sticky.
+    #[prost(uint32, tag = "3")]
+    pub mode: u32,
+    /// Length.
+    #[prost(int64, tag = "4")]
+    pub size_bytes: i64,
+    /// What it takes on the VM's disk.
+    #[prost(int64, tag = "5")]
+    pub allocated_bytes: i64,
+    /// Owner, by number.
+    #[prost(uint32, tag = "6")]
+    pub uid: u32,
+    /// Group, by number.
+    #[prost(uint32, tag = "7")]
+    pub gid: u32,
+    /// The owner's name; empty where the VM knows none.
+    #[prost(string, tag = "8")]
+    pub user: ::prost::alloc::string::String,
+    /// The group's name; empty where the VM knows none.
+    #[prost(string, tag = "9")]
+    pub group: ::prost::alloc::string::String,
+    /// Time of the last change of content.
+    #[prost(message, optional, tag = "10")]
+    pub mtime: ::core::option::Option<::prost_types::Timestamp>,
+    /// Names that the file has.
+    #[prost(int64, tag = "11")]
+    pub link_count: i64,
+    /// Where a symbolic link leads; empty for anything else. What is no UTF-8 is replaced.
+    #[prost(string, tag = "12")]
+    pub link_target: ::prost::alloc::string::String,
+    /// A directory that was to be listed and that the user may not read.
+    #[prost(bool, tag = "13")]
+    pub is_unreadable: bool,
+    /// The path as it is, where it is no UTF-8; otherwise empty.
+    #[prost(bytes = "bytes", tag = "14")]
+    pub raw_path: ::prost::bytes::Bytes,
+}
+/// Nested message and enum types in `FileInfo`.
+pub mod file_info {
+    /// What it is.
+    #[derive(
+        Clone,
+        Copy,
+        Debug,
+        PartialEq,
+        Eq,
+        Hash,
+        PartialOrd,
+        Ord,
+        ::prost::Enumeration
+    )]
+    #[repr(i32)]
+    pub enum Kind {
+        /// Not a kind.
+        Unspecified = 0,
+        /// A regular file.
+        File = 1,
+        /// A directory.
+        Directory = 2,
+        /// A symbolic link.
+        Symlink = 3,
+        /// A named pipe.
+        Fifo = 4,
+        /// A socket.
+        Socket = 5,
+        /// A character device.
+        CharDevice = 6,
+        /// A block device.
+        BlockDevice = 7,
+    }
+    impl Kind {
+        /// String value of the enum field names used in the ProtoBuf definition.
+        ///
+        /// The values are not transformed in any way and thus are considered stable
+        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+        pub fn as_str_name(&self) -> &'static str {
+            match self {
+                Self::Unspecified => "KIND_UNSPECIFIED",
+                Self::File => "KIND_FILE",
+                Self::Directory => "KIND_DIRECTORY",
+                Self::Symlink => "KIND_SYMLINK",
+                Self::Fifo => "KIND_FIFO",
+                Self::Socket => "KIND_SOCKET",
+                Self::CharDevice => "KIND_CHAR_DEVICE",
+                Self::BlockDevice => "KIND_BLOCK_DEVICE",
+            }
+        }
+        /// Creates an enum from field names used in the ProtoBuf definition.
+        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+            match value {
+                "KIND_UNSPECIFIED" => Some(Self::Unspecified),
+                "KIND_FILE" => Some(Self::File),
+                "KIND_DIRECTORY" => Some(Self::Directory),
+                "KIND_SYMLINK" => Some(Self::Symlink),
+                "KIND_FIFO" => Some(Self::Fifo),
+                "KIND_SOCKET" => Some(Self::Socket),
+                "KIND_CHAR_DEVICE" => Some(Self::CharDevice),
+                "KIND_BLOCK_DEVICE" => Some(Self::BlockDevice),
+                _ => None,
+            }
+        }
+    }
+}
+/// A change of a file.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct FileEvent {
+    /// What happened.
+    #[prost(enumeration = "file_event::Kind", tag = "1")]
+    pub kind: i32,
+    /// Relative to what is watched; empty for itself. What is no UTF-8 is replaced.
+    #[prost(string, tag = "2")]
+    pub path: ::prost::alloc::string::String,
+    /// Whether it is a directory.
+    #[prost(bool, tag = "3")]
+    pub is_directory: bool,
+    /// The same number for both halves of a rename; 0 for anything else.
+    #[prost(int64, tag = "4")]
+    pub rename_id: i64,
+}
+/// Nested message and enum types in `FileEvent`.
+pub mod file_event {
+    /// What happened.
+    #[derive(
+        Clone,
+        Copy,
+        Debug,
+        PartialEq,
+        Eq,
+        Hash,
+        PartialOrd,
+        Ord,
+        ::prost::Enumeration
+    )]
+    #[repr(i32)]
+    pub enum Kind {
+        /// Not a kind.
+        Unspecified = 0,
+        /// It is new.
+        Created = 1,
+        /// Its content changes.
+        Modified = 2,
+        /// Whoever wrote it has closed it.
+        Written = 3,
+        /// Its mode, owner, times or names changed.
+        Attributes = 4,
+        /// It is gone.
+        Removed = 5,
+        /// It has another path now, which KIND_MOVED_TO tells if that is watched too.
+        MovedFrom = 6,
+        /// It has this path now.
+        MovedTo = 7,
+        /// What was watched itself is gone or elsewhere; the last event.
+        RootGone = 8,
+    }
+    impl Kind {
+        /// String value of the enum field names used in the ProtoBuf definition.
+        ///
+        /// The values are not transformed in any way and thus are considered stable
+        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+        pub fn as_str_name(&self) -> &'static str {
+            match self {
+                Self::Unspecified => "KIND_UNSPECIFIED",
+                Self::Created => "KIND_CREATED",
+                Self::Modified => "KIND_MODIFIED",
+                Self::Written => "KIND_WRITTEN",
+                Self::Attributes => "KIND_ATTRIBUTES",
+                Self::Removed => "KIND_REMOVED",
+                Self::MovedFrom => "KIND_MOVED_FROM",
+                Self::MovedTo => "KIND_MOVED_TO",
+                Self::RootGone => "KIND_ROOT_GONE",
+            }
+        }
+        /// Creates an enum from field names used in the ProtoBuf definition.
+        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+            match value {
+                "KIND_UNSPECIFIED" => Some(Self::Unspecified),
+                "KIND_CREATED" => Some(Self::Created),
+                "KIND_MODIFIED" => Some(Self::Modified),
+                "KIND_WRITTEN" => Some(Self::Written),
+                "KIND_ATTRIBUTES" => Some(Self::Attributes),
+                "KIND_REMOVED" => Some(Self::Removed),
+                "KIND_MOVED_FROM" => Some(Self::MovedFrom),
+                "KIND_MOVED_TO" => Some(Self::MovedTo),
+                "KIND_ROOT_GONE" => Some(Self::RootGone),
+                _ => None,
+            }
+        }
+    }
+}
+/// Long work that outlives the call that began it.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Operation {
+    /// A UUID made by the daemon, later in order than all before it.
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+    /// What it does.
+    #[prost(enumeration = "operation::Kind", tag = "2")]
+    pub kind: i32,
+    /// The resource it makes or changes: an id, or a reference while there is no id yet.
+    #[prost(string, tag = "3")]
+    pub target: ::prost::alloc::string::String,
+    /// Where it is.
+    #[prost(enumeration = "operation::State", tag = "4")]
+    pub state: i32,
+    /// In order of beginning.
+    #[prost(message, repeated, tag = "5")]
+    pub stages: ::prost::alloc::vec::Vec<Stage>,
+    /// Why it failed; present exactly in STATE_FAILED.
+    #[prost(message, optional, tag = "6")]
+    pub error: ::core::option::Option<::tonic_types::Status>,
+    /// When it was accepted.
+    #[prost(message, optional, tag = "7")]
+    pub create_time: ::core::option::Option<::prost_types::Timestamp>,
+    /// When it ended; absent while it runs.
+    #[prost(message, optional, tag = "8")]
+    pub end_time: ::core::option::Option<::prost_types::Timestamp>,
+}
+/// Nested message and enum types in `Operation`.
+pub mod operation {
+    /// Where an operation is.
+    #[derive(
+        Clone,
+        Copy,
+        Debug,
+        PartialEq,
+        Eq,
+        Hash,
+        PartialOrd,
+        Ord,
+        ::prost::Enumeration
+    )]
+    #[repr(i32)]
+    pub enum State {
+        /// Not a state.
+        Unspecified = 0,
+        /// Work is going on.
+        Running = 1,
+        /// Done; the resource exists.
+        Succeeded = 2,
+        /// Undone; nothing of it is left.
+        Failed = 3,
+    }
+    impl State {
+        /// String value of the enum field names used in the ProtoBuf definition.
+        ///
+        /// The values are not transformed in any way and thus are considered stable
+        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+        pub fn as_str_name(&self) -> &'static str {
+            match self {
+                Self::Unspecified => "STATE_UNSPECIFIED",
+                Self::Running => "STATE_RUNNING",
+                Self::Succeeded => "STATE_SUCCEEDED",
+                Self::Failed => "STATE_FAILED",
+            }
+        }
+        /// Creates an enum from field names used in the ProtoBuf definition.
+        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+            match value {
+                "STATE_UNSPECIFIED" => Some(Self::Unspecified),
+                "STATE_RUNNING" => Some(Self::Running),
+                "STATE_SUCCEEDED" => Some(Self::Succeeded),
+                "STATE_FAILED" => Some(Self::Failed),
+                _ => None,
+            }
+        }
+    }
+    /// What an operation does.
+    #[derive(
+        Clone,
+        Copy,
+        Debug,
+        PartialEq,
+        Eq,
+        Hash,
+        PartialOrd,
+        Ord,
+        ::prost::Enumeration
+    )]
+    #[repr(i32)]
+    pub enum Kind {
+        /// Not a kind.
+        Unspecified = 0,
+        /// PullImage.
+        PullImage = 1,
+        /// RegisterImage.
+        RegisterImage = 2,
+        /// ImportKernel.
+        ImportKernel = 3,
+        /// CreateVm.
+        CreateVm = 4,
+        /// StartVm.
+        StartVm = 5,
+        /// PullKernel.
+        PullKernel = 6,
+        /// BuildImage.
+        BuildImage = 7,
+        /// CreateVolume.
+        CreateVolume = 8,
+    }
+    impl Kind {
+        /// String value of the enum field names used in the ProtoBuf definition.
+        ///
+        /// The values are not transformed in any way and thus are considered stable
+        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+        pub fn as_str_name(&self) -> &'static str {
+            match self {
+                Self::Unspecified => "KIND_UNSPECIFIED",
+                Self::PullImage => "KIND_PULL_IMAGE",
+                Self::RegisterImage => "KIND_REGISTER_IMAGE",
+                Self::ImportKernel => "KIND_IMPORT_KERNEL",
+                Self::CreateVm => "KIND_CREATE_VM",
+                Self::StartVm => "KIND_START_VM",
+                Self::PullKernel => "KIND_PULL_KERNEL",
+                Self::BuildImage => "KIND_BUILD_IMAGE",
+                Self::CreateVolume => "KIND_CREATE_VOLUME",
+            }
+        }
+        /// Creates an enum from field names used in the ProtoBuf definition.
+        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+            match value {
+                "KIND_UNSPECIFIED" => Some(Self::Unspecified),
+                "KIND_PULL_IMAGE" => Some(Self::PullImage),
+                "KIND_REGISTER_IMAGE" => Some(Self::RegisterImage),
+                "KIND_IMPORT_KERNEL" => Some(Self::ImportKernel),
+                "KIND_CREATE_VM" => Some(Self::CreateVm),
+                "KIND_START_VM" => Some(Self::StartVm),
+                "KIND_PULL_KERNEL" => Some(Self::PullKernel),
+                "KIND_BUILD_IMAGE" => Some(Self::BuildImage),
+                "KIND_CREATE_VOLUME" => Some(Self::CreateVolume),
+                _ => None,
+            }
+        }
+    }
+}
+/// One step of an operation.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Stage {
+    /// A lower-case word: resolve, fetch, convert, disks, boot, agent, …
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// One of the step's items, such as a layer's short digest; empty where it has one only.
+    #[prost(string, tag = "2")]
+    pub item: ::prost::alloc::string::String,
+    /// When it began.
+    #[prost(message, optional, tag = "3")]
+    pub start_time: ::core::option::Option<::prost_types::Timestamp>,
+    /// When it ended; absent while it runs.
+    #[prost(message, optional, tag = "4")]
+    pub end_time: ::core::option::Option<::prost_types::Timestamp>,
+    /// Bytes moved so far; 0 for steps that move none.
+    #[prost(int64, tag = "5")]
+    pub done_bytes: i64,
+    /// Bytes to move in all; absent where not known.
+    #[prost(int64, optional, tag = "6")]
+    pub total_bytes: ::core::option::Option<i64>,
+}
+/// Nothing to say, still alive: sent at least every 2 s on every stream that may be silent.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Heartbeat {}
+/// Asks for a file's content.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ReadFileRequest {
+    /// The VM's id or name.
+    #[prost(string, tag = "1")]
+    pub vm: ::prost::alloc::string::String,
+    /// As whom; empty means the VM's default user.
+    #[prost(string, tag = "2")]
+    pub user: ::prost::alloc::string::String,
+    /// Which file; a symbolic link is followed.
+    #[prost(string, tag = "3")]
+    pub path: ::prost::alloc::string::String,
+    /// Of the first byte; a negative one counts from the end.
+    #[prost(int64, tag = "4")]
+    pub offset: i64,
+    /// How many bytes at most; absent means all.
+    #[prost(int64, optional, tag = "5")]
+    pub length: ::core::option::Option<i64>,
+}
+/// A part of a file. The end of the stream says that all that was asked for has come.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ReadFileResponse {
+    /// `file` first and once.
+    #[prost(oneof = "read_file_response::Message", tags = "1, 2, 3")]
+    pub message: ::core::option::Option<read_file_response::Message>,
+}
+/// Nested message and enum types in `ReadFileResponse`.
+pub mod read_file_response {
+    /// `file` first and once.
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Message {
+        /// The file as it is.
+        #[prost(message, tag = "1")]
+        File(super::FileInfo),
+        /// The next bytes.
+        #[prost(bytes, tag = "2")]
+        Chunk(::prost::bytes::Bytes),
+        /// Nothing yet.
+        #[prost(message, tag = "3")]
+        Heartbeat(super::Heartbeat),
+    }
+}
+/// Writes a file.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WriteFileRequest {
+    /// `start` first and once, then the content, then `end`. Without it nothing is written under the file's name: a stream
+    /// that is given up can look like one that ends.
+    #[prost(oneof = "write_file_request::Message", tags = "1, 2, 3")]
+    pub message: ::core::option::Option<write_file_request::Message>,
+}
+/// Nested message and enum types in `WriteFileRequest`.
+pub mod write_file_request {
+    /// `start` first and once, then the content, then `end`. Without it nothing is written under the file's name: a stream
+    /// that is given up can look like one that ends.
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Message {
+        /// Which file, and how.
+        #[prost(message, tag = "1")]
+        Start(super::WriteFileStart),
+        /// The next bytes, at most 1 MiB.
+        #[prost(bytes, tag = "2")]
+        Chunk(::prost::bytes::Bytes),
+        /// The content is whole.
+        #[prost(message, tag = "3")]
+        End(super::WriteFileEnd),
+    }
+}
+/// The content is whole.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WriteFileEnd {}
+/// Which file is written, and how.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WriteFileStart {
+    /// The VM's id or name.
+    #[prost(string, tag = "1")]
+    pub vm: ::prost::alloc::string::String,
+    /// As whom; empty means the VM's default user.
+    #[prost(string, tag = "2")]
+    pub user: ::prost::alloc::string::String,
+    /// Which file; a symbolic link is followed.
+    #[prost(string, tag = "3")]
+    pub path: ::prost::alloc::string::String,
+    /// How.
+    #[prost(enumeration = "write_file_start::Mode", tag = "4")]
+    pub mode: i32,
+    /// Where the first byte goes, for MODE_AT.
+    #[prost(int64, tag = "5")]
+    pub offset: i64,
+    /// For MODE_AT: the file ends after the last byte that is written.
+    #[prost(bool, tag = "6")]
+    pub truncate: bool,
+    /// Permission bits; absent: those of the file that is there, or 0644.
+    #[prost(uint32, optional, tag = "7")]
+    pub permissions: ::core::option::Option<u32>,
+    /// `user`, `uid`, `user:group` or `uid:gid`; empty: the owner of the file that is there, or the writer.
+    #[prost(string, tag = "8")]
+    pub owner: ::prost::alloc::string::String,
+    /// Time of the last change of content; absent means now.
+    #[prost(message, optional, tag = "9")]
+    pub mtime: ::core::option::Option<::prost_types::Timestamp>,
+    /// Make the directories that are missing on the way.
+    #[prost(bool, tag = "10")]
+    pub make_parents: bool,
+}
+/// Nested message and enum types in `WriteFileStart`.
+pub mod write_file_start {
+    /// How a file is written.
+    #[derive(
+        Clone,
+        Copy,
+        Debug,
+        PartialEq,
+        Eq,
+        Hash,
+        PartialOrd,
+        Ord,
+        ::prost::Enumeration
+    )]
+    #[repr(i32)]
+    pub enum Mode {
+        /// MODE_REPLACE.
+        Unspecified = 0,
+        /// The file is replaced at once when its content is whole. One that is there keeps its owner and permissions.
+        Replace = 1,
+        /// The same, and refused where something is already.
+        Create = 2,
+        /// After what the file has; it is made where it is missing.
+        Append = 3,
+        /// Into the file, from `offset` on; it is made where it is missing.
+        At = 4,
+    }
+    impl Mode {
+        /// String value of the enum field names used in the ProtoBuf definition.
+        ///
+        /// The values are not transformed in any way and thus are considered stable
+        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+        pub fn as_str_name(&self) -> &'static str {
+            match self {
+                Self::Unspecified => "MODE_UNSPECIFIED",
+                Self::Replace => "MODE_REPLACE",
+                Self::Create => "MODE_CREATE",
+                Self::Append => "MODE_APPEND",
+                Self::At => "MODE_AT",
+            }
+        }
+        /// Creates an enum from field names used in the ProtoBuf definition.
+        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+            match value {
+                "MODE_UNSPECIFIED" => Some(Self::Unspecified),
+                "MODE_REPLACE" => Some(Self::Replace),
+                "MODE_CREATE" => Some(Self::Create),
+                "MODE_APPEND" => Some(Self::Append),
+                "MODE_AT" => Some(Self::At),
+                _ => None,
+            }
+        }
+    }
+}
+/// How the writing goes on.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WriteFileResponse {
+    /// `file` last.
+    #[prost(oneof = "write_file_response::Message", tags = "1, 2, 3")]
+    pub message: ::core::option::Option<write_file_response::Message>,
+}
+/// Nested message and enum types in `WriteFileResponse`.
+pub mod write_file_response {
+    /// `file` last.
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Message {
+        /// Bytes of the content that were handed to the VM.
+        #[prost(int64, tag = "1")]
+        ProgressBytes(i64),
+        /// The file as it is now: it is written.
+        #[prost(message, tag = "2")]
+        File(super::FileInfo),
+        /// Nothing new.
+        #[prost(message, tag = "3")]
+        Heartbeat(super::Heartbeat),
+    }
+}
+/// Asks what is at a path.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct StatFileRequest {
+    /// The VM's id or name.
+    #[prost(string, tag = "1")]
+    pub vm: ::prost::alloc::string::String,
+    /// As whom; empty means the VM's default user.
+    #[prost(string, tag = "2")]
+    pub user: ::prost::alloc::string::String,
+    /// Where.
+    #[prost(string, tag = "3")]
+    pub path: ::prost::alloc::string::String,
+    /// Look at what a symbolic link leads to, and not at the link.
+    #[prost(bool, tag = "4")]
+    pub follow: bool,
+}
+/// What is at a path.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct StatFileResponse {
+    /// What is there.
+    #[prost(message, optional, tag = "1")]
+    pub file: ::core::option::Option<FileInfo>,
+}
+/// Asks what is in a directory.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListFilesRequest {
+    /// The VM's id or name.
+    #[prost(string, tag = "1")]
+    pub vm: ::prost::alloc::string::String,
+    /// As whom; empty means the VM's default user.
+    #[prost(string, tag = "2")]
+    pub user: ::prost::alloc::string::String,
+    /// Which directory; a symbolic link is followed.
+    #[prost(string, tag = "3")]
+    pub path: ::prost::alloc::string::String,
+    /// How far down: 0 and 1 mean what is in it; at most 64. Links are not followed.
+    #[prost(int32, tag = "4")]
+    pub depth: i32,
+    /// 0 means 100; at most 1000.
+    #[prost(int32, tag = "5")]
+    pub page_size: i32,
+    /// From the page before; empty for the first.
+    #[prost(string, tag = "6")]
+    pub page_token: ::prost::alloc::string::String,
+}
+/// A page of what is in a directory.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListFilesResponse {
+    /// Each directory before what is in it, names in the order of their bytes.
+    #[prost(message, repeated, tag = "1")]
+    pub files: ::prost::alloc::vec::Vec<FileInfo>,
+    /// For the next page; empty on the last.
+    #[prost(string, tag = "2")]
+    pub next_page_token: ::prost::alloc::string::String,
+}
+/// Makes a directory.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct MakeDirectoryRequest {
+    /// The VM's id or name.
+    #[prost(string, tag = "1")]
+    pub vm: ::prost::alloc::string::String,
+    /// As whom; empty means the VM's default user.
+    #[prost(string, tag = "2")]
+    pub user: ::prost::alloc::string::String,
+    /// Where.
+    #[prost(string, tag = "3")]
+    pub path: ::prost::alloc::string::String,
+    /// Permission bits; absent means 0755.
+    #[prost(uint32, optional, tag = "4")]
+    pub permissions: ::core::option::Option<u32>,
+    /// Make those that are missing on the way. Then one that is there already is no error.
+    #[prost(bool, tag = "5")]
+    pub make_parents: bool,
+    /// A UUID: a repeat of the request with the same one gets the first's answer.
+    #[prost(string, tag = "6")]
+    pub request_id: ::prost::alloc::string::String,
+}
+/// The directory is there.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct MakeDirectoryResponse {
+    /// As it is now.
+    #[prost(message, optional, tag = "1")]
+    pub file: ::core::option::Option<FileInfo>,
+}
+/// Removes a file.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RemoveFileRequest {
+    /// The VM's id or name.
+    #[prost(string, tag = "1")]
+    pub vm: ::prost::alloc::string::String,
+    /// As whom; empty means the VM's default user.
+    #[prost(string, tag = "2")]
+    pub user: ::prost::alloc::string::String,
+    /// Which; a symbolic link is removed, not followed.
+    #[prost(string, tag = "3")]
+    pub path: ::prost::alloc::string::String,
+    /// A directory with all that is in it.
+    #[prost(bool, tag = "4")]
+    pub recursive: bool,
+    /// That there is nothing is no error.
+    #[prost(bool, tag = "5")]
+    pub allow_missing: bool,
+    /// A UUID: a repeat of the request with the same one gets the first's answer.
+    #[prost(string, tag = "6")]
+    pub request_id: ::prost::alloc::string::String,
+}
+/// The file is gone.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RemoveFileResponse {
+    /// How many names were removed.
+    #[prost(int64, tag = "1")]
+    pub removed_count: i64,
+}
+/// Gives a file another path.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RenameFileRequest {
+    /// The VM's id or name.
+    #[prost(string, tag = "1")]
+    pub vm: ::prost::alloc::string::String,
+    /// As whom; empty means the VM's default user.
+    #[prost(string, tag = "2")]
+    pub user: ::prost::alloc::string::String,
+    /// Which; a symbolic link is renamed, not followed.
+    #[prost(string, tag = "3")]
+    pub path: ::prost::alloc::string::String,
+    /// Its new path, on the same file system.
+    #[prost(string, tag = "4")]
+    pub new_path: ::prost::alloc::string::String,
+    /// Refuse where something has the new path already; otherwise it is replaced.
+    #[prost(bool, tag = "5")]
+    pub no_replace: bool,
+    /// A UUID: a repeat of the request with the same one gets the first's answer.
+    #[prost(string, tag = "6")]
+    pub request_id: ::prost::alloc::string::String,
+}
+/// The file has another path.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RenameFileResponse {
+    /// As it is now.
+    #[prost(message, optional, tag = "1")]
+    pub file: ::core::option::Option<FileInfo>,
+}
+/// Changes a file's attributes. What is absent stays.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SetFileAttributesRequest {
+    /// The VM's id or name.
+    #[prost(string, tag = "1")]
+    pub vm: ::prost::alloc::string::String,
+    /// As whom; empty means the VM's default user.
+    #[prost(string, tag = "2")]
+    pub user: ::prost::alloc::string::String,
+    /// Which file.
+    #[prost(string, tag = "3")]
+    pub path: ::prost::alloc::string::String,
+    /// Of a symbolic link itself, and not of what it leads to.
+    #[prost(bool, tag = "4")]
+    pub no_follow: bool,
+    /// Permission bits with setuid, setgid and sticky.
+    #[prost(uint32, optional, tag = "5")]
+    pub permissions: ::core::option::Option<u32>,
+    /// `user`, `uid`, `user:group` or `uid:gid`.
+    #[prost(string, tag = "6")]
+    pub owner: ::prost::alloc::string::String,
+    /// Time of the last change of content.
+    #[prost(message, optional, tag = "7")]
+    pub mtime: ::core::option::Option<::prost_types::Timestamp>,
+    /// A UUID: a repeat of the request with the same one gets the first's answer.
+    #[prost(string, tag = "8")]
+    pub request_id: ::prost::alloc::string::String,
+}
+/// The file has the attributes.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SetFileAttributesResponse {
+    /// As it is now.
+    #[prost(message, optional, tag = "1")]
+    pub file: ::core::option::Option<FileInfo>,
+}
+/// Makes a symbolic link.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct MakeSymlinkRequest {
+    /// The VM's id or name.
+    #[prost(string, tag = "1")]
+    pub vm: ::prost::alloc::string::String,
+    /// As whom; empty means the VM's default user.
+    #[prost(string, tag = "2")]
+    pub user: ::prost::alloc::string::String,
+    /// Where.
+    #[prost(string, tag = "3")]
+    pub path: ::prost::alloc::string::String,
+    /// Where it leads, as it stands.
+    #[prost(string, tag = "4")]
+    pub target: ::prost::alloc::string::String,
+    /// Takes the place of a file or link that is there.
+    #[prost(bool, tag = "5")]
+    pub replace: bool,
+    /// A UUID: a repeat of the request with the same one gets the first's answer.
+    #[prost(string, tag = "6")]
+    pub request_id: ::prost::alloc::string::String,
+}
+/// The link is there.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct MakeSymlinkResponse {
+    /// As it is now.
+    #[prost(message, optional, tag = "1")]
+    pub file: ::core::option::Option<FileInfo>,
+}
+/// Asks for changes.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WatchFilesRequest {
+    /// The VM's id or name.
+    #[prost(string, tag = "1")]
+    pub vm: ::prost::alloc::string::String,
+    /// As whom; empty means the VM's default user.
+    #[prost(string, tag = "2")]
+    pub user: ::prost::alloc::string::String,
+    /// A directory or a file.
+    #[prost(string, tag = "3")]
+    pub path: ::prost::alloc::string::String,
+    /// The directories below it too, those that are made later included.
+    #[prost(bool, tag = "4")]
+    pub recursive: bool,
+}
+/// What changes.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WatchFilesResponse {
+    /// `started` first and once.
+    #[prost(oneof = "watch_files_response::Message", tags = "1, 2, 3, 4")]
+    pub message: ::core::option::Option<watch_files_response::Message>,
+}
+/// Nested message and enum types in `WatchFilesResponse`.
+pub mod watch_files_response {
+    /// `started` first and once.
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Message {
+        /// From now on changes are seen.
+        #[prost(message, tag = "1")]
+        Started(super::WatchStarted),
+        /// Something changed.
+        #[prost(message, tag = "2")]
+        Event(super::FileEvent),
+        /// Changes were lost, because there were too many or the caller was too slow: look anew.
+        #[prost(message, tag = "3")]
+        Overflow(super::WatchOverflow),
+        /// Nothing changes.
+        #[prost(message, tag = "4")]
+        Heartbeat(super::Heartbeat),
+    }
+}
+/// From now on changes are seen.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WatchStarted {
+    /// Directories that are watched.
+    #[prost(int32, tag = "1")]
+    pub directory_count: i32,
+}
+/// Changes were lost.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WatchOverflow {}
+/// Puts files into a VM.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct UploadFilesRequest {
+    /// `start` first and once, then the archive, then `end`. A stream without it is one that was given up.
+    #[prost(oneof = "upload_files_request::Message", tags = "1, 2, 3")]
+    pub message: ::core::option::Option<upload_files_request::Message>,
+}
+/// Nested message and enum types in `UploadFilesRequest`.
+pub mod upload_files_request {
+    /// `start` first and once, then the archive, then `end`. A stream without it is one that was given up.
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Message {
+        /// Where to.
+        #[prost(message, tag = "1")]
+        Start(super::UploadFilesStart),
+        /// The next bytes of a tar archive that is not compressed, at most 1 MiB.
+        #[prost(bytes, tag = "2")]
+        Chunk(::prost::bytes::Bytes),
+        /// The archive is whole.
+        #[prost(message, tag = "3")]
+        End(super::UploadFilesEnd),
+    }
+}
+/// The archive is whole.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct UploadFilesEnd {}
+/// Where files are put.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct UploadFilesStart {
+    /// The VM's id or name.
+    #[prost(string, tag = "1")]
+    pub vm: ::prost::alloc::string::String,
+    /// As whom; empty means the VM's default user.
+    #[prost(string, tag = "2")]
+    pub user: ::prost::alloc::string::String,
+    /// A directory that is made where it is missing; or, with `names_entry`, the path of the one entry at the archive's
+    /// top, unless it is a directory already, in which the entry then lies by its own name.
+    #[prost(string, tag = "3")]
+    pub path: ::prost::alloc::string::String,
+    /// See `path`.
+    #[prost(bool, tag = "4")]
+    pub names_entry: bool,
+    /// Files get the owners that the archive tells, by number, which only root may do; otherwise all are the user's.
+    #[prost(bool, tag = "5")]
+    pub keep_owners: bool,
+}
+/// How the upload goes on.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct UploadFilesResponse {
+    /// `done` last.
+    #[prost(oneof = "upload_files_response::Message", tags = "1, 2, 3")]
+    pub message: ::core::option::Option<upload_files_response::Message>,
+}
+/// Nested message and enum types in `UploadFilesResponse`.
+pub mod upload_files_response {
+    /// `done` last.
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Message {
+        /// Bytes of the archive that were taken.
+        #[prost(int64, tag = "1")]
+        ProgressBytes(i64),
+        /// The files are there.
+        #[prost(message, tag = "2")]
+        Done(super::FilesMoved),
+        /// Nothing new.
+        #[prost(message, tag = "3")]
+        Heartbeat(super::Heartbeat),
+    }
+}
+/// How much was moved.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct FilesMoved {
+    /// Files, directories, links and devices.
+    #[prost(int64, tag = "1")]
+    pub entry_count: i64,
+    /// Bytes of the files' contents, without holes.
+    #[prost(int64, tag = "2")]
+    pub content_bytes: i64,
+}
+/// Asks for a tree of files.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DownloadFilesRequest {
+    /// The VM's id or name.
+    #[prost(string, tag = "1")]
+    pub vm: ::prost::alloc::string::String,
+    /// As whom; empty means the VM's default user.
+    #[prost(string, tag = "2")]
+    pub user: ::prost::alloc::string::String,
+    /// A file, or a directory with all that is in it on the same file system. Symbolic links below it are kept, one at
+    /// the path itself is followed.
+    #[prost(string, tag = "3")]
+    pub path: ::prost::alloc::string::String,
+}
+/// A part of the archive: ustar with PAX records, holes by the GNU format 1.0. Names in it begin with the last name of
+/// the path that was asked for; for the root of the VM they do not.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DownloadFilesResponse {
+    /// `done` last: without it the archive is not whole.
+    #[prost(oneof = "download_files_response::Message", tags = "1, 2, 3")]
+    pub message: ::core::option::Option<download_files_response::Message>,
+}
+/// Nested message and enum types in `DownloadFilesResponse`.
+pub mod download_files_response {
+    /// `done` last: without it the archive is not whole.
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Message {
+        /// The next bytes.
+        #[prost(bytes, tag = "1")]
+        Chunk(::prost::bytes::Bytes),
+        /// All of it has come.
+        #[prost(message, tag = "2")]
+        Done(super::FilesMoved),
+        /// Nothing yet.
+        #[prost(message, tag = "3")]
+        Heartbeat(super::Heartbeat),
+    }
+}
+/// Generated client implementations.
+#[cfg(feature = "client")]
+pub mod file_service_client {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    use tonic::codegen::http::Uri;
+    /// Files in running VMs. Each call is done as a user of the VM, with that user's rights: `user`, `uid`, `user:group` or
+    /// `uid:gid`, by the VM's own databases; empty means the user that sessions get by default. A path is absolute, or
+    /// relative to that user's home; it has no `..`.
+    ///
+    /// The error of a call that changes files has `written` in its metadata: `no`, or `maybe` where a part may be done.
+    #[derive(Debug, Clone)]
+    pub struct FileServiceClient<T> {
+        inner: tonic::client::Grpc<T>,
+    }
+    impl<T> FileServiceClient<T>
+    where
+        T: tonic::client::GrpcService<tonic::body::Body>,
+        T::Error: Into<StdError>,
+        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
+        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
+    {
+        pub fn new(inner: T) -> Self {
+            let inner = tonic::client::Grpc::new(inner);
+            Self { inner }
+        }
+        pub fn with_origin(inner: T, origin: Uri) -> Self {
+            let inner = tonic::client::Grpc::with_origin(inner, origin);
+            Self { inner }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> FileServiceClient<InterceptedService<T, F>>
+        where
+            F: tonic::service::Interceptor,
+            T::ResponseBody: Default,
+            T: tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+                Response = http::Response<
+                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
+                >,
+            >,
+            <T as tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
+        {
+            FileServiceClient::new(InterceptedService::new(inner, interceptor))
+        }
+        /// Compress requests with the given encoding.
+        ///
+        /// This requires the server to support it otherwise it might respond with an
+        /// error.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.send_compressed(encoding);
+            self
+        }
+        /// Enable decompressing responses.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.accept_compressed(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_decoding_message_size(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_encoding_message_size(limit);
+            self
+        }
+        /// Reads a file, or a part of it.
+        pub async fn read_file(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ReadFileRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::ReadFileResponse>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/banger.v1.FileService/ReadFile",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("banger.v1.FileService", "ReadFile"));
+            self.inner.server_streaming(req, path, codec).await
+        }
+        /// Writes a file. By default it is replaced at once when its content is whole, or not at all.
+        pub async fn write_file(
+            &mut self,
+            request: impl tonic::IntoStreamingRequest<Message = super::WriteFileRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::WriteFileResponse>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/banger.v1.FileService/WriteFile",
+            );
+            let mut req = request.into_streaming_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("banger.v1.FileService", "WriteFile"));
+            self.inner.streaming(req, path, codec).await
+        }
+        /// What is at a path.
+        pub async fn stat_file(
+            &mut self,
+            request: impl tonic::IntoRequest<super::StatFileRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::StatFileResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/banger.v1.FileService/StatFile",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("banger.v1.FileService", "StatFile"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// What is in a directory, and in those below it.
+        pub async fn list_files(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListFilesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListFilesResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/banger.v1.FileService/ListFiles",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("banger.v1.FileService", "ListFiles"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Makes a directory.
+        pub async fn make_directory(
+            &mut self,
+            request: impl tonic::IntoRequest<super::MakeDirectoryRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::MakeDirectoryResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/banger.v1.FileService/MakeDirectory",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("banger.v1.FileService", "MakeDirectory"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Removes a file, or a directory with all that is in it.
+        pub async fn remove_file(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RemoveFileRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RemoveFileResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/banger.v1.FileService/RemoveFile",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("banger.v1.FileService", "RemoveFile"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Gives a file another path.
+        pub async fn rename_file(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RenameFileRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RenameFileResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/banger.v1.FileService/RenameFile",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("banger.v1.FileService", "RenameFile"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Changes a file's mode, owner or time.
+        pub async fn set_file_attributes(
+            &mut self,
+            request: impl tonic::IntoRequest<super::SetFileAttributesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::SetFileAttributesResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/banger.v1.FileService/SetFileAttributes",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("banger.v1.FileService", "SetFileAttributes"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Makes a symbolic link.
+        pub async fn make_symlink(
+            &mut self,
+            request: impl tonic::IntoRequest<super::MakeSymlinkRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::MakeSymlinkResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/banger.v1.FileService/MakeSymlink",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("banger.v1.FileService", "MakeSymlink"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Tells what changes in a directory, or of a file, until the caller ends it.
+        pub async fn watch_files(
+            &mut self,
+            request: impl tonic::IntoRequest<super::WatchFilesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::WatchFilesResponse>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/banger.v1.FileService/WatchFiles",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("banger.v1.FileService", "WatchFiles"));
+            self.inner.server_streaming(req, path, codec).await
+        }
+        /// Puts a tree of files, a tar archive, into a VM. Each file is replaced at once when its content is whole.
+        pub async fn upload_files(
+            &mut self,
+            request: impl tonic::IntoStreamingRequest<
+                Message = super::UploadFilesRequest,
+            >,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::UploadFilesResponse>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/banger.v1.FileService/UploadFiles",
+            );
+            let mut req = request.into_streaming_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("banger.v1.FileService", "UploadFiles"));
+            self.inner.streaming(req, path, codec).await
+        }
+        /// Gets a tree of files out of a VM, as a tar archive.
+        pub async fn download_files(
+            &mut self,
+            request: impl tonic::IntoRequest<super::DownloadFilesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::DownloadFilesResponse>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/banger.v1.FileService/DownloadFiles",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("banger.v1.FileService", "DownloadFiles"));
+            self.inner.server_streaming(req, path, codec).await
+        }
+    }
+}
+/// Generated server implementations.
+#[cfg(feature = "server")]
+pub mod file_service_server {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    /// Generated trait containing gRPC methods that should be implemented for use with FileServiceServer.
+    #[async_trait]
+    pub trait FileService: std::marker::Send + std::marker::Sync + 'static {
+        /// Server streaming response type for the ReadFile method.
+        type ReadFileStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::ReadFileResponse, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// Reads a file, or a part of it.
+        async fn read_file(
+            &self,
+            request: tonic::Request<super::ReadFileRequest>,
+        ) -> std::result::Result<tonic::Response<Self::ReadFileStream>, tonic::Status>;
+        /// Server streaming response type for the WriteFile method.
+        type WriteFileStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::WriteFileResponse, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// Writes a file. By default it is replaced at once when its content is whole, or not at all.
+        async fn write_file(
+            &self,
+            request: tonic::Request<tonic::Streaming<super::WriteFileRequest>>,
+        ) -> std::result::Result<tonic::Response<Self::WriteFileStream>, tonic::Status>;
+        /// What is at a path.
+        async fn stat_file(
+            &self,
+            request: tonic::Request<super::StatFileRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::StatFileResponse>,
+            tonic::Status,
+        >;
+        /// What is in a directory, and in those below it.
+        async fn list_files(
+            &self,
+            request: tonic::Request<super::ListFilesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListFilesResponse>,
+            tonic::Status,
+        >;
+        /// Makes a directory.
+        async fn make_directory(
+            &self,
+            request: tonic::Request<super::MakeDirectoryRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::MakeDirectoryResponse>,
+            tonic::Status,
+        >;
+        /// Removes a file, or a directory with all that is in it.
+        async fn remove_file(
+            &self,
+            request: tonic::Request<super::RemoveFileRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RemoveFileResponse>,
+            tonic::Status,
+        >;
+        /// Gives a file another path.
+        async fn rename_file(
+            &self,
+            request: tonic::Request<super::RenameFileRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RenameFileResponse>,
+            tonic::Status,
+        >;
+        /// Changes a file's mode, owner or time.
+        async fn set_file_attributes(
+            &self,
+            request: tonic::Request<super::SetFileAttributesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::SetFileAttributesResponse>,
+            tonic::Status,
+        >;
+        /// Makes a symbolic link.
+        async fn make_symlink(
+            &self,
+            request: tonic::Request<super::MakeSymlinkRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::MakeSymlinkResponse>,
+            tonic::Status,
+        >;
+        /// Server streaming response type for the WatchFiles method.
+        type WatchFilesStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::WatchFilesResponse, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// Tells what changes in a directory, or of a file, until the caller ends it.
+        async fn watch_files(
+            &self,
+            request: tonic::Request<super::WatchFilesRequest>,
+        ) -> std::result::Result<tonic::Response<Self::WatchFilesStream>, tonic::Status>;
+        /// Server streaming response type for the UploadFiles method.
+        type UploadFilesStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::UploadFilesResponse, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// Puts a tree of files, a tar archive, into a VM. Each file is replaced at once when its content is whole.
+        async fn upload_files(
+            &self,
+            request: tonic::Request<tonic::Streaming<super::UploadFilesRequest>>,
+        ) -> std::result::Result<
+            tonic::Response<Self::UploadFilesStream>,
+            tonic::Status,
+        >;
+        /// Server streaming response type for the DownloadFiles method.
+        type DownloadFilesStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::DownloadFilesResponse, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// Gets a tree of files out of a VM, as a tar archive.
+        async fn download_files(
+            &self,
+            request: tonic::Request<super::DownloadFilesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<Self::DownloadFilesStream>,
+            tonic::Status,
+        >;
+    }
+    /// Files in running VMs. Each call is done as a user of the VM, with that user's rights: `user`, `uid`, `user:group` or
+    /// `uid:gid`, by the VM's own databases; empty means the user that sessions get by default. A path is absolute, or
+    /// relative to that user's home; it has no `..`.
+    ///
+    /// The error of a call that changes files has `written` in its metadata: `no`, or `maybe` where a part may be done.
+    #[derive(Debug)]
+    pub struct FileServiceServer<T> {
+        inner: Arc<T>,
+        accept_compression_encodings: EnabledCompressionEncodings,
+        send_compression_encodings: EnabledCompressionEncodings,
+        max_decoding_message_size: Option<usize>,
+        max_encoding_message_size: Option<usize>,
+    }
+    impl<T> FileServiceServer<T> {
+        pub fn new(inner: T) -> Self {
+            Self::from_arc(Arc::new(inner))
+        }
+        pub fn from_arc(inner: Arc<T>) -> Self {
+            Self {
+                inner,
+                accept_compression_encodings: Default::default(),
+                send_compression_encodings: Default::default(),
+                max_decoding_message_size: None,
+                max_encoding_message_size: None,
+            }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> InterceptedService<Self, F>
+        where
+            F: tonic::service::Interceptor,
+        {
+            InterceptedService::new(Self::new(inner), interceptor)
+        }
+        /// Enable decompressing requests with the given encoding.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.accept_compression_encodings.enable(encoding);
+            self
+        }
+        /// Compress responses with the given encoding, if the client supports it.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.send_compression_encodings.enable(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.max_decoding_message_size = Some(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.max_encoding_message_size = Some(limit);
+            self
+        }
+    }
+    impl<T, B> tonic::codegen::Service<http::Request<B>> for FileServiceServer<T>
+    where
+        T: FileService,
+        B: Body + std::marker::Send + 'static,
+        B::Error: Into<StdError> + std::marker::Send + 'static,
+    {
+        type Response = http::Response<tonic::body::Body>;
+        type Error = std::convert::Infallible;
+        type Future = BoxFuture<Self::Response, Self::Error>;
+        fn poll_ready(
+            &mut self,
+            _cx: &mut Context<'_>,
+        ) -> Poll<std::result::Result<(), Self::Error>> {
+            Poll::Ready(Ok(()))
+        }
+        fn call(&mut self, req: http::Request<B>) -> Self::Future {
+            match req.uri().path() {
+                "/banger.v1.FileService/ReadFile" => {
+                    #[allow(non_camel_case_types)]
+                    struct ReadFileSvc<T: FileService>(pub Arc<T>);
+                    impl<
+                        T: FileService,
+                    > tonic::server::ServerStreamingService<super::ReadFileRequest>
+                    for ReadFileSvc<T> {
+                        type Response = super::ReadFileResponse;
+                        type ResponseStream = T::ReadFileStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ReadFileRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as FileService>::read_file(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ReadFileSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/banger.v1.FileService/WriteFile" => {
+                    #[allow(non_camel_case_types)]
+                    struct WriteFileSvc<T: FileService>(pub Arc<T>);
+                    impl<
+                        T: FileService,
+                    > tonic::server::StreamingService<super::WriteFileRequest>
+                    for WriteFileSvc<T> {
+                        type Response = super::WriteFileResponse;
+                        type ResponseStream = T::WriteFileStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<
+                                tonic::Streaming<super::WriteFileRequest>,
+                            >,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as FileService>::write_file(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = WriteFileSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/banger.v1.FileService/StatFile" => {
+                    #[allow(non_camel_case_types)]
+                    struct StatFileSvc<T: FileService>(pub Arc<T>);
+                    impl<
+                        T: FileService,
+                    > tonic::server::UnaryService<super::StatFileRequest>
+                    for StatFileSvc<T> {
+                        type Response = super::StatFileResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::StatFileRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as FileService>::stat_file(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = StatFileSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/banger.v1.FileService/ListFiles" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListFilesSvc<T: FileService>(pub Arc<T>);
+                    impl<
+                        T: FileService,
+                    > tonic::server::UnaryService<super::ListFilesRequest>
+                    for ListFilesSvc<T> {
+                        type Response = super::ListFilesResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListFilesRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as FileService>::list_files(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListFilesSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/banger.v1.FileService/MakeDirectory" => {
+                    #[allow(non_camel_case_types)]
+                    struct MakeDirectorySvc<T: FileService>(pub Arc<T>);
+                    impl<
+                        T: FileService,
+                    > tonic::server::UnaryService<super::MakeDirectoryRequest>
+                    for MakeDirectorySvc<T> {
+                        type Response = super::MakeDirectoryResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::MakeDirectoryRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as FileService>::make_directory(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = MakeDirectorySvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/banger.v1.FileService/RemoveFile" => {
+                    #[allow(non_camel_case_types)]
+                    struct RemoveFileSvc<T: FileService>(pub Arc<T>);
+                    impl<
+                        T: FileService,
+                    > tonic::server::UnaryService<super::RemoveFileRequest>
+                    for RemoveFileSvc<T> {
+                        type Response = super::RemoveFileResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::RemoveFileRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as FileService>::remove_file(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RemoveFileSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/banger.v1.FileService/RenameFile" => {
+                    #[allow(non_camel_case_types)]
+                    struct RenameFileSvc<T: FileService>(pub Arc<T>);
+                    impl<
+                        T: FileService,
+                    > tonic::server::UnaryService<super::RenameFileRequest>
+                    for RenameFileSvc<T> {
+                        type Response = super::RenameFileResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::RenameFileRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as FileService>::rename_file(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RenameFileSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/banger.v1.FileService/SetFileAttributes" => {
+                    #[allow(non_camel_case_types)]
+                    struct SetFileAttributesSvc<T: FileService>(pub Arc<T>);
+                    impl<
+                        T: FileService,
+                    > tonic::server::UnaryService<super::SetFileAttributesRequest>
+                    for SetFileAttributesSvc<T> {
+                        type Response = super::SetFileAttributesResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::SetFileAttributesRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as FileService>::set_file_attributes(&inner, request)
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = SetFileAttributesSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/banger.v1.FileService/MakeSymlink" => {
+                    #[allow(non_camel_case_types)]
+                    struct MakeSymlinkSvc<T: FileService>(pub Arc<T>);
+                    impl<
+                        T: FileService,
+                    > tonic::server::UnaryService<super::MakeSymlinkRequest>
+                    for MakeSymlinkSvc<T> {
+                        type Response = super::MakeSymlinkResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::MakeSymlinkRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as FileService>::make_symlink(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = MakeSymlinkSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/banger.v1.FileService/WatchFiles" => {
+                    #[allow(non_camel_case_types)]
+                    struct WatchFilesSvc<T: FileService>(pub Arc<T>);
+                    impl<
+                        T: FileService,
+                    > tonic::server::ServerStreamingService<super::WatchFilesRequest>
+                    for WatchFilesSvc<T> {
+                        type Response = super::WatchFilesResponse;
+                        type ResponseStream = T::WatchFilesStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::WatchFilesRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as FileService>::watch_files(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = WatchFilesSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/banger.v1.FileService/UploadFiles" => {
+                    #[allow(non_camel_case_types)]
+                    struct UploadFilesSvc<T: FileService>(pub Arc<T>);
+                    impl<
+                        T: FileService,
+                    > tonic::server::StreamingService<super::UploadFilesRequest>
+                    for UploadFilesSvc<T> {
+                        type Response = super::UploadFilesResponse;
+                        type ResponseStream = T::UploadFilesStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<
+                                tonic::Streaming<super::UploadFilesRequest>,
+                            >,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as FileService>::upload_files(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = UploadFilesSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/banger.v1.FileService/DownloadFiles" => {
+                    #[allow(non_camel_case_types)]
+                    struct DownloadFilesSvc<T: FileService>(pub Arc<T>);
+                    impl<
+                        T: FileService,
+                    > tonic::server::ServerStreamingService<super::DownloadFilesRequest>
+                    for DownloadFilesSvc<T> {
+                        type Response = super::DownloadFilesResponse;
+                        type ResponseStream = T::DownloadFilesStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::DownloadFilesRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as FileService>::download_files(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = DownloadFilesSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                _ => {
+                    Box::pin(async move {
+                        let mut response = http::Response::new(
+                            tonic::body::Body::default(),
+                        );
+                        let headers = response.headers_mut();
+                        headers
+                            .insert(
+                                tonic::Status::GRPC_STATUS,
+                                (tonic::Code::Unimplemented as i32).into(),
+                            );
+                        headers
+                            .insert(
+                                http::header::CONTENT_TYPE,
+                                tonic::metadata::GRPC_CONTENT_TYPE,
+                            );
+                        Ok(response)
+                    })
+                }
+            }
+        }
+    }
+    impl<T> Clone for FileServiceServer<T> {
+        fn clone(&self) -> Self {
+            let inner = self.inner.clone();
+            Self {
+                inner,
+                accept_compression_encodings: self.accept_compression_encodings,
+                send_compression_encodings: self.send_compression_encodings,
+                max_decoding_message_size: self.max_decoding_message_size,
+                max_encoding_message_size: self.max_encoding_message_size,
+            }
+        }
+    }
+    /// Generated gRPC service name
+    pub const SERVICE_NAME: &str = "banger.v1.FileService";
+    impl<T> tonic::server::NamedService for FileServiceServer<T> {
+        const NAME: &'static str = SERVICE_NAME;
+    }
+}
+/// A virtual machine and its disks.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Vm {
+    /// A UUID made by the daemon.
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+    /// What it is made of.
+    #[prost(message, optional, tag = "2")]
+    pub spec: ::core::option::Option<VmSpec>,
+    /// Where it is.
+    #[prost(enumeration = "vm::State", tag = "3")]
+    pub state: i32,
+    /// Why it failed; present exactly in STATE_FAILED.
+    #[prost(message, optional, tag = "4")]
+    pub failure: ::core::option::Option<::tonic_types::Status>,
+    /// The image's id, once resolved.
+    #[prost(string, tag = "5")]
+    pub image_id: ::prost::alloc::string::String,
+    /// The kernel's id, once resolved.
+    #[prost(string, tag = "6")]
+    pub kernel_id: ::prost::alloc::string::String,
+    /// Changes with every change of the VM.
+    #[prost(string, tag = "7")]
+    pub etag: ::prost::alloc::string::String,
+    /// The stages of the last boot. Those whose name starts with `guest-` were measured by the agent.
+    #[prost(message, repeated, tag = "8")]
+    pub boot_timing: ::prost::alloc::vec::Vec<Stage>,
+    /// How the last stop went; absent if it never stopped.
+    #[prost(message, optional, tag = "9")]
+    pub last_stop: ::core::option::Option<StopOutcome>,
+    /// When it was asked for.
+    #[prost(message, optional, tag = "10")]
+    pub create_time: ::core::option::Option<::prost_types::Timestamp>,
+    /// When it last became running.
+    #[prost(message, optional, tag = "11")]
+    pub start_time: ::core::option::Option<::prost_types::Timestamp>,
+    /// When it last ceased to run.
+    #[prost(message, optional, tag = "12")]
+    pub stop_time: ::core::option::Option<::prost_types::Timestamp>,
+    /// Who asked for it: `uid:<number>` for a caller of the unix socket.
+    #[prost(string, tag = "13")]
+    pub owner: ::prost::alloc::string::String,
+    /// Fields of `spec` that were changed and that the machine takes up at its next start.
+    #[prost(string, repeated, tag = "14")]
+    pub pending_fields: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// How often its restart policy has started it again since a caller last did.
+    #[prost(int32, tag = "15")]
+    pub restart_count: i32,
+}
+/// Nested message and enum types in `Vm`.
+pub mod vm {
+    /// Where a VM is. Only verbs move it.
+    #[derive(
+        Clone,
+        Copy,
+        Debug,
+        PartialEq,
+        Eq,
+        Hash,
+        PartialOrd,
+        Ord,
+        ::prost::Enumeration
+    )]
+    #[repr(i32)]
+    pub enum State {
+        /// Not a state.
+        Unspecified = 0,
+        /// Being made.
+        Creating = 1,
+        /// Being started again.
+        Starting = 2,
+        /// Its agent answers.
+        Running = 3,
+        /// On its way to stopped.
+        Stopping = 4,
+        /// Off; its disks are kept.
+        Stopped = 5,
+        /// Off by a fault; its disks are kept.
+        Failed = 6,
+        /// On its way to nothing.
+        Deleting = 7,
+        /// On its way to paused.
+        Pausing = 8,
+        /// Its vCPUs are held; its memory is kept.
+        Paused = 9,
+        /// On its way from paused to running.
+        Resuming = 10,
+    }
+    impl State {
+        /// String value of the enum field names used in the ProtoBuf definition.
+        ///
+        /// The values are not transformed in any way and thus are considered stable
+        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+        pub fn as_str_name(&self) -> &'static str {
+            match self {
+                Self::Unspecified => "STATE_UNSPECIFIED",
+                Self::Creating => "STATE_CREATING",
+                Self::Starting => "STATE_STARTING",
+                Self::Running => "STATE_RUNNING",
+                Self::Stopping => "STATE_STOPPING",
+                Self::Stopped => "STATE_STOPPED",
+                Self::Failed => "STATE_FAILED",
+                Self::Deleting => "STATE_DELETING",
+                Self::Pausing => "STATE_PAUSING",
+                Self::Paused => "STATE_PAUSED",
+                Self::Resuming => "STATE_RESUMING",
+            }
+        }
+        /// Creates an enum from field names used in the ProtoBuf definition.
+        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+            match value {
+                "STATE_UNSPECIFIED" => Some(Self::Unspecified),
+                "STATE_CREATING" => Some(Self::Creating),
+                "STATE_STARTING" => Some(Self::Starting),
+                "STATE_RUNNING" => Some(Self::Running),
+                "STATE_STOPPING" => Some(Self::Stopping),
+                "STATE_STOPPED" => Some(Self::Stopped),
+                "STATE_FAILED" => Some(Self::Failed),
+                "STATE_DELETING" => Some(Self::Deleting),
+                "STATE_PAUSING" => Some(Self::Pausing),
+                "STATE_PAUSED" => Some(Self::Paused),
+                "STATE_RESUMING" => Some(Self::Resuming),
+                _ => None,
+            }
+        }
+    }
+}
+/// What a VM is made of.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct VmSpec {
+    /// A DNS label, unique among the living; empty means a generated one.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// For finding it.
+    #[prost(btree_map = "string, string", tag = "2")]
+    pub labels: ::prost::alloc::collections::BTreeMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
+    /// An image's reference, digest or id.
+    #[prost(string, tag = "3")]
+    pub image: ::prost::alloc::string::String,
+    /// A kernel's name or id; empty means the image's or the default one. Once resolved, the name of the one it has.
+    #[prost(string, tag = "4")]
+    pub kernel: ::prost::alloc::string::String,
+    /// 0 means 1.
+    #[prost(int32, tag = "5")]
+    pub vcpu_count: i32,
+    /// 0 means 512.
+    #[prost(int64, tag = "6")]
+    pub memory_mib: i64,
+    /// The writable disk, sparse. 0 means 8192.
+    #[prost(int64, tag = "7")]
+    pub disk_mib: i64,
+    /// Environment of every session, above the image's.
+    #[prost(btree_map = "string, string", tag = "8")]
+    pub env: ::prost::alloc::collections::BTreeMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
+    /// The network.
+    #[prost(enumeration = "vm_spec::NetworkMode", tag = "9")]
+    pub network_mode: i32,
+    /// Deletes itself when it stops, however it stops.
+    #[prost(bool, tag = "10")]
+    pub ephemeral: bool,
+    /// Deletes itself this long after it was asked for, whatever it does then; absent means never. From 1 s to 10 years.
+    #[prost(message, optional, tag = "11")]
+    pub ttl: ::core::option::Option<::prost_types::Duration>,
+    /// Stops itself when nothing has used it for this long: no call on it, no attached reader, no running session;
+    /// absent means never. From 1 s to 10 years.
+    #[prost(message, optional, tag = "12")]
+    pub idle_timeout: ::core::option::Option<::prost_types::Duration>,
+    /// What happens when it ends by itself. Not for ephemeral VMs.
+    #[prost(enumeration = "vm_spec::RestartPolicy", tag = "13")]
+    pub restart_policy: i32,
+    /// Who is process 1.
+    #[prost(enumeration = "vm_spec::InitMode", tag = "14")]
+    pub init_mode: i32,
+    /// The image's init, absolute, for INIT_MODE_IMAGE; empty means the first of /sbin/init, /usr/sbin/init, /etc/init,
+    /// /bin/init and /usr/lib/systemd/systemd.
+    #[prost(string, tag = "15")]
+    pub init_path: ::prost::alloc::string::String,
+    /// Who its user is to others.
+    #[prost(message, optional, tag = "16")]
+    pub identity: ::core::option::Option<VmIdentity>,
+    /// Volumes that are mounted before the first session; at most 16, each at a path of its own. They hold from the
+    /// VMM's start until it is gone.
+    #[prost(message, repeated, tag = "20")]
+    pub volumes: ::prost::alloc::vec::Vec<VolumeMount>,
+}
+/// Nested message and enum types in `VmSpec`.
+pub mod vm_spec {
+    /// The network of a VM.
+    #[derive(
+        Clone,
+        Copy,
+        Debug,
+        PartialEq,
+        Eq,
+        Hash,
+        PartialOrd,
+        Ord,
+        ::prost::Enumeration
+    )]
+    #[repr(i32)]
+    pub enum NetworkMode {
+        /// The daemon's default.
+        Unspecified = 0,
+        /// No interface.
+        None = 1,
+        /// Outgoing connections through the VMM, without privileges.
+        User = 2,
+    }
+    impl NetworkMode {
+        /// String value of the enum field names used in the ProtoBuf definition.
+        ///
+        /// The values are not transformed in any way and thus are considered stable
+        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+        pub fn as_str_name(&self) -> &'static str {
+            match self {
+                Self::Unspecified => "NETWORK_MODE_UNSPECIFIED",
+                Self::None => "NETWORK_MODE_NONE",
+                Self::User => "NETWORK_MODE_USER",
+            }
+        }
+        /// Creates an enum from field names used in the ProtoBuf definition.
+        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+            match value {
+                "NETWORK_MODE_UNSPECIFIED" => Some(Self::Unspecified),
+                "NETWORK_MODE_NONE" => Some(Self::None),
+                "NETWORK_MODE_USER" => Some(Self::User),
+                _ => None,
+            }
+        }
+    }
+    /// What happens to a VM that ends by itself.
+    #[derive(
+        Clone,
+        Copy,
+        Debug,
+        PartialEq,
+        Eq,
+        Hash,
+        PartialOrd,
+        Ord,
+        ::prost::Enumeration
+    )]
+    #[repr(i32)]
+    pub enum RestartPolicy {
+        /// Never.
+        Unspecified = 0,
+        /// It stays as it is.
+        Never = 1,
+        /// It is started again if it ended by a fault: after 1 s, then after twice as long each time, up to 5 min.
+        OnFailure = 2,
+        /// It is started again, however it ended by itself.
+        Always = 3,
+    }
+    impl RestartPolicy {
+        /// String value of the enum field names used in the ProtoBuf definition.
+        ///
+        /// The values are not transformed in any way and thus are considered stable
+        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+        pub fn as_str_name(&self) -> &'static str {
+            match self {
+                Self::Unspecified => "RESTART_POLICY_UNSPECIFIED",
+                Self::Never => "RESTART_POLICY_NEVER",
+                Self::OnFailure => "RESTART_POLICY_ON_FAILURE",
+                Self::Always => "RESTART_POLICY_ALWAYS",
+            }
+        }
+        /// Creates an enum from field names used in the ProtoBuf definition.
+        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+            match value {
+                "RESTART_POLICY_UNSPECIFIED" => Some(Self::Unspecified),
+                "RESTART_POLICY_NEVER" => Some(Self::Never),
+                "RESTART_POLICY_ON_FAILURE" => Some(Self::OnFailure),
+                "RESTART_POLICY_ALWAYS" => Some(Self::Always),
+                _ => None,
+            }
+        }
+    }
+    /// Who is process 1 in the guest.
+    #[derive(
+        Clone,
+        Copy,
+        Debug,
+        PartialEq,
+        Eq,
+        Hash,
+        PartialOrd,
+        Ord,
+        ::prost::Enumeration
+    )]
+    #[repr(i32)]
+    pub enum InitMode {
+        /// The agent.
+        Unspecified = 0,
+        /// The agent: it boots fastest, and nothing runs but what sessions start.
+        Agent = 1,
+        /// The image's own init, such as systemd; the agent lives beside it.
+        Image = 2,
+    }
+    impl InitMode {
+        /// String value of the enum field names used in the ProtoBuf definition.
+        ///
+        /// The values are not transformed in any way and thus are considered stable
+        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+        pub fn as_str_name(&self) -> &'static str {
+            match self {
+                Self::Unspecified => "INIT_MODE_UNSPECIFIED",
+                Self::Agent => "INIT_MODE_AGENT",
+                Self::Image => "INIT_MODE_IMAGE",
+            }
+        }
+        /// Creates an enum from field names used in the ProtoBuf definition.
+        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+            match value {
+                "INIT_MODE_UNSPECIFIED" => Some(Self::Unspecified),
+                "INIT_MODE_AGENT" => Some(Self::Agent),
+                "INIT_MODE_IMAGE" => Some(Self::Image),
+                _ => None,
+            }
+        }
+    }
+}
+/// Who the default user of a VM is to others. Set at each start.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct VmIdentity {
+    /// The name of git commits, in /etc/gitconfig, unless the image sets one there.
+    #[prost(string, tag = "1")]
+    pub git_name: ::prost::alloc::string::String,
+    /// The mail address of git commits, in /etc/gitconfig, unless the image sets one there.
+    #[prost(string, tag = "2")]
+    pub git_email: ::prost::alloc::string::String,
+    /// Public keys for the user's ~/.ssh/authorized_keys, each as `TYPE BASE64 \[COMMENT\]`. At most 32.
+    #[prost(string, repeated, tag = "3")]
+    pub ssh_authorized_keys: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Profiles of the daemon's configuration whose files are copied to the user at each start. Contents are never
+    /// stored by the daemon. At most 8.
+    #[prost(string, repeated, tag = "4")]
+    pub credentials: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+/// A volume in a VM. Mounted with `nosuid` and `nodev`: another VM may have written it.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct VolumeMount {
+    /// The volume's id or name; in answers its name.
+    #[prost(string, tag = "1")]
+    pub volume: ::prost::alloc::string::String,
+    /// Where it is mounted: an absolute path without `.`, `..` or empty parts, not the root and not in /proc, /sys or
+    /// /dev. What is missing of it is made.
+    #[prost(string, tag = "2")]
+    pub path: ::prost::alloc::string::String,
+    /// Mounts it for reading only, which the host enforces. Any number of VMs can read a volume that none writes.
+    #[prost(bool, tag = "3")]
+    pub read_only: bool,
+}
+/// How a stop went.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct StopOutcome {
+    /// What worked.
+    #[prost(enumeration = "stop_outcome::Rung", tag = "1")]
+    pub rung: i32,
+    /// From the request to the VMM's end.
+    #[prost(message, optional, tag = "2")]
+    pub took: ::core::option::Option<::prost_types::Duration>,
+}
+/// Nested message and enum types in `StopOutcome`.
+pub mod stop_outcome {
+    /// What worked.
+    #[derive(
+        Clone,
+        Copy,
+        Debug,
+        PartialEq,
+        Eq,
+        Hash,
+        PartialOrd,
+        Ord,
+        ::prost::Enumeration
+    )]
+    #[repr(i32)]
+    pub enum Rung {
+        /// Not a rung.
+        Unspecified = 0,
+        /// The VM had ended by itself.
+        AlreadyGone = 1,
+        /// The agent flushed the disks and powered off.
+        Agent = 2,
+        /// The power button.
+        PowerButton = 3,
+        /// SIGTERM to the VMM.
+        Terminate = 4,
+        /// SIGKILL to the VMM.
+        Kill = 5,
+    }
+    impl Rung {
+        /// String value of the enum field names used in the ProtoBuf definition.
+        ///
+        /// The values are not transformed in any way and thus are considered stable
+        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+        pub fn as_str_name(&self) -> &'static str {
+            match self {
+                Self::Unspecified => "RUNG_UNSPECIFIED",
+                Self::AlreadyGone => "RUNG_ALREADY_GONE",
+                Self::Agent => "RUNG_AGENT",
+                Self::PowerButton => "RUNG_POWER_BUTTON",
+                Self::Terminate => "RUNG_TERMINATE",
+                Self::Kill => "RUNG_KILL",
+            }
+        }
+        /// Creates an enum from field names used in the ProtoBuf definition.
+        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+            match value {
+                "RUNG_UNSPECIFIED" => Some(Self::Unspecified),
+                "RUNG_ALREADY_GONE" => Some(Self::AlreadyGone),
+                "RUNG_AGENT" => Some(Self::Agent),
+                "RUNG_POWER_BUTTON" => Some(Self::PowerButton),
+                "RUNG_TERMINATE" => Some(Self::Terminate),
+                "RUNG_KILL" => Some(Self::Kill),
+                _ => None,
+            }
+        }
+    }
+}
+/// Something that happened on the host.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Event {
+    /// Counts all events of one epoch, from 1, those that a filter leaves out too.
+    #[prost(int64, tag = "1")]
+    pub sequence: i64,
+    /// When it happened.
+    #[prost(message, optional, tag = "2")]
+    pub time: ::core::option::Option<::prost_types::Timestamp>,
+    /// What happened.
+    #[prost(enumeration = "event::Kind", tag = "3")]
+    pub kind: i32,
+    /// To what.
+    #[prost(oneof = "event::Subject", tags = "4, 5, 6, 7")]
+    pub subject: ::core::option::Option<event::Subject>,
+}
+/// Nested message and enum types in `Event`.
+pub mod event {
+    /// What happened.
+    #[derive(
+        Clone,
+        Copy,
+        Debug,
+        PartialEq,
+        Eq,
+        Hash,
+        PartialOrd,
+        Ord,
+        ::prost::Enumeration
+    )]
+    #[repr(i32)]
+    pub enum Kind {
+        /// Not a kind.
+        Unspecified = 0,
+        /// A VM is being made; `vm`.
+        VmCreated = 1,
+        /// A VM is in another state; `vm`.
+        VmStateChanged = 2,
+        /// A VM is gone; `vm`.
+        VmDeleted = 3,
+        /// What a VM is made of was changed; `vm`.
+        VmUpdated = 10,
+        /// Long work began; `operation`.
+        OperationBegun = 4,
+        /// Long work ended; `operation`.
+        OperationEnded = 5,
+        /// An image is there; `image`.
+        ImageAdded = 6,
+        /// An image is gone; `image`.
+        ImageRemoved = 7,
+        /// A kernel is there; `kernel`.
+        KernelAdded = 8,
+        /// A kernel is gone; `kernel`.
+        KernelRemoved = 9,
+    }
+    impl Kind {
+        /// String value of the enum field names used in the ProtoBuf definition.
+        ///
+        /// The values are not transformed in any way and thus are considered stable
+        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+        pub fn as_str_name(&self) -> &'static str {
+            match self {
+                Self::Unspecified => "KIND_UNSPECIFIED",
+                Self::VmCreated => "KIND_VM_CREATED",
+                Self::VmStateChanged => "KIND_VM_STATE_CHANGED",
+                Self::VmDeleted => "KIND_VM_DELETED",
+                Self::VmUpdated => "KIND_VM_UPDATED",
+                Self::OperationBegun => "KIND_OPERATION_BEGUN",
+                Self::OperationEnded => "KIND_OPERATION_ENDED",
+                Self::ImageAdded => "KIND_IMAGE_ADDED",
+                Self::ImageRemoved => "KIND_IMAGE_REMOVED",
+                Self::KernelAdded => "KIND_KERNEL_ADDED",
+                Self::KernelRemoved => "KIND_KERNEL_REMOVED",
+            }
+        }
+        /// Creates an enum from field names used in the ProtoBuf definition.
+        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+            match value {
+                "KIND_UNSPECIFIED" => Some(Self::Unspecified),
+                "KIND_VM_CREATED" => Some(Self::VmCreated),
+                "KIND_VM_STATE_CHANGED" => Some(Self::VmStateChanged),
+                "KIND_VM_DELETED" => Some(Self::VmDeleted),
+                "KIND_VM_UPDATED" => Some(Self::VmUpdated),
+                "KIND_OPERATION_BEGUN" => Some(Self::OperationBegun),
+                "KIND_OPERATION_ENDED" => Some(Self::OperationEnded),
+                "KIND_IMAGE_ADDED" => Some(Self::ImageAdded),
+                "KIND_IMAGE_REMOVED" => Some(Self::ImageRemoved),
+                "KIND_KERNEL_ADDED" => Some(Self::KernelAdded),
+                "KIND_KERNEL_REMOVED" => Some(Self::KernelRemoved),
+                _ => None,
+            }
+        }
+    }
+    /// To what.
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Subject {
+        /// A VM.
+        #[prost(message, tag = "4")]
+        Vm(super::VmEvent),
+        /// An operation.
+        #[prost(message, tag = "5")]
+        Operation(super::OperationEvent),
+        /// An image.
+        #[prost(message, tag = "6")]
+        Image(super::ImageEvent),
+        /// A kernel.
+        #[prost(message, tag = "7")]
+        Kernel(super::KernelEvent),
+    }
+}
+/// What happened to a VM.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct VmEvent {
+    /// The VM.
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+    /// Its name.
+    #[prost(string, tag = "2")]
+    pub name: ::prost::alloc::string::String,
+    /// Where it was; unspecified for a VM that is new.
+    #[prost(enumeration = "vm::State", tag = "3")]
+    pub from_state: i32,
+    /// Where it is; unspecified for a VM that is gone.
+    #[prost(enumeration = "vm::State", tag = "4")]
+    pub to_state: i32,
+    /// Why: the reason of the failure where it failed, what ended it where it stopped: agent, power_button,
+    /// terminate, kill, or guest for one that ended itself. Empty where the state says all.
+    #[prost(string, tag = "5")]
+    pub reason: ::prost::alloc::string::String,
+}
+/// What happened to an operation.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct OperationEvent {
+    /// The operation.
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+    /// What it does.
+    #[prost(enumeration = "operation::Kind", tag = "2")]
+    pub operation_kind: i32,
+    /// The resource that it makes or changes.
+    #[prost(string, tag = "3")]
+    pub target: ::prost::alloc::string::String,
+    /// Where it is.
+    #[prost(enumeration = "operation::State", tag = "4")]
+    pub state: i32,
+    /// The reason of its failure; empty where it did not fail.
+    #[prost(string, tag = "5")]
+    pub reason: ::prost::alloc::string::String,
+}
+/// What happened to an image.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ImageEvent {
+    /// The image.
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+    /// A reference of it; empty where it has none.
+    #[prost(string, tag = "2")]
+    pub reference: ::prost::alloc::string::String,
+}
+/// What happened to a kernel.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct KernelEvent {
+    /// The kernel.
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+    /// Its name.
+    #[prost(string, tag = "2")]
+    pub name: ::prost::alloc::string::String,
+}
+/// The host as events begin to tell of it.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct EventsSnapshot {
+    /// Differs for each start of the daemon, with which sequences begin anew.
+    #[prost(string, tag = "1")]
+    pub epoch: ::prost::alloc::string::String,
+    /// Of the last event whose effect is in it; 0 before the first.
+    #[prost(int64, tag = "2")]
+    pub sequence: i64,
+    /// Every VM, or the one that was asked for, oldest first.
+    #[prost(message, repeated, tag = "3")]
+    pub vms: ::prost::alloc::vec::Vec<VmSummary>,
+}
+/// A VM in short.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct VmSummary {
+    /// The VM.
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+    /// Its name.
+    #[prost(string, tag = "2")]
+    pub name: ::prost::alloc::string::String,
+    /// Where it is.
+    #[prost(enumeration = "vm::State", tag = "3")]
+    pub state: i32,
+}
 /// Asks for the host.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GetInfoRequest {}
@@ -923,6 +3661,92 @@ pub struct GetInfoResponse {
     /// The daemon.
     #[prost(message, optional, tag = "1")]
     pub info: ::core::option::Option<HostInfo>,
+}
+/// Asks what is promised and taken.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GetUsageRequest {}
+/// What is promised and taken.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct GetUsageResponse {
+    /// Now.
+    #[prost(message, optional, tag = "1")]
+    pub usage: ::core::option::Option<HostUsage>,
+}
+/// What VMs were promised of a host, and what they take.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct HostUsage {
+    /// Promised to all VMs.
+    #[prost(message, optional, tag = "1")]
+    pub promises: ::core::option::Option<Promises>,
+    /// Promised by owner; in the order of their names.
+    #[prost(message, repeated, tag = "2")]
+    pub owners: ::prost::alloc::vec::Vec<OwnerUsage>,
+    /// Memory that is resident in all VMMs together.
+    #[prost(int64, tag = "3")]
+    pub memory_used_bytes: i64,
+    /// Memory of the host that is free or can be freed.
+    #[prost(int64, tag = "4")]
+    pub memory_available_bytes: i64,
+    /// What the VMs' writable disks take.
+    #[prost(int64, tag = "5")]
+    pub disk_used_bytes: i64,
+    /// Free space in the state directory's file system.
+    #[prost(int64, tag = "6")]
+    pub disk_available_bytes: i64,
+    /// VMs whose VMM did not tell what it takes.
+    #[prost(int32, tag = "7")]
+    pub unmeasured_vm_count: i32,
+    /// VMs that boot now.
+    #[prost(int32, tag = "8")]
+    pub booting_count: i32,
+    /// The most that boot at once.
+    #[prost(int32, tag = "9")]
+    pub max_parallel_boots: i32,
+    /// VMs that were accepted and do not boot yet.
+    #[prost(int32, tag = "10")]
+    pub waiting_count: i32,
+    /// The most that wait.
+    #[prost(int32, tag = "11")]
+    pub boot_queue_max: i32,
+}
+/// What one owner's VMs were promised.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct OwnerUsage {
+    /// `uid:` and a user's number; empty for the daemon itself, which makes VMs for builds.
+    #[prost(string, tag = "1")]
+    pub owner: ::prost::alloc::string::String,
+    /// Promised to its VMs.
+    #[prost(message, optional, tag = "2")]
+    pub promises: ::core::option::Option<Promises>,
+}
+/// Amounts of everything that can be promised.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Promises {
+    /// VMs that exist.
+    #[prost(message, optional, tag = "1")]
+    pub vms: ::core::option::Option<Promise>,
+    /// VMs that have a machine, or are about to.
+    #[prost(message, optional, tag = "2")]
+    pub running_vms: ::core::option::Option<Promise>,
+    /// vCPUs of those.
+    #[prost(message, optional, tag = "3")]
+    pub vcpus: ::core::option::Option<Promise>,
+    /// Guest memory of those, MiB.
+    #[prost(message, optional, tag = "4")]
+    pub memory_mib: ::core::option::Option<Promise>,
+    /// Writable disks of all VMs, at the size that their guests see, MiB.
+    #[prost(message, optional, tag = "5")]
+    pub disk_mib: ::core::option::Option<Promise>,
+}
+/// An amount that is promised.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Promise {
+    /// Now.
+    #[prost(int64, tag = "1")]
+    pub promised: i64,
+    /// At most; absent where there is no limit.
+    #[prost(int64, optional, tag = "2")]
+    pub limit: ::core::option::Option<i64>,
 }
 /// What a host is and can do.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -972,6 +3796,224 @@ pub struct HostInfo {
     /// The daemon's process id.
     #[prost(int32, tag = "15")]
     pub pid: i32,
+}
+/// Asks for checks.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DoctorRequest {
+    /// Mend what can be mended without harm to anything that is in use.
+    #[prost(bool, tag = "1")]
+    pub fix: bool,
+    /// Only these, by their ids. Empty: all.
+    #[prost(string, repeated, tag = "2")]
+    pub checks: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+/// A piece of the answer.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DoctorResponse {
+    /// Counts the messages, from 1.
+    #[prost(int64, tag = "1")]
+    pub sequence: i64,
+    /// What it tells.
+    #[prost(oneof = "doctor_response::Message", tags = "2, 3, 4")]
+    pub message: ::core::option::Option<doctor_response::Message>,
+}
+/// Nested message and enum types in `DoctorResponse`.
+pub mod doctor_response {
+    /// What it tells.
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Message {
+        /// A check that ended.
+        #[prost(message, tag = "2")]
+        Check(super::DoctorCheck),
+        /// All of them ended; the last message.
+        #[prost(message, tag = "3")]
+        Summary(super::DoctorSummary),
+        /// Nothing new.
+        #[prost(message, tag = "4")]
+        Heartbeat(super::Heartbeat),
+    }
+}
+/// A check and how it came out.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DoctorCheck {
+    /// Stable, for programs, e.g. KVM_BOOTS_GUEST.
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+    /// What it is about: vmm, kvm, guest, state, limits, host, network, api or leftovers.
+    #[prost(string, tag = "2")]
+    pub subject: ::prost::alloc::string::String,
+    /// What is asserted, for people.
+    #[prost(string, tag = "3")]
+    pub title: ::prost::alloc::string::String,
+    /// How it came out.
+    #[prost(enumeration = "doctor_check::Status", tag = "4")]
+    pub status: i32,
+    /// What is there; for one that was skipped, why.
+    #[prost(string, tag = "5")]
+    pub found: ::prost::alloc::string::String,
+    /// Why that is bad; empty where nothing is.
+    #[prost(string, tag = "6")]
+    pub cause: ::prost::alloc::string::String,
+    /// What to do about it; empty where there is nothing to do.
+    #[prost(string, tag = "7")]
+    pub remedy: ::prost::alloc::string::String,
+    /// The remedy as a command for a shell; empty where there is none.
+    #[prost(string, tag = "8")]
+    pub command: ::prost::alloc::string::String,
+    /// Whether a request with `fix` would try to mend it.
+    #[prost(bool, tag = "9")]
+    pub fixable: bool,
+    /// What a request with `fix` changed; empty where nothing was.
+    #[prost(string, tag = "10")]
+    pub changed: ::prost::alloc::string::String,
+    /// How long it took.
+    #[prost(message, optional, tag = "11")]
+    pub took: ::core::option::Option<::prost_types::Duration>,
+    /// Its place among all checks, for those who sort.
+    #[prost(int32, tag = "12")]
+    pub position: i32,
+}
+/// Nested message and enum types in `DoctorCheck`.
+pub mod doctor_check {
+    /// How a check came out.
+    #[derive(
+        Clone,
+        Copy,
+        Debug,
+        PartialEq,
+        Eq,
+        Hash,
+        PartialOrd,
+        Ord,
+        ::prost::Enumeration
+    )]
+    #[repr(i32)]
+    pub enum Status {
+        /// Never sent.
+        Unspecified = 0,
+        /// As it should be.
+        Ok = 1,
+        /// It works, and worse than it could, or not for long.
+        Warning = 2,
+        /// Something does not work, or data is in danger.
+        Problem = 3,
+        /// There was nothing to look at, or no way to look.
+        Skipped = 4,
+        /// It was a warning or a problem, and was mended.
+        Fixed = 5,
+    }
+    impl Status {
+        /// String value of the enum field names used in the ProtoBuf definition.
+        ///
+        /// The values are not transformed in any way and thus are considered stable
+        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+        pub fn as_str_name(&self) -> &'static str {
+            match self {
+                Self::Unspecified => "STATUS_UNSPECIFIED",
+                Self::Ok => "STATUS_OK",
+                Self::Warning => "STATUS_WARNING",
+                Self::Problem => "STATUS_PROBLEM",
+                Self::Skipped => "STATUS_SKIPPED",
+                Self::Fixed => "STATUS_FIXED",
+            }
+        }
+        /// Creates an enum from field names used in the ProtoBuf definition.
+        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+            match value {
+                "STATUS_UNSPECIFIED" => Some(Self::Unspecified),
+                "STATUS_OK" => Some(Self::Ok),
+                "STATUS_WARNING" => Some(Self::Warning),
+                "STATUS_PROBLEM" => Some(Self::Problem),
+                "STATUS_SKIPPED" => Some(Self::Skipped),
+                "STATUS_FIXED" => Some(Self::Fixed),
+                _ => None,
+            }
+        }
+    }
+}
+/// How many checks came out how.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DoctorSummary {
+    /// As it should be.
+    #[prost(int32, tag = "1")]
+    pub ok_count: i32,
+    /// Worse than it could be.
+    #[prost(int32, tag = "2")]
+    pub warning_count: i32,
+    /// Not working.
+    #[prost(int32, tag = "3")]
+    pub problem_count: i32,
+    /// Not looked at.
+    #[prost(int32, tag = "4")]
+    pub skipped_count: i32,
+    /// Mended.
+    #[prost(int32, tag = "5")]
+    pub fixed_count: i32,
+    /// How long all of it took.
+    #[prost(message, optional, tag = "6")]
+    pub took: ::core::option::Option<::prost_types::Duration>,
+}
+/// Asks to watch what happens.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WatchEventsRequest {
+    /// Only events of these kinds; empty means all.
+    #[prost(enumeration = "event::Kind", repeated, tag = "1")]
+    pub kinds: ::prost::alloc::vec::Vec<i32>,
+    /// Only this VM, by id or name, and work on it; empty means all.
+    #[prost(string, tag = "2")]
+    pub vm: ::prost::alloc::string::String,
+    /// Where to begin; absent means with a snapshot.
+    #[prost(oneof = "watch_events_request::Start", tags = "3, 4")]
+    pub start: ::core::option::Option<watch_events_request::Start>,
+}
+/// Nested message and enum types in `WatchEventsRequest`.
+pub mod watch_events_request {
+    /// Where to begin; absent means with a snapshot.
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Start {
+        /// With the events that are still kept, a few thousand at most; the snapshot follows them.
+        #[prost(bool, tag = "3")]
+        Kept(bool),
+        /// After an event that was received before. If those that followed it are still kept, there is no snapshot.
+        #[prost(message, tag = "4")]
+        After(super::EventPosition),
+    }
+}
+/// An event, by its number.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct EventPosition {
+    /// As the snapshot had it.
+    #[prost(string, tag = "1")]
+    pub epoch: ::prost::alloc::string::String,
+    /// As the event, or the snapshot, had it.
+    #[prost(int64, tag = "2")]
+    pub sequence: i64,
+}
+/// Something that happened, or that nothing did.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct WatchEventsResponse {
+    /// Events, of whatever kind, that this stream has lost since its last message: a snapshot follows them at once.
+    #[prost(int64, tag = "1")]
+    pub dropped_count: i64,
+    /// One of them.
+    #[prost(oneof = "watch_events_response::Message", tags = "2, 3, 4")]
+    pub message: ::core::option::Option<watch_events_response::Message>,
+}
+/// Nested message and enum types in `WatchEventsResponse`.
+pub mod watch_events_response {
+    /// One of them.
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Message {
+        /// The host, with the effect of all events up to its sequence.
+        #[prost(message, tag = "2")]
+        Snapshot(super::EventsSnapshot),
+        /// The next event.
+        #[prost(message, tag = "3")]
+        Event(super::Event),
+        /// Nothing happened.
+        #[prost(message, tag = "4")]
+        Heartbeat(super::Heartbeat),
+    }
 }
 /// Generated client implementations.
 #[cfg(feature = "client")]
@@ -1080,6 +4122,85 @@ pub mod host_service_client {
                 .insert(GrpcMethod::new("banger.v1.HostService", "GetInfo"));
             self.inner.unary(req, path, codec).await
         }
+        /// Looks whether the host is fit, check by check, and mends what it can if that is asked. Each check is told when it
+        /// ends, in any order; the last message is the summary. No check hangs: each has a limit, and one that runs into it
+        /// is told as a problem. A repeat does no harm: what is mended needs no mending.
+        pub async fn doctor(
+            &mut self,
+            request: impl tonic::IntoRequest<super::DoctorRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::DoctorResponse>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/banger.v1.HostService/Doctor",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("banger.v1.HostService", "Doctor"));
+            self.inner.server_streaming(req, path, codec).await
+        }
+        /// What happens on the host: a snapshot, then each event, for as long as the caller reads.
+        ///
+        /// A caller that reads too slowly misses events: it is told how many, and gets another snapshot to go on from.
+        pub async fn watch_events(
+            &mut self,
+            request: impl tonic::IntoRequest<super::WatchEventsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::WatchEventsResponse>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/banger.v1.HostService/WatchEvents",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("banger.v1.HostService", "WatchEvents"));
+            self.inner.server_streaming(req, path, codec).await
+        }
+        /// What VMs were promised, what they take, and the limits.
+        pub async fn get_usage(
+            &mut self,
+            request: impl tonic::IntoRequest<super::GetUsageRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::GetUsageResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/banger.v1.HostService/GetUsage",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("banger.v1.HostService", "GetUsage"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -1101,6 +4222,43 @@ pub mod host_service_server {
             &self,
             request: tonic::Request<super::GetInfoRequest>,
         ) -> std::result::Result<tonic::Response<super::GetInfoResponse>, tonic::Status>;
+        /// Server streaming response type for the Doctor method.
+        type DoctorStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::DoctorResponse, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// Looks whether the host is fit, check by check, and mends what it can if that is asked. Each check is told when it
+        /// ends, in any order; the last message is the summary. No check hangs: each has a limit, and one that runs into it
+        /// is told as a problem. A repeat does no harm: what is mended needs no mending.
+        async fn doctor(
+            &self,
+            request: tonic::Request<super::DoctorRequest>,
+        ) -> std::result::Result<tonic::Response<Self::DoctorStream>, tonic::Status>;
+        /// Server streaming response type for the WatchEvents method.
+        type WatchEventsStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::WatchEventsResponse, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// What happens on the host: a snapshot, then each event, for as long as the caller reads.
+        ///
+        /// A caller that reads too slowly misses events: it is told how many, and gets another snapshot to go on from.
+        async fn watch_events(
+            &self,
+            request: tonic::Request<super::WatchEventsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<Self::WatchEventsStream>,
+            tonic::Status,
+        >;
+        /// What VMs were promised, what they take, and the limits.
+        async fn get_usage(
+            &self,
+            request: tonic::Request<super::GetUsageRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::GetUsageResponse>,
+            tonic::Status,
+        >;
     }
     /// The host and its daemon.
     #[derive(Debug)]
@@ -1209,6 +4367,143 @@ pub mod host_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = GetInfoSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/banger.v1.HostService/Doctor" => {
+                    #[allow(non_camel_case_types)]
+                    struct DoctorSvc<T: HostService>(pub Arc<T>);
+                    impl<
+                        T: HostService,
+                    > tonic::server::ServerStreamingService<super::DoctorRequest>
+                    for DoctorSvc<T> {
+                        type Response = super::DoctorResponse;
+                        type ResponseStream = T::DoctorStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::DoctorRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as HostService>::doctor(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = DoctorSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/banger.v1.HostService/WatchEvents" => {
+                    #[allow(non_camel_case_types)]
+                    struct WatchEventsSvc<T: HostService>(pub Arc<T>);
+                    impl<
+                        T: HostService,
+                    > tonic::server::ServerStreamingService<super::WatchEventsRequest>
+                    for WatchEventsSvc<T> {
+                        type Response = super::WatchEventsResponse;
+                        type ResponseStream = T::WatchEventsStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::WatchEventsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as HostService>::watch_events(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = WatchEventsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/banger.v1.HostService/GetUsage" => {
+                    #[allow(non_camel_case_types)]
+                    struct GetUsageSvc<T: HostService>(pub Arc<T>);
+                    impl<
+                        T: HostService,
+                    > tonic::server::UnaryService<super::GetUsageRequest>
+                    for GetUsageSvc<T> {
+                        type Response = super::GetUsageResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::GetUsageRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as HostService>::get_usage(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = GetUsageSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
@@ -1396,432 +4691,6 @@ pub struct ImageUsage {
     /// The names of the VMs that use it, at most 16; while there are any it cannot be removed.
     #[prost(string, repeated, tag = "8")]
     pub vms: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-}
-/// Long work that outlives the call that began it.
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct Operation {
-    /// A UUID made by the daemon, later in order than all before it.
-    #[prost(string, tag = "1")]
-    pub id: ::prost::alloc::string::String,
-    /// What it does.
-    #[prost(enumeration = "operation::Kind", tag = "2")]
-    pub kind: i32,
-    /// The resource it makes or changes: an id, or a reference while there is no id yet.
-    #[prost(string, tag = "3")]
-    pub target: ::prost::alloc::string::String,
-    /// Where it is.
-    #[prost(enumeration = "operation::State", tag = "4")]
-    pub state: i32,
-    /// In order of beginning.
-    #[prost(message, repeated, tag = "5")]
-    pub stages: ::prost::alloc::vec::Vec<Stage>,
-    /// Why it failed; present exactly in STATE_FAILED.
-    #[prost(message, optional, tag = "6")]
-    pub error: ::core::option::Option<::tonic_types::Status>,
-    /// When it was accepted.
-    #[prost(message, optional, tag = "7")]
-    pub create_time: ::core::option::Option<::prost_types::Timestamp>,
-    /// When it ended; absent while it runs.
-    #[prost(message, optional, tag = "8")]
-    pub end_time: ::core::option::Option<::prost_types::Timestamp>,
-}
-/// Nested message and enum types in `Operation`.
-pub mod operation {
-    /// Where an operation is.
-    #[derive(
-        Clone,
-        Copy,
-        Debug,
-        PartialEq,
-        Eq,
-        Hash,
-        PartialOrd,
-        Ord,
-        ::prost::Enumeration
-    )]
-    #[repr(i32)]
-    pub enum State {
-        /// Not a state.
-        Unspecified = 0,
-        /// Work is going on.
-        Running = 1,
-        /// Done; the resource exists.
-        Succeeded = 2,
-        /// Undone; nothing of it is left.
-        Failed = 3,
-    }
-    impl State {
-        /// String value of the enum field names used in the ProtoBuf definition.
-        ///
-        /// The values are not transformed in any way and thus are considered stable
-        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
-        pub fn as_str_name(&self) -> &'static str {
-            match self {
-                Self::Unspecified => "STATE_UNSPECIFIED",
-                Self::Running => "STATE_RUNNING",
-                Self::Succeeded => "STATE_SUCCEEDED",
-                Self::Failed => "STATE_FAILED",
-            }
-        }
-        /// Creates an enum from field names used in the ProtoBuf definition.
-        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
-            match value {
-                "STATE_UNSPECIFIED" => Some(Self::Unspecified),
-                "STATE_RUNNING" => Some(Self::Running),
-                "STATE_SUCCEEDED" => Some(Self::Succeeded),
-                "STATE_FAILED" => Some(Self::Failed),
-                _ => None,
-            }
-        }
-    }
-    /// What an operation does.
-    #[derive(
-        Clone,
-        Copy,
-        Debug,
-        PartialEq,
-        Eq,
-        Hash,
-        PartialOrd,
-        Ord,
-        ::prost::Enumeration
-    )]
-    #[repr(i32)]
-    pub enum Kind {
-        /// Not a kind.
-        Unspecified = 0,
-        /// PullImage.
-        PullImage = 1,
-        /// RegisterImage.
-        RegisterImage = 2,
-        /// ImportKernel.
-        ImportKernel = 3,
-        /// CreateVm.
-        CreateVm = 4,
-        /// StartVm.
-        StartVm = 5,
-        /// PullKernel.
-        PullKernel = 6,
-        /// BuildImage.
-        BuildImage = 7,
-    }
-    impl Kind {
-        /// String value of the enum field names used in the ProtoBuf definition.
-        ///
-        /// The values are not transformed in any way and thus are considered stable
-        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
-        pub fn as_str_name(&self) -> &'static str {
-            match self {
-                Self::Unspecified => "KIND_UNSPECIFIED",
-                Self::PullImage => "KIND_PULL_IMAGE",
-                Self::RegisterImage => "KIND_REGISTER_IMAGE",
-                Self::ImportKernel => "KIND_IMPORT_KERNEL",
-                Self::CreateVm => "KIND_CREATE_VM",
-                Self::StartVm => "KIND_START_VM",
-                Self::PullKernel => "KIND_PULL_KERNEL",
-                Self::BuildImage => "KIND_BUILD_IMAGE",
-            }
-        }
-        /// Creates an enum from field names used in the ProtoBuf definition.
-        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
-            match value {
-                "KIND_UNSPECIFIED" => Some(Self::Unspecified),
-                "KIND_PULL_IMAGE" => Some(Self::PullImage),
-                "KIND_REGISTER_IMAGE" => Some(Self::RegisterImage),
-                "KIND_IMPORT_KERNEL" => Some(Self::ImportKernel),
-                "KIND_CREATE_VM" => Some(Self::CreateVm),
-                "KIND_START_VM" => Some(Self::StartVm),
-                "KIND_PULL_KERNEL" => Some(Self::PullKernel),
-                "KIND_BUILD_IMAGE" => Some(Self::BuildImage),
-                _ => None,
-            }
-        }
-    }
-}
-/// One step of an operation.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct Stage {
-    /// A lower-case word: resolve, fetch, convert, disks, boot, agent, …
-    #[prost(string, tag = "1")]
-    pub name: ::prost::alloc::string::String,
-    /// One of the step's items, such as a layer's short digest; empty where it has one only.
-    #[prost(string, tag = "2")]
-    pub item: ::prost::alloc::string::String,
-    /// When it began.
-    #[prost(message, optional, tag = "3")]
-    pub start_time: ::core::option::Option<::prost_types::Timestamp>,
-    /// When it ended; absent while it runs.
-    #[prost(message, optional, tag = "4")]
-    pub end_time: ::core::option::Option<::prost_types::Timestamp>,
-    /// Bytes moved so far; 0 for steps that move none.
-    #[prost(int64, tag = "5")]
-    pub done_bytes: i64,
-    /// Bytes to move in all; absent where not known.
-    #[prost(int64, optional, tag = "6")]
-    pub total_bytes: ::core::option::Option<i64>,
-}
-/// Nothing to say, still alive: sent at least every 2 s on every stream that may be silent.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct Heartbeat {}
-/// A virtual machine and its disks.
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct Vm {
-    /// A UUID made by the daemon.
-    #[prost(string, tag = "1")]
-    pub id: ::prost::alloc::string::String,
-    /// What it is made of.
-    #[prost(message, optional, tag = "2")]
-    pub spec: ::core::option::Option<VmSpec>,
-    /// Where it is.
-    #[prost(enumeration = "vm::State", tag = "3")]
-    pub state: i32,
-    /// Why it failed; present exactly in STATE_FAILED.
-    #[prost(message, optional, tag = "4")]
-    pub failure: ::core::option::Option<::tonic_types::Status>,
-    /// The image's id, once resolved.
-    #[prost(string, tag = "5")]
-    pub image_id: ::prost::alloc::string::String,
-    /// The kernel's id, once resolved.
-    #[prost(string, tag = "6")]
-    pub kernel_id: ::prost::alloc::string::String,
-    /// Changes with every change of the VM.
-    #[prost(string, tag = "7")]
-    pub etag: ::prost::alloc::string::String,
-    /// The stages of the last boot. Those whose name starts with `guest-` were measured by the agent.
-    #[prost(message, repeated, tag = "8")]
-    pub boot_timing: ::prost::alloc::vec::Vec<Stage>,
-    /// How the last stop went; absent if it never stopped.
-    #[prost(message, optional, tag = "9")]
-    pub last_stop: ::core::option::Option<StopOutcome>,
-    /// When it was asked for.
-    #[prost(message, optional, tag = "10")]
-    pub create_time: ::core::option::Option<::prost_types::Timestamp>,
-    /// When it last became running.
-    #[prost(message, optional, tag = "11")]
-    pub start_time: ::core::option::Option<::prost_types::Timestamp>,
-    /// When it last ceased to run.
-    #[prost(message, optional, tag = "12")]
-    pub stop_time: ::core::option::Option<::prost_types::Timestamp>,
-}
-/// Nested message and enum types in `Vm`.
-pub mod vm {
-    /// Where a VM is. Only verbs move it.
-    #[derive(
-        Clone,
-        Copy,
-        Debug,
-        PartialEq,
-        Eq,
-        Hash,
-        PartialOrd,
-        Ord,
-        ::prost::Enumeration
-    )]
-    #[repr(i32)]
-    pub enum State {
-        /// Not a state.
-        Unspecified = 0,
-        /// Being made.
-        Creating = 1,
-        /// Being started again.
-        Starting = 2,
-        /// Its agent answers.
-        Running = 3,
-        /// On its way to stopped.
-        Stopping = 4,
-        /// Off; its disks are kept.
-        Stopped = 5,
-        /// Off by a fault; its disks are kept.
-        Failed = 6,
-        /// On its way to nothing.
-        Deleting = 7,
-    }
-    impl State {
-        /// String value of the enum field names used in the ProtoBuf definition.
-        ///
-        /// The values are not transformed in any way and thus are considered stable
-        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
-        pub fn as_str_name(&self) -> &'static str {
-            match self {
-                Self::Unspecified => "STATE_UNSPECIFIED",
-                Self::Creating => "STATE_CREATING",
-                Self::Starting => "STATE_STARTING",
-                Self::Running => "STATE_RUNNING",
-                Self::Stopping => "STATE_STOPPING",
-                Self::Stopped => "STATE_STOPPED",
-                Self::Failed => "STATE_FAILED",
-                Self::Deleting => "STATE_DELETING",
-            }
-        }
-        /// Creates an enum from field names used in the ProtoBuf definition.
-        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
-            match value {
-                "STATE_UNSPECIFIED" => Some(Self::Unspecified),
-                "STATE_CREATING" => Some(Self::Creating),
-                "STATE_STARTING" => Some(Self::Starting),
-                "STATE_RUNNING" => Some(Self::Running),
-                "STATE_STOPPING" => Some(Self::Stopping),
-                "STATE_STOPPED" => Some(Self::Stopped),
-                "STATE_FAILED" => Some(Self::Failed),
-                "STATE_DELETING" => Some(Self::Deleting),
-                _ => None,
-            }
-        }
-    }
-}
-/// What a VM is made of.
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct VmSpec {
-    /// A DNS label, unique among the living; empty means a generated one.
-    #[prost(string, tag = "1")]
-    pub name: ::prost::alloc::string::String,
-    /// For finding it.
-    #[prost(btree_map = "string, string", tag = "2")]
-    pub labels: ::prost::alloc::collections::BTreeMap<
-        ::prost::alloc::string::String,
-        ::prost::alloc::string::String,
-    >,
-    /// An image's reference, digest or id.
-    #[prost(string, tag = "3")]
-    pub image: ::prost::alloc::string::String,
-    /// A kernel's name or id; empty means the image's or the default one. Once resolved, the name of the one it has.
-    #[prost(string, tag = "4")]
-    pub kernel: ::prost::alloc::string::String,
-    /// 0 means 1.
-    #[prost(int32, tag = "5")]
-    pub vcpu_count: i32,
-    /// 0 means 512.
-    #[prost(int64, tag = "6")]
-    pub memory_mib: i64,
-    /// The writable disk, sparse. 0 means 8192.
-    #[prost(int64, tag = "7")]
-    pub disk_mib: i64,
-    /// Environment of every session, above the image's.
-    #[prost(btree_map = "string, string", tag = "8")]
-    pub env: ::prost::alloc::collections::BTreeMap<
-        ::prost::alloc::string::String,
-        ::prost::alloc::string::String,
-    >,
-    /// The network.
-    #[prost(enumeration = "vm_spec::NetworkMode", tag = "9")]
-    pub network_mode: i32,
-    /// Deletes itself when it stops, however it stops.
-    #[prost(bool, tag = "10")]
-    pub ephemeral: bool,
-}
-/// Nested message and enum types in `VmSpec`.
-pub mod vm_spec {
-    /// The network of a VM.
-    #[derive(
-        Clone,
-        Copy,
-        Debug,
-        PartialEq,
-        Eq,
-        Hash,
-        PartialOrd,
-        Ord,
-        ::prost::Enumeration
-    )]
-    #[repr(i32)]
-    pub enum NetworkMode {
-        /// The daemon's default.
-        Unspecified = 0,
-        /// No interface.
-        None = 1,
-        /// Outgoing connections through the VMM, without privileges.
-        User = 2,
-    }
-    impl NetworkMode {
-        /// String value of the enum field names used in the ProtoBuf definition.
-        ///
-        /// The values are not transformed in any way and thus are considered stable
-        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
-        pub fn as_str_name(&self) -> &'static str {
-            match self {
-                Self::Unspecified => "NETWORK_MODE_UNSPECIFIED",
-                Self::None => "NETWORK_MODE_NONE",
-                Self::User => "NETWORK_MODE_USER",
-            }
-        }
-        /// Creates an enum from field names used in the ProtoBuf definition.
-        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
-            match value {
-                "NETWORK_MODE_UNSPECIFIED" => Some(Self::Unspecified),
-                "NETWORK_MODE_NONE" => Some(Self::None),
-                "NETWORK_MODE_USER" => Some(Self::User),
-                _ => None,
-            }
-        }
-    }
-}
-/// How a stop went.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct StopOutcome {
-    /// What worked.
-    #[prost(enumeration = "stop_outcome::Rung", tag = "1")]
-    pub rung: i32,
-    /// From the request to the VMM's end.
-    #[prost(message, optional, tag = "2")]
-    pub took: ::core::option::Option<::prost_types::Duration>,
-}
-/// Nested message and enum types in `StopOutcome`.
-pub mod stop_outcome {
-    /// What worked.
-    #[derive(
-        Clone,
-        Copy,
-        Debug,
-        PartialEq,
-        Eq,
-        Hash,
-        PartialOrd,
-        Ord,
-        ::prost::Enumeration
-    )]
-    #[repr(i32)]
-    pub enum Rung {
-        /// Not a rung.
-        Unspecified = 0,
-        /// The VM had ended by itself.
-        AlreadyGone = 1,
-        /// The agent flushed the disks and powered off.
-        Agent = 2,
-        /// The power button.
-        PowerButton = 3,
-        /// SIGTERM to the VMM.
-        Terminate = 4,
-        /// SIGKILL to the VMM.
-        Kill = 5,
-    }
-    impl Rung {
-        /// String value of the enum field names used in the ProtoBuf definition.
-        ///
-        /// The values are not transformed in any way and thus are considered stable
-        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
-        pub fn as_str_name(&self) -> &'static str {
-            match self {
-                Self::Unspecified => "RUNG_UNSPECIFIED",
-                Self::AlreadyGone => "RUNG_ALREADY_GONE",
-                Self::Agent => "RUNG_AGENT",
-                Self::PowerButton => "RUNG_POWER_BUTTON",
-                Self::Terminate => "RUNG_TERMINATE",
-                Self::Kill => "RUNG_KILL",
-            }
-        }
-        /// Creates an enum from field names used in the ProtoBuf definition.
-        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
-            match value {
-                "RUNG_UNSPECIFIED" => Some(Self::Unspecified),
-                "RUNG_ALREADY_GONE" => Some(Self::AlreadyGone),
-                "RUNG_AGENT" => Some(Self::Agent),
-                "RUNG_POWER_BUTTON" => Some(Self::PowerButton),
-                "RUNG_TERMINATE" => Some(Self::Terminate),
-                "RUNG_KILL" => Some(Self::Kill),
-                _ => None,
-            }
-        }
-    }
 }
 /// Asks for an image.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -6746,6 +9615,661 @@ pub mod session_service_server {
         const NAME: &'static str = SERVICE_NAME;
     }
 }
+/// What the caller of Forward sends.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ForwardRequest {
+    /// `start` first and once.
+    #[prost(oneof = "forward_request::Message", tags = "1, 2, 3, 4")]
+    pub message: ::core::option::Option<forward_request::Message>,
+}
+/// Nested message and enum types in `ForwardRequest`.
+pub mod forward_request {
+    /// `start` first and once.
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Message {
+        /// To what to connect.
+        #[prost(message, tag = "1")]
+        Start(super::ForwardStart),
+        /// Bytes for the guest.
+        #[prost(bytes, tag = "2")]
+        Data(::prost::bytes::Bytes),
+        /// The end of the bytes for the guest.
+        #[prost(message, tag = "3")]
+        End(super::TunnelEnd),
+        /// How many of the guest's bytes the caller has taken, since the beginning.
+        #[prost(int64, tag = "4")]
+        Taken(i64),
+    }
+}
+/// To what to connect.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ForwardStart {
+    /// The VM's id or name.
+    #[prost(string, tag = "1")]
+    pub vm: ::prost::alloc::string::String,
+    /// How long connecting may take; absent means 10 s. At most 120 s.
+    #[prost(message, optional, tag = "4")]
+    pub connect_timeout: ::core::option::Option<::prost_types::Duration>,
+    /// The socket.
+    #[prost(oneof = "forward_start::Target", tags = "2, 3")]
+    pub target: ::core::option::Option<forward_start::Target>,
+}
+/// Nested message and enum types in `ForwardStart`.
+pub mod forward_start {
+    /// The socket.
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Target {
+        /// A TCP port.
+        #[prost(message, tag = "2")]
+        Tcp(super::TcpTarget),
+        /// The absolute path of a listening unix socket, at most 107 bytes.
+        #[prost(string, tag = "3")]
+        UnixPath(::prost::alloc::string::String),
+    }
+}
+/// A TCP port that the guest can reach.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TcpTarget {
+    /// An IPv4 or IPv6 address. Empty means the guest's loopback: 127.0.0.1, and ::1 if nobody listens there.
+    #[prost(string, tag = "1")]
+    pub address: ::prost::alloc::string::String,
+    /// 1 to 65535.
+    #[prost(int32, tag = "2")]
+    pub port: i32,
+}
+/// No more bytes come in this direction.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TunnelEnd {}
+/// What the caller of Forward receives.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ForwardResponse {
+    /// `connected` first and once.
+    #[prost(oneof = "forward_response::Message", tags = "1, 2, 3, 4, 5")]
+    pub message: ::core::option::Option<forward_response::Message>,
+}
+/// Nested message and enum types in `ForwardResponse`.
+pub mod forward_response {
+    /// `connected` first and once.
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Message {
+        /// The guest is connected.
+        #[prost(message, tag = "1")]
+        Connected(super::TunnelConnected),
+        /// Bytes from the guest.
+        #[prost(bytes, tag = "2")]
+        Data(::prost::bytes::Bytes),
+        /// The end of the bytes from the guest.
+        #[prost(message, tag = "3")]
+        End(super::TunnelEnd),
+        /// How many of the caller's bytes the guest's socket has taken, since the beginning. `end` counts as one more byte.
+        #[prost(int64, tag = "4")]
+        Taken(i64),
+        /// No bytes.
+        #[prost(message, tag = "5")]
+        Heartbeat(super::Heartbeat),
+    }
+}
+/// The guest is connected.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TunnelConnected {}
+/// Generated client implementations.
+#[cfg(feature = "client")]
+pub mod tunnel_service_client {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    use tonic::codegen::http::Uri;
+    /// Tunnels: connections to sockets in running VMs, over the API alone. They need no network in the guest but its
+    /// loopback, and no port on the host.
+    #[derive(Debug, Clone)]
+    pub struct TunnelServiceClient<T> {
+        inner: tonic::client::Grpc<T>,
+    }
+    impl<T> TunnelServiceClient<T>
+    where
+        T: tonic::client::GrpcService<tonic::body::Body>,
+        T::Error: Into<StdError>,
+        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
+        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
+    {
+        pub fn new(inner: T) -> Self {
+            let inner = tonic::client::Grpc::new(inner);
+            Self { inner }
+        }
+        pub fn with_origin(inner: T, origin: Uri) -> Self {
+            let inner = tonic::client::Grpc::with_origin(inner, origin);
+            Self { inner }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> TunnelServiceClient<InterceptedService<T, F>>
+        where
+            F: tonic::service::Interceptor,
+            T::ResponseBody: Default,
+            T: tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+                Response = http::Response<
+                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
+                >,
+            >,
+            <T as tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
+        {
+            TunnelServiceClient::new(InterceptedService::new(inner, interceptor))
+        }
+        /// Compress requests with the given encoding.
+        ///
+        /// This requires the server to support it otherwise it might respond with an
+        /// error.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.send_compressed(encoding);
+            self
+        }
+        /// Enable decompressing responses.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.accept_compressed(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_decoding_message_size(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_encoding_message_size(limit);
+            self
+        }
+        /// Connects to a socket in the guest and carries bytes both ways; each connection is a call of its own.
+        ///
+        /// The end of one direction is told by `end` and leaves the other as it is; the call ends well when both have ended.
+        /// A caller who ends or breaks off the call before its `end` resets the connection in the guest; a connection that
+        /// was reset in the guest ends the call with ABORTED and the reason TUNNEL_RESET.
+        ///
+        /// Each side may send 262144 bytes more than the other has taken. A caller that has sent `end` and then ends its
+        /// stream of requests takes what comes as fast as it reads the call, and need not tell.
+        pub async fn forward(
+            &mut self,
+            request: impl tonic::IntoStreamingRequest<Message = super::ForwardRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::ForwardResponse>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/banger.v1.TunnelService/Forward",
+            );
+            let mut req = request.into_streaming_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("banger.v1.TunnelService", "Forward"));
+            self.inner.streaming(req, path, codec).await
+        }
+    }
+}
+/// Generated server implementations.
+#[cfg(feature = "server")]
+pub mod tunnel_service_server {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    /// Generated trait containing gRPC methods that should be implemented for use with TunnelServiceServer.
+    #[async_trait]
+    pub trait TunnelService: std::marker::Send + std::marker::Sync + 'static {
+        /// Server streaming response type for the Forward method.
+        type ForwardStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::ForwardResponse, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// Connects to a socket in the guest and carries bytes both ways; each connection is a call of its own.
+        ///
+        /// The end of one direction is told by `end` and leaves the other as it is; the call ends well when both have ended.
+        /// A caller who ends or breaks off the call before its `end` resets the connection in the guest; a connection that
+        /// was reset in the guest ends the call with ABORTED and the reason TUNNEL_RESET.
+        ///
+        /// Each side may send 262144 bytes more than the other has taken. A caller that has sent `end` and then ends its
+        /// stream of requests takes what comes as fast as it reads the call, and need not tell.
+        async fn forward(
+            &self,
+            request: tonic::Request<tonic::Streaming<super::ForwardRequest>>,
+        ) -> std::result::Result<tonic::Response<Self::ForwardStream>, tonic::Status>;
+    }
+    /// Tunnels: connections to sockets in running VMs, over the API alone. They need no network in the guest but its
+    /// loopback, and no port on the host.
+    #[derive(Debug)]
+    pub struct TunnelServiceServer<T> {
+        inner: Arc<T>,
+        accept_compression_encodings: EnabledCompressionEncodings,
+        send_compression_encodings: EnabledCompressionEncodings,
+        max_decoding_message_size: Option<usize>,
+        max_encoding_message_size: Option<usize>,
+    }
+    impl<T> TunnelServiceServer<T> {
+        pub fn new(inner: T) -> Self {
+            Self::from_arc(Arc::new(inner))
+        }
+        pub fn from_arc(inner: Arc<T>) -> Self {
+            Self {
+                inner,
+                accept_compression_encodings: Default::default(),
+                send_compression_encodings: Default::default(),
+                max_decoding_message_size: None,
+                max_encoding_message_size: None,
+            }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> InterceptedService<Self, F>
+        where
+            F: tonic::service::Interceptor,
+        {
+            InterceptedService::new(Self::new(inner), interceptor)
+        }
+        /// Enable decompressing requests with the given encoding.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.accept_compression_encodings.enable(encoding);
+            self
+        }
+        /// Compress responses with the given encoding, if the client supports it.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.send_compression_encodings.enable(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.max_decoding_message_size = Some(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.max_encoding_message_size = Some(limit);
+            self
+        }
+    }
+    impl<T, B> tonic::codegen::Service<http::Request<B>> for TunnelServiceServer<T>
+    where
+        T: TunnelService,
+        B: Body + std::marker::Send + 'static,
+        B::Error: Into<StdError> + std::marker::Send + 'static,
+    {
+        type Response = http::Response<tonic::body::Body>;
+        type Error = std::convert::Infallible;
+        type Future = BoxFuture<Self::Response, Self::Error>;
+        fn poll_ready(
+            &mut self,
+            _cx: &mut Context<'_>,
+        ) -> Poll<std::result::Result<(), Self::Error>> {
+            Poll::Ready(Ok(()))
+        }
+        fn call(&mut self, req: http::Request<B>) -> Self::Future {
+            match req.uri().path() {
+                "/banger.v1.TunnelService/Forward" => {
+                    #[allow(non_camel_case_types)]
+                    struct ForwardSvc<T: TunnelService>(pub Arc<T>);
+                    impl<
+                        T: TunnelService,
+                    > tonic::server::StreamingService<super::ForwardRequest>
+                    for ForwardSvc<T> {
+                        type Response = super::ForwardResponse;
+                        type ResponseStream = T::ForwardStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<
+                                tonic::Streaming<super::ForwardRequest>,
+                            >,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as TunnelService>::forward(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ForwardSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                _ => {
+                    Box::pin(async move {
+                        let mut response = http::Response::new(
+                            tonic::body::Body::default(),
+                        );
+                        let headers = response.headers_mut();
+                        headers
+                            .insert(
+                                tonic::Status::GRPC_STATUS,
+                                (tonic::Code::Unimplemented as i32).into(),
+                            );
+                        headers
+                            .insert(
+                                http::header::CONTENT_TYPE,
+                                tonic::metadata::GRPC_CONTENT_TYPE,
+                            );
+                        Ok(response)
+                    })
+                }
+            }
+        }
+    }
+    impl<T> Clone for TunnelServiceServer<T> {
+        fn clone(&self) -> Self {
+            let inner = self.inner.clone();
+            Self {
+                inner,
+                accept_compression_encodings: self.accept_compression_encodings,
+                send_compression_encodings: self.send_compression_encodings,
+                max_decoding_message_size: self.max_decoding_message_size,
+                max_encoding_message_size: self.max_encoding_message_size,
+            }
+        }
+    }
+    /// Generated gRPC service name
+    pub const SERVICE_NAME: &str = "banger.v1.TunnelService";
+    impl<T> tonic::server::NamedService for TunnelServiceServer<T> {
+        const NAME: &'static str = SERVICE_NAME;
+    }
+}
+/// A socket in a guest to which others can connect or send, as the guest tells it.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Port {
+    /// How it is spoken to.
+    #[prost(enumeration = "port::Protocol", tag = "1")]
+    pub protocol: i32,
+    /// An IPv4 or IPv6 address of the guest; 0.0.0.0 or :: mean all of them.
+    #[prost(string, tag = "2")]
+    pub address: ::prost::alloc::string::String,
+    /// 1 to 65535.
+    #[prost(int32, tag = "3")]
+    pub port: i32,
+    /// Who made the socket, by number.
+    #[prost(uint32, tag = "4")]
+    pub uid: u32,
+    /// A process that has it open, the first by number; absent where none was found.
+    #[prost(message, optional, tag = "5")]
+    pub process: ::core::option::Option<PortProcess>,
+    /// What it said by HTTP; absent where it was not asked, or spoke no HTTP.
+    #[prost(message, optional, tag = "6")]
+    pub http: ::core::option::Option<PortAnswer>,
+}
+/// Nested message and enum types in `Port`.
+pub mod port {
+    /// How it is spoken to.
+    #[derive(
+        Clone,
+        Copy,
+        Debug,
+        PartialEq,
+        Eq,
+        Hash,
+        PartialOrd,
+        Ord,
+        ::prost::Enumeration
+    )]
+    #[repr(i32)]
+    pub enum Protocol {
+        /// Not a protocol.
+        Unspecified = 0,
+        /// A listening TCP socket.
+        Tcp = 1,
+        /// A bound UDP socket without a peer.
+        Udp = 2,
+    }
+    impl Protocol {
+        /// String value of the enum field names used in the ProtoBuf definition.
+        ///
+        /// The values are not transformed in any way and thus are considered stable
+        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+        pub fn as_str_name(&self) -> &'static str {
+            match self {
+                Self::Unspecified => "PROTOCOL_UNSPECIFIED",
+                Self::Tcp => "PROTOCOL_TCP",
+                Self::Udp => "PROTOCOL_UDP",
+            }
+        }
+        /// Creates an enum from field names used in the ProtoBuf definition.
+        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+            match value {
+                "PROTOCOL_UNSPECIFIED" => Some(Self::Unspecified),
+                "PROTOCOL_TCP" => Some(Self::Tcp),
+                "PROTOCOL_UDP" => Some(Self::Udp),
+                _ => None,
+            }
+        }
+    }
+}
+/// A process that has a socket open.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PortProcess {
+    /// In the guest.
+    #[prost(int32, tag = "1")]
+    pub pid: i32,
+    /// Its own short name for itself.
+    #[prost(string, tag = "2")]
+    pub name: ::prost::alloc::string::String,
+    /// As whom it runs, by number.
+    #[prost(uint32, tag = "3")]
+    pub uid: u32,
+}
+/// The answer of a port to `GET /`.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PortAnswer {
+    /// The status code. A redirect is told, not followed.
+    #[prost(int32, tag = "1")]
+    pub status: i32,
+    /// The title of the page; empty where there is none at its beginning.
+    #[prost(string, tag = "2")]
+    pub title: ::prost::alloc::string::String,
+}
+/// How much a VM uses, at one moment.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct VmStats {
+    /// The VM's id.
+    #[prost(string, tag = "1")]
+    pub vm: ::prost::alloc::string::String,
+    /// The VM's name.
+    #[prost(string, tag = "2")]
+    pub name: ::prost::alloc::string::String,
+    /// Where it was.
+    #[prost(enumeration = "vm::State", tag = "3")]
+    pub state: i32,
+    /// When it was measured.
+    #[prost(message, optional, tag = "4")]
+    pub time: ::core::option::Option<::prost_types::Timestamp>,
+    /// What its VMM uses on the host; absent where it has none.
+    #[prost(message, optional, tag = "5")]
+    pub host: ::core::option::Option<HostStats>,
+    /// What the guest says that it uses: the guest's own words, bounded but not proven. Only of a running VM.
+    #[prost(message, optional, tag = "6")]
+    pub guest: ::core::option::Option<GuestStats>,
+    /// Why there is nothing of the guest though the VM runs. What is said of the host is not touched by it.
+    #[prost(message, optional, tag = "7")]
+    pub guest_error: ::core::option::Option<::tonic_types::Status>,
+    /// The writable disk's size.
+    #[prost(int64, tag = "8")]
+    pub disk_size_bytes: i64,
+    /// What the writable disk takes on the host: it is sparse.
+    #[prost(int64, tag = "9")]
+    pub disk_allocated_bytes: i64,
+}
+/// What a VMM uses on the host.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct HostStats {
+    /// Processor time since the VMM began.
+    #[prost(message, optional, tag = "1")]
+    pub cpu_time: ::core::option::Option<::prost_types::Duration>,
+    /// Of one processor, over the time since the measurement before: 200 is two processors. Absent where it
+    /// is not known.
+    #[prost(double, optional, tag = "2")]
+    pub cpu_percent: ::core::option::Option<f64>,
+    /// Memory of the VMM that is in use, with what it shares.
+    #[prost(int64, tag = "3")]
+    pub rss_bytes: i64,
+    /// The same, with its part of what it shares. Absent where the kernel does not tell.
+    #[prost(int64, optional, tag = "4")]
+    pub pss_bytes: ::core::option::Option<i64>,
+    /// Threads of the VMM.
+    #[prost(int32, tag = "5")]
+    pub thread_count: i32,
+    /// Its disks. Empty where the VMM did not answer in time.
+    #[prost(message, repeated, tag = "6")]
+    pub drives: ::prost::alloc::vec::Vec<DriveStats>,
+    /// By all disks, over the time since the measurement before.
+    #[prost(double, optional, tag = "7")]
+    pub read_bytes_per_second: ::core::option::Option<f64>,
+    /// By all disks, over the time since the measurement before.
+    #[prost(double, optional, tag = "8")]
+    pub written_bytes_per_second: ::core::option::Option<f64>,
+}
+/// What went through a disk since its VMM began.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DriveStats {
+    /// The disk, as the guest knows it.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// Read by the guest.
+    #[prost(int64, tag = "2")]
+    pub read_bytes: i64,
+    /// Written by the guest.
+    #[prost(int64, tag = "3")]
+    pub written_bytes: i64,
+    /// Reads.
+    #[prost(int64, tag = "4")]
+    pub read_count: i64,
+    /// Writes.
+    #[prost(int64, tag = "5")]
+    pub write_count: i64,
+}
+/// What a guest says that it uses.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct GuestStats {
+    /// What its kernel manages.
+    #[prost(int64, tag = "1")]
+    pub memory_total_bytes: i64,
+    /// What processes can still get.
+    #[prost(int64, tag = "2")]
+    pub memory_available_bytes: i64,
+    /// Contents of files that are kept in memory.
+    #[prost(int64, tag = "3")]
+    pub memory_cached_bytes: i64,
+    /// The mean number of processes that run or wait for a disk, over a minute.
+    #[prost(double, tag = "4")]
+    pub load_1m: f64,
+    /// Over five minutes.
+    #[prost(double, tag = "5")]
+    pub load_5m: f64,
+    /// Over fifteen minutes.
+    #[prost(double, tag = "6")]
+    pub load_15m: f64,
+    /// Since its kernel began.
+    #[prost(message, optional, tag = "7")]
+    pub uptime: ::core::option::Option<::prost_types::Duration>,
+    /// Of all its processors together, since boot.
+    #[prost(message, optional, tag = "8")]
+    pub cpu: ::core::option::Option<GuestCpuTimes>,
+    /// The size of its root file system.
+    #[prost(int64, tag = "9")]
+    pub disk_total_bytes: i64,
+    /// What of it is taken.
+    #[prost(int64, tag = "10")]
+    pub disk_used_bytes: i64,
+    /// Processes.
+    #[prost(int32, tag = "11")]
+    pub process_count: i32,
+    /// Its network interfaces except the loopback.
+    #[prost(message, repeated, tag = "12")]
+    pub interfaces: ::prost::alloc::vec::Vec<NetworkStats>,
+}
+/// What a guest's processors did, since boot.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GuestCpuTimes {
+    /// Ran processes.
+    #[prost(message, optional, tag = "1")]
+    pub user: ::core::option::Option<::prost_types::Duration>,
+    /// Ran the kernel.
+    #[prost(message, optional, tag = "2")]
+    pub system: ::core::option::Option<::prost_types::Duration>,
+    /// Did nothing.
+    #[prost(message, optional, tag = "3")]
+    pub idle: ::core::option::Option<::prost_types::Duration>,
+    /// Did nothing while a disk was waited for.
+    #[prost(message, optional, tag = "4")]
+    pub io_wait: ::core::option::Option<::prost_types::Duration>,
+    /// Were wanted and not given by the host.
+    #[prost(message, optional, tag = "5")]
+    pub steal: ::core::option::Option<::prost_types::Duration>,
+}
+/// What went through a network interface of a guest, since boot.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct NetworkStats {
+    /// The interface.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// Into the guest.
+    #[prost(int64, tag = "2")]
+    pub received_bytes: i64,
+    /// Out of the guest.
+    #[prost(int64, tag = "3")]
+    pub sent_bytes: i64,
+}
 /// Asks for a new VM.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct CreateVmRequest {
@@ -6758,6 +10282,26 @@ pub struct CreateVmRequest {
     /// A UUID: a repeat of the request with the same one joins the first.
     #[prost(string, tag = "3")]
     pub request_id: ::prost::alloc::string::String,
+    /// Files that are written once, before the VM is running. At most 64, and 1 MiB of content in all. The daemon keeps
+    /// no copy.
+    #[prost(message, repeated, tag = "4")]
+    pub files: ::prost::alloc::vec::Vec<VmFile>,
+}
+/// A file that a new VM is given.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct VmFile {
+    /// Absolute, without `..`. Directories on the way are made; a file or link that is there is replaced.
+    #[prost(string, tag = "1")]
+    pub path: ::prost::alloc::string::String,
+    /// All of it.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub content: ::prost::bytes::Bytes,
+    /// Permission bits with setuid, setgid and sticky; 0 means 0644.
+    #[prost(int32, tag = "3")]
+    pub mode: i32,
+    /// `user`, `uid`, `user:group` or `uid:gid` of the image; empty means root. Directories that are made are its too.
+    #[prost(string, tag = "4")]
+    pub owner: ::prost::alloc::string::String,
 }
 /// Stages of a creation, and at the end the VM.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -6822,6 +10366,33 @@ pub struct ListVmsResponse {
     #[prost(string, tag = "2")]
     pub next_page_token: ::prost::alloc::string::String,
 }
+/// Asks to change a VM.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct UpdateVmRequest {
+    /// Its id or name.
+    #[prost(string, tag = "1")]
+    pub vm: ::prost::alloc::string::String,
+    /// The new values of the fields that `update_mask` names.
+    #[prost(message, optional, tag = "2")]
+    pub spec: ::core::option::Option<VmSpec>,
+    /// Any of `labels`, `ttl`, `idle_timeout`, `restart_policy`, `vcpu_count`, `memory_mib`, `disk_mib`. A field that is
+    /// named and absent is set to its default. `disk_mib` can only grow.
+    #[prost(message, optional, tag = "3")]
+    pub update_mask: ::core::option::Option<::prost_types::FieldMask>,
+    /// The VM's `etag` as the caller knows it; the change is refused if the VM was changed since. Empty means any.
+    #[prost(string, tag = "4")]
+    pub etag: ::prost::alloc::string::String,
+    /// A UUID: a repeat of the request with the same one gets the first's answer.
+    #[prost(string, tag = "5")]
+    pub request_id: ::prost::alloc::string::String,
+}
+/// The VM is changed.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct UpdateVmResponse {
+    /// As it is now.
+    #[prost(message, optional, tag = "1")]
+    pub vm: ::core::option::Option<Vm>,
+}
 /// Asks to boot a VM.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct StartVmRequest {
@@ -6853,6 +10424,57 @@ pub struct StopVmRequest {
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct StopVmResponse {
     /// As it is now; `last_stop` tells what worked.
+    #[prost(message, optional, tag = "1")]
+    pub vm: ::core::option::Option<Vm>,
+}
+/// Asks to shut a VM down and boot it again.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RestartVmRequest {
+    /// Its id or name.
+    #[prost(string, tag = "1")]
+    pub vm: ::prost::alloc::string::String,
+    /// A UUID: a repeat of the request with the same one gets the first's answer.
+    #[prost(string, tag = "2")]
+    pub request_id: ::prost::alloc::string::String,
+}
+/// The VM runs.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct RestartVmResponse {
+    /// As it is now.
+    #[prost(message, optional, tag = "1")]
+    pub vm: ::core::option::Option<Vm>,
+}
+/// Asks to hold a VM's vCPUs.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PauseVmRequest {
+    /// Its id or name.
+    #[prost(string, tag = "1")]
+    pub vm: ::prost::alloc::string::String,
+    /// A UUID: a repeat of the request with the same one gets the first's answer.
+    #[prost(string, tag = "2")]
+    pub request_id: ::prost::alloc::string::String,
+}
+/// The VM is paused.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct PauseVmResponse {
+    /// As it is now.
+    #[prost(message, optional, tag = "1")]
+    pub vm: ::core::option::Option<Vm>,
+}
+/// Asks to let a VM's vCPUs go on.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ResumeVmRequest {
+    /// Its id or name.
+    #[prost(string, tag = "1")]
+    pub vm: ::prost::alloc::string::String,
+    /// A UUID: a repeat of the request with the same one gets the first's answer.
+    #[prost(string, tag = "2")]
+    pub request_id: ::prost::alloc::string::String,
+}
+/// The VM runs.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ResumeVmResponse {
+    /// As it is now.
     #[prost(message, optional, tag = "1")]
     pub vm: ::core::option::Option<Vm>,
 }
@@ -6900,6 +10522,9 @@ pub struct WatchVmResponse {
     /// merged: each message has the whole of the VM.
     #[prost(int64, tag = "1")]
     pub sequence: i64,
+    /// Changes that were merged into this message since the one before.
+    #[prost(int64, tag = "5")]
+    pub dropped_count: i64,
     /// One of them.
     #[prost(oneof = "watch_vm_response::Message", tags = "2, 3, 4")]
     pub message: ::core::option::Option<watch_vm_response::Message>,
@@ -6923,6 +10548,87 @@ pub mod watch_vm_response {
 /// A VM was deleted.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct VmDeleted {}
+/// Asks how much a VM uses.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GetVmStatsRequest {
+    /// Its id or name.
+    #[prost(string, tag = "1")]
+    pub vm: ::prost::alloc::string::String,
+}
+/// How much a VM uses.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct GetVmStatsResponse {
+    /// Now.
+    #[prost(message, optional, tag = "1")]
+    pub stats: ::core::option::Option<VmStats>,
+}
+/// Asks to be told how much VMs use.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WatchVmStatsRequest {
+    /// Its id or name; empty means every VM that there is at the time.
+    #[prost(string, tag = "1")]
+    pub vm: ::prost::alloc::string::String,
+    /// From one measurement to the next, 0.5 s to 60 s; absent means 1 s.
+    #[prost(message, optional, tag = "2")]
+    pub interval: ::core::option::Option<::prost_types::Duration>,
+}
+/// A part of a measurement.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct WatchVmStatsResponse {
+    /// Counts the messages of this stream, from 1.
+    #[prost(int64, tag = "1")]
+    pub sequence: i64,
+    /// One of them.
+    #[prost(oneof = "watch_vm_stats_response::Message", tags = "2, 3, 4, 5")]
+    pub message: ::core::option::Option<watch_vm_stats_response::Message>,
+}
+/// Nested message and enum types in `WatchVmStatsResponse`.
+pub mod watch_vm_stats_response {
+    /// One of them.
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Message {
+        /// How much a VM uses.
+        #[prost(message, tag = "2")]
+        Stats(super::VmStats),
+        /// Every VM was measured; the next measurement follows when its time has come.
+        #[prost(message, tag = "3")]
+        Round(super::StatsRound),
+        /// Last: the VM that was asked for is deleted.
+        #[prost(message, tag = "4")]
+        Deleted(super::VmDeleted),
+        /// Nothing to tell yet.
+        #[prost(message, tag = "5")]
+        Heartbeat(super::Heartbeat),
+    }
+}
+/// The end of a measurement.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct StatsRound {
+    /// How many VMs were measured.
+    #[prost(int32, tag = "1")]
+    pub vm_count: i32,
+}
+/// Asks who listens.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListPortsRequest {
+    /// The VM's id or name. It must be running.
+    #[prost(string, tag = "1")]
+    pub vm: ::prost::alloc::string::String,
+    /// Asks each TCP listener that the guest's loopback reaches for its page, by HTTP, from within the guest: one
+    /// request each, 5 s in all at most, redirects not followed.
+    #[prost(bool, tag = "2")]
+    pub probe: bool,
+}
+/// Who listens.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListPortsResponse {
+    /// By protocol, then port, then address.
+    #[prost(message, repeated, tag = "1")]
+    pub ports: ::prost::alloc::vec::Vec<Port>,
+    /// There are more, or not all of their processes were found in time.
+    #[prost(bool, tag = "2")]
+    pub is_truncated: bool,
+}
 /// Asks for a console.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ReadConsoleRequest {
@@ -6935,6 +10641,10 @@ pub struct ReadConsoleRequest {
     /// Go on with what comes until the VM stops.
     #[prost(bool, tag = "3")]
     pub follow: bool,
+    /// Begin so many lines before the end, 10,000 at most, as far as they are within its last 4 MiB; not together
+    /// with an offset. 0 means with what comes.
+    #[prost(int32, optional, tag = "4")]
+    pub tail_lines: ::core::option::Option<i32>,
 }
 /// A piece of a console.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -7121,6 +10831,34 @@ pub mod vm_service_client {
                 .insert(GrpcMethod::new("banger.v1.VmService", "ListVms"));
             self.inner.unary(req, path, codec).await
         }
+        /// Changes a VM. Labels, ttl, idle timeout and restart policy hold at once; vCPUs and memory at the next start.
+        /// A disk grows at once, with its file system, where the driver can grow it while the VM runs, and else at the next
+        /// start. `pending_fields` of the answer says what waits. A disk that could not be grown at once is an error, and
+        /// grows at the next start.
+        pub async fn update_vm(
+            &mut self,
+            request: impl tonic::IntoRequest<super::UpdateVmRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::UpdateVmResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/banger.v1.VmService/UpdateVm",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("banger.v1.VmService", "UpdateVm"));
+            self.inner.unary(req, path, codec).await
+        }
         /// Boots a stopped VM; answers when its agent does.
         pub async fn start_vm(
             &mut self,
@@ -7166,6 +10904,81 @@ pub mod vm_service_client {
             let mut req = request.into_request();
             req.extensions_mut()
                 .insert(GrpcMethod::new("banger.v1.VmService", "StopVm"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Shuts a VM down by the ladder and boots it again, or boots it where it is off; answers when its agent does.
+        pub async fn restart_vm(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RestartVmRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RestartVmResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/banger.v1.VmService/RestartVm",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("banger.v1.VmService", "RestartVm"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Holds a VM's vCPUs; its memory is kept, its sessions stand still. Answers when it is so.
+        pub async fn pause_vm(
+            &mut self,
+            request: impl tonic::IntoRequest<super::PauseVmRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::PauseVmResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/banger.v1.VmService/PauseVm",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("banger.v1.VmService", "PauseVm"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Lets the vCPUs of a paused VM go on, and sets its clock. Answers when it is so.
+        pub async fn resume_vm(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ResumeVmRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ResumeVmResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/banger.v1.VmService/ResumeVm",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("banger.v1.VmService", "ResumeVm"));
             self.inner.unary(req, path, codec).await
         }
         /// Ends a VM at once; answers when it is off.
@@ -7240,6 +11053,81 @@ pub mod vm_service_client {
                 .insert(GrpcMethod::new("banger.v1.VmService", "WatchVm"));
             self.inner.server_streaming(req, path, codec).await
         }
+        /// How much a VM uses. Takes a quarter of a second, over which what changes is measured.
+        pub async fn get_vm_stats(
+            &mut self,
+            request: impl tonic::IntoRequest<super::GetVmStatsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::GetVmStatsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/banger.v1.VmService/GetVmStats",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("banger.v1.VmService", "GetVmStats"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// How much a VM, or each VM, uses, again and again, until the VM is deleted.
+        pub async fn watch_vm_stats(
+            &mut self,
+            request: impl tonic::IntoRequest<super::WatchVmStatsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::WatchVmStatsResponse>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/banger.v1.VmService/WatchVmStats",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("banger.v1.VmService", "WatchVmStats"));
+            self.inner.server_streaming(req, path, codec).await
+        }
+        /// Who listens in a running VM. All at once: there are 1024 at most.
+        pub async fn list_ports(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListPortsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListPortsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/banger.v1.VmService/ListPorts",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("banger.v1.VmService", "ListPorts"));
+            self.inner.unary(req, path, codec).await
+        }
         /// The guest's console, from an offset.
         pub async fn read_console(
             &mut self,
@@ -7302,6 +11190,17 @@ pub mod vm_service_server {
             &self,
             request: tonic::Request<super::ListVmsRequest>,
         ) -> std::result::Result<tonic::Response<super::ListVmsResponse>, tonic::Status>;
+        /// Changes a VM. Labels, ttl, idle timeout and restart policy hold at once; vCPUs and memory at the next start.
+        /// A disk grows at once, with its file system, where the driver can grow it while the VM runs, and else at the next
+        /// start. `pending_fields` of the answer says what waits. A disk that could not be grown at once is an error, and
+        /// grows at the next start.
+        async fn update_vm(
+            &self,
+            request: tonic::Request<super::UpdateVmRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::UpdateVmResponse>,
+            tonic::Status,
+        >;
         /// Boots a stopped VM; answers when its agent does.
         async fn start_vm(
             &self,
@@ -7312,6 +11211,27 @@ pub mod vm_service_server {
             &self,
             request: tonic::Request<super::StopVmRequest>,
         ) -> std::result::Result<tonic::Response<super::StopVmResponse>, tonic::Status>;
+        /// Shuts a VM down by the ladder and boots it again, or boots it where it is off; answers when its agent does.
+        async fn restart_vm(
+            &self,
+            request: tonic::Request<super::RestartVmRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RestartVmResponse>,
+            tonic::Status,
+        >;
+        /// Holds a VM's vCPUs; its memory is kept, its sessions stand still. Answers when it is so.
+        async fn pause_vm(
+            &self,
+            request: tonic::Request<super::PauseVmRequest>,
+        ) -> std::result::Result<tonic::Response<super::PauseVmResponse>, tonic::Status>;
+        /// Lets the vCPUs of a paused VM go on, and sets its clock. Answers when it is so.
+        async fn resume_vm(
+            &self,
+            request: tonic::Request<super::ResumeVmRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ResumeVmResponse>,
+            tonic::Status,
+        >;
         /// Ends a VM at once; answers when it is off.
         async fn kill_vm(
             &self,
@@ -7336,6 +11256,36 @@ pub mod vm_service_server {
             &self,
             request: tonic::Request<super::WatchVmRequest>,
         ) -> std::result::Result<tonic::Response<Self::WatchVmStream>, tonic::Status>;
+        /// How much a VM uses. Takes a quarter of a second, over which what changes is measured.
+        async fn get_vm_stats(
+            &self,
+            request: tonic::Request<super::GetVmStatsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::GetVmStatsResponse>,
+            tonic::Status,
+        >;
+        /// Server streaming response type for the WatchVmStats method.
+        type WatchVmStatsStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::WatchVmStatsResponse, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// How much a VM, or each VM, uses, again and again, until the VM is deleted.
+        async fn watch_vm_stats(
+            &self,
+            request: tonic::Request<super::WatchVmStatsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<Self::WatchVmStatsStream>,
+            tonic::Status,
+        >;
+        /// Who listens in a running VM. All at once: there are 1024 at most.
+        async fn list_ports(
+            &self,
+            request: tonic::Request<super::ListPortsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListPortsResponse>,
+            tonic::Status,
+        >;
         /// Server streaming response type for the ReadConsole method.
         type ReadConsoleStream: tonic::codegen::tokio_stream::Stream<
                 Item = std::result::Result<super::ReadConsoleResponse, tonic::Status>,
@@ -7562,6 +11512,51 @@ pub mod vm_service_server {
                     };
                     Box::pin(fut)
                 }
+                "/banger.v1.VmService/UpdateVm" => {
+                    #[allow(non_camel_case_types)]
+                    struct UpdateVmSvc<T: VmService>(pub Arc<T>);
+                    impl<
+                        T: VmService,
+                    > tonic::server::UnaryService<super::UpdateVmRequest>
+                    for UpdateVmSvc<T> {
+                        type Response = super::UpdateVmResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::UpdateVmRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as VmService>::update_vm(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = UpdateVmSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
                 "/banger.v1.VmService/StartVm" => {
                     #[allow(non_camel_case_types)]
                     struct StartVmSvc<T: VmService>(pub Arc<T>);
@@ -7633,6 +11628,139 @@ pub mod vm_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = StopVmSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/banger.v1.VmService/RestartVm" => {
+                    #[allow(non_camel_case_types)]
+                    struct RestartVmSvc<T: VmService>(pub Arc<T>);
+                    impl<
+                        T: VmService,
+                    > tonic::server::UnaryService<super::RestartVmRequest>
+                    for RestartVmSvc<T> {
+                        type Response = super::RestartVmResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::RestartVmRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as VmService>::restart_vm(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RestartVmSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/banger.v1.VmService/PauseVm" => {
+                    #[allow(non_camel_case_types)]
+                    struct PauseVmSvc<T: VmService>(pub Arc<T>);
+                    impl<T: VmService> tonic::server::UnaryService<super::PauseVmRequest>
+                    for PauseVmSvc<T> {
+                        type Response = super::PauseVmResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::PauseVmRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as VmService>::pause_vm(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = PauseVmSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/banger.v1.VmService/ResumeVm" => {
+                    #[allow(non_camel_case_types)]
+                    struct ResumeVmSvc<T: VmService>(pub Arc<T>);
+                    impl<
+                        T: VmService,
+                    > tonic::server::UnaryService<super::ResumeVmRequest>
+                    for ResumeVmSvc<T> {
+                        type Response = super::ResumeVmResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ResumeVmRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as VmService>::resume_vm(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ResumeVmSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
@@ -7782,6 +11910,142 @@ pub mod vm_service_server {
                     };
                     Box::pin(fut)
                 }
+                "/banger.v1.VmService/GetVmStats" => {
+                    #[allow(non_camel_case_types)]
+                    struct GetVmStatsSvc<T: VmService>(pub Arc<T>);
+                    impl<
+                        T: VmService,
+                    > tonic::server::UnaryService<super::GetVmStatsRequest>
+                    for GetVmStatsSvc<T> {
+                        type Response = super::GetVmStatsResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::GetVmStatsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as VmService>::get_vm_stats(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = GetVmStatsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/banger.v1.VmService/WatchVmStats" => {
+                    #[allow(non_camel_case_types)]
+                    struct WatchVmStatsSvc<T: VmService>(pub Arc<T>);
+                    impl<
+                        T: VmService,
+                    > tonic::server::ServerStreamingService<super::WatchVmStatsRequest>
+                    for WatchVmStatsSvc<T> {
+                        type Response = super::WatchVmStatsResponse;
+                        type ResponseStream = T::WatchVmStatsStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::WatchVmStatsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as VmService>::watch_vm_stats(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = WatchVmStatsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/banger.v1.VmService/ListPorts" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListPortsSvc<T: VmService>(pub Arc<T>);
+                    impl<
+                        T: VmService,
+                    > tonic::server::UnaryService<super::ListPortsRequest>
+                    for ListPortsSvc<T> {
+                        type Response = super::ListPortsResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListPortsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as VmService>::list_ports(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListPortsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
                 "/banger.v1.VmService/ReadConsole" => {
                     #[allow(non_camel_case_types)]
                     struct ReadConsoleSvc<T: VmService>(pub Arc<T>);
@@ -7865,6 +12129,813 @@ pub mod vm_service_server {
     /// Generated gRPC service name
     pub const SERVICE_NAME: &str = "banger.v1.VmService";
     impl<T> tonic::server::NamedService for VmServiceServer<T> {
+        const NAME: &'static str = SERVICE_NAME;
+    }
+}
+/// A disk with a file system that outlives VMs.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Volume {
+    /// A UUID made by the daemon.
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+    /// A DNS label, unique among volumes.
+    #[prost(string, tag = "2")]
+    pub name: ::prost::alloc::string::String,
+    /// For finding it.
+    #[prost(btree_map = "string, string", tag = "3")]
+    pub labels: ::prost::alloc::collections::BTreeMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
+    /// Its size. Sparse: it takes what was written.
+    #[prost(int64, tag = "4")]
+    pub size_mib: i64,
+    /// What it takes of the host's disk now; blocks that it shares with its seed count for both.
+    #[prost(int64, tag = "5")]
+    pub allocated_bytes: i64,
+    /// The name of the volume whose content it began with, as it was called then; empty if it began empty.
+    #[prost(string, tag = "6")]
+    pub seed: ::prost::alloc::string::String,
+    /// The VMs that name it, by name. While there is one the volume cannot be removed.
+    #[prost(message, repeated, tag = "7")]
+    pub users: ::prost::alloc::vec::Vec<VolumeUser>,
+    /// Who asked for it: `uid:<number>` for a caller of the unix socket.
+    #[prost(string, tag = "8")]
+    pub owner: ::prost::alloc::string::String,
+    /// Changes with every change of the volume.
+    #[prost(string, tag = "9")]
+    pub etag: ::prost::alloc::string::String,
+    /// When it was made.
+    #[prost(message, optional, tag = "10")]
+    pub create_time: ::core::option::Option<::prost_types::Timestamp>,
+}
+/// A VM that names a volume.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct VolumeUser {
+    /// The VM's id.
+    #[prost(string, tag = "1")]
+    pub vm_id: ::prost::alloc::string::String,
+    /// The VM's name.
+    #[prost(string, tag = "2")]
+    pub vm: ::prost::alloc::string::String,
+    /// Whether it can only read the volume.
+    #[prost(bool, tag = "3")]
+    pub read_only: bool,
+    /// Whether it has the volume now: from its VMM's start until its VMM is gone.
+    #[prost(bool, tag = "4")]
+    pub is_attached: bool,
+}
+/// Asks for a new volume.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct CreateVolumeRequest {
+    /// A DNS label, unique among volumes.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// For finding it.
+    #[prost(btree_map = "string, string", tag = "2")]
+    pub labels: ::prost::alloc::collections::BTreeMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
+    /// 0 means 8192, or the seed's size; not less than the seed's.
+    #[prost(int64, tag = "3")]
+    pub size_mib: i64,
+    /// The id or name of a volume whose content it begins with; empty for an empty file system. The seed is not changed,
+    /// and cannot be written while it is copied.
+    #[prost(string, tag = "4")]
+    pub seed: ::prost::alloc::string::String,
+    /// A UUID: a repeat of the request with the same one joins the first.
+    #[prost(string, tag = "5")]
+    pub request_id: ::prost::alloc::string::String,
+}
+/// Stages of a creation, and at the end the volume.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct CreateVolumeResponse {
+    /// `operation` first, `volume` last.
+    #[prost(oneof = "create_volume_response::Message", tags = "1, 2, 3")]
+    pub message: ::core::option::Option<create_volume_response::Message>,
+}
+/// Nested message and enum types in `CreateVolumeResponse`.
+pub mod create_volume_response {
+    /// `operation` first, `volume` last.
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Message {
+        /// The operation as it is now.
+        #[prost(message, tag = "1")]
+        Operation(super::Operation),
+        /// The volume.
+        #[prost(message, tag = "2")]
+        Volume(super::Volume),
+        /// No change.
+        #[prost(message, tag = "3")]
+        Heartbeat(super::Heartbeat),
+    }
+}
+/// Asks for a volume.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GetVolumeRequest {
+    /// Its id or name.
+    #[prost(string, tag = "1")]
+    pub volume: ::prost::alloc::string::String,
+}
+/// A volume.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct GetVolumeResponse {
+    /// As it is now.
+    #[prost(message, optional, tag = "1")]
+    pub volume: ::core::option::Option<Volume>,
+}
+/// Asks for a page of volumes.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListVolumesRequest {
+    /// 0 means 100; at most 1000.
+    #[prost(int32, tag = "1")]
+    pub page_size: i32,
+    /// From the page before; empty for the first.
+    #[prost(string, tag = "2")]
+    pub page_token: ::prost::alloc::string::String,
+    /// Only volumes that have all of these labels.
+    #[prost(btree_map = "string, string", tag = "3")]
+    pub labels: ::prost::alloc::collections::BTreeMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
+}
+/// A page of volumes.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListVolumesResponse {
+    /// Newest first.
+    #[prost(message, repeated, tag = "1")]
+    pub volumes: ::prost::alloc::vec::Vec<Volume>,
+    /// For the next page; empty on the last.
+    #[prost(string, tag = "2")]
+    pub next_page_token: ::prost::alloc::string::String,
+}
+/// Asks to change a volume.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct UpdateVolumeRequest {
+    /// Its id or name.
+    #[prost(string, tag = "1")]
+    pub volume: ::prost::alloc::string::String,
+    /// The new labels, all of them.
+    #[prost(btree_map = "string, string", tag = "2")]
+    pub labels: ::prost::alloc::collections::BTreeMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
+    /// The new size.
+    #[prost(int64, tag = "3")]
+    pub size_mib: i64,
+    /// Any of `labels`, `size_mib`.
+    #[prost(message, optional, tag = "4")]
+    pub update_mask: ::core::option::Option<::prost_types::FieldMask>,
+    /// The volume's `etag` as the caller knows it; the change is refused if the volume was changed since. Empty means any.
+    #[prost(string, tag = "5")]
+    pub etag: ::prost::alloc::string::String,
+    /// A UUID: a repeat of the request with the same one gets the first's answer.
+    #[prost(string, tag = "6")]
+    pub request_id: ::prost::alloc::string::String,
+}
+/// The volume is changed.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct UpdateVolumeResponse {
+    /// As it is now.
+    #[prost(message, optional, tag = "1")]
+    pub volume: ::core::option::Option<Volume>,
+}
+/// Asks to remove a volume.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DeleteVolumeRequest {
+    /// Its id or name.
+    #[prost(string, tag = "1")]
+    pub volume: ::prost::alloc::string::String,
+    /// A UUID: a repeat of the request with the same one gets the first's answer.
+    #[prost(string, tag = "2")]
+    pub request_id: ::prost::alloc::string::String,
+}
+/// The volume is gone.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DeleteVolumeResponse {}
+/// Generated client implementations.
+#[cfg(feature = "client")]
+pub mod volume_service_client {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    use tonic::codegen::http::Uri;
+    /// Volumes: disks that outlive VMs.
+    ///
+    /// At one time a volume is written by one VM, or read by any number of VMs, never both: a file system that is written
+    /// makes no sense to those who read it.
+    #[derive(Debug, Clone)]
+    pub struct VolumeServiceClient<T> {
+        inner: tonic::client::Grpc<T>,
+    }
+    impl<T> VolumeServiceClient<T>
+    where
+        T: tonic::client::GrpcService<tonic::body::Body>,
+        T::Error: Into<StdError>,
+        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
+        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
+    {
+        pub fn new(inner: T) -> Self {
+            let inner = tonic::client::Grpc::new(inner);
+            Self { inner }
+        }
+        pub fn with_origin(inner: T, origin: Uri) -> Self {
+            let inner = tonic::client::Grpc::with_origin(inner, origin);
+            Self { inner }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> VolumeServiceClient<InterceptedService<T, F>>
+        where
+            F: tonic::service::Interceptor,
+            T::ResponseBody: Default,
+            T: tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+                Response = http::Response<
+                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
+                >,
+            >,
+            <T as tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
+        {
+            VolumeServiceClient::new(InterceptedService::new(inner, interceptor))
+        }
+        /// Compress requests with the given encoding.
+        ///
+        /// This requires the server to support it otherwise it might respond with an
+        /// error.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.send_compressed(encoding);
+            self
+        }
+        /// Enable decompressing responses.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.accept_compressed(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_decoding_message_size(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_encoding_message_size(limit);
+            self
+        }
+        /// Makes a volume, empty or with another's content. An operation: it goes on when the caller hangs up; a failure
+        /// undoes it all.
+        pub async fn create_volume(
+            &mut self,
+            request: impl tonic::IntoRequest<super::CreateVolumeRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::CreateVolumeResponse>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/banger.v1.VolumeService/CreateVolume",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("banger.v1.VolumeService", "CreateVolume"));
+            self.inner.server_streaming(req, path, codec).await
+        }
+        /// A volume.
+        pub async fn get_volume(
+            &mut self,
+            request: impl tonic::IntoRequest<super::GetVolumeRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::GetVolumeResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/banger.v1.VolumeService/GetVolume",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("banger.v1.VolumeService", "GetVolume"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// All volumes, newest first.
+        pub async fn list_volumes(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListVolumesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListVolumesResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/banger.v1.VolumeService/ListVolumes",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("banger.v1.VolumeService", "ListVolumes"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Changes a volume. Its size can only grow, and only while no VM has the volume; the file system grows when the
+        /// volume is next mounted for writing.
+        pub async fn update_volume(
+            &mut self,
+            request: impl tonic::IntoRequest<super::UpdateVolumeRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::UpdateVolumeResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/banger.v1.VolumeService/UpdateVolume",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("banger.v1.VolumeService", "UpdateVolume"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Removes a volume that no VM names, with what is in it.
+        pub async fn delete_volume(
+            &mut self,
+            request: impl tonic::IntoRequest<super::DeleteVolumeRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::DeleteVolumeResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/banger.v1.VolumeService/DeleteVolume",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("banger.v1.VolumeService", "DeleteVolume"));
+            self.inner.unary(req, path, codec).await
+        }
+    }
+}
+/// Generated server implementations.
+#[cfg(feature = "server")]
+pub mod volume_service_server {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    /// Generated trait containing gRPC methods that should be implemented for use with VolumeServiceServer.
+    #[async_trait]
+    pub trait VolumeService: std::marker::Send + std::marker::Sync + 'static {
+        /// Server streaming response type for the CreateVolume method.
+        type CreateVolumeStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::CreateVolumeResponse, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// Makes a volume, empty or with another's content. An operation: it goes on when the caller hangs up; a failure
+        /// undoes it all.
+        async fn create_volume(
+            &self,
+            request: tonic::Request<super::CreateVolumeRequest>,
+        ) -> std::result::Result<
+            tonic::Response<Self::CreateVolumeStream>,
+            tonic::Status,
+        >;
+        /// A volume.
+        async fn get_volume(
+            &self,
+            request: tonic::Request<super::GetVolumeRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::GetVolumeResponse>,
+            tonic::Status,
+        >;
+        /// All volumes, newest first.
+        async fn list_volumes(
+            &self,
+            request: tonic::Request<super::ListVolumesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListVolumesResponse>,
+            tonic::Status,
+        >;
+        /// Changes a volume. Its size can only grow, and only while no VM has the volume; the file system grows when the
+        /// volume is next mounted for writing.
+        async fn update_volume(
+            &self,
+            request: tonic::Request<super::UpdateVolumeRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::UpdateVolumeResponse>,
+            tonic::Status,
+        >;
+        /// Removes a volume that no VM names, with what is in it.
+        async fn delete_volume(
+            &self,
+            request: tonic::Request<super::DeleteVolumeRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::DeleteVolumeResponse>,
+            tonic::Status,
+        >;
+    }
+    /// Volumes: disks that outlive VMs.
+    ///
+    /// At one time a volume is written by one VM, or read by any number of VMs, never both: a file system that is written
+    /// makes no sense to those who read it.
+    #[derive(Debug)]
+    pub struct VolumeServiceServer<T> {
+        inner: Arc<T>,
+        accept_compression_encodings: EnabledCompressionEncodings,
+        send_compression_encodings: EnabledCompressionEncodings,
+        max_decoding_message_size: Option<usize>,
+        max_encoding_message_size: Option<usize>,
+    }
+    impl<T> VolumeServiceServer<T> {
+        pub fn new(inner: T) -> Self {
+            Self::from_arc(Arc::new(inner))
+        }
+        pub fn from_arc(inner: Arc<T>) -> Self {
+            Self {
+                inner,
+                accept_compression_encodings: Default::default(),
+                send_compression_encodings: Default::default(),
+                max_decoding_message_size: None,
+                max_encoding_message_size: None,
+            }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> InterceptedService<Self, F>
+        where
+            F: tonic::service::Interceptor,
+        {
+            InterceptedService::new(Self::new(inner), interceptor)
+        }
+        /// Enable decompressing requests with the given encoding.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.accept_compression_encodings.enable(encoding);
+            self
+        }
+        /// Compress responses with the given encoding, if the client supports it.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.send_compression_encodings.enable(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.max_decoding_message_size = Some(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.max_encoding_message_size = Some(limit);
+            self
+        }
+    }
+    impl<T, B> tonic::codegen::Service<http::Request<B>> for VolumeServiceServer<T>
+    where
+        T: VolumeService,
+        B: Body + std::marker::Send + 'static,
+        B::Error: Into<StdError> + std::marker::Send + 'static,
+    {
+        type Response = http::Response<tonic::body::Body>;
+        type Error = std::convert::Infallible;
+        type Future = BoxFuture<Self::Response, Self::Error>;
+        fn poll_ready(
+            &mut self,
+            _cx: &mut Context<'_>,
+        ) -> Poll<std::result::Result<(), Self::Error>> {
+            Poll::Ready(Ok(()))
+        }
+        fn call(&mut self, req: http::Request<B>) -> Self::Future {
+            match req.uri().path() {
+                "/banger.v1.VolumeService/CreateVolume" => {
+                    #[allow(non_camel_case_types)]
+                    struct CreateVolumeSvc<T: VolumeService>(pub Arc<T>);
+                    impl<
+                        T: VolumeService,
+                    > tonic::server::ServerStreamingService<super::CreateVolumeRequest>
+                    for CreateVolumeSvc<T> {
+                        type Response = super::CreateVolumeResponse;
+                        type ResponseStream = T::CreateVolumeStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::CreateVolumeRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as VolumeService>::create_volume(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = CreateVolumeSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/banger.v1.VolumeService/GetVolume" => {
+                    #[allow(non_camel_case_types)]
+                    struct GetVolumeSvc<T: VolumeService>(pub Arc<T>);
+                    impl<
+                        T: VolumeService,
+                    > tonic::server::UnaryService<super::GetVolumeRequest>
+                    for GetVolumeSvc<T> {
+                        type Response = super::GetVolumeResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::GetVolumeRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as VolumeService>::get_volume(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = GetVolumeSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/banger.v1.VolumeService/ListVolumes" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListVolumesSvc<T: VolumeService>(pub Arc<T>);
+                    impl<
+                        T: VolumeService,
+                    > tonic::server::UnaryService<super::ListVolumesRequest>
+                    for ListVolumesSvc<T> {
+                        type Response = super::ListVolumesResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListVolumesRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as VolumeService>::list_volumes(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListVolumesSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/banger.v1.VolumeService/UpdateVolume" => {
+                    #[allow(non_camel_case_types)]
+                    struct UpdateVolumeSvc<T: VolumeService>(pub Arc<T>);
+                    impl<
+                        T: VolumeService,
+                    > tonic::server::UnaryService<super::UpdateVolumeRequest>
+                    for UpdateVolumeSvc<T> {
+                        type Response = super::UpdateVolumeResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::UpdateVolumeRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as VolumeService>::update_volume(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = UpdateVolumeSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/banger.v1.VolumeService/DeleteVolume" => {
+                    #[allow(non_camel_case_types)]
+                    struct DeleteVolumeSvc<T: VolumeService>(pub Arc<T>);
+                    impl<
+                        T: VolumeService,
+                    > tonic::server::UnaryService<super::DeleteVolumeRequest>
+                    for DeleteVolumeSvc<T> {
+                        type Response = super::DeleteVolumeResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::DeleteVolumeRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as VolumeService>::delete_volume(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = DeleteVolumeSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                _ => {
+                    Box::pin(async move {
+                        let mut response = http::Response::new(
+                            tonic::body::Body::default(),
+                        );
+                        let headers = response.headers_mut();
+                        headers
+                            .insert(
+                                tonic::Status::GRPC_STATUS,
+                                (tonic::Code::Unimplemented as i32).into(),
+                            );
+                        headers
+                            .insert(
+                                http::header::CONTENT_TYPE,
+                                tonic::metadata::GRPC_CONTENT_TYPE,
+                            );
+                        Ok(response)
+                    })
+                }
+            }
+        }
+    }
+    impl<T> Clone for VolumeServiceServer<T> {
+        fn clone(&self) -> Self {
+            let inner = self.inner.clone();
+            Self {
+                inner,
+                accept_compression_encodings: self.accept_compression_encodings,
+                send_compression_encodings: self.send_compression_encodings,
+                max_decoding_message_size: self.max_decoding_message_size,
+                max_encoding_message_size: self.max_encoding_message_size,
+            }
+        }
+    }
+    /// Generated gRPC service name
+    pub const SERVICE_NAME: &str = "banger.v1.VolumeService";
+    impl<T> tonic::server::NamedService for VolumeServiceServer<T> {
         const NAME: &'static str = SERVICE_NAME;
     }
 }

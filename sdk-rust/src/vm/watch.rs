@@ -106,6 +106,7 @@ impl Console {
             vm,
             offset: None,
             follow: false,
+            tail_lines: None,
         };
         Self {
             retry: vms.client.retry(),
@@ -118,6 +119,12 @@ impl Console {
     /// From this byte on instead of from the oldest that is kept.
     pub const fn offset(mut self, offset: i64) -> Self {
         self.request.offset = Some(offset);
+        self
+    }
+
+    /// Begins so many lines before the end, at most 10,000.
+    pub const fn tail(mut self, lines: i32) -> Self {
+        self.request.tail_lines = Some(lines);
         self
     }
 
@@ -142,6 +149,7 @@ impl Console {
                     self.retry.established();
                     let length = i64::try_from(output.data.len()).unwrap_or(i64::MAX);
                     self.request.offset = Some(output.offset.saturating_add(length));
+                    self.request.tail_lines = None;
                     return Ok(Some(output));
                 }
                 Ok(None) => return Ok(None),

@@ -4,9 +4,12 @@
 //! its input. A proxy in front of it can cut every connection.
 #![allow(dead_code, clippy::missing_panics_doc, missing_docs, unreachable_pub)]
 
+mod doctor;
 mod image;
+mod observe;
 pub mod running;
 mod session;
+mod tunnel;
 mod vm;
 
 use std::collections::{BTreeMap, HashMap};
@@ -150,6 +153,9 @@ impl Fake {
                 daemon.clone(),
             ))
             .add_service(v1::session_service_server::SessionServiceServer::new(
+                daemon.clone(),
+            ))
+            .add_service(v1::tunnel_service_server::TunnelServiceServer::new(
                 daemon.clone(),
             ))
             .serve_with_incoming(UnixListenerStream::new(listener));

@@ -10,10 +10,13 @@ use v1::host_service_server::HostService;
 use v1::operation_service_server::OperationService;
 use v1::vm_service_server::VmService;
 
+use super::observe;
 use super::{Answer, Daemon, HEARTBEAT, State, refuse, time};
 
 /// The size of a page: small, so that lists have several.
 const PAGE: usize = 2;
+/// How often a VM that is followed is looked at.
+const LOOK: std::time::Duration = std::time::Duration::from_millis(10);
 
 /// A page of `all` from the item that `token` names, and the next token.
 pub(super) fn page<T: Clone>(all: &[T], token: &str) -> (Vec<T>, String) {
@@ -114,6 +117,35 @@ impl State {
     }
 }
 
+/// What becomes of a VM. Only by its id is it followed; by its name it is gone at once.
+fn followed(state: Arc<State>, id: String) -> Answer<v1::WatchVmResponse> {
+    use v1::watch_vm_response::Message;
+    let begin = (state, id, Some(None));
+    let messages = stream::unfold(begin, |(state, id, told)| async move {
+        let told: Option<v1::Vm> = told?;
+        loop {
+            let now = state.vms.lock().unwrap().get(&id).cloned();
+            let (message, next) = match now {
+                None => (Message::Deleted(v1::VmDeleted {}), None),
+                Some(vm) if told.as_ref() != Some(&vm) => (Message::Vm(vm.clone()), Some(Some(vm))),
+                Some(_) => {
+                    tokio::time::sleep(LOOK).await;
+                    continue;
+                }
+            };
+            return Some((message, (state, id, next)));
+        }
+    });
+    let wrap = |message| {
+        Ok(v1::WatchVmResponse {
+            sequence: 1,
+            dropped_count: 0,
+            message: Some(message),
+        })
+    };
+    messages.map(wrap).boxed()
+}
+
 #[tonic::async_trait]
 impl HostService for Daemon {
     async fn get_info(
@@ -138,6 +170,88 @@ impl HostService for Daemon {
             ..v1::HostInfo::default()
         };
         Ok(Response::new(v1::GetInfoResponse { info: Some(info) }))
+    }
+
+    type DoctorStream = Answer<v1::DoctorResponse>;
+
+    async fn doctor(
+        &self,
+        request: Request<v1::DoctorRequest>,
+    ) -> Result<Response<Self::DoctorStream>, Status> {
+        use v1::doctor_response::Message;
+        let request = request.into_inner();
+        self.call(format!("Doctor fix={}", request.fix));
+        if self.silent.load(Ordering::Relaxed) {
+            return Ok(Response::new(stream::pending().boxed()));
+        }
+        let checks = super::doctor::checks(request.fix);
+        let wanted = |check: &v1::DoctorCheck| {
+            request.checks.is_empty() || request.checks.contains(&check.id)
+        };
+        let checks: Vec<_> = checks
+            .into_iter()
+            .filter(wanted)
+            .map(Message::Check)
+            .collect();
+        if checks.is_empty() {
+            let message = "checks has an id that there is none of";
+            return Err(refuse(Code::InvalidArgument, "INVALID_FIELD", message, &[]));
+        }
+        let cut = self.draining.load(Ordering::Relaxed) > 0;
+        let last = Message::Summary(v1::DoctorSummary::default());
+        let messages = [Message::Heartbeat(v1::Heartbeat {})].into_iter();
+        let messages = messages.chain(checks).chain((!cut).then_some(last));
+        let messages: Vec<_> = messages
+            .map(|message| {
+                Ok(v1::DoctorResponse {
+                    sequence: 1,
+                    message: Some(message),
+                })
+            })
+            .collect();
+        Ok(Response::new(stream::iter(messages).boxed()))
+    }
+
+    type WatchEventsStream = Answer<v1::WatchEventsResponse>;
+
+    async fn watch_events(
+        &self,
+        request: Request<v1::WatchEventsRequest>,
+    ) -> Result<Response<Self::WatchEventsStream>, Status> {
+        self.call("WatchEvents");
+        Ok(Response::new(observe::watch_events(request.into_inner())))
+    }
+
+    async fn get_usage(
+        &self,
+        _: Request<v1::GetUsageRequest>,
+    ) -> Result<Response<v1::GetUsageResponse>, Status> {
+        let promise = |promised, limit| Some(v1::Promise { promised, limit });
+        let promises = |memory_limit| v1::Promises {
+            vms: promise(3, Some(1000)),
+            running_vms: promise(1, None),
+            vcpus: promise(2, Some(32)),
+            memory_mib: promise(2048, memory_limit),
+            disk_mib: promise(24576, None),
+        };
+        let usage = v1::HostUsage {
+            promises: Some(promises(Some(7936))),
+            owners: vec![v1::OwnerUsage {
+                owner: "uid:1000".into(),
+                promises: Some(promises(Some(4096))),
+            }],
+            memory_used_bytes: 512 << 20,
+            memory_available_bytes: 4 << 30,
+            disk_used_bytes: 1 << 30,
+            disk_available_bytes: 10 << 30,
+            booting_count: 1,
+            max_parallel_boots: 4,
+            waiting_count: 2,
+            boot_queue_max: 1000,
+            ..v1::HostUsage::default()
+        };
+        let usage = Some(usage);
+        Ok(Response::new(v1::GetUsageResponse { usage }))
     }
 }
 
@@ -335,6 +449,54 @@ impl VmService for Daemon {
         Ok(Response::new(v1::StopVmResponse { vm }))
     }
 
+    async fn restart_vm(
+        &self,
+        request: Request<v1::RestartVmRequest>,
+    ) -> Result<Response<v1::RestartVmResponse>, Status> {
+        let vm = Some(self.set_state(&request.into_inner().vm, v1::vm::State::Running)?);
+        Ok(Response::new(v1::RestartVmResponse { vm }))
+    }
+
+    async fn pause_vm(
+        &self,
+        request: Request<v1::PauseVmRequest>,
+    ) -> Result<Response<v1::PauseVmResponse>, Status> {
+        let vm = Some(self.set_state(&request.into_inner().vm, v1::vm::State::Paused)?);
+        Ok(Response::new(v1::PauseVmResponse { vm }))
+    }
+
+    async fn resume_vm(
+        &self,
+        request: Request<v1::ResumeVmRequest>,
+    ) -> Result<Response<v1::ResumeVmResponse>, Status> {
+        let vm = Some(self.set_state(&request.into_inner().vm, v1::vm::State::Running)?);
+        Ok(Response::new(v1::ResumeVmResponse { vm }))
+    }
+
+    async fn update_vm(
+        &self,
+        request: Request<v1::UpdateVmRequest>,
+    ) -> Result<Response<v1::UpdateVmResponse>, Status> {
+        let request = request.into_inner();
+        self.call("UpdateVm");
+        let vm = self.find_vm(&request.vm)?;
+        let mask = request.update_mask.unwrap_or_default();
+        let wanted = request.spec.unwrap_or_default();
+        let mut vms = self.vms.lock().unwrap();
+        let vm = vms.get_mut(&vm.id).unwrap();
+        let spec = vm.spec.get_or_insert_default();
+        for path in &mask.paths {
+            match path.as_str() {
+                "labels" => spec.labels.clone_from(&wanted.labels),
+                "ttl" => spec.ttl = wanted.ttl,
+                "memory_mib" => spec.memory_mib = wanted.memory_mib,
+                other => return Err(Status::invalid_argument(other.to_owned())),
+            }
+        }
+        let vm = Some(vm.clone());
+        Ok(Response::new(v1::UpdateVmResponse { vm }))
+    }
+
     async fn kill_vm(
         &self,
         request: Request<v1::KillVmRequest>,
@@ -362,15 +524,53 @@ impl VmService for Daemon {
         request: Request<v1::WatchVmRequest>,
     ) -> Result<Response<Self::WatchVmStream>, Status> {
         use v1::watch_vm_response::Message;
-        let vm = self.find_vm(&request.into_inner().vm)?;
+        let named = request.into_inner().vm;
+        let vm = self.find_vm(&named)?;
+        if named == vm.id {
+            return Ok(Response::new(followed(self.0.clone(), named)));
+        }
         let messages = [Message::Vm(vm), Message::Deleted(v1::VmDeleted {})];
         let wrap = |message| {
             Ok(v1::WatchVmResponse {
                 sequence: 1,
+                dropped_count: 0,
                 message: Some(message),
             })
         };
         Ok(Response::new(stream::iter(messages.map(wrap)).boxed()))
+    }
+
+    async fn get_vm_stats(
+        &self,
+        request: Request<v1::GetVmStatsRequest>,
+    ) -> Result<Response<v1::GetVmStatsResponse>, Status> {
+        let vm = self.find_vm(&request.into_inner().vm)?;
+        let stats = Some(observe::stats(&vm, 0));
+        Ok(Response::new(v1::GetVmStatsResponse { stats }))
+    }
+
+    type WatchVmStatsStream = Answer<v1::WatchVmStatsResponse>;
+
+    async fn watch_vm_stats(
+        &self,
+        request: Request<v1::WatchVmStatsRequest>,
+    ) -> Result<Response<Self::WatchVmStatsStream>, Status> {
+        self.call("WatchVmStats");
+        let wanted = match request.into_inner().vm.as_str() {
+            "" => String::new(),
+            named => self.find_vm(named)?.id,
+        };
+        let stream = observe::watch_stats(Arc::clone(&self.0), wanted);
+        Ok(Response::new(stream))
+    }
+
+    async fn list_ports(
+        &self,
+        request: Request<v1::ListPortsRequest>,
+    ) -> Result<Response<v1::ListPortsResponse>, Status> {
+        let request = request.into_inner();
+        self.find_vm(&request.vm)?;
+        Ok(Response::new(observe::ports(request.probe)))
     }
 
     type ReadConsoleStream = Answer<v1::ReadConsoleResponse>;
@@ -387,9 +587,12 @@ impl VmService for Daemon {
         }
         let text = b"Linux version 6.1\r\nagent ready\r\n";
         let offset = request.offset.unwrap_or(0);
-        let from = usize::try_from(offset).unwrap().min(text.len());
+        let from = match request.tail_lines {
+            Some(1) => 19, // `agent ready`
+            _ => usize::try_from(offset).unwrap().min(text.len()),
+        };
         let output = v1::ConsoleOutput {
-            offset,
+            offset: i64::try_from(from).unwrap(),
             data: text[from..].to_vec().into(),
         };
         let message = Some(Message::Output(output));

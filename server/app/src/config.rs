@@ -6,6 +6,14 @@ use std::time::Duration;
 
 pub use banger_image::{AuthFiles, Registries, RegistrySettings};
 
+pub use crate::credentials::{Profile, ProfileFile, Profiles};
+pub use quota::{Quotas, Ratio};
+
+mod quota;
+
+/// The fewest boots at once where nothing is said.
+const MIN_PARALLEL_BOOTS: usize = 4;
+
 /// Settings of the services. The daemon's configuration file fills it; every wait the services do on their
 /// own has its limit here.
 #[derive(Debug, Clone)]
@@ -14,16 +22,39 @@ pub struct AppConfig {
     pub state_dir: PathBuf,
     /// The static agent binary that becomes `/init` of every guest.
     pub agent: PathBuf,
+    /// The socket on which the API is served; of interest to the doctor alone.
+    pub socket: PathBuf,
+    /// As root: the group whose members may use the socket, if it exists.
+    pub socket_group: String,
     /// The most VMs that exist at once.
     pub max_vms: usize,
+    /// The most volumes that exist at once.
+    pub max_volumes: usize,
     /// Host memory that VMs must leave free, MiB.
     pub memory_reserve_mib: u64,
+    /// How much guest memory may be promised of the host's above the reserve.
+    pub memory_overcommit: Ratio,
+    /// How many vCPUs may be promised of the host's processors.
+    pub vcpu_overcommit: Ratio,
+    /// How much writable disk may be promised of the state directory's file system above the reserve; zero means
+    /// that promises are not counted.
+    pub disk_overcommit: Ratio,
+    /// What each owner may have.
+    pub quotas: Quotas,
+    /// The most VMs that boot at once; zero means [`AppConfig::parallel_boots`]'s choice.
+    pub max_parallel_boots: usize,
+    /// The most boots that wait for others.
+    pub boot_queue_max: usize,
+    /// Memory that a VMM may use beyond its guest's, MiB.
+    pub vmm_memory_overhead_mib: u64,
     /// Disk space in the state directory that VMs and images must leave free, MiB.
     pub disk_reserve_mib: u64,
     /// From the VMM's start to the agent's first word.
     pub boot_timeout: Duration,
     /// From the agent's first word to a guest that is set up.
     pub configure_timeout: Duration,
+    /// For an init of the image's own to power off, before the agent does it.
+    pub stop_init_timeout: Duration,
     /// For the agent to flush the disks and power off.
     pub stop_agent_timeout: Duration,
     /// For the power button.
@@ -32,6 +63,12 @@ pub struct AppConfig {
     pub stop_terminate_timeout: Duration,
     /// For SIGKILL, after which the process is reported as stuck.
     pub stop_kill_timeout: Duration,
+    /// For a VMM to hold a VM's vCPUs, or to let them go on.
+    pub pause_timeout: Duration,
+    /// For an agent to say what runs in a VM that nothing seems to use.
+    pub idle_check_timeout: Duration,
+    /// For an agent to say what its guest uses.
+    pub stats_timeout: Duration,
     /// For a lost connection to an agent to come back, before a call on it fails.
     pub reconnect_timeout: Duration,
     /// For work to be undone when the daemon stops.
@@ -40,6 +77,8 @@ pub struct AppConfig {
     pub operation_retention: Duration,
     /// How image pulls behave.
     pub pull: PullConfig,
+    /// Credential files that VMs may be given, by name.
+    pub credentials: Profiles,
 }
 
 /// How image pulls behave.
@@ -54,21 +93,45 @@ pub struct PullConfig {
 }
 
 impl AppConfig {
+    /// How many VMs boot at once. Where nothing is said: two for each processor, since a boot also waits, and not
+    /// so many that all are slow together.
+    #[must_use]
+    pub fn parallel_boots(&self) -> usize {
+        match self.max_parallel_boots {
+            0 => (2 * crate::host::cpu_count()).max(MIN_PARALLEL_BOOTS),
+            chosen => chosen,
+        }
+    }
+
     /// The defaults, for a state directory and an agent.
     #[must_use]
     pub fn new(state_dir: PathBuf, agent: PathBuf) -> Self {
         Self {
             state_dir,
             agent,
+            socket: PathBuf::new(),
+            socket_group: String::new(),
             max_vms: 1000,
+            max_volumes: 1000,
             memory_reserve_mib: 256,
+            memory_overcommit: Ratio::of_whole(1),
+            vcpu_overcommit: Ratio::of_whole(16),
+            disk_overcommit: Ratio::of_whole(0),
+            quotas: Quotas::default(),
+            max_parallel_boots: 0,
+            boot_queue_max: 1000,
+            vmm_memory_overhead_mib: 512,
             disk_reserve_mib: 512,
             boot_timeout: Duration::from_secs(120),
             configure_timeout: Duration::from_secs(30),
+            stop_init_timeout: Duration::from_secs(60),
             stop_agent_timeout: Duration::from_secs(10),
             stop_power_button_timeout: Duration::from_secs(2),
             stop_terminate_timeout: Duration::from_secs(5),
             stop_kill_timeout: Duration::from_secs(10),
+            pause_timeout: Duration::from_secs(5),
+            idle_check_timeout: Duration::from_secs(5),
+            stats_timeout: Duration::from_secs(3),
             reconnect_timeout: Duration::from_secs(10),
             undo_timeout: Duration::from_secs(20),
             operation_retention: Duration::from_secs(24 * 3600),
@@ -77,6 +140,7 @@ impl AppConfig {
                 auth_files: AuthFiles::default(),
                 stall_timeout: Duration::from_secs(30),
             },
+            credentials: Profiles::new(),
         }
     }
 }

@@ -1,12 +1,16 @@
-//! The host: what it is, what it can do, and whether another VM fits.
+//! The host: what it is, what it can do, and what it has.
 
 use std::path::Path;
 
-use banger_core::vm::VmSpec;
 use banger_core::vmm::DriverInfo;
+use banger_core::{Explain as _, FailureKind};
 
 use crate::error::AppError;
+use crate::vm::Capacity;
 use crate::{App, Context};
+
+/// With less than this, a disk is full: VMMs write some MiB at once, which fail as a whole.
+const FULL_BYTES: u64 = 16 << 20;
 
 /// What a host is and can do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,10 +48,10 @@ impl App {
         let memory = memory()?;
         Ok(HostInfo {
             driver: self.context.driver_info.get().cloned(),
-            cpu_count: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+            cpu_count: cpu_count(),
             memory_bytes: memory.total,
             memory_available_bytes: memory.available,
-            state_dir_available_bytes: available(&state_dir)?,
+            state_dir_available_bytes: disk(&state_dir)?.available,
             state_dir,
             vm_count,
             running_vm_count,
@@ -79,23 +83,45 @@ pub(crate) async fn probe(
     Ok(())
 }
 
-/// Whether a VM fits: its memory, and room for its disk to begin to grow.
-pub(crate) fn admit(context: &Context, spec: &VmSpec) -> Result<(), AppError> {
-    let memory_mib = memory()?.available >> 20;
-    check(
-        "memory",
-        spec.memory_mib,
-        memory_mib,
-        context.config.memory_reserve_mib,
-    )?;
-    admit_disk(context)
+/// What the host has, and has left now.
+pub(crate) fn capacity(context: &Context) -> Result<Capacity, AppError> {
+    let memory = memory()?;
+    Ok(Capacity {
+        cpu_count: u64::try_from(cpu_count()).unwrap_or(u64::MAX),
+        memory_mib: memory.total >> 20,
+        memory_available_mib: memory.available >> 20,
+        disk_mib: disk(context.paths.state_dir())?.total >> 20,
+    })
+}
+
+/// Processors the daemon may use.
+pub(crate) fn cpu_count() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
 /// Whether the state directory has room at all. Disks are sparse and an image's size is known late, so only
 /// the reserve is kept.
 pub(crate) fn admit_disk(context: &Context) -> Result<(), AppError> {
-    let disk_mib = available(context.paths.state_dir())? >> 20;
+    let disk_mib = disk(context.paths.state_dir())?.available >> 20;
     check("disk", 0, disk_mib, context.config.disk_reserve_mib)
+}
+
+/// An error of something in a VM, told as what it comes from where the host has no space left: the guest itself sees
+/// nothing but I/O errors of its disk.
+pub(crate) fn blame_full_disk(context: &Context, error: AppError) -> AppError {
+    let may_come_of_it = matches!(
+        error.kind(),
+        FailureKind::FailedPrecondition { .. }
+            | FailureKind::Internal
+            | FailureKind::Unavailable { .. }
+    );
+    let is_full = || disk(context.paths.state_dir()).is_ok_and(|room| room.available < FULL_BYTES);
+    match may_come_of_it && is_full() {
+        true => AppError::HostDiskFull {
+            source: Box::new(error),
+        },
+        false => error,
+    }
 }
 
 fn check(
@@ -114,12 +140,13 @@ fn check(
     }
 }
 
-struct Memory {
-    total: u64,
-    available: u64,
+/// Bytes of something.
+pub(crate) struct Room {
+    pub(crate) total: u64,
+    pub(crate) available: u64,
 }
 
-fn memory() -> Result<Memory, AppError> {
+pub(crate) fn memory() -> Result<Room, AppError> {
     let path = Path::new("/proc/meminfo");
     let text = std::fs::read_to_string(path).map_err(|source| AppError::ReadDirectory {
         path: path.to_owned(),
@@ -139,18 +166,23 @@ fn memory() -> Result<Memory, AppError> {
         });
         kib.unwrap_or(0).saturating_mul(1024)
     };
-    Ok(Memory {
+    Ok(Room {
         total: field("MemTotal"),
         available: field("MemAvailable"),
     })
 }
 
-fn available(path: &Path) -> Result<u64, AppError> {
+/// The file system in which `path` is.
+pub(crate) fn disk(path: &Path) -> Result<Room, AppError> {
     let stat = rustix::fs::statvfs(path).map_err(|errno| AppError::ReadDirectory {
         path: path.to_owned(),
         source: errno.into(),
     })?;
-    Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+    let bytes = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
+    Ok(Room {
+        total: bytes(stat.f_blocks),
+        available: bytes(stat.f_bavail),
+    })
 }
 
 #[cfg(test)]

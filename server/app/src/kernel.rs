@@ -221,7 +221,11 @@ impl Kernels {
     /// If it does not exist or a VM uses it.
     pub async fn delete(&self, named: &str) -> Result<(), AppError> {
         let kernel = self.get(named).await?;
-        match self.context.store.delete_kernel(kernel.id).await? {
+        let outcome = self.context.store.delete_kernel(kernel.id).await?;
+        if outcome == DeleteOutcome::Deleted {
+            self.context.events.kernel_removed(&kernel);
+        }
+        match outcome {
             DeleteOutcome::Deleted | DeleteOutcome::Missing => {
                 self.worker().remove_files(kernel.id).await
             }
@@ -231,6 +235,18 @@ impl Kernels {
                 users,
             }),
         }
+    }
+
+    /// The kernels whose files are here and that no record owns; none while one is brought in.
+    pub(crate) async fn strays(&self) -> Result<Vec<KernelId>, AppError> {
+        let Ok(_alone) = self.importing.try_write() else {
+            return Ok(Vec::new());
+        };
+        let files = self.files.clone();
+        let mut found = blocking(move || files.ids()).await?;
+        let kept = self.context.store.all_kernels().await?;
+        found.retain(|id| kept.iter().all(|kernel| kernel.id != *id));
+        Ok(found)
     }
 
     /// Removes the files that no record owns.
@@ -361,13 +377,15 @@ impl Worker {
                     .store
                     .insert_kernel(&kernel, wanted.make_default)
                     .await;
-                inserted.map_err(|error| match error {
+                let kernel = inserted.map_err(|error| match error {
                     StoreError::NameTaken { name, .. } => AppError::NameTaken {
                         resource: "kernel",
                         name,
                     },
                     other => other.into(),
-                })
+                })?;
+                self.context.events.kernel_added(&kernel);
+                Ok(kernel)
             }
         }
     }
@@ -385,6 +403,8 @@ impl Worker {
             .await?
         {
             ReplaceOutcome::Replaced(kernel) => {
+                self.context.events.kernel_removed(old);
+                self.context.events.kernel_added(&kernel);
                 self.remove_files(old.id).await?;
                 Ok(*kernel)
             }

@@ -3,18 +3,24 @@
 //! ```text
 //!   grpc ──▶ App ─┬─ images, kernels, catalogs ──▶ banger-image, banger-store
 //!                 ├─ vms ── runner per VM ──▶ ports Vmm, Machine, GuestConnector
-//!                 ├─ sessions ──▶ port Guest
+//!                 ├─ volumes ──▶ banger-store
+//!                 ├─ sessions, files, tunnels ──▶ port Guest
 //!                 └─ operations
 //! ```
 //! One *runner* task owns one VM. Everybody else sends it commands and watches its view. Callers may hang up
 //! at any time: that cancels their waiting, never the work.
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 pub mod build;
 pub mod catalog;
 pub mod config;
+pub mod credentials;
+mod disk;
+pub mod doctor;
 pub mod error;
+pub mod event;
 pub mod export;
+pub mod file;
 pub mod host;
 pub mod image;
 pub mod kernel;
@@ -23,8 +29,13 @@ pub mod page;
 pub mod paths;
 mod reconcile;
 pub mod session;
+mod sys;
+mod tree;
+pub mod tunnel;
 pub mod upload;
+pub mod usage;
 pub mod vm;
+pub mod volume;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -47,6 +58,7 @@ pub(crate) struct Context {
     pub(crate) paths: Paths,
     pub(crate) store: Store,
     pub(crate) vmm: Arc<dyn Vmm>,
+    pub(crate) events: Arc<event::Events>,
     pub(crate) connector: Arc<dyn GuestConnector>,
     /// What the driver can do, once it was tried.
     pub(crate) driver_info: std::sync::OnceLock<DriverInfo>,
@@ -69,10 +81,18 @@ pub struct App {
     pub kernels: Arc<kernel::Kernels>,
     /// VMs.
     pub vms: Arc<vm::Vms>,
+    /// Volumes.
+    pub volumes: volume::Volumes,
     /// Builds.
     pub builds: build::Builds,
     /// Sessions.
     pub sessions: session::Sessions,
+    /// Files.
+    pub files: file::Files,
+    /// Tunnels.
+    pub tunnels: tunnel::Tunnels,
+    /// Looks whether the host is fit.
+    pub doctor: doctor::Doctor,
 }
 
 impl std::fmt::Debug for App {
@@ -101,6 +121,7 @@ impl App {
             paths,
             store,
             vmm,
+            events: Arc::default(),
             connector,
             driver_info: std::sync::OnceLock::new(),
             tasks: TaskTracker::new(),
@@ -113,9 +134,14 @@ impl App {
         let catalogs = Arc::new(catalogs);
         let images = image::Images::new(&context, &operations, &catalogs, files);
         let images = Arc::new(images);
-        let vms = Arc::new(vm::Vms::new(&context, &operations, &images, &kernels));
+        let volumes = volume::Volumes::new(&context, &operations);
+        let vms = vm::Vms::new(&context, &operations, &images, &kernels, &volumes);
+        let vms = Arc::new(vms);
         let builds = build::Builds::open(&context, &operations, &images, &vms)?;
         let sessions = session::Sessions::new(&context, &vms, &images);
+        let files = file::Files::new(&context, &vms);
+        let tunnels = tunnel::Tunnels::new(&vms);
+        let doctor = doctor::Doctor::new(&context, &images, &kernels);
         let app = Self {
             context,
             operations,
@@ -123,8 +149,12 @@ impl App {
             catalogs,
             kernels,
             vms,
+            volumes,
             builds,
             sessions,
+            files,
+            tunnels,
+            doctor,
         };
         let reconciled = reconcile::reconcile(&app).await?;
         Ok((app, reconciled))
@@ -144,6 +174,12 @@ impl App {
                 .is_ok();
         self.context.store.close().await;
         drained && ended
+    }
+
+    /// What happens here.
+    #[must_use]
+    pub fn events(&self) -> &Arc<event::Events> {
+        &self.context.events
     }
 
     /// Where tasks that belong to the daemon are spawned.

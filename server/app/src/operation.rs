@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use banger_core::event::{EventKind, Subject};
 use banger_core::operation::{Operation, OperationKind, OperationState, Progress, Stage, StageKey};
 use banger_core::{Failure, FailureKind, OperationId, Timestamp};
 use banger_store::{InsertOperation, Page, RequestKey};
@@ -95,6 +96,7 @@ impl Operations {
         {
             Ok(InsertOperation::Inserted) => {
                 self.count.send_modify(|count| *count += 1);
+                tell(&self.context, EventKind::OperationBegun, &operation);
                 Ok(Begun::New(OperationTask {
                     context: self.context.clone(),
                     live: self.live.clone(),
@@ -254,11 +256,26 @@ impl Operations {
     }
 }
 
+fn tell(context: &Context, kind: EventKind, operation: &Operation) {
+    let end = match &operation.state {
+        OperationState::Running => None,
+        OperationState::Succeeded => Some(Ok(())),
+        OperationState::Failed { failure } => Some(Err(failure.reason.clone())),
+    };
+    let subject = Subject::Operation {
+        id: operation.id,
+        kind: operation.kind,
+        target: operation.target.clone(),
+        end,
+    };
+    context.events.publish(kind, subject);
+}
+
 fn jiff_duration(duration: std::time::Duration) -> banger_core::SignedDuration {
     banger_core::SignedDuration::try_from(duration).unwrap_or(banger_core::SignedDuration::MAX)
 }
 
-/// A running operation, held by whoever does its work. Dropping it without an end counts as interrupted.
+/// A running operation, held by whoever does its work. Dropped without an end, it was overtaken; with the daemon, interrupted.
 pub(crate) struct OperationTask {
     context: Arc<Context>,
     live: Live,
@@ -323,20 +340,7 @@ impl OperationTask {
     }
 
     async fn end(&self, target: Option<String>, state: OperationState) {
-        let mut ended = Operation::clone(&self.sender.borrow());
-        ended.state = state;
-        ended.end_time = Some(Timestamp::now());
-        for stage in &mut ended.stages {
-            stage.end_time = stage.end_time.or(ended.end_time);
-        }
-        if let Some(target) = target {
-            ended.target = target;
-        }
-        // Stored before it is shown: who has seen the end finds it after a restart too.
-        if let Err(error) = self.context.store.update_operation(&ended).await {
-            tracing::error!(operation = %ended.id, error = banger_core::chain(&error), "could not store the end of an operation");
-        }
-        self.sender.send_replace(Arc::new(ended));
+        end(&self.context, &self.sender, target, state).await;
     }
 
     fn change(&self, change: impl FnOnce(&mut Operation)) {
@@ -345,8 +349,47 @@ impl OperationTask {
     }
 }
 
+/// Stored before it is shown: who has seen the end finds it after a restart too.
+async fn end(
+    context: &Context,
+    sender: &watch::Sender<Arc<Operation>>,
+    target: Option<String>,
+    state: OperationState,
+) {
+    let mut ended = Operation::clone(&sender.borrow());
+    ended.state = state;
+    ended.end_time = Some(Timestamp::now());
+    for stage in &mut ended.stages {
+        stage.end_time = stage.end_time.or(ended.end_time);
+    }
+    if let Some(target) = target {
+        ended.target = target;
+    }
+    if let Err(error) = context.store.update_operation(&ended).await {
+        tracing::error!(operation = %ended.id, error = banger_core::chain(&error), "could not store the end of an operation");
+    }
+    tell(context, EventKind::OperationEnded, &ended);
+    sender.send_replace(Arc::new(ended));
+}
+
 impl Drop for OperationTask {
     fn drop(&mut self) {
+        let is_running = matches!(self.sender.borrow().state, OperationState::Running);
+        if is_running
+            && !self.context.shutdown.is_cancelled()
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            // Whoever was to do its work has found it done, or other work in its place.
+            let (context, sender) = (self.context.clone(), self.sender.clone());
+            let given_up = AppError::GivenUp {
+                why: "another request took over",
+            };
+            let failure = self.judged(given_up.to_failure());
+            let ending = async move {
+                end(&context, &sender, None, OperationState::Failed { failure }).await;
+            };
+            self.context.tasks.spawn_on(ending, &runtime);
+        }
         let id = self.id();
         self.live
             .lock()

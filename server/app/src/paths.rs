@@ -4,7 +4,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use banger_core::VmId;
+use banger_core::{VmId, VolumeId};
 
 use crate::error::AppError;
 
@@ -31,7 +31,7 @@ impl Paths {
             }
             _ => {}
         }
-        for dir in [paths.vms(), tmp] {
+        for dir in [paths.vms(), paths.volumes(), tmp] {
             std::fs::create_dir_all(&dir)
                 .map_err(|source| AppError::MakeDirectory { path: dir, source })?;
         }
@@ -62,6 +62,24 @@ impl Paths {
         self.vm(id).join("upper.ext4")
     }
 
+    /// One directory for each volume, named by its id.
+    #[must_use]
+    pub fn volumes(&self) -> PathBuf {
+        self.state_dir.join("volumes")
+    }
+
+    /// A volume's own directory.
+    #[must_use]
+    pub fn volume(&self, id: VolumeId) -> PathBuf {
+        self.volumes().join(id.to_string())
+    }
+
+    /// A volume's disk.
+    #[must_use]
+    pub fn volume_disk(&self, id: VolumeId) -> PathBuf {
+        self.volume(id).join(crate::volume::files::DISK)
+    }
+
     /// Swept at start.
     #[must_use]
     pub fn tmp(&self) -> PathBuf {
@@ -75,4 +93,24 @@ pub(crate) async fn remove_tree(path: PathBuf) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         other => other,
     }
+}
+
+/// Removes what is in `dir` under a name that is not known; returns how much it was.
+pub(crate) async fn sweep(dir: &Path, is_known: impl Fn(&str) -> bool) -> Result<u64, AppError> {
+    let unreadable = |source| AppError::ReadDirectory {
+        path: dir.to_owned(),
+        source,
+    };
+    let mut swept = 0;
+    let mut entries = tokio::fs::read_dir(dir).await.map_err(unreadable)?;
+    while let Some(entry) = entries.next_entry().await.map_err(unreadable)? {
+        if entry.file_name().to_str().is_some_and(&is_known) {
+            continue;
+        }
+        let path = entry.path();
+        let removed = remove_tree(path.clone()).await;
+        removed.map_err(|source| AppError::RemoveDirectory { path, source })?;
+        swept += 1;
+    }
+    Ok(swept)
 }

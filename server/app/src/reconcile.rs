@@ -11,7 +11,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::App;
 use crate::error::AppError;
-use crate::paths::remove_tree;
+use crate::paths;
+use crate::vm::Found;
+
+/// The reasons of VMs that ran and ended by themselves.
+const ENDS: [&str; 2] = ["VM_ENDED", "VMM_MEMORY_LIMIT"];
 
 /// What a start found.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -39,7 +43,9 @@ pub(crate) async fn reconcile(app: &App) -> Result<Reconciled, AppError> {
     for vm in vms {
         restore(app, vm, &mut found).await?;
     }
-    found.swept += sweep_directories(app, &known).await?;
+    let is_known = |name: &str| name.parse().is_ok_and(|id| known.contains(&id));
+    found.swept += paths::sweep(&app.context.paths.vms(), is_known).await?;
+    found.swept += app.volumes.sweep().await?;
     found.swept += app.images.sweep().await?;
     found.swept += app.kernels.sweep().await?;
     Ok(found)
@@ -47,46 +53,79 @@ pub(crate) async fn reconcile(app: &App) -> Result<Reconciled, AppError> {
 
 async fn restore(app: &App, mut vm: Vm, found: &mut Reconciled) -> Result<(), AppError> {
     let machine = adopt(app, &vm).await?;
+    let alive_or_off = |machine: Option<_>| machine.map_or(Found::Off, Found::Alive);
     match (vm.state.phase(), machine) {
         // Its build ended with the daemon.
         (_, machine) if vm.spec.labels.contains_key(crate::vm::BUILD_LABEL) => {
             found.removed_vms += 1;
-            save(app, &mut vm, VmState::Deleting).await?;
-            app.vms.restore(vm, machine);
+            save(app, &mut vm, VmState::Deleting).await;
+            app.vms.restore(vm, alive_or_off(machine));
         }
         // Half made: undone. Its operation has failed with the daemon.
         (Phase::Creating, machine) => {
             found.removed_vms += 1;
-            save(app, &mut vm, VmState::Deleting).await?;
-            app.vms.restore(vm, machine);
+            save(app, &mut vm, VmState::Deleting).await;
+            app.vms.restore(vm, alive_or_off(machine));
         }
         (Phase::Deleting, machine) => {
             found.removed_vms += 1;
-            app.vms.restore(vm, machine);
+            app.vms.restore(vm, alive_or_off(machine));
         }
         (_, Some(machine)) => {
             found.adopted_vms += 1;
-            app.vms.restore(vm, Some(machine));
+            app.vms.restore(vm, Found::Alive(machine));
         }
-        (Phase::Running | Phase::Starting | Phase::Stopping, None) => {
+        (
+            phase @ (Phase::Running
+            | Phase::Pausing
+            | Phase::Paused
+            | Phase::Resuming
+            | Phase::Starting
+            | Phase::Stopping),
+            None,
+        ) => {
             found.lost_vms += 1;
-            app.context.store.erase_process(vm.id).await?;
+            if let Err(error) = app.context.store.erase_process(vm.id).await {
+                tracing::error!(vm = %vm.id, error = chain(&error), "could not erase the record of a VMM that is gone");
+            }
             vm.last_stop = Some(StopOutcome {
                 rung: StopRung::AlreadyGone,
                 took: std::time::Duration::ZERO,
             });
             vm.stop_time = Some(Timestamp::now());
+            vm.shape = None;
             let state = if vm.spec.ephemeral {
                 VmState::Deleting
             } else {
                 VmState::Stopped
             };
-            save(app, &mut vm, state).await?;
-            app.vms.restore(vm, None);
+            save(app, &mut vm, state).await;
+            // One that was being stopped is where its owner wanted it.
+            let found = match phase {
+                Phase::Stopping => Found::Off,
+                _ => Found::Lost,
+            };
+            app.vms.restore(vm, found);
         }
-        (Phase::Stopped | Phase::Failed, None) => app.vms.restore(vm, None),
+        (Phase::Failed, None) => {
+            let found = match ended_by_itself(&vm) {
+                true => Found::Lost,
+                false => Found::Off,
+            };
+            app.vms.restore(vm, found);
+        }
+        (Phase::Stopped, None) => app.vms.restore(vm, Found::Off),
     }
     Ok(())
+}
+
+/// Whether a fault is one that the restart policy is for, and had not mended yet: not a start of its caller's that
+/// failed, nor a process that could not be ended.
+fn ended_by_itself(vm: &Vm) -> bool {
+    let VmState::Failed(failure) = &vm.state else {
+        return false;
+    };
+    vm.restart_count > 0 || ENDS.contains(&failure.reason.as_str())
 }
 
 async fn adopt(app: &App, vm: &Vm) -> Result<Option<Arc<dyn Machine>>, AppError> {
@@ -100,11 +139,15 @@ async fn adopt(app: &App, vm: &Vm) -> Result<Option<Arc<dyn Machine>>, AppError>
         .await?)
 }
 
-async fn save(app: &App, vm: &mut Vm, state: VmState) -> Result<(), AppError> {
+/// Moves a VM. Where that cannot be stored, it is moved all the same: its runner stores it with the next move, and a
+/// disk that is full keeps no daemon from serving.
+async fn save(app: &App, vm: &mut Vm, state: VmState) {
     vm.state = state;
     vm.generation += 1;
-    app.context.store.update_vm(vm).await?;
-    Ok(())
+    if let Err(error) = app.context.store.update_vm(vm).await {
+        tracing::error!(vm = %vm.id, error = chain(&error), "could not store where a VM is");
+        vm.generation -= 1;
+    }
 }
 
 /// Ends VMMs that were started and not recorded, or recorded as something else.
@@ -138,27 +181,4 @@ async fn end_strays(app: &App, vms: &[Vm]) -> Result<u64, AppError> {
         ended += 1;
     }
     Ok(ended)
-}
-
-/// Removes the directories of VMs that no record has.
-async fn sweep_directories(app: &App, known: &HashSet<VmId>) -> Result<u64, AppError> {
-    let dir = app.context.paths.vms();
-    let unreadable = |source| AppError::ReadDirectory {
-        path: dir.clone(),
-        source,
-    };
-    let mut swept = 0;
-    let mut entries = tokio::fs::read_dir(&dir).await.map_err(unreadable)?;
-    while let Some(entry) = entries.next_entry().await.map_err(unreadable)? {
-        let name = entry.file_name();
-        let id = name.to_str().and_then(|name| name.parse::<VmId>().ok());
-        if id.is_some_and(|id| known.contains(&id)) {
-            continue;
-        }
-        let path = entry.path();
-        let removed = remove_tree(path.clone()).await;
-        removed.map_err(|source| AppError::RemoveDirectory { path, source })?;
-        swept += 1;
-    }
-    Ok(swept)
 }

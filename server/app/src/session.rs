@@ -9,11 +9,10 @@ use std::task::{Context as TaskContext, Poll};
 use std::time::Duration;
 
 use banger_core::guest::{AttachTarget, Guest, GuestError, SessionInputs};
-use banger_core::lifecycle::Verb;
 use banger_core::session::{
     AttachOptions, Backpressure, Exit, Session, SessionEvent, SessionSpec, SignalTarget,
 };
-use banger_core::vm::{Phase, Vm};
+use banger_core::vm::Vm;
 use banger_core::{SessionId, VmId, size};
 use banger_store::{Answer, RequestKey};
 use futures::future::BoxFuture;
@@ -24,7 +23,7 @@ use tokio::sync::watch;
 use crate::Context;
 use crate::error::AppError;
 use crate::image::Images;
-use crate::vm::{VmView, Vms, check_env};
+use crate::vm::{Use, VmView, Vms, check_env};
 
 /// After a link to an agent broke, how long its VM's end may take to be known: it decides between "the VM is
 /// gone" and "the agent is away".
@@ -103,7 +102,7 @@ impl Sessions {
         if let Some(session) = self.started_before(key).await? {
             return self.get(session).await;
         }
-        let (view, guest) = self.running(vm).await?;
+        let (view, guest, _used) = self.vms.running(vm).await?;
         let spec = self.complete(&view, spec).await?;
         let id = SessionId::new();
         self.context.store.insert_session(id, view.id).await?;
@@ -155,7 +154,7 @@ impl Sessions {
         spec: SessionSpec,
         input: SessionInputs,
     ) -> Result<Exec, AppError> {
-        let (view, guest) = self.running(vm).await?;
+        let (view, guest, used) = self.vms.running(vm).await?;
         let spec = Box::new(self.complete(&view, spec).await?);
         let id = SessionId::new();
         let target = AttachTarget::Start {
@@ -174,7 +173,7 @@ impl Sessions {
             armed: true,
         };
         let events = guest.attach(target, options, input).await?;
-        let events = self.judged(view.id, events.boxed());
+        let events = self.judged(view.id, used, events.boxed());
         Ok(Exec {
             id,
             events: Guarded { events, killer }.boxed(),
@@ -187,7 +186,7 @@ impl Sessions {
     /// # Errors
     /// If it does not exist, or its VM does not run.
     pub async fn get(&self, id: SessionId) -> Result<Session, AppError> {
-        let (_, guest) = self.find(id).await?;
+        let (_, guest, _used) = self.find(id).await?;
         Ok(guest.get_session(id).await?)
     }
 
@@ -196,7 +195,7 @@ impl Sessions {
     /// # Errors
     /// If the VM does not run.
     pub async fn list(&self, vm: &str) -> Result<Vec<Session>, AppError> {
-        let (_, guest) = self.running(vm).await?;
+        let (_, guest, _used) = self.vms.running(vm).await?;
         Ok(guest.list_sessions().await?)
     }
 
@@ -210,11 +209,11 @@ impl Sessions {
         options: AttachOptions,
         input: SessionInputs,
     ) -> Result<Events, AppError> {
-        let (vm, guest) = self.find(id).await?;
+        let (vm, guest, used) = self.find(id).await?;
         let events = guest
             .attach(AttachTarget::Existing(id), options, input)
             .await?;
-        Ok(self.judged(vm, events))
+        Ok(self.judged(vm, used, events))
     }
 
     /// Reads a session's log.
@@ -227,9 +226,9 @@ impl Sessions {
         options: AttachOptions,
         follow: bool,
     ) -> Result<Events, AppError> {
-        let (vm, guest) = self.find(id).await?;
+        let (vm, guest, used) = self.find(id).await?;
         let events = guest.read_log(id, options, follow).await?;
-        Ok(self.judged(vm, events))
+        Ok(self.judged(vm, used, events))
     }
 
     /// Sends a signal.
@@ -242,7 +241,7 @@ impl Sessions {
         signal: i32,
         target: SignalTarget,
     ) -> Result<(), AppError> {
-        let (_, guest) = self.find(id).await?;
+        let (_, guest, _used) = self.find(id).await?;
         Ok(guest.signal_session(id, signal, target).await?)
     }
 
@@ -252,7 +251,7 @@ impl Sessions {
     /// If the session does not exist, or its VM does not run.
     pub async fn wait(&self, id: SessionId) -> Result<Exit, AppError> {
         loop {
-            let (vm, guest) = self.find(id).await?;
+            let (vm, guest, _used) = self.find(id).await?;
             match guest.wait_session(id).await {
                 Ok(exit) => return Ok(exit),
                 Err(GuestError::Lost { .. }) if self.vm_ended(vm).await => return Ok(Exit::VmGone),
@@ -269,7 +268,7 @@ impl Sessions {
     /// If it does not exist.
     pub async fn delete(&self, id: SessionId) -> Result<(), AppError> {
         match self.find(id).await {
-            Ok((_, guest)) => guest.delete_session(id).await?,
+            Ok((_, guest, _used)) => guest.delete_session(id).await?,
             // A VM that does not run has no processes: the record alone is left.
             Err(AppError::WrongState { .. }) => {}
             Err(error) => return Err(error),
@@ -278,41 +277,14 @@ impl Sessions {
         Ok(())
     }
 
-    async fn find(&self, id: SessionId) -> Result<(VmId, Arc<dyn Guest>), AppError> {
+    async fn find(&self, id: SessionId) -> Result<(VmId, Arc<dyn Guest>, Use), AppError> {
         let vm = self.context.store.find_session(id).await?;
         let vm = vm.ok_or_else(|| AppError::NotFound {
             resource: "session",
             name: id.to_string(),
         })?;
-        let (vm, guest) = self.running(&vm.to_string()).await?;
-        Ok((vm.id, guest))
-    }
-
-    /// A VM that runs, with its agent; a link that is broken may come back for a while.
-    async fn running(&self, named: &str) -> Result<(Arc<Vm>, Arc<dyn Guest>), AppError> {
-        let mut view = self.vms.watch(named)?;
-        let limit = self.context.config.reconnect_timeout;
-        let ready = view.wait_for(|view| view.phase() != Phase::Running || view.guest.is_some());
-        let seen = match tokio::time::timeout(limit, ready).await {
-            Ok(seen) => seen.map_err(|_| AppError::Interrupted)?.clone(),
-            Err(_) => {
-                return Err(AppError::AgentAway {
-                    vm: self.vms.get(named)?.spec.name.clone(),
-                });
-            }
-        };
-        match seen {
-            VmView {
-                guest: Some(guest),
-                vm,
-                ..
-            } if vm.state.phase() == Phase::Running => Ok((vm, guest)),
-            VmView { vm, .. } => Err(AppError::WrongState {
-                vm: vm.spec.name.clone(),
-                phase: vm.state.phase(),
-                verb: Verb::Use,
-            }),
-        }
+        let (vm, guest, used) = self.vms.running(&vm.to_string()).await?;
+        Ok((vm.id, guest, used))
     }
 
     /// Fills in what the caller left to the image, and checks the rest.
@@ -362,36 +334,24 @@ impl Sessions {
         Ok(spec)
     }
 
-    /// A broken link is told apart from a VM that is gone.
+    /// A broken link is told apart from a VM that is gone. The VM counts as used while the events are read.
     fn judged(
         &self,
         vm: VmId,
+        used: Use,
         events: BoxStream<'static, Result<SessionEvent, GuestError>>,
     ) -> Events {
-        let view = self.vms.watch(&vm.to_string()).ok();
-        let judge = move |state: (
-            BoxStream<'static, Result<SessionEvent, GuestError>>,
-            Option<watch::Receiver<VmView>>,
-            u64,
-        )| async move {
-            let (mut events, view, end_offset) = state;
-            let event = events.next().await?;
-            let end_offset = match &event {
-                Ok(SessionEvent::Output { offset, data, .. }) => offset + data.len() as u64,
-                _ => end_offset,
-            };
-            let event = match event {
-                Err(GuestError::Lost { .. }) if ended(view.clone()).await => {
-                    Ok(SessionEvent::Exited {
-                        exit: Exit::VmGone,
-                        end_offset,
-                    })
-                }
-                other => other.map_err(AppError::from),
-            };
-            Some((event, (events, view, end_offset)))
+        let judged = Judged {
+            events,
+            view: self.vms.watch(&vm.to_string()).ok(),
+            _used: used,
+            end_offset: 0,
         };
-        futures::stream::unfold((events, view, 0), judge).boxed()
+        futures::stream::unfold(judged, |mut judged| async move {
+            let event = judged.next().await?;
+            Some((event, judged))
+        })
+        .boxed()
     }
 
     async fn vm_ended(&self, vm: VmId) -> bool {
@@ -399,10 +359,37 @@ impl Sessions {
     }
 }
 
+/// The events of an attached reader.
+struct Judged {
+    events: BoxStream<'static, Result<SessionEvent, GuestError>>,
+    view: Option<watch::Receiver<VmView>>,
+    _used: Use,
+    end_offset: u64,
+}
+
+impl Judged {
+    async fn next(&mut self) -> Option<Result<SessionEvent, AppError>> {
+        let event = self.events.next().await?;
+        if let Ok(SessionEvent::Output { offset, data, .. }) = &event {
+            self.end_offset = offset + data.len() as u64;
+        }
+        Some(match event {
+            Err(GuestError::Lost { .. }) if ended(self.view.clone()).await => {
+                Ok(SessionEvent::Exited {
+                    exit: Exit::VmGone,
+                    end_offset: self.end_offset,
+                })
+            }
+            other => other.map_err(AppError::from),
+        })
+    }
+}
+
 /// Whether a VM has ceased to run, or does so within the time in which a broken link can tell of it.
-async fn ended(view: Option<watch::Receiver<VmView>>) -> bool {
+pub(crate) async fn ended(view: Option<watch::Receiver<VmView>>) -> bool {
     let Some(mut view) = view else { return true };
-    let ended = view.wait_for(|view| view.phase() != Phase::Running);
+    // One that is held goes on later.
+    let ended = view.wait_for(|view| view.deleted || view.machine.is_none());
     tokio::time::timeout(END_KNOWN_WITHIN, ended).await.is_ok()
 }
 

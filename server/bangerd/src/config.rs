@@ -3,9 +3,12 @@
 //! Every key is optional and stands for itself: each is read and checked alone, so that all mistakes of a
 //! file are told together. `deploy/bangerd.toml` documents every key; a test holds it to the defaults here.
 
+mod credentials;
 mod mistake;
 mod place;
+mod quota;
 mod registry;
+mod table;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -13,12 +16,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use banger_app::AppConfig;
-use banger_app::config::{AuthFiles, PullConfig};
-use banger_vmm::{AcceleratorChoice, QemuConfig};
+use banger_app::config::{AuthFiles, PullConfig, Quotas, Ratio};
+use banger_app::vm::Limits;
+use banger_core::Owner;
+use banger_vmm::{AcceleratorChoice, CgroupChoice, DriverChoice, FirecrackerConfig, QemuConfig};
 use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
 
 use crate::logging::LogFormat;
+pub use credentials::{CredentialFile, CredentialsConfig};
 pub use mistake::{ConfigError, Mistake};
 pub use place::Place;
 pub use registry::RegistryConfig;
@@ -27,8 +33,12 @@ pub use registry::RegistryConfig;
 const DURATION_MAX: SignedDuration = SignedDuration::from_hours(24 * 366);
 /// A Unix socket's path has this many bytes at most (unix(7): `sun_path`, less its ending zero).
 const SOCKET_PATH_MAX: usize = 107;
+/// What no user's number reaches: the largest numbers mean nobody, and some programs take them for negative ones.
+const JAIL_UID_END: u32 = 1 << 31;
 /// The name of the file with registries' logins beside the configuration file.
 const AUTH_FILE: &str = "auth.json";
+/// The least that a VMM may use beyond its guest's memory, MiB: with less QEMU does not start.
+const VMM_OVERHEAD_MIN_MIB: u64 = 128;
 /// The name of the database below the state directory.
 const DATABASE: &str = "banger.db";
 
@@ -50,14 +60,38 @@ pub struct Config {
     pub log_format: LogFormat,
     /// The most VMs that exist at once.
     pub max_vms: usize,
+    /// The most volumes that exist at once.
+    pub max_volumes: usize,
     /// Host memory that VMs must leave free, MiB.
     pub memory_reserve_mib: u64,
+    /// How much guest memory may be promised of the host's.
+    pub memory_overcommit: Ratio,
+    /// How many vCPUs may be promised of the host's processors.
+    pub vcpu_overcommit: Ratio,
+    /// How much writable disk may be promised; zero means that it is not counted.
+    pub disk_overcommit: Ratio,
+    /// The most VMs that boot at once; zero means by the processors.
+    pub max_parallel_boots: usize,
+    /// The most boots that wait.
+    pub boot_queue_max: usize,
+    /// Memory that a VMM may use beyond its guest's, MiB.
+    pub vmm_memory_overhead_mib: u64,
+    /// Who limits VMMs.
+    pub vmm_cgroups: CgroupChoice,
+    /// What each owner may have.
+    #[serde(skip_serializing_if = "nothing")]
+    pub quota: Limits,
+    /// What single owners may have.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub owners: BTreeMap<Owner, Limits>,
     /// Disk space that VMs and images must leave free, MiB.
     pub disk_reserve_mib: u64,
     /// From a VMM's start to the agent's first word.
     pub boot_timeout: SignedDuration,
     /// For a guest to be set up.
     pub configure_timeout: SignedDuration,
+    /// For an init of the image's own to power off.
+    pub stop_init_timeout: SignedDuration,
     /// For the agent to power off.
     pub stop_agent_timeout: SignedDuration,
     /// For the power button.
@@ -66,6 +100,12 @@ pub struct Config {
     pub stop_terminate_timeout: SignedDuration,
     /// For SIGKILL.
     pub stop_kill_timeout: SignedDuration,
+    /// For a VMM to hold a VM's vCPUs, or to let them go on.
+    pub pause_timeout: SignedDuration,
+    /// For an agent to say what runs in a VM that nothing seems to use.
+    pub idle_check_timeout: SignedDuration,
+    /// For an agent to say what its guest uses.
+    pub stats_timeout: SignedDuration,
     /// For a lost connection to an agent to come back.
     pub reconnect_timeout: SignedDuration,
     /// For work to be undone when the daemon stops.
@@ -82,18 +122,36 @@ pub struct Config {
     pub registries: BTreeMap<String, RegistryConfig>,
     /// A registry that sends nothing for this long has stalled.
     pub pull_stall_timeout: SignedDuration,
+    /// Which kind of VMM new VMs run under.
+    pub driver: DriverChoice,
+    /// Firecracker: a path, or a name looked up in PATH.
+    pub firecracker: PathBuf,
+    /// Its jailer, likewise, used as root; empty means no jail.
+    pub jailer: PathBuf,
+    /// The first user, and group, that a jail may have.
+    pub jail_uid_first: u32,
+    /// How many users jails may have: the most VMs under Firecracker at once.
+    pub jail_uid_count: u32,
     /// QEMU: a path, or a name looked up in PATH.
     pub qemu: PathBuf,
     /// What runs the guests' instructions.
     pub accelerator: AcceleratorChoice,
     /// How long KVM has to prove itself.
     pub kvm_probe_timeout: SignedDuration,
-    /// From QEMU's start to its control socket's greeting.
+    /// From a VMM's start to its control socket's first word.
     pub vmm_launch_timeout: SignedDuration,
-    /// For an answer on QEMU's control socket.
+    /// For an answer on a VMM's control socket.
     pub vmm_control_timeout: SignedDuration,
     /// The bound of each VM's console log on disk, bytes.
     pub console_max_bytes: u64,
+    /// Credential files that VMs may be given, by name.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub credentials: BTreeMap<String, CredentialsConfig>,
+}
+
+/// Whether nothing is limited.
+fn nothing(limits: &Limits) -> bool {
+    *limits == Limits::default()
 }
 
 impl Default for Config {
@@ -116,6 +174,8 @@ impl Config {
     pub fn defaults(place: &Place) -> Self {
         let app = AppConfig::new(place.state_dir.clone(), PathBuf::new());
         let qemu = QemuConfig::new(place.state_dir.clone());
+        let firecracker = FirecrackerConfig::new(place.state_dir.clone());
+        let jail_users = firecracker.jail_users;
         Self {
             state_dir: place.state_dir.clone(),
             socket: place.socket.clone(),
@@ -124,14 +184,28 @@ impl Config {
             log_level: "info".into(),
             log_format: LogFormat::Human,
             max_vms: app.max_vms,
+            max_volumes: app.max_volumes,
             memory_reserve_mib: app.memory_reserve_mib,
+            memory_overcommit: app.memory_overcommit,
+            vcpu_overcommit: app.vcpu_overcommit,
+            disk_overcommit: app.disk_overcommit,
+            max_parallel_boots: app.max_parallel_boots,
+            boot_queue_max: app.boot_queue_max,
+            vmm_memory_overhead_mib: app.vmm_memory_overhead_mib,
+            vmm_cgroups: qemu.cgroups,
+            quota: Limits::default(),
+            owners: BTreeMap::new(),
             disk_reserve_mib: app.disk_reserve_mib,
             boot_timeout: signed(app.boot_timeout),
             configure_timeout: signed(app.configure_timeout),
+            stop_init_timeout: signed(app.stop_init_timeout),
             stop_agent_timeout: signed(app.stop_agent_timeout),
             stop_power_button_timeout: signed(app.stop_power_button_timeout),
             stop_terminate_timeout: signed(app.stop_terminate_timeout),
             stop_kill_timeout: signed(app.stop_kill_timeout),
+            pause_timeout: signed(app.pause_timeout),
+            idle_check_timeout: signed(app.idle_check_timeout),
+            stats_timeout: signed(app.stats_timeout),
             reconnect_timeout: signed(app.reconnect_timeout),
             undo_timeout: signed(app.undo_timeout),
             shutdown_grace: SignedDuration::from_secs(10),
@@ -139,12 +213,18 @@ impl Config {
             registry_auth_files: vec![place.config.with_file_name(AUTH_FILE)],
             registries: BTreeMap::new(),
             pull_stall_timeout: signed(app.pull.stall_timeout),
+            driver: DriverChoice::default(),
+            firecracker: firecracker.program,
+            jailer: firecracker.jailer,
+            jail_uid_first: jail_users.start,
+            jail_uid_count: jail_users.end - jail_users.start,
             qemu: qemu.program,
             accelerator: qemu.accelerator,
             kvm_probe_timeout: signed(qemu.probe_timeout),
             vmm_launch_timeout: signed(qemu.launch_timeout),
             vmm_control_timeout: signed(qemu.control_timeout),
             console_max_bytes: qemu.console_max_bytes,
+            credentials: BTreeMap::new(),
         }
     }
 
@@ -171,10 +251,16 @@ impl Config {
     /// # Errors
     /// With every mistake.
     pub fn parse(text: &str) -> Result<Self, Vec<Mistake>> {
-        let table: toml::Table = text
+        let mut table: toml::Table = text
             .parse()
             .map_err(|error: toml::de::Error| vec![Mistake::syntax(text, &error)])?;
-        let (table, mut mistakes) = registry::sift(table);
+        let mut mistakes = table::sift::<RegistryConfig>(&mut table, registry::KEY);
+        mistakes.extend(table::sift::<CredentialsConfig>(
+            &mut table,
+            credentials::KEY,
+        ));
+        let (table, of_quotas) = quota::sift(table);
+        mistakes.extend(of_quotas);
         let (right, wrong): (Vec<_>, Vec<_>) = table
             .into_iter()
             .map(|(key, value)| mistake(&key, &value).map_or(Ok((key, value)), Err))
@@ -222,6 +308,16 @@ impl Config {
             );
             refuse(key, value > DURATION_MAX, "must be at most a year");
         }
+        self.judge_places(&mut refuse);
+        self.judge_amounts(&mut refuse);
+        self.judge_drivers(&mut refuse);
+        mistakes.extend(registry::mistakes(&self.registries));
+        mistakes.extend(quota::mistakes(&self.owners));
+        mistakes.extend(credentials::mistakes(&self.credentials));
+        mistakes
+    }
+
+    fn judge_places(&self, refuse: &mut impl FnMut(&str, bool, &str)) {
         refuse(
             "state_dir",
             !self.state_dir.is_absolute(),
@@ -243,17 +339,6 @@ impl Config {
             self.agent != Path::new("") && !self.agent.is_absolute(),
             "must be an absolute path",
         );
-        refuse("max_vms", self.max_vms == 0, "must be at least 1");
-        refuse(
-            "console_max_bytes",
-            self.console_max_bytes < 4096,
-            "must be at least 4096",
-        );
-        refuse(
-            "qemu",
-            self.qemu == Path::new(""),
-            "must be a program's name or path",
-        );
         refuse(
             "log_level",
             self.log_targets().is_err(),
@@ -266,8 +351,61 @@ impl Config {
                 .any(|file| !file.is_absolute()),
             "must be absolute paths",
         );
-        mistakes.extend(registry::mistakes(&self.registries));
-        mistakes
+    }
+
+    fn judge_amounts(&self, refuse: &mut impl FnMut(&str, bool, &str)) {
+        refuse("max_vms", self.max_vms == 0, "must be at least 1");
+        refuse("max_volumes", self.max_volumes == 0, "must be at least 1");
+        refuse(
+            "memory_overcommit",
+            self.memory_overcommit.is_zero(),
+            "must be more than nothing",
+        );
+        refuse(
+            "vcpu_overcommit",
+            self.vcpu_overcommit.is_zero(),
+            "must be more than nothing",
+        );
+        refuse(
+            "vmm_memory_overhead_mib",
+            self.vmm_memory_overhead_mib < VMM_OVERHEAD_MIN_MIB,
+            "must be at least 128: a VMM needs memory of its own",
+        );
+        refuse(
+            "console_max_bytes",
+            self.console_max_bytes < 4096,
+            "must be at least 4096",
+        );
+    }
+
+    fn judge_drivers(&self, refuse: &mut impl FnMut(&str, bool, &str)) {
+        refuse(
+            "qemu",
+            self.qemu == Path::new(""),
+            "must be a program's name or path",
+        );
+        refuse(
+            "firecracker",
+            self.firecracker == Path::new(""),
+            "must be a program's name or path",
+        );
+        refuse(
+            "jail_uid_first",
+            self.jail_uid_first == 0,
+            "must not be root, from whom a jail is to protect",
+        );
+        refuse(
+            "jail_uid_count",
+            self.jail_uid_count == 0,
+            "must be at least 1",
+        );
+        refuse(
+            "jail_uid_count",
+            self.jail_uid_first
+                .checked_add(self.jail_uid_count)
+                .is_none_or(|end| end > JAIL_UID_END),
+            "reaches beyond the largest number that a user can have",
+        );
     }
 
     /// What is logged, parsed.
@@ -280,14 +418,18 @@ impl Config {
         self.log_level.parse()
     }
 
-    fn durations(&self) -> [(&'static str, SignedDuration); 14] {
+    fn durations(&self) -> [(&'static str, SignedDuration); 18] {
         [
             ("boot_timeout", self.boot_timeout),
             ("configure_timeout", self.configure_timeout),
+            ("stop_init_timeout", self.stop_init_timeout),
             ("stop_agent_timeout", self.stop_agent_timeout),
             ("stop_power_button_timeout", self.stop_power_button_timeout),
             ("stop_terminate_timeout", self.stop_terminate_timeout),
             ("stop_kill_timeout", self.stop_kill_timeout),
+            ("pause_timeout", self.pause_timeout),
+            ("idle_check_timeout", self.idle_check_timeout),
+            ("stats_timeout", self.stats_timeout),
             ("reconnect_timeout", self.reconnect_timeout),
             ("undo_timeout", self.undo_timeout),
             ("shutdown_grace", self.shutdown_grace),
@@ -305,15 +447,32 @@ impl Config {
         AppConfig {
             state_dir: self.state_dir.clone(),
             agent: place::agent(&self.agent),
+            socket: self.socket.clone(),
+            socket_group: self.socket_group.clone(),
             max_vms: self.max_vms,
+            max_volumes: self.max_volumes,
             memory_reserve_mib: self.memory_reserve_mib,
+            memory_overcommit: self.memory_overcommit,
+            vcpu_overcommit: self.vcpu_overcommit,
+            disk_overcommit: self.disk_overcommit,
+            quotas: Quotas {
+                default: self.quota,
+                owners: self.owners.clone(),
+            },
+            max_parallel_boots: self.max_parallel_boots,
+            boot_queue_max: self.boot_queue_max,
+            vmm_memory_overhead_mib: self.vmm_memory_overhead_mib,
             disk_reserve_mib: self.disk_reserve_mib,
             boot_timeout: unsigned(self.boot_timeout),
             configure_timeout: unsigned(self.configure_timeout),
+            stop_init_timeout: unsigned(self.stop_init_timeout),
             stop_agent_timeout: unsigned(self.stop_agent_timeout),
             stop_power_button_timeout: unsigned(self.stop_power_button_timeout),
             stop_terminate_timeout: unsigned(self.stop_terminate_timeout),
             stop_kill_timeout: unsigned(self.stop_kill_timeout),
+            pause_timeout: unsigned(self.pause_timeout),
+            idle_check_timeout: unsigned(self.idle_check_timeout),
+            stats_timeout: unsigned(self.stats_timeout),
             reconnect_timeout: unsigned(self.reconnect_timeout),
             undo_timeout: unsigned(self.undo_timeout),
             operation_retention: unsigned(self.operation_retention),
@@ -322,6 +481,7 @@ impl Config {
                 auth_files: AuthFiles::of(self.registry_auth_files.clone()),
                 stall_timeout: unsigned(self.pull_stall_timeout),
             },
+            credentials: credentials::profiles(&self.credentials),
         }
     }
 
@@ -336,6 +496,24 @@ impl Config {
             launch_timeout: unsigned(self.vmm_launch_timeout),
             control_timeout: unsigned(self.vmm_control_timeout),
             console_max_bytes: self.console_max_bytes,
+            cgroups: self.vmm_cgroups,
+        }
+    }
+
+    /// The settings of the Firecracker driver.
+    #[must_use]
+    pub fn firecracker(&self) -> FirecrackerConfig {
+        FirecrackerConfig {
+            program: self.firecracker.clone(),
+            jailer: self.jailer.clone(),
+            jail_users: self.jail_uid_first
+                ..self.jail_uid_first.saturating_add(self.jail_uid_count),
+            state_dir: self.state_dir.clone(),
+            probe_timeout: unsigned(self.kvm_probe_timeout),
+            launch_timeout: unsigned(self.vmm_launch_timeout),
+            control_timeout: unsigned(self.vmm_control_timeout),
+            console_max_bytes: self.console_max_bytes,
+            cgroups: self.vmm_cgroups,
         }
     }
 

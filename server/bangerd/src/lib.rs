@@ -6,7 +6,7 @@
 //!                                                             grpc: handlers, convert, status
 //! ```
 //! Nothing here decides what a VM may do: that is `banger-app`. Only this crate names a driver.
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 pub mod args;
 pub mod config;
@@ -14,6 +14,7 @@ pub mod daemon;
 pub mod grpc;
 pub mod lock;
 pub mod logging;
+pub mod memory;
 pub mod serve;
 pub mod shutdown;
 pub mod socket;

@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use banger_core::chain;
 use banger_guest::Connector;
-use banger_vmm::QemuDriver;
+use banger_vmm::{AutoDriver, FirecrackerDriver, QemuDriver};
 use bangerd::args::Args;
 use bangerd::config::{Config, ConfigError};
 use bangerd::shutdown::Signals;
-use bangerd::{daemon, logging};
+use bangerd::{daemon, logging, memory};
 use clap::Parser as _;
 use tokio_util::sync::CancellationToken;
 
@@ -21,6 +21,7 @@ const EXIT_USAGE: u8 = 64;
 const LEAVE_WITHIN: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
+    memory::give_back();
     let args = Args::parse();
     let config = match args.load_config() {
         Ok(config) => config,
@@ -59,7 +60,11 @@ async fn serve(config: Config) -> ExitCode {
         Err(error) => return failed("could not take signals", &error),
     };
     let stop = CancellationToken::new();
-    let driver = Arc::new(QemuDriver::new(config.qemu()));
+    let driver = Arc::new(AutoDriver::new(
+        config.driver,
+        QemuDriver::new(config.qemu()),
+        FirecrackerDriver::new(config.firecracker()),
+    ));
     let connector = Arc::new(Connector::default());
     let ended = tokio::select! {
         // cancel-safe: dropped only when ending at once is what is asked for

@@ -5,12 +5,15 @@ use std::time::Duration;
 
 use banger_app::App;
 use banger_proto::v1::catalog_service_server::CatalogServiceServer;
+use banger_proto::v1::file_service_server::FileServiceServer;
 use banger_proto::v1::host_service_server::HostServiceServer;
 use banger_proto::v1::image_service_server::ImageServiceServer;
 use banger_proto::v1::kernel_service_server::KernelServiceServer;
 use banger_proto::v1::operation_service_server::OperationServiceServer;
 use banger_proto::v1::session_service_server::SessionServiceServer;
+use banger_proto::v1::tunnel_service_server::TunnelServiceServer;
 use banger_proto::v1::vm_service_server::VmServiceServer;
+use banger_proto::v1::volume_service_server::VolumeServiceServer;
 use tokio::net::UnixListener;
 use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
@@ -42,14 +45,17 @@ const RESETS_WAITING_MAX: usize = 64;
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// The services of the API, by their full names.
-pub const SERVICES: [&str; 7] = [
+pub const SERVICES: [&str; 10] = [
     <CatalogServiceServer<Api> as NamedService>::NAME,
+    <FileServiceServer<Api> as NamedService>::NAME,
     <HostServiceServer<Api> as NamedService>::NAME,
     <ImageServiceServer<Api> as NamedService>::NAME,
     <KernelServiceServer<Api> as NamedService>::NAME,
     <OperationServiceServer<Api> as NamedService>::NAME,
     <SessionServiceServer<Api> as NamedService>::NAME,
+    <TunnelServiceServer<Api> as NamedService>::NAME,
     <VmServiceServer<Api> as NamedService>::NAME,
+    <VolumeServiceServer<Api> as NamedService>::NAME,
 ];
 /// Services that every gRPC server has, also shown by reflection.
 const COMMON_SERVICES: [&str; 3] = [
@@ -108,6 +114,9 @@ pub async fn serve(
             CatalogServiceServer::new(api.clone()).max_decoding_message_size(REQUEST_BYTES_MAX),
         )
         .add_service(
+            FileServiceServer::new(api.clone()).max_decoding_message_size(REQUEST_BYTES_MAX),
+        )
+        .add_service(
             HostServiceServer::new(api.clone()).max_decoding_message_size(REQUEST_BYTES_MAX),
         )
         .add_service(
@@ -122,7 +131,11 @@ pub async fn serve(
         .add_service(
             SessionServiceServer::new(api.clone()).max_decoding_message_size(REQUEST_BYTES_MAX),
         )
-        .add_service(VmServiceServer::new(api).max_decoding_message_size(REQUEST_BYTES_MAX));
+        .add_service(
+            TunnelServiceServer::new(api.clone()).max_decoding_message_size(REQUEST_BYTES_MAX),
+        )
+        .add_service(VmServiceServer::new(api.clone()).max_decoding_message_size(REQUEST_BYTES_MAX))
+        .add_service(VolumeServiceServer::new(api).max_decoding_message_size(REQUEST_BYTES_MAX));
     let stopped = drain.begun.clone().cancelled_owned();
     let served = router.serve_with_incoming_shutdown(UnixListenerStream::new(listener), stopped);
     let ending = end_in_order(stop, &health, &drain, grace);

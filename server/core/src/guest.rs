@@ -11,10 +11,15 @@ use async_trait::async_trait;
 use futures::stream::BoxStream;
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use crate::file::{FileProblem, GuestFiles};
+use crate::port::{Listeners, Probe};
 use crate::session::{
     AttachOptions, Exit, Session, SessionEvent, SessionInput, SessionSpec, SignalTarget,
 };
+use crate::setup::Secret;
+use crate::stats::GuestStats;
 use crate::tree::{Changes, DiskWrites, PathKind, TreePiece, TreePlace};
+use crate::tunnel::{TunnelEvent, TunnelFault, TunnelInput, TunnelTarget};
 use crate::{Explain, FailureKind, SessionId, VmId};
 
 /// A byte stream between host and agent on which both ends start afresh.
@@ -36,7 +41,8 @@ pub struct GuestInfo {
     pub kernel_release: String,
     /// Differs for each boot; equal after a mere reconnection.
     pub boot_id: String,
-    /// Whether [`Guest::configure`] was done since boot.
+    /// Whether all of the set-up was done since boot: [`Guest::configure`], and [`Guest::start_init`] where there is
+    /// an init to start.
     pub is_configured: bool,
     /// How long the guest's own steps took, in order: kernel, modules, disks, pivot, …
     pub boot_steps: Vec<(String, Duration)>,
@@ -57,6 +63,45 @@ pub struct GuestConfig {
     pub network: Option<GuestNetwork>,
     /// Nothing that banger writes for the guest reaches its disk.
     pub keep_pristine: bool,
+    /// Volumes to mount before the first session.
+    pub volumes: Vec<GuestVolume>,
+}
+
+/// A volume as a guest is told of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GuestVolume {
+    /// The serial number of its disk.
+    pub serial: String,
+    /// Where it is mounted.
+    pub path: String,
+    /// Whether it is mounted for reading only.
+    pub read_only: bool,
+}
+
+/// Who a guest's default user is to others.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct GuestIdentity {
+    /// The user; empty means root.
+    pub user: String,
+    /// The name of git commits; empty means none.
+    pub git_name: String,
+    /// The mail address of git commits; empty means none.
+    pub git_email: String,
+    /// Public keys that may log in.
+    pub ssh_authorized_keys: Vec<String>,
+    /// Files that prove who somebody is.
+    pub files: Vec<SecretFile>,
+}
+
+/// A file whose content is secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SecretFile {
+    /// Absolute in the guest, or beneath the user's home by `~/`.
+    pub path: String,
+    /// Permission bits.
+    pub mode: u16,
+    /// All of it.
+    pub content: Secret,
 }
 
 /// How a guest's first network interface is set up.
@@ -96,6 +141,12 @@ pub type TreePieces = BoxStream<'static, Result<TreePiece, GuestError>>;
 /// A tree on its way into a guest. Its end says that it is whole.
 pub type TreeSource = BoxStream<'static, TreePiece>;
 
+/// Events of a connected tunnel: it has ended in both directions where they end, and dropping them before resets it.
+pub type TunnelEvents = BoxStream<'static, Result<TunnelEvent, GuestError>>;
+/// Input of a tunnel. If it ends before [`TunnelInput::End`] the connection is reset; if it ends after it, everything
+/// counts as taken.
+pub type TunnelInputs = BoxStream<'static, TunnelInput>;
+
 /// Makes a [`Guest`] of a fresh channel.
 #[async_trait]
 pub trait GuestConnector: Send + Sync + 'static {
@@ -109,7 +160,7 @@ pub trait GuestConnector: Send + Sync + 'static {
 
 /// One connection to one agent. Calls may run side by side; each is safe to drop at any await.
 #[async_trait]
-pub trait Guest: Send + Sync + 'static {
+pub trait Guest: GuestFiles + Send + Sync + 'static {
     /// Sets the guest up. Done once after each boot, before the first session.
     async fn configure(&self, config: &GuestConfig) -> Result<(), GuestError>;
 
@@ -171,8 +222,33 @@ pub trait Guest: Send + Sync + 'static {
     /// Makes the disk's file on the host one that can be copied, or lets the guest go on.
     async fn set_disk_writes(&self, writes: DiskWrites) -> Result<(), GuestError>;
 
-    /// Asks the guest to flush its disks and power off. Returns when it is under way.
-    async fn power_off(&self) -> Result<(), GuestError>;
+    /// What the guest says that it uses, now.
+    async fn stats(&self) -> Result<GuestStats, GuestError>;
+
+    /// Who the guest says listens in it.
+    async fn list_ports(&self, probe: Probe) -> Result<Listeners, GuestError>;
+
+    /// Connects to a socket of the guest, within `limit`.
+    async fn open_tunnel(
+        &self,
+        target: &TunnelTarget,
+        limit: Duration,
+        input: TunnelInputs,
+    ) -> Result<TunnelEvents, GuestError>;
+
+    /// Makes the file system on a disk as large as the disk, which has `size_bytes` or is about to. One that is as
+    /// large already stays so.
+    async fn grow_disk(&self, serial: &str, size_bytes: u64) -> Result<(), GuestError>;
+
+    /// Gives the default user its identity. What is so already stays.
+    async fn set_identity(&self, identity: &GuestIdentity) -> Result<(), GuestError>;
+
+    /// Starts the image's own init, in a guest whose kernel command line wants it. **The last step of the set-up.**
+    async fn start_init(&self) -> Result<(), GuestError>;
+
+    /// Asks the guest to flush its disks and power off. An init of the image's own has `init_patience` for it before
+    /// the agent does it. Returns when it is under way.
+    async fn power_off(&self, init_patience: Duration) -> Result<(), GuestError>;
 
     /// Resolves when this connection is of no more use.
     async fn closed(&self);
@@ -236,9 +312,31 @@ pub enum GuestError {
     /// A file or directory of the VM could not be read or made.
     #[error("`{path}` in the VM: {detail}")]
     File {
+        /// What is wrong with it.
+        problem: FileProblem,
         /// In the VM, bounded.
         path: String,
         /// The step and its errno, bounded.
+        detail: String,
+    },
+    /// As many calls about files go on in the guest as may.
+    #[error("{limit} calls about files go on in the VM already")]
+    TooManyFileCalls {
+        /// The bound.
+        limit: u32,
+    },
+    /// The image has no init where one is wanted; nothing ran.
+    #[error("the image has no init at {path}")]
+    InitNotFound {
+        /// Where it was looked for, bounded.
+        path: String,
+    },
+    /// The image's init cannot be executed; nothing ran.
+    #[error("the image's init `{path}` cannot be executed ({detail})")]
+    InitNotExecutable {
+        /// Which, bounded.
+        path: String,
+        /// The errno's text, bounded.
         detail: String,
     },
     /// Disks or network could not be set up in the guest; nothing ran.
@@ -247,6 +345,9 @@ pub enum GuestError {
         /// The step and its errno, bounded.
         detail: String,
     },
+    /// A tunnel's socket was not connected, or broke.
+    #[error(transparent)]
+    Tunnel(TunnelFault),
     /// The agent refused the request as malformed: a defect of one side.
     #[error("the VM's agent refused the request ({detail})")]
     Refused {
@@ -308,9 +409,16 @@ impl Explain for GuestError {
             Self::TooManySessions { .. } => FailureKind::ResourceExhausted {
                 subject: "guest/sessions".into(),
             },
-            Self::File { .. } => precondition("guest/files"),
+            Self::File { problem, path, .. } => problem.kind(path),
+            Self::TooManyFileCalls { .. } => FailureKind::ResourceExhausted {
+                subject: "guest/file-calls".into(),
+            },
             Self::NotSetUp { .. } => precondition("guest/boot"),
+            Self::InitNotFound { .. } | Self::InitNotExecutable { .. } => {
+                precondition("guest/init")
+            }
             Self::TooOld { .. } => precondition("guest/agent"),
+            Self::Tunnel(fault) => fault.kind(),
             Self::Refused { .. } | Self::Protocol { .. } => FailureKind::Internal,
             Self::Lost { .. } => FailureKind::Unavailable {
                 retry_after: Duration::from_secs(1),
@@ -329,8 +437,12 @@ impl Explain for GuestError {
             Self::StartProcess { .. } => "PROCESS_NOT_STARTED",
             Self::TooManySessions { .. } => "TOO_MANY_SESSIONS",
             Self::StdinRefused { .. } => "STDIN_REFUSED",
-            Self::File { .. } => "GUEST_FILE",
+            Self::File { problem, .. } => problem.reason(),
+            Self::TooManyFileCalls { .. } => "TOO_MANY_FILE_CALLS",
             Self::NotSetUp { .. } => "GUEST_NOT_SET_UP",
+            Self::InitNotFound { .. } => "INIT_NOT_FOUND",
+            Self::InitNotExecutable { .. } => "INIT_NOT_EXECUTABLE",
+            Self::Tunnel(fault) => fault.reason(),
             Self::Refused { .. } => "AGENT_REFUSED",
             Self::TooOld { .. } => "AGENT_TOO_OLD",
             Self::Protocol { .. } => "AGENT_PROTOCOL_BROKEN",
@@ -363,12 +475,20 @@ impl Explain for GuestError {
             Self::StdinRefused { .. } => {
                 "Attach again, and continue from the standard input offset that the session reports."
             }
-            Self::File { .. } => {
-                "Look at the path in the VM: what is there, and whether its disk is full."
+            Self::File { problem, .. } => problem.remedy(),
+            Self::TooManyFileCalls { .. } => {
+                "Nothing was done. Ask again when some of them have ended."
+            }
+            Self::InitNotFound { .. } => {
+                "Nothing ran. Leave the agent as process 1 (--init agent), name the image's init by its path (--init PATH), or use an image with one, such as one with systemd-sysv installed."
+            }
+            Self::InitNotExecutable { .. } => {
+                "Nothing ran. Check the init's mode, its interpreter and its architecture, or leave the agent as process 1 (--init agent)."
             }
             Self::NotSetUp { .. } => {
                 "Nothing ran. Read the VM's console; try another kernel or image, or pull the image again."
             }
+            Self::Tunnel(fault) => return fault.remedy(),
             Self::TooOld { .. } => "Stop and start the VM: it then boots with this daemon's agent.",
             Self::Refused { .. } | Self::Protocol { .. } => {
                 "Stop and start the VM. If it happens again, report it with the daemon's log."
@@ -391,7 +511,10 @@ impl Explain for GuestError {
                 vec![("program", program.clone()), ("detail", detail.clone())]
             }
             Self::UnknownUser { user } => vec![("user", user.clone())],
-            Self::WorkingDirectory { path, detail } | Self::File { path, detail } => {
+            Self::InitNotFound { path } => vec![("path", path.clone())],
+            Self::WorkingDirectory { path, detail }
+            | Self::File { path, detail, .. }
+            | Self::InitNotExecutable { path, detail } => {
                 vec![("path", path.clone()), ("detail", detail.clone())]
             }
             Self::StartProcess { detail }
@@ -401,7 +524,10 @@ impl Explain for GuestError {
             | Self::Protocol { detail } => {
                 vec![("detail", detail.clone())]
             }
-            Self::TooManySessions { limit } => vec![("limit", limit.to_string())],
+            Self::TooManySessions { limit } | Self::TooManyFileCalls { limit } => {
+                vec![("limit", limit.to_string())]
+            }
+            Self::Tunnel(fault) => fault.metadata(),
             Self::TooOld { generation, least } => vec![
                 ("generation", generation.to_string()),
                 ("least", least.to_string()),
@@ -428,6 +554,8 @@ impl GuestError {
                 | Self::StartProcess { .. }
                 | Self::TooManySessions { .. }
                 | Self::NotSetUp { .. }
+                | Self::InitNotFound { .. }
+                | Self::InitNotExecutable { .. }
         )
     }
 }

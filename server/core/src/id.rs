@@ -68,6 +68,10 @@ id! {
     KernelId
 }
 id! {
+    /// Identifies a volume for as long as its row exists.
+    VolumeId
+}
+id! {
     /// Identifies a session within the whole host, not only within its VM.
     SessionId
 }

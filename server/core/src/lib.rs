@@ -10,24 +10,35 @@
 
 pub mod catalog;
 pub mod digest;
+pub mod doctor;
+pub mod event;
 pub mod failure;
+pub mod file;
 pub mod guest;
+pub mod host_io;
 pub mod id;
 pub mod image;
 pub mod kernel;
 pub mod lifecycle;
 pub mod name;
 pub mod operation;
+pub mod owner;
+pub mod port;
 pub mod session;
+pub mod setup;
 pub mod size;
+pub mod stats;
 pub mod tree;
+pub mod tunnel;
 pub mod vm;
 pub mod vmm;
+pub mod volume;
 
 pub use digest::Digest;
 pub use failure::{Explain, Failure, FailureKind, chain};
-pub use id::{ImageId, KernelId, OperationId, SessionId, VmId};
+pub use id::{ImageId, KernelId, OperationId, SessionId, VmId, VolumeId};
 pub use name::Name;
+pub use owner::Owner;
 
 /// The time type of the domain: an instant, nanoseconds since the Unix epoch, UTC.
 pub type Timestamp = jiff::Timestamp;

@@ -1,8 +1,13 @@
 //! The rules of a VM's life: what each verb means in each state, as one pure function.
 //!
 //! ```text
+//!                            PAUSING ──▶ PAUSED ──resume──▶ RESUMING
+//!                               ▲           │                  │
+//!                             pause     stop/kill/restart      │
+//!                               │           ▼                  │
 //!   create ──▶ CREATING ──▶ RUNNING ──stop/kill──▶ STOPPING ──▶ STOPPED
-//!                 │           ▲ │                                 │ ▲
+//!                 │           ▲ │ ▲                 │  ▲          │ ▲
+//!                 │           │ │ └── after restart ┘  │          │ │
 //!                 │           │ └─ guest ends by itself ──────────┼─┘
 //!                 ▼           └──────────── STARTING ◀──start─────┤
 //!              (undone)                        │                  │
@@ -12,7 +17,7 @@
 //!   delete: from every state ──▶ DELETING ──▶ gone
 //! ```
 //! A creation that fails is undone and leaves no VM. FAILED is a VM that had been made and that could not
-//! be started, or whose VMM ended by a fault.
+//! be started, or whose VMM ended by a fault. A pause or resume that fails leaves the VM where it was.
 
 use crate::vm::Phase;
 
@@ -23,17 +28,35 @@ pub enum Verb {
     Start,
     /// Shut it down by the ladder.
     Stop,
+    /// Shut it down by the ladder and boot it again; boot it where it is off.
+    Restart,
     /// End it at once.
     Kill,
+    /// Hold its vCPUs.
+    Pause,
+    /// Let its vCPUs go on.
+    Resume,
     /// Throw it away.
     Delete,
+    /// Change what it is made of.
+    Update,
     /// Use it: start or attach to a session.
     Use,
 }
 
 impl Verb {
     /// Every verb.
-    pub const ALL: [Self; 5] = [Self::Start, Self::Stop, Self::Kill, Self::Delete, Self::Use];
+    pub const ALL: [Self; 9] = [
+        Self::Start,
+        Self::Stop,
+        Self::Restart,
+        Self::Kill,
+        Self::Pause,
+        Self::Resume,
+        Self::Delete,
+        Self::Update,
+        Self::Use,
+    ];
 
     /// The word for people.
     #[must_use]
@@ -41,8 +64,12 @@ impl Verb {
         match self {
             Self::Start => "start",
             Self::Stop => "stop",
+            Self::Restart => "restart",
             Self::Kill => "kill",
+            Self::Pause => "pause",
+            Self::Resume => "resume",
             Self::Delete => "delete",
+            Self::Update => "update",
             Self::Use => "exec",
         }
     }
@@ -68,32 +95,126 @@ pub enum Next {
 /// What `verb` means in `phase`.
 #[must_use]
 pub const fn decide(phase: Phase, verb: Verb) -> Next {
-    match (phase, verb) {
-        (Phase::Running, Verb::Start)
-        | (Phase::Stopped | Phase::Failed, Verb::Stop | Verb::Kill) => Next::Already,
-        (Phase::Creating | Phase::Starting, Verb::Start)
-        | (Phase::Stopping, Verb::Stop)
-        | (Phase::Deleting, Verb::Delete) => Next::Join,
-        (Phase::Stopped | Phase::Failed, Verb::Start) => Next::Move(Phase::Starting),
-        (Phase::Running, Verb::Stop | Verb::Kill) => Next::Move(Phase::Stopping),
-        (Phase::Starting, Verb::Stop | Verb::Kill) | (Phase::Stopping, Verb::Kill) => {
-            Next::Preempt(Phase::Stopping)
+    match verb {
+        Verb::Start => start(phase),
+        Verb::Stop => stop(phase),
+        Verb::Kill => kill(phase),
+        Verb::Restart => restart(phase),
+        Verb::Pause => pause(phase),
+        Verb::Resume => resume(phase),
+        Verb::Delete => delete(phase),
+        Verb::Update => update(phase),
+        Verb::Use => match phase {
+            Phase::Running => Next::Allow,
+            Phase::Creating
+            | Phase::Starting
+            | Phase::Pausing
+            | Phase::Paused
+            | Phase::Resuming
+            | Phase::Stopping
+            | Phase::Stopped
+            | Phase::Failed
+            | Phase::Deleting => Next::Refuse,
+        },
+    }
+}
+
+const fn start(phase: Phase) -> Next {
+    match phase {
+        Phase::Running => Next::Already,
+        Phase::Creating | Phase::Starting => Next::Join,
+        Phase::Stopped | Phase::Failed => Next::Move(Phase::Starting),
+        // A paused VM is resumed, which is another verb: a start that resumed would hide what was lost.
+        Phase::Pausing | Phase::Paused | Phase::Resuming | Phase::Stopping | Phase::Deleting => {
+            Next::Refuse
         }
-        (Phase::Running | Phase::Stopped | Phase::Failed, Verb::Delete) => {
+    }
+}
+
+const fn stop(phase: Phase) -> Next {
+    match phase {
+        Phase::Stopped | Phase::Failed => Next::Already,
+        Phase::Stopping => Next::Join,
+        Phase::Running | Phase::Paused => Next::Move(Phase::Stopping),
+        Phase::Starting | Phase::Pausing | Phase::Resuming => Next::Preempt(Phase::Stopping),
+        // A VM that is being made has nothing worth stopping: deleting it is the way to give it up.
+        Phase::Creating | Phase::Deleting => Next::Refuse,
+    }
+}
+
+const fn kill(phase: Phase) -> Next {
+    match phase {
+        Phase::Stopping => Next::Preempt(Phase::Stopping),
+        other => stop(other),
+    }
+}
+
+const fn restart(phase: Phase) -> Next {
+    match phase {
+        Phase::Running | Phase::Paused => Next::Move(Phase::Stopping),
+        Phase::Stopped | Phase::Failed => Next::Move(Phase::Starting),
+        // It is booting afresh.
+        Phase::Starting => Next::Join,
+        Phase::Creating | Phase::Pausing | Phase::Resuming | Phase::Stopping | Phase::Deleting => {
+            Next::Refuse
+        }
+    }
+}
+
+const fn pause(phase: Phase) -> Next {
+    match phase {
+        Phase::Running => Next::Move(Phase::Pausing),
+        Phase::Pausing => Next::Join,
+        Phase::Paused => Next::Already,
+        Phase::Creating
+        | Phase::Starting
+        | Phase::Resuming
+        | Phase::Stopping
+        | Phase::Stopped
+        | Phase::Failed
+        | Phase::Deleting => Next::Refuse,
+    }
+}
+
+const fn resume(phase: Phase) -> Next {
+    match phase {
+        Phase::Paused => Next::Move(Phase::Resuming),
+        Phase::Resuming => Next::Join,
+        Phase::Running => Next::Already,
+        Phase::Creating
+        | Phase::Starting
+        | Phase::Pausing
+        | Phase::Stopping
+        | Phase::Stopped
+        | Phase::Failed
+        | Phase::Deleting => Next::Refuse,
+    }
+}
+
+const fn delete(phase: Phase) -> Next {
+    match phase {
+        Phase::Running | Phase::Paused | Phase::Stopped | Phase::Failed => {
             Next::Move(Phase::Deleting)
         }
-        (Phase::Creating | Phase::Starting | Phase::Stopping, Verb::Delete) => {
+        Phase::Creating | Phase::Starting | Phase::Pausing | Phase::Resuming | Phase::Stopping => {
             Next::Preempt(Phase::Deleting)
         }
-        (Phase::Running, Verb::Use) => Next::Allow,
-        // A VM that is being made has nothing worth stopping: deleting it is the way to give it up.
-        (Phase::Creating, Verb::Stop | Verb::Kill | Verb::Use)
-        | (
-            Phase::Starting | Phase::Stopping | Phase::Stopped | Phase::Failed | Phase::Deleting,
-            Verb::Use,
-        )
-        | (Phase::Stopping, Verb::Start)
-        | (Phase::Deleting, Verb::Start | Verb::Stop | Verb::Kill) => Next::Refuse,
+        Phase::Deleting => Next::Join,
+    }
+}
+
+const fn update(phase: Phase) -> Next {
+    match phase {
+        Phase::Starting
+        | Phase::Running
+        | Phase::Pausing
+        | Phase::Paused
+        | Phase::Resuming
+        | Phase::Stopping
+        | Phase::Stopped
+        | Phase::Failed => Next::Allow,
+        // What is being made is as its maker asked until it is there.
+        Phase::Creating | Phase::Deleting => Next::Refuse,
     }
 }
 
@@ -134,17 +255,23 @@ mod tests {
     /// Where a phase ends when its work is left alone.
     fn settle(phase: Phase) -> Phase {
         match phase {
-            Phase::Creating | Phase::Starting => Phase::Running,
+            Phase::Creating | Phase::Starting | Phase::Resuming => Phase::Running,
+            Phase::Pausing => Phase::Paused,
             Phase::Stopping => Phase::Stopped,
             other => other,
         }
     }
 
-    fn goal(verb: Verb) -> Phase {
+    /// Whether a VM that has settled is where a verb wants it.
+    fn is_goal(verb: Verb, settled: Phase) -> bool {
         match verb {
-            Verb::Start | Verb::Use => Phase::Running,
-            Verb::Stop | Verb::Kill => Phase::Stopped,
-            Verb::Delete => Phase::Deleting,
+            Verb::Start | Verb::Resume | Verb::Use => settled == Phase::Running,
+            Verb::Pause => settled == Phase::Paused,
+            Verb::Stop | Verb::Kill => matches!(settled, Phase::Stopped | Phase::Failed),
+            // It stops on its way, and the runner begins the start that follows.
+            Verb::Restart => matches!(settled, Phase::Running | Phase::Stopped),
+            Verb::Delete => settled == Phase::Deleting,
+            Verb::Update => settled != Phase::Deleting,
         }
     }
 
@@ -157,7 +284,7 @@ mod tests {
     }
 
     proptest! {
-        /// A verb that is not refused ends in its goal, or in FAILED where it started there and nothing was asked.
+        /// A verb that is not refused ends in its goal.
         #[test]
         fn a_verb_that_is_accepted_reaches_its_goal(start in phases(), verbs in verbs(), lazy in any::<u64>()) {
             let mut phase = start;
@@ -168,13 +295,44 @@ mod tests {
                     Next::Refuse => false,
                 };
                 if accepted {
-                    let settled = settle(phase);
-                    prop_assert!(settled == goal(verb) || (settled == Phase::Failed && goal(verb) == Phase::Stopped), "{verb:?} ended in {settled}");
+                    prop_assert!(is_goal(verb, settle(phase)), "{verb:?} ended in {}", settle(phase));
                 }
                 if lazy >> (index % 64) & 1 == 0 {
                     phase = settle(phase);
                 }
             }
         }
+    }
+
+    /// The whole of the rules, one line for each state, as docs/states.md has it.
+    #[test]
+    fn the_documented_table_is_the_rules() {
+        let mut table = String::from("| state |");
+        for verb in Verb::ALL {
+            table.push_str(&format!(" {} |", verb.as_str()));
+        }
+        table.push('\n');
+        table.push_str(&"|---".repeat(Verb::ALL.len() + 1));
+        table.push_str("|\n");
+        for phase in Phase::ALL {
+            table.push_str(&format!("| {} |", phase.as_str().to_uppercase()));
+            for verb in Verb::ALL {
+                let cell = match decide(phase, verb) {
+                    Next::Move(next) => format!("→ {}", next.as_str().to_uppercase()),
+                    Next::Preempt(next) => format!("⇒ {}", next.as_str().to_uppercase()),
+                    Next::Already => "already".into(),
+                    Next::Join => "joins".into(),
+                    Next::Allow => "yes".into(),
+                    Next::Refuse => "–".into(),
+                };
+                table.push_str(&format!(" {cell} |"));
+            }
+            table.push('\n');
+        }
+        let documented = include_str!("../../../docs/states.md");
+        assert!(
+            documented.contains(&table),
+            "docs/states.md must have:\n{table}"
+        );
     }
 }

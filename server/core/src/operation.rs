@@ -25,11 +25,13 @@ pub enum OperationKind {
     PullKernel,
     /// An image by a recipe.
     BuildImage,
+    /// A volume, empty or with another's content.
+    CreateVolume,
 }
 
 impl OperationKind {
     /// Every kind, in declaration order.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::PullImage,
         Self::RegisterImage,
         Self::ImportKernel,
@@ -37,6 +39,7 @@ impl OperationKind {
         Self::StartVm,
         Self::PullKernel,
         Self::BuildImage,
+        Self::CreateVolume,
     ];
 
     /// The stored word.
@@ -50,6 +53,7 @@ impl OperationKind {
             Self::StartVm => "start_vm",
             Self::PullKernel => "pull_kernel",
             Self::BuildImage => "build_image",
+            Self::CreateVolume => "create_volume",
         }
     }
 }

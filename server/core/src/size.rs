@@ -1,5 +1,7 @@
 //! Limits of a VM's shape, checked once, where a request becomes a spec.
 
+use std::time::Duration;
+
 /// The fewest and the most vCPUs a VM may have.
 pub const VCPU_COUNT: std::ops::RangeInclusive<u32> = 1..=64;
 /// The least and the most memory a VM may have, MiB. Below the least a distribution's kernel does not boot.
@@ -12,6 +14,9 @@ pub const DEFAULT_VCPU_COUNT: u32 = 1;
 pub const DEFAULT_MEMORY_MIB: u64 = 512;
 /// The writable disk of a VM for which the caller named none, MiB. Sparse: it takes what is written.
 pub const DEFAULT_DISK_MIB: u64 = 8192;
+/// The shortest and the longest time after which a VM may stop or delete itself.
+pub const LIFE: std::ops::RangeInclusive<Duration> =
+    Duration::from_secs(1)..=Duration::from_secs(10 * 366 * 24 * 3600);
 /// The most labels on one resource.
 pub const LABELS_MAX: usize = 64;
 /// The most bytes in a label's key, and in its value.

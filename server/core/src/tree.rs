@@ -32,6 +32,13 @@ pub enum TreeKind {
         /// Its length.
         size: u64,
     },
+    /// A regular file with holes; only what lies in the ranges follows, the rest is zeros.
+    SparseFile {
+        /// Its length, holes included.
+        size: u64,
+        /// Ascending, apart, not empty.
+        ranges: Vec<DataRange>,
+    },
     /// A directory.
     Directory,
     /// A directory that hides all that the image has in it.
@@ -64,6 +71,45 @@ pub enum TreeKind {
     },
     /// What the image has here was removed.
     Removed,
+}
+
+impl TreeKind {
+    /// How many bytes follow.
+    #[must_use]
+    pub fn stored_bytes(&self) -> u64 {
+        match self {
+            Self::File { size } => *size,
+            Self::SparseFile { ranges, .. } => ranges
+                .iter()
+                .fold(0, |sum, range| sum.saturating_add(range.length)),
+            _ => 0,
+        }
+    }
+}
+
+/// A range of a file that has data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DataRange {
+    /// Of its first byte.
+    pub offset: u64,
+    /// At least one byte.
+    pub length: u64,
+}
+
+/// The most ranges of one file. One with more is told whole, its holes as zeros.
+pub const RANGES_MAX: usize = 16_384;
+
+/// Whether `ranges` are those of a file of `size` bytes: ascending, apart, not empty, within it, and not too many.
+#[must_use]
+pub fn are_ranges(ranges: &[DataRange], size: u64) -> bool {
+    let mut end = 0;
+    let mut holds = |range: &DataRange| {
+        let is_next = range.length > 0 && range.offset >= end;
+        let next = range.offset.checked_add(range.length);
+        end = next.unwrap_or(u64::MAX);
+        is_next && next.is_some_and(|next| next <= size)
+    };
+    ranges.len() <= RANGES_MAX && ranges.iter().all(&mut holds)
 }
 
 /// A piece of a tree.
@@ -122,4 +168,38 @@ pub enum DiskWrites {
     Hold,
     /// They go on.
     Release,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_ascend_and_stay_within_the_file() {
+        let ranges = |pairs: &[(u64, u64)]| -> Vec<DataRange> {
+            let range = |&(offset, length): &(u64, u64)| DataRange { offset, length };
+            pairs.iter().map(range).collect()
+        };
+        assert!(are_ranges(&[], 5));
+        assert!(are_ranges(&ranges(&[(0, 2), (2, 1), (4, 1)]), 5));
+        for wrong in [
+            &[(0, 0)][..],
+            &[(4, 2)],
+            &[(0, 3), (2, 1)],
+            &[(3, 1), (0, 1)],
+            &[(u64::MAX, 2)],
+        ] {
+            assert!(!are_ranges(&ranges(wrong), 5), "{wrong:?}");
+        }
+        assert!(!are_ranges(
+            &vec![
+                DataRange {
+                    offset: 0,
+                    length: 1
+                };
+                RANGES_MAX + 1
+            ],
+            5
+        ));
+    }
 }

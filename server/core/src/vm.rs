@@ -8,10 +8,12 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::operation::Stage;
+use crate::setup::{InitMode, VmIdentity};
 use crate::vmm::{NetworkPlan, StopRung};
-use crate::{Failure, ImageId, KernelId, Name, Timestamp, VmId};
+use crate::volume::VolumeMount;
+use crate::{Failure, ImageId, KernelId, Name, Owner, Timestamp, VmId};
 
-/// What a VM is made of; fixed at creation.
+/// What a VM is made of. Fixed at creation but for what [`VmChange`] names.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VmSpec {
     /// Unique among the living.
@@ -35,6 +37,89 @@ pub struct VmSpec {
     pub network: NetworkPlan,
     /// Deletes itself when it stops, however it stops.
     pub ephemeral: bool,
+    /// Deletes itself this long after it was asked for; absent means never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ttl: Option<Duration>,
+    /// Stops itself when nothing used it for this long; absent means never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idle_timeout: Option<Duration>,
+    /// What happens when it ends by itself.
+    #[serde(default, skip_serializing_if = "RestartPolicy::is_never")]
+    pub restart_policy: RestartPolicy,
+    /// Disks that outlive it; in the order of their serial numbers, and never changed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub volumes: Vec<VolumeMount>,
+    /// Who is process 1.
+    #[serde(default, skip_serializing_if = "InitMode::is_agent")]
+    pub init: InitMode,
+    /// Who its default user is to others.
+    #[serde(default, skip_serializing_if = "VmIdentity::is_empty")]
+    pub identity: VmIdentity,
+}
+
+/// What happens to a VM that ends by itself. What its owner asked for is not undone by it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RestartPolicy {
+    /// It stays as it is.
+    #[default]
+    Never,
+    /// It is started again if it ended by a fault.
+    OnFailure,
+    /// It is started again, however it ended.
+    Always,
+}
+
+impl RestartPolicy {
+    /// Whether it is the one that does nothing.
+    #[must_use]
+    pub const fn is_never(&self) -> bool {
+        matches!(self, Self::Never)
+    }
+}
+
+/// How large a running VM was made: what its record says may have been changed since.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shape {
+    /// vCPUs.
+    pub vcpu_count: u32,
+    /// Guest memory.
+    pub memory_mib: u64,
+    /// The writable disk's size.
+    pub disk_mib: u64,
+}
+
+impl VmSpec {
+    /// How large a VM of it is made.
+    #[must_use]
+    pub const fn shape(&self) -> Shape {
+        Shape {
+            vcpu_count: self.vcpu_count,
+            memory_mib: self.memory_mib,
+            disk_mib: self.disk_mib,
+        }
+    }
+}
+
+/// What is to be changed of a VM; what is absent stays.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct VmChange {
+    /// All labels anew.
+    pub labels: Option<BTreeMap<String, String>>,
+    /// See [`VmSpec::ttl`]; the inner absence means never.
+    pub ttl: Option<Option<Duration>>,
+    /// See [`VmSpec::idle_timeout`]; the inner absence means never.
+    pub idle_timeout: Option<Option<Duration>>,
+    /// See [`VmSpec::restart_policy`].
+    pub restart_policy: Option<RestartPolicy>,
+    /// From the next start on.
+    pub vcpu_count: Option<u32>,
+    /// From the next start on.
+    pub memory_mib: Option<u64>,
+    /// Grows only: at once where the driver can, else at the next start.
+    pub disk_mib: Option<u64>,
+    /// Only if the VM's generation is still this.
+    pub generation: Option<u64>,
 }
 
 /// Where a VM is. Only verbs move it, by the rules of [`crate::lifecycle`].
@@ -47,6 +132,12 @@ pub enum VmState {
     Starting,
     /// The agent answers.
     Running,
+    /// On its way to paused.
+    Pausing,
+    /// Its vCPUs are held; its memory is kept.
+    Paused,
+    /// On its way from paused to running.
+    Resuming,
     /// On its way to stopped.
     Stopping,
     /// Off; its disks are kept.
@@ -67,6 +158,12 @@ pub enum Phase {
     Starting,
     /// See [`VmState::Running`].
     Running,
+    /// See [`VmState::Pausing`].
+    Pausing,
+    /// See [`VmState::Paused`].
+    Paused,
+    /// See [`VmState::Resuming`].
+    Resuming,
     /// See [`VmState::Stopping`].
     Stopping,
     /// See [`VmState::Stopped`].
@@ -78,11 +175,29 @@ pub enum Phase {
 }
 
 impl Phase {
+    /// Whether a machine runs, or is about to or no longer, in this phase: it holds memory and processors.
+    #[must_use]
+    pub const fn holds_machine(self) -> bool {
+        match self {
+            Self::Creating
+            | Self::Starting
+            | Self::Running
+            | Self::Pausing
+            | Self::Paused
+            | Self::Resuming
+            | Self::Stopping => true,
+            Self::Stopped | Self::Failed | Self::Deleting => false,
+        }
+    }
+
     /// Every phase.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 10] = [
         Self::Creating,
         Self::Starting,
         Self::Running,
+        Self::Pausing,
+        Self::Paused,
+        Self::Resuming,
         Self::Stopping,
         Self::Stopped,
         Self::Failed,
@@ -96,6 +211,9 @@ impl Phase {
             Self::Creating => "creating",
             Self::Starting => "starting",
             Self::Running => "running",
+            Self::Pausing => "pausing",
+            Self::Paused => "paused",
+            Self::Resuming => "resuming",
             Self::Stopping => "stopping",
             Self::Stopped => "stopped",
             Self::Failed => "failed",
@@ -129,6 +247,9 @@ impl VmState {
             Self::Creating => Phase::Creating,
             Self::Starting => Phase::Starting,
             Self::Running => Phase::Running,
+            Self::Pausing => Phase::Pausing,
+            Self::Paused => Phase::Paused,
+            Self::Resuming => Phase::Resuming,
             Self::Stopping => Phase::Stopping,
             Self::Stopped => Phase::Stopped,
             Self::Failed(_) => Phase::Failed,
@@ -157,8 +278,14 @@ pub struct Vm {
     pub image: Option<ImageId>,
     /// Its kernel, once resolved.
     pub kernel: Option<KernelId>,
+    /// Who asked for it.
+    pub owner: Owner,
     /// Where it is.
     pub state: VmState,
+    /// How large its machine is; present exactly while there is one.
+    pub shape: Option<Shape>,
+    /// How often it was started again by its restart policy since it was last started by a caller.
+    pub restart_count: u32,
     /// Rises with every change; the etag of the API.
     pub generation: u64,
     /// The stages of the last boot, host's and guest's.

@@ -1,12 +1,14 @@
 //! The port to a VMM: the host process that runs a VM, behind one trait for every driver.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
+use crate::doctor::Diagnosis;
 use crate::guest::{BoxedChannel, GuestNetwork};
 use crate::{Explain, FailureKind, VmId};
 
@@ -31,6 +33,51 @@ pub struct LaunchPlan {
     pub drives: Vec<Drive>,
     /// The network.
     pub network: NetworkPlan,
+    /// What the process may take at most; absent for a trial that lives for seconds.
+    pub limits: Option<ProcessLimits>,
+}
+
+/// The cgroup below which each VM of a daemon has its own: `banger-` and six bytes of a digest of the state
+/// directory, so that daemons never mistake each other's VMs for their own. `state_dir` is absolute and without
+/// links.
+#[must_use]
+pub fn cgroup_name(state_dir: &Path) -> String {
+    let digest = Sha256::digest(state_dir.as_os_str().as_encoded_bytes());
+    let tag = digest.iter().take(6);
+    tag.fold("banger-".to_owned(), |name, byte| {
+        format!("{name}{byte:02x}")
+    })
+}
+
+/// Ceilings on a VMM's process, which the host holds it to whatever its guest does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ProcessLimits {
+    /// Memory of the whole process: the guest's, the VMM's own, and its part of the page cache.
+    pub memory_mib: u64,
+    /// Threads.
+    pub thread_count: u32,
+    /// Its part of the processors where there are too few: 1 to 10,000.
+    pub cpu_weight: u32,
+}
+
+impl ProcessLimits {
+    /// Threads of a VMM beside its vCPUs': QEMU does a guest's disk I/O in up to 64.
+    const OTHER_THREADS: u32 = 96;
+    /// The weight of one vCPU: what the kernel gives by itself.
+    const WEIGHT_OF_VCPU: u32 = 100;
+    /// The largest weight that the kernel takes.
+    const WEIGHT_MAX: u32 = 10_000;
+
+    /// For a VM of this shape whose VMM may use so much memory beyond the guest's.
+    #[must_use]
+    pub fn of(vcpu_count: u32, memory_mib: u64, overhead_mib: u64) -> Self {
+        let cpu_weight = vcpu_count.saturating_mul(Self::WEIGHT_OF_VCPU);
+        Self {
+            memory_mib: memory_mib.saturating_add(overhead_mib),
+            thread_count: vcpu_count.saturating_add(Self::OTHER_THREADS),
+            cpu_weight: cpu_weight.clamp(1, Self::WEIGHT_MAX),
+        }
+    }
 }
 
 /// A disk of a VM.
@@ -103,6 +150,11 @@ pub enum VmmExit {
     GuestPowerOff,
     /// The guest reset or panicked; its console's end may tell which.
     GuestReset,
+    /// The host's kernel ended the VMM, which wanted more memory than it may have.
+    MemoryLimit {
+        /// What it may have.
+        limit_mib: u64,
+    },
     /// The VMM ended for another reason.
     Other {
         /// Its exit code, signal, or that none could be had (an adopted process), and the end of its log; bounded.
@@ -121,6 +173,49 @@ pub struct DriverInfo {
     pub accelerator: Accelerator,
     /// Why the accelerator is not the best one; absent where it is.
     pub accelerator_warning: Option<String>,
+    /// What its VMs can do.
+    pub capabilities: Capabilities,
+}
+
+/// What the VMs of a driver can do. What they cannot is refused before anything is tried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Capabilities {
+    /// [`Machine::pause`] and [`Machine::resume`].
+    pub pause: bool,
+    /// [`Machine::grow_drive`].
+    pub live_disk_growth: bool,
+    /// [`NetworkPlan::User`].
+    pub user_network: bool,
+}
+
+/// What a VMM's process and its drives have used so far. Read on the host; nothing of it is the guest's word.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct VmmMetrics {
+    /// Processor time of the whole process, user and system.
+    pub cpu_time: Duration,
+    /// Resident memory: guest memory that was touched, and the VMM's own.
+    pub rss_bytes: u64,
+    /// The same with shared pages divided among those who share them; absent where the kernel does not tell.
+    pub pss_bytes: Option<u64>,
+    /// Threads of the process.
+    pub thread_count: u32,
+    /// In the order of [`LaunchPlan::drives`]; empty where the VMM does not tell.
+    pub drives: Vec<DriveMetrics>,
+}
+
+/// What a guest did with a drive since its VMM started.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct DriveMetrics {
+    /// See [`Drive::serial`].
+    pub serial: String,
+    /// Read by the guest.
+    pub read_bytes: u64,
+    /// Written by the guest.
+    pub written_bytes: u64,
+    /// Reads of the guest.
+    pub read_operations: u64,
+    /// Writes of the guest.
+    pub write_operations: u64,
 }
 
 /// What runs a guest's instructions.
@@ -183,6 +278,12 @@ pub trait Vmm: Send + Sync + 'static {
         dir: &std::path::Path,
         identity: &ProcessIdentity,
     ) -> Result<Option<Arc<dyn Machine>>, VmmError>;
+
+    /// What this driver needs of the host, check by check; nothing for a driver that needs nothing. Whether an
+    /// accelerator boots a guest is for [`Vmm::probe`] to tell.
+    fn diagnose(&self) -> Vec<Diagnosis<'_>> {
+        Vec::new()
+    }
 }
 
 /// The output of a guest's console, kept up to a bound. Offsets count the bytes since the VM was made, and
@@ -221,6 +322,18 @@ pub trait Machine: Send + Sync + 'static {
 
     /// Presses the VM's power button.
     async fn power_button(&self) -> Result<(), VmmError>;
+
+    /// Holds the vCPUs. A VM that is paused already stays so.
+    async fn pause(&self) -> Result<(), VmmError>;
+
+    /// Lets the vCPUs go on. A VM that runs already goes on.
+    async fn resume(&self) -> Result<(), VmmError>;
+
+    /// What it has used so far.
+    async fn metrics(&self) -> Result<VmmMetrics, VmmError>;
+
+    /// Shows the guest that a drive's file, which the caller has made larger, is `size_bytes` long now.
+    async fn grow_drive(&self, serial: &str, size_bytes: u64) -> Result<(), VmmError>;
 
     /// Asks the process to end.
     fn terminate(&self) -> Result<(), VmmError>;
@@ -278,6 +391,24 @@ pub enum VmmError {
         program: String,
         /// What to install.
         package: &'static str,
+    },
+    /// A program that comes from its project's releases is not where the configuration says.
+    #[error("the VMM `{program}` was not found")]
+    ReleaseMissing {
+        /// Looked for.
+        program: String,
+        /// The key of the daemon's configuration that names it.
+        key: &'static str,
+    },
+    /// This kind of VMM cannot do it at all.
+    #[error("{driver} cannot do {what}")]
+    Unsupported {
+        /// What was asked for.
+        what: &'static str,
+        /// By its name in the configuration.
+        driver: &'static str,
+        /// What to do instead.
+        remedy: &'static str,
     },
     /// A file the VMM needs is not there.
     #[error("`{}` is missing", path.display())]
@@ -362,15 +493,17 @@ pub enum VmmError {
 impl Explain for VmmError {
     fn kind(&self) -> FailureKind {
         match self {
-            Self::ProgramMissing { .. } | Self::FileMissing { .. } | Self::NoAccelerator { .. } => {
-                FailureKind::FailedPrecondition {
-                    subject: "host/vmm".into(),
-                }
-            }
+            Self::ProgramMissing { .. }
+            | Self::ReleaseMissing { .. }
+            | Self::FileMissing { .. }
+            | Self::NoAccelerator { .. } => FailureKind::FailedPrecondition {
+                subject: "host/vmm".into(),
+            },
             Self::Gone | Self::Channel { .. } => FailureKind::Unavailable {
                 retry_after: Duration::from_secs(1),
             },
             Self::Deadline { .. } => FailureKind::DeadlineExceeded,
+            Self::Unsupported { .. } => FailureKind::Unimplemented,
             Self::Spawn { .. }
             | Self::EndedEarly { .. }
             | Self::Journal { .. }
@@ -382,7 +515,8 @@ impl Explain for VmmError {
 
     fn reason(&self) -> &'static str {
         match self {
-            Self::ProgramMissing { .. } => "VMM_MISSING",
+            Self::ProgramMissing { .. } | Self::ReleaseMissing { .. } => "VMM_MISSING",
+            Self::Unsupported { .. } => "VMM_CANNOT",
             Self::FileMissing { .. } => "VMM_FILE_MISSING",
             Self::Spawn { .. } => "VMM_NOT_STARTED",
             Self::EndedEarly { .. } => "VMM_ENDED_EARLY",
@@ -400,6 +534,10 @@ impl Explain for VmmError {
     fn remedy(&self) -> Option<String> {
         match self {
             Self::ProgramMissing { package, .. } | Self::FileMissing { package, .. } => Some(format!("Install it: apt-get install {package}")),
+            Self::ReleaseMissing { key, .. } => Some(format!(
+                "Put the project's release on this host and its path into `{key}` of the daemon's configuration, or set driver = \"qemu\"."
+            )),
+            Self::Unsupported { remedy, .. } => Some((*remedy).to_owned()),
             Self::EndedEarly { .. } | Self::Refused { .. } | Self::NoAccelerator { .. } => {
                 Some("Read the VMM's log in the VM's directory and the daemon's log.".into())
             }
@@ -414,6 +552,13 @@ impl Explain for VmmError {
             Self::ProgramMissing { program, package } => vec![
                 ("program", program.clone()),
                 ("package", (*package).to_owned()),
+            ],
+            Self::ReleaseMissing { program, key } => {
+                vec![("program", program.clone()), ("key", (*key).to_owned())]
+            }
+            Self::Unsupported { what, driver, .. } => vec![
+                ("what", (*what).to_owned()),
+                ("driver", (*driver).to_owned()),
             ],
             Self::FileMissing { path, package } => vec![
                 ("path", path.display().to_string()),

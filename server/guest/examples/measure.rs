@@ -51,7 +51,7 @@ async fn main() -> Result<(), Error> {
         println!("{}", String::from_utf8_lossy(&text));
     }
     if arguments.get(3).is_some_and(|word| word == "off") {
-        guest.power_off().await?;
+        guest.power_off(Duration::ZERO).await?;
         let step = Instant::now();
         guest.closed().await;
         println!("power off {:?}", step.elapsed());

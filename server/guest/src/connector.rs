@@ -32,6 +32,8 @@ pub struct Deadlines {
     pub put: Duration,
     /// Flushing a disk, however much was written.
     pub flush: Duration,
+    /// Growing a file system, however large the disk became.
+    pub grow: Duration,
     /// Every other call that does not wait for a process.
     pub call: Duration,
     /// The longest silence in a session's events; the agent sends a heartbeat every 2 s.
@@ -47,6 +49,7 @@ impl Default for Deadlines {
             delete: Duration::from_secs(30),
             put: Duration::from_secs(3600),
             flush: Duration::from_secs(300),
+            grow: Duration::from_secs(120),
             call: Duration::from_secs(20),
             silence: Duration::from_secs(30),
         }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use banger_core::guest::{GuestConfig, GuestError, GuestInfo};
+use banger_core::guest::{GuestConfig, GuestError, GuestIdentity, GuestInfo, GuestVolume};
 use banger_core::session::{
     AttachOptions, Backpressure, Exit, ReadFrom, Session, SessionInput, SessionSpec, SessionState,
     SignalTarget, Stream, TerminalSize,
@@ -49,6 +49,30 @@ pub(crate) fn config(config: &GuestConfig, now: Timestamp) -> proto::ConfigureRe
             seconds: now.as_second(),
             nanos: now.subsec_nanosecond(),
         }),
+        volumes: config.volumes.iter().map(volume).collect(),
+    }
+}
+
+fn volume(volume: &GuestVolume) -> proto::VolumeMount {
+    proto::VolumeMount {
+        serial: volume.serial.clone(),
+        path: volume.path.clone(),
+        read_only: volume.read_only,
+    }
+}
+
+pub(crate) fn identity(identity: &GuestIdentity) -> proto::SetIdentityRequest {
+    let files = identity.files.iter().map(|file| proto::IdentityFile {
+        path: file.path.clone(),
+        mode: file.mode.into(),
+        content: file.content.reveal().clone(),
+    });
+    proto::SetIdentityRequest {
+        user: identity.user.clone(),
+        git_name: identity.git_name.clone(),
+        git_email: identity.git_email.clone(),
+        authorized_keys: identity.ssh_authorized_keys.clone(),
+        files: files.collect(),
     }
 }
 

@@ -7,19 +7,24 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use banger_core::guest::{
-    AttachTarget, Guest, GuestConfig, GuestError, SessionEvents, SessionInputs, TreePieces,
-    TreeSource,
+    AttachTarget, Guest, GuestConfig, GuestError, GuestIdentity, SessionEvents, SessionInputs,
+    TreePieces, TreeSource, TunnelEvents, TunnelInputs,
 };
+use banger_core::port::{Listeners, Probe};
 use banger_core::session::{AttachOptions, Exit, Session, SessionInput, SessionSpec, SignalTarget};
+use banger_core::stats::GuestStats;
 use banger_core::tree::{Changes, DiskWrites, PathKind, TreePlace};
+use banger_core::tunnel::TunnelTarget;
 use banger_core::{SessionId, Timestamp, VmId};
 use banger_proto::guest::v1 as proto;
 use banger_proto::guest::v1::agent_service_client::AgentServiceClient;
 use banger_proto::guest::v1::attach_session_request::Message as Sent;
+use banger_proto::guest::v1::file_service_client::FileServiceClient;
 use bytes::Bytes;
 use futures::stream::{self, BoxStream, Stream, StreamExt};
 use hyper::Uri;
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 use tonic::{Response, Status};
 
 use crate::connector::Deadlines;
@@ -28,19 +33,20 @@ use crate::events::{Checker, Ending};
 use crate::judge::{Asked, Call, judge};
 use crate::limits::{EVENT_MAX_BYTES, MESSAGE_MAX_BYTES, STDIN_PIECE_BYTES};
 use crate::link::{Link, Requests};
-use crate::tree;
+use crate::{observe, tree, tunnel};
 
 /// HTTP/2 wants to know whom it speaks to, though on a channel there is only the agent.
 static ORIGIN: LazyLock<Uri> = LazyLock::new(|| Uri::from_static("http://agent.banger"));
 
 type Client = AgentServiceClient<Requests>;
+type FileClient = FileServiceClient<Requests>;
 
 /// One connection to one agent.
 #[derive(Debug)]
 pub(crate) struct RemoteGuest {
     vm: VmId,
-    link: Arc<Link>,
-    deadlines: Deadlines,
+    pub(crate) link: Arc<Link>,
+    pub(crate) deadlines: Deadlines,
 }
 
 impl RemoteGuest {
@@ -52,13 +58,18 @@ impl RemoteGuest {
         }
     }
 
-    fn client(&self, message_max_bytes: usize) -> Client {
+    pub(crate) fn files(&self, message_max_bytes: usize) -> FileClient {
+        FileServiceClient::with_origin(self.link.requests(), ORIGIN.clone())
+            .max_decoding_message_size(message_max_bytes)
+    }
+
+    pub(crate) fn client(&self, message_max_bytes: usize) -> Client {
         AgentServiceClient::with_origin(self.link.requests(), ORIGIN.clone())
             .max_decoding_message_size(message_max_bytes)
     }
 
     /// Waits for the answer of a call, within `limit`.
-    async fn answer<T>(
+    pub(crate) async fn answer<T>(
         &self,
         call: Call,
         limit: Option<Duration>,
@@ -90,7 +101,7 @@ impl RemoteGuest {
 }
 
 /// A call that is about no session.
-fn plain(during: &'static str) -> Call {
+pub(crate) fn plain(during: &'static str) -> Call {
     Call {
         during,
         session: None,
@@ -278,7 +289,7 @@ impl Guest for RemoteGuest {
     async fn get_tree(&self, path: &[u8]) -> Result<TreePieces, GuestError> {
         let path = Bytes::copy_from_slice(path);
         let mut client = self.client(EVENT_MAX_BYTES);
-        let answer = client.get_tree(proto::GetTreeRequest { path });
+        let answer = client.get_tree(proto::GetTreeRequest { path, user: None });
         let call = plain("get_tree");
         let pieces = self.answer(call, Some(self.deadlines.call), answer).await?;
         let top = tree::Top::Entry;
@@ -315,9 +326,91 @@ impl Guest for RemoteGuest {
         Ok(())
     }
 
-    async fn power_off(&self) -> Result<(), GuestError> {
+    async fn stats(&self) -> Result<GuestStats, GuestError> {
         let mut client = self.client(EVENT_MAX_BYTES);
-        let answer = client.power_off(proto::PowerOffRequest {});
+        let answer = client.get_stats(proto::GetStatsRequest {});
+        let call = plain("get_stats");
+        let answer = self.answer(call, Some(self.deadlines.call), answer).await?;
+        observe::stats(answer)
+    }
+
+    async fn list_ports(&self, probe: Probe) -> Result<Listeners, GuestError> {
+        let probe = probe == Probe::Http;
+        let mut client = self.client(EVENT_MAX_BYTES);
+        let answer = client.list_ports(proto::ListPortsRequest { probe });
+        let call = plain("list_ports");
+        let answer = self.answer(call, Some(self.deadlines.call), answer).await?;
+        observe::listeners(answer)
+    }
+
+    async fn open_tunnel(
+        &self,
+        target: &TunnelTarget,
+        limit: Duration,
+        input: TunnelInputs,
+    ) -> Result<TunnelEvents, GuestError> {
+        let flow = Arc::default();
+        let first = stream::iter([tunnel::start(target, limit)]);
+        // The stream of requests ends with the events: HTTP/2 does not reset a call of which one half is held.
+        let stop = CancellationToken::new();
+        let rest = tunnel::requests(Arc::clone(&flow), input);
+        let rest = rest.take_until(stop.clone().cancelled_owned());
+        let stop = stop.drop_guard();
+        let mut client = self.client(EVENT_MAX_BYTES);
+        let answer = client.open_tunnel(Outgoing(first.chain(rest).boxed()));
+        // The agent's own limit comes first.
+        let within = limit + self.deadlines.call;
+        let during = tunnel::call().during;
+        let answered = timeout(within, answer).await;
+        let answered = answered.map_err(|_| GuestError::Deadline {
+            during,
+            limit: within,
+        })?;
+        let messages = match answered {
+            Ok(response) => response.into_inner(),
+            Err(_) if self.link.has_ended() => return Err(GuestError::Lost { during }),
+            Err(status) => return Err(tunnel::judge_tunnel(&status, target, limit)),
+        };
+        let checker = tunnel::Checker::new(target.clone(), limit, self.deadlines.silence, flow);
+        let held = (Arc::clone(&self.link), stop);
+        checker.events(messages, held).await
+    }
+
+    async fn grow_disk(&self, serial: &str, size_bytes: u64) -> Result<(), GuestError> {
+        let request = proto::GrowDiskRequest {
+            serial: serial.to_owned(),
+            size_bytes: convert::signed(size_bytes),
+        };
+        let mut client = self.client(EVENT_MAX_BYTES);
+        let answer = client.grow_disk(request);
+        self.answer(plain("grow_disk"), Some(self.deadlines.grow), answer)
+            .await?;
+        Ok(())
+    }
+
+    async fn set_identity(&self, identity: &GuestIdentity) -> Result<(), GuestError> {
+        let mut client = self.client(EVENT_MAX_BYTES);
+        let answer = client.set_identity(convert::identity(identity));
+        let call = plain("set_identity");
+        self.answer(call, Some(self.deadlines.configure), answer)
+            .await?;
+        Ok(())
+    }
+
+    async fn start_init(&self) -> Result<(), GuestError> {
+        let mut client = self.client(EVENT_MAX_BYTES);
+        let answer = client.start_init(proto::StartInitRequest {});
+        let call = plain("start_init");
+        self.answer(call, Some(self.deadlines.configure), answer)
+            .await?;
+        Ok(())
+    }
+
+    async fn power_off(&self, init_patience: Duration) -> Result<(), GuestError> {
+        let mut client = self.client(EVENT_MAX_BYTES);
+        // Longer than the protocol can say is as good as not at all.
+        let init_patience = prost_types::Duration::try_from(init_patience).ok();
+        let answer = client.power_off(proto::PowerOffRequest { init_patience });
         self.answer(plain("power_off"), Some(self.deadlines.call), answer)
             .await?;
         Ok(())

@@ -4,6 +4,7 @@
 use std::error::Error;
 
 use banger_core::SessionId;
+use banger_core::file::FileProblem;
 use banger_core::guest::GuestError;
 use tonic::{Code, Status};
 
@@ -57,11 +58,8 @@ pub(crate) struct Asked {
 
 /// Our judgement of `status`, which the guest, or our own client, gave.
 pub(crate) fn judge(status: &Status, call: &Call) -> GuestError {
-    let detail =
-        || bounded(&text(status, DETAIL_KEY).unwrap_or_else(|| status.message().to_owned()));
-    let reason = status.metadata().get(REASON_KEY);
-    let reason = reason.and_then(|value| value.to_str().ok());
-    match (reason, call.session) {
+    let detail = || detail(status);
+    match (reason(status), call.session) {
         (Some("SESSION_NOT_FOUND"), Some(id)) => GuestError::UnknownSession { id },
         (Some("PROGRAM_NOT_FOUND"), _) => GuestError::ProgramNotFound {
             program: asked(status, call.asked.as_ref().map(|asked| &asked.program)),
@@ -83,15 +81,40 @@ pub(crate) fn judge(status: &Status, call: &Call) -> GuestError {
                 .and_then(|text| text.parse().ok())
                 .unwrap_or_default(),
         },
-        (Some("GUEST_FILE"), _) => GuestError::File {
+        (Some("TOO_MANY_FILE_CALLS"), _) => GuestError::TooManyFileCalls {
+            limit: text(status, SUBJECT_KEY)
+                .and_then(|text| text.parse().ok())
+                .unwrap_or_default(),
+        },
+        (Some("INIT_NOT_FOUND"), _) => GuestError::InitNotFound {
+            path: bounded(&text(status, SUBJECT_KEY).unwrap_or_default()),
+        },
+        (Some("INIT_NOT_EXECUTABLE"), _) => GuestError::InitNotExecutable {
             path: bounded(&text(status, SUBJECT_KEY).unwrap_or_default()),
             detail: detail(),
         },
         (Some("GUEST_NOT_SET_UP"), _) => GuestError::NotSetUp { detail: detail() },
         (Some("STDIN_REFUSED"), _) => GuestError::StdinRefused { detail: detail() },
-        (Some(_), _) => GuestError::Refused { detail: detail() },
+        (Some(reason), _) => match FileProblem::from_reason(reason) {
+            Some(problem) => GuestError::File {
+                problem,
+                path: bounded(&text(status, SUBJECT_KEY).unwrap_or_default()),
+                detail: detail(),
+            },
+            None => GuestError::Refused { detail: detail() },
+        },
         (None, _) => without_reason(status, call.during),
     }
+}
+
+/// The reason that the guest gives.
+pub(crate) fn reason(status: &Status) -> Option<&str> {
+    status.metadata().get(REASON_KEY)?.to_str().ok()
+}
+
+/// The guest's words about it, bounded.
+pub(crate) fn detail(status: &Status) -> String {
+    bounded(&text(status, DETAIL_KEY).unwrap_or_else(|| status.message().to_owned()))
 }
 
 /// What was asked for; what the guest's own default was, only the guest knows.

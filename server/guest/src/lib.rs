@@ -8,10 +8,14 @@
 mod connector;
 mod convert;
 mod events;
+mod file;
 mod guest;
 pub mod judge;
 pub mod limits;
 mod link;
+mod observe;
+mod pace;
 mod tree;
+mod tunnel;
 
 pub use connector::{Connector, Deadlines};

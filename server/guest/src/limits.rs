@@ -1,5 +1,7 @@
 //! The bounds on what a guest may say. What is beyond them breaks the protocol.
 
+use std::time::Duration;
+
 /// Longest message of a session's events: the agent's largest frame is a quarter of it.
 pub const EVENT_MAX_BYTES: usize = 1 << 20;
 /// Longest other message: a list of sessions with their commands and environments.
@@ -31,6 +33,30 @@ pub const XATTRS_MAX: usize = 64;
 pub const XATTRS_MAX_BYTES: usize = 128 << 10;
 /// Names in a directory.
 pub const NAMES_MAX: usize = 1 << 20;
+
+/// Bytes of one file: more than any disk of ours has.
+pub const FILE_BYTES_MAX: u64 = 1 << 50;
+/// Bytes of the name of a user or group.
+pub const OWNER_MAX_BYTES: usize = 256;
+/// Directories of one watch: the agent's own bound is below.
+pub const WATCHES_MAX: u32 = 1 << 20;
+
+/// Bytes of memory or disk: more than any machine has.
+pub const AMOUNT_MAX_BYTES: u64 = 1 << 50;
+/// A guest's load: no more processes than there can be wait for a processor.
+pub const LOAD_MAX: f64 = 4_194_304.0;
+/// Processes of a guest: the kernel's own bound (`PID_MAX_LIMIT`).
+pub const PROCESSES_MAX: u32 = 4_194_304;
+/// A time since a guest's boot, or of all its processors together: a thousand processors for a century.
+pub const TIME_MAX: Duration = Duration::from_secs(1000 * 100 * 366 * 86_400);
+/// Interfaces of a guest.
+pub const INTERFACES_MAX: usize = 64;
+/// Sockets that a guest tells of.
+pub const LISTENERS_MAX: usize = 1024;
+/// Bytes of the name of a process or an interface, of which Linux has 15.
+pub const NAME_MAX_BYTES: usize = 64;
+/// Bytes of the title of a page.
+pub const TITLE_MAX_BYTES: usize = 256;
 
 /// Bytes of one call that a guest may send before they are read: what a reader that stops reading costs.
 pub const STREAM_WINDOW_BYTES: u32 = 2 << 20;

@@ -5,8 +5,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use banger_core::file::{FilePlace, TreeOwners};
 use banger_core::guest::{GuestError, TreePieces};
-use banger_core::tree::{Naming, PathKind, TreeEntry, TreeKind, TreePiece, TreePlace};
+use banger_core::tree::{
+    DataRange, Naming, PathKind, TreeEntry, TreeKind, TreePiece, TreePlace, are_ranges,
+};
 use banger_proto::guest::v1 as proto;
 use banger_proto::guest::v1::put_tree_request::Message;
 use banger_proto::guest::v1::tree_entry::Kind;
@@ -18,7 +21,8 @@ use tonic::Streaming;
 
 use crate::judge::{Call, broken, judge};
 use crate::limits::{
-    NAMES_MAX, PATH_MAX_BYTES, TREE_BYTES_MAX, TREE_ENTRIES_MAX, XATTRS_MAX, XATTRS_MAX_BYTES,
+    FILE_BYTES_MAX, NAMES_MAX, PATH_MAX_BYTES, TREE_BYTES_MAX, TREE_ENTRIES_MAX, XATTRS_MAX,
+    XATTRS_MAX_BYTES,
 };
 use crate::link::Link;
 
@@ -31,6 +35,25 @@ pub(crate) fn start(place: &TreePlace) -> proto::PutTreeRequest {
         names_entry: place.naming == Naming::Entry,
         uid: place.owner.0,
         gid: place.owner.1,
+        user: None,
+    }))
+}
+
+/// Of a tree that a user puts.
+pub(crate) fn start_as_user(
+    place: &FilePlace,
+    names_entry: bool,
+    owners: TreeOwners,
+) -> proto::PutTreeRequest {
+    message(Message::Start(proto::PutTreeStart {
+        path: Bytes::copy_from_slice(&place.path),
+        names_entry,
+        uid: 0,
+        gid: 0,
+        user: Some(proto::TreeUser {
+            name: place.user.clone(),
+            keep_owners: owners == TreeOwners::Kept,
+        }),
     }))
 }
 
@@ -64,6 +87,16 @@ fn to_proto(entry: TreeEntry) -> proto::TreeEntry {
     let kind = match entry.kind {
         TreeKind::File { size } => {
             sent.size = crate::convert::signed(size);
+            Kind::File
+        }
+        TreeKind::SparseFile { size, ranges } => {
+            sent.size = crate::convert::signed(size);
+            sent.is_sparse = true;
+            let range = |range: DataRange| proto::DataRange {
+                offset: crate::convert::signed(range.offset),
+                length: crate::convert::signed(range.length),
+            };
+            sent.ranges = ranges.into_iter().map(range).collect();
             Kind::File
         }
         TreeKind::Directory => Kind::Directory,
@@ -187,10 +220,8 @@ impl Checker {
                     return Err(broken("a tree begins with the wrong entry"));
                 }
                 self.entries += 1;
-                if let TreeKind::File { size } = entry.kind {
-                    self.left = size;
-                    self.bytes = self.bytes.saturating_add(size);
-                }
+                self.left = entry.kind.stored_bytes();
+                self.bytes = self.bytes.saturating_add(self.left);
                 if self.entries > TREE_ENTRIES_MAX || self.bytes > TREE_BYTES_MAX {
                     return Err(broken("a tree is too large"));
                 }
@@ -250,6 +281,7 @@ fn kind(entry: &proto::TreeEntry) -> Result<TreeKind, GuestError> {
         }
     };
     Ok(match entry.kind() {
+        Kind::File if entry.is_sparse => sparse(entry)?,
         Kind::File => TreeKind::File {
             size: crate::convert::offset(entry.size, "a file's length")?,
         },
@@ -268,6 +300,21 @@ fn kind(entry: &proto::TreeEntry) -> Result<TreeKind, GuestError> {
     })
 }
 
+fn sparse(entry: &proto::TreeEntry) -> Result<TreeKind, GuestError> {
+    let size = crate::convert::offset(entry.size, "a file's length")?;
+    let range = |range: &proto::DataRange| {
+        Ok(DataRange {
+            offset: crate::convert::offset(range.offset, "a range's offset")?,
+            length: crate::convert::offset(range.length, "a range's length")?,
+        })
+    };
+    let ranges: Vec<DataRange> = entry.ranges.iter().map(range).collect::<Result<_, _>>()?;
+    if size > FILE_BYTES_MAX || !are_ranges(&ranges, size) {
+        return Err(broken("the ranges of a file are impossible"));
+    }
+    Ok(TreeKind::SparseFile { size, ranges })
+}
+
 fn check_xattrs(xattrs: &BTreeMap<String, Bytes>) -> Result<(), GuestError> {
     let bytes: usize = xattrs
         .iter()
@@ -282,7 +329,7 @@ fn check_xattrs(xattrs: &BTreeMap<String, Bytes>) -> Result<(), GuestError> {
     Ok(())
 }
 
-fn check_path(path: &[u8]) -> Result<(), GuestError> {
+pub(crate) fn check_path(path: &[u8]) -> Result<(), GuestError> {
     if path.len() > PATH_MAX_BYTES {
         return Err(broken("a path is too long"));
     }
@@ -317,6 +364,41 @@ mod tests {
         };
         proto::TreePiece {
             piece: Some(Piece::Entry(entry)),
+        }
+    }
+
+    fn sparse(size: i64, ranges: &[(i64, i64)]) -> proto::TreePiece {
+        let Some(Piece::Entry(mut entry)) = entry("a", size).piece else {
+            unreachable!()
+        };
+        entry.is_sparse = true;
+        let range = |&(offset, length): &(i64, i64)| proto::DataRange { offset, length };
+        entry.ranges = ranges.iter().map(range).collect();
+        proto::TreePiece {
+            piece: Some(Piece::Entry(entry)),
+        }
+    }
+
+    #[test]
+    fn a_file_with_holes_has_the_data_of_its_ranges_and_no_others() {
+        let mut checker = Checker::new(Top::Directory);
+        checker.check(sparse(1 << 40, &[(0, 2), (9, 1)])).unwrap();
+        checker.check(data(2)).unwrap();
+        assert!(checker.end().is_err());
+        assert!(checker.check(data(2)).is_err());
+        checker.check(data(1)).unwrap();
+        checker.end().unwrap();
+        for (size, ranges) in [
+            (3, &[(0, 4)][..]),
+            (9, &[(2, 2), (1, 1)]),
+            (9, &[(-1, 2)]),
+            (9, &[(1, -2)]),
+            (9, &[(0, 0)]),
+            (-1, &[]),
+            (i64::MAX, &[]),
+        ] {
+            let checked = Checker::new(Top::Directory).check(sparse(size, ranges));
+            assert!(checked.is_err(), "{size} {ranges:?}");
         }
     }
 

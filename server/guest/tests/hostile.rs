@@ -27,13 +27,20 @@ fn deadlines() -> Deadlines {
         delete: SHORT,
         put: SHORT,
         flush: SHORT,
+        grow: SHORT,
         call: SHORT,
         silence: SHORT,
     }
 }
 
+#[path = "hostile/files.rs"]
+mod files;
 #[path = "hostile/liar.rs"]
 mod liar;
+#[path = "hostile/observe.rs"]
+mod observe;
+#[path = "hostile/tunnel.rs"]
+mod tunnel;
 use liar::{Liar, Script};
 
 /// Connects to a guest that follows `script`; it lives as long as the set.
@@ -400,7 +407,8 @@ async fn waits_for_files_have_limits_and_names_stay_names() {
     let held = guest
         .set_disk_writes(banger_core::tree::DiskWrites::Hold)
         .await;
-    for answer in [put, held, guest.resolve_user("x").await.map(drop)] {
+    let grown = guest.grow_disk("upper", 1 << 30).await;
+    for answer in [put, held, grown, guest.resolve_user("x").await.map(drop)] {
         assert!(
             matches!(answer, Err(GuestError::Deadline { .. })),
             "{answer:?}"

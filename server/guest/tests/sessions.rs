@@ -6,7 +6,7 @@ mod support;
 use std::time::{Duration, Instant};
 
 use banger_core::SessionId;
-use banger_core::guest::{AttachTarget, GuestConfig, GuestError};
+use banger_core::guest::{AttachTarget, GuestConfig, GuestError, GuestIdentity};
 use banger_core::session::{
     AttachOptions, Exit, ReadFrom, SessionInput, SessionState, SignalTarget, TerminalSize,
 };
@@ -375,7 +375,19 @@ async fn a_session_is_reattached_and_replayed_from_an_offset() {
 async fn the_clock_and_the_machine_of_a_foreign_agent_are_left_alone() {
     let rig = rig().await;
     assert!(matches!(
-        rig.guest.power_off().await,
+        rig.guest.power_off(Duration::ZERO).await,
+        Err(GuestError::Refused { .. })
+    ));
+    let identity = GuestIdentity {
+        git_name: "Nobody".into(),
+        ..GuestIdentity::default()
+    };
+    assert!(matches!(
+        rig.guest.set_identity(&identity).await,
+        Err(GuestError::Refused { .. })
+    ));
+    assert!(matches!(
+        rig.guest.start_init().await,
         Err(GuestError::Refused { .. })
     ));
 }

@@ -279,3 +279,20 @@ async fn a_tree_that_breaks_off_is_no_tree() {
     let done = put(&*rig.guest, place("/", Naming::Directory), vec![long]).await;
     assert!(matches!(done, Err(GuestError::Refused { .. })), "{done:?}");
 }
+
+#[tokio::test]
+async fn a_tree_that_is_deeper_than_stacks_are_is_refused_where_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let deep = |levels: usize| vec!["d"; levels].join("/");
+    fs::create_dir_all(dir.path().join("fits").join(deep(200))).unwrap();
+    fs::create_dir_all(dir.path().join("deep").join(deep(700))).unwrap();
+    let rig = rig_in(dir.path()).await;
+    let fits = got(rig.guest.get_tree(b"/fits").await.unwrap()).await;
+    assert_eq!(fits.len(), 201);
+    let pieces = rig.guest.get_tree(b"/deep").await.unwrap();
+    let refused = pieces.try_collect::<Vec<_>>().await.unwrap_err();
+    assert!(
+        refused.to_string().contains("directories in each other"),
+        "{refused:?}"
+    );
+}

@@ -13,10 +13,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::bundle::{Expected, unpack};
 use crate::document::{Document, ParsedConfig, choose};
-use crate::ext4::{BaseSpec, Ext4Error, content_bytes, write_base};
+use crate::ext4::{BaseSpec, Ext4Error, Source, content_bytes, write_base};
 use crate::flatten::Tree;
 use crate::layer::{LayerSource, index_layer};
-use crate::tar::{Budget, Entry};
+use crate::tar::{Budget, PackedEntries};
 
 /// Bytes of files beyond which no disk is made: it would only be slow.
 const CONTENT_BYTES_MAX: u64 = 4 << 20;
@@ -89,21 +89,22 @@ fn read_layer(bytes: &[u8]) {
         return;
     };
     let archive = layer.spool.unwrap_or_else(|| file_of(bytes));
-    make_disk(layer.entries, &archive);
+    make_disk(&layer.entries, &archive);
 }
 
-fn make_disk(entries: Vec<Entry>, archive: &File) {
+fn make_disk(entries: &PackedEntries, archive: &File) {
     let mut tree = Tree::new();
-    if tree.apply(entries.clone()).is_err() || tree.apply(entries).is_err() {
+    if tree.apply(entries).is_err() || tree.apply(entries).is_err() {
         return;
     }
     if content_bytes(&tree) > CONTENT_BYTES_MAX {
         return;
     }
-    let archives = [0, 1].map(|_| archive.try_clone().expect("a file can be opened twice"));
+    let sources =
+        [0, 1].map(|_| Source::Archive(archive.try_clone().expect("a file can be opened twice")));
     let spec = BaseSpec {
         tree,
-        archives: &archives,
+        sources: &sources,
         uuid: [7; 16],
     };
     let disk = tempfile::tempfile().expect("a place for a disk");

@@ -9,7 +9,6 @@ mod bundle;
 mod catalog;
 mod compose;
 mod document;
-mod error;
 mod ext4;
 mod flatten;
 #[cfg(feature = "fuzzing")]
@@ -21,6 +20,7 @@ mod limits;
 mod registry;
 mod store;
 mod tar;
+mod writeback;
 
 pub use banger_registry_auth::{AuthFiles, Login};
 pub use bundle::BundleError;

@@ -4,6 +4,8 @@
 
 use std::time::Duration;
 
+pub(crate) use banger_archive::limits::{NAME_BYTES_MAX, PATH_DEPTH_MAX};
+
 /// Bytes of one manifest or index: the bound registries themselves use.
 pub(crate) const MANIFEST_BYTES_MAX: u64 = 4 << 20;
 /// Bytes of one image configuration.
@@ -22,26 +24,16 @@ pub(crate) const UNCOMPRESSED_BYTES_MAX: u64 = 256 << 30;
 pub(crate) const RATIO_FREE_BYTES: u64 = 1 << 30;
 /// The most a layer may grow on decompression once past [`RATIO_FREE_BYTES`].
 pub(crate) const RATIO_MAX: u64 = 250;
-/// Entries of all layers of an image together.
-pub(crate) const ENTRIES_MAX: u64 = 1_000_000;
-/// Bytes of names, link targets and extended attributes of all layers of an image together.
-pub(crate) const TEXT_BYTES_MAX: u64 = 192 << 20;
-/// Bytes of one path, as Linux has it (`PATH_MAX` without its NUL).
-pub(crate) const PATH_BYTES_MAX: usize = 4095;
-/// Bytes of one name, as ext4 has it.
-pub(crate) const NAME_BYTES_MAX: usize = 255;
-/// Directories above an entry.
-pub(crate) const PATH_DEPTH_MAX: usize = 512;
+/// Files and directories of an image's tree, those that no layer declares included.
+pub(crate) const INODES_MAX: u32 = 2_000_000;
 /// Symbolic links followed, inside the image's own tree, on the way to one entry: the kernel's limit.
 pub(crate) const SYMLINK_HOPS_MAX: usize = 40;
-/// Bytes of one PAX header or GNU long name.
-pub(crate) const TAR_EXTENSION_BYTES_MAX: u64 = 1 << 20;
-/// Pieces of one sparse file.
-pub(crate) const SPARSE_PIECES_MAX: usize = 262_144;
-/// Length of one file, holes included: ext4 with 4 KiB blocks holds 16 TiB, this is what is sensible.
-pub(crate) const FILE_BYTES_MAX: u64 = 4 << 40;
-/// Bytes of the extended attributes of one file: an ext4 block less its header and end mark.
-pub(crate) const XATTR_BYTES_MAX: usize = 4096 - 32 - 4;
+/// Bytes of the record of an image's layers; an image with more has none, and its layers are read again.
+pub(crate) const RECORD_BYTES_MAX: u64 = 64 << 20;
+/// Bytes of the table in it.
+pub(crate) const RECORD_TABLE_BYTES_MAX: u64 = 1 << 20;
+/// Records that are looked at for one layer.
+pub(crate) const RECORDS_TRIED_MAX: usize = 8;
 /// Layers of one image that are fetched and decompressed at the same time.
 pub(crate) const LAYERS_AT_ONCE: usize = 3;
 /// Layers of all pulls together that are fetched and decompressed at the same time.

@@ -122,7 +122,7 @@ pub enum StoreError {
     /// The name belongs to another.
     #[error("the name `{name}` is taken by another {resource}")]
     NameTaken {
-        /// `vm` or `kernel`.
+        /// `vm`, `kernel`, `catalog` or `volume`.
         resource: &'static str,
         /// The name.
         name: Name,
@@ -144,7 +144,7 @@ pub enum StoreError {
     /// The image or kernel that a VM names is gone.
     #[error("the {resource} `{id}` of the VM no longer exists")]
     PartMissing {
-        /// `image` or `kernel`.
+        /// `image`, `kernel` or `volume`.
         resource: &'static str,
         /// Its id.
         id: String,

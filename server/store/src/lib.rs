@@ -13,6 +13,7 @@
 
 mod catalog;
 mod error;
+mod health;
 mod image;
 mod kernel;
 mod migrate;
@@ -24,9 +25,11 @@ mod row;
 mod session;
 mod store;
 mod vm;
+mod volume;
 
 pub use catalog::CatalogOutcome;
 pub use error::StoreError;
+pub use health::Health;
 pub use image::{TagOutcome, UntagOutcome};
 pub use kernel::ReplaceOutcome;
 pub use operation::{InsertOperation, OperationOutcome};

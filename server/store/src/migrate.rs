@@ -9,13 +9,19 @@ use sqlx::{SqlSafeStr, SqlitePool};
 use crate::StoreError;
 
 /// Version, name and text of each migration, in order. A new one goes to the end.
-pub(crate) const MIGRATIONS: [(i64, &str, &str); 2] = [
+pub(crate) const MIGRATIONS: [(i64, &str, &str); 4] = [
     (1, "initial", include_str!("../migrations/0001_initial.sql")),
     (
         2,
         "catalogs",
         include_str!("../migrations/0002_catalogs.sql"),
     ),
+    (
+        3,
+        "vm_lifecycle",
+        include_str!("../migrations/0003_vm_lifecycle.sql"),
+    ),
+    (4, "volumes", include_str!("../migrations/0004_volumes.sql")),
 ];
 
 /// The version of the newest migration known here.
@@ -54,7 +60,7 @@ mod tests {
     use super::*;
 
     /// One line for each released migration. Lines are added, never changed.
-    const RELEASED: [(i64, &str); 2] = [
+    const RELEASED: [(i64, &str); 4] = [
         (
             1,
             "sha256:fb51f13ab487e48d74ca357e315a52b4e68ae56374127f852136567c8cfd5af5",
@@ -62,6 +68,14 @@ mod tests {
         (
             2,
             "sha256:794efdd4917ecef2fb89ade2b783686f7d8346f52b42707bc165d64fbd1c7e7e",
+        ),
+        (
+            3,
+            "sha256:181109f8621ab9668b6ff1c7eb0fc3134fd7cacfed7232b5a3968c9e8d1ce171",
+        ),
+        (
+            4,
+            "sha256:4657e2d067c97c0566602c3ffafab1cfcc9a02e8ffe334dd16fa683f649e7a70",
         ),
     ];
 
@@ -94,7 +108,12 @@ mod tests {
              'linux', 'amd64', NULL, '{}', '[]', 1, 1, 5); \
              INSERT INTO operations VALUES ('01941d2e-8a5c-7b1e-9f60-3d2c1b0a9f8f', 'pull_image', 't', 'succeeded', \
              NULL, '[]', 1, 2); \
-             INSERT INTO requests VALUES ('r', 'm', 'b', '01941d2e-8a5c-7b1e-9f60-3d2c1b0a9f8f', NULL, 3);";
+             INSERT INTO requests VALUES ('r', 'm', 'b', '01941d2e-8a5c-7b1e-9f60-3d2c1b0a9f8f', NULL, 3); \
+             INSERT INTO vms VALUES ('01941d2e-8a5c-7b1e-9f60-3d2c1b0a9f90', 'web', 7, 'running', NULL, \
+             '{\"name\":\"web\"}', '01941d2e-8a5c-7b1e-9f60-3d2c1b0a9f8e', NULL, '[]', NULL, 4, 5, NULL); \
+             INSERT INTO vm_processes VALUES ('01941d2e-8a5c-7b1e-9f60-3d2c1b0a9f90', 9, 8, X'2f71', 'boot'); \
+             INSERT INTO sessions VALUES ('01941d2e-8a5c-7b1e-9f60-3d2c1b0a9f91', \
+             '01941d2e-8a5c-7b1e-9f60-3d2c1b0a9f90');";
         sqlx::raw_sql(rows).execute(&pool).await.unwrap();
         migrate(&pool).await.unwrap();
         let found: (String, Option<String>, String, String) = sqlx::query_as(
@@ -107,6 +126,30 @@ mod tests {
         assert_eq!((found.0.as_str(), found.1), ("", None));
         assert_eq!(found.2, "pull_image");
         assert_eq!(found.3, "01941d2e-8a5c-7b1e-9f60-3d2c1b0a9f8f");
+        let vm: (String, String, i64, i64, String) = sqlx::query_as(
+            "SELECT vms.name, vms.owner, vms.restart_count, vm_processes.pid, sessions.id \
+             FROM vms JOIN vm_processes ON vm_processes.vm_id = vms.id JOIN sessions ON sessions.vm_id = vms.id",
+        )
+        .fetch_one(&pool)
+        .await
+        .unwrap();
+        assert_eq!(
+            (vm.0.as_str(), vm.1.as_str(), vm.2, vm.3),
+            ("web", "", 0, 9)
+        );
+        assert_eq!(vm.4, "01941d2e-8a5c-7b1e-9f60-3d2c1b0a9f91");
+        // What refers to a VM still goes with it.
+        sqlx::raw_sql("DELETE FROM vms")
+            .execute(&pool)
+            .await
+            .unwrap();
+        let left: i64 = sqlx::query_scalar(
+            "SELECT (SELECT count(*) FROM vm_processes) + (SELECT count(*) FROM sessions)",
+        )
+        .fetch_one(&pool)
+        .await
+        .unwrap();
+        assert_eq!(left, 0);
         // What refers to an operation still goes with it.
         sqlx::raw_sql("DELETE FROM operations")
             .execute(&pool)

@@ -129,6 +129,11 @@ impl Store {
         self.writer.close().await; // last, so that its log is folded into the file
     }
 
+    /// The database file.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Where to read: every committed change is seen.
     pub(crate) const fn reader(&self) -> &SqlitePool {
         &self.reader

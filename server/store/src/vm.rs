@@ -7,7 +7,7 @@ use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use crate::error::{failed, is_foreign_key_violation, is_unique_violation};
 use crate::row::{Columns, count, integer, json, nanoseconds, nanoseconds_optional};
 use crate::store::Durability;
-use crate::{Page, Store, StoreError};
+use crate::{Page, Store, StoreError, volume};
 
 /// What became of a compare-and-set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,8 +32,8 @@ pub struct VmCounts {
 macro_rules! select {
     ($tail:literal) => {
         concat!(
-            "SELECT id, name, generation, phase, failure, spec, image_id, kernel_id, boot_timing, \
-             last_stop, create_time, start_time, stop_time FROM vms ",
+            "SELECT id, name, owner, generation, phase, failure, spec, image_id, kernel_id, shape, \
+             restart_count, boot_timing, last_stop, create_time, start_time, stop_time FROM vms ",
             $tail
         )
     };
@@ -43,12 +43,15 @@ macro_rules! select {
 struct Row {
     id: String,
     name: String,
+    owner: String,
     generation: i64,
     phase: &'static str,
     failure: Option<String>,
     spec: String,
     image_id: Option<String>,
     kernel_id: Option<String>,
+    shape: Option<String>,
+    restart_count: i64,
     boot_timing: String,
     last_stop: Option<String>,
     create_time: i64,
@@ -62,16 +65,19 @@ impl Row {
             VmState::Failed(failure) => Some(json("failure", failure)?),
             _ => None,
         };
-        let last_stop = vm.last_stop.as_ref();
+        let (shape, last_stop) = (vm.shape.as_ref(), vm.last_stop.as_ref());
         Ok(Self {
             id: vm.id.to_string(),
             name: vm.spec.name.to_string(),
+            owner: vm.owner.to_string(),
             generation: integer("generation", vm.generation)?,
             phase: vm.state.phase().as_str(),
             failure,
             spec: json("spec", &vm.spec)?,
             image_id: vm.image.map(|id| id.to_string()),
             kernel_id: vm.kernel.map(|id| id.to_string()),
+            shape: shape.map(|shape| json("shape", shape)).transpose()?,
+            restart_count: i64::from(vm.restart_count),
             boot_timing: json("boot_timing", &vm.boot_timing)?,
             last_stop: last_stop.map(|stop| json("last_stop", stop)).transpose()?,
             create_time: nanoseconds("create_time", vm.create_time)?,
@@ -86,9 +92,12 @@ fn decode(row: &SqliteRow) -> Result<Vm, StoreError> {
     Ok(Vm {
         id: columns.parse("id")?,
         spec: columns.json("spec")?,
+        owner: columns.parse("owner")?,
         image: columns.parse_optional("image_id")?,
         kernel: columns.parse_optional("kernel_id")?,
         state: decode_state(&columns)?,
+        shape: columns.json_optional("shape")?,
+        restart_count: columns.unsigned("restart_count")?,
         generation: columns.unsigned("generation")?,
         boot_timing: columns.json("boot_timing")?,
         last_stop: columns.json_optional("last_stop")?,
@@ -105,6 +114,9 @@ fn decode_state(columns: &Columns<'_>) -> Result<VmState, StoreError> {
         (Phase::Creating, None) => Ok(VmState::Creating),
         (Phase::Starting, None) => Ok(VmState::Starting),
         (Phase::Running, None) => Ok(VmState::Running),
+        (Phase::Pausing, None) => Ok(VmState::Pausing),
+        (Phase::Paused, None) => Ok(VmState::Paused),
+        (Phase::Resuming, None) => Ok(VmState::Resuming),
         (Phase::Stopping, None) => Ok(VmState::Stopping),
         (Phase::Stopped, None) => Ok(VmState::Stopped),
         (Phase::Deleting, None) => Ok(VmState::Deleting),
@@ -113,6 +125,9 @@ fn decode_state(columns: &Columns<'_>) -> Result<VmState, StoreError> {
             Phase::Creating
             | Phase::Starting
             | Phase::Running
+            | Phase::Pausing
+            | Phase::Paused
+            | Phase::Resuming
             | Phase::Stopping
             | Phase::Stopped
             | Phase::Deleting,
@@ -129,24 +144,28 @@ impl Store {
     /// Adds a VM. Safe from a crash of the host when it returns.
     ///
     /// # Errors
-    /// `NameTaken` while another VM has the name, in whatever state; `PartMissing` when its image or kernel
-    /// is gone.
+    /// `NameTaken` while another VM has the name, in whatever state; `PartMissing` when its image, its
+    /// kernel or one of its volumes is gone.
     pub async fn insert_vm(&self, vm: &Vm) -> Result<(), StoreError> {
         const DURING: &str = "insert the VM";
         let row = Row::of(vm)?;
         let mut transaction = self.begin(Durability::AtOnce, DURING).await?;
         let inserted = sqlx::query(
-            "INSERT INTO vms (id, name, generation, phase, failure, spec, image_id, kernel_id, boot_timing, \
-             last_stop, create_time, start_time, stop_time) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO vms (id, name, owner, generation, phase, failure, spec, image_id, kernel_id, shape, \
+             restart_count, boot_timing, last_stop, create_time, start_time, stop_time) \
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         )
         .bind(&row.id)
         .bind(&row.name)
+        .bind(&row.owner)
         .bind(row.generation)
         .bind(row.phase)
         .bind(&row.failure)
         .bind(&row.spec)
         .bind(&row.image_id)
         .bind(&row.kernel_id)
+        .bind(&row.shape)
+        .bind(row.restart_count)
         .bind(&row.boot_timing)
         .bind(&row.last_stop)
         .bind(row.create_time)
@@ -154,25 +173,40 @@ impl Store {
         .bind(row.stop_time)
         .execute(&mut *transaction)
         .await;
+        let inserted = match inserted {
+            Ok(_) => volume::insert_mounts(&mut transaction, vm).await,
+            Err(source) => Err(source),
+        };
         if let Err(source) = inserted {
             return Err(refused(&mut transaction, vm, source, DURING).await);
         }
         transaction.commit().await.map_err(failed(DURING))
     }
 
-    /// Sets everything of a VM but its id and its `create_time`, if the stored generation is the one before
+    /// Sets everything of a VM but its id, its owner and its `create_time`, if the stored generation is the one before
     /// `vm.generation`.
     ///
     /// # Errors
     /// As [`Store::insert_vm`].
     pub async fn update_vm(&self, vm: &Vm) -> Result<CasOutcome, StoreError> {
+        self.update_vm_since(vm, vm.generation.saturating_sub(1))
+            .await
+    }
+
+    /// As [`Store::update_vm`], if the stored generation is any from `known` to the one before `vm.generation`: for
+    /// the one writer of a VM whose updates after `known` failed, of which each may or may not be stored.
+    ///
+    /// # Errors
+    /// As [`Store::insert_vm`].
+    pub async fn update_vm_since(&self, vm: &Vm, known: u64) -> Result<CasOutcome, StoreError> {
         const DURING: &str = "update the VM";
         let row = Row::of(vm)?;
         let mut transaction = self.begin(Durability::Soon, DURING).await?;
         let updated = sqlx::query(
             "UPDATE vms SET name = ?, generation = ?, phase = ?, failure = ?, spec = ?, image_id = ?, \
-             kernel_id = ?, boot_timing = ?, last_stop = ?, start_time = ?, stop_time = ? \
-             WHERE id = ? AND generation = ? - 1",
+             kernel_id = ?, shape = ?, restart_count = ?, boot_timing = ?, last_stop = ?, start_time = ?, \
+             stop_time = ? \
+             WHERE id = ? AND generation >= ? AND generation < ?",
         )
         .bind(&row.name)
         .bind(row.generation)
@@ -181,11 +215,14 @@ impl Store {
         .bind(&row.spec)
         .bind(&row.image_id)
         .bind(&row.kernel_id)
+        .bind(&row.shape)
+        .bind(row.restart_count)
         .bind(&row.boot_timing)
         .bind(&row.last_stop)
         .bind(row.start_time)
         .bind(row.stop_time)
         .bind(&row.id)
+        .bind(integer("generation", known)?)
         .bind(row.generation)
         .execute(&mut *transaction)
         .await;
@@ -315,7 +352,9 @@ async fn refused(
     if is_foreign_key_violation(&source) {
         let image = vm.image.map(|id| ("image", id.to_string()));
         let kernel = vm.kernel.map(|id| ("kernel", id.to_string()));
-        for (resource, id) in [image, kernel].into_iter().flatten() {
+        let volumes = vm.spec.volumes.iter();
+        let volumes = volumes.map(|mount| ("volume", mount.volume.to_string()));
+        for (resource, id) in [image, kernel].into_iter().flatten().chain(volumes) {
             match exists(connection, resource, &id, during).await {
                 Ok(true) => {}
                 Ok(false) => return StoreError::PartMissing { resource, id },
@@ -336,6 +375,7 @@ async fn exists(
     let statement = match resource {
         "image" => "SELECT EXISTS (SELECT 1 FROM images WHERE id = ?)",
         "kernel" => "SELECT EXISTS (SELECT 1 FROM kernels WHERE id = ?)",
+        "volume" => "SELECT EXISTS (SELECT 1 FROM volumes WHERE id = ?)",
         _ => "SELECT EXISTS (SELECT 1 FROM vms WHERE id = ?)",
     };
     sqlx::query_scalar(statement)

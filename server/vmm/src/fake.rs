@@ -19,9 +19,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use banger_core::VmId;
 use banger_core::vmm::{
-    Accelerator, Console, DriverInfo, LaunchPlan, Machine, ProcessIdentity, Vmm, VmmError,
+    Accelerator, Capabilities, Console, DriverInfo, LaunchPlan, Machine, ProcessIdentity, Vmm,
+    VmmError,
 };
 use futures::future::BoxFuture;
+use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
 use console::FakeConsole;
@@ -45,6 +47,8 @@ pub struct Faults {
     pub launch_fails: bool,
     /// A launch takes this long.
     pub launch_takes: Duration,
+    /// A launch goes on only when this many have been under way at the same time.
+    pub launches_together: usize,
     /// No agent ever says hello.
     pub never_answers: bool,
     /// VMs that are launched now die by themselves after this time.
@@ -65,6 +69,8 @@ struct Host {
     agent: Agent,
     tasks: TaskTracker,
     state: Mutex<State>,
+    /// How many launches are under way, and how many have been at most.
+    launching: watch::Sender<(usize, usize)>,
 }
 
 #[derive(Default)]
@@ -84,6 +90,7 @@ impl FakeHost {
             agent,
             tasks: TaskTracker::new(),
             state,
+            launching: watch::Sender::new((0, 0)),
         }))
     }
 
@@ -113,6 +120,12 @@ impl FakeHost {
     #[must_use]
     pub fn launches(&self) -> u32 {
         self.state().launches
+    }
+
+    /// How many launches have been under way at the same time, at most.
+    #[must_use]
+    pub fn most_launches_at_once(&self) -> usize {
+        self.0.launching.borrow().1
     }
 
     /// Ends a VM as if its VMM had crashed; does nothing where it does not live.
@@ -159,6 +172,25 @@ impl fmt::Debug for FakeHost {
     }
 }
 
+/// A launch that is under way.
+struct Launching(FakeHost);
+
+impl Launching {
+    fn begin(host: &FakeHost) -> Self {
+        host.0.launching.send_modify(|(now, most)| {
+            *now += 1;
+            *most = (*most).max(*now);
+        });
+        Self(host.clone())
+    }
+}
+
+impl Drop for Launching {
+    fn drop(&mut self) {
+        self.0.0.launching.send_modify(|(now, _)| *now -= 1);
+    }
+}
+
 /// The driver of a [`FakeHost`].
 #[derive(Debug, Clone)]
 pub struct FakeDriver {
@@ -182,6 +214,11 @@ impl Vmm for FakeDriver {
             version: env!("CARGO_PKG_VERSION").into(),
             accelerator: Accelerator::None,
             accelerator_warning: None,
+            capabilities: Capabilities {
+                pause: true,
+                live_disk_growth: true,
+                user_network: true,
+            },
         })
     }
 
@@ -191,6 +228,12 @@ impl Vmm for FakeDriver {
         journal: &(dyn for<'a> Fn(&'a ProcessIdentity) -> io::Result<()> + Send + Sync),
     ) -> Result<Arc<dyn Machine>, VmmError> {
         let faults = self.host.faults();
+        let _launching = Launching::begin(&self.host);
+        let mut launching = self.host.0.launching.subscribe();
+        // The sender lives in the host.
+        let _ = launching
+            .wait_for(|(_, most)| *most >= faults.launches_together)
+            .await;
         tokio::time::sleep(faults.launch_takes).await;
         if faults.launch_fails {
             return Err(VmmError::EndedEarly {

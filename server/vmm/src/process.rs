@@ -3,13 +3,16 @@
 //! A pidfd is opened before the identity is compared, so that a pid which the kernel gives to another
 //! process in between can never be mistaken. Nothing here spawns a process.
 
+pub(crate) mod usage;
+
+use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use banger_core::VmId;
-use banger_core::vmm::ProcessIdentity;
+use banger_core::vmm::{ProcessIdentity, VmmError};
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
 use tokio::io::unix::AsyncFd;
 
@@ -21,6 +24,9 @@ const MAX_COMMAND_LINE: usize = 64 * 1024;
 
 /// Before the VM's id in the name that a VMM of ours carries in its command line.
 pub const NAME_PREFIX: &str = "banger-";
+
+/// Below a VM's directory: the jail of a VMM that has one, with its root at `*/banger-<id>/root`.
+pub(crate) const JAIL_DIR: &str = "jail";
 
 /// How a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -125,7 +131,8 @@ pub struct Stray {
     pub identity: ProcessIdentity,
 }
 
-/// The VMMs whose working directory lies below `state_dir` and whose command line names a VM of ours.
+/// The VMMs whose working directory lies below `state_dir`, or whose root is a jail in a directory there, and
+/// whose command line names a VM of ours.
 ///
 /// A daemon that dies between starting a VMM and recording it leaves a process that no journal knows; its
 /// guest has not run an instruction. Reconciliation calls this and ends whatever it does not adopt.
@@ -135,6 +142,7 @@ pub struct Stray {
 /// If `/proc` cannot be listed or `state_dir` does not exist.
 pub fn find_strays(state_dir: &Path) -> io::Result<Vec<Stray>> {
     let state_dir = fs::canonicalize(state_dir)?;
+    let mut places = None;
     let mut strays = Vec::new();
     for entry in fs::read_dir("/proc")?.flatten() {
         let Some(pid) = entry
@@ -144,11 +152,70 @@ pub fn find_strays(state_dir: &Path) -> io::Result<Vec<Stray>> {
         else {
             continue;
         };
-        if let Some(stray) = stray(pid, &state_dir) {
-            strays.push(stray);
+        let Some(vm) = command_line(pid).and_then(|line| named_vm(&line)) else {
+            continue;
+        };
+        let dir = working_dir_below(pid, &state_dir).or_else(|| {
+            let places = places.get_or_insert_with(|| jails(&state_dir));
+            places.get(&root_of(pid)?).cloned()
+        });
+        if let (Some(dir), Ok(identity)) = (dir, identify(pid)) {
+            strays.push(Stray { vm, dir, identity });
         }
     }
     Ok(strays)
+}
+
+/// [`find_strays`] as drivers tell of them.
+pub(crate) async fn strays_below(vms_dir: &Path) -> Result<Vec<(VmId, ProcessIdentity)>, VmmError> {
+    let dir = vms_dir.to_owned();
+    let found = tokio::task::spawn_blocking(move || find_strays(&dir)).await;
+    let found = found.map_err(io::Error::from).flatten();
+    let strays = found.map_err(|source| VmmError::Control {
+        during: "the search",
+        source,
+    })?;
+    Ok(strays
+        .into_iter()
+        .map(|stray| (stray.vm, stray.identity))
+        .collect())
+}
+
+/// The roots of the jails in a VM's directory: there is one, or none.
+pub(crate) fn jail_roots(dir: &Path) -> Vec<PathBuf> {
+    let entries = |dir: &Path| fs::read_dir(dir).into_iter().flatten().flatten();
+    let programs = entries(&dir.join(JAIL_DIR));
+    let names =
+        programs.flat_map(|program| fs::read_dir(program.path()).into_iter().flatten().flatten());
+    names
+        .map(|name| name.path().join("root"))
+        .filter(|root| root.is_dir())
+        .collect()
+}
+
+/// What tells a directory apart from every other, however it is named.
+type Inode = (u64, u64);
+
+fn inode(path: &Path) -> Option<Inode> {
+    use std::os::unix::fs::MetadataExt;
+    let metadata = fs::metadata(path).ok()?;
+    Some((metadata.dev(), metadata.ino()))
+}
+
+/// The directories of VMs below `state_dir`, by the roots of the jails in them.
+fn jails(state_dir: &Path) -> HashMap<Inode, PathBuf> {
+    let dirs = fs::read_dir(state_dir).into_iter().flatten().flatten();
+    dirs.map(|entry| entry.path())
+        .flat_map(|dir| {
+            let roots = jail_roots(&dir).into_iter();
+            roots.filter_map(move |root| Some((inode(&root)?, dir.clone())))
+        })
+        .collect()
+}
+
+/// A jailed process's root has no path on the host, but it is a directory of the host's.
+fn root_of(pid: u32) -> Option<Inode> {
+    inode(Path::new(&format!("/proc/{pid}/root")))
 }
 
 /// Sends SIGKILL to exactly this process; `false` where it is gone already.
@@ -229,17 +296,9 @@ fn without_deleted_mark(path: PathBuf) -> PathBuf {
     }
 }
 
-fn stray(pid: u32, state_dir: &Path) -> Option<Stray> {
+fn working_dir_below(pid: u32, state_dir: &Path) -> Option<PathBuf> {
     let dir = without_deleted_mark(fs::read_link(format!("/proc/{pid}/cwd")).ok()?);
-    if !dir.starts_with(state_dir) {
-        return None;
-    }
-    let vm = named_vm(&command_line(pid)?)?;
-    Some(Stray {
-        vm,
-        dir,
-        identity: identify(pid).ok()?,
-    })
+    dir.starts_with(state_dir).then_some(dir)
 }
 
 fn command_line(pid: u32) -> Option<Vec<u8>> {
@@ -254,10 +313,12 @@ fn command_line(pid: u32) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-/// The VM that a VMM's command line names: the word after `-name`.
+/// The VM that a VMM's command line names: the word after QEMU's `-name`, or Firecracker's `--id`.
 fn named_vm(command_line: &[u8]) -> Option<VmId> {
     let mut words = command_line.split(|&byte| byte == 0);
-    words.by_ref().find(|word| *word == b"-name")?;
+    words
+        .by_ref()
+        .find(|word| [&b"-name"[..], b"--id"].contains(word))?;
     std::str::from_utf8(words.next()?)
         .ok()?
         .strip_prefix(NAME_PREFIX)?

@@ -19,8 +19,9 @@
 
 mod adopt;
 mod command;
+mod diagnose;
+mod drives;
 mod launch;
-mod log;
 mod machine;
 mod probe;
 mod qmp;
@@ -28,20 +29,22 @@ mod tsc;
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use banger_core::VmId;
+use banger_core::doctor::Diagnosis;
 use banger_core::vmm::{
-    Accelerator, Console, DriverInfo, LaunchPlan, Machine, ProcessIdentity, Vmm, VmmError,
+    Accelerator, Capabilities, Console, DriverInfo, LaunchPlan, Machine, ProcessIdentity, Vmm,
+    VmmError,
 };
 use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::cgroup::{CgroupChoice, Cgroups};
 use crate::console::ConsoleLog;
-use crate::process::find_strays;
 
 /// Which accelerator a driver uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
@@ -73,6 +76,8 @@ pub struct QemuConfig {
     pub control_timeout: Duration,
     /// The bound of a VM's console log on disk.
     pub console_max_bytes: u64,
+    /// Who limits QEMU processes.
+    pub cgroups: CgroupChoice,
 }
 
 impl QemuConfig {
@@ -87,6 +92,7 @@ impl QemuConfig {
             launch_timeout: Duration::from_secs(20),
             control_timeout: Duration::from_secs(5),
             console_max_bytes: 4 * 1024 * 1024,
+            cgroups: CgroupChoice::Auto,
         }
     }
 }
@@ -99,6 +105,7 @@ pub struct QemuDriver {
     stop: CancellationToken,
     found: OnceCell<Found>,
     accelerators: probe::Accelerators,
+    cgroups: OnceLock<Cgroups>,
 }
 
 /// Records a process before its guest runs.
@@ -124,6 +131,7 @@ impl QemuDriver {
             supervisors: TaskTracker::new(),
             stop: CancellationToken::new(),
             found: OnceCell::new(),
+            cgroups: OnceLock::new(),
         }
     }
 
@@ -136,9 +144,17 @@ impl QemuDriver {
     }
 
     async fn found(&self) -> Result<&Found, VmmError> {
-        self.found
-            .get_or_try_init(|| launch::find(&self.config))
-            .await
+        let find = || async {
+            self.accelerators.sweep();
+            launch::find(&self.config).await
+        };
+        self.found.get_or_try_init(find).await
+    }
+
+    /// Found at the first use, before anything is launched.
+    pub(crate) fn cgroups(&self) -> &Cgroups {
+        self.cgroups
+            .get_or_init(|| Cgroups::open(&self.config.state_dir, self.config.cgroups))
     }
 
     async fn accelerator(&self, kernel: &Path, initramfs: &Path) -> Result<DriverInfo, VmmError> {
@@ -152,6 +168,11 @@ impl QemuDriver {
             version: found.version.clone(),
             accelerator: answer.accelerator,
             accelerator_warning: answer.warning,
+            capabilities: Capabilities {
+                pause: true,
+                live_disk_growth: true,
+                user_network: true,
+            },
         })
     }
 
@@ -185,17 +206,8 @@ impl Vmm for QemuDriver {
     }
 
     async fn find_strays(&self, vms_dir: &Path) -> Result<Vec<(VmId, ProcessIdentity)>, VmmError> {
-        let dir = vms_dir.to_owned();
-        let found = tokio::task::spawn_blocking(move || find_strays(&dir)).await;
-        let found = found.map_err(io::Error::from).flatten();
-        let strays = found.map_err(|source| VmmError::Control {
-            during: "the search",
-            source,
-        })?;
-        Ok(strays
-            .into_iter()
-            .map(|stray| (stray.vm, stray.identity))
-            .collect())
+        self.cgroups();
+        crate::process::strays_below(vms_dir).await
     }
 
     async fn adopt(
@@ -206,5 +218,9 @@ impl Vmm for QemuDriver {
     ) -> Result<Option<Arc<dyn Machine>>, VmmError> {
         let machine = adopt::adopt(self, vm, dir, identity).await?;
         Ok(machine.map(|machine| Arc::new(machine) as Arc<dyn Machine>))
+    }
+
+    fn diagnose(&self) -> Vec<Diagnosis<'_>> {
+        diagnose::diagnose(self)
     }
 }

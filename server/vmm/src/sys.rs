@@ -35,6 +35,44 @@ pub(crate) fn detach_with_files(command: &mut Command, files: Vec<OwnedFd>) {
     unsafe { command.pre_exec(prepare) };
 }
 
+/// What a child is held to from its first instruction on.
+#[derive(Debug, Default)]
+pub(crate) struct Confinement {
+    /// The `cgroup.procs` of the cgroup that it joins.
+    pub(crate) door: Option<OwnedFd>,
+    /// Limits of the process, none above the daemon's own.
+    pub(crate) limits: Vec<(rustix::process::Resource, u64)>,
+}
+
+/// Makes the child of `command` join a cgroup and take limits on, before it executes anything.
+pub(crate) fn confine(command: &mut Command, confinement: Confinement) {
+    use rustix::process::{Rlimit, getrlimit, setrlimit};
+    let Confinement { door, limits } = confinement;
+    let limits: Vec<_> = limits
+        .into_iter()
+        .map(|(resource, wanted)| {
+            let limit = getrlimit(resource)
+                .maximum
+                .map_or(wanted, |most| most.min(wanted));
+            let (current, maximum) = (Some(limit), Some(limit));
+            (resource, Rlimit { current, maximum })
+        })
+        .collect();
+    let prepare = move || -> io::Result<()> {
+        if let Some(door) = &door {
+            // Zero is whoever writes it. One that is kept out is found outside by the daemon.
+            let _ = rustix::io::write(door, b"0");
+        }
+        for (resource, limit) in &limits {
+            setrlimit(*resource, *limit)?;
+        }
+        Ok(())
+    };
+    // SAFETY: the closure runs in the forked child, where only async-signal-safe calls are allowed; it
+    // makes plain system calls, allocates nothing and takes no lock.
+    unsafe { command.pre_exec(prepare) };
+}
+
 /// The number by which a child that [`detach_with_files`] prepared knows `file`.
 pub(crate) fn number_in_child(file: &OwnedFd) -> i32 {
     file.as_raw_fd()

@@ -2,6 +2,7 @@
 //! kernel, initramfs and disks to the same output.
 
 use std::io::Read;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -15,49 +16,84 @@ const ROUNDS: usize = 11;
 /// What the command prints.
 const MARKER: &str = "first-output";
 
+/// A command line to boot without banger, and the disk of a VM that has not run yet.
+pub(crate) struct Model {
+    bare: Bare,
+    template: PathBuf,
+}
+
+impl Model {
+    /// Of a VM of the small image, which is made for it.
+    pub(crate) fn make(stand: &Stand) -> Self {
+        let options = ["--memory", "512M", "--network", "none"];
+        let words = ["vm", "create", &stand.reference, "--name", "model"]
+            .into_iter()
+            .chain(options);
+        stand.daemon.banger(words).ok();
+        let bare = Bare::of(&stand.daemon, "model");
+        stand.daemon.banger(["vm", "stop", "model"]).ok();
+        let template = stand.scratch.path().join("template.ext4");
+        // A disk as a new VM has it: the agent makes the directories that it needs.
+        let fresh = stand
+            .daemon
+            .banger(["vm", "inspect", "model", "--output", "json"])
+            .ok()
+            .json();
+        let size = fresh["disk_mib"].as_u64().unwrap();
+        std::fs::File::create(&template)
+            .unwrap()
+            .set_len(size << 20)
+            .unwrap();
+        let features = [
+            "-q",
+            "-F",
+            "-m",
+            "0",
+            "-O",
+            "^resize_inode",
+            "-E",
+            "lazy_itable_init=1,lazy_journal_init=1",
+        ];
+        banger_e2e::Run::new("/usr/sbin/mkfs.ext4")
+            .args(features)
+            .arg(&template)
+            .ok();
+        Self { bare, template }
+    }
+
+    /// Boots it with a disk of its own, to the first output of a command; the time from its start.
+    pub(crate) fn boot(&self, stand: &Stand, number: usize) -> Duration {
+        let path = |end: &str| stand.scratch.path().join(format!("bare-{number}.{end}"));
+        copy_sparse(&self.template, &path("ext4"));
+        let change = Change {
+            socket: path("sock"),
+            upper: path("ext4"),
+            initramfs: None,
+        };
+        let begin = Instant::now();
+        let words = format!("banger.console_exec=/bin/echo,{MARKER}");
+        let mut child = self.bare.start(&stand.scratch, &words, &change);
+        let took = first_output(&mut child, begin);
+        child.wait().unwrap();
+        took
+    }
+
+    pub(crate) fn remove(self, stand: &Stand) {
+        stand.daemon.banger(["vm", "remove", "model"]).ok();
+    }
+}
+
 pub(crate) fn measure(stand: &Stand, table: &mut Table) {
-    let options = ["--memory", "512M", "--network", "none"];
-    let words = ["vm", "create", &stand.reference, "--name", "model"]
-        .into_iter()
-        .chain(options);
-    stand.daemon.banger(words).ok();
-    let bare = Bare::of(&stand.daemon, "model");
-    stand.daemon.banger(["vm", "stop", "model"]).ok();
-    let template = stand.scratch.path().join("template.ext4");
-    // A disk as a new VM has it: the agent makes the directories that it needs.
-    let fresh = stand
-        .daemon
-        .banger(["vm", "inspect", "model", "--output", "json"])
-        .ok()
-        .json();
-    let size = fresh["disk_mib"].as_u64().unwrap();
-    std::fs::File::create(&template)
-        .unwrap()
-        .set_len(size << 20)
-        .unwrap();
-    let features = [
-        "-q",
-        "-F",
-        "-m",
-        "0",
-        "-O",
-        "^resize_inode",
-        "-E",
-        "lazy_itable_init=1,lazy_journal_init=1",
-    ];
-    banger_e2e::Run::new("/usr/sbin/mkfs.ext4")
-        .args(features)
-        .arg(&template)
-        .ok();
+    let model = Model::make(stand);
     let (mut ours, mut theirs) = (Figures::default(), Figures::default());
     for round in 0..=ROUNDS {
-        let (run, boot) = (run(stand), boot(stand, &bare, &template));
+        let (run, boot) = (run(stand), model.boot(stand, 0));
         if round > 0 {
             ours.add_ms(run);
             theirs.add_ms(boot);
         }
     }
-    stand.daemon.banger(["vm", "remove", "model"]).ok();
+    model.remove(stand);
     let ratio = format!("{:.2} ×", ours.median() / theirs.median());
     table.line(
         "create to first output, image cached",
@@ -89,26 +125,6 @@ fn run(stand: &Stand) -> Duration {
     let mut child = command.spawn().unwrap();
     let took = first_output(&mut child, begin);
     assert!(child.wait().unwrap().success());
-    took
-}
-
-fn boot(stand: &Stand, bare: &Bare, template: &std::path::Path) -> Duration {
-    let upper = stand.scratch.path().join("bare.ext4");
-    let socket = stand.scratch.path().join("bare.sock");
-    copy_sparse(template, &upper);
-    let change = Change {
-        socket,
-        upper,
-        initramfs: None,
-    };
-    let begin = Instant::now();
-    let mut child = bare.start(
-        &stand.scratch,
-        &format!("banger.console_exec=/bin/echo,{MARKER}"),
-        &change,
-    );
-    let took = first_output(&mut child, begin);
-    child.wait().unwrap();
     took
 }
 

@@ -1,15 +1,20 @@
 //! The figures of `docs/performance.md`, measured: banger beside what it is built on, in turns, in one run.
 //!
-//! `make bench` builds what it needs and runs it. `bench [PART…]` runs parts: boot, exec, bulk, pull, bundle, list, idle.
+//! `make bench` builds what it needs and runs it. `bench [PART…]` runs parts: boot, exec, bulk, pull,
+//! bundle, list, parallel, delete, adopt, idle.
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used)] // a measurement that cannot be made ends by panicking
 #![allow(clippy::cast_precision_loss)] // figures for people
 
+mod adopt;
 mod bare;
 mod boot;
 mod channel;
+mod delete;
+mod fleet;
 mod idle;
 mod images;
+mod parallel;
 mod stand;
 mod table;
 
@@ -19,13 +24,16 @@ use table::Table;
 /// A part of the measurements.
 type Part = (&'static str, fn(&Stand, &mut Table));
 
-const PARTS: [Part; 7] = [
+const PARTS: [Part; 10] = [
     ("boot", boot::measure),
     ("exec", channel::exec),
     ("bulk", channel::bulk),
     ("pull", images::pull::measure),
     ("bundle", images::bundle::measure),
     ("list", images::list::measure),
+    ("parallel", parallel::measure),
+    ("delete", delete::measure),
+    ("adopt", adopt::measure),
     ("idle", idle::measure),
 ];
 

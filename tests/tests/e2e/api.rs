@@ -93,6 +93,7 @@ fn grpcurl(suite: &Suite) -> Verdict {
         "KernelService",
         "VmService",
         "SessionService",
+        "TunnelService",
         "OperationService",
         "HostService",
     ] {

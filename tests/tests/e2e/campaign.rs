@@ -1,7 +1,10 @@
 //! Campaigns: bangerd killed at random instants of pulls, imports, removals and builds, and disks that fill up at
 //! random points of them. After each: no half image, nothing that no image needs, and the same work then succeeds.
 //!
-//! The seed is printed; `BANGER_SEED` repeats a run, `BANGER_KILLS` and `BANGER_FILLS` make it longer or shorter.
+//! The seed is printed; `BANGER_SEED` repeats a run, `BANGER_KILLS` and `BANGER_FILLS` make it longer or shorter, and
+//! so do `BANGER_BUILD_KILLS` and `BANGER_BUILD_FILLS` for builds, each of which boots a VM.
+
+mod builds;
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -33,6 +36,16 @@ pub(crate) fn cases() -> Vec<Case<Suite>> {
             name: "a_disk_that_fills_at_any_point_of_image_work_is_told_and_left_clean",
             lane: Lane::Own,
             test: fills,
+        },
+        Case {
+            name: "a_daemon_killed_at_any_instant_of_a_build_leaves_nothing_half",
+            lane: Lane::Own,
+            test: builds::kills,
+        },
+        Case {
+            name: "a_disk_that_fills_at_any_point_of_a_build_is_told_and_left_clean",
+            lane: Lane::Own,
+            test: builds::fills,
         },
     ]
 }
@@ -102,14 +115,14 @@ fn noise_layer() -> Vec<u8> {
 }
 
 /// A number from the environment.
-fn setting(name: &str, otherwise: u64) -> u64 {
+pub(crate) fn setting(name: &str, otherwise: u64) -> u64 {
     std::env::var(name)
         .ok()
         .and_then(|text| text.parse().ok())
         .unwrap_or(otherwise)
 }
 
-fn random(campaign: &str) -> fastrand::Rng {
+pub(crate) fn random(campaign: &str) -> fastrand::Rng {
     let seed = setting("BANGER_SEED", fastrand::u64(..));
     println!("{campaign}: BANGER_SEED={seed}");
     fastrand::Rng::with_seed(seed)
@@ -215,7 +228,14 @@ fn assert_whole(daemon: &Daemon, told: &str) {
         .collect();
     digests.sort_unstable();
     digests.dedup();
-    let disks = daemon.entries("rootfs");
+    let (disks, records): (Vec<String>, Vec<String>) = daemon
+        .entries("rootfs")
+        .into_iter()
+        .partition(|name| name.ends_with(".ext4"));
+    for record in records {
+        let disk = record.replace(".layers", ".ext4");
+        assert!(disks.contains(&disk), "{told}: {record} without its disk");
+    }
     assert_eq!(
         disks.len(),
         digests.len(),

@@ -78,9 +78,8 @@ fn kernel(suite: &Suite) -> String {
 
 /// A daemon with nothing.
 fn bare(suite: &Suite, name: &str) -> Daemon {
-    let config = format!("accelerator = \"{}\"", suite.accelerator());
     let options = DaemonOptions {
-        config,
+        config: suite.tried(),
         ..DaemonOptions::default()
     };
     Daemon::start(&suite.scratch, &suite.binaries, name, options)

@@ -93,7 +93,7 @@ fn stages(suite: &Suite) -> Verdict {
         .iter()
         .map(|stage| stage["name"].as_str().unwrap())
         .collect();
-    for stage in ["admit", "disks", "launch"] {
+    for stage in ["queued", "disks", "launch"] {
         assert!(names.contains(&stage), "{stage} in {names:?}");
     }
     Verdict::Passed

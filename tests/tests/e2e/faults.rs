@@ -202,11 +202,11 @@ fn daemon_killed(suite: &Suite) -> Verdict {
         .out();
     let before = vmm(suite.daemon(), VM);
     // A client that reads over the daemon's death.
+    let (first_word, reads) = std::sync::mpsc::channel();
     let reader = suite.banger(["session", "log", "--follow", &id]);
+    let reader = reader.telling(first_word);
     let reader = std::thread::spawn(move || reader.done());
-    until("output came", LONG, || {
-        !suite.banger(["session", "log", &id]).ok().stdout.is_empty()
-    });
+    reads.recv_timeout(LONG).expect("output came");
     suite.daemon().kill();
     suite.daemon().start_again();
     assert_eq!(

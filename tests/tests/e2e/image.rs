@@ -189,7 +189,7 @@ fn import(suite: &Suite) -> Verdict {
 fn clean(suite: &Suite) -> Verdict {
     let daemon = suite.daemon();
     daemon.banger(["image", "pull", &suite.reference()]).ok();
-    let disks = daemon.entries("rootfs");
+    let disks = daemon.disks();
     assert!(!disks.is_empty());
     for disk in disks {
         Run::new("/usr/sbin/e2fsck")

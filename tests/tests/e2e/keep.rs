@@ -70,7 +70,7 @@ fn references(suite: &Suite) -> Verdict {
         .ok()
         .json();
     assert_eq!(pruned["images"].as_array().unwrap().len(), 1, "{pruned}");
-    assert_eq!(daemon.entries("rootfs").len(), 1);
+    assert_eq!(daemon.disks().len(), 1);
     daemon.clear();
     Verdict::Passed
 }

@@ -10,20 +10,30 @@ mod bad_input;
 mod build;
 mod campaign;
 mod catalog;
+mod chaos;
 mod console;
+mod doctor;
 mod exec;
 mod faults;
+mod files;
 mod hostile;
 mod image;
 mod keep;
 mod kernel;
+mod life;
+mod limits;
+mod observe;
 mod registry;
 mod run;
+mod secret;
 mod session;
+mod setup;
 mod suite;
 mod terminal;
+mod tunnel;
 mod user;
 mod vm;
+mod volume;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
@@ -43,17 +53,26 @@ fn cases() -> Vec<Case<Suite>> {
         build::cases,
         catalog::cases,
         exec::cases,
+        files::cases,
         session::cases,
         terminal::cases,
         console::cases,
+        observe::cases,
+        tunnel::cases,
         api::cases,
+        doctor::cases,
         run::cases,
         bad_input::cases,
         hostile::cases,
         vm::cases,
+        life::cases,
+        volume::cases,
+        setup::cases,
         user::cases,
+        limits::cases,
         faults::cases,
         campaign::cases,
+        chaos::cases,
     ] {
         cases.extend(part());
     }

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
 
 use banger_e2e::image::TestImage;
 use banger_e2e::registry::Registry;
@@ -10,6 +9,7 @@ use banger_e2e::{Case, Daemon, DaemonOptions, Lane, Verdict};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
+use crate::secret::{self, has, is_nowhere_in};
 use crate::suite::{Suite, refused};
 
 const USER: &str = "marked";
@@ -142,8 +142,7 @@ fn kept_nowhere(daemon: &Daemon, reference: &str) {
     for secret in secrets() {
         assert!(!has(operations.as_bytes(), &secret), "in the operations");
         assert!(!has(&log, &secret), "in the log");
-        let mut looked_at = 0;
-        look(&daemon.state, &secret, &mut looked_at);
+        let looked_at = is_nowhere_in(&daemon.state, &secret, "");
         assert!(
             looked_at > 3,
             "the database, its log, blobs: {looked_at} files"
@@ -151,35 +150,12 @@ fn kept_nowhere(daemon: &Daemon, reference: &str) {
     }
 }
 
-/// The password, and every form that base64 gives it behind one, two or three bytes.
+/// The password, and every form that base64 gives it.
 fn secrets() -> Vec<Vec<u8>> {
-    let encoded = |before: usize| {
-        let text = STANDARD.encode(format!("{}{PASSWORD}", "x".repeat(before)));
-        // What the bytes before and behind have no part in.
-        text.as_bytes()[4..text.len() - 4].to_vec()
-    };
     let whole = STANDARD.encode(format!("{USER}:{PASSWORD}")).into_bytes();
-    vec![PASSWORD.into(), whole, encoded(0), encoded(1), encoded(2)]
-}
-
-fn has(text: &[u8], part: &[u8]) -> bool {
-    text.windows(part.len()).any(|window| window == part)
-}
-
-fn look(directory: &Path, secret: &[u8], looked_at: &mut usize) {
-    for entry in fs::read_dir(directory).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            look(&path, secret, looked_at);
-        } else if path.is_file() {
-            *looked_at += 1;
-            assert!(
-                !has(&fs::read(&path).unwrap(), secret),
-                "in {}",
-                path.display()
-            );
-        }
-    }
+    let mut secrets = secret::forms(PASSWORD);
+    secrets.push(whole);
+    secrets
 }
 
 fn own_files(suite: &Suite) -> Verdict {

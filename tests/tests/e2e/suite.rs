@@ -142,12 +142,30 @@ impl Suite {
 
     /// What really runs guests here, found by the shared daemon.
     pub(crate) fn accelerator(&self) -> String {
+        match self.found("accelerator") {
+            // Not known again since the daemon was last started.
+            unknown if unknown.is_empty() => "auto".to_owned(),
+            known => known,
+        }
+    }
+
+    fn found(&self, key: &str) -> String {
         self.vm();
         let info = self
             .banger(["host", "info", "--output", "json"])
             .ok()
             .json();
-        info["accelerator"].as_str().unwrap().to_owned()
+        info[key].as_str().unwrap().to_owned()
+    }
+
+    /// The lines by which another daemon need not try again what the shared one has tried.
+    pub(crate) fn tried(&self) -> String {
+        let accelerator = format!("accelerator = \"{}\"\n", self.accelerator());
+        match self.found("driver").as_str() {
+            "qemu" => format!("{accelerator}driver = \"qemu\"\n"),
+            // VMs that it cannot run are QEMU's.
+            _ => accelerator,
+        }
     }
 
     /// A daemon of a case's own, with nothing in it.
@@ -157,19 +175,12 @@ impl Suite {
 
     /// A daemon of a case's own, with the test image and the kernel; it does not try KVM again.
     pub(crate) fn own_daemon(&self, name: &str, options: DaemonOptions) -> Daemon {
-        let accelerator = format!(
-            "accelerator = \"{}\"\n{}",
-            self.accelerator(),
-            options.config
-        );
+        let config = format!("{}{}", self.tried(), options.config);
         let daemon = Daemon::start(
             &self.scratch,
             &self.binaries,
             name,
-            DaemonOptions {
-                config: accelerator,
-                ..options
-            },
+            DaemonOptions { config, ..options },
         );
         self.give_image(&daemon);
         self.give_kernel(&daemon);

@@ -30,14 +30,14 @@ pub(crate) fn cases() -> Vec<Case<Suite>> {
 }
 
 /// `banger` in a terminal of our own.
-struct Terminal {
+pub(crate) struct Terminal {
     pair: portable_pty::PtyPair,
     child: Box<dyn portable_pty::Child + Send + Sync>,
     writer: Box<dyn Write + Send>,
     screen: Arc<Mutex<Vec<u8>>>,
 }
 
-const fn size(rows: u16, cols: u16) -> PtySize {
+pub(crate) const fn size(rows: u16, cols: u16) -> PtySize {
     PtySize {
         rows,
         cols,
@@ -47,7 +47,7 @@ const fn size(rows: u16, cols: u16) -> PtySize {
 }
 
 impl Terminal {
-    fn open(suite: &Suite, words: &[&str]) -> Self {
+    pub(crate) fn open(suite: &Suite, words: &[&str]) -> Self {
         suite.vm();
         let pair = native_pty_system().openpty(size(24, 80)).unwrap();
         let mut command = CommandBuilder::new(&suite.binaries.banger);
@@ -74,16 +74,16 @@ impl Terminal {
         }
     }
 
-    fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         String::from_utf8_lossy(&self.screen.lock().unwrap()).into_owned()
     }
 
-    fn type_in(&mut self, text: &str) {
+    pub(crate) fn type_in(&mut self, text: &str) {
         self.writer.write_all(text.as_bytes()).unwrap();
         self.writer.flush().unwrap();
     }
 
-    fn see(&self, words: &str) {
+    pub(crate) fn see(&self, words: &str) {
         until(
             &format!("`{words}` on the terminal:\n{}", self.text()),
             LONG,
@@ -91,7 +91,18 @@ impl Terminal {
         );
     }
 
-    fn end(mut self) -> u32 {
+    /// Gives it another size.
+    pub(crate) fn resize(&self, size: PtySize) {
+        self.pair.master.resize(size).unwrap();
+    }
+
+    /// Whether it shows what is typed and makes signals of keys (ISIG and ICANON of termios(3)).
+    pub(crate) fn is_cooked(&self) -> bool {
+        let modes = self.pair.master.get_termios().unwrap();
+        modes.local_flags.bits() & 0b11 == 0b11
+    }
+
+    pub(crate) fn end(mut self) -> u32 {
         let mut status = None;
         until("banger ends", LONG, || {
             status = self.child.try_wait().unwrap();
@@ -105,7 +116,7 @@ fn shell(suite: &Suite) -> Verdict {
     let mut terminal = Terminal::open(suite, &["vm", "shell", VM]);
     terminal.type_in("echo size is $(stty size)\n");
     terminal.see("size is 24 80");
-    terminal.pair.master.resize(size(40, 123)).unwrap();
+    terminal.resize(size(40, 123));
     terminal.type_in(
         "while test \"$(stty size)\" != '40 123'; do sleep 0.1; done; echo now $(stty size)\n",
     );

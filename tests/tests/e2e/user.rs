@@ -55,8 +55,7 @@ impl Account {
         ] {
             publish(program, &programs.join(name));
         }
-        let accelerator = format!("accelerator = \"{}\"\n", suite.accelerator());
-        fs::write(config.join("bangerd.toml"), accelerator).unwrap();
+        fs::write(config.join("bangerd.toml"), suite.tried()).unwrap();
         fs::copy(&suite.kernel().bzimage, account.kernel()).unwrap();
         for path in [account.home(), account.runtime(), account.kernel()] {
             chown(path, Some(USER.0), Some(USER.1)).unwrap();

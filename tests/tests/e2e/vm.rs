@@ -78,19 +78,19 @@ fn until_state(suite: &Suite, vm: &str, state: &str) {
     });
 }
 
-/// The VMM of a VM: the process whose words name the VM's id.
+/// The VMM of a VM.
 pub(crate) fn vmm(daemon: &Daemon, vm: &str) -> Pid {
-    let id = daemon
-        .banger(["vm", "inspect", vm, "--output", "json"])
-        .ok()
-        .json()["id"]
-        .as_str()
-        .unwrap()
-        .to_owned();
+    let words = ["vm", "inspect", vm, "--output", "json"];
+    let id = daemon.banger(words).ok().json()["id"].clone();
+    find_vmm(id.as_str().unwrap()).expect("the VM has a VMM")
+}
+
+/// The process whose words name the VM's id.
+pub(crate) fn find_vmm(id: &str) -> Option<Pid> {
     let words = |pid: &str| fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     let is_vmm = |pid: &str| {
         let words = String::from_utf8_lossy(&words(pid)).into_owned();
-        words.contains("qemu") && words.contains(&id)
+        words.contains("qemu") && words.contains(id)
     };
     let pids = fs::read_dir("/proc")
         .unwrap()
@@ -99,7 +99,7 @@ pub(crate) fn vmm(daemon: &Daemon, vm: &str) -> Pid {
     let pid = pids
         .filter(|pid| pid.bytes().all(|byte| byte.is_ascii_digit()))
         .find(|pid| is_vmm(pid));
-    Pid::from_raw(pid.expect("the VM has a VMM").parse().unwrap()).unwrap()
+    Pid::from_raw(pid?.parse().unwrap())
 }
 
 fn stop_and_start(suite: &Suite) -> Verdict {

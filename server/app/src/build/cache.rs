@@ -8,17 +8,14 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use banger_core::{Digest, OperationId};
-use rustix::fs::{SeekFrom, copy_file_range, ioctl_ficlone, seek};
-use rustix::io::Errno;
 
 use super::error::BuildError;
+use crate::disk;
 
 /// Steps that are kept.
 const STEPS_MAX: usize = 500;
 /// Space of all that are kept, on the host's disk.
 const BYTES_MAX: u64 = 20 << 30;
-/// Copied at once, between looks at whether the copy is still wanted.
-const COPY_BYTES: u64 = 64 << 20;
 
 /// The steps kept in one state directory.
 #[derive(Debug, Clone)]
@@ -81,7 +78,7 @@ impl StepCache {
         };
         // The time says when it was used last.
         let _ = file.set_modified(SystemTime::now());
-        copy(&file, to).map_err(failed("copy to", to))?;
+        disk::copy(&file, to, &mut |_| Ok(())).map_err(failed("copy to", to))?;
         Ok(true)
     }
 
@@ -89,7 +86,7 @@ impl StepCache {
     pub(super) fn keep(&self, key: Digest, disk: &Path) -> Result<(), BuildError> {
         let tmp = self.tmp.join(format!("step-{}.ext4", OperationId::new()));
         let made = || -> io::Result<()> {
-            copy(&File::open(disk)?, &tmp)?;
+            disk::copy(&File::open(disk)?, &tmp, &mut |_| Ok(()))?;
             File::open(&tmp)?.sync_data()?;
             fs::rename(&tmp, self.step(key))
         };
@@ -180,60 +177,6 @@ impl StepCache {
 /// Removes a file that is of no use; what stays is swept at the next start.
 fn remove(path: &Path) {
     let _ = fs::remove_file(path);
-}
-
-/// Copies a disk, sharing its blocks where the file system can, else without its holes.
-fn copy(from: &File, to: &Path) -> io::Result<()> {
-    let to = File::options().write(true).create_new(true).open(to)?;
-    if ioctl_ficlone(&to, from).is_ok() {
-        return Ok(());
-    }
-    let length = from.metadata()?.len();
-    to.set_len(length)?;
-    let mut at = 0;
-    while at < length {
-        let begin = match seek(from, SeekFrom::Data(at)) {
-            Ok(begin) => begin,
-            Err(Errno::NXIO) => break,
-            Err(error) => return Err(error.into()),
-        };
-        let end = seek(from, SeekFrom::Hole(begin))?;
-        copy_range(from, &to, begin, end)?;
-        at = end;
-    }
-    Ok(())
-}
-
-fn copy_range(from: &File, to: &File, begin: u64, end: u64) -> io::Result<()> {
-    let (mut read_at, mut write_at) = (begin, begin);
-    while read_at < end {
-        let want = usize::try_from((end - read_at).min(COPY_BYTES)).map_err(io::Error::other)?;
-        match copy_file_range(from, Some(&mut read_at), to, Some(&mut write_at), want) {
-            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-            Ok(_) => {}
-            // Not every pair of file systems can.
-            Err(Errno::XDEV | Errno::INVAL | Errno::OPNOTSUPP | Errno::NOSYS) => {
-                return copy_bytes(from, to, read_at, end);
-            }
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Ok(())
-}
-
-fn copy_bytes(from: &File, to: &File, begin: u64, end: u64) -> io::Result<()> {
-    use std::os::unix::fs::FileExt as _;
-    let mut piece = vec![0; 1 << 20];
-    let mut at = begin;
-    while at < end {
-        let want = usize::try_from(end - at)
-            .unwrap_or(piece.len())
-            .min(piece.len());
-        from.read_exact_at(&mut piece[..want], at)?;
-        to.write_all_at(&piece[..want], at)?;
-        at += want as u64;
-    }
-    Ok(())
 }
 
 #[cfg(test)]

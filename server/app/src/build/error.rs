@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use banger_core::guest::GuestError;
+use banger_core::host_io::{io_kind, io_reason, io_remedy};
 use banger_core::{Explain, FailureKind};
 
 /// Why a build failed.
@@ -143,7 +144,7 @@ impl Explain for BuildError {
             Self::SourceMissing { .. } | Self::Context { .. } => invalid("chunk"),
             Self::StepFailed { .. } => precondition("build/step"),
             Self::Guest { source, .. } => source.kind(),
-            Self::Io { .. } => FailureKind::Internal,
+            Self::Io { source, .. } => io_kind(source),
             Self::ToolMissing { .. } | Self::ToolFailed { .. } => precondition("host/tools"),
             Self::ToolTimeout { .. } => FailureKind::DeadlineExceeded,
         }
@@ -158,7 +159,7 @@ impl Explain for BuildError {
             Self::Context { .. } => "BUILD_CONTEXT_INVALID",
             Self::StepFailed { .. } => "BUILD_STEP_FAILED",
             Self::Guest { source, .. } => source.reason(),
-            Self::Io { .. } => "BUILD_FILES_FAILED",
+            Self::Io { source, .. } => io_reason(source, "BUILD_FILES_FAILED"),
             Self::ToolMissing { .. } => "BUILD_TOOL_MISSING",
             Self::ToolFailed { .. } => "BUILD_TOOL_FAILED",
             Self::ToolTimeout { .. } => "BUILD_TOOL_TIMEOUT",
@@ -182,7 +183,10 @@ impl Explain for BuildError {
                 "Correct the command; the steps before it are kept, so the next build goes on from there."
             }
             Self::Guest { source, .. } => return source.remedy(),
-            Self::Io { .. } => "Check the state directory's disk and permissions.",
+            Self::Io { source, .. } => match io_remedy(source) {
+                Some(remedy) => return Some(remedy),
+                None => "Check the state directory's disk and permissions.",
+            },
             Self::ToolMissing { .. } => {
                 "Install it on the daemon's host: apt-get install mmdebstrap"
             }

@@ -49,6 +49,7 @@ use self::select::Files;
 use self::stage::Stages;
 use crate::Context;
 use crate::error::AppError;
+use crate::host;
 use crate::image::Images;
 use crate::operation::{Begun, OperationTask, Operations};
 use crate::upload::{Upload, Uploaded};
@@ -204,7 +205,9 @@ impl Builds {
         let (kind, context, places) = (request.kind, request.context, self.places.clone());
         self.context.tasks.spawn(async move {
             let built = builder.run(&kind, context, &places).await;
+            let built = built.map_err(|error| host::blame_full_disk(&builder.context, error));
             builder.fleet.disband().await;
+            builder.images.give_back(&built).await;
             builder
                 .task
                 .end_with(&built, |image| image.id.to_string())
@@ -239,7 +242,7 @@ impl Builder {
         let work = async {
             // A place is given back when the work ends, however it does.
             let _place = places.acquire().await.map_err(|_| AppError::Interrupted)?;
-            crate::host::admit_disk(&self.context)?;
+            host::admit_disk(&self.context)?;
             match kind {
                 BuildKind::Dockerfile(request) => self.dockerfile(request, &context).await,
                 BuildKind::Debian(request) => self.debian(request).await,

@@ -20,6 +20,7 @@ use super::recipe::{Base, Recipe};
 use super::select::{Dest, Dress, Files, SelectError, Selection, Within, expand};
 use super::step::{self, Place};
 use crate::error::AppError;
+use crate::tree::beneath;
 
 /// Changed when the same step would make another disk.
 const KEY_FORMAT: &str = "1";
@@ -460,7 +461,7 @@ impl<'a> Stages<'a> {
                 continue;
             }
             found = match vm.guest.get_tree(format!("/{path}").as_bytes()).await {
-                Ok(tree) => pass(step::beneath(path, tree), &pieces).await,
+                Ok(tree) => pass(beneath(path.as_bytes(), tree), &pieces).await,
                 Err(error) => Err(error),
             };
             if found.is_err() {

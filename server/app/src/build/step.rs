@@ -4,9 +4,9 @@ use std::io::Read as _;
 use std::sync::Arc;
 
 use banger_core::SessionId;
-use banger_core::guest::{AttachTarget, GuestError, TreePieces, TreeSource};
+use banger_core::guest::{AttachTarget, GuestError, TreeSource};
 use banger_core::session::{AttachOptions, Backpressure, Exit, SessionEvent, SessionSpec, Stream};
-use banger_core::tree::{Naming, PathKind, TreeEntry, TreeKind, TreePiece, TreePlace};
+use banger_core::tree::{Naming, PathKind, TreeEntry, TreePiece, TreePlace};
 use bytes::Bytes;
 use futures::{StreamExt as _, stream};
 use tokio::sync::{mpsc, oneshot};
@@ -278,28 +278,4 @@ pub(super) async fn list(
         instruction: "COPY".into(),
         source,
     })
-}
-
-/// The tree at a path, below that path's own name as a COPY would find it in a context.
-pub(super) fn beneath(path: &str, pieces: TreePieces) -> TreePieces {
-    let prefix = path.as_bytes().to_vec();
-    let join = move |inside: &[u8]| match (prefix.as_slice(), inside) {
-        (b"", inside) => inside.to_vec(),
-        (prefix, b"") => prefix.to_vec(),
-        (prefix, inside) => [prefix, inside].join(&b'/'),
-    };
-    pieces
-        .map(move |piece| {
-            Ok(match piece? {
-                TreePiece::Entry(mut entry) => {
-                    entry.path = join(&entry.path);
-                    if let TreeKind::HardLink { target } = &mut entry.kind {
-                        *target = join(target);
-                    }
-                    TreePiece::Entry(entry)
-                }
-                data => data,
-            })
-        })
-        .boxed()
 }

@@ -16,6 +16,9 @@ use crate::Context;
 use crate::catalog::Catalogs;
 use crate::error::AppError;
 
+/// What an archive is called that a caller streamed in.
+const UPLOAD: &str = "the upload";
+
 /// What a task needs to bring an image in.
 pub(super) struct Worker {
     pub(super) context: Arc<Context>,
@@ -80,7 +83,9 @@ impl Worker {
         let mut built = self
             .files
             .register(source, &options, progress, cancel)
-            .await?;
+            .await
+            // Where it lies on this host tells a caller nothing.
+            .map_err(|error| error.naming(UPLOAD))?;
         built.kernel = request.kernel.clone().or(built.kernel);
         self.record(reference, built, "upload".to_owned()).await
     }
@@ -105,10 +110,15 @@ impl Worker {
             kernel: built.kernel,
             create_time: Timestamp::now(),
         };
-        Ok(self
-            .context
-            .store
-            .insert_image(&image, &reference.to_string())
-            .await?)
+        self.insert(image, &reference.to_string()).await
+    }
+
+    /// Keeps an image's row. One that has the same content is kept instead, with the new reference.
+    pub(super) async fn insert(&self, image: Image, reference: &str) -> Result<Image, AppError> {
+        let kept = self.context.store.insert_image(&image, reference).await?;
+        if kept.id == image.id {
+            self.context.events.image_added(&kept);
+        }
+        Ok(kept)
     }
 }

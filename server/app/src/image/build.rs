@@ -81,6 +81,11 @@ impl Images {
         worker.record_made(reference, built, origin, None).await
     }
 
+    /// After a build that a full disk ended: the disk is as it was before.
+    pub(crate) async fn give_back<T>(&self, built: &Result<T, AppError>) {
+        self.worker().give_back(built).await;
+    }
+
     /// Records an image whose files are there under one more reference; none where they are not.
     pub(crate) async fn known(
         &self,
@@ -152,7 +157,6 @@ impl super::bring::Worker {
             kernel,
             create_time: banger_core::Timestamp::now(),
         };
-        let reference = reference.to_string();
-        Ok(self.context.store.insert_image(&image, &reference).await?)
+        self.insert(image, &reference.to_string()).await
     }
 }

@@ -121,7 +121,7 @@ impl Images {
         if let Some(removed) = self.untag(&image, named).await? {
             return Ok(removed);
         }
-        match self.context.store.delete_image(image.id).await? {
+        match self.forget(&image).await? {
             DeleteOutcome::Deleted | DeleteOutcome::Missing => Ok(Removed {
                 freed_bytes: self.remove_files(image.digest).await?,
                 references: image.references,
@@ -169,6 +169,13 @@ impl Images {
         Ok(self.worker().sweep_files(&kept, Sweep::Remove).await?.files)
     }
 
+    /// How many files no image needs, and their space; none while an image is brought in.
+    pub(crate) async fn strays(&self) -> Result<(u64, u64), AppError> {
+        let kept = self.context.store.all_images().await?;
+        let told = self.worker().sweep_files(&kept, Sweep::Tell).await?;
+        Ok((told.files, told.bytes))
+    }
+
     /// Removes the images that nothing needs, and the files that no image needs.
     ///
     /// # Errors
@@ -202,8 +209,17 @@ impl Images {
             return Ok(self.context.store.vms_of_image(image.id).await?.is_empty());
         }
         // Whether a VM uses it is asked in the same transaction.
-        let outcome = self.context.store.delete_image(image.id).await?;
+        let outcome = self.forget(image).await?;
         Ok(!matches!(outcome, DeleteOutcome::UsedBy(_)))
+    }
+
+    /// Removes an image's row, unless a VM uses it.
+    async fn forget(&self, image: &Image) -> Result<DeleteOutcome, AppError> {
+        let outcome = self.context.store.delete_image(image.id).await?;
+        if outcome == DeleteOutcome::Deleted {
+            self.context.events.image_removed(image);
+        }
+        Ok(outcome)
     }
 
     /// A page of what each image takes, newest first, and what all take.

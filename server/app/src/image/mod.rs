@@ -167,7 +167,10 @@ impl Images {
             source: ImageSource::Any,
         };
         // Whoever pulls as a part of something else should not carry the whole of it.
-        Box::pin(self.worker().pull(&reference, request, task)).await
+        let worker = self.worker();
+        let pulled = Box::pin(worker.pull(&reference, request, task)).await;
+        worker.give_back(&pulled).await;
+        pulled
     }
 
     /// Where to stream an archive to.

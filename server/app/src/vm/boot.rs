@@ -3,25 +3,32 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
-use banger_core::guest::{Guest, GuestConfig, GuestInfo};
+use banger_core::guest::{Guest, GuestIdentity, GuestInfo};
 use banger_core::image::Image;
 use banger_core::kernel::Kernel;
-use banger_core::operation::{Progress, Stage, StageKey};
-use banger_core::vm::Vm;
-use banger_core::vmm::{Drive, DriveAccess, LaunchPlan, Machine};
+use banger_core::operation::{OperationKind, Progress, Stage, StageKey};
+use banger_core::vm::{Shape, Vm};
+use banger_core::vmm::{Drive, DriveAccess, LaunchPlan, Machine, ProcessLimits, VmmExit};
 use banger_core::{Name, SignedDuration, Timestamp, VmId};
 use tokio_util::sync::CancellationToken;
 
-use super::link;
+use super::admission::Admission;
+use super::files::{self, VmFile};
+use super::grow;
+use super::queue::Ticket;
 use super::stop::Ladder;
+use super::{is_build, link, setup};
 use crate::Context;
 use crate::error::AppError;
 use crate::host;
 use crate::image::Images;
 use crate::kernel::Kernels;
-use crate::operation::OperationTask;
+use crate::operation::{Begun, OperationTask, Operations};
 use crate::paths;
+use crate::volume::Volumes;
+use crate::volume::attach::Attached;
 
 /// How much of a console's end an error carries.
 const CONSOLE_TAIL_BYTES: u64 = 2048;
@@ -30,10 +37,46 @@ const KERNEL_LABEL: &str = "dev.banger.kernel";
 
 /// For guests whose changes are told: directories are renamed by copying them.
 const PLAIN_OVERLAY: &str = "banger.overlay=plain";
+/// How long a channel that broke during a boot waits for the news that its VMM ended.
+const SIGN_TO_END: Duration = Duration::from_millis(500);
 
-/// Whether a VM belongs to a build, which keeps what its steps write and nothing else.
-fn is_build(vm: &Vm) -> bool {
-    vm.spec.labels.contains_key(super::BUILD_LABEL)
+/// What boots are made with.
+#[derive(Clone)]
+pub(super) struct Boots {
+    pub(super) context: Arc<Context>,
+    pub(super) operations: Arc<Operations>,
+    pub(super) images: Arc<Images>,
+    pub(super) kernels: Arc<Kernels>,
+    pub(super) volumes: Volumes,
+    pub(super) admission: Admission,
+}
+
+impl Boots {
+    /// A boot that is the work of `task`.
+    pub(super) fn booter(&self, task: Arc<OperationTask>) -> Booter {
+        Booter {
+            context: self.context.clone(),
+            images: self.images.clone(),
+            kernels: self.kernels.clone(),
+            volumes: self.volumes.clone(),
+            cancel: task.cancelled().clone(),
+            disk: None,
+            files: Arc::default(),
+            task,
+        }
+    }
+
+    /// A start of a VM, as an operation of its own.
+    pub(super) async fn begin_start(&self, vm: VmId) -> Result<Booter, AppError> {
+        let begun = self
+            .operations
+            .begin(OperationKind::StartVm, vm.to_string(), None)
+            .await?;
+        match begun {
+            Begun::New(task) => Ok(self.booter(Arc::new(task))),
+            Begun::Joined(_) => unreachable!("only a request with an id joins another"),
+        }
+    }
 }
 
 /// What a boot works with.
@@ -42,11 +85,14 @@ pub(super) struct Booter {
     pub(super) context: Arc<Context>,
     pub(super) images: Arc<Images>,
     pub(super) kernels: Arc<Kernels>,
+    pub(super) volumes: Volumes,
     pub(super) task: Arc<OperationTask>,
     /// Given up by a later request.
     pub(super) cancel: CancellationToken,
     /// Becomes the VM's writable disk.
     pub(super) disk: Option<Arc<Path>>,
+    /// What a new VM is given before it is running.
+    pub(super) files: Arc<[VmFile]>,
 }
 
 /// The first half: names are resolved to what is on this host.
@@ -60,6 +106,17 @@ pub(super) struct Booted {
     pub(super) machine: Arc<dyn Machine>,
     pub(super) guest: Arc<dyn Guest>,
     pub(super) timing: Vec<Stage>,
+    pub(super) shape: Shape,
+    /// Its volumes, until its VMM is gone.
+    pub(super) attached: Attached,
+}
+
+/// A VM's writable disk before a boot.
+enum Upper {
+    /// It is new, and as large as it is to be.
+    New,
+    /// It was there, and had this size.
+    Kept { mib: u64 },
 }
 
 impl Booter {
@@ -149,54 +206,102 @@ impl Booter {
         })
     }
 
-    /// Boots a VM whose image and kernel are resolved. On failure nothing of it runs.
-    pub(super) async fn boot(&self, vm: &Vm, resolved: &Resolved) -> Result<Booted, AppError> {
-        self.stage("admit", async { host::admit(&self.context, &vm.spec) })
-            .await?;
-        self.stage("disks", self.disks(vm)).await?;
+    /// Boots a VM whose image and kernel are resolved, when it is its turn. On failure nothing of it runs.
+    pub(super) async fn boot(
+        &self,
+        vm: &Vm,
+        resolved: &Resolved,
+        ticket: Option<Ticket>,
+    ) -> Result<Booted, AppError> {
+        let ticket = ticket.ok_or(AppError::GivenUp {
+            why: "the boot was not admitted",
+        })?;
+        let turn = self.unless_given_up(async { Ok(ticket.turn(vm.owner.clone()).await) });
+        // Held until the guest is up, or nothing of it is left.
+        let _slot = self.stage("queued", turn).await?;
+        let identity = self.identity(vm, &resolved.image).await?;
+        let disks = async {
+            let attached = self.volumes.attach(vm).await?;
+            Ok((attached, self.disks(vm).await?))
+        };
+        let (attached, upper) = self.stage("disks", disks).await?;
         let initramfs = self
             .stage("initramfs", self.kernels.initramfs(&resolved.kernel))
             .await?;
         let plan = self.plan(vm, resolved, initramfs);
-        self.stage(
-            "probe",
-            host::probe(&self.context, &plan.kernel, &plan.initramfs),
-        )
-        .await?;
+        let probe = host::probe(&self.context, &plan.kernel, &plan.initramfs);
+        self.stage("probe", self.unless_given_up(probe)).await?;
         let launched = Timestamp::now();
         let machine = self.stage("launch", self.launch(&plan)).await?;
-        match self.bring_up(vm, resolved, machine.clone()).await {
+        let brought = self.bring_up(vm, resolved, machine.clone(), identity).await;
+        match brought {
             Ok((guest, info)) => Ok(Booted {
+                shape: self.shape(vm, &upper, &*guest).await,
                 machine,
                 guest,
                 timing: self.timing(launched, &info),
+                attached,
             }),
             Err(error) => {
-                self.undo_launch(vm.id, machine).await;
+                let error = host::blame_full_disk(&self.context, error);
+                self.undo_launch(vm.id, machine, attached).await;
                 Err(error)
             }
         }
     }
 
-    async fn disks(&self, vm: &Vm) -> Result<(), AppError> {
+    /// Who the guest's user is to be. Its credentials are read before anything runs.
+    async fn identity(&self, vm: &Vm, image: &Image) -> Result<Option<GuestIdentity>, AppError> {
+        let reading = setup::identity(&self.context, vm, image);
+        match vm.spec.identity.credentials.as_slice() {
+            [] => reading.await,
+            _ => self.stage("credentials", reading).await,
+        }
+    }
+
+    /// How large the machine is. A disk that was to grow and did not is as it was: the VM runs with it.
+    async fn shape(&self, vm: &Vm, upper: &Upper, guest: &dyn Guest) -> Shape {
+        let wanted = vm.spec.shape();
+        let Upper::Kept { mib } = upper else {
+            return wanted;
+        };
+        let grown = async { Ok(guest.grow_disk(grow::UPPER, wanted.disk_mib << 20).await?) };
+        match self.unless_given_up(grown).await {
+            Ok(()) => wanted,
+            Err(error) => {
+                tracing::error!(vm = %vm.id, error = banger_core::chain(&error), "the file system of a VM's disk does not grow");
+                Shape {
+                    disk_mib: wanted.disk_mib.min(*mib),
+                    ..wanted
+                }
+            }
+        }
+    }
+
+    /// Makes the VM's own disk, or makes it as large as it is to be.
+    async fn disks(&self, vm: &Vm) -> Result<Upper, AppError> {
+        host::admit_disk(&self.context)?;
         let dir = self.context.paths.vm(vm.id);
         tokio::fs::create_dir_all(&dir)
             .await
             .map_err(|source| AppError::MakeDirectory { path: dir, source })?;
         let upper = self.context.paths.upper_disk(vm.id);
-        if tokio::fs::try_exists(&upper).await.unwrap_or(false) {
-            return Ok(());
+        let bytes = vm.spec.disk_mib << 20;
+        if let Ok(there) = tokio::fs::metadata(&upper).await {
+            grow::extend(upper, bytes).await?;
+            let mib = there.len() >> 20;
+            return Ok(Upper::Kept { mib });
         }
         if let Some(disk) = &self.disk {
             let moved = tokio::fs::rename(disk, &upper).await;
-            return moved.map_err(|source| AppError::MakeDirectory {
+            moved.map_err(|source| AppError::MakeDirectory {
                 path: upper,
                 source,
-            });
+            })?;
+        } else {
+            self.images.create_upper(upper, bytes).await?;
         }
-        self.images
-            .create_upper(upper, vm.spec.disk_mib << 20)
-            .await
+        Ok(Upper::New)
     }
 
     fn plan(&self, vm: &Vm, resolved: &Resolved, initramfs: PathBuf) -> LaunchPlan {
@@ -205,30 +310,34 @@ impl Booter {
             access,
             serial: serial.to_owned(),
         };
+        let mut drives = vec![
+            drive(
+                self.images.rootfs(&resolved.image),
+                DriveAccess::ReadOnly,
+                "base",
+            ),
+            drive(
+                self.context.paths.upper_disk(vm.id),
+                DriveAccess::ReadWrite,
+                grow::UPPER,
+            ),
+        ];
+        drives.extend(self.volumes.drives(&vm.spec.volumes));
         LaunchPlan {
             vm: vm.id,
             dir: self.context.paths.vm(vm.id),
             kernel: self.kernels.vmlinux(&resolved.kernel),
             initramfs,
-            kernel_args: match is_build(vm) {
-                true => vec![PLAIN_OVERLAY.to_owned()],
-                false => Vec::new(),
-            },
+            kernel_args: kernel_args(vm),
             vcpu_count: vm.spec.vcpu_count,
             memory_mib: vm.spec.memory_mib,
-            drives: vec![
-                drive(
-                    self.images.rootfs(&resolved.image),
-                    DriveAccess::ReadOnly,
-                    "base",
-                ),
-                drive(
-                    self.context.paths.upper_disk(vm.id),
-                    DriveAccess::ReadWrite,
-                    "upper",
-                ),
-            ],
+            drives,
             network: vm.spec.network,
+            limits: Some(ProcessLimits::of(
+                vm.spec.vcpu_count,
+                vm.spec.memory_mib,
+                self.context.config.vmm_memory_overhead_mib,
+            )),
         }
     }
 
@@ -247,12 +356,27 @@ impl Booter {
         vm: &Vm,
         resolved: &Resolved,
         machine: Arc<dyn Machine>,
+        identity: Option<GuestIdentity>,
     ) -> Result<(Arc<dyn Guest>, GuestInfo), AppError> {
+        let context = &*self.context;
         let hello = self.unless_given_up(self.hello(vm.id, &*machine));
         let (guest, info) = self.stage("boot", hello).await?;
-        let configure =
-            self.unless_given_up(configure(&self.context, vm, &resolved.image, &*guest));
-        self.stage("configure", configure).await?;
+        // First, since it mounts the volumes: what lay on their paths before would be hidden.
+        let configure = setup::configure(context, vm, &resolved.image, &*guest);
+        self.stage("configure", self.unless_given_up(configure))
+            .await?;
+        if !self.files.is_empty() {
+            let write = self.unless_given_up(files::write(&*guest, &self.files));
+            self.stage("files", write).await?;
+        }
+        if let Some(identity) = identity {
+            let set = self.unless_given_up(setup::set_identity(context, &*guest, &identity));
+            self.stage("identity", set).await?;
+        }
+        if !vm.spec.init.is_agent() {
+            let start = self.unless_given_up(setup::start_init(context, &*guest));
+            self.stage("init", start).await?;
+        }
         Ok((guest, info))
     }
 
@@ -266,25 +390,43 @@ impl Booter {
         let connected = link::connect(&self.context, vm, machine);
         tokio::select! {
             biased; // an agent that answered wins over a VMM that ended right after
-            connected = connected => connected,
+            connected = connected => match connected {
+                Ok(connected) => Ok(connected),
+                // A broken channel is often the first sign of an end, which then explains it.
+                Err(error) => match tokio::time::timeout(SIGN_TO_END, machine.wait()).await {
+                    Ok(exit) => Err(self.ended(vm, &exit).await),
+                    Err(_elapsed) => Err(error),
+                },
+            },
             // cancel-safe: `wait` loses nothing when dropped
-            exit = machine.wait() => {
-                let detail = super::describe_exit(&exit);
-                Err(AppError::BootEnded { detail, console: console_tail(&self.context, vm).await })
-            }
+            exit = machine.wait() => Err(self.ended(vm, &exit).await),
             () = tokio::time::sleep(limit) => Err(AppError::BootTimeout { limit, console: console_tail(&self.context, vm).await }),
         }
     }
 
-    async fn undo_launch(&self, vm: VmId, machine: Arc<dyn Machine>) {
+    async fn ended(&self, vm: VmId, exit: &VmmExit) -> AppError {
+        AppError::BootEnded {
+            detail: super::describe_exit(exit),
+            console: console_tail(&self.context, vm).await,
+        }
+    }
+
+    /// Ends the VMM of a failed boot. Its volumes are let go when it is gone, however long that takes.
+    async fn undo_launch(&self, vm: VmId, machine: Arc<dyn Machine>, attached: Attached) {
         // Nothing can hurry SIGKILL.
-        match Ladder::hard(&self.context.config, machine)
+        match Ladder::hard(&self.context.config, machine.clone())
             .climb(&CancellationToken::new())
             .await
         {
             Ok(_) => erase_process(&self.context, vm).await,
             Err(error) => {
                 tracing::error!(%vm, error = banger_core::chain(&error), "could not end the VMM of a failed boot");
+                let shutdown = self.context.shutdown.clone();
+                self.context.tasks.spawn(async move {
+                    // With the daemon the account ends too.
+                    shutdown.run_until_cancelled(machine.wait()).await;
+                    drop(attached);
+                });
             }
         }
     }
@@ -310,31 +452,12 @@ impl Booter {
     }
 }
 
-/// Tells a guest who it is. Done after each boot, and again after a daemon's restart that came in between.
-pub(super) async fn configure(
-    context: &Context,
-    vm: &Vm,
-    image: &Image,
-    guest: &dyn Guest,
-) -> Result<(), AppError> {
-    let limit = context.config.configure_timeout;
-    let mut env: std::collections::BTreeMap<String, String> =
-        image.config.env.iter().cloned().collect();
-    env.extend(vm.spec.env.clone());
-    let config = GuestConfig {
-        hostname: vm.spec.name.to_string(),
-        env,
-        user: image.config.user.clone(),
-        working_dir: image.config.working_dir.clone(),
-        network: vm.spec.network.guest_network(),
-        keep_pristine: is_build(vm),
-    };
-    let configured = tokio::time::timeout(limit, guest.configure(&config)).await;
-    let configured = configured.unwrap_or(Err(banger_core::guest::GuestError::Deadline {
-        during: "configure",
-        limit,
-    }));
-    configured.map_err(|source| AppError::Configure { source })
+fn kernel_args(vm: &Vm) -> Vec<String> {
+    let mut words = setup::kernel_args(&vm.spec);
+    if is_build(vm) {
+        words.push(PLAIN_OVERLAY.to_owned());
+    }
+    words
 }
 
 /// The end of a VM's console, with control characters made harmless.

@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use banger_core::guest::{Guest, GuestInfo};
-use banger_core::vm::Vm;
+use banger_core::vm::{Phase, Vm};
 use banger_core::vmm::Machine;
 use banger_core::{VmId, chain};
 
-use super::boot;
+use super::setup;
 use crate::Context;
 use crate::error::AppError;
 
@@ -54,11 +54,12 @@ async fn attempt(
     let (guest, info) = tokio::time::timeout(limit, connect(context, vm.id, machine))
         .await
         .unwrap_or(Err(timed_out))?;
-    if !info.is_configured
+    // Of a VM that was being started the identity may be missing, which comes after the configuration.
+    if (!info.is_configured || vm.state.phase() == Phase::Starting)
         && let Some(image) = vm.image
         && let Some(image) = context.store.get_image(image).await?
     {
-        boot::configure(context, vm, &image, &*guest).await?;
+        setup::complete(context, vm, &image, &*guest).await?;
     }
     Ok(guest)
 }

@@ -1,9 +1,20 @@
 //! VMs: who may ask what, and the index of runners.
 
+mod activity;
+mod admission;
 mod boot;
+mod change;
+mod files;
+mod grow;
+mod hold;
 mod link;
+mod ports;
+mod queue;
+mod reach;
 mod runner;
+mod setup;
 mod spec;
+mod stats;
 mod stop;
 mod view;
 
@@ -11,39 +22,69 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use banger_core::lifecycle::Verb;
+use banger_core::lifecycle::{Next, Verb, decide};
 use banger_core::operation::OperationKind;
-use banger_core::vm::{Phase, Vm, VmState};
+use banger_core::vm::{Phase, Vm, VmChange, VmSpec, VmState};
 use banger_core::vmm::{Console, Machine, VmmExit};
 use banger_core::{Name, OperationId, Timestamp, VmId};
 use banger_store::{RequestKey, StoreError};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::Context;
+use crate::credentials;
 use crate::error::AppError;
+use crate::host;
 use crate::image::Images;
 use crate::kernel::Kernels;
 use crate::operation::{Begun, Operations};
 use crate::page::{self, Paged};
-use boot::Booter;
+use crate::volume::Volumes;
+pub(crate) use activity::Use;
+pub use admission::{Account, Capacity, Limits, Promised, Resource, Share};
+use admission::{Admission, Admitted};
+use boot::{Booter, Boots};
+pub use change::pending;
+pub use files::VmFile;
+pub use queue::QueueState;
 use runner::{Beginning, Command, Runner};
 pub use spec::VmRequest;
-pub(crate) use spec::check_env;
+pub(crate) use spec::{check_env, check_labels};
+pub use stats::{DriveRates, HostStats, Meter, Rates, Round, VmStats};
 pub use view::VmView;
 use view::settled;
 
 /// The label of VMs that belong to a build. Only the daemon gives it; at its start it removes them.
 pub(crate) const BUILD_LABEL: &str = "banger.dev/build";
+/// Whether a VM belongs to a build, which keeps what its steps write and nothing else.
+fn is_build(vm: &Vm) -> bool {
+    vm.spec.labels.contains_key(BUILD_LABEL)
+}
+
 /// How often a generated name may collide before the request fails.
 const NAME_TRIES: usize = 16;
 
 /// The VMs of this host.
 pub struct Vms {
     context: Arc<Context>,
-    operations: Arc<Operations>,
-    images: Arc<Images>,
-    kernels: Arc<Kernels>,
+    boots: Boots,
     runners: Arc<Mutex<Runners>>,
+}
+
+/// What a verb needs beside the VM.
+enum With {
+    Nothing,
+    Boot(Booter),
+    Change(VmChange),
+}
+
+/// What a starting daemon finds of a VM's machine.
+pub(crate) enum Found {
+    /// It runs.
+    Alive(Arc<dyn Machine>),
+    /// It ran, and is gone.
+    Lost,
+    /// It was off.
+    Off,
 }
 
 #[derive(Default)]
@@ -70,12 +111,18 @@ impl Vms {
         operations: &Arc<Operations>,
         images: &Arc<Images>,
         kernels: &Arc<Kernels>,
+        volumes: &Volumes,
     ) -> Self {
         Self {
             context: context.clone(),
-            operations: operations.clone(),
-            images: images.clone(),
-            kernels: kernels.clone(),
+            boots: Boots {
+                context: context.clone(),
+                operations: operations.clone(),
+                images: images.clone(),
+                kernels: kernels.clone(),
+                volumes: volumes.clone(),
+                admission: Admission::new(&context.config),
+            },
             runners: Arc::default(),
         }
     }
@@ -93,6 +140,7 @@ impl Vms {
         spec::check_reserved(&request.labels)?;
         // A repeat joins before anything is looked at: its name is taken, by itself.
         let task = match self
+            .boots
             .operations
             .begin(OperationKind::CreateVm, request.image.clone(), key)
             .await?
@@ -100,7 +148,7 @@ impl Vms {
             Begun::Joined(id) => return Ok(id),
             Begun::New(task) => Arc::new(task),
         };
-        self.begin(request, self.booter(task.clone())).await?;
+        self.begin(request, self.boots.booter(task.clone())).await?;
         Ok(task.id())
     }
 
@@ -112,6 +160,7 @@ impl Vms {
     ) -> Result<OperationId, AppError> {
         let target = request.image.clone();
         let task = match self
+            .boots
             .operations
             .begin(OperationKind::CreateVm, target, None)
             .await?
@@ -119,22 +168,23 @@ impl Vms {
             Begun::Joined(id) => return Ok(id),
             Begun::New(task) => Arc::new(task),
         };
-        let mut booter = self.booter(task.clone());
+        let mut booter = self.boots.booter(task.clone());
         booter.disk = disk.map(Arc::from);
         self.begin(request, booter).await?;
         Ok(task.id())
     }
 
-    async fn begin(&self, request: &VmRequest, booter: Booter) -> Result<(), AppError> {
+    async fn begin(&self, request: &VmRequest, mut booter: Booter) -> Result<(), AppError> {
+        booter.files = request.files.clone().into();
         let task = booter.task.clone();
         match self.insert(request).await {
-            Ok(vm) => {
+            Ok((vm, admitted)) => {
                 let beginning = Beginning::Create {
                     booter,
                     kernel: request.kernel.clone(),
                     pull_if_missing: request.pull_if_missing,
                 };
-                self.run(vm, beginning);
+                self.run(vm, admitted, beginning);
                 Ok(())
             }
             Err(error) => {
@@ -144,36 +194,45 @@ impl Vms {
         }
     }
 
-    async fn insert(&self, request: &VmRequest) -> Result<Vm, AppError> {
-        let limit = self.context.config.max_vms;
-        if self.lock().by_id.len() >= limit {
-            return Err(AppError::TooManyVms { limit });
-        }
-        let generate = || {
-            petname::petname(2, "-")
-                .and_then(|name| name.parse().ok())
-                .unwrap_or_else(fallback_name)
+    /// Makes sure that there is room, and writes the record.
+    async fn insert(&self, request: &VmRequest) -> Result<(Vm, Admitted), AppError> {
+        files::check(&request.files)?;
+        setup::check(&request.init, &request.identity)?;
+        let profiles = &self.context.config.credentials;
+        credentials::find(profiles, &request.owner, &request.identity.credentials)?;
+        let volumes = self.boots.volumes.resolve(&request.volumes).await?;
+        let mut vm = Vm {
+            id: VmId::new(),
+            spec: VmSpec {
+                volumes,
+                ..spec::spec(request, generated_name)?
+            },
+            image: None,
+            kernel: None,
+            owner: request.owner.clone(),
+            state: VmState::Creating,
+            shape: None,
+            restart_count: 0,
+            generation: 1,
+            boot_timing: Vec::new(),
+            last_stop: None,
+            create_time: Timestamp::now(),
+            start_time: None,
+            stop_time: None,
         };
+        host::admit_disk(&self.context)?;
+        let capacity = host::capacity(&self.context)?;
+        let admitted = self.boots.admission.create(&vm, &capacity)?;
         let mut tries = 0;
         loop {
-            let vm = Vm {
-                id: VmId::new(),
-                spec: spec::spec(request, generate)?,
-                image: None,
-                kernel: None,
-                state: VmState::Creating,
-                generation: 1,
-                boot_timing: Vec::new(),
-                last_stop: None,
-                create_time: Timestamp::now(),
-                start_time: None,
-                stop_time: None,
-            };
             tries += 1;
             match self.context.store.insert_vm(&vm).await {
-                Ok(()) => return Ok(vm),
+                Ok(()) => return Ok((vm, admitted)),
                 Err(StoreError::NameTaken { .. })
-                    if request.name.is_empty() && tries < NAME_TRIES => {}
+                    if request.name.is_empty() && tries < NAME_TRIES =>
+                {
+                    vm.spec.name = generated_name();
+                }
                 Err(StoreError::NameTaken { name, .. }) => {
                     return Err(AppError::NameTaken {
                         resource: "vm",
@@ -185,20 +244,13 @@ impl Vms {
         }
     }
 
-    fn booter(&self, task: Arc<crate::operation::OperationTask>) -> Booter {
-        Booter {
-            context: self.context.clone(),
-            images: self.images.clone(),
-            kernels: self.kernels.clone(),
-            cancel: task.cancelled().clone(),
-            disk: None,
-            task,
-        }
-    }
-
-    fn run(&self, vm: Vm, beginning: Beginning) {
+    fn run(&self, vm: Vm, admitted: Admitted, beginning: Beginning) {
         let (id, name) = (vm.id, vm.spec.name.clone());
-        let (runner, commands, view) = Runner::new(self.context.clone(), vm);
+        match beginning {
+            Beginning::Create { .. } => self.context.events.vm_created(&vm),
+            _ => self.context.events.vm_found(&vm),
+        }
+        let (runner, commands, view) = Runner::new(self.boots.clone(), vm, admitted);
         let runners = self.runners.clone();
         {
             let mut index = self.lock();
@@ -217,13 +269,41 @@ impl Vms {
     }
 
     /// Puts a VM of an earlier daemon under a runner.
-    pub(crate) fn restore(&self, vm: Vm, machine: Option<Arc<dyn Machine>>) {
-        let beginning = match (machine, vm.state.phase()) {
-            (Some(machine), _) => Beginning::Adopted(machine),
-            (None, Phase::Deleting | Phase::Creating) => Beginning::Delete,
-            (None, _) => Beginning::Rest,
+    pub(crate) fn restore(&self, vm: Vm, found: Found) {
+        let holds_machine = matches!(found, Found::Alive(_));
+        let admitted = self.boots.admission.restore(&vm, holds_machine);
+        let beginning = match (found, vm.state.phase()) {
+            (Found::Alive(machine), _) => {
+                // Before anything else may ask for its volumes.
+                let attached = self.boots.volumes.attach_again(&vm);
+                Beginning::Adopted(machine, attached)
+            }
+            (Found::Off | Found::Lost, Phase::Deleting | Phase::Creating) => Beginning::Delete,
+            (Found::Lost, _) => Beginning::Lost,
+            (Found::Off, _) => Beginning::Rest,
         };
-        self.run(vm, beginning);
+        self.run(vm, admitted, beginning);
+    }
+
+    /// What is promised to VMs, of what may be.
+    ///
+    /// # Errors
+    /// If the host does not tell what it has.
+    pub fn account(&self) -> Result<Account, AppError> {
+        Ok(self
+            .boots
+            .admission
+            .account(&host::capacity(&self.context)?))
+    }
+
+    /// Every VM that exists, as it is now, oldest first.
+    pub(crate) fn views(&self) -> Vec<VmView> {
+        let index = self.lock();
+        let views = index.by_id.values().map(|handle| handle.view.borrow());
+        views
+            .filter(|view| !view.deleted)
+            .map(|view| view.clone())
+            .collect()
     }
 
     fn handle(&self, named: &str) -> Result<Handle, AppError> {
@@ -299,16 +379,17 @@ impl Vms {
         (index.by_id.len(), running)
     }
 
-    async fn ask(
-        &self,
-        handle: &Handle,
-        verb: Verb,
-        booter: Option<Booter>,
-    ) -> Result<(), AppError> {
+    async fn ask(&self, handle: &Handle, verb: Verb, with: With) -> Result<(), AppError> {
         let (answer, answered) = oneshot::channel();
+        let (booter, change) = match with {
+            With::Nothing => (None, None),
+            With::Boot(booter) => (Some(booter), None),
+            With::Change(change) => (None, Some(change)),
+        };
         let command = Command {
             verb,
             booter,
+            change,
             answer,
         };
         // A runner that is gone has removed its VM, or stopped with the daemon.
@@ -334,38 +415,48 @@ impl Vms {
     /// # Errors
     /// If its state forbids it, or with what the boot failed of.
     pub async fn start(&self, named: &str) -> Result<Arc<Vm>, AppError> {
+        self.boot(named, Verb::Start).await
+    }
+
+    /// Shuts a VM down by the ladder and boots it again, or boots it where it is off; waits until its agent
+    /// answers.
+    ///
+    /// # Errors
+    /// As [`Vms::start`].
+    pub async fn restart(&self, named: &str) -> Result<Arc<Vm>, AppError> {
+        self.boot(named, Verb::Restart).await
+    }
+
+    async fn boot(&self, named: &str, verb: Verb) -> Result<Arc<Vm>, AppError> {
         let mut handle = self.handle(named)?;
         let phase = handle.view.borrow().phase();
-        if matches!(phase, Phase::Stopped | Phase::Failed) {
+        // Only what boots is an operation: the runner decides, and most verbs that find a VM as they want it do not.
+        if matches!(decide(phase, verb), Next::Move(_)) {
             let id = handle.view.borrow().vm.id;
-            if let Begun::New(task) = self
-                .operations
-                .begin(OperationKind::StartVm, id.to_string(), None)
-                .await?
-            {
-                let task = Arc::new(task);
-                if let Err(error) = self
-                    .ask(&handle, Verb::Start, Some(self.booter(task.clone())))
-                    .await
-                {
-                    task.fail(error.to_failure()).await;
-                    return Err(error);
-                }
+            let booter = self.boots.begin_start(id).await?;
+            let task = booter.task.clone();
+            if let Err(error) = self.ask(&handle, verb, With::Boot(booter)).await {
+                task.fail(error.to_failure()).await;
+                return Err(error);
             }
         } else {
-            self.ask(&handle, Verb::Start, None).await?;
+            self.ask(&handle, verb, With::Nothing).await?;
         }
         let view = settled(&mut handle.view, |view| {
-            !matches!(view.phase(), Phase::Creating | Phase::Starting)
+            view.deleted
+                || !matches!(
+                    view.phase(),
+                    Phase::Creating | Phase::Starting | Phase::Stopping
+                )
         })
         .await?;
         match &view.vm.state {
-            VmState::Running => Ok(view.vm),
+            VmState::Running if !view.deleted => Ok(view.vm),
             VmState::Failed(failure) => Err(AppError::Failed(failure.clone())),
             state => Err(AppError::Overtaken {
                 vm: view.vm.spec.name.clone(),
                 phase: state.phase(),
-                verb: Verb::Start,
+                verb,
             }),
         }
     }
@@ -376,12 +467,50 @@ impl Vms {
     /// If its state forbids it, or its process cannot be ended.
     pub async fn stop(&self, named: &str, verb: Verb) -> Result<Arc<Vm>, AppError> {
         let mut handle = self.handle(named)?;
-        self.ask(&handle, verb, None).await?;
+        self.ask(&handle, verb, With::Nothing).await?;
         let view = settled(&mut handle.view, |view| {
             view.deleted || !matches!(view.phase(), Phase::Stopping | Phase::Deleting)
         })
         .await?;
-        Ok(view.vm)
+        match &view.vm.state {
+            VmState::Failed(failure) if view.machine.is_some() => {
+                Err(AppError::Failed(failure.clone()))
+            }
+            _ => Ok(view.vm),
+        }
+    }
+
+    /// Holds a VM's vCPUs with [`Verb::Pause`], or lets them go on with [`Verb::Resume`], and waits until it is
+    /// so.
+    ///
+    /// # Errors
+    /// If its state forbids it, its driver cannot, or the VMM did not do it; then the VM is where it was.
+    pub async fn hold(&self, named: &str, verb: Verb) -> Result<Arc<Vm>, AppError> {
+        let handle = self.handle(named)?;
+        let driver = self.context.driver_info.get();
+        if driver.is_some_and(|driver| !driver.capabilities.pause) {
+            return Err(AppError::DriverCannot {
+                driver: driver
+                    .map(|driver| driver.driver.clone())
+                    .unwrap_or_default(),
+                verb,
+            });
+        }
+        self.ask(&handle, verb, With::Nothing).await?;
+        let vm = handle.view.borrow().vm.clone();
+        Ok(vm)
+    }
+
+    /// Changes a VM. [`pending`] tells of the answer what waits for the next start.
+    ///
+    /// # Errors
+    /// If a value is wrong, its state forbids it, or it was changed since its caller looked.
+    pub async fn update(&self, named: &str, change: VmChange) -> Result<Arc<Vm>, AppError> {
+        let handle = self.handle(named)?;
+        self.ask(&handle, Verb::Update, With::Change(change))
+            .await?;
+        let vm = handle.view.borrow().vm.clone();
+        Ok(vm)
     }
 
     /// Throws a VM away and waits until nothing is left.
@@ -390,7 +519,7 @@ impl Vms {
     /// If it does not exist.
     pub async fn delete(&self, named: &str) -> Result<(), AppError> {
         let mut handle = self.handle(named)?;
-        self.ask(&handle, Verb::Delete, None).await?;
+        self.ask(&handle, Verb::Delete, With::Nothing).await?;
         settled(&mut handle.view, |view| view.deleted)
             .await
             .map(drop)
@@ -406,6 +535,13 @@ impl Vms {
     }
 }
 
+/// A name that people can remember.
+fn generated_name() -> Name {
+    petname::petname(2, "-")
+        .and_then(|name| name.parse().ok())
+        .unwrap_or_else(fallback_name)
+}
+
 fn fallback_name() -> Name {
     // Ids are hexadecimal and hyphens: a prefix makes a name of one.
     let id = VmId::new().to_string().replace('-', "");
@@ -418,6 +554,9 @@ fn describe_exit(exit: &VmmExit) -> String {
     match exit {
         VmmExit::GuestPowerOff => "the guest powered itself off".into(),
         VmmExit::GuestReset => "the guest reset or panicked".into(),
+        VmmExit::MemoryLimit { limit_mib } => {
+            format!("its VMM wanted more than the {limit_mib} MiB of memory that it may have")
+        }
         VmmExit::Other { detail } => detail.clone(),
     }
 }

@@ -3,12 +3,17 @@
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
-use banger_core::Name;
-use banger_core::size;
-use banger_core::vm::VmSpec;
-use banger_core::vmm::NetworkPlan;
+use std::time::Duration;
 
+use banger_core::setup::{InitMode, VmIdentity};
+use banger_core::size;
+use banger_core::vm::{RestartPolicy, VmSpec};
+use banger_core::vmm::NetworkPlan;
+use banger_core::{Name, Owner};
+
+use super::files::VmFile;
 use crate::error::AppError;
+use crate::volume::MountRequest;
 
 /// How the labels begin that only the daemon gives.
 const RESERVED: &str = "banger.dev/";
@@ -36,11 +41,28 @@ pub struct VmRequest {
     pub network: NetworkPlan,
     /// Whether it deletes itself when it stops.
     pub ephemeral: bool,
+    /// After which it deletes itself; absent means never.
+    pub ttl: Option<Duration>,
+    /// After which it stops itself when nothing used it; absent means never.
+    pub idle_timeout: Option<Duration>,
+    /// What happens when it ends by itself.
+    pub restart_policy: RestartPolicy,
+    /// Volumes.
+    pub volumes: Vec<MountRequest>,
+    /// Who asks.
+    pub owner: Owner,
     /// Whether the image is pulled if it is not there.
     pub pull_if_missing: bool,
+    /// Who is process 1.
+    pub init: InitMode,
+    /// Who its default user is to others.
+    pub identity: VmIdentity,
+    /// What is written before it is running.
+    pub files: Vec<VmFile>,
 }
 
-/// Checks a request and fills in the defaults; `generated` is the name for a caller who gave none.
+/// Checks a request and fills in the defaults, but for the volumes, which are looked for elsewhere; `generated` is
+/// the name for a caller who gave none.
 pub(super) fn spec(
     request: &VmRequest,
     generated: impl FnOnce() -> Name,
@@ -59,35 +81,68 @@ pub(super) fn spec(
             problem: format!("is not a name: {error}"),
         })?
     };
-    check_labels(&request.labels)?;
+    check_labels("spec.labels", &request.labels)?;
     check_env("spec.env", &request.env)?;
-    Ok(VmSpec {
+    let spec = VmSpec {
         name,
         labels: request.labels.clone(),
         image: request.image.clone(),
         kernel: String::new(),
-        vcpu_count: bounded(
-            "spec.vcpu_count",
-            request.vcpu_count,
-            size::DEFAULT_VCPU_COUNT,
-            size::VCPU_COUNT,
-        )?,
-        memory_mib: bounded(
-            "spec.memory_mib",
-            request.memory_mib,
-            size::DEFAULT_MEMORY_MIB,
-            size::MEMORY_MIB,
-        )?,
-        disk_mib: bounded(
-            "spec.disk_mib",
-            request.disk_mib,
-            size::DEFAULT_DISK_MIB,
-            size::DISK_MIB,
-        )?,
+        vcpu_count: vcpu_count(request.vcpu_count)?,
+        memory_mib: memory_mib(request.memory_mib)?,
+        disk_mib: disk_mib(request.disk_mib)?,
         env: request.env.clone(),
         network: request.network,
         ephemeral: request.ephemeral,
-    })
+        ttl: request.ttl,
+        idle_timeout: request.idle_timeout,
+        restart_policy: request.restart_policy,
+        volumes: Vec::new(),
+        init: request.init.clone(),
+        identity: request.identity.clone(),
+    };
+    check_life(&spec)?;
+    Ok(spec)
+}
+
+pub(super) fn vcpu_count(count: u32) -> Result<u32, AppError> {
+    let default = size::DEFAULT_VCPU_COUNT;
+    bounded("spec.vcpu_count", count, default, size::VCPU_COUNT)
+}
+
+pub(super) fn memory_mib(mib: u64) -> Result<u64, AppError> {
+    let default = size::DEFAULT_MEMORY_MIB;
+    bounded("spec.memory_mib", mib, default, size::MEMORY_MIB)
+}
+
+pub(super) fn disk_mib(mib: u64) -> Result<u64, AppError> {
+    bounded("spec.disk_mib", mib, size::DEFAULT_DISK_MIB, size::DISK_MIB)
+}
+
+/// Checks what a VM does by itself.
+pub(super) fn check_life(spec: &VmSpec) -> Result<(), AppError> {
+    for (field, time) in [
+        ("spec.ttl", spec.ttl),
+        ("spec.idle_timeout", spec.idle_timeout),
+    ] {
+        if let Some(time) = time
+            && !size::LIFE.contains(&time)
+        {
+            let problem = format!(
+                "is {time:?}, and must be from {:?} to {:?}",
+                size::LIFE.start(),
+                size::LIFE.end()
+            );
+            return Err(AppError::Invalid { field, problem });
+        }
+    }
+    if spec.ephemeral && !spec.restart_policy.is_never() {
+        return Err(AppError::Invalid {
+            field: "spec.restart_policy",
+            problem: "cannot be given to a VM that deletes itself when it stops".into(),
+        });
+    }
+    Ok(())
 }
 
 fn bounded<T>(
@@ -126,13 +181,12 @@ pub(super) fn check_reserved(labels: &BTreeMap<String, String>) -> Result<(), Ap
     }
 }
 
-fn check_labels(labels: &BTreeMap<String, String>) -> Result<(), AppError> {
-    let invalid = |problem: String| {
-        Err(AppError::Invalid {
-            field: "spec.labels",
-            problem,
-        })
-    };
+/// Checks labels: their number and size.
+pub(crate) fn check_labels(
+    field: &'static str,
+    labels: &BTreeMap<String, String>,
+) -> Result<(), AppError> {
+    let invalid = |problem: String| Err(AppError::Invalid { field, problem });
     if labels.len() > size::LABELS_MAX {
         return invalid(format!(
             "has {} entries, and may have {}",

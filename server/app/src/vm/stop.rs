@@ -16,6 +16,10 @@ pub(crate) struct Ladder {
     machine: Arc<dyn Machine>,
     guest: Option<Arc<dyn Guest>>,
     rungs: Vec<(StopRung, Duration)>,
+    /// The vCPUs are held, and are let go first: a guest that stands still cannot power off.
+    held_for: Option<Duration>,
+    /// How long an init of the image's own has for powering off, before the agent does it.
+    init_patience: Duration,
 }
 
 impl Ladder {
@@ -35,7 +39,27 @@ impl Ladder {
             machine,
             guest,
             rungs,
+            held_for: None,
+            init_patience: Duration::ZERO,
         }
+    }
+
+    /// Of a machine whose vCPUs are held, or may be.
+    pub(super) fn held(mut self, is_held: bool, limit: Duration) -> Self {
+        self.held_for = is_held.then_some(limit);
+        self
+    }
+
+    /// Of a guest in which the image's own init is process 1: it is asked first, and is given this long, which the
+    /// agent's rung outlasts.
+    pub(super) fn with_init(mut self, patience: Duration) -> Self {
+        self.init_patience = patience;
+        for (rung, deadline) in &mut self.rungs {
+            if *rung == StopRung::Agent {
+                *deadline += patience;
+            }
+        }
+        self
     }
 
     /// At once.
@@ -44,6 +68,8 @@ impl Ladder {
             machine,
             guest: None,
             rungs: vec![(StopRung::Kill, config.stop_kill_timeout)],
+            held_for: None,
+            init_patience: Duration::ZERO,
         }
     }
 
@@ -59,6 +85,11 @@ impl Ladder {
             .is_ok()
         {
             return Ok(ended(StopRung::AlreadyGone));
+        }
+        if let Some(limit) = self.held_for {
+            // One that cannot be let go is stopped by a harder rung.
+            let let_go = tokio::time::timeout(limit, self.machine.resume());
+            let _ = hurry.run_until_cancelled(let_go).await;
         }
         for (rung, deadline) in &self.rungs {
             if hurry.is_cancelled() && *rung != StopRung::Kill {
@@ -103,7 +134,10 @@ impl Ladder {
     /// Whether the rung could be applied; one that could not is left at once.
     async fn apply(&self, rung: StopRung) -> bool {
         let result = match (rung, &self.guest) {
-            (StopRung::Agent, Some(guest)) => guest.power_off().await.map_err(AppError::from),
+            (StopRung::Agent, Some(guest)) => {
+                let asked = guest.power_off(self.init_patience).await;
+                asked.map_err(AppError::from)
+            }
             (StopRung::AlreadyGone, _) | (StopRung::Agent, None) => return false,
             (StopRung::PowerButton, _) => self.machine.power_button().await.map_err(AppError::from),
             (StopRung::Terminate, _) => self.machine.terminate().map_err(AppError::from),

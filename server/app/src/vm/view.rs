@@ -4,8 +4,10 @@ use std::sync::Arc;
 
 use banger_core::guest::Guest;
 use banger_core::vm::{Phase, Vm};
+use banger_core::vmm::Machine;
 use tokio::sync::watch;
 
+use super::activity::Activity;
 use crate::error::AppError;
 
 /// A VM as its runner last published it.
@@ -15,6 +17,10 @@ pub struct VmView {
     pub vm: Arc<Vm>,
     /// The connection to its agent, while there is one.
     pub guest: Option<Arc<dyn Guest>>,
+    /// Its VMM, while there is one.
+    pub machine: Option<Arc<dyn Machine>>,
+    /// Whether it is being used.
+    pub(crate) activity: Arc<Activity>,
     /// It is gone; nothing follows.
     pub deleted: bool,
 }
@@ -24,6 +30,7 @@ impl std::fmt::Debug for VmView {
         f.debug_struct("VmView")
             .field("vm", &self.vm)
             .field("guest", &self.guest.is_some())
+            .field("machine", &self.machine.is_some())
             .field("deleted", &self.deleted)
             .finish()
     }

@@ -6,10 +6,10 @@ use std::path::PathBuf;
 use banger_app::config::{Registries, RegistrySettings};
 use serde::{Deserialize, Serialize};
 
-use super::Mistake;
+use super::{Mistake, table};
 
 /// The key of the table.
-const KEY: &str = "registries";
+pub(super) const KEY: &str = "registries";
 
 /// How one registry is reached.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,31 +27,8 @@ pub struct RegistryConfig {
     pub client_key_file: Option<PathBuf>,
 }
 
-/// Takes what is wrong by itself out of the table of registries.
-pub(super) fn sift(mut table: toml::Table) -> (toml::Table, Vec<Mistake>) {
-    let mut mistakes = Vec::new();
-    if let Some(toml::Value::Table(registries)) = table.get_mut(KEY) {
-        for (host, settings) in registries {
-            let toml::Value::Table(settings) = settings else {
-                continue; // told with the other keys
-            };
-            settings.retain(|key, value| {
-                let alone = toml::Table::from_iter([(key.to_owned(), value.clone())]);
-                let wrong = alone.try_into::<RegistryConfig>().err();
-                mistakes.extend(
-                    wrong
-                        .as_ref()
-                        .map(|error| Mistake::of_key(&path(host, key), error)),
-                );
-                wrong.is_none()
-            });
-        }
-    }
-    (table, mistakes)
-}
-
 fn path(host: &str, key: &str) -> String {
-    format!("{KEY}.\"{host}\".{key}")
+    table::path(KEY, host, key)
 }
 
 /// What types cannot say.

@@ -136,12 +136,16 @@ fn a_configured_agent_is_taken_as_it_is() {
 
 /// The example's table of registries, switched on.
 fn registries_of_the_example() -> String {
-    let lines = EXAMPLE
-        .lines()
-        .filter_map(|line| line.strip_prefix('#'))
-        .filter(|line| {
-            line.starts_with("[registries.") || (line.starts_with("  ") && line.contains(" = "))
-        });
+    // Each table ends with the first line that is neither a key of it nor a comment.
+    let mut of_registries = false;
+    let lines = EXAMPLE.lines().filter_map(|line| {
+        let line = line.strip_prefix('#')?;
+        if line.starts_with('[') {
+            of_registries = line.starts_with("[registries.");
+            return of_registries.then_some(line);
+        }
+        (of_registries && line.starts_with("  ") && line.contains(" = ")).then_some(line)
+    });
     lines.collect::<Vec<_>>().join("\n")
 }
 
@@ -176,6 +180,71 @@ fn the_example_has_every_key_of_a_registry() {
     let mut every = every;
     every.sort();
     assert_eq!(keys, every);
+}
+
+/// The example's tables of quotas, switched on.
+fn quotas_of_the_example() -> String {
+    let lines = EXAMPLE.lines().filter_map(|line| line.strip_prefix('#'));
+    let from_quotas = lines.skip_while(|line| *line != "[quota]");
+    let lines = from_quotas.take_while(|line| !line.starts_with("[registries"));
+    let kept = lines.filter(|line| line.starts_with('[') || line.starts_with("  "));
+    kept.collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn the_example_has_every_key_of_a_quota() {
+    let config = Config::parse(&quotas_of_the_example()).unwrap();
+    config.check().unwrap();
+    let every = Limits {
+        vms: Some(50),
+        running_vms: Some(20),
+        vcpus: Some(40),
+        memory_mib: Some(32_768),
+        disk_mib: Some(409_600),
+    };
+    assert_eq!(config.quota, every);
+    let quotas = config.app().quotas;
+    assert_eq!(quotas.of(&Owner::of_uid(1000)).vms, Some(200));
+    assert_eq!(quotas.of(&Owner::of_uid(1000)).vcpus, Some(40));
+    assert_eq!(quotas.of(&Owner::of_uid(7)), every);
+}
+
+#[test]
+fn ratios_are_numbers_with_and_without_a_fraction() {
+    let config = Config::parse("memory_overcommit = 2\nvcpu_overcommit = 0.5\n").unwrap();
+    assert_eq!(config.memory_overcommit, Ratio::of_whole(2));
+    assert_eq!(config.vcpu_overcommit, Ratio::of_thousandths(500));
+    let refused = Config::parse("memory_overcommit = -1\nvcpu_overcommit = 1e9\n").unwrap_err();
+    assert_eq!(refused.len(), 2, "{refused:?}");
+    let nothing = Config::parse("memory_overcommit = 0\nvcpu_overcommit = 0.0\n").unwrap();
+    let told = nothing.check().unwrap_err().to_string();
+    assert!(told.contains("2 mistake(s)"), "{told}");
+}
+
+#[test]
+fn mistakes_of_quotas_are_told_by_owner_and_key() {
+    let text = r#"
+[quota]
+vms = -1
+vcpuz = 3
+[owners."uid:1000"]
+memory_mib = "much"
+[owners.1000]
+vms = 3
+"#;
+    let told = Config::parse(text).unwrap_err();
+    let mut at: Vec<&str> = told.iter().map(|mistake| mistake.at.as_str()).collect();
+    at.sort_unstable();
+    assert_eq!(
+        at,
+        [
+            "`owners.\"1000\"`",
+            "`owners.\"uid:1000\".memory_mib`",
+            "`quota.vcpuz`",
+            "`quota.vms`",
+        ],
+        "{told:?}"
+    );
 }
 
 #[test]

@@ -1,10 +1,22 @@
 //! `HostService`.
 
+mod events;
+
+use banger_app::doctor::DoctorRequest;
+use banger_app::event::Filter;
 use banger_proto::v1;
+use banger_proto::v1::doctor_response::Message;
 use banger_proto::v1::host_service_server::HostService;
+use futures::StreamExt as _;
 use tonic::{Request, Response, Status};
 
+use super::convert::field;
+use super::request::RequestError;
+use super::stream::{self, Answers};
 use super::{Api, convert, refused};
+
+/// The most checks that may be named: more than there are.
+const CHECKS_MAX: usize = 256;
 
 #[tonic::async_trait]
 impl HostService for Api {
@@ -15,6 +27,66 @@ impl HostService for Api {
         let info = self.app.host_info().await.map_err(refused)?;
         Ok(Response::new(v1::GetInfoResponse {
             info: Some(convert::host::info(info)),
+        }))
+    }
+
+    type DoctorStream = Answers<v1::DoctorResponse>;
+
+    async fn doctor(
+        &self,
+        request: Request<v1::DoctorRequest>,
+    ) -> Result<Response<Self::DoctorStream>, Status> {
+        let v1::DoctorRequest { fix, checks } = request.into_inner();
+        if checks.len() > CHECKS_MAX {
+            let problem = format!("has {} entries, and may have {CHECKS_MAX}", checks.len());
+            return Err(RequestError::invalid("checks", problem).into());
+        }
+        let request = DoctorRequest { fix, checks };
+        let told = self.app.doctor.run(request).map_err(refused)?;
+        let messages = told.map(|told| Ok(convert::host::told(told)));
+        let messages = stream::served(messages, self.drain.over.clone(), || {
+            Message::Heartbeat(v1::Heartbeat {})
+        });
+        let numbered = stream::numbered(messages, |sequence, message| v1::DoctorResponse {
+            sequence,
+            message: Some(message),
+        });
+        Ok(Response::new(numbered))
+    }
+
+    type WatchEventsStream = Answers<v1::WatchEventsResponse>;
+
+    async fn watch_events(
+        &self,
+        request: Request<v1::WatchEventsRequest>,
+    ) -> Result<Response<Self::WatchEventsStream>, Status> {
+        let request = request.into_inner();
+        let vm = match request.vm.as_str() {
+            "" => None,
+            named => Some(
+                self.app
+                    .vms
+                    .get(field::named("vm", named)?)
+                    .map_err(refused)?
+                    .id,
+            ),
+        };
+        let filter = Filter {
+            kinds: convert::event::kinds(&request.kinds)?,
+            vm,
+        };
+        let from = convert::event::from(request.start)?;
+        let watch = self.app.events().watch(&from, filter);
+        Ok(Response::new(events::watch(watch, &self.drain)))
+    }
+
+    async fn get_usage(
+        &self,
+        _: Request<v1::GetUsageRequest>,
+    ) -> Result<Response<v1::GetUsageResponse>, Status> {
+        let usage = self.app.usage().await.map_err(refused)?;
+        Ok(Response::new(v1::GetUsageResponse {
+            usage: Some(convert::usage::usage(usage)),
         }))
     }
 }

@@ -5,9 +5,11 @@
 //! ```
 
 mod build;
+mod caller;
 mod catalog;
 mod convert;
 mod export;
+mod file;
 mod host;
 mod image;
 mod kernel;
@@ -18,7 +20,9 @@ mod request;
 mod session;
 mod status;
 mod stream;
+mod tunnel;
 mod vm;
+mod volume;
 
 use std::sync::Arc;
 

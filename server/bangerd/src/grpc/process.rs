@@ -4,7 +4,6 @@
 //! holds the caller's stream. What is wrong with input cannot be said on the input: it ends the output.
 
 use banger_app::session::{Events, Exec};
-use banger_core::guest::SessionInputs;
 use banger_core::session::{SessionEvent, SessionInput};
 use banger_proto::v1;
 use futures::future::{BoxFuture, OptionFuture};
@@ -24,18 +23,18 @@ const SIGNALS_WAITING: usize = 16;
 pub(super) type Faults = oneshot::Receiver<RequestError>;
 
 /// One message of a caller, as `parse` reads it; `None` is one that is no input.
-type Parsed = Result<Option<SessionInput>, RequestError>;
+type Parsed<I = SessionInput> = Result<Option<I>, RequestError>;
 
 /// The channel by which an exec's signals go from its input to [`executed`].
 pub(super) fn signals() -> (mpsc::Sender<i32>, mpsc::Receiver<i32>) {
     mpsc::channel(SIGNALS_WAITING)
 }
 
-/// The input of a process. A caller who ends or breaks off the stream leaves standard input as it is.
-pub(super) fn input<M: Send + 'static>(
+/// The input of a process, or of a tunnel. A caller who ends or breaks off the stream leaves standard input as it is.
+pub(super) fn input<M: Send + 'static, I: Send + 'static>(
     messages: Streaming<M>,
-    parse: impl Fn(M) -> Parsed + Send + Sync + 'static,
-) -> (SessionInputs, Faults) {
+    parse: impl Fn(M) -> Parsed<I> + Send + Sync + 'static,
+) -> (BoxStream<'static, I>, Faults) {
     let (fault, faults) = oneshot::channel();
     let parsed = stream::unfold(
         (messages, parse, fault),
@@ -127,7 +126,7 @@ pub(super) fn attached(
 }
 
 /// Ends `messages` with what is wrong with the input.
-fn until_fault<T: Send + 'static>(messages: Answers<T>, faults: Faults) -> Answers<T> {
+pub(super) fn until_fault<T: Send + 'static>(messages: Answers<T>, faults: Faults) -> Answers<T> {
     let fault = stream::once(faults).filter_map(async |fault| Some(Err(fault.ok()?.into())));
     let merged = stream::select(
         messages.map(Some).chain(stream::iter([None])),

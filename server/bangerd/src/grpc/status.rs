@@ -31,7 +31,7 @@ const MAYBE_RAN: [&str; 6] = [
     "DRAINING",
 ];
 /// Reasons after which it certainly did not, where the code alone does not tell.
-const NEVER_RAN: [&str; 8] = [
+const NEVER_RAN: [&str; 14] = [
     "AGENT_AWAY",
     "AGENT_TOO_OLD",
     "BOOT_TIMEOUT",
@@ -40,6 +40,12 @@ const NEVER_RAN: [&str; 8] = [
     "TOO_MANY_SESSIONS",
     "WRONG_STATE",
     "AGENT_MISSING",
+    "INIT_NOT_FOUND",
+    "INIT_NOT_EXECUTABLE",
+    "VM_FILE_NOT_WRITTEN",
+    "CREDENTIALS_UNREADABLE",
+    "CREDENTIALS_UNSAFE",
+    "CREDENTIALS_TOO_LARGE",
 ];
 
 /// The status of a service's error.

@@ -1,19 +1,22 @@
 //! `VmService`.
 
 mod console;
+mod stats;
+mod verb;
 mod watch;
 
 use banger_app::{App, AppError};
 use banger_core::lifecycle::Verb;
+use banger_core::port::Probe;
 use banger_proto::v1;
 use banger_proto::v1::create_vm_response::Message;
 use banger_proto::v1::vm_service_server::VmService;
 use tonic::{Request, Response, Status};
 
-use super::convert::{field, page, vm};
-use super::request;
+use super::convert::{self, change, field, page, vm};
 use super::stream::{self, Answers, OperationMessage};
 use super::{Api, refused};
+use super::{caller, request};
 
 #[tonic::async_trait]
 impl VmService for Api {
@@ -23,13 +26,14 @@ impl VmService for Api {
         &self,
         request: Request<v1::CreateVmRequest>,
     ) -> Result<Response<Self::CreateVmStream>, Status> {
+        let owner = caller::owner(&request);
         let mut request = request.into_inner();
         let id = std::mem::take(&mut request.request_id);
         let key = request::key("banger.v1.VmService/CreateVm", &id, &request)?;
         let operation = self
             .app
             .vms
-            .create(&vm::create(request)?, key.as_ref())
+            .create(&vm::create(request, owner)?, key.as_ref())
             .await
             .map_err(refused)?;
         stream::operation(&self.app, &self.drain, operation).await
@@ -63,72 +67,107 @@ impl VmService for Api {
         }))
     }
 
+    async fn update_vm(
+        &self,
+        request: Request<v1::UpdateVmRequest>,
+    ) -> Result<Response<v1::UpdateVmResponse>, Status> {
+        let mut request = request.into_inner();
+        let id = std::mem::take(&mut request.request_id);
+        let key = request::key("banger.v1.VmService/UpdateVm", &id, &request)?;
+        let named = field::named("vm", &request.vm)?.to_owned();
+        let change = change::change(request)?;
+        let vms = self.app.vms.clone();
+        let work = async move {
+            vms.update(&named, change)
+                .await
+                .map(|found| v1::UpdateVmResponse {
+                    vm: Some(vm::vm(&found)),
+                })
+        };
+        self.once.answer(&self.app, key, work).await
+    }
+
     async fn start_vm(
         &self,
         request: Request<v1::StartVmRequest>,
     ) -> Result<Response<v1::StartVmResponse>, Status> {
-        let mut request = request.into_inner();
-        let id = std::mem::take(&mut request.request_id);
-        let key = request::key("banger.v1.VmService/StartVm", &id, &request)?;
-        let named = field::named("vm", &request.vm)?.to_owned();
-        let vms = self.app.vms.clone();
-        let work = async move {
-            vms.start(&named).await.map(|found| v1::StartVmResponse {
-                vm: Some(vm::vm(&found)),
-            })
-        };
-        self.once.answer(&self.app, key, work).await
+        self.put(request, |vms, named| async move {
+            let found = vms.start(&named).await?;
+            let vm = Some(vm::vm(&found));
+            Ok(v1::StartVmResponse { vm })
+        })
+        .await
     }
 
     async fn stop_vm(
         &self,
         request: Request<v1::StopVmRequest>,
     ) -> Result<Response<v1::StopVmResponse>, Status> {
-        let mut request = request.into_inner();
-        let id = std::mem::take(&mut request.request_id);
-        let key = request::key("banger.v1.VmService/StopVm", &id, &request)?;
-        let named = field::named("vm", &request.vm)?.to_owned();
-        let vms = self.app.vms.clone();
-        let work = async move {
-            vms.stop(&named, Verb::Stop)
-                .await
-                .map(|found| v1::StopVmResponse {
-                    vm: Some(vm::vm(&found)),
-                })
-        };
-        self.once.answer(&self.app, key, work).await
+        self.put(request, |vms, named| async move {
+            let found = vms.stop(&named, Verb::Stop).await?;
+            let vm = Some(vm::vm(&found));
+            Ok(v1::StopVmResponse { vm })
+        })
+        .await
+    }
+
+    async fn restart_vm(
+        &self,
+        request: Request<v1::RestartVmRequest>,
+    ) -> Result<Response<v1::RestartVmResponse>, Status> {
+        self.put(request, |vms, named| async move {
+            let found = vms.restart(&named).await?;
+            let vm = Some(vm::vm(&found));
+            Ok(v1::RestartVmResponse { vm })
+        })
+        .await
+    }
+
+    async fn pause_vm(
+        &self,
+        request: Request<v1::PauseVmRequest>,
+    ) -> Result<Response<v1::PauseVmResponse>, Status> {
+        self.put(request, |vms, named| async move {
+            let found = vms.hold(&named, Verb::Pause).await?;
+            let vm = Some(vm::vm(&found));
+            Ok(v1::PauseVmResponse { vm })
+        })
+        .await
+    }
+
+    async fn resume_vm(
+        &self,
+        request: Request<v1::ResumeVmRequest>,
+    ) -> Result<Response<v1::ResumeVmResponse>, Status> {
+        self.put(request, |vms, named| async move {
+            let found = vms.hold(&named, Verb::Resume).await?;
+            let vm = Some(vm::vm(&found));
+            Ok(v1::ResumeVmResponse { vm })
+        })
+        .await
     }
 
     async fn kill_vm(
         &self,
         request: Request<v1::KillVmRequest>,
     ) -> Result<Response<v1::KillVmResponse>, Status> {
-        let mut request = request.into_inner();
-        let id = std::mem::take(&mut request.request_id);
-        let key = request::key("banger.v1.VmService/KillVm", &id, &request)?;
-        let named = field::named("vm", &request.vm)?.to_owned();
-        let vms = self.app.vms.clone();
-        let work = async move {
-            vms.stop(&named, Verb::Kill)
-                .await
-                .map(|found| v1::KillVmResponse {
-                    vm: Some(vm::vm(&found)),
-                })
-        };
-        self.once.answer(&self.app, key, work).await
+        self.put(request, |vms, named| async move {
+            let found = vms.stop(&named, Verb::Kill).await?;
+            let vm = Some(vm::vm(&found));
+            Ok(v1::KillVmResponse { vm })
+        })
+        .await
     }
 
     async fn delete_vm(
         &self,
         request: Request<v1::DeleteVmRequest>,
     ) -> Result<Response<v1::DeleteVmResponse>, Status> {
-        let mut request = request.into_inner();
-        let id = std::mem::take(&mut request.request_id);
-        let key = request::key("banger.v1.VmService/DeleteVm", &id, &request)?;
-        let named = field::named("vm", &request.vm)?.to_owned();
-        let vms = self.app.vms.clone();
-        let work = async move { vms.delete(&named).await.map(|()| v1::DeleteVmResponse {}) };
-        self.once.answer(&self.app, key, work).await
+        self.put(request, |vms, named| async move {
+            vms.delete(&named).await?;
+            Ok(v1::DeleteVmResponse {})
+        })
+        .await
     }
 
     type WatchVmStream = Answers<v1::WatchVmResponse>;
@@ -145,6 +184,52 @@ impl VmService for Api {
         Ok(Response::new(watch::watch(view, &self.drain)))
     }
 
+    async fn get_vm_stats(
+        &self,
+        request: Request<v1::GetVmStatsRequest>,
+    ) -> Result<Response<v1::GetVmStatsResponse>, Status> {
+        let named = field::named("vm", &request.get_ref().vm)?;
+        let found = self.app.vms.stats(named).await.map_err(refused)?;
+        Ok(Response::new(v1::GetVmStatsResponse {
+            stats: Some(convert::stats::stats(&found)),
+        }))
+    }
+
+    type WatchVmStatsStream = Answers<v1::WatchVmStatsResponse>;
+
+    async fn watch_vm_stats(
+        &self,
+        request: Request<v1::WatchVmStatsRequest>,
+    ) -> Result<Response<Self::WatchVmStatsStream>, Status> {
+        let request = request.into_inner();
+        let named = match request.vm.as_str() {
+            "" => None,
+            named => Some(field::named("vm", named)?),
+        };
+        let interval = convert::stats::interval(request.interval.as_ref())?;
+        let meter = self.app.vms.meter(named).map_err(refused)?;
+        let watch = stats::Watch::new(meter, interval);
+        Ok(Response::new(watch.watch(&self.drain)))
+    }
+
+    async fn list_ports(
+        &self,
+        request: Request<v1::ListPortsRequest>,
+    ) -> Result<Response<v1::ListPortsResponse>, Status> {
+        let request = request.into_inner();
+        let named = field::named("vm", &request.vm)?;
+        let probe = if request.probe {
+            Probe::Http
+        } else {
+            Probe::No
+        };
+        let found = self.app.vms.ports(named, probe).await.map_err(refused)?;
+        Ok(Response::new(v1::ListPortsResponse {
+            ports: found.listeners.iter().map(convert::stats::port).collect(),
+            is_truncated: found.is_truncated,
+        }))
+    }
+
     type ReadConsoleStream = Answers<v1::ReadConsoleResponse>;
 
     async fn read_console(
@@ -156,7 +241,7 @@ impl VmService for Api {
         let reader = console::Reader {
             console: self.app.vms.console(named).map_err(refused)?,
             view: self.app.vms.watch(named).map_err(refused)?,
-            offset: field::natural("offset", request.offset.unwrap_or(0))?,
+            start: console::start(request.offset, request.tail_lines)?,
             follow: request.follow,
         };
         Ok(Response::new(reader.read(&self.drain)))

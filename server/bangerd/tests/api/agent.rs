@@ -1,28 +1,104 @@
 //! Agents that run no processes: each command is a rule.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use banger_core::guest::{
-    AttachTarget, BoxedChannel, Guest, GuestConfig, GuestConnector, GuestError, GuestInfo,
-    SessionEvents, SessionInputs, TreePieces, TreeSource,
+    AttachTarget, BoxedChannel, Guest, GuestConfig, GuestConnector, GuestError, GuestIdentity,
+    GuestInfo, GuestVolume, SessionEvents, SessionInputs, TreePieces, TreeSource, TunnelEvents,
+    TunnelInputs,
 };
+use banger_core::port::{HttpAnswer, Listener, Listeners, ListeningProcess, PortProtocol, Probe};
 use banger_core::session::{
     AttachOptions, Exit, Session, SessionEvent, SessionInput, SessionSpec, SessionState,
     SignalTarget, Stream,
 };
+use banger_core::stats::GuestStats;
 use banger_core::tree::{Changes, DiskWrites, PathKind, TreeEntry, TreeKind, TreePiece, TreePlace};
+use banger_core::tunnel::TunnelTarget;
 use banger_core::{SessionId, Timestamp, VmId};
+use banger_vmm::fake::Agent;
 use bytes::Bytes;
 use futures::stream::{self, StreamExt as _};
-use tokio::io::AsyncReadExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, ReadHalf, WriteHalf};
 use tokio::sync::watch;
+
+use crate::file_agent::{FakeFileSystem, FakeFiles};
+use crate::tunnels;
+
+/// What tells a fake VM to power off.
+pub(crate) const POWER_OFF: &[u8] = b"!";
+
+/// What runs in a fake VM: it powers off when it is told to.
+pub(crate) fn agent() -> Agent {
+    Arc::new(|mut guest| {
+        Box::pin(async move {
+            guest.say(b"booted\n");
+            let mut byte = [0];
+            match guest.stream.read(&mut byte).await {
+                Ok(1) => guest.power_off(),
+                _ => std::future::pending().await,
+            }
+        })
+    })
+}
 
 #[derive(Default)]
 pub(crate) struct FakeConnector {
+    /// What guests were told of their volumes, and which disks they grew to which size.
+    pub(crate) disks: Arc<Mutex<Disks>>,
     /// Sessions that were deleted while their process ran.
     pub(crate) killed: Arc<Mutex<Vec<SessionId>>>,
+    /// Whether agents have stopped answering.
+    pub(crate) is_mute: Arc<AtomicBool>,
+    /// What guests were told while they were set up.
+    pub(crate) setup: Arc<Setup>,
+    /// The files of all guests.
+    pub(crate) files: FakeFiles,
     sessions: Arc<Mutex<BTreeMap<SessionId, Running>>>,
+}
+
+/// What guests did with their disks.
+#[derive(Debug, Default)]
+pub(crate) struct Disks {
+    /// The volumes of each guest that was set up.
+    pub(crate) mounted: Vec<Vec<GuestVolume>>,
+    /// Serial numbers and sizes.
+    pub(crate) grown: Vec<(String, u64)>,
+    /// From now on no file system grows.
+    pub(crate) growth_fails: bool,
+    /// From now on growing never ends.
+    pub(crate) growth_hangs: bool,
+}
+
+/// What guests were told while they were set up, in order; and where they do not go on.
+#[derive(Default)]
+pub(crate) struct Setup {
+    pub(crate) told: Mutex<Vec<Told>>,
+    /// The step that never ends.
+    pub(crate) stuck_in: Mutex<&'static str>,
+}
+
+/// One step of a guest's set-up.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Told {
+    /// Directory, name, mode, owner and length of a file.
+    File(String, String, u16, (u32, u32), u64),
+    Identity(GuestIdentity),
+    Configure,
+    Init,
+}
+
+impl Setup {
+    async fn step(&self, name: &'static str, told: Told) {
+        let is_stuck = *self.stuck_in.lock().unwrap() == name;
+        if is_stuck {
+            std::future::pending::<()>().await;
+        }
+        self.told.lock().unwrap().push(told);
+    }
 }
 
 struct Running {
@@ -30,10 +106,17 @@ struct Running {
     signal: watch::Sender<Option<i32>>,
 }
 
-struct FakeGuest {
+pub(crate) struct FakeGuest {
     vm: VmId,
-    channel: tokio::sync::Mutex<BoxedChannel>,
+    /// What the VM says; it ends with the conversation.
+    from_vm: tokio::sync::Mutex<ReadHalf<BoxedChannel>>,
+    to_vm: tokio::sync::Mutex<WriteHalf<BoxedChannel>>,
+    /// Whether the agent has stopped answering.
+    is_mute: Arc<AtomicBool>,
+    disks: Arc<Mutex<Disks>>,
+    setup: Arc<Setup>,
     killed: Arc<Mutex<Vec<SessionId>>>,
+    pub(crate) files: FakeFileSystem,
     sessions: Arc<Mutex<BTreeMap<SessionId, Running>>>,
 }
 
@@ -44,10 +127,16 @@ impl GuestConnector for FakeConnector {
         vm: VmId,
         channel: BoxedChannel,
     ) -> Result<(Arc<dyn Guest>, GuestInfo), GuestError> {
+        let (from_vm, to_vm) = tokio::io::split(channel);
         let guest = FakeGuest {
             vm,
-            channel: channel.into(),
+            from_vm: from_vm.into(),
+            to_vm: to_vm.into(),
+            is_mute: self.is_mute.clone(),
+            disks: self.disks.clone(),
+            setup: self.setup.clone(),
             killed: self.killed.clone(),
+            files: FakeFileSystem(self.files.clone()),
             sessions: self.sessions.clone(),
         };
         let info = GuestInfo {
@@ -63,6 +152,13 @@ impl GuestConnector for FakeConnector {
 }
 
 impl FakeGuest {
+    /// Never returns where the agent does not answer.
+    async fn unless_mute(&self) {
+        if self.is_mute.load(Ordering::Relaxed) {
+            std::future::pending::<()>().await;
+        }
+    }
+
     fn begin(&self, id: SessionId, spec: &SessionSpec) -> Result<Session, GuestError> {
         let program = spec.command[0].clone();
         if program == "missing" {
@@ -179,7 +275,22 @@ fn file(path: &str) -> Vec<TreePiece> {
 
 #[tonic::async_trait]
 impl Guest for FakeGuest {
-    async fn configure(&self, _: &GuestConfig) -> Result<(), GuestError> {
+    async fn configure(&self, config: &GuestConfig) -> Result<(), GuestError> {
+        self.unless_mute().await;
+        let volumes = config.volumes.clone();
+        self.disks.lock().unwrap().mounted.push(volumes);
+        self.setup.step("configure", Told::Configure).await;
+        Ok(())
+    }
+
+    async fn set_identity(&self, identity: &GuestIdentity) -> Result<(), GuestError> {
+        let told = Told::Identity(identity.clone());
+        self.setup.step("identity", told).await;
+        Ok(())
+    }
+
+    async fn start_init(&self) -> Result<(), GuestError> {
+        self.setup.step("init", Told::Init).await;
         Ok(())
     }
 
@@ -196,6 +307,7 @@ impl Guest for FakeGuest {
     }
 
     async fn list_sessions(&self) -> Result<Vec<Session>, GuestError> {
+        self.unless_mute().await;
         let sessions = self.sessions.lock().unwrap();
         Ok(sessions
             .values()
@@ -257,6 +369,7 @@ impl Guest for FakeGuest {
     async fn resolve_user(&self, user: &str) -> Result<(u32, u32), GuestError> {
         match user {
             "" | "0" | "root" => Ok((0, 0)),
+            "app" => Ok((1000, 1001)),
             user => Err(GuestError::UnknownUser { user: user.into() }),
         }
     }
@@ -265,8 +378,29 @@ impl Guest for FakeGuest {
         Ok(PathKind::Missing)
     }
 
-    async fn put_tree(&self, _: &TreePlace, mut source: TreeSource) -> Result<(), GuestError> {
-        while source.next().await.is_some() {}
+    /// A directory is in the way at `/taken`.
+    async fn put_tree(&self, place: &TreePlace, mut source: TreeSource) -> Result<(), GuestError> {
+        let mut length = 0;
+        while let Some(piece) = source.next().await {
+            let TreePiece::Entry(entry) = piece else {
+                continue;
+            };
+            if let TreeKind::File { size } = entry.kind {
+                length = size;
+            }
+            let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+            let (directory, name) = (text(&place.path), text(&entry.path));
+            if name == "taken" {
+                return Err(GuestError::File {
+                    problem: banger_core::file::FileProblem::IsDirectory,
+                    path: "words of the guest".into(),
+                    detail: "Is a directory".into(),
+                });
+            }
+            let owner = (entry.uid, entry.gid);
+            let told = Told::File(directory, name, entry.mode, owner, length);
+            self.setup.step("files", told).await;
+        }
         Ok(())
     }
 
@@ -283,14 +417,74 @@ impl Guest for FakeGuest {
         Ok(())
     }
 
-    async fn power_off(&self) -> Result<(), GuestError> {
+    async fn stats(&self) -> Result<GuestStats, GuestError> {
+        self.unless_mute().await;
+        Ok(GuestStats {
+            memory_total_bytes: 64 << 20,
+            process_count: 3,
+            ..GuestStats::default()
+        })
+    }
+
+    async fn list_ports(&self, probe: Probe) -> Result<Listeners, GuestError> {
+        self.unless_mute().await;
+        let http = (probe == Probe::Http).then(|| HttpAnswer {
+            status: 200,
+            title: "Hello".into(),
+        });
+        let listener = Listener {
+            protocol: PortProtocol::Tcp,
+            address: std::net::Ipv6Addr::UNSPECIFIED.into(),
+            port: 8080,
+            uid: 1000,
+            process: Some(ListeningProcess {
+                pid: 7,
+                name: "httpd".into(),
+                uid: 1000,
+            }),
+            http,
+        };
+        Ok(Listeners {
+            listeners: vec![listener],
+            is_truncated: false,
+        })
+    }
+
+    async fn open_tunnel(
+        &self,
+        target: &TunnelTarget,
+        _: Duration,
+        input: TunnelInputs,
+    ) -> Result<TunnelEvents, GuestError> {
+        tunnels::connect(target, input)
+    }
+
+    async fn grow_disk(&self, serial: &str, size_bytes: u64) -> Result<(), GuestError> {
+        if self.disks.lock().unwrap().growth_hangs {
+            std::future::pending::<()>().await;
+        }
+        let mut disks = self.disks.lock().unwrap();
+        if disks.growth_fails {
+            return Err(GuestError::NotSetUp {
+                detail: "the test asked for it".into(),
+            });
+        }
+        disks.grown.push((serial.to_owned(), size_bytes));
         Ok(())
+    }
+
+    async fn power_off(&self, _: Duration) -> Result<(), GuestError> {
+        self.unless_mute().await;
+        let sent = self.to_vm.lock().await.write_all(POWER_OFF).await;
+        sent.map_err(|_| GuestError::Lost {
+            during: "power off",
+        })
     }
 
     async fn closed(&self) {
         let mut byte = [0];
         while self
-            .channel
+            .from_vm
             .lock()
             .await
             .read(&mut byte)

@@ -423,11 +423,11 @@ async fn an_index_that_has_expired_is_refreshed_or_refused_and_never_passed_over
     let (mut shelf, rig) = (Shelf::furnished().await, Rig::start().await);
     let expire_time = shelf.index.expire_time;
     shelf.index.expire_time =
-        banger_core::Timestamp::now() + banger_core::SignedDuration::from_millis(1500);
+        banger_core::Timestamp::now() + banger_core::SignedDuration::from_secs(5);
     shelf.publish();
     rig.add_catalog(&shelf).await.unwrap();
     // Time is what this is about.
-    tokio::time::sleep(std::time::Duration::from_millis(1600)).await;
+    tokio::time::sleep(std::time::Duration::from_millis(5100)).await;
     let refused = rig.pull(pulled("web:1")).await.unwrap_err();
     assert_refused(&refused, Code::FailedPrecondition, "CATALOG_EXPIRED", None);
     let all = v1::ListCatalogEntriesRequest::default();

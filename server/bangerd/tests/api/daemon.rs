@@ -148,12 +148,15 @@ async fn reflection_shows_what_is_served_and_nothing_else() {
     names.sort_unstable();
     let expected = [
         "banger.v1.CatalogService",
+        "banger.v1.FileService",
         "banger.v1.HostService",
         "banger.v1.ImageService",
         "banger.v1.KernelService",
         "banger.v1.OperationService",
         "banger.v1.SessionService",
+        "banger.v1.TunnelService",
         "banger.v1.VmService",
+        "banger.v1.VolumeService",
         "grpc.health.v1.Health",
         "grpc.reflection.v1.ServerReflection",
         "grpc.reflection.v1alpha.ServerReflection",

@@ -49,6 +49,9 @@ impl Rig {
     }
 }
 
+/// A base disk, and the record of the layers on it.
+const FILES_OF_A_DISK: usize = 2;
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_image_has_as_many_references_as_it_is_given() {
     let rig = Rig::start().await;
@@ -77,7 +80,7 @@ async fn a_removed_reference_leaves_the_image_until_the_last_one() {
     let first = rig.remove_image("web:1").await.unwrap();
     assert_eq!(first.removed_references, ["docker.io/library/web:1"]);
     assert_eq!((first.image_removed, first.freed_bytes), (false, 0));
-    assert_eq!(rig.files_below("rootfs"), 1);
+    assert_eq!(rig.files_below("rootfs"), FILES_OF_A_DISK);
     let last = rig.remove_image("web:2").await.unwrap();
     assert!(last.image_removed && last.freed_bytes > 0, "{last:?}");
     assert_eq!(
@@ -137,7 +140,7 @@ async fn pruning_tells_first_and_removes_only_what_has_no_reference() {
     let told = rig.prune(dry.clone()).await;
     assert_eq!(told.images.len(), 1);
     assert!(told.freed_bytes > 0);
-    assert_eq!(rig.files_below("rootfs"), 1);
+    assert_eq!(rig.files_below("rootfs"), FILES_OF_A_DISK);
     let young = v1::PruneImagesRequest {
         older_than_seconds: 3600,
         ..dry.clone()

@@ -1,6 +1,7 @@
 //! A daemon in this process, and its callers.
 
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -11,7 +12,9 @@ use banger_proto::v1::image_service_client::ImageServiceClient;
 use banger_proto::v1::kernel_service_client::KernelServiceClient;
 use banger_proto::v1::operation_service_client::OperationServiceClient;
 use banger_proto::v1::session_service_client::SessionServiceClient;
+use banger_proto::v1::tunnel_service_client::TunnelServiceClient;
 use banger_proto::v1::vm_service_client::VmServiceClient;
+use banger_proto::v1::volume_service_client::VolumeServiceClient;
 use banger_vmm::FakeHost;
 use bangerd::config::Config;
 use bangerd::daemon::{self, DaemonError};
@@ -23,7 +26,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status, Streaming};
 use tonic_types::StatusExt as _;
 
-use crate::agent::FakeConnector;
+use crate::agent::{Disks, FakeConnector, Setup, agent};
 
 /// How long anything here may take.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -34,31 +37,42 @@ pub(crate) struct Rig {
     pub(crate) channel: Channel,
     pub(crate) stop: CancellationToken,
     pub(crate) killed: Arc<Mutex<Vec<SessionId>>>,
+    /// Whether agents have stopped answering.
+    pub(crate) is_mute: Arc<AtomicBool>,
+    pub(crate) disks: Arc<Mutex<Disks>>,
+    pub(crate) setup: Arc<Setup>,
+    /// The files of all guests.
+    pub(crate) files: crate::file_agent::FakeFiles,
     pub(crate) daemon: JoinHandle<Result<(), DaemonError>>,
 }
 
 impl Rig {
     pub(crate) async fn start() -> Self {
-        Self::start_in(
-            tempfile::tempdir().unwrap(),
-            FakeHost::new(Arc::new(|guest| {
-                Box::pin(async move {
-                    guest.say(b"booted\n");
-                    let _guest = guest;
-                    std::future::pending::<()>().await;
-                })
-            })),
-        )
-        .await
+        Self::start_with(|_| {}).await
+    }
+
+    /// A daemon that is configured otherwise than the others.
+    pub(crate) async fn start_with(change: impl FnOnce(&mut Config)) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let mut config = config(&dir);
+        change(&mut config);
+        Self::start_configured(dir, FakeHost::new(agent()), config).await
     }
 
     /// A daemon on a state directory and a host that may have seen one before.
     pub(crate) async fn start_in(dir: TempDir, host: FakeHost) -> Self {
         let config = config(&dir);
+        Self::start_configured(dir, host, config).await
+    }
+
+    pub(crate) async fn start_configured(dir: TempDir, host: FakeHost, config: Config) -> Self {
         let socket = config.socket.clone();
         std::fs::write(dir.path().join("agent"), "an agent").unwrap();
         let connector = Arc::new(FakeConnector::default());
-        let killed = connector.killed.clone();
+        let (killed, is_mute) = (connector.killed.clone(), connector.is_mute.clone());
+        let disks = connector.disks.clone();
+        let setup = connector.setup.clone();
+        let files = connector.files.clone();
         let stop = CancellationToken::new();
         let run = daemon::run(config, Arc::new(host.driver()), connector, stop.clone());
         let daemon = TaskTracker::new().spawn(run);
@@ -69,6 +83,10 @@ impl Rig {
             channel,
             stop,
             killed,
+            is_mute,
+            disks,
+            setup,
+            files,
             daemon,
         }
     }
@@ -85,8 +103,16 @@ impl Rig {
         VmServiceClient::new(self.channel.clone())
     }
 
+    pub(crate) fn volumes(&self) -> VolumeServiceClient<Channel> {
+        VolumeServiceClient::new(self.channel.clone())
+    }
+
     pub(crate) fn sessions(&self) -> SessionServiceClient<Channel> {
         SessionServiceClient::new(self.channel.clone())
+    }
+
+    pub(crate) fn tunnels(&self) -> TunnelServiceClient<Channel> {
+        TunnelServiceClient::new(self.channel.clone())
     }
 
     pub(crate) fn operations(&self) -> OperationServiceClient<Channel> {
@@ -97,46 +123,58 @@ impl Rig {
         HostServiceClient::new(self.channel.clone())
     }
 
-    /// Registers an image and imports a kernel: what a VM needs.
-    pub(crate) async fn furnish(&self) {
-        self.register("web:1").await.unwrap();
-        let mut kernels = self.kernels();
-        let imported = kernels
-            .import_kernel(futures::stream::iter(kernel_messages("k", &vmlinux())))
-            .await
-            .unwrap();
-        drain(imported.into_inner()).await.unwrap();
+    /// The way of another client, by a connection of its own.
+    pub(crate) async fn another_client(&self) -> OperationServiceClient<Channel> {
+        OperationServiceClient::new(connect(&self.dir.path().join("s")).await)
     }
 
+    /// See [`furnish`].
+    pub(crate) async fn furnish(&self) {
+        furnish(&self.channel).await;
+    }
+
+    /// See [`register`].
     pub(crate) async fn register(
         &self,
         reference: &str,
     ) -> Result<Vec<v1::RegisterImageResponse>, Status> {
-        use v1::register_image_request::Message;
-        let start = v1::RegisterImageStart {
-            reference: reference.into(),
-            format: 3,
-            ..Default::default()
-        };
-        let messages = [Message::Start(start), Message::Chunk(vec![0; 1024].into())];
-        let messages = messages.map(|message| v1::RegisterImageRequest {
-            message: Some(message),
-        });
-        drain(
-            self.images()
-                .register_image(futures::stream::iter(messages))
-                .await?
-                .into_inner(),
-        )
-        .await
+        register(&self.channel, reference).await
     }
 
     pub(crate) async fn create(&self, name: &str) -> Result<v1::Vm, Status> {
-        let answers = self.vms().create_vm(creation(name)).await?.into_inner();
+        self.create_as(creation(name)).await
+    }
+
+    pub(crate) async fn create_as(&self, request: v1::CreateVmRequest) -> Result<v1::Vm, Status> {
+        let answers = self.vms().create_vm(request).await?.into_inner();
         match drain(answers).await?.pop().and_then(|last| last.message) {
             Some(v1::create_vm_response::Message::Vm(vm)) => Ok(vm),
             other => panic!("the last message is {other:?}"),
         }
+    }
+
+    pub(crate) async fn start_vm(&self, vm: &str) -> Result<v1::Vm, Status> {
+        let request = v1::StartVmRequest {
+            vm: vm.into(),
+            ..Default::default()
+        };
+        Ok(self.vms().start_vm(request).await?.into_inner().vm.unwrap())
+    }
+
+    pub(crate) async fn stop_vm(&self, vm: &str) {
+        let request = v1::StopVmRequest {
+            vm: vm.into(),
+            ..Default::default()
+        };
+        self.vms().stop_vm(request).await.unwrap();
+    }
+
+    pub(crate) async fn delete_vm(&self, vm: &str) {
+        let request = v1::DeleteVmRequest {
+            vm: vm.into(),
+            ..Default::default()
+        };
+        self.vms().delete_vm(request).await.unwrap();
     }
 
     pub(crate) async fn stopped(self) -> (TempDir, FakeHost) {
@@ -159,6 +197,7 @@ pub(crate) fn config(dir: &TempDir) -> Config {
         disk_reserve_mib: 0,
         memory_reserve_mib: 0,
         shutdown_grace: "200ms".parse().unwrap(),
+        stats_timeout: "300ms".parse().unwrap(),
         ..Config::default()
     }
 }
@@ -177,7 +216,46 @@ pub(crate) fn creation(name: &str) -> v1::CreateVmRequest {
     }
 }
 
-async fn connect(socket: &Path) -> Channel {
+pub(crate) fn mask(paths: &[&str]) -> prost_types::FieldMask {
+    prost_types::FieldMask {
+        paths: paths.iter().map(|&path| path.to_owned()).collect(),
+    }
+}
+
+/// Registers an image and imports a kernel: what a VM needs.
+pub(crate) async fn furnish(channel: &Channel) {
+    register(channel, "web:1").await.unwrap();
+    let mut kernels = KernelServiceClient::new(channel.clone());
+    let imported = kernels
+        .import_kernel(futures::stream::iter(kernel_messages("k", &vmlinux())))
+        .await
+        .unwrap();
+    drain(imported.into_inner()).await.unwrap();
+}
+
+/// Registers an empty image.
+async fn register(
+    channel: &Channel,
+    reference: &str,
+) -> Result<Vec<v1::RegisterImageResponse>, Status> {
+    use v1::register_image_request::Message;
+    let start = v1::RegisterImageStart {
+        reference: reference.into(),
+        format: 3,
+        ..Default::default()
+    };
+    let messages = [Message::Start(start), Message::Chunk(vec![0; 1024].into())];
+    let messages = messages.map(|message| v1::RegisterImageRequest {
+        message: Some(message),
+    });
+    let mut images = ImageServiceClient::new(channel.clone());
+    let answers = images
+        .register_image(futures::stream::iter(messages))
+        .await?;
+    drain(answers.into_inner()).await
+}
+
+pub(crate) async fn connect(socket: &Path) -> Channel {
     let endpoint = Endpoint::from_shared(format!("unix://{}", socket.display())).unwrap();
     let connected = async {
         loop {

@@ -160,6 +160,7 @@ async fn a_followed_console_ends_with_its_vm() {
         vm: named("web"),
         offset: Some(4),
         follow,
+        tail_lines: None,
     };
     let kept = drain(
         rig.vms()
@@ -242,5 +243,37 @@ async fn vms_are_found_by_label_and_paged() {
         .collect();
     assert_eq!(names, ["c", "a"]);
     assert_eq!(second.next_page_token, "");
+    rig.stopped().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_console_is_read_by_its_last_lines() {
+    let rig = Rig::start().await;
+    rig.furnish().await;
+    rig.create("web").await.unwrap();
+    let tail = async |lines| {
+        let request = v1::ReadConsoleRequest {
+            vm: named("web"),
+            tail_lines: Some(lines),
+            ..Default::default()
+        };
+        drain(rig.vms().read_console(request).await.unwrap().into_inner()).await
+    };
+    let whole = text(&tail(10_000).await.unwrap());
+    let last = whole.lines().last().unwrap();
+    assert_eq!(text(&tail(1).await.unwrap()), format!("{last}\n"));
+    assert!(tail(0).await.unwrap().is_empty());
+    let request = v1::ReadConsoleRequest {
+        vm: named("web"),
+        tail_lines: Some(10_001),
+        ..Default::default()
+    };
+    let refused = rig.vms().read_console(request).await.unwrap_err();
+    assert_refused(
+        &refused,
+        Code::InvalidArgument,
+        "INVALID_FIELD",
+        Some("tail_lines"),
+    );
     rig.stopped().await;
 }

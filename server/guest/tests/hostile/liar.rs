@@ -26,6 +26,12 @@ pub(crate) struct Script {
     pub(crate) refusal: Option<(&'static str, String)>,
     /// What a tree is made of.
     pub(crate) pieces: Vec<proto::TreePiece>,
+    /// What the guest uses.
+    pub(crate) stats: proto::GetStatsResponse,
+    /// What a tunnel says.
+    pub(crate) tunnel: Vec<proto::open_tunnel_response::Message>,
+    /// Who listens.
+    pub(crate) ports: proto::ListPortsResponse,
 }
 
 impl Default for Script {
@@ -37,6 +43,9 @@ impl Default for Script {
             listed: 0,
             refusal: None,
             pieces: Vec::new(),
+            stats: proto::GetStatsResponse::default(),
+            tunnel: Vec::new(),
+            ports: proto::ListPortsResponse::default(),
         }
     }
 }
@@ -66,6 +75,9 @@ pub(crate) fn session(id: SessionId) -> proto::Session {
 
 type Pieces =
     std::pin::Pin<Box<dyn futures::Stream<Item = Result<proto::TreePiece, Status>> + Send>>;
+type Told = std::pin::Pin<
+    Box<dyn futures::Stream<Item = Result<proto::OpenTunnelResponse, Status>> + Send>,
+>;
 type Answer<T> = Result<Response<T>, Status>;
 
 #[tonic::async_trait]
@@ -213,10 +225,78 @@ impl AgentService for Liar {
         Ok(Response::new(stream::empty().boxed()))
     }
 
+    type OpenTunnelStream = Told;
+
+    async fn open_tunnel(
+        &self,
+        _: Request<Streaming<proto::OpenTunnelRequest>>,
+    ) -> Answer<Self::OpenTunnelStream> {
+        if let Some((reason, text)) = &self.0.refusal {
+            let mut metadata = MetadataMap::new();
+            metadata.insert("banger-reason", MetadataValue::from_static(reason));
+            let text = MetadataValue::from_bytes(text.as_bytes());
+            metadata.insert_bin("banger-detail-bin", text);
+            let words = "the guest's own words";
+            return Err(Status::with_metadata(Code::Internal, words, metadata));
+        }
+        let told = self.0.tunnel.clone().into_iter().map(|message| {
+            Ok(proto::OpenTunnelResponse {
+                message: Some(message),
+            })
+        });
+        let told = stream::iter(told.collect::<Vec<_>>());
+        Ok(Response::new(if self.0.hangs {
+            told.chain(stream::pending()).boxed()
+        } else {
+            told.boxed()
+        }))
+    }
+
+    async fn grow_disk(
+        &self,
+        _: Request<proto::GrowDiskRequest>,
+    ) -> Answer<proto::GrowDiskResponse> {
+        std::future::pending().await
+    }
+
     async fn freeze_disk(
         &self,
         _: Request<proto::FreezeDiskRequest>,
     ) -> Answer<proto::FreezeDiskResponse> {
+        std::future::pending().await
+    }
+
+    async fn get_stats(
+        &self,
+        _: Request<proto::GetStatsRequest>,
+    ) -> Answer<proto::GetStatsResponse> {
+        if self.0.hangs {
+            std::future::pending::<()>().await;
+        }
+        Ok(Response::new(self.0.stats.clone()))
+    }
+
+    async fn list_ports(
+        &self,
+        _: Request<proto::ListPortsRequest>,
+    ) -> Answer<proto::ListPortsResponse> {
+        if self.0.hangs {
+            std::future::pending::<()>().await;
+        }
+        Ok(Response::new(self.0.ports.clone()))
+    }
+
+    async fn set_identity(
+        &self,
+        _: Request<proto::SetIdentityRequest>,
+    ) -> Answer<proto::SetIdentityResponse> {
+        std::future::pending().await
+    }
+
+    async fn start_init(
+        &self,
+        _: Request<proto::StartInitRequest>,
+    ) -> Answer<proto::StartInitResponse> {
         std::future::pending().await
     }
 

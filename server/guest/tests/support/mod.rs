@@ -91,6 +91,7 @@ pub fn agent_in(root: &Path, cgroups: Option<PathBuf>) -> Arc<Agent> {
         cgroups,
         reaping: Reaping::Own,
         machine: Machine::Foreign,
+        init: None,
     });
     let reaping = Arc::clone(&agent);
     agent.tasks.spawn(async move { reaping.reap().await });

@@ -7,10 +7,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender};
 
 use banger_core::Digest;
-use rustix::fs::{Advice, fadvise};
 use sha2::{Digest as _, Sha256};
 
 use super::BundleError;
+use crate::writeback::WriteBack;
 
 /// What is passed from thread to thread: large enough that passing costs nothing, and a multiple of a block.
 pub(super) const PIECE_BYTES: usize = 1 << 20;
@@ -18,8 +18,6 @@ pub(super) const PIECE_BYTES: usize = 1 << 20;
 pub(super) const PIECES_IN_FLIGHT: usize = 6;
 /// A hole's unit: the block of the host's file systems.
 const BLOCK_BYTES: usize = 4096;
-/// Written bytes after which the kernel is told to begin writing back: what is left to the end is then little.
-const WRITE_BACK_BYTES: u64 = 8 << 20;
 /// Bytes that hold the superblock: it begins at 1024 and has 1024.
 const HEAD_BYTES: usize = 2048;
 
@@ -51,7 +49,7 @@ pub(super) fn write_disk(
         head: Vec::with_capacity(HEAD_BYTES),
     };
     let mut hasher = Sha256::new();
-    let mut begun = 0;
+    let mut back = WriteBack::default();
     while let Ok(piece) = pieces.recv() {
         hasher.update(&piece);
         let missing = HEAD_BYTES - disk.head.len();
@@ -60,10 +58,7 @@ pub(super) fn write_disk(
         let data = write_sparsely(file, &piece, disk.size_bytes).map_err(failed)?;
         written.fetch_add(data, Ordering::Relaxed);
         disk.size_bytes += piece.len() as u64;
-        if disk.size_bytes - begun >= WRITE_BACK_BYTES {
-            begin_write_back(file, begun, disk.size_bytes - begun);
-            begun = disk.size_bytes;
-        }
+        back.written(file, disk.size_bytes);
         // Nobody fills pieces any more after the last one.
         let _ = used.try_send(piece);
     }
@@ -92,17 +87,6 @@ fn write_sparsely(file: &File, piece: &[u8], offset: u64) -> io::Result<u64> {
         written += (at - run) as u64;
     }
     Ok(written)
-}
-
-/// The kernel begins to write the range to the disk and does not wait for it (mm/fadvise.c, DONTNEED); pages that
-/// are being written stay in memory. Only a hint: an error costs time alone.
-fn begin_write_back(file: &File, offset: u64, len: u64) {
-    let _ = fadvise(
-        file,
-        offset,
-        std::num::NonZeroU64::new(len),
-        Advice::DontNeed,
-    );
 }
 
 impl WrittenDisk {

@@ -5,7 +5,7 @@ use std::io;
 use banger_catalog::DocumentProblem;
 use banger_core::{Digest, Explain, FailureKind};
 
-use crate::error::{io_kind, io_reason, io_remedy};
+use banger_core::host_io::{io_kind, io_reason, io_remedy};
 
 /// A bundle that is refused, or could not be kept or written.
 #[derive(Debug, thiserror::Error)]

@@ -8,12 +8,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use banger_core::Digest;
-use banger_core::tree::{TreeEntry, TreeKind};
-use bytes::Bytes;
+use banger_core::tree::TreeEntry;
 
 use crate::layer::{LayerError, LayerSource, index_layer};
 use crate::store::StoreError;
-use crate::tar::{Budget, Content, Entry, EntryKind, FileInput, TarReader};
+use crate::tar::{Budget, Content, Entry, FileInput, PackedEntries, TarReader};
 
 /// Enough to tell every format: the mark of a tar is at byte 257.
 const MAGIC_BYTES: usize = 263;
@@ -50,17 +49,17 @@ impl TreeArchive {
         let kept = file.try_clone().map_err(StoreError::io("open", name))?;
         let input = FileInput::new(file).map_err(StoreError::io("open", name))?;
         let mut reader = TarReader::new(input, &budget);
-        let mut entries = Vec::new();
+        let mut entries = PackedEntries::default();
         while let Some(entry) = reader.next_entry().map_err(damaged)? {
-            entries.push(entry);
+            entries.push(&entry);
         }
-        Ok(Self::from_entries(kept, entries))
+        Ok(Self::from_entries(kept, &entries))
     }
 
-    fn from_entries(file: File, entries: Vec<Entry>) -> Self {
+    fn from_entries(file: File, entries: &PackedEntries) -> Self {
         Self {
             file: Arc::new(file),
-            entries: entries.into_iter().map(tree_entry).collect(),
+            entries: entries.iter().map(Entry::into_tree).collect(),
         }
     }
 
@@ -121,7 +120,7 @@ impl TreeArchive {
         };
         match indexed {
             Ok((entries, Some(file))) if !entries.is_empty() => {
-                Ok(Unpacked::Archive(Self::from_entries(file, entries)))
+                Ok(Unpacked::Archive(Self::from_entries(file, &entries)))
             }
             Ok(_) => Ok(Unpacked::Plain),
             Err(LayerError::Store { source, .. }) => Err(StoreError::io("write", tmp)(source)),
@@ -130,40 +129,6 @@ impl TreeArchive {
             Err(error) => Err(error.into()),
         }
     }
-}
-
-fn tree_entry(entry: Entry) -> (TreeEntry, Option<Content>) {
-    let mut content = None;
-    let kind = match entry.kind {
-        EntryKind::File(found) => {
-            let size = found.size;
-            content = Some(found);
-            TreeKind::File { size }
-        }
-        EntryKind::HardLink { target } => TreeKind::HardLink {
-            target: target.into(),
-        },
-        EntryKind::Symlink { target } => TreeKind::Symlink {
-            target: target.into(),
-        },
-        EntryKind::Directory => TreeKind::Directory,
-        EntryKind::CharDevice { major, minor } => TreeKind::CharDevice { major, minor },
-        EntryKind::BlockDevice { major, minor } => TreeKind::BlockDevice { major, minor },
-        EntryKind::Fifo => TreeKind::Fifo,
-    };
-    let xattrs = entry.xattrs.iter();
-    let entry = TreeEntry {
-        path: entry.path.into(),
-        kind,
-        mode: entry.meta.mode,
-        uid: entry.meta.uid,
-        gid: entry.meta.gid,
-        mtime: entry.meta.mtime,
-        xattrs: xattrs
-            .map(|(name, value)| (name.clone(), Bytes::copy_from_slice(value)))
-            .collect(),
-    };
-    (entry, content)
 }
 
 /// The bytes of one file, holes as zeros. Blocks.

@@ -12,13 +12,15 @@ use flate2::write::GzEncoder;
 use sha2::{Digest as _, Sha256};
 use tempfile::NamedTempFile;
 
-use super::writer::TarWriter;
 use crate::limits::UNCOMPRESSED_BYTES_MAX;
 use crate::store::StoreError;
+use banger_archive::TarWriter;
 
 /// Names of layers that mean something else.
 const WHITEOUT: &[u8] = b".wh.";
 const OPAQUE: &[u8] = b".wh..wh..opq";
+/// The directory ext4 makes itself.
+const LOST_FOUND: &[u8] = b"lost+found";
 /// Text and programs shrink little more above it, and take much longer.
 const LEVEL: u32 = 4;
 
@@ -82,6 +84,10 @@ impl LayerWriter {
     }
 
     fn entry(&mut self, entry: &TreeEntry) -> Result<io::Result<()>, StoreError> {
+        // The disk's, not the image's: each disk has one. What is in it is refused when the layer becomes a disk.
+        if entry.path == LOST_FOUND && entry.kind == TreeKind::Directory {
+            return Ok(Ok(()));
+        }
         self.entries += 1;
         let (parent, name) = split(&entry.path);
         if name.starts_with(WHITEOUT) {

@@ -7,9 +7,9 @@ use banger_core::Digest;
 use banger_core::tree::{TreeEntry, TreeKind};
 use serde_json::json;
 
-use super::writer::TarWriter;
 use crate::document::{Descriptor, OCI_CONFIG, OCI_INDEX, OCI_MANIFEST, to_oci_layer};
 use crate::store::{ImageStore, StoreError};
+use banger_archive::TarWriter;
 
 /// Blobs are read in pieces of this size.
 const PIECE_BYTES: usize = 256 << 10;

@@ -5,13 +5,12 @@ mod archive;
 mod assemble;
 mod layer;
 mod layout;
-mod writer;
 
 pub use archive::{TreeArchive, Unpacked};
 pub use assemble::{HistoryLine, ImageDescription};
+pub use banger_archive::TarWriter;
 pub use layer::{LayerWriter, NewLayer};
 pub use layout::OciLayout;
-pub use writer::TarWriter;
 
 #[cfg(test)]
 mod tests;

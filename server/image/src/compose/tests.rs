@@ -12,7 +12,7 @@ use banger_core::tree::{TreeEntry, TreeKind, TreePiece};
 use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 
-use super::{HistoryLine, ImageDescription, TarWriter, TreeArchive, Unpacked};
+use super::{HistoryLine, ImageDescription, LayerWriter, TarWriter, TreeArchive, Unpacked};
 use crate::{ImageStore, StoreError};
 
 struct Quiet;
@@ -125,6 +125,18 @@ fn a_file_that_is_too_long_or_short_is_no_archive() {
             .entry(&entry("x", TreeKind::Removed))
             .is_err()
     );
+}
+
+#[test]
+fn the_disks_own_directory_is_no_part_of_a_layer() {
+    let tmp = tempfile::tempdir().unwrap();
+    let lost_found = |path| TreePiece::Entry(Box::new(entry(path, TreeKind::Directory)));
+    let mut writer = LayerWriter::new(tmp.path()).unwrap();
+    writer.piece(&lost_found("lost+found")).unwrap();
+    assert!(writer.finish().unwrap().is_empty());
+    let mut writer = LayerWriter::new(tmp.path()).unwrap();
+    writer.piece(&lost_found("srv/lost+found")).unwrap();
+    assert!(!writer.finish().unwrap().is_empty());
 }
 
 #[test]

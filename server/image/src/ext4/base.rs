@@ -2,19 +2,19 @@
 
 use std::borrow::Cow;
 use std::fs::File;
-use std::io::{self, Read};
 
 use mkext4::{FsBuilder, InodeCount, InodeHandle, Layout, Meta, Options, SpecialKind};
 use tokio_util::sync::CancellationToken;
 
 use super::acl;
-use super::content::{ContentReader, kept_runs, segments};
+use super::content::{kept_runs, segments};
 use super::error::Ext4Error;
+use super::fill::{Filling, Source, fill, sharing};
 use super::geometry::{JOURNAL_BLOCKS, Needs, RESERVED_INODES};
 use super::names::{FIRST_INODE, ForeignNames};
 use super::sink::HoleySink;
-use crate::flatten::{FlattenError, Inode, Node, ROOT, Tree};
-use crate::tar::{Content, shown};
+use crate::flatten::{FlattenError, Inode, Node, Place, ROOT, Tree};
+use crate::tar::shown;
 
 /// Times ext4 can hold: 34 bits of seconds from 1901 on.
 const MTIME_MIN: i64 = i32::MIN as i64;
@@ -31,8 +31,8 @@ const ROOT_INODE: u32 = 2;
 pub(crate) struct BaseSpec<'a> {
     /// What is in it.
     pub(crate) tree: Tree,
-    /// Where the files' bytes lie: one archive per layer, by the numbers in the tree.
-    pub(crate) archives: &'a [File],
+    /// Where the files' bytes lie: one source per layer, by the numbers in the tree.
+    pub(crate) sources: &'a [Source],
     /// The file system's id, derived from its content, so that the same content makes the same disk.
     pub(crate) uuid: [u8; 16],
 }
@@ -54,70 +54,34 @@ struct Placed {
     number: u32,
 }
 
-/// Writes the disk into `file`, which must be new and empty; returns its length in bytes. `written` is told
-/// how many bytes of files were copied. Blocks.
+/// Writes the disk into `file`, which must be new and empty; returns where on it the bytes of its files lie, in whole
+/// blocks. `progress` is told how many bytes of files were copied. Blocks.
 pub(crate) fn write_base(
     spec: BaseSpec<'_>,
     file: &File,
     cancel: &CancellationToken,
-    written: &dyn Fn(u64),
-) -> Result<u64, Ext4Error> {
-    let (layout, Contents { files, foreign }) = lay_out(spec.tree, spec.uuid)?;
+    progress: &dyn Fn(u64),
+) -> Result<Vec<Place>, Ext4Error> {
+    let blocks = sharing(spec.sources, file).map_err(Ext4Error::Write)?;
+    let (layout, Contents { mut files, foreign }) = lay_out(spec.tree, spec.uuid)?;
     file.set_len(layout.image_len()).map_err(Ext4Error::Write)?;
     let mut sink = HoleySink::new(file);
-    let mut writer = layout.writer(&mut sink).map_err(Ext4Error::from_writer)?;
-    for Filling {
-        handle,
-        layer,
-        content,
-    } in files
-    {
-        if cancel.is_cancelled() {
-            return Err(Ext4Error::Cancelled);
-        }
-        let mut reader = Interruptible {
-            inner: ContentReader::new(&spec.archives[layer as usize], &content),
-            cancel,
-        };
-        writer
-            .fill(handle, &mut reader)
-            .map_err(|error| match error {
-                _ if cancel.is_cancelled() => Ext4Error::Cancelled,
-                other => Ext4Error::from_writer(other),
-            })?;
-        written(content.extents.iter().map(|extent| extent.len).sum());
-    }
-    writer.finish().map_err(Ext4Error::from_writer)?;
+    // It writes everything but the files' bytes at once, and is done: those are ours to copy.
+    layout.writer(&mut sink).map_err(Ext4Error::from_writer)?;
     sink.flush().map_err(Ext4Error::Write)?;
+    let sources = (spec.sources, blocks);
+    fill(&mut files, &layout, sources, file, cancel, progress)?;
     foreign.put_right(file)?;
-    Ok(layout.image_len())
+    Ok(files.into_iter().map(|filling| filling.place).collect())
 }
 
 /// The bytes of files a tree's disk will hold, for progress.
 pub(crate) fn content_bytes(tree: &Tree) -> u64 {
-    let mut total = 0;
-    let mut seen = vec![false; tree.inode_count()];
-    let mut todo = vec![ROOT];
-    while let Some(number) = todo.pop() {
-        if std::mem::replace(&mut seen[number as usize], true) {
-            continue;
-        }
-        match &tree.inode(number).node {
-            Node::Directory(children) => todo.extend(children.values().map(|dirent| dirent.inode)),
-            Node::File { content, .. } => {
-                total += content.extents.iter().map(|extent| extent.len).sum::<u64>();
-            }
-            _ => {}
-        }
-    }
-    total
-}
-
-/// A file's place on the disk, and what is to come there.
-struct Filling {
-    handle: InodeHandle,
-    layer: u32,
-    content: Content,
+    let bytes = |inode: &Inode| match &inode.node {
+        Node::File { content, .. } => content.extents.iter().map(|extent| extent.len).sum(),
+        _ => 0,
+    };
+    tree.visible().map(|(_, inode)| bytes(inode)).sum()
 }
 
 /// What a layout must still be given.
@@ -136,30 +100,20 @@ fn lay_out(tree: Tree, uuid: [u8; 16]) -> Result<(Layout, Contents), Ext4Error> 
         foreign,
         ..
     } = declare(&tree, uuid, needs)?;
-    let contents = tree.into_contents(files.iter().map(|(_, number)| *number));
-    let fill = |((handle, _), (layer, content)): ((InodeHandle, u32), (u32, Content))| Filling {
-        handle,
-        layer,
-        content,
-    };
-    let files = files.into_iter().zip(contents).map(fill).collect();
+    let places = tree.into_places(files.iter().map(|(_, number)| *number));
+    let handles = files.into_iter().map(|(handle, _)| handle);
+    let files = handles.zip(places);
+    let files = files
+        .map(|(handle, place)| Filling { handle, place })
+        .collect();
     let layout = builder.seal().map_err(Ext4Error::from_writer)?;
     Ok((layout, Contents { files, foreign }))
 }
 
 fn count(tree: &Tree) -> Needs {
     let mut needs = Needs::default();
-    let mut seen = vec![false; tree.inode_count()];
-    let mut todo = vec![ROOT];
-    while let Some(number) = todo.pop() {
-        if std::mem::replace(&mut seen[number as usize], true) {
-            continue;
-        }
-        let inode = tree.inode(number);
-        needs.add(inode);
-        if let Node::Directory(children) = &inode.node {
-            todo.extend(children.values().map(|dirent| dirent.inode));
-        }
+    for (number, inode) in tree.visible() {
+        needs.add(inode, tree.names(number).map(|(name, _)| name.len() as u64));
     }
     needs
 }
@@ -191,33 +145,33 @@ fn declare(tree: &Tree, uuid: [u8; 16], needs: Needs) -> Result<Declared, Ext4Er
     };
     let mut todo = vec![(ROOT, place)];
     while let Some((directory, parent)) = todo.pop() {
-        let Node::Directory(children) = &tree.inode(directory).node else {
-            continue;
-        };
-        for (name, dirent) in children {
-            let inode = tree.inode(dirent.inode);
-            if directory == ROOT && &**name == LOST_FOUND {
+        for (name, child) in tree.children(directory) {
+            let inode = tree.inode(child);
+            if directory == ROOT && name == LOST_FOUND {
                 match &inode.node {
-                    Node::Directory(inside) if inside.is_empty() => continue,
+                    Node::Directory(_) if tree.names(child).next().is_none() => continue,
                     _ => return Err(FlattenError::LostFoundTaken.into()),
                 }
             }
             let text = match std::str::from_utf8(name) {
                 Ok(text) => Cow::Borrowed(text),
-                Err(_) => Cow::Owned(declared.foreign.name(parent.number, name, children)),
+                Err(_) => {
+                    let is_taken = |name: &[u8]| tree.child(directory, name).is_some();
+                    Cow::Owned(declared.foreign.name(parent.number, name, is_taken))
+                }
             };
-            if let Some(there) = placed[dirent.inode as usize] {
+            if let Some(there) = placed[child as usize] {
                 declared
                     .builder
                     .hardlink(parent.handle, &text, there.handle)
                     .map_err(Ext4Error::from_writer)?;
                 continue;
             }
-            let place = declared.add(parent.handle, &text, dirent.inode, inode)?;
-            placed[dirent.inode as usize] = Some(place);
+            let place = declared.add(parent.handle, &text, child, inode)?;
+            placed[child as usize] = Some(place);
             declared.xattrs(place.handle, inode, name)?;
             if matches!(inode.node, Node::Directory(_)) {
-                todo.push((dirent.inode, place));
+                todo.push((child, place));
             }
         }
     }
@@ -329,19 +283,4 @@ fn meta(inode: &Inode) -> Meta {
         meta.gid,
         (clamped, if clamped == seconds { nanos } else { 0 }),
     )
-}
-
-/// Stops reading when the work is cancelled.
-struct Interruptible<'a> {
-    inner: ContentReader<'a>,
-    cancel: &'a CancellationToken,
-}
-
-impl Read for Interruptible<'_> {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        if self.cancel.is_cancelled() {
-            return Err(io::Error::other("cancelled"));
-        }
-        self.inner.read(buf)
-    }
 }

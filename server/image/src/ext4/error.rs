@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use banger_core::{Explain, FailureKind};
 
-use crate::error::{io_kind, io_reason, io_remedy};
 use crate::flatten::FlattenError;
+use banger_core::host_io::{io_kind, io_reason, io_remedy};
 
 /// A disk that could not be written.
 #[derive(Debug, thiserror::Error)]

@@ -32,14 +32,12 @@ pub(super) struct Needs {
 }
 
 impl Needs {
-    /// Adds one inode, once however many names it has.
-    pub(super) fn add(&mut self, inode: &Inode) {
+    /// Adds one inode, once however many names it has; `names` are the lengths of those in it.
+    pub(super) fn add(&mut self, inode: &Inode, names: impl Iterator<Item = u64>) {
         self.inodes += 1;
         self.blocks += xattr_blocks(inode);
         self.blocks += match &inode.node {
-            Node::Directory(children) => {
-                directory_blocks(children.keys().map(|name| name.len() as u64))
-            }
+            Node::Directory(_) => directory_blocks(names),
             Node::File { content, .. } => {
                 let runs = kept_runs(content);
                 let blocks: u64 = runs

@@ -7,6 +7,7 @@ mod acl;
 mod base;
 mod content;
 mod error;
+mod fill;
 mod geometry;
 mod names;
 mod sink;
@@ -16,6 +17,7 @@ mod upper;
 
 pub(crate) use base::{BaseSpec, content_bytes, write_base};
 pub use error::Ext4Error;
+pub(crate) use fill::Source;
 pub use upper::create_upper;
 
 /// A file system id made of a digest: version 8 (RFC 9562), so that it never meets a random one.

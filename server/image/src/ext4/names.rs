@@ -40,13 +40,13 @@ pub(super) struct ForeignNames {
 }
 
 impl ForeignNames {
-    /// What the writer is to be told instead of `name`: no name in `siblings`, and of the same length on the
-    /// disk, where names are padded to four bytes.
-    pub(super) fn name<T>(
+    /// What the writer is to be told instead of `name`: none that `is_taken`, and of the same length on the disk,
+    /// where names are padded to four bytes.
+    pub(super) fn name(
         &mut self,
         directory: u32,
         name: &[u8],
-        siblings: &BTreeMap<Box<[u8]>, T>,
+        is_taken: impl Fn(&[u8]) -> bool,
     ) -> String {
         let names = self.names.entry(directory).or_default();
         let width = name.len().next_multiple_of(4).min(NAME_BYTES_MAX);
@@ -54,7 +54,7 @@ impl ForeignNames {
         loop {
             let stand_in = digits(number, width);
             let bytes = stand_in.as_bytes();
-            if !siblings.contains_key(bytes) && !names.contains_key(bytes) {
+            if !is_taken(bytes) && !names.contains_key(bytes) {
                 names.insert(bytes.into(), name.into());
                 return stand_in;
             }

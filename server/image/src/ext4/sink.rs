@@ -32,32 +32,13 @@ impl<'a> HoleySink<'a> {
 
     /// Writes what was gathered. Must be called at the end.
     pub(super) fn flush(&mut self) -> io::Result<()> {
-        let (offset, piece) = (self.offset, std::mem::take(&mut self.piece));
-        self.write(offset, &piece)?;
-        self.piece = piece;
+        write_with_holes(self.file, self.offset, &self.piece)?;
         self.piece.clear();
         Ok(())
     }
 
     fn end(&self) -> u64 {
         self.offset + self.piece.len() as u64
-    }
-
-    /// Writes `bytes` without their long runs of zeros.
-    fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        let mut begin = 0;
-        let mut at = 0;
-        while at < bytes.len() {
-            let end = (at + HOLE_BYTES).min(bytes.len());
-            if is_zero(&bytes[at..end]) {
-                self.file
-                    .write_all_at(&bytes[begin..at], offset + begin as u64)?;
-                begin = end;
-            }
-            at = end;
-        }
-        self.file
-            .write_all_at(&bytes[begin..], offset + begin as u64)
     }
 
     fn gather(&mut self, offset: u64, len: usize) -> io::Result<bool> {
@@ -67,6 +48,21 @@ impl<'a> HoleySink<'a> {
         }
         Ok(len <= PIECE_BYTES)
     }
+}
+
+/// Writes `bytes` without their long runs of zeros.
+pub(super) fn write_with_holes(file: &File, offset: u64, bytes: &[u8]) -> io::Result<()> {
+    let mut begin = 0;
+    let mut at = 0;
+    while at < bytes.len() {
+        let end = (at + HOLE_BYTES).min(bytes.len());
+        if is_zero(&bytes[at..end]) {
+            file.write_all_at(&bytes[begin..at], offset + begin as u64)?;
+            begin = end;
+        }
+        at = end;
+    }
+    file.write_all_at(&bytes[begin..], offset + begin as u64)
 }
 
 fn is_zero(bytes: &[u8]) -> bool {
@@ -82,7 +78,7 @@ impl RegionSink for HoleySink<'_> {
             self.piece.extend_from_slice(bytes);
             return Ok(());
         }
-        self.write(offset, bytes)?;
+        write_with_holes(self.file, offset, bytes)?;
         self.offset = offset + bytes.len() as u64;
         Ok(())
     }

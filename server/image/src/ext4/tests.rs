@@ -43,16 +43,17 @@ fn entry(path: &str, kind: EntryKind) -> Entry {
 /// Writes the entries of one layer, whose files lie in `archive`.
 fn disk(entries: Vec<Entry>, archive: &[u8]) -> Result<(tempfile::NamedTempFile, u64), Ext4Error> {
     let mut tree = Tree::new();
-    tree.apply(entries)?;
+    tree.apply(&entries.into_iter().collect())?;
     let layer = tempfile::tempfile().unwrap();
     layer.write_all_at(archive, 0).unwrap();
     let file = tempfile::NamedTempFile::new().unwrap();
     let spec = BaseSpec {
         tree,
-        archives: &[layer],
+        sources: &[Source::Archive(layer)],
         uuid: [7; 16],
     };
-    let size = write_base(spec, file.as_file(), &CancellationToken::new(), &|_| {})?;
+    write_base(spec, file.as_file(), &CancellationToken::new(), &|_| {})?;
+    let size = file.as_file().metadata().unwrap().len();
     Ok((file, size))
 }
 
@@ -149,7 +150,7 @@ fn trees_of_many_shapes_fit_and_are_clean() {
 fn holes_stay_holes_and_zeros_become_them() {
     let sparse = Content {
         size: 1 << 30,
-        extents: [Extent {
+        extents: vec![Extent {
             logical: 123_456,
             offset: 0,
             len: 10,
@@ -158,7 +159,7 @@ fn holes_stay_holes_and_zeros_become_them() {
     };
     let hole = Content {
         size: 1 << 30,
-        extents: Box::default(),
+        extents: crate::tar::Extents::None,
     };
     let zeros = Content::dense(16, 32 << 20);
     let files = [("sparse", sparse), ("hole", hole), ("zeros", zeros)];
@@ -206,13 +207,13 @@ fn an_images_own_lost_found_may_only_be_empty() {
 #[test]
 fn a_cancelled_disk_says_so() {
     let mut tree = Tree::new();
-    tree.apply(vec![entry("a", EntryKind::File(Content::dense(0, 3)))])
-        .unwrap();
+    let file = entry("a", EntryKind::File(Content::dense(0, 3)));
+    tree.apply(&[file].into_iter().collect()).unwrap();
     let (layer, cancel) = (tempfile::tempfile().unwrap(), CancellationToken::new());
     cancel.cancel();
     let spec = BaseSpec {
         tree,
-        archives: &[layer],
+        sources: &[Source::Archive(layer)],
         uuid: [7; 16],
     };
     let result = write_base(spec, &tempfile::tempfile().unwrap(), &cancel, &|_| {});
@@ -370,7 +371,7 @@ fn attributes_and_links_as_large_as_they_may_be_fit() {
     let mut full = entry("full", EntryKind::File(Content::dense(0, 3)));
     full.xattrs = [(
         "user.a".to_owned(),
-        vec![7; crate::limits::XATTR_BYTES_MAX - 20],
+        vec![7; banger_archive::limits::XATTR_BYTES_MAX - 20],
     )]
     .into();
     let target = vec![b'x'; 4095].into();

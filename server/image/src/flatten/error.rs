@@ -2,6 +2,8 @@
 
 use banger_core::{Explain, FailureKind};
 
+use crate::limits::INODES_MAX;
+
 /// An entry that cannot be placed.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum FlattenError {
@@ -47,6 +49,12 @@ pub enum FlattenError {
         /// Its path, escaped.
         entry: String,
     },
+    /// More files and directories than any image has, those no layer declares included.
+    #[error("with entry `{entry}` the image has more than {INODES_MAX} files and directories")]
+    TooManyFiles {
+        /// Its path, escaped.
+        entry: String,
+    },
     /// A whiteout of nothing, of `.` or of `..`.
     #[error("entry `{entry}` is not a valid whiteout")]
     BadWhiteout {
@@ -76,6 +84,7 @@ impl Explain for FlattenError {
             Self::ParentNotDirectory { .. } => "LAYER_BAD_PARENT",
             Self::SymlinkLoop { .. } => "LAYER_SYMLINK_LOOP",
             Self::TooDeep { .. } => "LAYER_TOO_DEEP",
+            Self::TooManyFiles { .. } => "LAYER_TOO_MANY_ENTRIES",
             Self::BadWhiteout { .. } => "LAYER_BAD_WHITEOUT",
             Self::RootNotDirectory => "LAYER_BAD_ROOT",
             Self::LostFoundTaken => "LAYER_LOST_FOUND_TAKEN",
@@ -97,6 +106,7 @@ impl Explain for FlattenError {
             Self::TooManyLinks { entry }
             | Self::SymlinkLoop { entry }
             | Self::TooDeep { entry }
+            | Self::TooManyFiles { entry }
             | Self::BadWhiteout { entry } => vec![("entry", entry.clone())],
             Self::RootNotDirectory | Self::LostFoundTaken => Vec::new(),
         }

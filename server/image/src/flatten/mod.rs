@@ -9,10 +9,11 @@
 //! Nothing here touches a file: contents are places in the layers.
 
 mod error;
+mod names;
 #[cfg(test)]
 mod tests;
 mod tree;
 mod whiteout;
 
 pub use error::FlattenError;
-pub(crate) use tree::{Inode, Node, ROOT, Tree};
+pub(crate) use tree::{Inode, Node, Place, ROOT, Tree};

@@ -49,7 +49,7 @@ fn link(path: &str, target: &str) -> Entry {
 fn build(layers: Vec<Vec<Entry>>) -> Result<Tree, FlattenError> {
     let mut tree = Tree::new();
     for layer in layers {
-        tree.apply(layer)?;
+        tree.apply(&layer.into_iter().collect())?;
     }
     Ok(tree)
 }
@@ -60,13 +60,14 @@ fn shape(tree: &Tree) -> BTreeMap<String, String> {
     let mut todo = vec![(String::new(), ROOT)];
     while let Some((path, number)) = todo.pop() {
         let text = match &tree.inode(number).node {
-            Node::Directory(children) => {
-                todo.extend(children.iter().map(|(name, dirent)| {
-                    (format!("{path}/{}", name.escape_ascii()), dirent.inode)
-                }));
+            Node::Directory(_) => {
+                todo.extend(
+                    tree.names(number)
+                        .map(|(name, inode)| (format!("{path}/{}", name.escape_ascii()), inode)),
+                );
                 "d".to_owned()
             }
-            Node::File { layer, content } => format!("{layer}:{}", content.extents[0].offset),
+            Node::File { layer, content, .. } => format!("{layer}:{}", content.extents[0].offset),
             Node::Symlink(target) => format!("->{}", target.escape_ascii()),
             _ => "?".to_owned(),
         };
@@ -157,10 +158,8 @@ fn a_hard_link_may_reach_into_a_lower_layer_and_shares_the_file() {
         vec![link("b", "a"), link("c", "b")],
     ])
     .unwrap();
-    let Node::Directory(children) = &tree.inode(ROOT).node else {
-        panic!("a root is a directory")
-    };
-    assert_eq!(children[&b"a"[..]].inode, children[&b"c"[..]].inode);
+    assert!(tree.child(ROOT, b"a").is_some());
+    assert_eq!(tree.child(ROOT, b"a"), tree.child(ROOT, b"c"));
 }
 
 #[test]
@@ -204,10 +203,8 @@ fn a_directory_over_a_directory_keeps_the_children_and_takes_the_metadata() {
     let mut changed = dir("a");
     changed.meta.mode = 0o1777;
     let tree = build(vec![vec![dir("a"), file("a/x", 1)], vec![changed]]).unwrap();
-    let Node::Directory(children) = &tree.inode(ROOT).node else {
-        panic!("a root is a directory")
-    };
-    assert_eq!(tree.inode(children[&b"a"[..]].inode).meta.mode, 0o1777);
+    let a = tree.child(ROOT, b"a").unwrap();
+    assert_eq!(tree.inode(a).meta.mode, 0o1777);
     assert!(shape(&tree).contains_key("/a/x"));
 }
 
@@ -257,6 +254,22 @@ fn loops_and_files_on_the_way_are_refused() {
         error.to_string(),
         "entry `a/x` lies under `a`, which is not a directory"
     );
+}
+
+#[test]
+fn one_entry_cannot_stand_for_many_directories_again_and_again() {
+    // Each name of the link leads to a chain of directories of its own, which no layer declares.
+    let chain = vec!["d"; 500].join("/");
+    let mut layer = vec![symlink("l", &chain)];
+    for number in 0..4500 {
+        layer.push(dir(&number.to_string()));
+        layer.push(link(&format!("{number}/l"), "l"));
+        layer.push(file(&format!("{number}/l/f"), 1));
+    }
+    assert!(matches!(
+        build(vec![layer]),
+        Err(FlattenError::TooManyFiles { .. })
+    ));
 }
 
 #[test]

@@ -1,12 +1,12 @@
 //! The tree and how an entry changes it.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 
 use super::FlattenError;
+use super::names::{Children, Dirent, Names};
 use super::whiteout::{Mark, mark};
-use crate::limits::{NAME_BYTES_MAX, PATH_DEPTH_MAX, SYMLINK_HOPS_MAX};
-use crate::tar::{Content, Entry, EntryKind, Meta, Xattrs, parent_and_name, shown};
+use crate::limits::{INODES_MAX, NAME_BYTES_MAX, PATH_DEPTH_MAX, SYMLINK_HOPS_MAX};
+use crate::tar::{Content, Entry, EntryKind, Meta, PackedEntries, Xattrs, parent_and_name, shown};
 
 /// The root's place in [`Tree::inodes`].
 pub(crate) const ROOT: u32 = 0;
@@ -24,6 +24,7 @@ const IMPLICIT: Meta = Meta {
 #[derive(Debug)]
 pub(crate) struct Tree {
     inodes: Vec<Inode>,
+    names: Names,
     layer: u32,
 }
 
@@ -39,10 +40,13 @@ pub(crate) struct Inode {
 /// What an inode is.
 #[derive(Debug)]
 pub(crate) enum Node {
-    Directory(BTreeMap<Box<[u8]>, Dirent>),
+    /// With its names.
+    Directory(Children),
     /// Its bytes lie in the layer of this number.
     File {
         layer: u32,
+        /// Which of the layer's entries it is.
+        number: u32,
         content: Content,
     },
     Symlink(Box<[u8]>),
@@ -57,12 +61,13 @@ pub(crate) enum Node {
     Fifo,
 }
 
-/// A name in a directory.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Dirent {
-    pub(crate) inode: u32,
-    /// The layer that brought it, or last touched it or something below it.
-    layer: u32,
+/// Where a file's bytes lie.
+#[derive(Debug)]
+pub(crate) struct Place {
+    pub(crate) layer: u32,
+    /// Which of the layer's entries it is.
+    pub(crate) number: u32,
+    pub(crate) content: Content,
 }
 
 /// What to do about a directory that is not there.
@@ -76,13 +81,14 @@ impl Tree {
     /// Only a root.
     pub(crate) fn new() -> Self {
         let root = Inode {
-            node: Node::Directory(BTreeMap::new()),
+            node: Node::Directory(Children::NONE),
             meta: IMPLICIT,
             xattrs: Box::default(),
             links: 1,
         };
         Self {
             inodes: vec![root],
+            names: Names::default(),
             layer: 0,
         }
     }
@@ -97,24 +103,77 @@ impl Tree {
         self.inodes.len()
     }
 
-    /// Where the bytes of these files lie: the layers' numbers and the places. The rest of the tree goes.
-    pub(crate) fn into_contents(mut self, files: impl Iterator<Item = u32>) -> Vec<(u32, Content)> {
-        let mut contents = Vec::with_capacity(files.size_hint().0);
+    /// The names in a directory and where they lead, by name; nothing for what is no directory.
+    pub(crate) fn children(&self, inode: u32) -> Vec<(&[u8], u32)> {
+        match self.inode(inode).node {
+            Node::Directory(children) => self.names.sorted(children),
+            _ => Vec::new(),
+        }
+    }
+
+    /// The same, in no order that means anything.
+    pub(crate) fn names(&self, inode: u32) -> impl Iterator<Item = (&[u8], u32)> {
+        let children = match self.inode(inode).node {
+            Node::Directory(children) => children,
+            _ => Children::NONE,
+        };
+        self.names.of(children)
+    }
+
+    /// Where `name` leads in a directory.
+    pub(crate) fn child(&self, directory: u32, name: &[u8]) -> Option<u32> {
+        match self.inode(directory).node {
+            Node::Directory(_) => Some(self.names.get(directory, name)?.inode),
+            _ => None,
+        }
+    }
+
+    /// Each inode that a name leads to, once.
+    pub(crate) fn visible(&self) -> impl Iterator<Item = (u32, &Inode)> {
+        let mut seen = vec![false; self.inode_count()];
+        let mut todo = vec![ROOT];
+        std::iter::from_fn(move || {
+            while let Some(number) = todo.pop() {
+                if !std::mem::replace(&mut seen[number as usize], true) {
+                    todo.extend(self.names(number).map(|(_, inode)| inode));
+                    return Some((number, self.inode(number)));
+                }
+            }
+            None
+        })
+    }
+
+    /// Where the bytes of these files lie. The rest of the tree goes.
+    pub(crate) fn into_places(mut self, files: impl Iterator<Item = u32>) -> Vec<Place> {
+        self.names = Names::default();
+        let mut places = Vec::with_capacity(files.size_hint().0);
         for number in files {
             let inode = &mut self.inodes[number as usize];
             match std::mem::replace(&mut inode.node, Node::Fifo) {
-                Node::File { layer, content } => contents.push((layer, content)),
+                Node::File {
+                    layer,
+                    number,
+                    content,
+                } => places.push(Place {
+                    layer,
+                    number,
+                    content,
+                }),
                 _ => unreachable!("each is a file, and named once"),
             }
         }
-        contents
+        places
     }
 
     /// Puts the next layer on top.
-    pub(crate) fn apply(&mut self, entries: Vec<Entry>) -> Result<(), FlattenError> {
-        for entry in entries {
+    pub(crate) fn apply(&mut self, entries: &PackedEntries) -> Result<(), FlattenError> {
+        // At least this much is needed, and no more in an archive that declares its directories.
+        let more = usize::try_from(entries.len()).unwrap_or(usize::MAX);
+        self.inodes.reserve_exact(more);
+        self.names.reserve(more);
+        for (number, entry) in (0..).zip(entries.iter()) {
             match mark(&entry.path) {
-                Mark::None => self.place(entry)?,
+                Mark::None => self.place(entry, number)?,
                 Mark::Ignored => {}
                 Mark::Invalid => {
                     return Err(FlattenError::BadWhiteout {
@@ -137,7 +196,7 @@ impl Tree {
         Ok(())
     }
 
-    fn place(&mut self, entry: Entry) -> Result<(), FlattenError> {
+    fn place(&mut self, entry: Entry, number: u32) -> Result<(), FlattenError> {
         let Entry {
             path,
             kind,
@@ -151,38 +210,35 @@ impl Tree {
             .parent(&path, Missing::Make)?
             .expect("missing directories were made");
         let name = parent_and_name(&path).1;
-        let layer = self.layer;
         if let (EntryKind::Directory, Some(there)) = (&kind, self.child(parent, name))
             && matches!(self.inode(there).node, Node::Directory(_))
         {
-            self.children_mut(parent).insert(
-                name.into(),
-                Dirent {
-                    inode: there,
-                    layer,
-                },
-            );
+            self.insert(parent, name, there);
             let inode = &mut self.inodes[there as usize];
             (inode.meta, inode.xattrs) = (meta, xattrs);
             return Ok(());
         }
         let node = match kind {
             EntryKind::HardLink { target } => return self.link(parent, &path, &target),
-            EntryKind::Directory => Node::Directory(BTreeMap::new()),
-            EntryKind::File(content) => Node::File { layer, content },
+            EntryKind::Directory => Node::Directory(Children::NONE),
+            EntryKind::File(content) => Node::File {
+                layer: self.layer,
+                number,
+                content,
+            },
             EntryKind::Symlink { target } => Node::Symlink(target),
             EntryKind::CharDevice { major, minor } => Node::CharDevice { major, minor },
             EntryKind::BlockDevice { major, minor } => Node::BlockDevice { major, minor },
             EntryKind::Fifo => Node::Fifo,
         };
-        let inode = self.add(Inode {
+        let inode = Inode {
             node,
             meta,
             xattrs,
             links: 1,
-        });
-        self.children_mut(parent)
-            .insert(name.into(), Dirent { inode, layer });
+        };
+        let inode = self.add(inode, &path)?;
+        self.insert(parent, name, inode);
         Ok(())
     }
 
@@ -203,7 +259,7 @@ impl Tree {
     /// Another name; the file keeps its own owner, mode and times, as GNU tar has it.
     fn link(&mut self, parent: u32, path: &[u8], target: &[u8]) -> Result<(), FlattenError> {
         let name = parent_and_name(path).1;
-        self.children_mut(parent).remove(name);
+        self.names.remove(parent, name);
         let directory = self.parent_for(target, path, Missing::Stop)?;
         let last = parent_and_name(target).1;
         let Some(inode) = directory.and_then(|directory| self.child(directory, last)) else {
@@ -223,38 +279,27 @@ impl Tree {
         if *links > LINKS_MAX {
             return Err(FlattenError::TooManyLinks { entry: shown(path) });
         }
-        let layer = self.layer;
-        self.children_mut(parent)
-            .insert(name.into(), Dirent { inode, layer });
+        self.insert(parent, name, inode);
         Ok(())
     }
 
     /// Removes what lower layers brought under `name`.
     fn hide(&mut self, directory: u32, name: &[u8]) {
-        let layer = self.layer;
-        let Some(dirent) = self
-            .children(directory)
-            .and_then(|children| children.get(name))
-            .copied()
-        else {
+        let Some(dirent) = self.names.get(directory, name) else {
             return;
         };
-        if dirent.layer != layer {
-            self.children_mut(directory).remove(name);
-        } else if matches!(self.inode(dirent.inode).node, Node::Directory(_)) {
+        if dirent.layer != self.layer {
+            self.names.remove(directory, name);
+        } else {
             self.purge(dirent.inode);
         }
     }
 
     /// Removes what lower layers brought into `directory`, at any depth; its depth is bounded by
-    /// [`PATH_DEPTH_MAX`], so the recursion is too.
+    /// [`PATH_DEPTH_MAX`], so the recursion is too. What is no directory has nothing to remove.
     fn purge(&mut self, directory: u32) {
-        let layer = self.layer;
-        let children = self.children_mut(directory);
-        children.retain(|_, dirent| dirent.layer == layer);
-        let kept: Vec<u32> = children.values().map(|dirent| dirent.inode).collect();
-        for inode in kept {
-            if matches!(self.inode(inode).node, Node::Directory(_)) {
+        if let Node::Directory(children) = self.inode(directory).node {
+            for inode in self.names.keep(children, self.layer) {
                 self.purge(inode);
             }
         }
@@ -295,13 +340,13 @@ impl Tree {
                     });
                 }
                 above.push(here);
-                here = self.make_directory(here, &name);
+                here = self.make_directory(here, &name, entry)?;
                 continue;
             };
             match &self.inode(child).node {
                 Node::Directory(_) => {
                     if missing == Missing::Make {
-                        self.touch(here, &name);
+                        self.insert(here, &name, child);
                     }
                     above.push(here);
                     here = child;
@@ -331,49 +376,43 @@ impl Tree {
         Ok(Some(here))
     }
 
-    fn make_directory(&mut self, parent: u32, name: &[u8]) -> u32 {
-        let node = Node::Directory(BTreeMap::new());
-        let inode = self.add(Inode {
-            node,
+    fn make_directory(
+        &mut self,
+        parent: u32,
+        name: &[u8],
+        entry: &[u8],
+    ) -> Result<u32, FlattenError> {
+        let inode = Inode {
+            node: Node::Directory(Children::NONE),
             meta: IMPLICIT,
             xattrs: Box::default(),
             links: 1,
-        });
-        let layer = self.layer;
-        self.children_mut(parent)
-            .insert(name.into(), Dirent { inode, layer });
-        inode
+        };
+        let inode = self.add(inode, entry)?;
+        self.insert(parent, name, inode);
+        Ok(inode)
     }
 
-    fn touch(&mut self, directory: u32, name: &[u8]) {
-        let layer = self.layer;
-        if let Some(dirent) = self.children_mut(directory).get_mut(name) {
-            dirent.layer = layer;
-        }
-    }
-
-    fn add(&mut self, inode: Inode) -> u32 {
-        let number = u32::try_from(self.inodes.len()).expect("the number of entries is bounded");
+    /// Links can make one entry stand for many directories that no layer declares, so these are counted too.
+    fn add(&mut self, inode: Inode, entry: &[u8]) -> Result<u32, FlattenError> {
+        let number = u32::try_from(self.inodes.len())
+            .ok()
+            .filter(|number| *number < INODES_MAX)
+            .ok_or_else(|| FlattenError::TooManyFiles {
+                entry: shown(entry),
+            })?;
         self.inodes.push(inode);
-        number
+        Ok(number)
     }
 
-    fn child(&self, directory: u32, name: &[u8]) -> Option<u32> {
-        self.children(directory)?
-            .get(name)
-            .map(|dirent| dirent.inode)
-    }
-
-    fn children(&self, inode: u32) -> Option<&BTreeMap<Box<[u8]>, Dirent>> {
-        match &self.inode(inode).node {
-            Node::Directory(children) => Some(children),
-            _ => None,
-        }
-    }
-
-    fn children_mut(&mut self, directory: u32) -> &mut BTreeMap<Box<[u8]>, Dirent> {
+    /// Lets `name` lead to `inode`, as this layer has it.
+    fn insert(&mut self, directory: u32, name: &[u8], inode: u32) {
+        let dirent = Dirent {
+            inode,
+            layer: self.layer,
+        };
         match &mut self.inodes[directory as usize].node {
-            Node::Directory(children) => children,
+            Node::Directory(children) => self.names.insert(directory, children, name, dirent),
             _ => unreachable!("only directories are walked into"),
         }
     }

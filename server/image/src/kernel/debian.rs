@@ -201,7 +201,7 @@ fn collect(archive: SpooledArchive, origin: String) -> Result<PackagedKernel, Ke
     let file = std::sync::Arc::new(archive.file);
     let mut modules = ModuleTree::default();
     let (mut kernel, mut config) = (None, None);
-    for entry in archive.entries {
+    for entry in archive.entries.iter() {
         let EntryKind::File(content) = &entry.kind else {
             continue;
         };

@@ -8,8 +8,8 @@ use std::time::Duration;
 use banger_core::{Explain, FailureKind, KernelId};
 
 use super::bundle::KernelBundleError;
-use crate::error::{io_kind, io_reason, io_remedy};
 use crate::layer::LayerError;
+use banger_core::host_io::{io_kind, io_reason, io_remedy};
 
 /// A kernel that could not be imported, kept or prepared.
 #[derive(Debug, thiserror::Error)]

@@ -17,13 +17,15 @@ use crate::store::Region;
 use crate::tar::{Budget, EntryKind};
 
 /// What a guest uses where the kernel has it, in the order in which it is best loaded: the bus, the agent's
-/// channel, disks, file systems. Whether it is enough, the inspection tells.
-const WANTED: [&str; 8] = [
+/// channel (a port under QEMU, vsock under Firecracker: the agent loads one of the two), disks, file systems. Whether it is enough, the inspection tells.
+const WANTED: [&str; 10] = [
     "virtio_mmio",
     "virtio_console",
+    "vmw_vsock_virtio_transport",
     "virtio_blk",
     "virtio_net",
     "virtio_rng",
+    "virtio_balloon",
     // What ext4 asks the crypto layer for by name, where nothing in a guest could answer.
     "crc32c_generic",
     "ext4",
@@ -97,7 +99,7 @@ impl ModuleTree {
             spool_archive(source, tmp, &Budget::default()).map_err(KernelError::Package)?;
         let file = Arc::new(archive.file);
         let mut tree = Self::default();
-        for entry in archive.entries {
+        for entry in archive.entries.iter() {
             let EntryKind::File(content) = &entry.kind else {
                 continue;
             };

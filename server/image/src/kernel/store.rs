@@ -139,22 +139,31 @@ impl KernelStore {
     /// # Errors
     /// When the directory cannot be read, or a kernel not removed.
     pub fn sweep(&self, referenced: &HashSet<KernelId>) -> Result<u64, KernelError> {
-        let kernels = &self.inner.kernels;
         let mut swept = 0;
-        for entry in
-            fs::read_dir(kernels).map_err(KernelError::io("read the directory", kernels))?
-        {
-            let entry = entry.map_err(KernelError::io("read the directory", kernels))?;
-            let id = entry
-                .file_name()
-                .to_str()
-                .and_then(|name| name.parse().ok());
-            if let Some(id) = id.filter(|id| !referenced.contains(id)) {
+        for id in self.ids()? {
+            if !referenced.contains(&id) {
                 self.remove(id)?;
                 swept += 1;
             }
         }
         Ok(swept)
+    }
+
+    /// The kernels whose files are here. Blocks, briefly.
+    ///
+    /// # Errors
+    /// When the directory cannot be read.
+    pub fn ids(&self) -> Result<Vec<KernelId>, KernelError> {
+        let kernels = &self.inner.kernels;
+        let mut ids = Vec::new();
+        for entry in
+            fs::read_dir(kernels).map_err(KernelError::io("read the directory", kernels))?
+        {
+            let entry = entry.map_err(KernelError::io("read the directory", kernels))?;
+            let name = entry.file_name();
+            ids.extend(name.to_str().and_then(|name| name.parse::<KernelId>().ok()));
+        }
+        Ok(ids)
     }
 
     /// A directory that goes when it is let go.

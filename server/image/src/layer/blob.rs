@@ -8,11 +8,13 @@ use sha2::{Digest as _, Sha256};
 use tempfile::NamedTempFile;
 
 use super::LayerError;
+use crate::writeback::WriteBack;
 
 /// A blob that is arriving. Dropped before its end, it leaves nothing.
 #[derive(Debug)]
 pub(crate) struct BlobWriter {
     file: NamedTempFile,
+    back: WriteBack,
     hasher: Sha256,
     expected: Digest,
     size_bytes: u64,
@@ -35,6 +37,7 @@ impl BlobWriter {
             })?;
         Ok(Self {
             file,
+            back: WriteBack::default(),
             hasher: Sha256::new(),
             expected,
             size_bytes,
@@ -57,7 +60,9 @@ impl BlobWriter {
             .map_err(|source| LayerError::Store {
                 digest: self.expected,
                 source,
-            })
+            })?;
+        self.back.written(self.file.as_file(), self.received);
+        Ok(())
     }
 
     /// Checks the whole.

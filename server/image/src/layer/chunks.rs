@@ -2,13 +2,43 @@
 
 use std::io::{self, BufRead, Read};
 
-use bytes::{Buf, Bytes};
+use bytes::{Buf, Bytes, BytesMut};
 use tokio::sync::mpsc;
 
 use crate::limits::CHUNKS_IN_FLIGHT;
 
 /// The sending half.
 pub(crate) type ChunkSender = mpsc::Sender<Bytes>;
+
+/// Bytes that are passed on together.
+const GATHERED_BYTES: usize = 128 << 10;
+
+/// Chunks as the network gives them are small: passed on one by one each would wake a thread.
+#[derive(Debug, Default)]
+pub(crate) struct Gathered(BytesMut);
+
+impl Gathered {
+    /// Takes a chunk; returns all there is once it is enough, or with `Now::Pass`.
+    pub(crate) fn add(&mut self, chunk: Bytes, now: Now) -> Option<Bytes> {
+        if self.0.is_empty() && chunk.len() >= GATHERED_BYTES {
+            return Some(chunk);
+        }
+        self.0.extend_from_slice(&chunk);
+        (now == Now::Pass || self.0.len() >= GATHERED_BYTES).then(|| self.take())
+    }
+
+    /// What is left at the end.
+    pub(crate) fn take(&mut self) -> Bytes {
+        self.0.split().freeze()
+    }
+}
+
+/// Whether there is a reason to wait for more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Now {
+    Pass,
+    Wait,
+}
 
 /// A bounded pipe. Dropping the sender is the end of the stream.
 pub(crate) fn channel() -> (ChunkSender, ChunkReader) {

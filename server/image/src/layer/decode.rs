@@ -8,7 +8,7 @@ use banger_core::Digest;
 
 use super::LayerError;
 use super::spool::{Keep, SpoolInput, SpoolWrite, TooLarge, bytes_max};
-use crate::tar::{Budget, Entry, TarError, TarReader};
+use crate::tar::{Budget, PackedEntries, TarError, TarReader};
 
 /// Largest window of a zstd frame, 2^26 bytes: what level 21 writes, and bounded memory.
 const ZSTD_WINDOW_LOG_MAX: u32 = 26;
@@ -17,7 +17,7 @@ const ZSTD_WINDOW_LOG_MAX: u32 = 26;
 #[derive(Debug)]
 pub(crate) struct IndexedLayer {
     /// Its entries, in the archive's order.
-    pub(crate) entries: Vec<Entry>,
+    pub(crate) entries: PackedEntries,
     /// Where their bytes lie; `None` when the blob itself is the plain archive.
     pub(crate) spool: Option<File>,
     /// The digest of the plain archive.
@@ -110,9 +110,9 @@ impl Index<'_> {
             SpoolInput::new(plain, keep, bytes_max(self.size_bytes)),
             self.budget,
         );
-        let mut entries = Vec::new();
+        let mut entries = PackedEntries::default();
         while let Some(entry) = reader.next_entry().map_err(|error| self.judge(error))? {
-            entries.push(entry);
+            entries.push(&entry);
         }
         entries.shrink_to_fit();
         let spooled = reader
@@ -166,7 +166,7 @@ impl Index<'_> {
 /// A plain archive in a nameless file.
 #[derive(Debug)]
 pub(crate) struct SpooledArchive {
-    pub(crate) entries: Vec<Entry>,
+    pub(crate) entries: PackedEntries,
     pub(crate) file: File,
 }
 

@@ -4,9 +4,9 @@ use std::io;
 
 use banger_core::{Digest, Explain, FailureKind};
 
-use crate::error::{io_kind, io_reason, io_remedy};
 use crate::limits::{RATIO_MAX, UNCOMPRESSED_BYTES_MAX};
 use crate::tar::TarError;
+use banger_core::host_io::{io_kind, io_reason, io_remedy};
 
 /// A blob or layer that is not what it should be, or could not be kept.
 #[derive(Debug, thiserror::Error)]

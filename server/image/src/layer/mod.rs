@@ -18,6 +18,6 @@ mod spool;
 mod tests;
 
 pub(crate) use blob::{BlobWriter, VerifiedBlob};
-pub(crate) use chunks::{ChunkReader, ChunkSender, channel};
+pub(crate) use chunks::{ChunkReader, ChunkSender, Gathered, Now, channel};
 pub(crate) use decode::{IndexedLayer, LayerSource, SpooledArchive, index_layer, spool_archive};
 pub use error::LayerError;

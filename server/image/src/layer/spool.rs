@@ -1,7 +1,10 @@
-//! A decompressed stream on its way to the tar reader, hashed and kept as it passes.
+//! A decompressed stream on its way to the tar reader, hashed and kept as it passes: by a thread of its own, because
+//! decompressing alone takes a whole core.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::{self, JoinHandle};
 
 use banger_core::Digest;
 use sha2::{Digest as _, Sha256};
@@ -11,6 +14,8 @@ use crate::tar::TarInput;
 
 /// Moved in pieces of this size: large enough for the hash and the file, small enough for the cache.
 const PIECE_BYTES: usize = 256 << 10;
+/// Pieces on their way to being kept.
+const PIECES_IN_FLIGHT: usize = 4;
 
 /// How many bytes a layer of `compressed_bytes` may become.
 pub(super) fn bytes_max(compressed_bytes: u64) -> u64 {
@@ -32,11 +37,9 @@ pub(super) enum Keep {
 #[derive(Debug)]
 pub(super) struct SpoolInput<R> {
     source: R,
-    keep: Keep,
-    hasher: Sha256,
-    piece: Box<[u8]>,
+    keeper: Keeper,
+    piece: Vec<u8>,
     at: usize,
-    end: usize,
     /// Bytes of the stream before `piece`.
     before: u64,
     bytes_max: u64,
@@ -64,11 +67,9 @@ impl<R: Read> SpoolInput<R> {
     pub(super) fn new(source: R, keep: Keep, bytes_max: u64) -> Self {
         Self {
             source,
-            keep,
-            hasher: Sha256::new(),
-            piece: vec![0; PIECE_BYTES].into_boxed_slice(),
+            keeper: Keeper::start(keep),
+            piece: Vec::new(),
             at: 0,
-            end: 0,
             before: 0,
             bytes_max,
         }
@@ -77,38 +78,105 @@ impl<R: Read> SpoolInput<R> {
     /// Reads what follows the archive's end mark too: it belongs to the hash.
     pub(super) fn finish(mut self) -> io::Result<Spooled> {
         while self.refill()? {}
-        Ok(Spooled {
-            keep: self.keep,
-            digest: Digest::from_sha256(self.hasher.finalize().into()),
-        })
+        self.keeper.finish()
     }
 
     /// The next piece; false at the end.
     fn refill(&mut self) -> io::Result<bool> {
-        self.before += self.end as u64;
-        (self.at, self.end) = (0, 0);
-        self.end = crate::tar::read_up_to(&mut self.source, &mut self.piece)?;
-        let piece = &self.piece[..self.end];
-        if self.before + piece.len() as u64 > self.bytes_max {
+        self.before += self.piece.len() as u64;
+        self.at = 0;
+        let mut piece = self.keeper.exchange(std::mem::take(&mut self.piece))?;
+        piece.resize(PIECE_BYTES, 0);
+        let read = crate::tar::read_up_to(&mut self.source, &mut piece)?;
+        piece.truncate(read);
+        if self.before + read as u64 > self.bytes_max {
             return Err(io::Error::other(TooLarge));
         }
-        self.hasher.update(piece);
-        if let Keep::All(file) = &mut self.keep {
-            file.write_all(piece)
+        self.piece = piece;
+        Ok(read > 0)
+    }
+}
+
+/// The thread that hashes and keeps. It is gone when this is.
+#[derive(Debug)]
+struct Keeper {
+    /// Absent once there is nothing more to keep.
+    pieces: Option<SyncSender<Vec<u8>>>,
+    /// Buffers that can be used again.
+    spare: Receiver<Vec<u8>>,
+    thread: Option<JoinHandle<io::Result<Spooled>>>,
+}
+
+impl Keeper {
+    fn start(keep: Keep) -> Self {
+        let (pieces, arriving) = sync_channel(PIECES_IN_FLIGHT);
+        let (back, spare) = sync_channel(PIECES_IN_FLIGHT + 2);
+        Self {
+            pieces: Some(pieces),
+            spare,
+            thread: Some(thread::spawn(move || keep_all(keep, &arriving, &back))),
+        }
+    }
+
+    /// Hands a piece over, for an empty one.
+    fn exchange(&mut self, piece: Vec<u8>) -> io::Result<Vec<u8>> {
+        if let Some(pieces) = &self.pieces
+            && !piece.is_empty()
+            && pieces.send(piece).is_err()
+        {
+            // It ended before its time: it says why.
+            self.finish()?;
+        }
+        Ok(self.spare.try_recv().unwrap_or_default())
+    }
+
+    fn finish(&mut self) -> io::Result<Spooled> {
+        self.pieces = None;
+        let gone = || io::Error::from(io::ErrorKind::BrokenPipe);
+        match self.thread.take().ok_or_else(gone)?.join() {
+            Ok(result) => result,
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    }
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        self.pieces = None;
+        // Whoever drops it has a reason already, and a result nobody asked for is none.
+        let _ = self.thread.take().map(JoinHandle::join);
+    }
+}
+
+fn keep_all(
+    mut keep: Keep,
+    arriving: &Receiver<Vec<u8>>,
+    back: &SyncSender<Vec<u8>>,
+) -> io::Result<Spooled> {
+    let mut hasher = Sha256::new();
+    for piece in arriving {
+        hasher.update(&piece);
+        if let Keep::All(file) = &mut keep {
+            file.write_all(&piece)
                 .map_err(|error| io::Error::other(SpoolWrite(error)))?;
         }
-        Ok(self.end > 0)
+        // Whoever reads may have enough of them.
+        let _ = back.try_send(piece);
     }
+    Ok(Spooled {
+        keep,
+        digest: Digest::from_sha256(hasher.finalize().into()),
+    })
 }
 
 impl<R: Read> TarInput for SpoolInput<R> {
     fn read_up_to(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         let mut filled = 0;
         while filled < buf.len() {
-            if self.at == self.end && !self.refill()? {
+            if self.at == self.piece.len() && !self.refill()? {
                 break;
             }
-            let step = (self.end - self.at).min(buf.len() - filled);
+            let step = (self.piece.len() - self.at).min(buf.len() - filled);
             buf[filled..filled + step].copy_from_slice(&self.piece[self.at..self.at + step]);
             self.at += step;
             filled += step;
@@ -118,12 +186,12 @@ impl<R: Read> TarInput for SpoolInput<R> {
 
     fn skip(&mut self, mut len: u64) -> io::Result<bool> {
         while len > 0 {
-            if self.at == self.end && !self.refill()? {
+            if self.at == self.piece.len() && !self.refill()? {
                 return Ok(false);
             }
             let step = usize::try_from(len)
                 .unwrap_or(usize::MAX)
-                .min(self.end - self.at);
+                .min(self.piece.len() - self.at);
             self.at += step;
             len -= step as u64;
         }

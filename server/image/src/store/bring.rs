@@ -9,20 +9,25 @@ use bytes::Bytes;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use super::record::{LayerKey, RecordedLayer};
 use super::source::{BlobSource, Region};
 use super::{ImageStore, StoreError};
 use crate::document::Descriptor;
+use crate::ext4::Source;
 use crate::layer::{
-    self, BlobWriter, ChunkReader, ChunkSender, IndexedLayer, LayerError, LayerSource, VerifiedBlob,
+    self, BlobWriter, ChunkReader, ChunkSender, Gathered, IndexedLayer, LayerError, LayerSource,
+    Now, VerifiedBlob,
 };
-use crate::tar::{Budget, Entry};
+use crate::tar::{Budget, Cost, PackedEntries};
 
 /// A layer ready to go into a disk.
 #[derive(Debug)]
 pub(super) struct ReadyLayer {
-    pub(super) entries: Vec<Entry>,
-    /// The plain archive the entries' places refer to.
-    pub(super) archive: File,
+    pub(super) entries: PackedEntries,
+    /// What they took of the budget.
+    pub(super) cost: Cost,
+    /// What the entries' places refer to.
+    pub(super) source: Source,
     /// The blob on its way to its final name; absent where it had it already.
     pub(super) publishing: Option<JoinHandle<Result<(), StoreError>>>,
 }
@@ -42,6 +47,23 @@ pub(super) struct Bringing {
 pub(super) struct WantedLayer {
     pub(super) descriptor: Descriptor,
     pub(super) diff_id: Digest,
+    pub(super) records: FromRecords,
+}
+
+/// Whether a layer may come from the disk of another image that has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum FromRecords {
+    Allowed,
+    Avoided,
+}
+
+impl WantedLayer {
+    pub(super) const fn key(&self) -> LayerKey {
+        LayerKey {
+            blob: self.descriptor.digest,
+            diff_id: self.diff_id,
+        }
+    }
 }
 
 impl Bringing {
@@ -66,6 +88,10 @@ impl Bringing {
         let (indexed, blob) = match File::open(&path) {
             Ok(file) if file.metadata().is_ok_and(|metadata| metadata.len() == size) => {
                 self.board.advance(&key, size);
+                if let Some(layer) = self.recorded(wanted).await? {
+                    self.board.finish(&key);
+                    return Ok(layer);
+                }
                 (self.index_kept(&file, digest, size).await?, None)
             }
             _ => {
@@ -91,10 +117,41 @@ impl Bringing {
         };
         let publishing = blob.map(|blob| self.publish(blob, path, turn));
         Ok(ReadyLayer {
+            cost: indexed.entries.cost(),
             entries: indexed.entries,
-            archive,
+            source: Source::Archive(archive),
             publishing,
         })
+    }
+
+    /// A layer whose blob is in the store, as another image's record has it.
+    async fn recorded(&self, wanted: &WantedLayer) -> Result<Option<ReadyLayer>, StoreError> {
+        if wanted.records == FromRecords::Avoided {
+            return Ok(None);
+        }
+        let (store, key) = (self.store.clone(), wanted.key());
+        let find = move || store.inner.records.find(&store.inner.layout, key);
+        let found = joined(self.store.inner.tracker.spawn_blocking(find)).await?;
+        let Some(RecordedLayer {
+            entries,
+            cost,
+            disk,
+        }) = found
+        else {
+            return Ok(None);
+        };
+        self.budget
+            .spend(cost)
+            .map_err(|source| LayerError::Archive {
+                digest: wanted.descriptor.digest,
+                source,
+            })?;
+        Ok(Some(ReadyLayer {
+            entries,
+            cost,
+            source: Source::Disk(disk),
+            publishing: None,
+        }))
     }
 
     /// Gives the blob its name, beside whatever comes next; the turn ends with it.
@@ -188,6 +245,7 @@ impl Bringing {
     ) -> Result<(), StoreError> {
         let mut stream = registry.blob(digest);
         let mut received = 0;
+        let mut gathered = Gathered::default();
         loop {
             // cancel-safe: a cancelled stream is given up
             let chunk = tokio::select! {
@@ -195,11 +253,20 @@ impl Bringing {
                 () = self.cancel.cancelled() => return Err(StoreError::Cancelled),
                 chunk = stream.next_chunk(&*self.board) => chunk?,
             };
-            let Some(chunk) = chunk else { return Ok(()) };
+            let Some(chunk) = chunk else {
+                self.pass(taps, gathered.take()).await?;
+                return Ok(());
+            };
             received += chunk.len() as u64;
             progress(chunk.len() as u64);
-            // A writer that is gone has refused: it says why. One byte too many is enough to know.
-            if !self.pass(taps, chunk).await? || received > size {
+            // One byte too many is enough to know.
+            let is_too_long = received > size;
+            let now = if is_too_long { Now::Pass } else { Now::Wait };
+            let Some(piece) = gathered.add(chunk, now) else {
+                continue;
+            };
+            // A writer that is gone has refused: it says why.
+            if !self.pass(taps, piece).await? || is_too_long {
                 return Ok(());
             }
         }

@@ -19,7 +19,7 @@ use super::source::RegionReader;
 use super::{BuiltImage, ImageStore, Region, StoreError};
 use crate::bundle::{BundleError, Expected, Unpacked, copy_ext4, unpack};
 use crate::catalog::{ArtifactStream, CatalogSource};
-use crate::layer::{self, ChunkReader, ChunkSender};
+use crate::layer::{self, ChunkReader, ChunkSender, Gathered, Now};
 
 /// The stage in which a bundle comes, and is checked and written at the same time.
 const FETCH: &str = "fetch";
@@ -237,14 +237,19 @@ async fn pass(
     progress: &dyn Progress,
     cancel: &CancellationToken,
 ) -> Result<(), StoreError> {
+    let mut gathered = Gathered::default();
     loop {
         let step = async {
             let Some(chunk) = feed.next_chunk().await? else {
+                let _ = sender.send(gathered.take()).await;
                 return Ok::<_, StoreError>(false);
             };
             progress.advance(key, chunk.len() as u64);
             // A reader that is gone has refused: it says why.
-            Ok(sender.send(chunk).await.is_ok())
+            match gathered.add(chunk, Now::Wait) {
+                Some(piece) => Ok(sender.send(piece).await.is_ok()),
+                None => Ok(true),
+            }
         };
         // cancel-safe: a chunk may be lost, but then all is given up
         let more = tokio::select! {

@@ -1,6 +1,6 @@
 //! Building an image: its layers brought in, made one tree, written as one disk, published.
 
-use std::fs::File;
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -13,18 +13,35 @@ use tempfile::NamedTempFile;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::bring::{Bringing, ReadyLayer, WantedLayer, joined};
+use super::bring::{Bringing, FromRecords, ReadyLayer, WantedLayer, joined};
 use super::flight::Board;
 use super::plan::Plan;
+use super::record::{self, LayerKey, Waiting};
 use super::source::BlobSource;
 use super::{BuiltImage, ImageStore, StoreError};
 use crate::ext4::{self, BaseSpec, Ext4Error};
-use crate::flatten::Tree;
+use crate::flatten::{Node, Tree};
 use crate::limits::LAYERS_AT_ONCE;
-use crate::tar::{Budget, Entry};
+use crate::tar::Budget;
 
 /// The stage in which the base disk is written.
 const CONVERT: &str = "convert";
+/// A base disk under a temporary name.
+#[derive(Debug)]
+struct NewDisk {
+    file: NamedTempFile,
+    /// Where its layers' files lie on it; absent where that would take too much.
+    record: Option<NamedTempFile>,
+    layers: Vec<LayerKey>,
+}
+
+/// What became of a conversion.
+enum Converted {
+    Disk(NewDisk),
+    /// Of these layers files are needed that their records do not have.
+    Lost(Vec<ReadyLayer>, BTreeSet<u32>),
+}
+
 /// The stage in which everything reaches the disk under its final name.
 const PUBLISH: &str = "publish";
 
@@ -66,7 +83,7 @@ impl ImageStore {
         board: &Arc<Board>,
         cancel: &CancellationToken,
         publishing: &mut Vec<JoinHandle<Result<(), StoreError>>>,
-    ) -> Result<NamedTempFile, StoreError> {
+    ) -> Result<NewDisk, StoreError> {
         let bringing = Bringing {
             store: self.clone(),
             source,
@@ -79,20 +96,42 @@ impl ImageStore {
         let wanted = wanted.map(|(descriptor, diff_id)| WantedLayer {
             descriptor: descriptor.clone(),
             diff_id: *diff_id,
+            records: FromRecords::Allowed,
         });
-        let layers = bring_all(&bringing, wanted.collect(), publishing).await?;
+        let mut wanted: Vec<WantedLayer> = wanted.collect();
+        let mut ready: Vec<Option<ReadyLayer>> = wanted.iter().map(|_| None).collect();
         let uuid = disk_uuid(&plan.config.diff_ids);
-        self.convert(layers, uuid, board, cancel).await
+        // The second time no layer is lost any more: those that were come from their blobs.
+        loop {
+            bring_missing(&bringing, &wanted, &mut ready, publishing).await?;
+            let layers = ready
+                .into_iter()
+                .map(|layer| layer.expect("all were brought"));
+            let keys = wanted.iter().map(WantedLayer::key);
+            let work = keys.zip(layers).unzip();
+            match self.convert(work, uuid, board, cancel).await? {
+                Converted::Disk(disk) => return Ok(disk),
+                Converted::Lost(layers, lost) => {
+                    ready = layers.into_iter().map(Some).collect();
+                    for number in lost {
+                        wanted[number as usize].records = FromRecords::Avoided;
+                        if let Some(layer) = ready[number as usize].take() {
+                            bringing.budget.refund(layer.cost);
+                        }
+                    }
+                }
+            }
+        }
     }
 
     /// Writes the base disk, under a temporary name.
     async fn convert(
         &self,
-        layers: Vec<(Vec<Entry>, File)>,
+        layers: (Vec<LayerKey>, Vec<ReadyLayer>),
         uuid: [u8; 16],
         board: &Arc<Board>,
         cancel: &CancellationToken,
-    ) -> Result<NamedTempFile, StoreError> {
+    ) -> Result<Converted, StoreError> {
         // cancel-safe: a place in the queue is given up
         let _permit = tokio::select! {
             () = cancel.cancelled() => return Err(StoreError::Cancelled),
@@ -116,37 +155,66 @@ impl ImageStore {
     }
 
     /// Gives everything its final name, the disk last.
-    async fn publish_image(
-        &self,
-        plan: Plan,
-        disk: NamedTempFile,
-    ) -> Result<BuiltImage, StoreError> {
+    async fn publish_image(&self, plan: Plan, disk: NewDisk) -> Result<BuiltImage, StoreError> {
         let store = self.clone();
         joined(self.inner.tracker.spawn_blocking(move || {
             let layout = &store.inner.layout;
             layout.keep_blob(plan.manifest.config.digest, &plan.config_bytes)?;
             layout.keep_blob(plan.digest, &plan.manifest_bytes)?;
-            let path = layout.rootfs(plan.digest);
-            super::publish(disk, &path).map_err(StoreError::io("write", &path))?;
+            store.publish_disk(plan.digest, disk)?;
             store.describe(plan.digest, &plan.manifest, plan.config)
         }))
         .await?
     }
 }
 
-/// Brings all layers, some at a time; returns them lowest first. After the first failure the others are
-/// stopped, and waited for.
-async fn bring_all(
+impl ImageStore {
+    /// Gives the disk its name, and before it the record of its layers: alone that says nothing. Blocks.
+    fn publish_disk(&self, manifest: Digest, disk: NewDisk) -> Result<(), StoreError> {
+        let layout = &self.inner.layout;
+        let (path, beside) = (layout.rootfs(manifest), layout.record(manifest));
+        let NewDisk {
+            file,
+            record,
+            layers,
+        } = disk;
+        let name = |record: NamedTempFile| {
+            record.as_file().sync_all()?;
+            record.persist(&beside).map_err(|error| error.error)
+        };
+        let named = std::thread::scope(|scope| {
+            let naming = scope.spawn(|| record.map(name).transpose());
+            let synced = file.as_file().sync_all();
+            (synced, naming.join())
+        });
+        let (synced, named) = named;
+        synced.map_err(StoreError::io("write", &path))?;
+        super::publish(file, &path).map_err(StoreError::io("write", &path))?;
+        match named {
+            Ok(Ok(Some(_))) => self.inner.records.add(layout, &beside, &layers),
+            Ok(Ok(None)) => {}
+            // Without it the layers are read again, that is all.
+            Ok(Err(error)) => tracing::warn!(%error, "an image's layers could not be recorded"),
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+        Ok(())
+    }
+}
+
+/// Brings the layers that are not ready, some at a time. After the first failure the others are stopped, and waited
+/// for.
+async fn bring_missing(
     bringing: &Bringing,
-    wanted: Vec<WantedLayer>,
+    wanted: &[WantedLayer],
+    ready: &mut [Option<ReadyLayer>],
     publishing: &mut Vec<JoinHandle<Result<(), StoreError>>>,
-) -> Result<Vec<(Vec<Entry>, File)>, StoreError> {
-    let mut ready: Vec<Option<(Vec<Entry>, File)>> = wanted.iter().map(|_| None).collect();
+) -> Result<(), StoreError> {
     let mut failure = None;
-    let mut waiting = wanted.into_iter().enumerate();
+    let missing = |number: &usize| ready[*number].is_none();
+    let missing: Vec<usize> = (0..wanted.len()).filter(missing).collect();
+    let mut waiting = missing.into_iter();
     let mut running = FuturesUnordered::new();
-    let bring =
-        async |(number, layer): (usize, WantedLayer)| (number, bringing.bring(&layer).await);
+    let bring = async |number: usize| (number, bringing.bring(&wanted[number]).await);
     loop {
         while running.len() < LAYERS_AT_ONCE && failure.is_none() {
             let Some(next) = waiting.next() else { break };
@@ -154,16 +222,9 @@ async fn bring_all(
         }
         match running.next().await {
             None => break,
-            Some((
-                number,
-                Ok(ReadyLayer {
-                    entries,
-                    archive,
-                    publishing: handle,
-                }),
-            )) => {
-                publishing.extend(handle);
-                ready[number] = Some((entries, archive));
+            Some((number, Ok(mut layer))) => {
+                publishing.extend(layer.publishing.take());
+                ready[number] = Some(layer);
             }
             Some((_, Err(error))) => {
                 bringing.cancel.cancel();
@@ -171,28 +232,24 @@ async fn bring_all(
             }
         }
     }
-    match failure {
-        Some(error) => Err(error),
-        None => Ok(ready
-            .into_iter()
-            .map(|layer| layer.expect("all were brought"))
-            .collect()),
-    }
+    failure.map_or(Ok(()), Err)
 }
 
 /// Merges the layers and writes the disk. Blocks.
 fn write_disk(
-    layers: Vec<(Vec<Entry>, File)>,
+    (keys, layers): (Vec<LayerKey>, Vec<ReadyLayer>),
     uuid: [u8; 16],
     tmp: &Path,
     board: &Board,
     cancel: &CancellationToken,
-) -> Result<NamedTempFile, Ext4Error> {
+) -> Result<Converted, Ext4Error> {
     let mut tree = Tree::new();
-    let mut archives = Vec::with_capacity(layers.len());
-    for (entries, archive) in layers {
-        tree.apply(entries)?;
-        archives.push(archive);
+    for layer in &layers {
+        tree.apply(&layer.entries)?;
+    }
+    let lost = lost_layers(&tree);
+    if !lost.is_empty() {
+        return Ok(Converted::Lost(layers, lost));
     }
     let key = StageKey::new(CONVERT);
     board.start(&key, Some(ext4::content_bytes(&tree)));
@@ -201,16 +258,38 @@ fn write_disk(
             path: tmp.to_owned(),
             source,
         })?;
+    let mut waiting = Waiting::new(tmp).map_err(Ext4Error::Write)?;
+    let mut sources = Vec::with_capacity(layers.len());
+    for (key, layer) in keys.into_iter().zip(layers) {
+        let parked = waiting.push(key, layer.entries, layer.cost);
+        parked.map_err(Ext4Error::Write)?;
+        sources.push(layer.source);
+    }
     let spec = BaseSpec {
         tree,
-        archives: &archives,
+        sources: &sources,
         uuid,
     };
-    ext4::write_base(spec, file.as_file(), cancel, &|bytes| {
+    let places = ext4::write_base(spec, file.as_file(), cancel, &|bytes| {
         board.advance(&key, bytes);
     })?;
     board.finish(&key);
-    Ok(file)
+    let record = record::write(&waiting, places, file.as_file(), tmp);
+    Ok(Converted::Disk(NewDisk {
+        file,
+        record: record.map_err(Ext4Error::Write)?,
+        layers: waiting.keys(),
+    }))
+}
+
+/// The layers of which files are needed that are nowhere.
+fn lost_layers(tree: &Tree) -> BTreeSet<u32> {
+    let lost = |node: &Node| match node {
+        Node::File { layer, content, .. } if content.is_lost() => Some(*layer),
+        _ => None,
+    };
+    let nodes = tree.visible().map(|(_, inode)| &inode.node);
+    nodes.filter_map(lost).collect()
 }
 
 /// The file system's id: of its content, so that the same layers make the same disk.

@@ -10,11 +10,11 @@ use banger_core::{Digest, Explain, FailureKind};
 use crate::bundle::BundleError;
 use crate::catalog::SourceError;
 use crate::document::DocumentError;
-use crate::error::{io_kind, io_reason, io_remedy};
 use crate::ext4::Ext4Error;
 use crate::layer::LayerError;
 use crate::registry::RegistryError;
 use crate::tar::TarError;
+use banger_core::host_io::{io_kind, io_reason, io_remedy};
 
 /// An image that could not be had, kept or removed.
 #[derive(Debug, thiserror::Error)]
@@ -140,6 +140,20 @@ impl StoreError {
         move |source| Self::Source { path, source }
     }
 
+    /// The same error, about a file that whoever reads it knows by another name.
+    #[must_use]
+    pub fn naming(mut self, name: &str) -> Self {
+        if let Self::Source { path, .. }
+        | Self::Archive { path, .. }
+        | Self::MissingMember { path, .. }
+        | Self::BadMember { path, .. }
+        | Self::Ambiguous { path, .. } = &mut self
+        {
+            *path = name.into();
+        }
+        self
+    }
+
     fn inner(&self) -> Option<&dyn Explain> {
         match self {
             Self::Registry(error) => Some(error),
@@ -194,7 +208,9 @@ impl Explain for StoreError {
         match self {
             Self::Io { source, .. } => io_reason(source, "IMAGE_STORE_IO"),
             Self::Source { .. } => "SOURCE_UNREADABLE",
-            Self::Archive { .. } => "SOURCE_NOT_AN_ARCHIVE",
+            Self::Archive { source, .. } if source.is_no_archive() => "SOURCE_NOT_AN_ARCHIVE",
+            // An archive with an entry that no image may have is refused alike on every way in.
+            Self::Archive { source, .. } => source.reason(),
             Self::MissingMember { .. } | Self::BadMember { .. } => "SOURCE_MALFORMED",
             Self::Ambiguous { .. } => "SOURCE_AMBIGUOUS",
             Self::Missing { .. } => "IMAGE_NOT_FOUND",

@@ -12,6 +12,9 @@ use super::StoreError;
 /// Changes whenever the same layers would make another base disk, so that old ones are not taken for new.
 const ROOTFS_FORMAT: &str = "v2";
 
+/// What the names of records end with.
+pub(super) const RECORD_EXTENSION: &str = "layers";
+
 /// The directories of one store.
 #[derive(Debug, Clone)]
 pub(super) struct Layout {
@@ -55,6 +58,11 @@ impl Layout {
     pub(super) fn rootfs(&self, manifest: Digest) -> PathBuf {
         self.rootfs
             .join(format!("{}-{ROOTFS_FORMAT}.ext4", manifest.hex()))
+    }
+
+    /// What is kept of an image's layers beside its base disk.
+    pub(super) fn record(&self, manifest: Digest) -> PathBuf {
+        self.rootfs(manifest).with_extension(RECORD_EXTENSION)
     }
 
     pub(super) fn blobs_directory(&self) -> &Path {

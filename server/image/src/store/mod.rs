@@ -3,6 +3,7 @@
 //! ```text
 //! <state dir>/blobs/sha256/<hex>        manifests, configurations and layers as they came
 //! <state dir>/rootfs/<hex>-<format>.ext4  base disks, by the digest of the manifest
+//! <state dir>/rootfs/<hex>-<format>.layers  where the files of its layers lie on a base disk
 //! <state dir>/tmp/                      what has no final name yet
 //! ```
 //! A file gets its final name by rename, after its content is on the disk; the base disk's comes last, so
@@ -25,6 +26,7 @@ mod layout;
 mod plan;
 mod prune;
 mod pull;
+mod record;
 mod register;
 mod source;
 
@@ -46,6 +48,7 @@ use layout::Layout;
 pub(crate) use layout::{publish, sync_directory};
 pub(crate) use plan::Plan;
 pub use prune::{KeptFile, KeptKind, Pruned, Sweep};
+use record::Records;
 pub use register::{RegisterOptions, RegisterSource};
 pub(crate) use source::{BlobSource, Region};
 
@@ -64,6 +67,8 @@ struct Inner {
     layer_jobs: Semaphore,
     /// Base disks being written.
     conversions: Semaphore,
+    /// What layers lie on which base disks.
+    records: Records,
     /// One fetch per blob.
     blobs: KeyedLocks<Digest>,
     /// One build per manifest.
@@ -84,6 +89,7 @@ impl ImageStore {
                 layout,
                 layer_jobs: Semaphore::new(LAYER_JOBS_MAX),
                 conversions: Semaphore::new(CONVERSIONS_MAX),
+                records: Records::default(),
                 blobs: KeyedLocks::default(),
                 flights: Flights::default(),
                 tracker: TaskTracker::new(),

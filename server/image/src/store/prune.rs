@@ -33,7 +33,7 @@ pub enum Sweep {
 /// What a file of the store is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KeptKind {
-    /// A base disk.
+    /// A base disk, or the record of what its layers are on it.
     Rootfs,
     /// A manifest, a configuration or a layer.
     Blob,
@@ -51,7 +51,7 @@ pub struct KeptFile {
 }
 
 impl ImageStore {
-    /// Removes an image's base disk and manifest, and returns their space; its other blobs go with [`ImageStore::prune`]. A VM that
+    /// Removes an image's base disk with its record, and its manifest, and returns their space; its other blobs go with [`ImageStore::prune`]. A VM that
     /// has the disk open keeps its content. Removing what is not there is no error. Blocks, briefly.
     ///
     /// # Errors
@@ -61,6 +61,7 @@ impl ImageStore {
         // The disk first: from then on the image is not loaded any more.
         for path in [
             self.inner.layout.rootfs(manifest),
+            self.inner.layout.record(manifest),
             self.inner.layout.blob(manifest),
         ] {
             freed += allocated(&path);
@@ -88,14 +89,15 @@ impl ImageStore {
         // An image may have the same layer twice.
         blobs.sort();
         blobs.dedup();
-        let rootfs = (layout.rootfs(manifest), KeptKind::Rootfs);
+        let rootfs = [layout.rootfs(manifest), layout.record(manifest)];
+        let rootfs = rootfs.map(|path| (path, KeptKind::Rootfs)).into_iter();
         let blobs = blobs.into_iter().map(|path| (path, KeptKind::Blob));
         let kept = |(path, kind): (PathBuf, KeptKind)| KeptFile {
             bytes: allocated(&path),
             path,
             kind,
         };
-        Ok(std::iter::once(rootfs).chain(blobs).map(kept).collect())
+        Ok(rootfs.chain(blobs).map(kept).collect())
     }
 
     /// Removes every base disk and blob that none of the manifests in `referenced` needs. **Not while a pull

@@ -84,8 +84,8 @@ async fn the_database_of_a_newer_version_is_refused() {
         matches!(
             error,
             StoreError::Newer {
-                found: 43,
-                known: 2,
+                found: 45,
+                known: 4,
                 ..
             }
         ),
@@ -172,5 +172,48 @@ async fn a_corrupt_word_is_named_by_table_column_and_id() {
             .await
             .unwrap();
         assert!(scratch.store.get_vm(vm.id).await.is_ok(), "{column}");
+    }
+}
+
+#[tokio::test]
+async fn a_row_that_names_a_missing_one_is_a_fault_of_the_databases_health() {
+    let scratch = Scratch::new().await;
+    let health = scratch.store.check_health().await.unwrap();
+    assert_eq!(health.faults, Vec::<String>::new());
+    assert!(health.file_bytes > 0);
+    let mut raw = raw(&scratch.file()).await;
+    sqlx::query("INSERT INTO image_references VALUES ('a:1', 'no such image')")
+        .execute(&mut raw)
+        .await
+        .unwrap();
+    let health = scratch.store.check_health().await.unwrap();
+    let fault = "a row of image_references names a row that is not there";
+    assert_eq!(health.faults, [fault]);
+}
+
+#[tokio::test]
+async fn a_damaged_page_is_found() {
+    let scratch = Scratch::new().await;
+    scratch.store.insert_vm(&vm("a")).await.unwrap();
+    scratch.store.close().await;
+    let mut connection = raw(&scratch.file()).await;
+    let (page, size): (i64, i64) = sqlx::query_as(
+        "SELECT (SELECT rootpage FROM sqlite_schema WHERE name = 'vms'), (SELECT page_size FROM pragma_page_size)",
+    )
+    .fetch_one(&mut connection)
+    .await
+    .unwrap();
+    connection.close().await.unwrap();
+    let mut bytes = std::fs::read(scratch.file()).unwrap();
+    let (page, size) = (
+        usize::try_from(page).unwrap(),
+        usize::try_from(size).unwrap(),
+    );
+    bytes[(page - 1) * size..page * size].fill(0x5a);
+    std::fs::write(scratch.file(), bytes).unwrap();
+    let store = Store::open(&scratch.file()).await.unwrap();
+    match store.check_health().await {
+        Ok(health) => assert!(!health.faults.is_empty()),
+        Err(error) => assert!(matches!(error, StoreError::Damaged { .. }), "{error:?}"),
     }
 }

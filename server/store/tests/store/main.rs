@@ -13,3 +13,4 @@ mod process;
 mod session;
 mod support;
 mod vm;
+mod volume;

@@ -7,10 +7,11 @@ use std::time::Duration;
 use banger_core::image::{Image, ImageConfig, Layer, Platform};
 use banger_core::kernel::{FeatureState, Kernel, KernelFeature, KernelInspection};
 use banger_core::operation::{Operation, OperationKind, OperationState, Stage, StageKey};
-use banger_core::vm::{StopOutcome, Vm, VmSpec, VmState};
+use banger_core::setup::{InitMode, VmIdentity};
+use banger_core::vm::{RestartPolicy, Shape, StopOutcome, Vm, VmSpec, VmState};
 use banger_core::vmm::{NetworkPlan, StopRung};
 use banger_core::{
-    Digest, Failure, FailureKind, ImageId, KernelId, Name, OperationId, Timestamp, VmId,
+    Digest, Failure, FailureKind, ImageId, KernelId, Name, OperationId, Owner, Timestamp, VmId,
 };
 use banger_store::{RequestKey, Store};
 use sqlx::Connection;
@@ -69,10 +70,23 @@ pub(crate) fn vm(text: &str) -> Vm {
             env: BTreeMap::from([("PATH".into(), "/bin".into())]),
             network: NetworkPlan::User,
             ephemeral: true,
+            ttl: Some(Duration::from_secs(3600)),
+            idle_timeout: None,
+            restart_policy: RestartPolicy::OnFailure,
+            init: InitMode::Agent,
+            identity: VmIdentity::default(),
+            volumes: Vec::new(),
         },
         image: None,
         kernel: None,
+        owner: Owner::of_uid(1000),
         state: VmState::Creating,
+        shape: Some(Shape {
+            vcpu_count: 1,
+            memory_mib: 256,
+            disk_mib: 8192,
+        }),
+        restart_count: 3,
         generation: 1,
         boot_timing: vec![stage()],
         last_stop: Some(StopOutcome {

@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 
-use banger_core::vm::{Phase, VmState};
+use banger_core::vm::{Phase, RestartPolicy, VmState};
 use banger_core::{Explain as _, FailureKind, ImageId, VmId};
 use banger_store::{CasOutcome, Page, StoreError, VmCounts};
 use proptest::prelude::*;
@@ -15,6 +15,9 @@ async fn a_vm_comes_back_as_it_went_in_every_state() {
         VmState::Creating,
         VmState::Starting,
         VmState::Running,
+        VmState::Pausing,
+        VmState::Paused,
+        VmState::Resuming,
         VmState::Stopping,
         VmState::Stopped,
         VmState::Failed(Box::new(failure())),
@@ -89,6 +92,23 @@ async fn only_the_next_generation_changes_a_vm() {
         );
     }
     assert_eq!(scratch.store.get_vm(vm.id).await.unwrap(), Some(vm));
+}
+
+#[tokio::test]
+async fn a_writer_whose_updates_failed_goes_on_from_what_it_knows() {
+    let scratch = Scratch::new().await;
+    let mut vm = vm("a");
+    scratch.store.insert_vm(&vm).await.unwrap();
+    for (generation, known, outcome) in [
+        (5, 2, CasOutcome::Stale),
+        (5, 1, CasOutcome::Updated),
+        (5, 1, CasOutcome::Stale),
+        (7, 5, CasOutcome::Updated),
+    ] {
+        vm.generation = generation;
+        let updated = scratch.store.update_vm_since(&vm, known).await.unwrap();
+        assert_eq!(updated, outcome, "{generation} since {known}");
+    }
 }
 
 #[tokio::test]
@@ -209,12 +229,19 @@ async fn the_stored_form_is_the_released_one() {
     let scratch = Scratch::new().await;
     let mut vm = vm("web");
     vm.state = VmState::Failed(Box::new(failure()));
+    vm.spec.ttl = None;
+    vm.spec.restart_policy = RestartPolicy::Never;
     scratch.store.insert_vm(&vm).await.unwrap();
-    let row =
-        sqlx::query("SELECT spec, phase, failure, boot_timing, last_stop, create_time FROM vms")
-            .fetch_one(&mut raw(&scratch.file()).await)
-            .await
-            .unwrap();
+    let row = sqlx::query(
+        "SELECT spec, phase, failure, shape, boot_timing, last_stop, create_time FROM vms",
+    )
+    .fetch_one(&mut raw(&scratch.file()).await)
+    .await
+    .unwrap();
+    assert_eq!(
+        row.get::<&str, _>("shape"),
+        r#"{"vcpu_count":1,"memory_mib":256,"disk_mib":8192}"#
+    );
     assert_eq!(
         row.get::<&str, _>("spec"),
         r#"{"name":"web","labels":{"team":"a'b\"c"},"image":"docker.io/library/debian:12","vcpu_count":2,"memory_mib":512,"disk_mib":8192,"env":{"PATH":"/bin"},"network":"user","ephemeral":true}"#

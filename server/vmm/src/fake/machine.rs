@@ -1,12 +1,17 @@
 //! A fake VM that lives, and the agent in it.
 
+use std::future::poll_fn;
 use std::io;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
 
 use async_trait::async_trait;
 use banger_core::VmId;
 use banger_core::guest::BoxedChannel;
-use banger_core::vmm::{LaunchPlan, Machine, ProcessIdentity, VmmError, VmmExit};
+use banger_core::vmm::{
+    DriveMetrics, LaunchPlan, Machine, ProcessIdentity, VmmError, VmmExit, VmmMetrics,
+};
 use tokio::io::{DuplexStream, duplex};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -27,6 +32,10 @@ pub(super) struct Body {
     exit: watch::Sender<Option<VmmExit>>,
     /// Cancelled when the conversation that was opened last is over.
     conversation: Mutex<CancellationToken>,
+    /// Whether its vCPUs are held: its agent is not polled meanwhile.
+    paused: watch::Sender<bool>,
+    /// Held while its agent is polled: whoever paused it knows that nothing is under way.
+    step: Mutex<()>,
 }
 
 impl Body {
@@ -42,6 +51,8 @@ impl Body {
             console,
             exit,
             conversation: Mutex::default(),
+            paused: watch::Sender::new(false),
+            step: Mutex::default(),
         }
     }
 
@@ -63,6 +74,45 @@ impl Body {
             is_first
         });
         self.new_conversation().cancel();
+    }
+
+    /// Whether the control socket answers.
+    fn control(&self, during: &'static str) -> Result<(), VmmError> {
+        match self.exit() {
+            None => Ok(()),
+            Some(_) => Err(VmmError::Control {
+                during,
+                source: io::ErrorKind::NotConnected.into(),
+            }),
+        }
+    }
+
+    /// Runs what the guest does, but not while it is paused.
+    async fn run_unless_paused(&self, work: impl Future<Output = ()>) {
+        let mut paused = self.paused.subscribe();
+        let mut work = std::pin::pin!(work);
+        loop {
+            // The sender lives in the body.
+            if paused.wait_for(|paused| !paused).await.is_err() {
+                return;
+            }
+            tokio::select! {
+                biased; // a VM that is paused does nothing more
+                // cancel-safe: looks at a level
+                _ = paused.wait_for(|paused| *paused) => {}
+                // stays pinned, and is polled again after the pause
+                () = poll_fn(|task| self.step(work.as_mut(), task)) => return,
+            }
+        }
+    }
+
+    fn step(&self, work: Pin<&mut impl Future<Output = ()>>, task: &mut Context<'_>) -> Poll<()> {
+        let _step = self.step.lock().expect("no holder panics");
+        // The pause wakes the task by its own arm.
+        match *self.paused.borrow() {
+            true => Poll::Pending,
+            false => work.poll(task),
+        }
     }
 
     /// Ends the conversation before.
@@ -151,25 +201,67 @@ impl Machine for FakeMachine {
             stream,
             body: Arc::clone(&self.body),
         });
+        let body = Arc::clone(&self.body);
         self.host.0.tasks.spawn(async move {
             // Dropped when the conversation is over, so that the other end sees the end of the stream.
-            over.run_until_cancelled(agent).await;
+            over.run_until_cancelled(body.run_unless_paused(agent))
+                .await;
         });
         Ok(Box::new(ours))
     }
 
     async fn power_button(&self) -> Result<(), VmmError> {
-        if self.body.exit().is_some() {
-            let source = io::ErrorKind::NotConnected.into();
-            return Err(VmmError::Control {
-                during: "system_powerdown",
-                source,
-            });
-        }
+        self.body.control("system_powerdown")?;
         if !self.host.faults().ignores_power_button {
             self.body.end(VmmExit::GuestPowerOff);
         }
         Ok(())
+    }
+
+    async fn pause(&self) -> Result<(), VmmError> {
+        self.body.control("stop")?;
+        let _step = self.body.step.lock().expect("no holder panics");
+        self.body.paused.send_replace(true);
+        Ok(())
+    }
+
+    async fn resume(&self) -> Result<(), VmmError> {
+        self.body.control("cont")?;
+        self.body.paused.send_replace(false);
+        Ok(())
+    }
+
+    async fn metrics(&self) -> Result<VmmMetrics, VmmError> {
+        self.body.control("metrics")?;
+        let drives = self.body.plan.drives.iter();
+        Ok(VmmMetrics {
+            rss_bytes: self.body.plan.memory_mib << 20,
+            thread_count: self.body.plan.vcpu_count,
+            drives: drives
+                .map(|drive| DriveMetrics {
+                    serial: drive.serial.clone(),
+                    ..DriveMetrics::default()
+                })
+                .collect(),
+            ..VmmMetrics::default()
+        })
+    }
+
+    async fn grow_drive(&self, serial: &str, _size_bytes: u64) -> Result<(), VmmError> {
+        self.body.control("block_resize")?;
+        match self
+            .body
+            .plan
+            .drives
+            .iter()
+            .any(|drive| drive.serial == serial)
+        {
+            true => Ok(()),
+            false => Err(VmmError::Refused {
+                during: "block_resize",
+                detail: format!("no drive `{serial}`"),
+            }),
+        }
     }
 
     fn terminate(&self) -> Result<(), VmmError> {

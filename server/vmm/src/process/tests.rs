@@ -1,3 +1,4 @@
+use std::io::Read as _;
 use std::process::{Command, Stdio};
 
 use super::*;
@@ -113,11 +114,15 @@ async fn a_vmm_that_no_journal_knows_is_found_by_its_name_and_directory() {
     let id = VmId::new();
     // A shell that keeps our words as its arguments stands in for the VMM.
     let mut child = Command::new("sh")
-        .args(["-c", "read line", "-name", &format!("banger-{id}")])
+        .args(["-c", "echo; read line", "-name", &format!("banger-{id}")])
         .current_dir(dir.path())
         .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
         .spawn()
         .unwrap();
+    // Between the start of a program and its first instruction, /proc tells no command line.
+    let mut said = [0];
+    child.stdout.take().unwrap().read_exact(&mut said).unwrap();
     let strays = find_strays(dir.path()).unwrap();
     assert_eq!(strays.len(), 1);
     assert_eq!((strays[0].vm, strays[0].identity.pid), (id, child.id()));

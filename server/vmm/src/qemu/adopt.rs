@@ -5,10 +5,12 @@ use std::path::Path;
 use banger_core::VmId;
 use banger_core::vmm::{ProcessIdentity, VmmError};
 
+use super::QemuDriver;
 use super::launch::SOCKETS;
-use super::machine::{QemuMachine, Supervised, VmDir};
-use super::{QemuDriver, log};
+use super::machine::{QemuMachine, Supervised};
 use crate::console::ConsoleWriter;
+use crate::dir::VmDir;
+use crate::log;
 use crate::process::Process;
 
 /// How often a control socket is connected to before the VM is adopted without one.
@@ -36,11 +38,14 @@ pub(super) async fn adopt(
     if let Err(error) = log::trim(dir) {
         tracing::warn!(%vm, %error, "the VMM's log could not be bounded");
     }
-    let log_start = dir
-        .join("vmm.log")
-        .metadata()
-        .map_or(0, |metadata| metadata.len());
-    let supervised = Supervised::start(driver, process, dir.to_owned(), log_start);
+    let log_start = log::end(dir);
+    let supervised = Supervised::start(
+        driver,
+        process,
+        driver.cgroups().of(vm),
+        dir.to_owned(),
+        log_start,
+    );
     if let Err(error) = follow_console(driver, &supervised, dir, &vm_dir).await {
         tracing::warn!(%vm, %error, "the console of an adopted VM cannot be followed");
     }

@@ -98,7 +98,10 @@ fn machine(line: &mut Line, plan: &LaunchPlan, host: &Host<'_>) {
             line.pair("-cpu", "host");
         }
         Accelerator::Tcg | Accelerator::None => {
-            line.pair("-accel", "tcg,thread=multi");
+            line.pair(
+                "-accel",
+                format!("tcg,thread=multi,tb-size={TRANSLATED_MIB}"),
+            );
             line.pair("-cpu", TCG_CPU);
         }
     }
@@ -112,6 +115,10 @@ fn machine(line: &mut Line, plan: &LaunchPlan, host: &Host<'_>) {
     line.pair("-sandbox", sandbox);
     line.pair("-bios", host.firmware);
 }
+
+/// The most memory that translated code takes, MiB. QEMU's own choice is an eighth of the host's memory, which no
+/// ceiling of a VMM could foresee.
+const TRANSLATED_MIB: u32 = 256;
 
 /// The fullest processor that the translator has, less the promise that `rep movsb` is fast: the translator
 /// runs that byte by byte, and a guest kernel that does not trust it copies by words, five times faster.
@@ -135,12 +142,16 @@ fn kernel(line: &mut Line, plan: &LaunchPlan, host: &Host<'_>) {
     line.pair("-append", words);
 }
 
+fn node(index: usize) -> String {
+    format!("disk{index}")
+}
+
 fn disk(line: &mut Line, index: usize, drive: &Drive) {
     let read_only = drive.access == DriveAccess::ReadOnly;
     // JSON, since in the other form a comma in a path would start an option.
     let block = json!({
         "driver": "raw",
-        "node-name": format!("disk{index}"),
+        "node-name": node(index),
         "read-only": read_only,
         "discard": "unmap",
         "cache": { "direct": false, "no-flush": !read_only },
@@ -155,7 +166,9 @@ fn disk(line: &mut Line, index: usize, drive: &Drive) {
     line.pair("-blockdev", block.to_string());
     let device = json!({
         "driver": "virtio-blk-device",
-        "drive": format!("disk{index}"),
+        "drive": node(index),
+        // By which the VM is asked about it later.
+        "id": drive.serial,
         "serial": drive.serial,
         // A full disk of the host is an I/O error in the guest. QEMU's default is to stop the VM without a
         // word, which looks like a hang.

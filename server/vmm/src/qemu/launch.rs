@@ -1,10 +1,8 @@
 //! Starting a QEMU, so that at every instant it is either recorded, found as a stray, or killed.
 
-use std::fs::{self, Permissions};
+use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -15,29 +13,28 @@ use rustix::process::Signal;
 use tokio::net::UnixStream;
 
 use super::command::{self, Host, Sockets};
-use super::machine::{QemuMachine, Supervised, VmDir};
+use super::machine::{QemuMachine, Supervised};
 use super::qmp::Qmp;
-use super::{Found, Journal, QemuConfig, QemuDriver, log, probe, tsc};
+use super::{Found, Journal, QemuConfig, QemuDriver, tsc};
+use crate::ceilings::Ceilings;
 use crate::console::ConsoleWriter;
+use crate::dir::VmDir;
 use crate::process::Process;
-use crate::sys;
+use crate::{log, program, sys};
 
 /// What to install where QEMU is missing.
-const PROGRAM_PACKAGE: &str = "qemu-system-x86";
+pub(super) const PROGRAM_PACKAGE: &str = "qemu-system-x86";
 
 /// What to install where the firmware is missing.
-const FIRMWARE_PACKAGE: &str = "qemu-system-data";
+pub(super) const FIRMWARE_PACKAGE: &str = "qemu-system-data";
 
 /// Where distributions put qboot.
-const FIRMWARE_PLACES: [&str; 4] = [
+pub(super) const FIRMWARE_PLACES: [&str; 4] = [
     "/usr/share/qemu/qboot.rom",
     "/usr/local/share/qemu/qboot.rom",
     "/usr/share/qemu/bios-microvm.bin",
     "/usr/share/qboot/bios.bin",
 ];
-
-/// How long QEMU has to tell its version.
-const VERSION_LIMIT: Duration = Duration::from_secs(10);
 
 /// How long a QEMU that was killed has to be gone.
 const KILL_LIMIT: Duration = Duration::from_secs(5);
@@ -54,8 +51,10 @@ pub(super) const SOCKETS: Sockets<&str> = Sockets {
 
 /// Finds what every launch needs.
 pub(super) async fn find(config: &QemuConfig) -> Result<Found, VmmError> {
-    let program = find_program(&config.program)?;
-    probe::sweep(&config.state_dir);
+    let program = program::find(&config.program).ok_or_else(|| VmmError::ProgramMissing {
+        program: config.program.display().to_string(),
+        package: PROGRAM_PACKAGE,
+    })?;
     let firmware = FIRMWARE_PLACES
         .iter()
         .map(PathBuf::from)
@@ -65,7 +64,7 @@ pub(super) async fn find(config: &QemuConfig) -> Result<Found, VmmError> {
         package: FIRMWARE_PACKAGE,
     })?;
     let measured = tokio::task::spawn_blocking(tsc::measure_khz);
-    let version = version(&program).await?;
+    let version = program::version_or_unknown(&program).await?;
     let tsc_khz = measured.await.ok();
     Ok(Found {
         program,
@@ -73,45 +72,6 @@ pub(super) async fn find(config: &QemuConfig) -> Result<Found, VmmError> {
         version,
         tsc_khz,
     })
-}
-
-fn find_program(program: &Path) -> Result<PathBuf, VmmError> {
-    let missing = || VmmError::ProgramMissing {
-        program: program.display().to_string(),
-        package: PROGRAM_PACKAGE,
-    };
-    if program.components().count() > 1 {
-        return program
-            .is_file()
-            .then(|| program.to_owned())
-            .ok_or_else(missing);
-    }
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let found = std::env::split_paths(&path)
-        .map(|dir| dir.join(program))
-        .find(|path| path.is_file());
-    found.ok_or_else(missing)
-}
-
-async fn version(program: &Path) -> Result<String, VmmError> {
-    let output = tokio::process::Command::new(program)
-        .arg("--version")
-        .stdin(Stdio::null())
-        .stderr(Stdio::null())
-        .kill_on_drop(true)
-        .output();
-    let output = tokio::time::timeout(VERSION_LIMIT, output).await;
-    let output = output.map_err(|_elapsed| VmmError::Deadline {
-        during: "telling its version",
-        limit: VERSION_LIMIT,
-    })?;
-    let output = output.map_err(|source| not_started(program, source))?;
-    let text = String::from_utf8_lossy(&output.stdout);
-    let version = text
-        .split_whitespace()
-        .skip_while(|word| *word != "version")
-        .nth(1);
-    Ok(version.unwrap_or("unknown").chars().take(32).collect())
 }
 
 /// Starts QEMU for `plan`. Dropped half-way, it leaves no process.
@@ -152,9 +112,9 @@ impl Prepared {
         }
         let (log, log_start) = log::open(&plan.dir)?;
         let listeners = Sockets {
-            control: listen(&dir, SOCKETS.control)?,
-            agent: listen(&dir, SOCKETS.agent)?,
-            console: listen(&dir, SOCKETS.console)?,
+            control: dir.listen(SOCKETS.control)?.into(),
+            agent: dir.listen(SOCKETS.agent)?.into(),
+            console: dir.listen(SOCKETS.console)?.into(),
         };
         Ok(Self {
             dir,
@@ -201,19 +161,27 @@ impl Prepared {
             console,
         } = self.listeners;
         sys::detach_with_files(&mut command, vec![control, agent, console]);
-        let mut child = command.spawn().map_err(failed)?;
+        let ceilings = Ceilings::of(driver.cgroups(), plan);
+        let mut child = ceilings.spawn(&mut command, plan).map_err(failed)?;
         let process = match Process::of_child(child.id()) {
             Ok(process) => process,
             Err(source) => {
                 // It has ended already, or cannot be held: either way it must not stay.
                 let killed = child.kill().and_then(|()| child.wait());
                 tracing::debug!(?killed, "a QEMU that could not be held is gone");
+                ceilings.undo();
                 return Err(
                     ended_early(&plan.dir, self.log_start).unwrap_or_else(|| failed(source))
                 );
             }
         };
-        let supervised = Supervised::start(driver, process, plan.dir.clone(), self.log_start);
+        let supervised = Supervised::start(
+            driver,
+            process,
+            ceilings.into_cgroup(),
+            plan.dir.clone(),
+            self.log_start,
+        );
         Ok((
             Held {
                 supervised: Some(supervised),
@@ -318,21 +286,13 @@ async fn start_guest(
 fn early(exit: VmmExit) -> VmmError {
     match exit {
         VmmExit::Other { detail } => VmmError::EndedEarly { detail },
+        VmmExit::MemoryLimit { limit_mib } => VmmError::EndedEarly {
+            detail: format!("it wanted more than the {limit_mib} MiB of memory that it may have"),
+        },
         VmmExit::GuestPowerOff | VmmExit::GuestReset => VmmError::EndedEarly {
             detail: "before its guest ran".into(),
         },
     }
-}
-
-fn listen(dir: &VmDir, name: &str) -> io::Result<OwnedFd> {
-    let path = dir.path_of(name);
-    match fs::remove_file(&path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let listener = UnixListener::bind(&path)?;
-    fs::set_permissions(&path, Permissions::from_mode(0o600))?;
-    Ok(listener.into())
 }
 
 async fn connect(dir: &VmDir, name: &str, during: &'static str) -> Result<UnixStream, VmmError> {
@@ -346,6 +306,3 @@ fn not_started(program: &Path, source: io::Error) -> VmmError {
         source,
     }
 }
-
-#[cfg(test)]
-mod tests;

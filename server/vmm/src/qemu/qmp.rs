@@ -1,6 +1,6 @@
 //! A client of QMP, QEMU's control protocol: one JSON object per line over a unix socket.
 //!
-//! Our own, since it needs five commands and three things that a general client lacks: a bound on each line,
+//! Our own, since it needs a handful of commands and three things that a general client lacks: a bound on each line,
 //! a deadline on each command, and the reason of the last shutdown kept for whoever asks later. QEMU is
 //! trusted less than ourselves (a guest may have taken it over): a line that is too long or no JSON ends the
 //! connection, never the daemon.
@@ -28,7 +28,7 @@ const MAX_LINE: usize = 64 * 1024;
 const MAX_WORDS: usize = 500;
 
 /// Events that tell of a VM that is stuck or losing data, though its QEMU lives.
-const TROUBLE: [&str; 4] = ["BLOCK_IO_ERROR", "STOP", "MEMORY_FAILURE", "GUEST_PANICKED"];
+const TROUBLE: [&str; 3] = ["BLOCK_IO_ERROR", "MEMORY_FAILURE", "GUEST_PANICKED"];
 
 /// A connection on which commands are accepted.
 #[derive(Debug)]
@@ -126,13 +126,22 @@ impl Qmp {
         Ok(qmp)
     }
 
-    /// Runs a command that has no arguments, within the limit. Safe to drop: the answer of a command that
-    /// nobody awaits any more is ignored.
+    /// Runs a command that has no arguments. See [`Qmp::execute_with`].
     pub(crate) async fn execute(
         &self,
         command: &'static str,
     ) -> Result<serde_json::Value, VmmError> {
-        let reply = within(self.limit, command, self.exchange(command)).await?;
+        self.execute_with(command, &serde_json::json!({})).await
+    }
+
+    /// Runs a command, within the limit. Safe to drop: the answer of a command that nobody awaits any more is
+    /// ignored.
+    pub(crate) async fn execute_with(
+        &self,
+        command: &'static str,
+        arguments: &serde_json::Value,
+    ) -> Result<serde_json::Value, VmmError> {
+        let reply = within(self.limit, command, self.exchange(command, arguments)).await?;
         let reply = reply.map_err(|source| VmmError::Control {
             during: command,
             source,
@@ -143,12 +152,14 @@ impl Qmp {
         })
     }
 
-    async fn exchange(&self, command: &str) -> io::Result<Reply> {
+    async fn exchange(&self, command: &str, arguments: &serde_json::Value) -> io::Result<Reply> {
         let mut writer = self.writer.lock().await;
         let id = writer.next_id;
         writer.next_id += 1;
         let answer = self.shared.expect_answer(id)?;
-        let line = format!("{{\"execute\":\"{command}\",\"id\":{id}}}\n");
+        let mut line =
+            serde_json::json!({ "execute": command, "arguments": arguments, "id": id }).to_string();
+        line.push('\n');
         writer.half.write_all(line.as_bytes()).await?;
         answer
             .await

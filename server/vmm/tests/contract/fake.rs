@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use banger_core::VmId;
-use banger_core::vmm::{LaunchPlan, NetworkPlan, Vmm, VmmError, VmmExit};
+use banger_core::vmm::{Drive, DriveAccess, LaunchPlan, NetworkPlan, Vmm, VmmError, VmmExit};
 use banger_vmm::fake::{Agent, FakeGuest, FakeHost, Faults};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
@@ -56,8 +56,13 @@ impl Bench for Fake {
             kernel_args: Vec::new(),
             vcpu_count: 1,
             memory_mib: 256,
-            drives: Vec::new(),
+            drives: vec![Drive {
+                path: "/nonexistent/disk".into(),
+                access: DriveAccess::ReadWrite,
+                serial: "data".into(),
+            }],
             network: NetworkPlan::None,
+            limits: None,
         }
     }
 

@@ -46,6 +46,14 @@ pub(crate) fn guest(rule: &str) -> Option<Guest> {
     guest.clone()
 }
 
+/// The guest for a kernel that has everything built in.
+pub(crate) fn guest_of(kernel: PathBuf) -> Guest {
+    static INITRAMFS: OnceLock<PathBuf> = OnceLock::new();
+    let without_modules = Path::new("/nonexistent");
+    let initramfs = INITRAMFS.get_or_init(|| initramfs(without_modules)).clone();
+    Guest { kernel, initramfs }
+}
+
 /// Says that a rule was not tested, even where the test runner keeps what tests print to itself.
 pub(crate) fn skipped(rule: &str, reason: &str) {
     // Nothing can be done about a standard error that is closed.

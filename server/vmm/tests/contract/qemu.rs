@@ -4,15 +4,12 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use banger_core::VmId;
-use banger_core::guest::BoxedChannel;
-use banger_core::vmm::{LaunchPlan, NetworkPlan, Vmm};
+use banger_core::vmm::{Drive, DriveAccess, LaunchPlan, NetworkPlan, ProcessLimits, Vmm};
 use banger_vmm::{AcceleratorChoice, QemuConfig, QemuDriver, process};
 use tempfile::TempDir;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::time::timeout;
 
 use crate::guest::{Guest, guest};
-use crate::rules::{Bench, STEP, suite};
+use crate::rules::{Bench, DRIVE_BYTES, suite};
 
 /// The bench of a rule, or the end of the test where there is no guest kernel.
 macro_rules! bench {
@@ -84,6 +81,13 @@ impl Bench for Qemu {
         let vm = VmId::new();
         let dir = self.dir.path().join(vm.to_string());
         std::fs::create_dir(&dir).unwrap();
+        let drive = Drive {
+            path: dir.join("disk"),
+            access: DriveAccess::ReadWrite,
+            serial: "data".into(),
+        };
+        let file = std::fs::File::create(&drive.path).unwrap();
+        file.set_len(DRIVE_BYTES).unwrap();
         LaunchPlan {
             vm,
             dir,
@@ -92,8 +96,9 @@ impl Bench for Qemu {
             kernel_args: vec![format!("banger.test={behaviour}")],
             vcpu_count: 1,
             memory_mib: 256,
-            drives: Vec::new(),
+            drives: vec![drive],
             network: NetworkPlan::None,
+            limits: Some(ProcessLimits::of(1, 256, 512)),
         }
     }
 
@@ -106,16 +111,3 @@ impl Bench for Qemu {
 }
 
 suite!(qemu);
-
-/// The guest's answer to one line.
-async fn asked(channel: &mut BoxedChannel, question: &str) -> String {
-    channel
-        .write_all(format!("{question}\n").as_bytes())
-        .await
-        .unwrap();
-    let mut answer = Vec::new();
-    while answer.last() != Some(&b'\n') {
-        answer.push(timeout(STEP, channel.read_u8()).await.unwrap().unwrap());
-    }
-    String::from_utf8_lossy(&answer).trim().to_owned()
-}

@@ -10,20 +10,26 @@ use banger_core::vmm::{LaunchPlan, Machine, ProcessIdentity, Vmm, VmmError, VmmE
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
-/// Longer than any boot on a busy host.
-pub(crate) const BOOT: Duration = Duration::from_secs(60);
+/// Longer than any boot on a busy host, even one whose KVM emulates what it should run.
+pub(crate) const BOOT: Duration = Duration::from_secs(240);
 
 /// Longer than any step of a guest that runs.
-pub(crate) const STEP: Duration = Duration::from_secs(20);
+pub(crate) const STEP: Duration = Duration::from_secs(40);
 
 /// Long enough to see that something does not happen.
 pub(crate) const GLIMPSE: Duration = Duration::from_millis(300);
+
+/// How large the drive of a plan is made, which begins as [`DRIVE_BYTES`].
+pub(crate) const GROWN_BYTES: u64 = 2 * DRIVE_BYTES;
+
+/// How large the drive of a plan is.
+pub(crate) const DRIVE_BYTES: u64 = 1 << 20;
 
 /// A driver under test with a guest that echoes, and obeys `!poweroff`, `!reset` and `!say,<word>`.
 pub(crate) trait Bench: Sync {
     /// A driver as a daemon that just started has it: it knows nothing of the one before.
     fn driver(&self) -> Arc<dyn Vmm>;
-    /// A new VM whose guest behaves so from its start: `echo` or `mute`.
+    /// A new VM whose guest behaves so from its start: `echo` or `mute`. It has one drive.
     fn plan(&self, behaviour: &str) -> LaunchPlan;
     /// Lets go of everything the drivers of this bench hold, as the end of a daemon does.
     fn end_daemon(&self) -> impl Future<Output = ()>;
@@ -51,6 +57,19 @@ pub(crate) async fn echoes(channel: &mut BoxedChannel, word: &str) {
         .unwrap()
         .unwrap();
     assert_eq!(answer, word.as_bytes());
+}
+
+/// The guest's answer to one line.
+pub(crate) async fn asked(channel: &mut BoxedChannel, question: &str) -> String {
+    channel
+        .write_all(format!("{question}\n").as_bytes())
+        .await
+        .unwrap();
+    let mut answer = Vec::new();
+    while answer.last() != Some(&b'\n') {
+        answer.push(timeout(STEP, channel.read_u8()).await.unwrap().unwrap());
+    }
+    String::from_utf8_lossy(&answer).trim().to_owned()
 }
 
 pub(crate) async fn ended(machine: &Arc<dyn Machine>) -> VmmExit {
@@ -275,6 +294,61 @@ pub(crate) async fn the_console_is_followed_and_stays_readable(bench: &impl Benc
     assert!(String::from_utf8_lossy(&again.data).contains("marker-of-the-test"));
 }
 
+/// Its vCPUs are held, and nothing of what it is sent meanwhile is lost.
+pub(crate) async fn a_paused_vm_stands_still_and_goes_on(bench: &impl Bench) {
+    let driver = bench.driver();
+    let machine = launched(&driver, &bench.plan("echo")).await;
+    let mut channel = opened(&machine).await;
+    machine.resume().await.unwrap();
+    for _twice in 0..2 {
+        machine.pause().await.unwrap();
+        machine.pause().await.unwrap();
+        channel.write_all(b"held\n").await.unwrap();
+        assert!(
+            timeout(GLIMPSE, channel.read_u8()).await.is_err(),
+            "a guest that is held says nothing"
+        );
+        machine.resume().await.unwrap();
+        let mut answer = [0; 5];
+        timeout(STEP, channel.read_exact(&mut answer))
+            .await
+            .unwrap()
+            .unwrap();
+        assert_eq!(&answer, b"held\n");
+    }
+    machine.pause().await.unwrap();
+    killed(&machine).await;
+    assert!(machine.pause().await.is_err());
+    assert!(machine.resume().await.is_err());
+}
+
+/// What a VMM and its drives used is told, and a drive grows under a guest that runs.
+pub(crate) async fn a_vmm_tells_what_it_uses_and_grows_a_drive(bench: &impl Bench) {
+    let driver = bench.driver();
+    let plan = bench.plan("echo");
+    let machine = launched(&driver, &plan).await;
+    echoes(&mut opened(&machine).await, "busy\n").await;
+    let used = machine.metrics().await.unwrap();
+    assert!(used.rss_bytes > 0 && used.thread_count > 0, "{used:?}");
+    let serials: Vec<_> = used.drives.iter().map(|drive| &drive.serial).collect();
+    assert_eq!(serials, [&plan.drives[0].serial]);
+    if let Ok(file) = std::fs::File::options()
+        .write(true)
+        .open(&plan.drives[0].path)
+    {
+        file.set_len(GROWN_BYTES).unwrap();
+    }
+    let drive = &plan.drives[0].serial;
+    machine.grow_drive(drive, GROWN_BYTES).await.unwrap();
+    let refused = machine.grow_drive("none", GROWN_BYTES).await;
+    assert!(
+        matches!(refused, Err(VmmError::Refused { .. })),
+        "{refused:?}"
+    );
+    killed(&machine).await;
+    assert!(machine.metrics().await.is_err());
+}
+
 pub(crate) async fn strays(
     driver: &Arc<dyn Vmm>,
     plan: &LaunchPlan,
@@ -317,6 +391,8 @@ macro_rules! suite {
             a_dropped_launch_leaves_nothing,
             a_vm_outlives_its_daemon_and_is_adopted,
             the_console_is_followed_and_stays_readable,
+            a_paused_vm_stands_still_and_goes_on,
+            a_vmm_tells_what_it_uses_and_grows_a_drive,
         );
     };
 }

@@ -89,6 +89,36 @@ pub(crate) fn furnish_second(stand: &Stand, size: Size) -> String {
     reference
 }
 
+/// Puts an image of 200,000 small files into the registry, and returns its reference.
+pub(crate) fn furnish_many_files(stand: &Stand) -> String {
+    const DIRECTORIES: usize = 400;
+    const FILES: usize = 500;
+    let work = stand.scratch.dir("many-files");
+    let mut layer = Layer::default();
+    for directory in 0..DIRECTORIES {
+        layer = layer.dir(&format!("directory-{directory:04}"), 0o755);
+        for file in 0..FILES {
+            let path = format!("directory-{directory:04}/a-file-with-a-name-{file:05}");
+            layer = layer.file(&path, 0o644, path.as_bytes());
+        }
+    }
+    let tar = work.join("many.tar");
+    fs::write(&tar, layer.tar()).unwrap();
+    let layout = work.join("layout");
+    let at = format!("{}:many", layout.display());
+    umoci(&["init", "--layout", layout.to_str().unwrap()]);
+    umoci(&["new", "--image", &at]);
+    umoci(&["raw", "add-layer", "--image", &at, tar.to_str().unwrap()]);
+    let reference = stand.registry.reference("many:bench");
+    banger_e2e::image::copy(
+        &stand.scratch,
+        &format!("oci:{at}"),
+        &format!("docker://{reference}"),
+    );
+    fs::remove_dir_all(work).unwrap();
+    reference
+}
+
 /// An OCI layout of an image, made once by debootstrap and kept.
 fn layout(stand: &Stand, size: Size) -> PathBuf {
     let layout = stand.cache.join(size.tag());

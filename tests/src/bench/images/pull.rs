@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 
 use banger_e2e::{Daemon, Run};
 
-use super::{PATIENCE, Size, daemon, discard, furnish, furnish_second, peak_mib};
+use super::{
+    PATIENCE, Size, daemon, discard, furnish, furnish_many_files, furnish_second, peak_mib,
+};
 use crate::stand::Stand;
 use crate::table::{Figures, Table};
 
@@ -17,6 +19,25 @@ pub(crate) fn measure(stand: &Stand, table: &mut Table) {
     for size in Size::ALL {
         measure_one(stand, table, size);
     }
+    measure_many_files(stand, table);
+}
+
+/// What many files take of memory: their names and places are what is in it.
+fn measure_many_files(stand: &Stand, table: &mut Table) {
+    let reference = furnish_many_files(stand);
+    let mut peak = Figures::default();
+    for round in 0..ROUNDS {
+        let daemon = daemon(stand, &format!("many{round}"));
+        pull(&daemon, &reference);
+        peak.add(peak_mib(&daemon));
+        discard(&daemon);
+    }
+    table.line(
+        "peak memory of bangerd while it pulls 200,000 files",
+        peak.text("MiB"),
+        String::new(),
+        String::new(),
+    );
 }
 
 #[derive(Debug, Default)]

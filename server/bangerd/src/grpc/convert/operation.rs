@@ -25,7 +25,7 @@ pub(crate) fn operation(operation: &Operation) -> v1::Operation {
     }
 }
 
-fn kind(kind: OperationKind) -> v1::operation::Kind {
+pub(crate) fn kind(kind: OperationKind) -> v1::operation::Kind {
     use v1::operation::Kind;
     match kind {
         OperationKind::PullImage => Kind::PullImage,
@@ -35,6 +35,7 @@ fn kind(kind: OperationKind) -> v1::operation::Kind {
         OperationKind::StartVm => Kind::StartVm,
         OperationKind::PullKernel => Kind::PullKernel,
         OperationKind::BuildImage => Kind::BuildImage,
+        OperationKind::CreateVolume => Kind::CreateVolume,
     }
 }
 

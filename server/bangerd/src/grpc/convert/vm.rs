@@ -1,12 +1,16 @@
 //! VMs.
 
-use banger_app::vm::VmRequest;
-use banger_core::vm::{StopOutcome, Vm, VmSpec, VmState};
+use std::time::Duration;
+
+use banger_app::vm::{VmRequest, pending};
+use banger_core::Owner;
+use banger_core::vm::{Phase, RestartPolicy, StopOutcome, Vm, VmSpec, VmState};
 use banger_core::vmm::{NetworkPlan, StopRung};
 use banger_proto::v1;
 
 use super::field::{self, int, span, time};
 use super::operation::stage;
+use super::{setup, volume};
 use crate::grpc::request::RequestError;
 use crate::grpc::status;
 
@@ -28,25 +32,45 @@ pub(crate) fn vm(vm: &Vm) -> v1::Vm {
         create_time: Some(time(vm.create_time)),
         start_time: vm.start_time.map(time),
         stop_time: vm.stop_time.map(time),
+        owner: vm.owner.to_string(),
+        pending_fields: pending(vm).into_iter().map(str::to_owned).collect(),
+        restart_count: i32::try_from(vm.restart_count).unwrap_or(i32::MAX),
     }
 }
 
 fn state(state: &VmState) -> (v1::vm::State, Option<tonic_types::Status>) {
+    let failure = match state {
+        VmState::Failed(failure) => Some(status::message(failure)),
+        _ => None,
+    };
+    (phase(state.phase()), failure)
+}
+
+/// Where a VM is.
+pub(crate) fn phase(phase: Phase) -> v1::vm::State {
     use v1::vm::State;
-    match state {
-        VmState::Creating => (State::Creating, None),
-        VmState::Starting => (State::Starting, None),
-        VmState::Running => (State::Running, None),
-        VmState::Stopping => (State::Stopping, None),
-        VmState::Stopped => (State::Stopped, None),
-        VmState::Failed(failure) => (State::Failed, Some(status::message(failure))),
-        VmState::Deleting => (State::Deleting, None),
+    match phase {
+        Phase::Creating => State::Creating,
+        Phase::Starting => State::Starting,
+        Phase::Running => State::Running,
+        Phase::Pausing => State::Pausing,
+        Phase::Paused => State::Paused,
+        Phase::Resuming => State::Resuming,
+        Phase::Stopping => State::Stopping,
+        Phase::Stopped => State::Stopped,
+        Phase::Failed => State::Failed,
+        Phase::Deleting => State::Deleting,
     }
 }
 
 /// The kernel is the one that was resolved, by its name: the caller's word for it is not kept.
 fn spec(spec: &VmSpec) -> v1::VmSpec {
-    use v1::vm_spec::NetworkMode;
+    use v1::vm_spec::{self, NetworkMode};
+    let restart_policy = match spec.restart_policy {
+        RestartPolicy::Never => vm_spec::RestartPolicy::Never,
+        RestartPolicy::OnFailure => vm_spec::RestartPolicy::OnFailure,
+        RestartPolicy::Always => vm_spec::RestartPolicy::Always,
+    };
     let network_mode = match spec.network {
         NetworkPlan::None => NetworkMode::None,
         NetworkPlan::User => NetworkMode::User,
@@ -62,6 +86,27 @@ fn spec(spec: &VmSpec) -> v1::VmSpec {
         env: spec.env.clone(),
         network_mode: network_mode.into(),
         ephemeral: spec.ephemeral,
+        ttl: spec.ttl.map(span),
+        idle_timeout: spec.idle_timeout.map(span),
+        restart_policy: restart_policy.into(),
+        volumes: spec.volumes.iter().map(volume::mount).collect(),
+        init_mode: setup::init_mode(&spec.init).into(),
+        init_path: setup::init_path(&spec.init),
+        identity: setup::identity(&spec.identity),
+    }
+}
+
+/// What a caller wants to happen when the VM ends by itself.
+pub(super) fn restart_policy(word: i32) -> Result<RestartPolicy, RequestError> {
+    use v1::vm_spec::RestartPolicy as Word;
+    match Word::try_from(word) {
+        Ok(Word::Unspecified | Word::Never) => Ok(RestartPolicy::Never),
+        Ok(Word::OnFailure) => Ok(RestartPolicy::OnFailure),
+        Ok(Word::Always) => Ok(RestartPolicy::Always),
+        Err(_) => Err(RequestError::invalid(
+            "spec.restart_policy",
+            "is not a restart policy",
+        )),
     }
 }
 
@@ -81,7 +126,10 @@ fn stop_outcome(outcome: &StopOutcome) -> v1::StopOutcome {
 }
 
 /// What a caller wants to have made. Ranges and defaults are the service's.
-pub(crate) fn create(request: v1::CreateVmRequest) -> Result<VmRequest, RequestError> {
+pub(crate) fn create(
+    request: v1::CreateVmRequest,
+    owner: Owner,
+) -> Result<VmRequest, RequestError> {
     use v1::vm_spec::NetworkMode;
     let spec = request.spec.ok_or_else(|| RequestError::missing("spec"))?;
     let network = match NetworkMode::try_from(spec.network_mode) {
@@ -110,8 +158,25 @@ pub(crate) fn create(request: v1::CreateVmRequest) -> Result<VmRequest, RequestE
         env: spec.env,
         network,
         ephemeral: spec.ephemeral,
+        ttl: life("spec.ttl", spec.ttl.as_ref())?,
+        idle_timeout: life("spec.idle_timeout", spec.idle_timeout.as_ref())?,
+        restart_policy: restart_policy(spec.restart_policy)?,
+        volumes: volume::mounts(spec.volumes)?,
+        init: setup::init(spec.init_mode, spec.init_path)?,
+        identity: setup::wanted_identity(spec.identity.unwrap_or_default())?,
+        files: setup::files(request.files)?,
+        owner,
         pull_if_missing: request.pull_if_missing,
     })
+}
+
+/// A time after which a VM does something by itself; absent means never.
+pub(super) fn life(
+    field: &'static str,
+    time: Option<&prost_types::Duration>,
+) -> Result<Option<Duration>, RequestError> {
+    time.map(|time| field::positive_span(field, time))
+        .transpose()
 }
 
 #[cfg(test)]
@@ -129,7 +194,7 @@ mod tests {
                 spec,
                 ..Default::default()
             };
-            create(request)
+            create(request, Owner::daemon())
                 .err()
                 .map_or_else(String::new, |error| error.to_string())
         };

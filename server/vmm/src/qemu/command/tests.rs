@@ -26,6 +26,7 @@ fn plan() -> LaunchPlan {
             },
         ],
         network: NetworkPlan::User,
+        limits: None,
     }
 }
 
@@ -63,7 +64,7 @@ fn each_option_has_its_value() {
             "-machine",
             &["microvm,acpi=on,rtc=on,pit=off,pic=off,isa-serial=on,x-option-roms=off"],
         ),
-        ("-accel", &["tcg,thread=multi"]),
+        ("-accel", &["tcg,thread=multi,tb-size=256"]),
         ("-cpu", &["max,erms=off"]),
         ("-smp", &["2"]),
         ("-m", &["512M"]),

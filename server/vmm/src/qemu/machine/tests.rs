@@ -1,5 +1,3 @@
-use tokio::io::AsyncReadExt;
-
 use super::*;
 
 #[test]
@@ -39,26 +37,5 @@ fn any_other_end_carries_what_is_known() {
             .chars()
             .count(),
         MAX_DETAIL
-    );
-}
-
-#[tokio::test]
-async fn bytes_that_came_with_the_handshake_are_read_first() {
-    let (stream, theirs) = UnixStream::pair().unwrap();
-    let link = Arc::new(rustix::io::fcntl_dupfd_cloexec(&stream, 0).unwrap());
-    let mut channel = AgentChannel {
-        stream,
-        rest: b"tsrif".to_vec(),
-        _link: Arc::clone(&link),
-    };
-    theirs.try_write(b" then").unwrap();
-    let mut text = [0; 10];
-    channel.read_exact(&mut text).await.unwrap();
-    assert_eq!(&text, b"first then");
-    shut_down(&Arc::downgrade(&link));
-    assert_eq!(
-        channel.read(&mut text).await.unwrap(),
-        0,
-        "a replaced channel has ended"
     );
 }

@@ -11,9 +11,9 @@ use banger_vmm::AcceleratorChoice;
 use banger_vmm::process::find_strays;
 use tokio::time::timeout;
 
-use super::{asked, qemu};
+use super::qemu;
 use crate::guest::skipped;
-use crate::rules::{BOOT, Bench, GLIMPSE, STEP, echoes, killed, launched, opened};
+use crate::rules::{BOOT, Bench, GLIMPSE, STEP, asked, echoes, killed, launched, opened};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn guests_that_boot_at_the_same_time_all_boot() {

@@ -1,49 +1,23 @@
 //! What goes wrong with real processes and hostile guests.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use banger_core::vmm::{LaunchPlan, Vmm, VmmError, VmmExit};
-use banger_vmm::process::{Process, find_strays, kill_exactly};
+use banger_core::vmm::{Vmm, VmmError, VmmExit};
+use banger_vmm::process::{Process, kill_exactly};
 use banger_vmm::{AcceleratorChoice, QemuConfig, QemuDriver};
 use rustix::process::Signal;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
 use super::qemu;
+use crate::impostor::{bare_plan, impostor, refused};
 use crate::rules::{BOOT, Bench, STEP, echoes, ended, killed, launched, opened};
 
-/// A program that answers `--version` and then does what `script` says.
-fn impostor(dir: &Path, script: &str) -> PathBuf {
-    let path = dir.join("impostor");
-    let text = format!(
-        "#!/bin/sh\n[ \"$1\" = --version ] && exec echo QEMU emulator version 9.9\n{script}\n"
-    );
-    fs::write(&path, text).unwrap();
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
-    path
-}
-
-/// A plan that no guest is needed for.
-fn bare_plan(dir: &Path) -> LaunchPlan {
-    let vm = banger_core::VmId::new();
-    let vm_dir = dir.join(vm.to_string());
-    fs::create_dir(&vm_dir).unwrap();
-    LaunchPlan {
-        vm,
-        dir: vm_dir,
-        kernel: "/nonexistent/vmlinux".into(),
-        initramfs: "/nonexistent/initramfs".into(),
-        kernel_args: Vec::new(),
-        vcpu_count: 1,
-        memory_mib: 128,
-        drives: Vec::new(),
-        network: banger_core::vmm::NetworkPlan::None,
-    }
-}
+/// What an impostor says of itself.
+const VERSION: &str = "QEMU emulator version 9.9";
 
 fn tcg(dir: &Path, program: impl Into<PathBuf>) -> QemuDriver {
     let mut config = QemuConfig::new(dir.to_owned());
@@ -51,18 +25,6 @@ fn tcg(dir: &Path, program: impl Into<PathBuf>) -> QemuDriver {
     config.program = program.into();
     config.launch_timeout = Duration::from_millis(500);
     QemuDriver::new(config)
-}
-
-async fn refused(driver: &QemuDriver, plan: &LaunchPlan) -> VmmError {
-    let result = timeout(STEP, driver.launch(plan, &|_identity| Ok(())))
-        .await
-        .unwrap();
-    assert_eq!(
-        find_strays(plan.dir.parent().unwrap()).unwrap(),
-        [],
-        "nothing is left"
-    );
-    result.err().expect("the launch is refused")
 }
 
 #[tokio::test]
@@ -86,7 +48,7 @@ async fn a_missing_qemu_names_its_package() {
 #[tokio::test]
 async fn a_qemu_that_ends_at_once_is_explained_by_its_own_words() {
     let dir = tempfile::tempdir().unwrap();
-    let program = impostor(dir.path(), "echo the disk is on fire >&2; exit 3");
+    let program = impostor(dir.path(), VERSION, "echo the disk is on fire >&2; exit 3");
     let error = refused(&tcg(dir.path(), program), &bare_plan(dir.path())).await;
     let VmmError::EndedEarly { detail } = error else {
         panic!("{error:?}");
@@ -97,7 +59,7 @@ async fn a_qemu_that_ends_at_once_is_explained_by_its_own_words() {
 #[tokio::test]
 async fn a_qemu_that_never_answers_ends_at_the_deadline_and_is_killed() {
     let dir = tempfile::tempdir().unwrap();
-    let program = impostor(dir.path(), "exec sleep 60");
+    let program = impostor(dir.path(), VERSION, "exec sleep 60");
     let error = refused(&tcg(dir.path(), program), &bare_plan(dir.path())).await;
     assert!(
         matches!(
@@ -123,7 +85,7 @@ async fn what_is_no_program_is_an_error() {
 #[tokio::test]
 async fn a_vm_directory_that_is_gone_is_an_error() {
     let dir = tempfile::tempdir().unwrap();
-    let program = impostor(dir.path(), "exec sleep 60");
+    let program = impostor(dir.path(), VERSION, "exec sleep 60");
     let plan = bare_plan(dir.path());
     fs::remove_dir_all(&plan.dir).unwrap();
     let error = refused(&tcg(dir.path(), program), &plan).await;

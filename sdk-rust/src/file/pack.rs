@@ -1,0 +1,336 @@
+//! Files of this machine as a tar archive, made while it is sent.
+//!
+//! Permissions, times, links, hard links, extended attributes and holes are kept. Sockets are left out: they are
+//! nothing without their process.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs::{self, File, Metadata};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use banger_archive::TarWriter;
+use banger_core::tree::{DataRange, RANGES_MAX, TreeEntry, TreeKind};
+use bytes::Bytes;
+use rustix::io::Errno;
+
+/// Content is read in pieces of this size.
+const PIECE_BYTES: usize = 256 << 10;
+/// Directories in each other that are gone down: what an archive may hold.
+const DEPTH_MAX: usize = 512;
+/// Longest list of names of attributes, and longest value, as the kernel has them.
+const XATTR_MAX_BYTES: usize = 64 << 10;
+/// Attributes that are kept: the rest belongs to this machine.
+const XATTRS_KEPT: [&str; 3] = ["security.capability", "user.", "system.posix_acl_"];
+/// Blocks of stat(2), whatever the file system's are.
+const STAT_BLOCK_BYTES: u64 = 512;
+
+/// What is packed.
+pub struct PackedTree(Tree);
+
+enum Tree {
+    /// A file or a directory, by its own name.
+    Named(PathBuf),
+    /// What is in a directory.
+    Content(PathBuf),
+    /// An archive that is made already.
+    Archive(Box<dyn Read + Send>),
+}
+
+impl std::fmt::Debug for PackedTree {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("PackedTree").field(&self.name()).finish()
+    }
+}
+
+impl PackedTree {
+    /// A file, or a directory with all that is in it, by its own name. A symbolic link here is followed; those below
+    /// are kept.
+    pub fn named(path: impl Into<PathBuf>) -> Self {
+        Self(Tree::Named(path.into()))
+    }
+
+    /// What is in a directory, without the directory itself.
+    pub fn content_of(directory: impl Into<PathBuf>) -> Self {
+        Self(Tree::Content(directory.into()))
+    }
+
+    /// A tar archive that is made already, and not compressed.
+    pub fn archive(archive: impl Read + Send + 'static) -> Self {
+        Self(Tree::Archive(Box::new(archive)))
+    }
+
+    /// Whether all of it is in one entry at the top.
+    pub(super) const fn has_top(&self) -> bool {
+        matches!(self.0, Tree::Named(_))
+    }
+
+    /// What it is called in errors.
+    pub(crate) fn name(&self) -> PathBuf {
+        match &self.0 {
+            Tree::Named(path) | Tree::Content(path) => path.clone(),
+            Tree::Archive(_) => PathBuf::from("-"),
+        }
+    }
+
+    /// Writes the archive.
+    pub(crate) fn write_to(self, writer: &mut dyn Write) -> io::Result<()> {
+        let mut packer = Packer {
+            tar: TarWriter::new(writer),
+            links: HashMap::new(),
+        };
+        match self.0 {
+            Tree::Named(path) => {
+                let name = name_of(&path)?;
+                let real = fs::canonicalize(&path).map_err(|error| at(&path, error))?;
+                packer.one(&real, &name, 0)?;
+            }
+            Tree::Content(path) => packer.content(&path, b"", 0)?,
+            Tree::Archive(mut archive) => {
+                return io::copy(&mut archive, packer.tar.get_mut()).map(drop);
+            }
+        }
+        packer.tar.finish().map(drop)
+    }
+}
+
+impl<P: AsRef<Path>> From<P> for PackedTree {
+    fn from(path: P) -> Self {
+        Self::named(path.as_ref())
+    }
+}
+
+/// The last name of a path; of `.` and the like, that of what it leads to.
+fn name_of(path: &Path) -> io::Result<Vec<u8>> {
+    let name = match path.file_name() {
+        Some(name) => Some(name.to_owned()),
+        None => fs::canonicalize(path)?.file_name().map(ToOwned::to_owned),
+    };
+    let nameless = || io::Error::other("the root directory has no name: give what is in it");
+    Ok(name.ok_or_else(nameless)?.into_vec())
+}
+
+struct Packer<'a> {
+    tar: TarWriter<&'a mut dyn Write>,
+    /// The first path of each file that has several names.
+    links: HashMap<(u64, u64), Vec<u8>>,
+}
+
+impl Packer<'_> {
+    /// What is in a directory, in the order of the names' bytes.
+    fn content(&mut self, directory: &Path, inside: &[u8], depth: usize) -> io::Result<()> {
+        if depth > DEPTH_MAX {
+            let problem = format!("`{}` lies too deep", directory.display());
+            return Err(io::Error::other(problem));
+        }
+        let names = fs::read_dir(directory).map_err(|error| at(directory, error))?;
+        let mut names: Vec<_> = names
+            .map(|entry| entry.map(|entry| entry.file_name()))
+            .collect::<io::Result<_>>()
+            .map_err(|error| at(directory, error))?;
+        names.sort_unstable();
+        for name in names {
+            let path = match inside {
+                b"" => name.as_bytes().to_vec(),
+                inside => [inside, name.as_bytes()].join(&b'/'),
+            };
+            self.one(&directory.join(name), &path, depth)?;
+        }
+        Ok(())
+    }
+
+    /// One entry and what is beneath it.
+    fn one(&mut self, path: &Path, inside: &[u8], depth: usize) -> io::Result<()> {
+        let metadata = fs::symlink_metadata(path).map_err(|error| at(path, error))?;
+        let mut entry = entry(path, inside, &metadata)?;
+        let kind = metadata.file_type();
+        if kind.is_dir() {
+            self.tar.entry(&entry)?;
+            return self.content(path, inside, depth + 1);
+        }
+        if kind.is_socket() {
+            return Ok(());
+        }
+        let key = (metadata.dev(), metadata.ino());
+        if metadata.nlink() > 1 {
+            if let Some(first) = self.links.get(&key) {
+                entry.kind = TreeKind::HardLink {
+                    target: first.clone(),
+                };
+                return self.tar.entry(&entry);
+            }
+            self.links.insert(key, inside.to_vec());
+        }
+        match kind.is_file() {
+            true => self.file(path, entry),
+            false => self.tar.entry(&entry),
+        }
+    }
+
+    fn file(&mut self, path: &Path, mut entry: TreeEntry) -> io::Result<()> {
+        // It may be another thing now: no link is followed, and no pipe waited for.
+        let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
+        let flags = i32::try_from(flags.bits()).map_err(io::Error::other)?;
+        let file = File::options().read(true).custom_flags(flags).open(path);
+        let mut file = file.map_err(|error| at(path, error))?;
+        let metadata = file.metadata().map_err(|error| at(path, error))?;
+        let size = metadata.len();
+        match ranges(&file, &metadata) {
+            None => {
+                entry.kind = TreeKind::File { size };
+                self.tar.entry(&entry)?;
+                self.range(&mut file, path, size)
+            }
+            Some(ranges) => {
+                entry.kind = TreeKind::SparseFile {
+                    size,
+                    ranges: ranges.clone(),
+                };
+                self.tar.entry(&entry)?;
+                for range in ranges {
+                    file.seek(SeekFrom::Start(range.offset))
+                        .map_err(|error| at(path, error))?;
+                    self.range(&mut file, path, range.length)?;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// The next `left` bytes of a file.
+    fn range(&mut self, file: &mut File, path: &Path, mut left: u64) -> io::Result<()> {
+        let mut buffer = vec![0; PIECE_BYTES.min(usize::try_from(left).unwrap_or(PIECE_BYTES))];
+        while left > 0 {
+            let want = buffer
+                .len()
+                .min(usize::try_from(left).unwrap_or(buffer.len()));
+            let read = file
+                .read(&mut buffer[..want])
+                .map_err(|error| at(path, error))?;
+            if read == 0 {
+                let problem = format!("`{}` became shorter while it was read", path.display());
+                return Err(io::Error::other(problem));
+            }
+            self.tar.data(&buffer[..read])?;
+            left -= read as u64;
+        }
+        Ok(())
+    }
+}
+
+/// An error, with the path that it is about; the end of the stream stays what it is.
+fn at(path: &Path, error: io::Error) -> io::Error {
+    match error.kind() {
+        io::ErrorKind::BrokenPipe => error,
+        kind => io::Error::new(kind, format!("`{}`: {error}", path.display())),
+    }
+}
+
+fn entry(path: &Path, inside: &[u8], metadata: &Metadata) -> io::Result<TreeEntry> {
+    let kind = metadata.file_type();
+    let (major, minor) = (
+        rustix::fs::major(metadata.rdev()),
+        rustix::fs::minor(metadata.rdev()),
+    );
+    let kind = if kind.is_dir() {
+        TreeKind::Directory
+    } else if kind.is_symlink() {
+        let target = fs::read_link(path).map_err(|error| at(path, error))?;
+        TreeKind::Symlink {
+            target: target.into_os_string().into_vec(),
+        }
+    } else if kind.is_fifo() {
+        TreeKind::Fifo
+    } else if kind.is_char_device() {
+        TreeKind::CharDevice { major, minor }
+    } else if kind.is_block_device() {
+        TreeKind::BlockDevice { major, minor }
+    } else {
+        TreeKind::File { size: 0 }
+    };
+    let xattrs = match kind {
+        TreeKind::Directory | TreeKind::File { .. } => xattrs(path)?,
+        _ => BTreeMap::new(),
+    };
+    Ok(TreeEntry {
+        path: inside.to_vec(),
+        kind,
+        mode: u16::try_from(metadata.mode() & 0o7777).unwrap_or_default(),
+        uid: metadata.uid(),
+        gid: metadata.gid(),
+        mtime: (
+            metadata.mtime(),
+            u32::try_from(metadata.mtime_nsec()).unwrap_or_default(),
+        ),
+        xattrs,
+    })
+}
+
+fn xattrs(path: &Path) -> io::Result<BTreeMap<String, Bytes>> {
+    let mut found = BTreeMap::new();
+    let mut names = vec![0; XATTR_MAX_BYTES];
+    match rustix::fs::llistxattr(path, &mut names[..]) {
+        // Most have none.
+        Ok(0) => return Ok(found),
+        Ok(length) => names.truncate(length),
+        Err(Errno::NOTSUP | Errno::ACCESS) => return Ok(found),
+        Err(error) => return Err(at(path, error.into())),
+    }
+    let mut buffer = vec![0; XATTR_MAX_BYTES];
+    for name in names.split(|&byte| byte == 0) {
+        let Ok(name) = std::str::from_utf8(name) else {
+            continue;
+        };
+        if !XATTRS_KEPT.iter().any(|kept| name.starts_with(kept)) {
+            continue;
+        }
+        // One that went meanwhile, or may not be read, is not there.
+        if let Ok(length) = rustix::fs::lgetxattr(path, name, &mut buffer[..]) {
+            found.insert(name.to_owned(), Bytes::copy_from_slice(&buffer[..length]));
+        }
+    }
+    Ok(found)
+}
+
+/// Where a file has data; none where it has no holes, or too many to tell.
+fn ranges(file: &File, metadata: &Metadata) -> Option<Vec<DataRange>> {
+    let size = metadata.len();
+    if metadata.blocks().saturating_mul(STAT_BLOCK_BYTES) >= size {
+        return None;
+    }
+    let ranges = looked_for(file, size);
+    // Looking moved where the file is read.
+    rustix::fs::seek(file, rustix::fs::SeekFrom::Start(0)).ok()?;
+    ranges
+}
+
+fn looked_for(file: &File, size: u64) -> Option<Vec<DataRange>> {
+    let mut ranges = Vec::new();
+    let mut at = 0;
+    while at < size {
+        let begin = match rustix::fs::seek(file, rustix::fs::SeekFrom::Data(at)) {
+            Ok(begin) => begin.min(size),
+            // Only a hole is left.
+            Err(Errno::NXIO) => break,
+            Err(_) => return None,
+        };
+        let end = rustix::fs::seek(file, rustix::fs::SeekFrom::Hole(begin)).ok()?;
+        let end = end.min(size);
+        if end > begin {
+            ranges.push(DataRange {
+                offset: begin,
+                length: end - begin,
+            });
+        }
+        if ranges.len() > RANGES_MAX || end < begin {
+            return None;
+        }
+        at = end.max(begin + 1);
+    }
+    let told: u64 = ranges.iter().map(|range| range.length).sum();
+    (told < size).then_some(ranges)
+}
+
+#[cfg(test)]
+mod tests;

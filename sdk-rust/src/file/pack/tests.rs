@@ -1,0 +1,122 @@
+//! What is packed is unpacked as it was.
+
+use std::os::unix::fs::{FileExt as _, PermissionsExt as _, symlink};
+use std::os::unix::net::UnixListener;
+
+use super::super::unpack::{Naming, Unpacker};
+use super::super::{Unpack, Unpacked};
+use super::*;
+
+fn packed(tree: PackedTree) -> Vec<u8> {
+    let mut archive = Vec::new();
+    tree.write_to(&mut archive).unwrap();
+    archive
+}
+
+fn unpacked(archive: &[u8], target: &Path, top: &str, contents: bool) -> Unpacked {
+    let unpack = Unpack {
+        contents,
+        ..Unpack::default()
+    };
+    let unpacker = Unpacker::open(Naming::of(target, top, contents), unpack).unwrap();
+    unpacker.run(&mut &archive[..]).unwrap()
+}
+
+#[test]
+fn a_tree_comes_back_with_links_holes_modes_times_and_attributes() {
+    let dir = tempfile::tempdir().unwrap();
+    let from = dir.path().join("from");
+    fs::create_dir_all(from.join("sub/empty")).unwrap();
+    fs::write(from.join("sub/file"), vec![7; 700_000]).unwrap();
+    fs::hard_link(from.join("sub/file"), from.join("again")).unwrap();
+    symlink("../nowhere", from.join("sub/link")).unwrap();
+    let sparse = File::create(from.join("sparse")).unwrap();
+    sparse.set_len(64 << 20).unwrap();
+    sparse.write_all_at(b"data", 33 << 20).unwrap();
+    let script = from.join("sub/file");
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o750)).unwrap();
+    fs::set_permissions(from.join("sub/empty"), fs::Permissions::from_mode(0o555)).unwrap();
+    let noted = rustix::fs::setxattr(
+        from.join("sub/file"),
+        "user.note",
+        b"a\nb",
+        rustix::fs::XattrFlags::empty(),
+    );
+    let _socket = UnixListener::bind(from.join("socket")).unwrap();
+    let archive = packed(PackedTree::named(&from));
+    assert!(
+        archive.len() < 4 << 20,
+        "holes take no room: {}",
+        archive.len()
+    );
+    let told = unpacked(&archive, &dir.path().join("to"), "from", false);
+    assert_eq!((told.entries, told.skipped), (7, 0));
+    let to = dir.path().join("to");
+    assert_eq!(fs::read(to.join("again")).unwrap(), vec![7; 700_000]);
+    let meta = |path: &str| fs::symlink_metadata(to.join(path)).unwrap();
+    let before = |path: &str| fs::symlink_metadata(from.join(path)).unwrap();
+    assert_eq!(meta("again").ino(), meta("sub/file").ino());
+    for path in ["sub/file", "sub/empty", "sub", "sparse", ""] {
+        assert_eq!(meta(path).mode(), before(path).mode(), "{path}");
+        let time = |meta: &Metadata| (meta.mtime(), meta.mtime_nsec());
+        assert_eq!(time(&meta(path)), time(&before(path)), "{path}");
+    }
+    assert_eq!(
+        fs::read_link(to.join("sub/link")).unwrap(),
+        Path::new("../nowhere")
+    );
+    assert_eq!(meta("sparse").len(), 64 << 20);
+    if before("sparse").blocks() < 1000 {
+        assert!(meta("sparse").blocks() < 1000, "holes stay holes");
+    }
+    let mut data = [0; 4];
+    let copy = File::open(to.join("sparse")).unwrap();
+    copy.read_exact_at(&mut data, 33 << 20).unwrap();
+    assert_eq!(&data, b"data");
+    assert!(!to.join("socket").exists());
+    if noted.is_ok() {
+        let mut note = [0; 8];
+        let length = rustix::fs::getxattr(to.join("sub/file"), "user.note", &mut note[..]);
+        assert_eq!(&note[..length.unwrap()], b"a\nb");
+    }
+}
+
+#[test]
+fn targets_are_as_cp_has_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |path: &str| dir.path().join(path);
+    fs::write(at("file"), "content").unwrap();
+    fs::create_dir(at("into")).unwrap();
+    let archive = packed(PackedTree::named(at("file")));
+    for (target, lies) in [("into", "into/file"), ("new", "new"), ("file", "file")] {
+        unpacked(&archive, &at(target), "file", false);
+        assert_eq!(fs::read(at(lies)).unwrap(), b"content", "{target}");
+    }
+    symlink("file", at("link")).unwrap();
+    unpacked(
+        &packed(PackedTree::named(at("link"))),
+        &at("into"),
+        "link",
+        false,
+    );
+    assert!(!at("into/link").is_symlink());
+    assert_eq!(fs::read(at("into/link")).unwrap(), b"content");
+    fs::create_dir(at("tree")).unwrap();
+    fs::write(at("tree/x"), "x").unwrap();
+    let archive = packed(PackedTree::named(at("tree")));
+    unpacked(&archive, &at("into"), "tree", false);
+    assert!(at("into/tree/x").exists());
+    unpacked(&archive, &at("flat"), "tree", true);
+    assert!(at("flat/x").exists());
+    let archive = packed(PackedTree::content_of(at("tree")));
+    unpacked(&archive, &at("root"), "", false);
+    assert!(at("root/x").exists());
+}
+
+#[test]
+fn what_cannot_be_read_is_named() {
+    let mut archive = Vec::new();
+    let error = PackedTree::named("/does/not/exist").write_to(&mut archive);
+    assert!(error.unwrap_err().to_string().contains("/does/not/exist"));
+    assert!(PackedTree::named("/").write_to(&mut archive).is_err());
+}

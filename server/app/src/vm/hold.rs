@@ -1,0 +1,68 @@
+//! Holding a VM's vCPUs, and letting them go on.
+
+use banger_core::guest::Guest;
+use banger_core::vm::Vm;
+use banger_core::vmm::{Machine, VmmError};
+use tokio_util::sync::CancellationToken;
+
+use super::setup;
+use crate::Context;
+use crate::error::AppError;
+
+/// Holds the vCPUs. A later request makes it give up; the machine is then ended anyhow.
+pub(super) async fn pause(
+    context: &Context,
+    machine: &dyn Machine,
+    hurry: &CancellationToken,
+) -> Result<(), AppError> {
+    within(context, "pause", machine, hurry, machine.pause()).await
+}
+
+/// Lets the vCPUs go on, and sets the guest's clock, which stood still.
+pub(super) async fn resume(
+    context: &Context,
+    vm: &Vm,
+    machine: &dyn Machine,
+    guest: Option<&dyn Guest>,
+    hurry: &CancellationToken,
+) -> Result<(), AppError> {
+    within(context, "resume", machine, hurry, machine.resume()).await?;
+    let Some((guest, image)) = guest.zip(vm.image) else {
+        // Reaching the agent again sets the clock.
+        return Ok(());
+    };
+    let Some(image) = context.store.get_image(image).await? else {
+        return Ok(());
+    };
+    tokio::select! {
+        biased; // a VM that is to go is not waited for
+        // cancel-safe: `cancelled` holds no state
+        () = hurry.cancelled() => {}
+        // to configure is safe to give up: it is done again with the next connection
+        configured = setup::configure(context, vm, &image, guest) => if let Err(error) = configured {
+            // It runs: a clock that is late is no reason to call it paused.
+            tracing::warn!(vm = %vm.id, error = banger_core::chain(&error), "could not set the clock of a VM that was resumed");
+        }
+    }
+    Ok(())
+}
+
+async fn within(
+    context: &Context,
+    during: &'static str,
+    machine: &dyn Machine,
+    hurry: &CancellationToken,
+    step: impl Future<Output = Result<(), VmmError>>,
+) -> Result<(), AppError> {
+    let limit = context.config.pause_timeout;
+    tokio::select! {
+        biased; // a VM that is gone or to go is not waited for
+        // cancel-safe: `wait` loses nothing when dropped
+        _exit = machine.wait() => Err(VmmError::Gone.into()),
+        // cancel-safe: `cancelled` holds no state
+        () = hurry.cancelled() => Err(AppError::GivenUp { why: "another request took over" }),
+        // a command that is given up half-way is followed by the machine's end, or by the same command again
+        done = step => Ok(done?),
+        () = tokio::time::sleep(limit) => Err(VmmError::Deadline { during, limit }.into()),
+    }
+}

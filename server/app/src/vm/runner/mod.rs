@@ -1,0 +1,615 @@
+//! The runner: the one task that owns a VM, from its record's first write to its last file's removal.
+//!
+//! ```text
+//!   commands ─▶┐                      ┌─▶ store   (the record, compare and set)
+//!   VMM exit ─▶├─ runner ── work ─────┤
+//!   link lost ▶┘   (boot, stop, …)    └─▶ view    (watched by everybody)
+//! ```
+//! Work is never dropped half-way: it is told to hurry, gives up, and undoes itself; the runner then goes where
+//! the record's state points. So a wedged step cannot block teardown, and teardown cannot leave half a step
+//! behind. Only reaching for an agent (`link`) may be dropped at any time: it holds nothing.
+
+mod growth;
+mod outcome;
+mod timers;
+mod way_down;
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use banger_core::guest::Guest;
+use banger_core::lifecycle::{Next, Verb, decide};
+use banger_core::session::SessionState;
+use banger_core::vm::{Phase, StopOutcome, Vm, VmChange, VmState};
+use banger_core::vmm::{Machine, VmmExit};
+use banger_core::{Failure, Timestamp, chain};
+use banger_store::CasOutcome;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::activity::Activity;
+use super::admission::{Admitted, Lease, Seat};
+use super::boot::{Booted, Booter, Boots, Resolved};
+use super::change;
+use super::hold;
+use super::link;
+use super::queue::Ticket;
+use super::view::VmView;
+use crate::Context;
+use crate::error::AppError;
+use crate::host;
+use crate::operation::OperationTask;
+use crate::volume::attach::Attached;
+use timers::{Due, Timers};
+
+/// Commands that wait for a runner. Each caller has one at a time, so a full queue means that the VM is
+/// hammered: callers wait their turn.
+pub(super) const COMMANDS_MAX: usize = 16;
+/// Before something that should not have failed is tried again: removing files, ending a process.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
+
+/// What a runner is asked.
+pub(super) struct Command {
+    pub(super) verb: Verb,
+    /// For [`Verb::Start`] and [`Verb::Restart`]: how.
+    pub(super) booter: Option<Booter>,
+    /// For [`Verb::Update`]: what.
+    pub(super) change: Option<VmChange>,
+    /// Whether it is accepted; by then the view shows it. For [`Verb::Pause`] and [`Verb::Resume`]: whether it
+    /// was done.
+    pub(super) answer: Answer,
+}
+
+/// Where the answer to a command goes. The caller may have hung up; its wish stands.
+pub(super) type Answer = oneshot::Sender<Result<(), AppError>>;
+
+/// How a runner begins.
+pub(super) enum Beginning {
+    /// The VM is to be made.
+    Create {
+        booter: Booter,
+        kernel: String,
+        pull_if_missing: bool,
+    },
+    /// The VM rests.
+    Rest,
+    /// The VM ran when the daemon before ended, and its process is gone.
+    Lost,
+    /// The VM runs in this machine, whose agent is to be reached again, and has its volumes.
+    Adopted(Arc<dyn Machine>, Attached),
+    /// The VM is to go.
+    Delete,
+}
+
+enum Outcome {
+    Resolved(Booter, Result<Box<Resolved>, AppError>),
+    Booted(Booter, Result<Booted, AppError>),
+    /// Whether the vCPUs are held, or go on, as was wanted.
+    Held(Result<(), AppError>),
+    /// The agent of a VM that an earlier daemon was starting; none where the VM ends or is to end.
+    Reached(Option<Arc<dyn Guest>>),
+    /// Whether the disk has this size now, in MiB.
+    Grown(u64, Result<(), AppError>),
+    Stopped(Result<StopOutcome, AppError>),
+    Removed(Result<(), AppError>),
+}
+
+type Work = Pin<Box<dyn Future<Output = Outcome> + Send>>;
+type Link = Pin<Box<dyn Future<Output = Arc<dyn Guest>> + Send>>;
+
+pub(super) struct Runner {
+    context: Arc<Context>,
+    boots: Boots,
+    vm: Vm,
+    commands: mpsc::Receiver<Command>,
+    /// What was asked while the runner waited for something else, which it then no longer did.
+    heard: Option<Command>,
+    view: watch::Sender<VmView>,
+    machine: Option<Arc<dyn Machine>>,
+    guest: Option<Arc<dyn Guest>>,
+    work: Option<Work>,
+    link: Option<Link>,
+    /// Tells the work under way to give up or to hurry.
+    hurry: CancellationToken,
+    /// Who waits for the pause or resume under way.
+    holders: Vec<Answer>,
+    /// Who waits for the growth under way.
+    growers: Vec<Answer>,
+    /// What the way down is made for, once the work under way has given up.
+    way_down: Verb,
+    /// The VM's volumes, from its machine's start until that is gone and what it wrote is flushed.
+    attached: Option<Attached>,
+    /// What a restart begins when the VM is off.
+    then_start: Option<Booter>,
+    /// The creation that failed, told when nothing is left of it.
+    undone: Option<(Arc<OperationTask>, Failure)>,
+    timers: Timers,
+    activity: Arc<Activity>,
+    /// The last generation of the record that is known to be stored.
+    stored: u64,
+    /// Whether the vCPUs are held, or may be.
+    is_held: bool,
+    is_gone: bool,
+    /// What the VM is counted for.
+    seat: Seat,
+    /// What its machine is counted for: from a boot's acceptance until the machine is gone.
+    lease: Option<Lease>,
+    /// For a boot that was accepted and has not begun.
+    ticket: Option<Ticket>,
+}
+
+impl Runner {
+    pub(super) fn new(
+        boots: Boots,
+        vm: Vm,
+        admitted: Admitted,
+    ) -> (Self, mpsc::Sender<Command>, watch::Receiver<VmView>) {
+        let (context, stored) = (boots.context.clone(), vm.generation);
+        let (sender, commands) = mpsc::channel(COMMANDS_MAX);
+        let activity = Arc::new(Activity::new());
+        let (view, receiver) = watch::channel(VmView {
+            vm: Arc::new(vm.clone()),
+            guest: None,
+            machine: None,
+            activity: activity.clone(),
+            deleted: false,
+        });
+        let runner = Self {
+            context,
+            boots,
+            vm,
+            commands,
+            heard: None,
+            view,
+            machine: None,
+            guest: None,
+            work: None,
+            link: None,
+            hurry: CancellationToken::new(),
+            holders: Vec::new(),
+            growers: Vec::new(),
+            way_down: Verb::Stop,
+            attached: None,
+            then_start: None,
+            undone: None,
+            timers: Timers::default(),
+            activity,
+            stored,
+            is_held: false,
+            is_gone: false,
+            seat: admitted.seat,
+            lease: admitted.lease,
+            ticket: admitted.ticket,
+        };
+        (runner, sender, receiver)
+    }
+
+    pub(super) async fn run(mut self, beginning: Beginning) {
+        self.begin(beginning).await;
+        let shutdown = self.context.shutdown.clone();
+        while !self.is_gone {
+            if let Some(command) = self.heard.take() {
+                self.on_command(command).await;
+                continue;
+            }
+            let (machine, guest) = (self.machine.clone(), self.guest.clone());
+            let idle = self.work.is_none();
+            // The agent of a VM that is held cannot answer: its silence says nothing.
+            let answers = idle && self.vm.state.phase() == Phase::Running;
+            let due = self.timers.clone().due(&self.vm, self.activity.clone());
+            tokio::select! {
+                biased; // an end must win, or we would act on a dead VM; then what is being done; then new wishes
+                // cancel-safe: `wait` loses nothing when dropped. Work watches its machine itself.
+                exit = ended(machine.as_deref()), if idle => self.on_exit(exit).await,
+                // cancel-safe: the future stays in its field
+                outcome = poll(&mut self.work), if !idle => self.on_outcome(outcome).await,
+                // cancel-safe: `cancelled` holds no state. Work ends first: what makes something is undone.
+                () = shutdown.cancelled(), if idle => break,
+                // cancel-safe: `recv` loses nothing when dropped
+                Some(command) = self.commands.recv() => self.on_command(command).await,
+                // cancel-safe: `closed` holds no state
+                () = closed(guest.as_deref()), if answers => self.reach_agent(),
+                // cancel-safe: the future stays in its field
+                guest = poll(&mut self.link), if answers && self.link.is_some() => self.on_linked(guest),
+                // cancel-safe: waits for instants that are kept elsewhere
+                due = due => self.on_due(due).await,
+            }
+        }
+    }
+
+    async fn begin(&mut self, beginning: Beginning) {
+        match beginning {
+            Beginning::Create {
+                booter,
+                kernel,
+                pull_if_missing,
+            } => {
+                self.hurry = booter.cancel.clone();
+                let vm = self.vm.clone();
+                self.work = Some(Box::pin(async move {
+                    let resolved = booter.resolve(&vm, &kernel, pull_if_missing).await;
+                    Outcome::Resolved(booter, resolved.map(Box::new))
+                }));
+            }
+            Beginning::Rest => {}
+            Beginning::Lost => self.timers.restart_after_fault(&self.vm),
+            Beginning::Adopted(machine, attached) => {
+                self.attached = Some(attached);
+                self.adopt(machine).await;
+            }
+            Beginning::Delete => self.remove(),
+        }
+    }
+
+    /// Takes over a machine that an earlier daemon started, wherever that daemon was.
+    async fn adopt(&mut self, machine: Arc<dyn Machine>) {
+        self.machine = Some(machine.clone());
+        match self.vm.state.phase() {
+            Phase::Running => self.reach_agent(),
+            Phase::Paused => {
+                self.is_held = true;
+                self.publish();
+            }
+            // The daemon ended in the middle of it: go on.
+            Phase::Pausing => self.hold(Phase::Paused),
+            Phase::Resuming => self.hold(Phase::Running),
+            Phase::Stopping => self.descend(Verb::Stop),
+            Phase::Deleting => self.descend(Verb::Delete),
+            Phase::Creating | Phase::Starting | Phase::Stopped | Phase::Failed => {
+                self.vm.shape.get_or_insert(self.vm.spec.shape());
+                self.transition(VmState::Starting).await;
+                self.await_agent(machine);
+            }
+        }
+    }
+
+    /// Waits for the agent of a VM that an earlier daemon was starting: it runs when its agent answers.
+    fn await_agent(&mut self, machine: Arc<dyn Machine>) {
+        self.hurry = CancellationToken::new();
+        let (context, vm, hurry) = (self.context.clone(), self.vm.clone(), self.hurry.clone());
+        self.work = Some(Box::pin(async move {
+            let limit = context.config.boot_timeout;
+            tokio::select! {
+                biased; // a VM that is gone or to go is not waited for
+                // cancel-safe: `wait` loses nothing when dropped
+                _exit = machine.wait() => Outcome::Reached(None),
+                // cancel-safe: `cancelled` holds no state
+                () = hurry.cancelled() => Outcome::Reached(None),
+                // cancel-safe: reaching for an agent holds nothing
+                guest = link::reach(&context, &vm, machine.clone()) => Outcome::Reached(Some(guest)),
+                () = tokio::time::sleep(limit) => {
+                    tracing::error!(vm = %vm.id, ?limit, "the agent of a VM that was being started does not answer: the VM is ended");
+                    // Its end makes it FAILED, with the end of its console.
+                    let _ = machine.kill();
+                    Outcome::Reached(None)
+                }
+            }
+        }));
+    }
+
+    async fn on_command(&mut self, command: Command) {
+        let Command {
+            verb,
+            booter,
+            change,
+            answer,
+        } = command;
+        let accepted = match decide(self.vm.state.phase(), verb) {
+            Next::Already | Next::Join if matches!(verb, Verb::Pause | Verb::Resume) => {
+                return self.join_hold(answer);
+            }
+            Next::Allow if verb == Verb::Update => {
+                let change = change.unwrap_or_default();
+                let changed = self.change(&change).await;
+                if changed.is_ok() && change.disk_mib.is_some() {
+                    return self.grow_for(answer);
+                }
+                changed
+            }
+            Next::Already | Next::Join | Next::Allow => Ok(()),
+            Next::Refuse => Err(AppError::WrongState {
+                vm: self.vm.spec.name.clone(),
+                phase: self.vm.state.phase(),
+                verb,
+            }),
+            Next::Move(Phase::Pausing) => {
+                self.holders.push(answer);
+                self.transition(VmState::Pausing).await;
+                if self.work.is_some() {
+                    // A disk grows: its end begins the pause.
+                    return self.hurry.cancel();
+                }
+                return self.hold(Phase::Paused);
+            }
+            Next::Move(Phase::Resuming) => {
+                self.holders.push(answer);
+                self.transition(VmState::Resuming).await;
+                return self.hold(Phase::Running);
+            }
+            Next::Move(Phase::Starting) => {
+                self.vm.restart_count = 0;
+                self.start(booter).await
+            }
+            Next::Move(phase) | Next::Preempt(phase) => match self.admit_next(booter) {
+                Ok(()) => {
+                    self.head_for(phase, verb).await;
+                    Ok(())
+                }
+                Err(error) => Err(error),
+            },
+        };
+        // The caller may have hung up; its wish stands.
+        let _ = answer.send(accepted);
+    }
+
+    /// Begins a start with what was resolved when the VM was made.
+    async fn start(&mut self, booter: Option<Booter>) -> Result<(), AppError> {
+        if self.machine.is_some() {
+            // One disk has one VMM: the one that does not end has it still.
+            let limit = self.context.config.stop_kill_timeout;
+            return Err(AppError::Unkillable { limit });
+        }
+        let booter = booter.ok_or(AppError::GivenUp {
+            why: "a start needs an operation",
+        })?;
+        let resolved = booter.resolved(&self.vm).await?;
+        self.admit_boot()?;
+        self.timers.forget_restart();
+        self.transition(VmState::Starting).await;
+        self.boot(booter, resolved);
+        Ok(())
+    }
+
+    /// Takes note of what is to follow a stop: nothing, or a boot, for which the queue must have a place.
+    fn admit_next(&mut self, booter: Option<Booter>) -> Result<(), AppError> {
+        self.ticket = match booter {
+            Some(_) => Some(self.seat.boot_again()?),
+            None => None,
+        };
+        self.then_start = booter;
+        Ok(())
+    }
+
+    /// Makes sure that there is room for a machine. A restart keeps what its machine had.
+    fn admit_boot(&mut self) -> Result<(), AppError> {
+        match (&self.lease, &self.ticket) {
+            (Some(_), Some(_)) => {}
+            (Some(_), None) => self.ticket = Some(self.seat.boot_again()?),
+            (None, _) => {
+                host::admit_disk(&self.context)?;
+                let capacity = host::capacity(&self.context)?;
+                let (lease, ticket) = self.seat.start(self.vm.spec.shape(), &capacity)?;
+                (self.lease, self.ticket) = (Some(lease), Some(ticket));
+            }
+        }
+        Ok(())
+    }
+
+    /// No machine is left, and none is to come.
+    fn give_back(&mut self) {
+        (self.lease, self.ticket) = (None, None);
+    }
+
+    /// Changes the record; what a machine that runs cannot take up waits for the next start.
+    async fn change(&mut self, change: &VmChange) -> Result<(), AppError> {
+        let spec = change::apply(&self.vm, change)?;
+        if spec.shape() != self.vm.spec.shape() {
+            let capacity = host::capacity(&self.context)?;
+            self.seat.resize(&spec, self.vm.shape, &capacity)?;
+        }
+        if spec.disk_mib > self.vm.spec.disk_mib {
+            host::admit_disk(&self.context)?;
+        }
+        let before = std::mem::replace(&mut self.vm.spec, spec);
+        let saved = self.save().await;
+        if saved.is_err() {
+            self.vm.spec = before;
+            self.seat.put_back(&self.vm.spec, self.vm.shape);
+            self.publish();
+        } else {
+            self.context.events.vm_updated(&self.vm);
+        }
+        saved
+    }
+
+    /// Holds the vCPUs, or lets them go on.
+    fn hold(&mut self, goal: Phase) {
+        let Some(machine) = self.machine.clone() else {
+            return;
+        };
+        self.is_held = true;
+        let (context, vm, guest) = (self.context.clone(), self.vm.clone(), self.guest.clone());
+        self.hurry = CancellationToken::new();
+        let hurry = self.hurry.clone();
+        self.work = Some(Box::pin(async move {
+            let held = match goal {
+                Phase::Paused => hold::pause(&context, &*machine, &hurry).await,
+                _ => hold::resume(&context, &vm, &*machine, guest.as_deref(), &hurry).await,
+            };
+            Outcome::Held(held)
+        }));
+    }
+
+    fn join_hold(&mut self, answer: Answer) {
+        match self.vm.state.phase() {
+            Phase::Pausing | Phase::Resuming => self.holders.push(answer),
+            // It is already so. The caller may have hung up.
+            _ => drop(answer.send(Ok(()))),
+        }
+    }
+
+    /// A time of the VM's own has come.
+    async fn on_due(&mut self, due: Due) {
+        match due {
+            Due::Expired => {
+                tracing::info!(vm = %self.vm.id, "a VM's time to live is over");
+                match decide(self.vm.state.phase(), Verb::Delete) {
+                    Next::Move(phase) | Next::Preempt(phase) => {
+                        self.head_for(phase, Verb::Delete).await;
+                    }
+                    Next::Already | Next::Join | Next::Allow | Next::Refuse => {}
+                }
+            }
+            Due::Idle => self.on_idle().await,
+            Due::Restart => self.restart_by_policy().await,
+        }
+    }
+
+    /// Nothing used the VM from outside; what runs in it counts as use.
+    async fn on_idle(&mut self) {
+        let limit = self.context.config.idle_check_timeout;
+        let busy = match &self.guest {
+            Some(guest) => {
+                let asked = tokio::time::timeout(limit, guest.list_sessions());
+                match hear(&mut self.commands, &mut self.heard, asked).await {
+                    Some(Ok(Ok(sessions))) => sessions
+                        .iter()
+                        .any(|session| session.state == SessionState::Running),
+                    // An agent that does not answer is no sign of use, and none of idleness; a request is one.
+                    Some(_) | None => true,
+                }
+            }
+            None => true,
+        };
+        if busy {
+            self.activity.touch();
+        } else {
+            tracing::info!(vm = %self.vm.id, "a VM was idle for its timeout");
+            self.head_for(Phase::Stopping, Verb::Stop).await;
+        }
+    }
+
+    async fn restart_by_policy(&mut self) {
+        self.timers.forget_restart();
+        self.vm.restart_count = self.vm.restart_count.saturating_add(1);
+        let begun = match self.boots.begin_start(self.vm.id).await {
+            Ok(booter) => self.start(Some(booter)).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = begun {
+            tracing::error!(vm = %self.vm.id, error = chain(&error), "could not start a VM again by its restart policy");
+            self.timers.restart_after_fault(&self.vm);
+        }
+    }
+
+    fn boot(&mut self, booter: Booter, resolved: Resolved) {
+        self.hurry = booter.cancel.clone();
+        let (vm, ticket) = (self.vm.clone(), self.ticket.take());
+        self.work = Some(Box::pin(async move {
+            let booted = booter.boot(&vm, &resolved, ticket).await;
+            Outcome::Booted(booter, booted)
+        }));
+    }
+
+    fn reach_agent(&mut self) {
+        self.guest = None;
+        if let Some(machine) = self.machine.clone() {
+            let (context, vm) = (self.context.clone(), self.vm.clone());
+            self.link = Some(Box::pin(async move {
+                link::reach(&context, &vm, machine).await
+            }));
+        }
+        self.publish();
+    }
+
+    fn on_linked(&mut self, guest: Arc<dyn Guest>) {
+        self.link = None;
+        self.guest = Some(guest);
+        self.publish();
+        // What an earlier daemon, or a broken connection, left to be done.
+        self.grow();
+    }
+
+    async fn transition(&mut self, state: VmState) {
+        tracing::info!(vm = %self.vm.id, name = %self.vm.spec.name, from = %self.vm.state.phase(), to = %state.phase(), "VM state");
+        if state == VmState::Running
+            && matches!(self.vm.state.phase(), Phase::Creating | Phase::Starting)
+        {
+            self.vm.start_time = Some(Timestamp::now());
+        }
+        let from = self.vm.state.phase();
+        self.vm.state = state;
+        if self.vm.state.phase() == Phase::Running {
+            self.activity.touch();
+        }
+        if let Err(error) = self.save().await {
+            // The VM goes on: what the record lacks, the next start of the daemon finds out from the process.
+            tracing::error!(vm = %self.vm.id, error = chain(&error), "could not store a VM's state");
+        }
+        // Told when it can be seen.
+        self.context.events.vm_moved(&self.vm, from);
+    }
+
+    async fn save(&mut self) -> Result<(), AppError> {
+        self.vm.generation += 1;
+        let store = &self.context.store;
+        let saved = store.update_vm_since(&self.vm, self.stored).await;
+        self.publish();
+        match saved? {
+            CasOutcome::Updated => {
+                self.stored = self.vm.generation;
+                Ok(())
+            }
+            outcome @ (CasOutcome::Stale | CasOutcome::Missing) => {
+                debug_assert!(
+                    false,
+                    "the runner alone writes its VM's record, which was {outcome:?}"
+                );
+                Err(AppError::GivenUp {
+                    why: "the VM's record was changed by somebody else",
+                })
+            }
+        }
+    }
+
+    fn publish(&self) {
+        self.view.send_replace(VmView {
+            vm: Arc::new(self.vm.clone()),
+            guest: self.guest.clone(),
+            machine: self.machine.clone(),
+            activity: self.activity.clone(),
+            deleted: self.is_gone,
+        });
+    }
+}
+
+async fn ended(machine: Option<&dyn Machine>) -> VmmExit {
+    match machine {
+        Some(machine) => machine.wait().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn closed(guest: Option<&dyn Guest>) {
+    match guest {
+        Some(guest) => guest.closed().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// What comes of waiting, unless a command comes first, which is kept.
+async fn hear<T>(
+    commands: &mut mpsc::Receiver<Command>,
+    heard: &mut Option<Command>,
+    waiting: impl Future<Output = T>,
+) -> Option<T> {
+    tokio::select! {
+        biased; // what is done already is not given up
+        // the callers pass only futures that are safe to drop
+        done = waiting => Some(done),
+        // cancel-safe: `recv` loses nothing when dropped
+        Some(command) = commands.recv() => {
+            *heard = Some(command);
+            None
+        }
+    }
+}
+
+async fn poll<T>(future: &mut Option<Pin<Box<dyn Future<Output = T> + Send>>>) -> T {
+    match future {
+        Some(future) => future.await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,259 @@
+//! What the runner does when a piece of its work has ended, or its VM has.
+
+use std::sync::Arc;
+
+use banger_core::chain;
+use banger_core::guest::Guest;
+use banger_core::lifecycle::Verb;
+use banger_core::vm::{Phase, StopOutcome, VmState};
+use banger_core::vmm::VmmExit;
+use tokio_util::sync::CancellationToken;
+
+use super::super::boot::{self, Booted, Booter, Resolved};
+use super::super::stop::Ladder;
+use super::{Outcome, RETRY_PAUSE, Runner};
+use crate::error::AppError;
+
+impl Runner {
+    pub(super) async fn on_outcome(&mut self, outcome: Outcome) {
+        self.work = None;
+        match outcome {
+            Outcome::Resolved(booter, resolved) => self.on_resolved(booter, resolved).await,
+            Outcome::Booted(booter, Ok(booted)) => self.on_booted(booter, booted).await,
+            Outcome::Booted(booter, Err(error)) => self.on_boot_failed(booter, error).await,
+            Outcome::Held(held) => self.on_held(held).await,
+            Outcome::Reached(guest) => self.on_reached(guest).await,
+            Outcome::Grown(mib, grown) => self.on_grown(mib, grown).await,
+            Outcome::Stopped(Ok(outcome)) => self.on_stopped(outcome).await,
+            Outcome::Stopped(Err(error)) => self.on_unkillable(&error).await,
+            Outcome::Removed(Ok(())) => self.on_removed().await,
+            Outcome::Removed(Err(error)) => {
+                self.tell_undone().await;
+                tracing::error!(vm = %self.vm.id, error = chain(&error), "could not remove a VM's files; trying again");
+                let (context, id) = (self.context.clone(), self.vm.id);
+                self.work = Some(Box::pin(async move {
+                    tokio::time::sleep(RETRY_PAUSE).await;
+                    Outcome::Removed(boot::remove_files(&context, id).await)
+                }));
+            }
+        }
+    }
+
+    async fn on_resolved(&mut self, booter: Booter, resolved: Result<Box<Resolved>, AppError>) {
+        match resolved {
+            Ok(resolved) if self.vm.state.phase() == Phase::Creating => {
+                self.vm.image = Some(resolved.image.id);
+                self.vm.kernel = Some(resolved.kernel.id);
+                self.vm.spec.kernel = resolved.kernel.name.to_string();
+                // If the image went meanwhile, the store refuses the record.
+                match self.save().await {
+                    Ok(()) => self.boot(booter, *resolved),
+                    Err(error) => self.on_boot_failed(booter, error).await,
+                }
+            }
+            Ok(_) => {
+                self.on_boot_failed(
+                    booter,
+                    AppError::GivenUp {
+                        why: "another request took over",
+                    },
+                )
+                .await;
+            }
+            Err(error) => self.on_boot_failed(booter, error).await,
+        }
+    }
+
+    async fn on_booted(&mut self, booter: Booter, booted: Booted) {
+        self.machine = Some(booted.machine);
+        self.guest = Some(booted.guest);
+        self.attached = Some(booted.attached);
+        match self.vm.state.phase() {
+            Phase::Creating | Phase::Starting => {
+                self.vm.boot_timing = booted.timing;
+                self.vm.shape = Some(booted.shape);
+                self.seat.settle(booted.shape, &self.vm.spec);
+                self.transition(VmState::Running).await;
+                booter.task.succeed(self.vm.id.to_string()).await;
+            }
+            Phase::Running
+            | Phase::Pausing
+            | Phase::Paused
+            | Phase::Resuming
+            | Phase::Stopping
+            | Phase::Stopped
+            | Phase::Failed
+            | Phase::Deleting => {
+                booter
+                    .task
+                    .fail(
+                        AppError::GivenUp {
+                            why: "another request took over",
+                        }
+                        .to_failure(),
+                    )
+                    .await;
+                self.descend(Verb::Kill);
+            }
+        }
+    }
+
+    /// A boot that failed has undone itself; where the VM goes depends on what was wanted of it meanwhile.
+    async fn on_boot_failed(&mut self, booter: Booter, error: AppError) {
+        let given_up = matches!(error, AppError::GivenUp { .. });
+        self.give_back();
+        match self.vm.state.phase() {
+            Phase::Starting if !given_up => {
+                self.rest(VmState::Failed(Box::new(error.to_failure())))
+                    .await;
+                if self.vm.restart_count > 0 {
+                    self.timers.restart_after_fault(&self.vm);
+                }
+            }
+            Phase::Starting | Phase::Stopping => self.rest(VmState::Stopped).await,
+            Phase::Deleting => return self.undo(booter, &error),
+            Phase::Creating
+            | Phase::Running
+            | Phase::Pausing
+            | Phase::Paused
+            | Phase::Resuming
+            | Phase::Stopped
+            | Phase::Failed => {
+                self.transition(VmState::Deleting).await;
+                return self.undo(booter, &error);
+            }
+        }
+        booter.task.fail(error.to_failure()).await;
+    }
+
+    /// Removes what a creation has made so far; its callers are told when nothing is left, the name included.
+    fn undo(&mut self, booter: Booter, error: &AppError) {
+        self.undone = Some((booter.task, error.to_failure()));
+        self.remove();
+    }
+
+    async fn tell_undone(&mut self) {
+        if let Some((task, failure)) = self.undone.take() {
+            task.fail(failure).await;
+        }
+    }
+
+    /// The vCPUs are held, or go on; or neither, and the VM is where it was.
+    async fn on_held(&mut self, held: Result<(), AppError>) {
+        let state = match (self.vm.state.phase(), held.is_ok()) {
+            (Phase::Pausing, true) | (Phase::Resuming, false) => VmState::Paused,
+            (Phase::Pausing, false) | (Phase::Resuming, true) => VmState::Running,
+            // Another request took over: the VM is on its way down.
+            (_, _) => return self.descend(self.way_down),
+        };
+        self.is_held = state == VmState::Paused;
+        self.transition(state).await;
+        if !self.is_held && self.guest.is_none() {
+            // Adopted while it was held: its agent was not looked for.
+            self.reach_agent();
+        }
+        let failure = held.err().map(|error| Box::new(error.to_failure()));
+        self.answer_holders(|| match &failure {
+            None => Ok(()),
+            Some(failure) => Err(AppError::Failed(failure.clone())),
+        });
+        // What was changed while it was held.
+        self.grow();
+    }
+
+    /// The agent of a VM that was being started answered, or the VM goes where another request wants it. One that
+    /// ends by itself is told by its end.
+    async fn on_reached(&mut self, guest: Option<Arc<dyn Guest>>) {
+        match (self.vm.state.phase(), guest) {
+            (Phase::Starting, Some(guest)) => {
+                self.guest = Some(guest);
+                self.transition(VmState::Running).await;
+            }
+            (Phase::Starting, None) => {}
+            (Phase::Deleting, _) => self.descend(Verb::Delete),
+            (_, _) => self.descend(Verb::Kill),
+        }
+    }
+
+    async fn on_stopped(&mut self, outcome: StopOutcome) {
+        self.vm.last_stop = Some(outcome);
+        self.forget_machine().await;
+        if self.vm.state.phase() == Phase::Deleting {
+            return self.remove();
+        }
+        let Some(booter) = self.then_start.take() else {
+            return self.rest(VmState::Stopped).await;
+        };
+        if let Some(flush) = self.flush_volumes() {
+            flush.await;
+        }
+        let task = booter.task.clone();
+        if let Err(error) = self.start(Some(booter)).await {
+            self.give_back();
+            task.fail(error.to_failure()).await;
+            self.rest(VmState::Failed(Box::new(error.to_failure())))
+                .await;
+        }
+    }
+
+    async fn on_unkillable(&mut self, error: &AppError) {
+        tracing::error!(vm = %self.vm.id, error = chain(error), "the VMM does not end");
+        if self.vm.state.phase() != Phase::Deleting {
+            return self
+                .transition(VmState::Failed(Box::new(error.to_failure())))
+                .await;
+        }
+        if let Some(machine) = self.machine.clone() {
+            let ladder = Ladder::hard(&self.context.config, machine);
+            self.work = Some(Box::pin(async move {
+                tokio::time::sleep(RETRY_PAUSE).await;
+                Outcome::Stopped(ladder.climb(&CancellationToken::new()).await)
+            }));
+        }
+    }
+
+    async fn on_removed(&mut self) {
+        if let Err(error) = self.context.store.delete_vm(self.vm.id).await {
+            tracing::error!(vm = %self.vm.id, error = chain(&error), "could not remove the record of a VM; trying again");
+            self.work = Some(Box::pin(async {
+                tokio::time::sleep(RETRY_PAUSE).await;
+                Outcome::Removed(Ok(()))
+            }));
+            return;
+        }
+        self.seat.leave();
+        self.is_gone = true;
+        self.publish();
+        self.context.events.vm_deleted(&self.vm);
+        self.tell_undone().await;
+    }
+
+    /// The VM ended by itself.
+    pub(super) async fn on_exit(&mut self, exit: VmmExit) {
+        let state = match &exit {
+            VmmExit::GuestPowerOff => VmState::Stopped,
+            VmmExit::MemoryLimit { limit_mib } => {
+                let limit_mib = *limit_mib;
+                VmState::Failed(Box::new(
+                    AppError::VmmMemoryLimit { limit_mib }.to_failure(),
+                ))
+            }
+            VmmExit::GuestReset | VmmExit::Other { .. } => {
+                let console = boot::console_tail(&self.context, self.vm.id).await;
+                let detail = format!(
+                    "{}; its console ends with: {console}",
+                    crate::vm::describe_exit(&exit)
+                );
+                VmState::Failed(Box::new(AppError::VmEnded { detail }.to_failure()))
+            }
+        };
+        tracing::info!(vm = %self.vm.id, ?exit, "a VM ended by itself");
+        let restarts = match state {
+            VmState::Failed(_) => self.timers.after_fault(&self.vm),
+            _ => self.timers.after_power_off(&self.vm),
+        };
+        self.forget_machine().await;
+        self.rest(state).await;
+        self.timers.restart(restarts);
+    }
+}

@@ -1,0 +1,126 @@
+//! The way down: from whatever a VM does to one that rests, or is gone.
+
+use banger_core::lifecycle::Verb;
+use banger_core::vm::{Phase, VmState};
+use banger_core::{Timestamp, chain};
+use tokio_util::sync::CancellationToken;
+
+use super::{Outcome, Runner, hear};
+use crate::error::AppError;
+use crate::vm::boot;
+use crate::vm::stop::Ladder;
+
+impl Runner {
+    /// Shows where the VM goes, and makes it go: at once, or when the work under way has given up.
+    pub(super) async fn head_for(&mut self, phase: Phase, verb: Verb) {
+        self.transition(if phase == Phase::Deleting {
+            VmState::Deleting
+        } else {
+            VmState::Stopping
+        })
+        .await;
+        self.way_down = verb;
+        if self.work.is_some() {
+            self.hurry.cancel();
+        } else {
+            self.descend(verb);
+        }
+    }
+
+    /// Begins the way down: the ladder where a machine runs, else what follows it.
+    pub(super) fn descend(&mut self, verb: Verb) {
+        self.link = None;
+        let Some(machine) = self.machine.clone() else {
+            return self.remove();
+        };
+        let ladder = match verb {
+            Verb::Stop | Verb::Restart => {
+                let ladder = Ladder::gentle(&self.context.config, machine, self.guest.clone());
+                let ladder = ladder.held(self.is_held, self.context.config.pause_timeout);
+                match self.vm.spec.init.is_agent() {
+                    true => ladder,
+                    false => ladder.with_init(self.context.config.stop_init_timeout),
+                }
+            }
+            Verb::Start
+            | Verb::Kill
+            | Verb::Pause
+            | Verb::Resume
+            | Verb::Delete
+            | Verb::Update
+            | Verb::Use => Ladder::hard(&self.context.config, machine),
+        };
+        self.hurry = CancellationToken::new();
+        let hurry = self.hurry.clone();
+        self.work = Some(Box::pin(async move {
+            Outcome::Stopped(ladder.climb(&hurry).await)
+        }));
+    }
+
+    pub(super) fn remove(&mut self) {
+        let (context, id) = (self.context.clone(), self.vm.id);
+        // Nobody waits for the disk.
+        drop(
+            self.flush_volumes()
+                .map(|flush| self.context.tasks.spawn(flush)),
+        );
+        self.work = Some(Box::pin(async move {
+            Outcome::Removed(boot::remove_files(&context, id).await)
+        }));
+    }
+
+    pub(super) async fn forget_machine(&mut self) {
+        self.machine = None;
+        self.guest = None;
+        self.link = None;
+        self.is_held = false;
+        self.vm.shape = None;
+        if self.then_start.is_none() {
+            self.give_back();
+        }
+        self.answer_holders(|| Err(AppError::Vmm(banger_core::vmm::VmmError::Gone)));
+        self.vm.stop_time = Some(Timestamp::now());
+        boot::erase_process(&self.context, self.vm.id).await;
+    }
+
+    pub(super) fn answer_holders(&mut self, answer: impl Fn() -> Result<(), AppError>) {
+        for holder in self.holders.drain(..) {
+            // The caller may have hung up.
+            let _ = holder.send(answer());
+        }
+    }
+
+    /// The VM is off; an ephemeral one goes, and what another wrote is made to last: before it is told that the VM is
+    /// off, but for one that was killed, for which nobody waits.
+    pub(super) async fn rest(&mut self, state: VmState) {
+        let is_killed = std::mem::replace(&mut self.way_down, Verb::Stop) == Verb::Kill;
+        if self.vm.spec.ephemeral {
+            self.transition(VmState::Deleting).await;
+            return self.remove();
+        }
+        let (context, id, volumes) = (self.context.clone(), self.vm.id, self.flush_volumes());
+        let flush = async move {
+            if let Err(error) = boot::flush_disk(&context, id).await {
+                tracing::error!(vm = %id, error = chain(&error), "could not flush a VM's disk; a crash of the host may lose what it wrote");
+            }
+            if let Some(volumes) = volumes {
+                volumes.await;
+            }
+        };
+        // Spawned, it goes on whoever waits.
+        let flushing = self.context.tasks.spawn(flush);
+        if !is_killed {
+            // A disk that hangs must not keep the VM from being removed: whoever asks for something ends the waiting.
+            let _ = hear(&mut self.commands, &mut self.heard, flushing).await;
+        }
+        self.transition(state).await;
+    }
+
+    /// The machine is gone: its volumes are anybody's, since what was written is in the page cache for all. How they
+    /// reach the disk, if there are any.
+    pub(super) fn flush_volumes(&mut self) -> Option<impl Future<Output = ()> + Send + use<>> {
+        drop(self.attached.take()?);
+        let (volumes, mounts) = (self.boots.volumes.clone(), self.vm.spec.volumes.clone());
+        Some(async move { volumes.flush(&mounts).await })
+    }
+}

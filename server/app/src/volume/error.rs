@@ -1,0 +1,189 @@
+//! What can go wrong with volumes.
+
+use std::io;
+use std::path::PathBuf;
+
+use banger_core::host_io::{io_kind, io_reason, io_remedy};
+use banger_core::{Explain, FailureKind, Name};
+use banger_image::Ext4Error;
+
+use super::attach::Access;
+
+/// Why a volume cannot be made, changed, removed or attached.
+#[derive(Debug, thiserror::Error)]
+pub enum VolumeError {
+    /// Somebody has it in a way that forbids it.
+    #[error("volume `{volume}` is {} by {holders}, so it cannot be {}", had.had(), wanted.had())]
+    Attached {
+        /// Its name.
+        volume: Name,
+        /// How it is had.
+        had: Access,
+        /// Who has it, in words.
+        holders: String,
+        /// The name of a VM that has it, where one does.
+        vm: Option<Name>,
+        /// How it was wanted.
+        wanted: Access,
+    },
+    /// Its file system was not unmounted by the VM that wrote it last.
+    #[error(
+        "volume `{volume}` was not unmounted by the VM that last wrote it, so it cannot be mounted for reading only"
+    )]
+    NotClean {
+        /// Its name.
+        volume: Name,
+    },
+    /// The volume was changed since the caller looked.
+    #[error("volume `{volume}` was changed since its etag was read")]
+    Changed {
+        /// Its name.
+        volume: Name,
+    },
+    /// The most volumes exist.
+    #[error("there are already {limit} volumes")]
+    TooMany {
+        /// The limit.
+        limit: usize,
+    },
+    /// Its disk could not be made.
+    #[error("could not make the volume's disk")]
+    Make(#[source] Ext4Error),
+    /// A file step failed.
+    #[error("could not {step} `{}`", path.display())]
+    File {
+        /// What was done.
+        step: &'static str,
+        /// To which file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl Explain for VolumeError {
+    fn kind(&self) -> FailureKind {
+        match self {
+            Self::Attached { volume, .. } | Self::NotClean { volume } => {
+                FailureKind::FailedPrecondition {
+                    subject: format!("volume/{volume}"),
+                }
+            }
+            Self::Changed { .. } => FailureKind::Aborted,
+            Self::TooMany { .. } => FailureKind::ResourceExhausted {
+                subject: "host/volumes".into(),
+            },
+            Self::Make(source) => source.kind(),
+            Self::File { source, .. } => io_kind(source),
+        }
+    }
+
+    fn reason(&self) -> &'static str {
+        match self {
+            Self::Attached { .. } => "VOLUME_ATTACHED",
+            Self::NotClean { .. } => "VOLUME_NOT_CLEAN",
+            Self::Changed { .. } => "VOLUME_CHANGED",
+            Self::TooMany { .. } => "TOO_MANY_VOLUMES",
+            Self::Make(source) => source.reason(),
+            Self::File { source, .. } => io_reason(source, "VOLUME_FILE"),
+        }
+    }
+
+    fn remedy(&self) -> Option<String> {
+        let text = match self {
+            Self::Attached { vm: Some(vm), had: Access::Read, .. } => {
+                format!("Stop what reads it first (banger vm stop {vm}), or mount it for reading only (NAME:PATH:ro).")
+            }
+            Self::Attached { vm: Some(vm), .. } => {
+                format!("Stop the VM first (banger vm stop {vm}), or give each VM a volume of its own (banger volume create NAME --seed VOLUME).")
+            }
+            Self::Attached { vm: None, .. } => "Try again when that is done.".into(),
+            Self::NotClean { volume } => {
+                format!("Start a VM once that mounts it for writing, and stop it: banger run --volume {volume}:/mnt IMAGE true")
+            }
+            Self::Changed { volume } => {
+                format!("Look at it again and repeat what is still wanted: banger volume inspect {volume}")
+            }
+            Self::TooMany { .. } => "Remove volumes that are not needed, or raise `max_volumes` in the configuration.".into(),
+            Self::Make(source) => return source.remedy(),
+            Self::File { source, .. } if io_remedy(source).is_some() => return io_remedy(source),
+            Self::File { .. } => "Check the state directory's file system: its space, its rights, and whether it is read-only.".into(),
+        };
+        Some(text)
+    }
+
+    fn metadata(&self) -> Vec<(&'static str, String)> {
+        match self {
+            Self::Attached {
+                volume,
+                holders,
+                had,
+                wanted,
+                ..
+            } => vec![
+                ("volume", volume.to_string()),
+                ("holders", holders.clone()),
+                ("had", had.had().to_owned()),
+                ("wanted", wanted.had().to_owned()),
+            ],
+            Self::NotClean { volume } | Self::Changed { volume } => {
+                vec![("volume", volume.to_string())]
+            }
+            Self::TooMany { limit } => vec![("limit", limit.to_string())],
+            Self::Make(source) => source.metadata(),
+            Self::File { step, path, .. } => vec![
+                ("step", (*step).to_owned()),
+                ("path", path.display().to_string()),
+            ],
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_error_says_what_is_wrong() {
+        let volume: Name = "data".parse().unwrap();
+        let attached = VolumeError::Attached {
+            volume: volume.clone(),
+            had: Access::Write,
+            holders: "VM `a`".into(),
+            vm: Some("a".parse().unwrap()),
+            wanted: Access::Read,
+        };
+        let texts = [
+            (
+                attached,
+                "volume `data` is written by VM `a`, so it cannot be read",
+            ),
+            (
+                VolumeError::NotClean {
+                    volume: volume.clone(),
+                },
+                "volume `data` was not unmounted by the VM that last wrote it, so it cannot be mounted for reading only",
+            ),
+            (
+                VolumeError::Changed { volume },
+                "volume `data` was changed since its etag was read",
+            ),
+            (
+                VolumeError::TooMany { limit: 3 },
+                "there are already 3 volumes",
+            ),
+            (
+                VolumeError::File {
+                    step: "flush",
+                    path: "/x".into(),
+                    source: io::ErrorKind::Other.into(),
+                },
+                "could not flush `/x`",
+            ),
+        ];
+        for (error, text) in texts {
+            assert_eq!(error.to_string(), text);
+        }
+    }
+}

@@ -1,0 +1,745 @@
+//! Files of a guest through both ends of the guest protocol, with an agent in this process.
+#![allow(missing_docs, clippy::unwrap_used)] // helpers of tests, outside of test functions
+
+mod support;
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use banger_core::file::{
+    ChangeKind, FileAttributes, FileInfo, FileKind, FileListing, FilePlace, FileProblem, FileRange,
+    FileWrite, Links, Removal, Replacing, TreeOwners, WatchEvent, WriteMode,
+};
+use banger_core::guest::GuestError;
+use banger_core::tree::{TreeKind, TreePiece};
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt, stream};
+use support::{PATIENCE, Rig, rig_in};
+use tokio::time::timeout;
+
+/// A guest's root with one user, `app`, whose home is /home/app.
+struct Guest {
+    root: tempfile::TempDir,
+    rig: Rig,
+}
+
+/// Another user than the one that this test runs as, where there can be one.
+const APP: u32 = 4242;
+
+impl Guest {
+    async fn new() -> Self {
+        let root = tempfile::tempdir().unwrap();
+        fs::set_permissions(root.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        for dir in ["etc", "home", "home/app", "srv", "tmp"] {
+            fs::create_dir(root.path().join(dir)).unwrap();
+        }
+        let passwd = format!("root:x:0:0::/root:/bin/sh\napp:x:{APP}:{APP}::/home/app:/bin/sh\n");
+        fs::write(root.path().join("etc/passwd"), passwd).unwrap();
+        fs::write(
+            root.path().join("etc/group"),
+            format!("app:x:{APP}:\nstaff:x:50:app\n"),
+        )
+        .unwrap();
+        fs::write(root.path().join("etc/shadow"), "secret").unwrap();
+        let only_root = fs::Permissions::from_mode(0o600);
+        fs::set_permissions(root.path().join("etc/shadow"), only_root).unwrap();
+        if is_root() {
+            std::os::unix::fs::chown(root.path().join("home/app"), Some(APP), Some(APP)).unwrap();
+        }
+        let rig = rig_in(root.path()).await;
+        Self { root, rig }
+    }
+
+    fn at(&self, path: &str) -> PathBuf {
+        self.root.path().join(path.trim_start_matches('/'))
+    }
+
+    async fn write(
+        &self,
+        place: &FilePlace,
+        mode: WriteMode,
+        content: &'static str,
+    ) -> Result<FileInfo, GuestError> {
+        let write = FileWrite {
+            mode,
+            attributes: FileAttributes::default(),
+            make_parents: false,
+        };
+        let source = stream::iter([Bytes::from_static(content.as_bytes())]).boxed();
+        self.rig.guest.write_file(place, &write, source).await
+    }
+
+    async fn read(&self, place: &FilePlace, range: FileRange) -> Result<Vec<u8>, GuestError> {
+        let (_, content) = self.rig.guest.read_file(place, range).await?;
+        Ok(content.try_collect::<Vec<_>>().await?.concat())
+    }
+
+    /// Nothing unfinished is left anywhere.
+    fn assert_nothing_unfinished(&self) {
+        let mut left = vec![self.root.path().to_owned()];
+        while let Some(directory) = left.pop() {
+            for entry in fs::read_dir(directory).unwrap().map(Result::unwrap) {
+                let name = entry.file_name();
+                assert!(!name.to_string_lossy().starts_with(".banger"), "{name:?}");
+                if entry.file_type().unwrap().is_dir() {
+                    left.push(entry.path());
+                }
+            }
+        }
+    }
+}
+
+fn is_root() -> bool {
+    fs::metadata("/proc/self").unwrap().uid() == 0
+}
+
+/// As the user that this test runs as.
+fn own(path: &str) -> FilePlace {
+    let uid = fs::metadata("/proc/self").unwrap().uid();
+    let gid = fs::metadata("/proc/self").unwrap().gid();
+    FilePlace {
+        user: if uid == 0 {
+            String::new()
+        } else {
+            format!("{uid}:{gid}")
+        },
+        path: path.into(),
+    }
+}
+
+fn app(path: &str) -> FilePlace {
+    FilePlace {
+        user: "app".into(),
+        path: path.into(),
+    }
+}
+
+fn problem<T: std::fmt::Debug>(result: Result<T, GuestError>) -> FileProblem {
+    match result {
+        Err(GuestError::File { problem, .. }) => problem,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn skipped(rule: &str) -> bool {
+    if !is_root() {
+        eprintln!("SKIPPED {rule}: only root may act as another user");
+    }
+    !is_root()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_user_has_its_own_rights_and_no_others() {
+    if skipped("a_user_has_its_own_rights_and_no_others") {
+        return;
+    }
+    let guest = Guest::new().await;
+    let made = guest
+        .write(&app("notes"), WriteMode::Replace, "mine")
+        .await
+        .unwrap();
+    assert_eq!((made.uid, made.gid, made.user.as_str()), (APP, APP, "app"));
+    assert_eq!(fs::read(guest.at("home/app/notes")).unwrap(), b"mine");
+    let all = FileRange::default();
+    assert_eq!(
+        problem(guest.read(&app("/etc/shadow"), all).await),
+        FileProblem::AccessDenied
+    );
+    let written = guest.write(&app("/etc/x"), WriteMode::Replace, "x").await;
+    assert_eq!(problem(written), FileProblem::AccessDenied);
+    let agent = &guest.rig.guest;
+    let removal = Removal {
+        recursive: true,
+        allow_missing: false,
+    };
+    assert_eq!(
+        problem(agent.remove_file(&app("/etc"), removal).await),
+        FileProblem::AccessDenied
+    );
+    let root = FileAttributes {
+        owner: "root".into(),
+        ..FileAttributes::default()
+    };
+    let given = agent
+        .set_file_attributes(&app("notes"), Links::Follow, &root)
+        .await;
+    assert_eq!(problem(given), FileProblem::AccessDenied);
+    // Supplementary groups count too.
+    fs::write(guest.at("srv/staff"), "staff").unwrap();
+    std::os::unix::fs::chown(guest.at("srv/staff"), Some(0), Some(50)).unwrap();
+    fs::set_permissions(guest.at("srv/staff"), fs::Permissions::from_mode(0o640)).unwrap();
+    assert_eq!(guest.read(&app("/srv/staff"), all).await.unwrap(), b"staff");
+    // The thread that did it is the agent's again.
+    assert_eq!(
+        guest.read(&own("/etc/shadow"), all).await.unwrap(),
+        b"secret"
+    );
+    let user = FilePlace {
+        user: "nobody-here".into(),
+        path: b"/etc".to_vec(),
+    };
+    let unknown = agent.stat_file(&user, Links::Follow).await;
+    assert!(
+        matches!(unknown, Err(GuestError::UnknownUser { .. })),
+        "{unknown:?}"
+    );
+    guest.assert_nothing_unfinished();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn files_that_ask_for_the_effective_user_do_not_see_root() {
+    if skipped("files_that_ask_for_the_effective_user_do_not_see_root") {
+        return;
+    }
+    // /proc/sys looks at the effective user, not at the one of the file system.
+    let rig = rig_in(Path::new("/")).await;
+    let nobody = FilePlace {
+        user: "65534:65534".into(),
+        path: b"/proc/sys/kernel/printk".to_vec(),
+    };
+    let write = FileWrite {
+        mode: WriteMode::At {
+            offset: 0,
+            truncate: false,
+        },
+        attributes: FileAttributes::default(),
+        make_parents: false,
+    };
+    let before = fs::read("/proc/sys/kernel/printk").unwrap();
+    let source = stream::iter([Bytes::from(before)]).boxed();
+    let written = rig.guest.write_file(&nobody, &write, source).await;
+    assert_eq!(problem(written), FileProblem::AccessDenied);
+    // What the agent has open, or in its memory, is nobody's.
+    for path in [
+        "/proc/self/mem",
+        "/proc/thread-self/mem",
+        "/proc/self/environ",
+    ] {
+        let place = FilePlace {
+            path: path.into(),
+            ..nobody.clone()
+        };
+        let read = rig.guest.read_file(&place, FileRange::default()).await;
+        assert_eq!(problem(read.map(drop)), FileProblem::AccessDenied, "{path}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_is_replaced_whole_or_not_at_all() {
+    let guest = Guest::new().await;
+    let file = own("/srv/file");
+    let all = FileRange::default();
+    guest.write(&file, WriteMode::Replace, "old").await.unwrap();
+    fs::set_permissions(guest.at("srv/file"), fs::Permissions::from_mode(0o4751)).unwrap();
+    symlink("file", guest.at("srv/link")).unwrap();
+    let told = guest
+        .write(&own("/srv/link"), WriteMode::Replace, "new")
+        .await
+        .unwrap();
+    // Through the link, with the mode it had but for setuid.
+    assert_eq!((told.mode, told.size_bytes), (0o751, 3));
+    assert!(guest.at("srv/link").is_symlink());
+    assert_eq!(guest.read(&file, all).await.unwrap(), b"new");
+    let created = guest.write(&file, WriteMode::Create, "x").await;
+    assert_eq!(problem(created), FileProblem::Exists);
+    guest
+        .write(&own("/srv/made"), WriteMode::Create, "made")
+        .await
+        .unwrap();
+    symlink("nowhere", guest.at("srv/dangling")).unwrap();
+    for mode in [WriteMode::Replace, WriteMode::Append] {
+        let written = guest.write(&own("/srv/dangling"), mode, "x").await;
+        assert_eq!(problem(written), FileProblem::NotFound);
+    }
+    assert_eq!(
+        problem(guest.write(&own("/srv"), WriteMode::Replace, "x").await),
+        FileProblem::IsDirectory
+    );
+    assert_eq!(
+        problem(guest.write(&own("/no/x"), WriteMode::Replace, "x").await),
+        FileProblem::NotFound
+    );
+    let parents = FileWrite {
+        mode: WriteMode::Replace,
+        attributes: FileAttributes {
+            permissions: Some(0o600),
+            mtime: Some((1_000_000_000, 5)),
+            ..FileAttributes::default()
+        },
+        make_parents: true,
+    };
+    let none = stream::empty().boxed();
+    let told = guest
+        .rig
+        .guest
+        .write_file(&own("/srv/a/b/c"), &parents, none)
+        .await
+        .unwrap();
+    assert_eq!(
+        (told.mode, told.mtime, told.size_bytes),
+        (0o600, (1_000_000_000, 5), 0)
+    );
+    // A stream that breaks off changes nothing.
+    let broken = stream::iter([Bytes::from_static(b"half")])
+        .chain(stream::pending())
+        .boxed();
+    let write = FileWrite {
+        make_parents: false,
+        ..parents
+    };
+    let writing = guest.rig.guest.write_file(&file, &write, broken);
+    assert!(timeout(Duration::from_millis(300), writing).await.is_err());
+    let is_clean = async {
+        while fs::read_dir(guest.at("srv")).unwrap().any(|entry| {
+            let name = entry.unwrap().file_name();
+            name.to_string_lossy().starts_with(".banger")
+        }) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(PATIENCE, is_clean).await.unwrap();
+    assert_eq!(guest.read(&file, all).await.unwrap(), b"new");
+    guest.assert_nothing_unfinished();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ranges_are_read_and_written() {
+    let guest = Guest::new().await;
+    let file = own("/srv/file");
+    let at = |offset, truncate| WriteMode::At { offset, truncate };
+    guest
+        .write(&file, WriteMode::Append, "hello")
+        .await
+        .unwrap();
+    guest
+        .write(&file, WriteMode::Append, " world")
+        .await
+        .unwrap();
+    guest.write(&file, at(6, false), "W").await.unwrap();
+    let range = |offset, length| FileRange { offset, length };
+    for (offset, length, expected) in [
+        (0, None, "hello World"),
+        (6, Some(3), "Wor"),
+        (-5, None, "World"),
+        (-5, Some(1), "W"),
+        (-500, Some(2), "he"),
+        (11, None, ""),
+        (500, None, ""),
+        (0, Some(0), ""),
+    ] {
+        let read = guest.read(&file, range(offset, length)).await.unwrap();
+        assert_eq!(
+            String::from_utf8(read).unwrap(),
+            expected,
+            "{offset} {length:?}"
+        );
+    }
+    let cut = guest.write(&file, at(2, true), "y").await.unwrap();
+    assert_eq!(cut.size_bytes, 3);
+    assert_eq!(guest.read(&file, range(0, None)).await.unwrap(), b"hey");
+    rustix_fifo(&guest.at("srv/pipe"));
+    for path in ["/srv/pipe", "/srv"] {
+        assert!(
+            guest.read(&own(path), range(0, None)).await.is_err(),
+            "{path}"
+        );
+        assert!(
+            guest
+                .write(&own(path), WriteMode::Append, "x")
+                .await
+                .is_err(),
+            "{path}"
+        );
+    }
+}
+
+fn rustix_fifo(path: &Path) {
+    let path = std::ffi::CString::new(path.to_str().unwrap()).unwrap();
+    // SAFETY: a path that lives over the call.
+    #[allow(unsafe_code)]
+    let made = unsafe { libc::mkfifo(path.as_ptr(), 0o600) };
+    assert_eq!(made, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lists_page_through_everything_once_in_order() {
+    let guest = Guest::new().await;
+    for dir in ["srv/a", "srv/a/x", "srv/b"] {
+        fs::create_dir_all(guest.at(dir)).unwrap();
+    }
+    for file in ["srv/a.txt", "srv/a/1", "srv/a/x/deep", "srv/b/2", "srv/z"] {
+        fs::write(guest.at(file), "").unwrap();
+    }
+    symlink("/nowhere", guest.at("srv/link")).unwrap();
+    let all = [
+        "a", "a/1", "a/x", "a/x/deep", "a.txt", "b", "b/2", "link", "z",
+    ];
+    for limit in 1..=10 {
+        let mut found = Vec::new();
+        let mut listing = FileListing {
+            depth: 3,
+            limit,
+            after: Vec::new(),
+        };
+        loop {
+            let (files, more) = guest
+                .rig
+                .guest
+                .list_files(&own("/srv"), &listing)
+                .await
+                .unwrap();
+            found.extend(
+                files
+                    .iter()
+                    .map(|file| String::from_utf8(file.path.clone()).unwrap()),
+            );
+            if !more {
+                break;
+            }
+            listing.after = files.last().unwrap().path.clone();
+        }
+        assert_eq!(found, all, "{limit} at a time");
+    }
+    // A page begins after a path though it is gone.
+    let listing = FileListing {
+        depth: 1,
+        limit: 100,
+        after: b"am".to_vec(),
+    };
+    let (files, _) = guest
+        .rig
+        .guest
+        .list_files(&own("/srv"), &listing)
+        .await
+        .unwrap();
+    assert_eq!(files.len(), 3);
+    assert_eq!(files[1].kind, FileKind::Symlink);
+    assert_eq!(files[1].link_target, b"/nowhere");
+    assert_eq!(
+        problem(guest.rig.guest.list_files(&own("/srv/z"), &listing).await),
+        FileProblem::NotDirectory
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn directories_names_and_attributes_are_changed() {
+    let guest = Guest::new().await;
+    let agent = &guest.rig.guest;
+    let made = agent.make_directory(&own("/srv/a/b"), None, false).await;
+    assert_eq!(problem(made), FileProblem::NotFound);
+    let made = agent
+        .make_directory(&own("/srv/a/b"), Some(0o1700), true)
+        .await
+        .unwrap();
+    assert_eq!((made.kind, made.mode), (FileKind::Directory, 0o1700));
+    agent
+        .make_directory(&own("/srv/a/b"), None, true)
+        .await
+        .unwrap();
+    let again = agent.make_directory(&own("/srv/a/b"), None, false).await;
+    assert_eq!(problem(again), FileProblem::Exists);
+    guest
+        .write(&own("/srv/x"), WriteMode::Replace, "x")
+        .await
+        .unwrap();
+    guest
+        .write(&own("/srv/y"), WriteMode::Replace, "y")
+        .await
+        .unwrap();
+    let kept = agent
+        .rename_file(&own("/srv/x"), b"/srv/y", Replacing::Refused)
+        .await;
+    assert_eq!(problem(kept), FileProblem::Exists);
+    let moved = agent
+        .rename_file(&own("/srv/x"), b"/srv/y", Replacing::Allowed)
+        .await
+        .unwrap();
+    assert_eq!(
+        (moved.path.as_slice(), moved.size_bytes),
+        (&b"/srv/y"[..], 1)
+    );
+    let link = agent
+        .make_symlink(&own("/srv/l"), b"y", Replacing::Refused)
+        .await
+        .unwrap();
+    assert_eq!(
+        (link.kind, link.link_target.as_slice()),
+        (FileKind::Symlink, &b"y"[..])
+    );
+    let again = agent
+        .make_symlink(&own("/srv/l"), b"z", Replacing::Refused)
+        .await;
+    assert_eq!(problem(again), FileProblem::Exists);
+    agent
+        .make_symlink(&own("/srv/l"), b"./y", Replacing::Allowed)
+        .await
+        .unwrap();
+    let wanted = FileAttributes {
+        permissions: Some(0o4640),
+        owner: String::new(),
+        mtime: Some((-5, 1)),
+    };
+    let set = agent
+        .set_file_attributes(&own("/srv/l"), Links::Follow, &wanted)
+        .await
+        .unwrap();
+    assert_eq!((set.mode, set.mtime), (0o4640, (-5, 1)));
+    let of_link = agent
+        .set_file_attributes(&own("/srv/l"), Links::Keep, &wanted)
+        .await;
+    assert_eq!(problem(of_link), FileProblem::Unsupported);
+    let found = agent.stat_file(&own("/srv/l"), Links::Keep).await.unwrap();
+    assert_eq!(found.kind, FileKind::Symlink);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tree_is_removed_and_what_its_links_lead_to_is_not() {
+    let guest = Guest::new().await;
+    let agent = &guest.rig.guest;
+    fs::create_dir_all(guest.at("srv/t/a/b")).unwrap();
+    fs::write(guest.at("srv/t/a/b/c"), "").unwrap();
+    fs::write(guest.at("tmp/kept"), "kept").unwrap();
+    symlink(guest.at("tmp"), guest.at("srv/t/a/out")).unwrap();
+    symlink("../tmp", guest.at("srv/link")).unwrap();
+    let removal = |recursive, allow_missing| Removal {
+        recursive,
+        allow_missing,
+    };
+    let whole = agent
+        .remove_file(&own("/srv/t"), removal(false, false))
+        .await;
+    assert_eq!(problem(whole), FileProblem::NotEmpty);
+    let removed = agent
+        .remove_file(&own("/srv/t"), removal(true, false))
+        .await
+        .unwrap();
+    assert_eq!(removed, 5);
+    assert_eq!(
+        agent
+            .remove_file(&own("/srv/link"), removal(true, false))
+            .await
+            .unwrap(),
+        1
+    );
+    assert_eq!(fs::read(guest.at("tmp/kept")).unwrap(), b"kept");
+    assert_eq!(
+        problem(
+            agent
+                .remove_file(&own("/srv/t"), removal(true, false))
+                .await
+        ),
+        FileProblem::NotFound
+    );
+    assert_eq!(
+        agent
+            .remove_file(&own("/srv/t"), removal(true, true))
+            .await
+            .unwrap(),
+        0
+    );
+    assert_eq!(
+        problem(agent.remove_file(&own("/"), removal(true, false)).await),
+        FileProblem::Busy
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn trees_keep_holes_and_become_the_users() {
+    if skipped("trees_keep_holes_and_become_the_users") {
+        return;
+    }
+    let guest = Guest::new().await;
+    let from = guest.at("srv/from");
+    fs::create_dir_all(from.join("closed")).unwrap();
+    fs::write(from.join("closed/x"), "x").unwrap();
+    fs::write(from.join("suid"), "s").unwrap();
+    fs::set_permissions(from.join("suid"), fs::Permissions::from_mode(0o6755)).unwrap();
+    fs::hard_link(from.join("suid"), from.join("zlink")).unwrap();
+    let sparse = fs::File::create(from.join("sparse")).unwrap();
+    sparse.set_len(32 << 20).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&sparse, b"data", 20 << 20).unwrap();
+    fs::set_permissions(from.join("closed"), fs::Permissions::from_mode(0o555)).unwrap();
+    let tree = guest
+        .rig
+        .guest
+        .download_files(&own("/srv/from"))
+        .await
+        .unwrap();
+    let mut pieces: Vec<TreePiece> = tree.try_collect().await.unwrap();
+    let told: usize = pieces
+        .iter()
+        .map(|piece| match piece {
+            TreePiece::Data(data) => data.len(),
+            TreePiece::Entry(_) => 0,
+        })
+        .sum();
+    assert!(told < 1 << 20, "holes were told: {told}");
+    for piece in &mut pieces {
+        if let TreePiece::Entry(entry) = piece {
+            let inside = std::mem::take(&mut entry.path);
+            entry.path = [b"from/".as_slice(), &inside].concat();
+            if entry.path.ends_with(b"/") {
+                entry.path.pop();
+            }
+            if let TreeKind::HardLink { target } = &mut entry.kind {
+                *target = [b"from/".as_slice(), target].concat();
+            }
+        }
+    }
+    let source = stream::iter(pieces).boxed();
+    let put = guest
+        .rig
+        .guest
+        .upload_files(&app("to"), true, TreeOwners::User, source)
+        .await
+        .unwrap();
+    assert_eq!(put.entries, 6);
+    let to = guest.at("home/app/to");
+    let meta = |path: &str| fs::symlink_metadata(to.join(path)).unwrap();
+    assert_eq!(meta("sparse").len(), 32 << 20);
+    assert!(meta("sparse").blocks() < 2048);
+    assert_eq!(
+        (meta("suid").uid(), meta("suid").mode() & 0o7777),
+        (APP, 0o755)
+    );
+    assert_eq!(meta("suid").ino(), meta("zlink").ino());
+    assert_eq!(meta("closed").mode() & 0o7777, 0o555);
+    assert_eq!(fs::read(to.join("closed/x")).unwrap(), b"x");
+    guest.assert_nothing_unfinished();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn changes_are_told_below_a_directory_and_new_ones_in_it() {
+    let guest = Guest::new().await;
+    fs::create_dir(guest.at("srv/old")).unwrap();
+    let mut events = guest
+        .rig
+        .guest
+        .watch_files(&own("/srv"), true)
+        .await
+        .unwrap();
+    let started = timeout(PATIENCE, events.next())
+        .await
+        .unwrap()
+        .unwrap()
+        .unwrap();
+    assert_eq!(started, WatchEvent::Started { directories: 2 });
+    let mut until = async |kind: ChangeKind, path: &str| {
+        loop {
+            let event = timeout(PATIENCE, events.next())
+                .await
+                .unwrap()
+                .unwrap()
+                .unwrap();
+            if let WatchEvent::Changed(change) = event
+                && (change.kind, change.path.as_slice()) == (kind, path.as_bytes())
+            {
+                return change;
+            }
+        }
+    };
+    fs::write(guest.at("srv/old/file"), "x").unwrap();
+    until(ChangeKind::Written, "old/file").await;
+    // Deeper than the watch could follow one by one.
+    fs::create_dir_all(guest.at("srv/new/a/b")).unwrap();
+    fs::write(guest.at("srv/new/a/b/c"), "x").unwrap();
+    until(ChangeKind::Created, "new/a/b/c").await;
+    fs::write(guest.at("srv/new/a/b/d"), "x").unwrap();
+    until(ChangeKind::Written, "new/a/b/d").await;
+    fs::rename(guest.at("srv/new"), guest.at("srv/moved")).unwrap();
+    let from = until(ChangeKind::MovedFrom, "new").await;
+    let to = until(ChangeKind::MovedTo, "moved").await;
+    assert!(from.rename != 0 && from.rename == to.rename && to.is_directory);
+    fs::write(guest.at("srv/moved/a/e"), "x").unwrap();
+    until(ChangeKind::Written, "moved/a/e").await;
+    fs::remove_dir_all(guest.at("srv")).unwrap();
+    until(ChangeKind::RootGone, "").await;
+    assert!(events.next().await.is_none());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn changes_that_are_too_many_are_told_as_lost() {
+    let queue: usize = fs::read_to_string("/proc/sys/fs/inotify/max_queued_events")
+        .unwrap()
+        .trim()
+        .parse()
+        .unwrap();
+    let guest = Guest::new().await;
+    let mut events = guest
+        .rig
+        .guest
+        .watch_files(&own("/srv"), false)
+        .await
+        .unwrap();
+    timeout(PATIENCE, events.next())
+        .await
+        .unwrap()
+        .unwrap()
+        .unwrap();
+    // Nobody reads meanwhile. Each makes two events at least, no two alike; what is under way holds some.
+    let (a, b) = (guest.at("srv/a"), guest.at("srv/b"));
+    for _ in 0..queue * 12 {
+        fs::write(&a, "").unwrap();
+        fs::rename(&a, &b).unwrap();
+    }
+    let overflow = async {
+        loop {
+            if events.next().await.unwrap().unwrap() == WatchEvent::Overflow {
+                return;
+            }
+        }
+    };
+    timeout(PATIENCE, overflow).await.unwrap();
+    // And it goes on.
+    fs::write(guest.at("srv/later"), "").unwrap();
+    let later = async {
+        loop {
+            if let WatchEvent::Changed(change) = events.next().await.unwrap().unwrap()
+                && change.path == b"later"
+            {
+                return;
+            }
+        }
+    };
+    timeout(PATIENCE, later).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn watches_have_a_bound_and_end_with_their_reader() {
+    let guest = Guest::new().await;
+    let mut open = Vec::new();
+    let full = loop {
+        let mut events = match guest.rig.guest.watch_files(&own("/srv"), false).await {
+            Ok(events) => events,
+            Err(error) => break error,
+        };
+        match timeout(PATIENCE, events.next()).await.unwrap().unwrap() {
+            Ok(_) => open.push(events),
+            Err(error) => break error,
+        }
+        assert!(open.len() <= 64, "no bound");
+    };
+    let is_bound = matches!(
+        full,
+        GuestError::TooManyFileCalls { limit: 64 }
+            | GuestError::File {
+                problem: FileProblem::TooManyWatches,
+                ..
+            }
+    );
+    assert!(is_bound, "{full:?}");
+    drop(open);
+    let again = async {
+        loop {
+            if let Ok(mut events) = guest.rig.guest.watch_files(&own("/srv"), false).await
+                && let Some(Ok(_)) = events.next().await
+            {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    timeout(PATIENCE, again).await.unwrap();
+}

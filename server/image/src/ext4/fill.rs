@@ -1,0 +1,360 @@
+//! The files' bytes on their way to the disk: read by one thread, written by another, and sent on by a third.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::thread::{self, ScopedJoinHandle};
+
+use mkext4::{InodeHandle, Layout};
+use tokio_util::sync::CancellationToken;
+
+use super::content::{ContentReader, kept_runs};
+use super::error::Ext4Error;
+use super::sink::write_with_holes;
+use crate::flatten::Place;
+use crate::tar::{Content, Extent};
+use crate::writeback::WriteBack;
+
+/// Bytes that are written with one call, neighbouring files together.
+const PIECE_BYTES: usize = 1 << 20;
+/// Pieces between the thread that reads and the one that writes: enough that neither waits for the other's hiccups.
+const PIECES_IN_FLIGHT: usize = 4;
+const BLOCK: u64 = 4096;
+
+/// Where the bytes of a layer's files are.
+#[derive(Debug)]
+pub(crate) enum Source {
+    /// A plain archive.
+    Archive(File),
+    /// Another base disk: whole blocks, with zeros behind a file's end.
+    Disk(File),
+}
+
+impl Source {
+    const fn file(&self) -> &File {
+        match self {
+            Self::Archive(file) | Self::Disk(file) => file,
+        }
+    }
+}
+
+/// A file's place on the disk, and where its bytes are until then.
+#[derive(Debug)]
+pub(super) struct Filling {
+    pub(super) handle: InodeHandle,
+    pub(super) place: Place,
+}
+
+/// What happens to the blocks of other disks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Blocks {
+    /// The file system lets two files have them.
+    Shared,
+    Copied,
+}
+
+/// What the writing thread is to do.
+enum Piece {
+    /// Write these bytes.
+    Bytes { offset: u64, bytes: Vec<u8> },
+    /// Let these blocks be shared, which copies nothing.
+    Clone(Run),
+}
+
+/// Blocks that lie together on another disk and on this one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Run {
+    layer: u32,
+    from: u64,
+    to: u64,
+    len: u64,
+}
+
+/// What can be done about the blocks of `sources`; `disk` must be empty, and is so again.
+pub(super) fn sharing(sources: &[Source], disk: &File) -> io::Result<Blocks> {
+    let Some(from) = sources.iter().find_map(|source| match source {
+        Source::Disk(file) => Some(file),
+        Source::Archive(_) => None,
+    }) else {
+        return Ok(Blocks::Copied);
+    };
+    let cloned = rustix::fs::ioctl_ficlone(disk, from);
+    disk.set_len(0)?;
+    Ok(match cloned {
+        Ok(()) => Blocks::Shared,
+        Err(_) => Blocks::Copied,
+    })
+}
+
+/// Copies the files' bytes to where `layout` has them; afterwards the places are those on the disk.
+pub(super) fn fill(
+    files: &mut [Filling],
+    layout: &Layout,
+    (sources, blocks): (&[Source], Blocks),
+    disk: &File,
+    cancel: &CancellationToken,
+    progress: &dyn Fn(u64),
+) -> Result<(), Ext4Error> {
+    thread::scope(|scope| {
+        let (to_writer, pieces) = sync_channel(PIECES_IN_FLIGHT);
+        let (back, spare) = sync_channel(PIECES_IN_FLIGHT + 2);
+        let (written, ends) = channel();
+        scope.spawn(move || send_on(&ends, disk));
+        let writer = scope.spawn(move || write(&pieces, (&back, &written), sources, disk));
+        let mut gathering = Gathering {
+            to_writer,
+            spare,
+            offset: 0,
+            piece: vec![0; PIECE_BYTES],
+            used: 0,
+            run: None,
+            cancel,
+        };
+        let read = gather(files, layout, (sources, blocks), &mut gathering, progress);
+        drop(gathering);
+        // Who could not write explains why nobody could be handed more.
+        joined(writer)?;
+        read
+    })
+}
+
+fn joined(writer: ScopedJoinHandle<'_, io::Result<()>>) -> Result<(), Ext4Error> {
+    match writer.join() {
+        Ok(result) => result.map_err(Ext4Error::Write),
+        Err(panic) => std::panic::resume_unwind(panic),
+    }
+}
+
+/// Reads every file, in the order of their places.
+fn gather(
+    files: &mut [Filling],
+    layout: &Layout,
+    (sources, blocks): (&[Source], Blocks),
+    gathering: &mut Gathering<'_>,
+    progress: &dyn Fn(u64),
+) -> Result<(), Ext4Error> {
+    for Filling { handle, place } in files {
+        gathering.go_on()?;
+        let pieces = on_disk(&place.content, &layout.extents(*handle));
+        let source = &sources[place.layer as usize];
+        if blocks == Blocks::Shared && matches!(source, Source::Disk(_)) {
+            for (from, to, len) in whole_blocks(&place.content, &pieces) {
+                let layer = place.layer;
+                gathering.clone_blocks(Run {
+                    layer,
+                    from,
+                    to,
+                    len,
+                })?;
+            }
+        } else {
+            let mut reader = ContentReader::new(source.file(), &place.content);
+            for piece in &pieces {
+                gathering.read(&mut reader, piece)?;
+            }
+        }
+        progress(place.content.extents.iter().map(|extent| extent.len).sum());
+        place.content.extents = pieces.into();
+    }
+    gathering.flush()
+}
+
+/// Where the kept blocks of a file lie, given the disk's ranges for them one after another.
+fn on_disk(content: &Content, ranges: &[(u64, u64)]) -> Vec<Extent> {
+    let mut pieces = Vec::with_capacity(ranges.len());
+    let mut ranges = ranges.iter().copied();
+    let (mut offset, mut left) = (0, 0);
+    for (begin, end) in kept_runs(content) {
+        let mut logical = begin;
+        while logical < end {
+            if left == 0 {
+                match ranges.next() {
+                    Some(range) => (offset, left) = range,
+                    None => return pieces,
+                }
+                continue;
+            }
+            let len = left.min(end - logical);
+            pieces.push(Extent {
+                logical,
+                offset,
+                len,
+            });
+            (logical, offset, left) = (logical + len, offset + len, left - len);
+        }
+    }
+    pieces
+}
+
+/// For each piece of whole blocks where it is, where it goes, and how long it is; both are cut at the same places.
+fn whole_blocks(from: &Content, to: &[Extent]) -> Vec<(u64, u64, u64)> {
+    let mut blocks = Vec::with_capacity(to.len());
+    for extent in to {
+        let mut at = extent.logical;
+        let end = extent.logical + extent.len;
+        let next = from
+            .extents
+            .partition_point(|source| source.logical + source.len <= at);
+        for source in &from.extents[next..] {
+            if at >= end {
+                break;
+            }
+            let len = (source.logical + source.len).min(end) - at;
+            blocks.push((
+                source.offset + (at - source.logical),
+                extent.offset + (at - extent.logical),
+                len.next_multiple_of(BLOCK),
+            ));
+            at += len;
+        }
+    }
+    blocks
+}
+
+/// The reading side: gathers what lies together.
+struct Gathering<'a> {
+    to_writer: SyncSender<Piece>,
+    /// Buffers that were written and can be used again.
+    spare: Receiver<Vec<u8>>,
+    /// Where `piece` begins on the disk.
+    offset: u64,
+    /// Always of its full length; what was read so far is at its beginning.
+    piece: Vec<u8>,
+    used: usize,
+    run: Option<Run>,
+    cancel: &'a CancellationToken,
+}
+
+impl Gathering<'_> {
+    /// Reads a piece of a file, whose reader gives it next.
+    fn read(&mut self, reader: &mut impl Read, extent: &Extent) -> Result<(), Ext4Error> {
+        let (mut offset, end) = (extent.offset, extent.offset + extent.len);
+        while offset < end {
+            self.begin(offset)?;
+            let room = (PIECE_BYTES - self.used) as u64;
+            let len = usize::try_from(room.min(end - offset)).expect("a piece is small");
+            reader
+                .read_exact(&mut self.piece[self.used..self.used + len])
+                .map_err(Ext4Error::Write)?;
+            self.used += len;
+            offset += len as u64;
+        }
+        Ok(())
+    }
+
+    /// Makes `offset` the place of the next byte. The padding behind a file's end joins it to the next file.
+    fn begin(&mut self, offset: u64) -> Result<(), Ext4Error> {
+        let gap = offset.checked_sub(self.offset + self.used as u64);
+        let gap = gap
+            .filter(|gap| *gap < BLOCK)
+            .and_then(|gap| usize::try_from(gap).ok());
+        match gap {
+            Some(gap) if self.used + gap < PIECE_BYTES => {
+                self.piece[self.used..self.used + gap].fill(0);
+                self.used += gap;
+            }
+            _ => {
+                self.hand_over()?;
+                self.offset = offset;
+            }
+        }
+        Ok(())
+    }
+
+    fn hand_over(&mut self) -> Result<(), Ext4Error> {
+        if self.used == 0 {
+            return Ok(());
+        }
+        let mut next = self.spare.try_recv().unwrap_or_default();
+        next.resize(PIECE_BYTES, 0);
+        let mut bytes = std::mem::replace(&mut self.piece, next);
+        bytes.truncate(std::mem::take(&mut self.used));
+        self.send(Piece::Bytes {
+            offset: self.offset,
+            bytes,
+        })
+    }
+
+    fn clone_blocks(&mut self, next: Run) -> Result<(), Ext4Error> {
+        match &mut self.run {
+            Some(run)
+                if run.layer == next.layer
+                    && run.from + run.len == next.from
+                    && run.to + run.len == next.to =>
+            {
+                run.len += next.len;
+                Ok(())
+            }
+            _ => match self.run.replace(next) {
+                Some(run) => self.send(Piece::Clone(run)),
+                None => Ok(()),
+            },
+        }
+    }
+
+    fn flush(&mut self) -> Result<(), Ext4Error> {
+        self.hand_over()?;
+        match self.run.take() {
+            Some(run) => self.send(Piece::Clone(run)),
+            None => Ok(()),
+        }
+    }
+
+    fn go_on(&self) -> Result<(), Ext4Error> {
+        if self.cancel.is_cancelled() {
+            return Err(Ext4Error::Cancelled);
+        }
+        Ok(())
+    }
+
+    fn send(&self, piece: Piece) -> Result<(), Ext4Error> {
+        self.go_on()?;
+        let gone = |_| Ext4Error::Write(io::ErrorKind::BrokenPipe.into());
+        self.to_writer.send(piece).map_err(gone)
+    }
+}
+
+/// The writing side, until no piece comes any more.
+fn write(
+    pieces: &Receiver<Piece>,
+    (back, written): (&SyncSender<Vec<u8>>, &Sender<u64>),
+    sources: &[Source],
+    disk: &File,
+) -> io::Result<()> {
+    for piece in pieces {
+        match piece {
+            Piece::Bytes { offset, bytes } => {
+                write_with_holes(disk, offset, &bytes)?;
+                // It is there until this one is done.
+                let _ = written.send(offset + bytes.len() as u64);
+                // Whoever read may be done: then nobody needs it.
+                let _ = back.try_send(bytes);
+            }
+            Piece::Clone(run) => copy_run(run, sources[run.layer as usize].file(), disk)?,
+        }
+    }
+    Ok(())
+}
+
+/// Has the kernel begin with what was written up to the ends that come: to tell it takes as long as to write.
+fn send_on(ends: &Receiver<u64>, disk: &File) {
+    let mut to_disk = WriteBack::default();
+    for end in ends {
+        to_disk.written(disk, ends.try_iter().last().unwrap_or(end));
+    }
+}
+
+/// The kernel shares the blocks where the file system can; what it cannot share it copies.
+fn copy_run(run: Run, from: &File, disk: &File) -> io::Result<()> {
+    let (mut from_at, mut to_at, mut left) = (run.from, run.to, run.len);
+    while left > 0 {
+        let most = usize::try_from(left).unwrap_or(usize::MAX);
+        let copied =
+            rustix::fs::copy_file_range(from, Some(&mut from_at), disk, Some(&mut to_at), most)?;
+        if copied == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        left -= copied as u64;
+    }
+    Ok(())
+}

@@ -1,0 +1,81 @@
+//! Taking over a Firecracker that an earlier daemon started.
+
+use std::path::Path;
+
+use banger_core::VmId;
+use banger_core::vmm::{ProcessIdentity, VmmError};
+
+use super::api::model::{Action, InstanceInfo, NOT_STARTED};
+use super::doorstep::Doorstep;
+use super::launch::{Home, open_console};
+use super::machine::{Control, FirecrackerMachine, Supervised};
+use super::{FirecrackerDriver, jail, metrics};
+use crate::console::ConsoleWriter;
+use crate::log;
+use crate::process::Process;
+
+/// Adopts the process that `identity` describes, if it lives. A process whose API does not answer is adopted all
+/// the same: it must be possible to end it.
+pub(super) async fn adopt(
+    driver: &FirecrackerDriver,
+    vm: VmId,
+    dir: &Path,
+    identity: &ProcessIdentity,
+) -> Result<Option<FirecrackerMachine>, VmmError> {
+    let found = Process::find(identity).map_err(|source| VmmError::Signal { source })?;
+    let Some(process) = found else {
+        if let Err(error) = jail::clear(dir) {
+            tracing::warn!(%vm, %error, "the jail of a VMM that is gone could not be removed");
+        }
+        return Ok(None);
+    };
+    let failed = |source| VmmError::Control {
+        during: "adoption",
+        source,
+    };
+    let home = match jail::find(dir) {
+        Some((root, user)) => Home::open(root, Some(user)),
+        None => Home::open(dir.to_owned(), None),
+    };
+    let home = home.map_err(failed)?;
+    if let Err(error) = log::trim(dir) {
+        tracing::warn!(%vm, %error, "the VMM's log could not be bounded");
+    }
+    let doorstep = Doorstep::open(&home.dir, home.user).map_err(failed)?;
+    let place = (vm, dir.to_owned(), log::end(dir));
+    let supervised = Supervised::start(driver, process, place, doorstep, driver.cgroups().of(vm));
+    if let Err(error) = follow(driver, &supervised, dir, &home) {
+        tracing::warn!(%vm, %error, "console or metrics of an adopted VM cannot be followed");
+    }
+    let control = Control::new(driver, &supervised, &home, identity.clone())?;
+    if let Err(error) = start_if_held(driver, &control).await {
+        tracing::warn!(%vm, %error, "the API of an adopted VM does not answer");
+    }
+    Ok(Some(FirecrackerMachine::new(supervised, home, control)))
+}
+
+fn follow(
+    driver: &FirecrackerDriver,
+    supervised: &Supervised,
+    dir: &Path,
+    home: &Home,
+) -> std::io::Result<()> {
+    let mut writer = ConsoleWriter::open(dir, driver.config.console_max_bytes)?;
+    let console = open_console(&home.root)?;
+    writer.mark("the daemon restarted; of what the guest wrote meanwhile, 64 KiB are kept");
+    supervised.follow_console(console, writer);
+    supervised.follow_metrics(metrics::open(&home.root)?);
+    Ok(())
+}
+
+/// The earlier daemon died between configuring the process and letting its guest run.
+async fn start_if_held(driver: &FirecrackerDriver, control: &Control) -> Result<(), VmmError> {
+    let info: InstanceInfo = control.get("state", "/").await?;
+    if info.state != NOT_STARTED {
+        return Ok(());
+    }
+    let limit = driver.config.launch_timeout;
+    control
+        .put_within(limit, "InstanceStart", "/actions", &Action::InstanceStart)
+        .await
+}
