@@ -60,6 +60,8 @@ pub(super) fn watch(
             Next::On => {}
             Next::End => return Ok(()),
             Next::Anew => {
+                // First, for both together might be more than the bounds of fs.inotify.
+                drop(watcher);
                 watcher = match Watcher::open(here, request) {
                     Ok(watcher) => watcher,
                     Err(Refusal::Path {
@@ -404,5 +406,71 @@ fn full(step: &str, path: &[u8], error: Errno) -> Refusal {
             "the bound of fs.inotify is reached",
         ),
         error => failed(step, path, error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use super::*;
+    use crate::session::users::{Identity, Users};
+    use crate::tree::Root;
+
+    fn root_beneath(path: &Path) -> Here {
+        Here {
+            root: Root::open(path).expect("a directory"),
+            identity: Identity {
+                uid: 0,
+                gid: 0,
+                groups: Vec::new(),
+                name: "root".into(),
+                home: "/".into(),
+            },
+            users: Users::default(),
+        }
+    }
+
+    /// The kernel's queue is overrun while the first message is on its way; after that, all goes on as before.
+    #[test]
+    fn changes_that_are_too_many_are_told_as_lost() {
+        let queue: usize = fs::read_to_string("/proc/sys/fs/inotify/max_queued_events")
+            .expect("inotify has a bound")
+            .trim()
+            .parse()
+            .expect("a number");
+        let dir = tempfile::tempdir().expect("a directory");
+        let (a, b) = (dir.path().join("a"), dir.path().join("b"));
+        let request = WatchFilesRequest {
+            path: "/".into(),
+            ..WatchFilesRequest::default()
+        };
+        let mut told = 0;
+        let mut overflowed = false;
+        let mut later = false;
+        let mut deliver = |response: WatchFilesResponse| {
+            match response.message.expect("a message") {
+                Message::Started(_) => {
+                    // Two events each at least, and no two alike in sequence, which the kernel would make one.
+                    fs::write(&a, "").expect("a file");
+                    for _ in 0..=queue / 2 {
+                        fs::rename(&a, &b).expect("a file");
+                        fs::rename(&b, &a).expect("a file");
+                    }
+                }
+                Message::Overflow(_) => {
+                    overflowed = true;
+                    fs::write(dir.path().join("later"), "").expect("a file");
+                }
+                Message::Event(event) if overflowed => later |= event.path == b"later"[..],
+                Message::Event(_) => told += 1,
+                Message::Heartbeat(_) => panic!("nothing is told any more"),
+            }
+            !later
+        };
+        watch(&root_beneath(dir.path()), &request, &mut deliver).expect("a watch");
+        assert!(overflowed && later);
+        assert!(told <= queue, "{told} of {queue}");
     }
 }

@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 use banger_core::VmId;
 use banger_core::file::{
     FileAttributes, FileListing, FilePlace, FileProblem, FileRange, FileWrite, Links, Removal,
-    Replacing, TreeOwners, WriteMode,
+    Replacing, TreeOwners, WatchEvent, WriteMode,
 };
 use banger_core::guest::{Guest, GuestConnector as _, GuestError};
 use banger_guest::Connector;
@@ -437,6 +437,32 @@ async fn each_lie_in_a_watch_breaks_the_protocol() {
         let last = events.collect::<Vec<_>>().await.pop().unwrap();
         assert!(is_broken(&last), "{told:?} gave {last:?}");
     }
+}
+
+#[tokio::test]
+async fn changes_that_a_guest_lost_are_told_as_lost() {
+    use proto::watch_files_response::Message;
+    let told = [
+        Message::Started(proto::WatchStarted { directories: 1 }),
+        Message::Overflow(proto::WatchOverflow {}),
+    ];
+    let messages = told.map(|message| proto::WatchFilesResponse {
+        message: Some(message),
+    });
+    let (guest, _tasks) = lie(Lie {
+        watch: messages.into(),
+        ..Lie::default()
+    })
+    .await;
+    let mut events = guest.watch_files(&place(), true).await.unwrap();
+    assert!(matches!(
+        events.next().await,
+        Some(Ok(WatchEvent::Started { .. }))
+    ));
+    assert!(matches!(
+        events.next().await,
+        Some(Ok(WatchEvent::Overflow))
+    ));
 }
 
 #[tokio::test]
