@@ -18,6 +18,7 @@ use crate::identity;
 use crate::refusal::{Refusal, describe};
 use crate::service::Events;
 use crate::sys::{Writes, set_writes};
+use crate::tree::beneath::TrustedLinks;
 use crate::tree::put::{Owners, Putter};
 use crate::tree::walk::Holes;
 use crate::tree::{Root, changes as tree_changes, walk};
@@ -128,7 +129,8 @@ async fn putting(
 ) -> Result<PutTreeResponse, Refusal> {
     let Some(user) = start.user.take() else {
         return blocking(agent, move |agent| {
-            let putter = Putter::open(Root::open(&agent.root)?, &start, Owners::Entries)?;
+            let root = Root::open(&agent.root)?;
+            let putter = Putter::open(root, &start, Owners::Entries, TrustedLinks::All)?;
             take(putter, pieces, is_done)
         })
         .await;
@@ -141,7 +143,8 @@ async fn putting(
             false => Owners::One,
         };
         let root = here.root.try_clone()?;
-        take(Putter::open(root, &start, owners)?, pieces, is_done)
+        let links = TrustedLinks::Of(here.identity.uid);
+        take(Putter::open(root, &start, owners, links)?, pieces, is_done)
     })
     .await
 }

@@ -236,6 +236,7 @@ impl Cp {
     ) -> Result<banger_sdk::Unpacked, Failure> {
         let unpack = Unpack {
             contents: from.path.ends_with("/.") || from.path == ".",
+            file_only: !self.recursive,
             limits: self.limits(),
         };
         let mut work = std::pin::pin!(download.unpack(to, unpack));

@@ -15,6 +15,7 @@ use rustix::io::Errno;
 
 use super::{Here, wrong};
 use crate::refusal::{Problem, Refusal};
+use crate::tree::beneath::just_made;
 use crate::tree::unfinished::Unfinished;
 use crate::tree::{by_descriptor, failed, split};
 
@@ -49,26 +50,44 @@ pub(super) fn make_directory(
 ) -> Result<FileInfo, Refusal> {
     let path = &request.path[..];
     let permissions = mode(request.permissions.unwrap_or(DIRECTORY_MODE))?;
-    let inside = here.inside(path)?;
     if request.make_parents {
-        make_directories(here, &inside, path, permissions)?;
-    } else {
-        let (parent, name) = here.entry(path)?;
-        make_one(&parent, &name, path, permissions)?;
+        let inside = here.inside(path)?;
+        let made = make_directories(here, &inside, path, permissions)?;
+        return here.describe(&made, b"", path);
     }
-    here.look(path, true)
+    let (parent, name) = here.entry(path)?;
+    let made = make_one(&parent, &name, path, permissions)?;
+    done(here.describe(&made, b"", path))
+}
+
+/// What went wrong when the change was made already, which the host must not take for a change that was not made.
+pub(super) fn done<T>(after: Result<T, Refusal>) -> Result<T, Refusal> {
+    after.map_err(|refusal| match refusal {
+        Refusal::Path { path, detail, .. } => Refusal::Path {
+            problem: Problem::Changed,
+            path,
+            detail: format!("it was done, and gone a moment later: {detail}"),
+        },
+        other => other,
+    })
 }
 
 /// Makes a directory that is not there.
-fn make_one(parent: &OwnedFd, name: &[u8], path: &[u8], permissions: Mode) -> Result<(), Refusal> {
-    let name = OsStr::from_bytes(name);
-    rustix::fs::mkdirat(parent, name, Mode::RWXU)
+fn make_one(
+    parent: &OwnedFd,
+    name: &[u8],
+    path: &[u8],
+    permissions: Mode,
+) -> Result<OwnedFd, Refusal> {
+    rustix::fs::mkdirat(parent, OsStr::from_bytes(name), Mode::RWXU)
         .map_err(|error| failed("making the directory", path, error))?;
     // Not by mkdirat: the agent's mask is none of the user's.
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let made = rustix::fs::openat(parent, name, flags, Mode::empty())
-        .map_err(|error| failed("entering", path, error))?;
-    rustix::fs::fchmod(&made, permissions).map_err(|error| failed("changing the mode", path, error))
+    let made = just_made(parent, name, path, FileType::Directory).and_then(|(made, _)| {
+        rustix::fs::chmod(by_descriptor(&made), permissions)
+            .map_err(|error| failed("changing the mode", path, error))?;
+        Ok(made)
+    });
+    done(made)
 }
 
 /// Makes a directory and what is missing on the way; the last one gets `permissions` if it is made.
@@ -78,8 +97,7 @@ pub(super) fn make_directories(
     path: &[u8],
     permissions: Mode,
 ) -> Result<OwnedFd, Refusal> {
-    let flags = OFlags::PATH | OFlags::DIRECTORY;
-    match here.root.at(inside, flags) {
+    match here.root.at(inside, OFlags::PATH | OFlags::DIRECTORY) {
         Ok(directory) => return Ok(directory),
         Err(Errno::NOENT) => {}
         Err(error) => return Err(failed("entering", path, error)),
@@ -87,13 +105,16 @@ pub(super) fn make_directories(
     let (parent, name) = split(inside);
     let parent = make_directories(here, parent, path, Mode::from_raw_mode(DIRECTORY_MODE))?;
     match make_one(&parent, name, path, permissions) {
-        // Somebody was faster.
-        Ok(())
-        | Err(Refusal::Path {
+        // Somebody was faster; where that was a link, it may lead anywhere.
+        Err(Refusal::Path {
             problem: Problem::Exists,
             ..
-        }) => here.open(inside, flags, path),
-        Err(refusal) => Err(refusal),
+        }) => {
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            rustix::fs::openat(&parent, OsStr::from_bytes(name), flags, Mode::empty())
+                .map_err(|error| failed("entering", path, error))
+        }
+        made => made,
     }
 }
 
@@ -107,7 +128,7 @@ pub(super) fn rename(here: &Here, request: &RenameFileRequest) -> Result<FileInf
     let (name, new_name) = (OsStr::from_bytes(&name), OsStr::from_bytes(&new_name));
     rustix::fs::renameat_with(&from, name, &to, new_name, flags)
         .map_err(|error| failed("renaming", blamed(error, request), error))?;
-    here.look(&request.to, false)
+    done(here.look(&request.to, false))
 }
 
 /// Which of the two paths an error is about.
@@ -186,5 +207,5 @@ pub(super) fn make_symlink(here: &Here, request: &MakeSymlinkRequest) -> Result<
         let target = OsStr::from_bytes(&request.target);
         rustix::fs::symlinkat(target, &parent, OsStr::from_bytes(&name)).map_err(failed)?;
     }
-    here.look(path, false)
+    done(here.look(path, false))
 }

@@ -11,7 +11,7 @@ use rustix::fd::OwnedFd;
 use rustix::fs::{AtFlags, Gid, Mode, OFlags, RenameFlags, Stat, Uid};
 use rustix::io::Errno;
 
-use super::change::{make_directories, mode, times};
+use super::change::{done, make_directories, mode, times};
 use super::{Here, info, wrong};
 use crate::refusal::{Problem, Refusal};
 use crate::tree::unfinished::Unfinished;
@@ -157,7 +157,7 @@ impl<'a> Writer<'a> {
                 };
                 let published = file.publish(&name, flags);
                 let file = published.map_err(|error| failed("giving it its name", path, error))?;
-                self.here.describe(&file, b"", path)
+                done(self.here.describe(&file, b"", path))
             }
         }
     }
@@ -182,12 +182,16 @@ fn present(here: &Here, start: &WriteFileStart) -> Result<Option<(OwnedFd, Stat)
 /// Where a new file goes, which nothing has the name of.
 fn vacant(here: &Here, start: &WriteFileStart) -> Result<(OwnedFd, Vec<u8>), Refusal> {
     let path = &start.path[..];
-    if start.make_parents {
-        let inside = here.inside(path)?;
-        let mode = Mode::from_raw_mode(DIRECTORY_MODE);
-        make_directories(here, split(&inside).0, path, mode)?;
-    }
-    let (parent, name) = here.entry(path)?;
+    let (parent, name) = match start.make_parents {
+        false => here.entry(path)?,
+        true => {
+            let inside = here.inside(path)?;
+            let (parent, name) = split(&inside);
+            let mode = Mode::from_raw_mode(DIRECTORY_MODE);
+            let parent = make_directories(here, parent, path, mode)?;
+            (parent, name.to_vec())
+        }
+    };
     let nofollow = AtFlags::SYMLINK_NOFOLLOW;
     match rustix::fs::statat(&parent, OsStr::from_bytes(&name), nofollow) {
         Err(Errno::NOENT) => Ok((parent, name)),

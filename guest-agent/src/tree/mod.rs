@@ -3,6 +3,7 @@
 //! Paths are resolved beneath the guest's root with `openat2`, so that links lead where they would lead a
 //! process of the guest and never out of it. Everything here blocks and runs on threads of its own.
 
+pub(crate) mod beneath;
 pub mod changes;
 mod holes;
 pub mod put;
@@ -17,7 +18,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fd::{AsFd, OwnedFd};
-use rustix::fs::{Mode, OFlags, ResolveFlags};
+use rustix::fs::{AtFlags, Gid, Mode, OFlags, ResolveFlags, Uid};
 use rustix::io::Errno;
 
 use crate::refusal::{Problem, Refusal};
@@ -94,6 +95,13 @@ pub(crate) fn failed(step: &str, path: &[u8], error: impl Into<io::Error>) -> Re
         path: String::from_utf8_lossy(path).into_owned(),
         detail: format!("{step}: {}", crate::refusal::describe(&error)),
     }
+}
+
+/// Makes an open file or directory somebody's.
+fn give(node: &OwnedFd, (uid, gid): (u32, u32), path: &[u8]) -> Result<(), Refusal> {
+    let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+    rustix::fs::chownat(node, "", Some(uid), Some(gid), AtFlags::EMPTY_PATH)
+        .map_err(|error| failed("changing the owner", path, error))
 }
 
 /// The path by which calls that take no descriptor reach an open file.

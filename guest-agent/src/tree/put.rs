@@ -3,35 +3,33 @@
 //! A directory over a directory, or over a link to one, keeps what is there, its mode and its owner; a file
 //! replaces a file or a link, at once when it is whole; nothing replaces a directory but a directory.
 
-use std::ffi::OsStr;
 use std::io::{Seek as _, SeekFrom, Write as _};
 use std::os::fd::AsFd;
-use std::os::unix::ffi::OsStrExt;
 use std::vec::IntoIter;
 
 use banger_proto::guest::v1::tree_entry::Kind;
 use banger_proto::guest::v1::{DataRange, PutTreeResponse, PutTreeStart, TreeEntry};
 use rustix::fd::OwnedFd;
 use rustix::fs::{
-    AtFlags, FileType, Gid, Mode, OFlags, RenameFlags, Timespec, Timestamps, Uid, XattrFlags,
+    AtFlags, FileType, Gid, Mode, RenameFlags, Timespec, Timestamps, Uid, XattrFlags,
 };
 use rustix::io::Errno;
 
+use super::beneath::{Beneath, TrustedLinks, just_made};
 use super::unfinished::Unfinished;
-use super::{Root, by_descriptor, failed, names, relative_names, split};
+use super::{Root, by_descriptor, failed, give, names, relative_names, split};
 use crate::refusal::Refusal;
 
 /// What a directory's owner needs to put something into it.
 const OWNERS: u32 = 0o700;
-/// Mode of directories that are made on the way.
-const DIRECTORY_MODE: u32 = 0o755;
 
 /// Takes entries, one after the other.
 #[derive(Debug)]
 pub struct Putter {
-    root: Root,
-    /// The directory that entries lie in, by its names.
-    base: Vec<u8>,
+    /// The directory that entries lie in.
+    base: Beneath,
+    /// Its path, for who reads an error.
+    at: Vec<u8>,
     /// For the only entry at the top: its name instead of its own.
     rename: Option<Vec<u8>>,
     /// Its own name, once it has come.
@@ -43,7 +41,16 @@ pub struct Putter {
     parent: Option<(Vec<u8>, OwnedFd)>,
     file: Option<OpenFile>,
     /// Directories that were made, whose modes and times are set when nothing comes into them any more.
-    made: Vec<(Vec<u8>, u32, Timestamps)>,
+    made: Vec<MadeDirectory>,
+}
+
+#[derive(Debug)]
+struct MadeDirectory {
+    path: Vec<u8>,
+    mode: u32,
+    times: Timestamps,
+    /// Device and number: what has its path later need not be it.
+    id: (u64, u64),
 }
 
 /// Whose entries become.
@@ -77,61 +84,33 @@ impl Putter {
     ///
     /// # Errors
     /// A path that cannot be a directory.
-    pub fn open(root: Root, start: &PutTreeStart, owners: Owners) -> Result<Self, Refusal> {
+    pub fn open(
+        root: Root,
+        start: &PutTreeStart,
+        owners: Owners,
+        links: TrustedLinks,
+    ) -> Result<Self, Refusal> {
         let names = names(&start.path)?;
-        let mut putter = Self {
-            root,
-            base: Vec::new(),
-            rename: None,
+        let whole = names.join(&b'/');
+        let (at, rename) = match names.split_last() {
+            Some((last, parents)) if start.names_entry && root.directory(&whole)?.is_none() => {
+                (parents.join(&b'/'), Some(last.to_vec()))
+            }
+            _ => (whole, None),
+        };
+        let owner = (start.uid, start.gid);
+        Ok(Self {
+            base: Beneath::open(root, &at, links, owner)?,
+            at,
+            rename,
             top: None,
-            owner: (start.uid, start.gid),
+            owner,
             owners,
             moved: PutTreeResponse::default(),
             parent: None,
             file: None,
             made: Vec::new(),
-        };
-        let whole = names.join(&b'/');
-        match names.split_last() {
-            Some((last, parents))
-                if start.names_entry && putter.root.directory(&whole)?.is_none() =>
-            {
-                putter.base = parents.join(&b'/');
-                putter.rename = Some(last.to_vec());
-            }
-            _ => putter.base = whole,
-        }
-        let base = putter.base.clone();
-        putter.make(&base)?;
-        Ok(putter)
-    }
-
-    /// The directory at `path`, made with all that is missing on the way.
-    fn make(&mut self, path: &[u8]) -> Result<OwnedFd, Refusal> {
-        if let Some(directory) = self.root.directory(path)? {
-            return Ok(directory);
-        }
-        let (parent, name) = split(path);
-        let parent = self.make(parent)?;
-        let mode = Mode::from_raw_mode(DIRECTORY_MODE);
-        match rustix::fs::mkdirat(&parent, name, mode) {
-            Ok(()) => {
-                let (uid, gid) = (Uid::from_raw(self.owner.0), Gid::from_raw(self.owner.1));
-                rustix::fs::chownat(
-                    &parent,
-                    name,
-                    Some(uid),
-                    Some(gid),
-                    AtFlags::SYMLINK_NOFOLLOW,
-                )
-                .map_err(|error| failed("changing the owner", path, error))?;
-            }
-            Err(Errno::EXIST) => {}
-            Err(error) => return Err(failed("making the directory", path, error)),
-        }
-        self.root
-            .directory(path)?
-            .ok_or_else(|| failed("entering", path, Errno::NOTDIR))
+        })
     }
 
     /// The directory in which the entry at `path` lies.
@@ -144,7 +123,7 @@ impl Putter {
                 .try_clone()
                 .map_err(|error| failed("opening", wanted, error));
         }
-        let directory = self.make(wanted)?;
+        let directory = self.base.make(wanted)?;
         let copy = directory
             .try_clone()
             .map_err(|error| failed("opening", wanted, error))?;
@@ -156,10 +135,14 @@ impl Putter {
     ///
     /// # Errors
     /// What is malformed or cannot be made.
-    pub fn entry(&mut self, mut entry: TreeEntry) -> Result<(), Refusal> {
+    pub fn entry(&mut self, entry: TreeEntry) -> Result<(), Refusal> {
+        self.put(entry)
+            .map_err(|refusal| self.seen_from_root(refusal))
+    }
+
+    fn put(&mut self, mut entry: TreeEntry) -> Result<(), Refusal> {
         self.end_file()?;
-        let relative = self.relative(&entry.path)?;
-        let path = join(&self.base, &relative);
+        let path = self.relative(&entry.path)?;
         self.moved.entries += 1;
         if self.owners == Owners::One {
             (entry.uid, entry.gid) = self.owner;
@@ -168,19 +151,37 @@ impl Putter {
         }
         match entry.kind() {
             Kind::Directory => self.directory(&path, &entry),
-            _ if relative.is_empty() => Err(Refusal::invalid("an entry has no name")),
+            _ if path.is_empty() => Err(Refusal::invalid("an entry has no name")),
             Kind::File => self.file(path, entry),
             Kind::Symlink => {
-                let parent = self.replace(&path)?;
-                rustix::fs::symlinkat(entry.link.as_ref(), &parent, split(&path).1)
+                let link = Unfinished::symlink(self.place(&path)?, &entry.link)
                     .map_err(|error| failed("making the link", &path, error))?;
-                describe(&parent, &path, &entry, entry.mode)
+                publish(link, FileType::Symlink, &path, &entry)
             }
             Kind::HardLink => self.hard_link(&path, &entry),
             Kind::Fifo | Kind::CharDevice | Kind::BlockDevice => self.node(&path, &entry),
             Kind::Removed | Kind::Unspecified => {
                 Err(Refusal::invalid("an entry has a kind that cannot be put"))
             }
+        }
+    }
+
+    /// Errors name the whole path.
+    fn seen_from_root(&self, refusal: Refusal) -> Refusal {
+        match refusal {
+            Refusal::Path {
+                problem,
+                path,
+                detail,
+            } => {
+                let path = join(&self.at, path.as_bytes());
+                Refusal::Path {
+                    problem,
+                    path: String::from_utf8_lossy(&path).into_owned(),
+                    detail,
+                }
+            }
+            other => other,
         }
     }
 
@@ -203,30 +204,26 @@ impl Putter {
     }
 
     fn directory(&mut self, path: &[u8], entry: &TreeEntry) -> Result<(), Refusal> {
-        if self.root.directory(path)?.is_some() {
+        if self.base.directory(path)?.is_some() {
             return Ok(());
         }
         let parent = self.parent(path)?;
         let name = split(path).1;
-        rustix::fs::mkdirat(&parent, name, Mode::from_raw_mode(0o700))
+        rustix::fs::mkdirat(&parent, name, Mode::from_raw_mode(OWNERS))
             .map_err(|error| failed("making the directory", path, error))?;
+        let (made, stat) = just_made(&parent, name, path, FileType::Directory)?;
         // Whoever puts files into it must be able to: its own mode comes last.
-        describe(&parent, path, entry, entry.mode | OWNERS)?;
-        self.made.push((path.to_vec(), entry.mode, times(entry)));
+        describe(&made, path, entry, entry.mode | OWNERS)?;
+        self.made.push(MadeDirectory {
+            path: path.to_vec(),
+            mode: entry.mode,
+            times: times(entry),
+            id: (stat.st_dev, stat.st_ino),
+        });
         Ok(())
     }
 
-    /// The directory for an entry that is no directory, with its name free.
-    fn replace(&mut self, path: &[u8]) -> Result<OwnedFd, Refusal> {
-        let parent = self.parent(path)?;
-        match rustix::fs::unlinkat(&parent, split(path).1, AtFlags::empty()) {
-            Ok(()) | Err(Errno::NOENT) => Ok(parent),
-            Err(Errno::ISDIR) => Err(failed("replacing a directory", path, Errno::ISDIR)),
-            Err(error) => Err(failed("replacing", path, error)),
-        }
-    }
-
-    /// The directory for a file, in whose place there is no directory.
+    /// The directory for an entry that is no directory, in whose place there is none either.
     fn place(&mut self, path: &[u8]) -> Result<OwnedFd, Refusal> {
         let parent = self.parent(path)?;
         match rustix::fs::statat(&parent, split(path).1, AtFlags::SYMLINK_NOFOLLOW) {
@@ -285,34 +282,29 @@ impl Putter {
 
     fn hard_link(&mut self, path: &[u8], entry: &TreeEntry) -> Result<(), Refusal> {
         let target = self.relative(&entry.link)?;
-        let target = join(&self.base, &target);
+        let (directory, name) = split(&target);
         let from = self
-            .root
-            .directory(split(&target).0)?
+            .base
+            .directory(directory)?
             .ok_or_else(|| failed("linking to", &target, Errno::NOENT))?;
-        let parent = self.replace(path)?;
-        rustix::fs::linkat(
-            &from,
-            split(&target).1,
-            &parent,
-            split(path).1,
-            AtFlags::empty(),
-        )
-        .map_err(|error| failed("making the hard link", path, error))
+        let failed = |error| failed("making the hard link", path, error);
+        Unfinished::hard_link(self.place(path)?, &from, name)
+            .map_err(failed)?
+            .publish(split(path).1, RenameFlags::empty())
+            .map(drop)
+            .map_err(failed)
     }
 
     fn node(&mut self, path: &[u8], entry: &TreeEntry) -> Result<(), Refusal> {
-        let parent = self.replace(path)?;
         let kind = match entry.kind() {
             Kind::CharDevice => FileType::CharacterDevice,
             Kind::BlockDevice => FileType::BlockDevice,
             _ => FileType::Fifo,
         };
         let device = rustix::fs::makedev(entry.major, entry.minor);
-        let mode = Mode::from_raw_mode(0o600);
-        rustix::fs::mknodat(&parent, split(path).1, kind, mode, device)
+        let node = Unfinished::node(self.place(path)?, kind, device)
             .map_err(|error| failed("making the node", path, error))?;
-        describe(&parent, path, entry, entry.mode)
+        publish(node, kind, path, entry)
     }
 
     /// Takes content of the last entry.
@@ -320,6 +312,11 @@ impl Putter {
     /// # Errors
     /// Content that no file waits for, or a disk that is full.
     pub fn data(&mut self, data: &[u8]) -> Result<(), Refusal> {
+        self.write(data)
+            .map_err(|refusal| self.seen_from_root(refusal))
+    }
+
+    fn write(&mut self, data: &[u8]) -> Result<(), Refusal> {
         let Some(open) = &mut self.file else {
             return Err(Refusal::invalid("content came that belongs to no file"));
         };
@@ -352,13 +349,13 @@ impl Putter {
         let owner = (Uid::from_raw(entry.uid), Gid::from_raw(entry.gid));
         rustix::fs::fchown(fd, Some(owner.0), Some(owner.1))
             .map_err(|error| failed("changing the owner", path, error))?;
-        // After the owner: a change of owner takes setuid away, and capabilities too.
-        rustix::fs::fchmod(fd, Mode::from_raw_mode(entry.mode))
-            .map_err(|error| failed("changing the mode", path, error))?;
+        // After the owner, whose change takes setuid and capabilities away; before a mode that forbids to write.
         for (name, value) in &entry.xattrs {
             rustix::fs::fsetxattr(fd, name.as_str(), value, XattrFlags::empty())
                 .map_err(|error| failed("setting an attribute", path, error))?;
         }
+        rustix::fs::fchmod(fd, Mode::from_raw_mode(entry.mode))
+            .map_err(|error| failed("changing the mode", path, error))?;
         rustix::fs::futimens(fd, &times(entry))
             .map_err(|error| failed("setting the time", path, error))?;
         let published = open.file.publish(split(path).1, RenameFlags::empty());
@@ -372,44 +369,66 @@ impl Putter {
     /// # Errors
     /// If the last file is not whole.
     pub fn finish(mut self) -> Result<PutTreeResponse, Refusal> {
+        self.end().map_err(|refusal| self.seen_from_root(refusal))?;
+        Ok(self.moved)
+    }
+
+    fn end(&mut self) -> Result<(), Refusal> {
         self.end_file()?;
         // The deepest first: what is set in a directory does not change those above it, and needs the way to it.
-        for (path, mode, times) in self.made.iter().rev() {
-            if let Some(directory) = self.root.directory(path)? {
-                let node = by_descriptor(&directory);
-                if mode | OWNERS != *mode {
-                    rustix::fs::chmod(&node, Mode::from_raw_mode(*mode))
-                        .map_err(|error| failed("changing the mode", path, error))?;
-                }
-                rustix::fs::utimensat(rustix::fs::CWD, &node, times, AtFlags::empty())
-                    .map_err(|error| failed("setting the time", path, error))?;
+        for made in self.made.iter().rev() {
+            let path = &made.path[..];
+            let Some(directory) = self.base.directory(path)? else {
+                continue;
+            };
+            let stat =
+                rustix::fs::fstat(&directory).map_err(|error| failed("entering", path, error))?;
+            if (stat.st_dev, stat.st_ino) != made.id {
+                continue;
             }
+            if made.mode | OWNERS != made.mode {
+                rustix::fs::chmod(by_descriptor(&directory), Mode::from_raw_mode(made.mode))
+                    .map_err(|error| failed("changing the mode", path, error))?;
+            }
+            set_times(&directory, &made.times, path)?;
         }
-        Ok(self.moved)
+        Ok(())
     }
 }
 
+/// Gives what is no regular file its attributes, and then its name.
+fn publish(
+    unfinished: Unfinished,
+    kind: FileType,
+    path: &[u8],
+    entry: &TreeEntry,
+) -> Result<(), Refusal> {
+    let (parent, name) = unfinished.place();
+    let (node, _) = just_made(parent, name, path, kind)?;
+    describe(&node, path, entry, entry.mode)?;
+    unfinished
+        .publish(split(path).1, RenameFlags::empty())
+        .map(drop)
+        .map_err(|error| failed("giving it its name", path, error))
+}
+
 /// Owner, mode, attributes and time of what is no regular file.
-fn describe(parent: &OwnedFd, path: &[u8], entry: &TreeEntry, mode: u32) -> Result<(), Refusal> {
-    let name = split(path).1;
-    let nofollow = AtFlags::SYMLINK_NOFOLLOW;
-    // By a descriptor from here on: whatever takes the name meanwhile is not changed.
-    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let node = rustix::fs::openat(parent, OsStr::from_bytes(name), flags, Mode::empty())
-        .map_err(|error| failed("opening", path, error))?;
-    let owner = (Uid::from_raw(entry.uid), Gid::from_raw(entry.gid));
-    rustix::fs::chownat(&node, "", Some(owner.0), Some(owner.1), AtFlags::EMPTY_PATH)
-        .map_err(|error| failed("changing the owner", path, error))?;
+fn describe(node: &OwnedFd, path: &[u8], entry: &TreeEntry, mode: u32) -> Result<(), Refusal> {
+    give(node, (entry.uid, entry.gid), path)?;
     if entry.kind() != Kind::Symlink {
-        let node = by_descriptor(&node);
-        rustix::fs::chmod(&node, Mode::from_raw_mode(mode))
-            .map_err(|error| failed("changing the mode", path, error))?;
+        let node = by_descriptor(node);
         for (name, value) in &entry.xattrs {
             rustix::fs::setxattr(&node, name.as_str(), value, XattrFlags::empty())
                 .map_err(|error| failed("setting an attribute", path, error))?;
         }
+        rustix::fs::chmod(&node, Mode::from_raw_mode(mode))
+            .map_err(|error| failed("changing the mode", path, error))?;
     }
-    rustix::fs::utimensat(parent, OsStr::from_bytes(name), &times(entry), nofollow)
+    set_times(node, &times(entry), path)
+}
+
+fn set_times(node: &OwnedFd, times: &Timestamps, path: &[u8]) -> Result<(), Refusal> {
+    rustix::fs::utimensat(node, "", times, AtFlags::EMPTY_PATH)
         .map_err(|error| failed("setting the time", path, error))
 }
 

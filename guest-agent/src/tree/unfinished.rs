@@ -1,4 +1,4 @@
-//! Files and links that have a name of their own until they are whole, and then take their final one at once.
+//! Files, links and nodes that have a name of their own until they are whole, and then take their final one at once.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::fd::OwnedFd;
-use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags};
+use rustix::fs::{AtFlags, Dev, FileType, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
 /// Names that are tried: that one is taken is an accident, or somebody's joke.
@@ -42,7 +42,36 @@ impl Unfinished {
     /// A symbolic link in `parent`.
     pub(crate) fn symlink(parent: OwnedFd, target: &[u8]) -> rustix::io::Result<Self> {
         let target = OsStr::from_bytes(target);
-        let (name, ()) = named(|name| rustix::fs::symlinkat(target, &parent, name))?;
+        Self::nameless(parent, |parent, name| {
+            rustix::fs::symlinkat(target, parent, name)
+        })
+    }
+
+    /// A further name for the file `name` in `from`.
+    pub(crate) fn hard_link(
+        parent: OwnedFd,
+        from: &OwnedFd,
+        name: &[u8],
+    ) -> rustix::io::Result<Self> {
+        let old = OsStr::from_bytes(name);
+        Self::nameless(parent, |parent, name| {
+            rustix::fs::linkat(from, old, parent, name, AtFlags::empty())
+        })
+    }
+
+    /// A pipe or a device.
+    pub(crate) fn node(parent: OwnedFd, kind: FileType, device: Dev) -> rustix::io::Result<Self> {
+        let mode = Mode::RUSR | Mode::WUSR;
+        Self::nameless(parent, |parent, name| {
+            rustix::fs::mknodat(parent, name, kind, mode, device)
+        })
+    }
+
+    fn nameless(
+        parent: OwnedFd,
+        make: impl Fn(&OwnedFd, &str) -> rustix::io::Result<()>,
+    ) -> rustix::io::Result<Self> {
+        let (name, ()) = named(|name| make(&parent, name))?;
         Ok(Self {
             parent,
             name,
@@ -51,12 +80,17 @@ impl Unfinished {
         })
     }
 
-    /// The file. **Not of a link, which has none.**
+    /// The directory it lies in, and its name until it is whole.
+    pub(crate) fn place(&self) -> (&OwnedFd, &[u8]) {
+        (&self.parent, self.name.as_bytes())
+    }
+
+    /// The file. **Only of one that was made as a file.**
     pub(crate) fn as_file(&self) -> &File {
         self.file.as_ref().expect("a file was made")
     }
 
-    /// Gives it its final name; the file again, or for a link the directory it lies in.
+    /// Gives it its final name; the file again, or for anything else the directory it lies in.
     pub(crate) fn publish(
         mut self,
         name: &[u8],
@@ -64,9 +98,12 @@ impl Unfinished {
     ) -> rustix::io::Result<OwnedFd> {
         let name = OsStr::from_bytes(name);
         rustix::fs::renameat_with(&self.parent, &*self.name, &self.parent, name, flags)?;
-        self.is_published = true;
         match self.file.take() {
-            Some(file) => Ok(file.into()),
+            Some(file) => {
+                self.is_published = true;
+                Ok(file.into())
+            }
+            // Its first name goes even so: over another name of the same file, rename(2) does nothing.
             None => rustix::io::dup(&self.parent),
         }
     }

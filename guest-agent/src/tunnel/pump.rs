@@ -159,6 +159,10 @@ impl Pump {
     fn read(&mut self, read: io::Result<Bytes>) -> Result<Told, Refusal> {
         let data = read.map_err(|error| reset(&error))?;
         if data.is_empty() {
+            // The kernel tells of a reset once: where the last write heard of it, this is no end.
+            if let Some(error) = self.inward.was_reset() {
+                return Err(reset(error));
+            }
             self.outward.has_ended = true;
             return Ok(Told::End(TunnelEnd {}));
         }
@@ -221,6 +225,14 @@ impl Inward {
     /// The socket takes nothing any more. What it has sent before is still read, and told before this is.
     fn give_up(&mut self, error: io::Error) {
         self.finish(End::Broken(error));
+    }
+
+    /// The other side's reset, if writing met one.
+    fn was_reset(&self) -> Option<&io::Error> {
+        match &self.end {
+            End::Broken(error) if error.kind() == io::ErrorKind::ConnectionReset => Some(error),
+            _ => None,
+        }
     }
 
     const fn is_broken(&self) -> bool {

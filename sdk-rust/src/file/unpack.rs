@@ -4,9 +4,10 @@
 //! the handle of the one directory, with no symbolic link on the way; files are made under names of their own, by
 //! handle, and take their names when they are whole. So `..`, absolute names, links that were planted before (by the
 //! archive or by others), and names that repeat lead nowhere. Devices and pipes are not made. Owners, setuid, setgid and
-//! sticky, and attributes that mean something to the system, are dropped. Hard links are made to files beneath the
-//! directory only.
+//! sticky, and attributes that mean something to the system, are dropped. Hard links are made to what came in the same
+//! archive only.
 
+use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -41,6 +42,8 @@ const TOLD_MAX: usize = 20;
 pub struct Unpack {
     /// What is in the directory, into the target, instead of the directory itself.
     pub contents: bool,
+    /// Refuses a directory: one file was asked for, whatever the guest says now.
+    pub file_only: bool,
     /// Bounds on what comes.
     pub limits: UnpackLimits,
 }
@@ -143,11 +146,15 @@ fn unsafe_entry(path: &[u8], problem: &'static str) -> Error {
 /// Unpacks one archive.
 pub(super) struct Unpacker {
     naming: Naming,
-    limits: UnpackLimits,
+    unpack: Unpack,
     root: OwnedFd,
     /// The directory of the last entry, which the next one most likely shares.
     parent: Option<(Vec<u8>, OwnedFd)>,
     file: Option<Unfinished>,
+    /// Device and number of the files and links that came, and could be links of what comes.
+    came: HashSet<(u64, u64)>,
+    /// What was left out, and so could not.
+    left_out: HashSet<Vec<u8>>,
     /// Directories that were made, whose modes and times come last.
     made: Vec<(Vec<u8>, u16, (i64, u32))>,
     seen: UnpackLimits,
@@ -193,10 +200,12 @@ impl Unpacker {
         let root = rustix::fs::open(&directory, flags, Mode::empty());
         Ok(Self {
             naming,
-            limits: unpack.limits,
+            unpack,
             root: root.map_err(|error| failed(error.into()))?,
             parent: None,
             file: None,
+            came: HashSet::new(),
+            left_out: HashSet::new(),
             made: Vec::new(),
             seen: UnpackLimits {
                 entries: 0,
@@ -270,6 +279,12 @@ impl Unpacker {
     fn entry(&mut self, entry: TreeEntry) -> Result<()> {
         self.end_file()?;
         self.bound(&entry)?;
+        if self.unpack.file_only && matches!(entry.kind, TreeKind::Directory) {
+            return Err(unsafe_entry(
+                &entry.path,
+                "is a directory, where a file was asked for",
+            ));
+        }
         let Some(path) = self.naming.path(&entry.path)? else {
             return match entry.kind {
                 TreeKind::Directory => Ok(()),
@@ -280,17 +295,27 @@ impl Unpacker {
             TreeKind::Directory => self.directory(&path, &entry)?,
             TreeKind::File { .. } | TreeKind::SparseFile { .. } => self.file(path, entry)?,
             TreeKind::Symlink { target } => self.symlink(&path, target)?,
-            TreeKind::HardLink { target } => self.hard_link(&path, target)?,
-            _ => {
-                self.unpacked.skipped += 1;
-                if self.unpacked.skipped_names.len() < TOLD_MAX {
-                    self.unpacked.skipped_names.push(shown(&path));
+            TreeKind::HardLink { target } => {
+                if !self.hard_link(&path, target)? {
+                    self.leave_out(path);
+                    return Ok(());
                 }
+            }
+            _ => {
+                self.leave_out(path);
                 return Ok(());
             }
         }
         self.unpacked.entries += 1;
         Ok(())
+    }
+
+    fn leave_out(&mut self, path: Vec<u8>) {
+        self.unpacked.skipped += 1;
+        if self.unpacked.skipped_names.len() < TOLD_MAX {
+            self.unpacked.skipped_names.push(shown(&path));
+        }
+        self.left_out.insert(path);
     }
 
     fn bound(&mut self, entry: &TreeEntry) -> Result<()> {
@@ -300,10 +325,10 @@ impl Unpacker {
         };
         self.seen.entries += 1;
         self.seen.bytes = self.seen.bytes.saturating_add(size);
-        if self.seen.entries > self.limits.entries {
+        if self.seen.entries > self.unpack.limits.entries {
             return Err(unsafe_entry(&entry.path, "is one more than may come"));
         }
-        if self.seen.bytes > self.limits.bytes {
+        if self.seen.bytes > self.unpack.limits.bytes {
             return Err(unsafe_entry(&entry.path, "is larger than may come"));
         }
         Ok(())
@@ -409,8 +434,11 @@ impl Unpacker {
         let Some(mut open) = self.file.take() else {
             return Ok(());
         };
-        open.publish()
-            .map_err(|error| self.failed(&open.path, error))
+        let id = open
+            .publish()
+            .map_err(|error| self.failed(&open.path, error))?;
+        self.came.insert(id);
+        Ok(())
     }
 
     fn symlink(&mut self, path: &[u8], target: &[u8]) -> Result<()> {
@@ -419,20 +447,33 @@ impl Unpacker {
         let temporary = temporary();
         let made = rustix::fs::symlinkat(OsStr::from_bytes(target), &parent, &*temporary);
         made.map_err(|error| self.failed(path, error))?;
-        self.rename(&parent, &temporary, path)
+        let nofollow = AtFlags::SYMLINK_NOFOLLOW;
+        let stat = rustix::fs::statat(&parent, &*temporary, nofollow)
+            .map_err(|error| self.failed(path, error))?;
+        self.rename(&parent, &temporary, path)?;
+        self.came.insert((stat.st_dev, stat.st_ino));
+        Ok(())
     }
 
-    fn hard_link(&mut self, path: &[u8], target: &[u8]) -> Result<()> {
+    /// False where it is another name of what was left out.
+    fn hard_link(&mut self, path: &[u8], target: &[u8]) -> Result<bool> {
         let target = self
             .naming
             .path(target)?
             .ok_or_else(|| unsafe_entry(path, "is another name of a directory"))?;
-        let found = self.at(&target, OFlags::PATH | OFlags::NOFOLLOW);
+        if self.left_out.contains(&target) {
+            return Ok(false);
+        }
+        let unknown = || unsafe_entry(path, "is another name of what did not come");
+        let found = self.at(split(&target).0, OFlags::PATH | OFlags::DIRECTORY);
+        let found = found.map_err(|_| unknown())?;
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let name = OsStr::from_bytes(split(&target).1);
         let found =
-            found.map_err(|_| unsafe_entry(path, "is another name of what did not come"))?;
+            rustix::fs::openat(&found, name, flags, Mode::empty()).map_err(|_| unknown())?;
         let stat = rustix::fs::fstat(&found).map_err(|error| self.failed(path, error))?;
-        if !FileType::from_raw_mode(stat.st_mode).is_file() {
-            return Err(unsafe_entry(path, "is another name of what is no file"));
+        if !self.came.contains(&(stat.st_dev, stat.st_ino)) {
+            return Err(unknown());
         }
         let parent = self.parent(path)?;
         self.free(&parent, path)?;
@@ -450,7 +491,7 @@ impl Unpacker {
         self.rename(&parent, &temporary, path)?;
         // Of two names of one file, rename(2) does nothing and leaves both.
         let _ = rustix::fs::unlinkat(&parent, &*temporary, AtFlags::empty());
-        Ok(())
+        Ok(true)
     }
 
     /// Gives a link its name; it goes if that fails.
@@ -478,7 +519,8 @@ impl Unpacker {
 }
 
 impl Unfinished {
-    fn publish(&mut self) -> io::Result<()> {
+    /// Device and number of the file.
+    fn publish(&mut self) -> io::Result<(u64, u64)> {
         if self.left > 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
@@ -486,14 +528,16 @@ impl Unfinished {
             self.file.set_len(size)?;
         }
         let mode = self.entry.mode & MODE_KEPT;
-        rustix::fs::fchmod(&self.file, Mode::from_raw_mode(mode.into()))?;
+        // Before a mode that forbids to write.
         set_xattrs(&self.file, &self.entry);
+        rustix::fs::fchmod(&self.file, Mode::from_raw_mode(mode.into()))?;
         rustix::fs::futimens(&self.file, &times(self.entry.mtime))?;
         let name = OsStr::from_bytes(split(&self.path).1);
         let (parent, flags) = (&self.parent, RenameFlags::empty());
         rustix::fs::renameat_with(parent, &*self.temporary, parent, name, flags)?;
         self.is_published = true;
-        Ok(())
+        let stat = rustix::fs::fstat(&self.file)?;
+        Ok((stat.st_dev, stat.st_ino))
     }
 }
 

@@ -71,6 +71,8 @@ pub struct AppConfig {
     pub stats_timeout: Duration,
     /// For a lost connection to an agent to come back, before a call on it fails.
     pub reconnect_timeout: Duration,
+    /// For one of the archives that are being uploaded to end, when there are as many as may be.
+    pub upload_queue_timeout: Duration,
     /// For work to be undone when the daemon stops.
     pub undo_timeout: Duration,
     /// How long ended operations are kept.
@@ -133,6 +135,7 @@ impl AppConfig {
             idle_check_timeout: Duration::from_secs(5),
             stats_timeout: Duration::from_secs(3),
             reconnect_timeout: Duration::from_secs(10),
+            upload_queue_timeout: Duration::from_secs(60),
             undo_timeout: Duration::from_secs(20),
             operation_retention: Duration::from_secs(24 * 3600),
             pull: PullConfig {

@@ -108,6 +108,8 @@ pub struct Config {
     pub stats_timeout: SignedDuration,
     /// For a lost connection to an agent to come back.
     pub reconnect_timeout: SignedDuration,
+    /// For one of the archives that are being uploaded to end.
+    pub upload_queue_timeout: SignedDuration,
     /// For work to be undone when the daemon stops.
     pub undo_timeout: SignedDuration,
     /// For calls and operations to end when the daemon stops.
@@ -207,6 +209,7 @@ impl Config {
             idle_check_timeout: signed(app.idle_check_timeout),
             stats_timeout: signed(app.stats_timeout),
             reconnect_timeout: signed(app.reconnect_timeout),
+            upload_queue_timeout: signed(app.upload_queue_timeout),
             undo_timeout: signed(app.undo_timeout),
             shutdown_grace: SignedDuration::from_secs(10),
             operation_retention: signed(app.operation_retention),
@@ -418,7 +421,7 @@ impl Config {
         self.log_level.parse()
     }
 
-    fn durations(&self) -> [(&'static str, SignedDuration); 18] {
+    fn durations(&self) -> [(&'static str, SignedDuration); 19] {
         [
             ("boot_timeout", self.boot_timeout),
             ("configure_timeout", self.configure_timeout),
@@ -431,6 +434,7 @@ impl Config {
             ("idle_check_timeout", self.idle_check_timeout),
             ("stats_timeout", self.stats_timeout),
             ("reconnect_timeout", self.reconnect_timeout),
+            ("upload_queue_timeout", self.upload_queue_timeout),
             ("undo_timeout", self.undo_timeout),
             ("shutdown_grace", self.shutdown_grace),
             ("operation_retention", self.operation_retention),
@@ -474,6 +478,7 @@ impl Config {
             idle_check_timeout: unsigned(self.idle_check_timeout),
             stats_timeout: unsigned(self.stats_timeout),
             reconnect_timeout: unsigned(self.reconnect_timeout),
+            upload_queue_timeout: unsigned(self.upload_queue_timeout),
             undo_timeout: unsigned(self.undo_timeout),
             operation_retention: unsigned(self.operation_retention),
             pull: PullConfig {

@@ -31,8 +31,9 @@ const REQUEST_BYTES_MAX: usize = 4 << 20;
 const STREAMS_MAX: u32 = 4096;
 /// How much of one stream may be under way: what keeps a bulk stream from waiting for the other side.
 const STREAM_WINDOW: u32 = 4 << 20;
-/// How much of one connection may be under way.
-const CONNECTION_WINDOW: u32 = 16 << 20;
+/// How much of one connection may be under way: more than a few guests hold up that take nothing of what is sent to
+/// them, for as long as they are given to take it.
+const CONNECTION_WINDOW: u32 = 128 << 20;
 /// A connection this long without a sign of life is asked for one.
 const KEEPALIVE_EVERY: Duration = Duration::from_secs(20);
 /// How long the sign may take before the connection is closed.

@@ -4,131 +4,20 @@
 mod support;
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
 use std::time::Duration;
 
 use banger_core::file::{
-    ChangeKind, FileAttributes, FileInfo, FileKind, FileListing, FilePlace, FileProblem, FileRange,
-    FileWrite, Links, Removal, Replacing, TreeOwners, WatchEvent, WriteMode,
+    ChangeKind, FileAttributes, FileKind, FileListing, FilePlace, FileProblem, FileRange,
+    FileWrite, Links, Removal, Replacing, WatchEvent, WriteMode,
 };
 use banger_core::guest::GuestError;
-use banger_core::tree::{TreeKind, TreePiece};
 use bytes::Bytes;
-use futures::{StreamExt, TryStreamExt, stream};
-use support::{PATIENCE, Rig, rig_in};
+use futures::{StreamExt, stream};
+use support::scene::{APP, Guest, app, own, problem, skipped};
+use support::{PATIENCE, rig_in};
 use tokio::time::timeout;
-
-/// A guest's root with one user, `app`, whose home is /home/app.
-struct Guest {
-    root: tempfile::TempDir,
-    rig: Rig,
-}
-
-/// Another user than the one that this test runs as, where there can be one.
-const APP: u32 = 4242;
-
-impl Guest {
-    async fn new() -> Self {
-        let root = tempfile::tempdir().unwrap();
-        fs::set_permissions(root.path(), fs::Permissions::from_mode(0o755)).unwrap();
-        for dir in ["etc", "home", "home/app", "srv", "tmp"] {
-            fs::create_dir(root.path().join(dir)).unwrap();
-        }
-        let passwd = format!("root:x:0:0::/root:/bin/sh\napp:x:{APP}:{APP}::/home/app:/bin/sh\n");
-        fs::write(root.path().join("etc/passwd"), passwd).unwrap();
-        fs::write(
-            root.path().join("etc/group"),
-            format!("app:x:{APP}:\nstaff:x:50:app\n"),
-        )
-        .unwrap();
-        fs::write(root.path().join("etc/shadow"), "secret").unwrap();
-        let only_root = fs::Permissions::from_mode(0o600);
-        fs::set_permissions(root.path().join("etc/shadow"), only_root).unwrap();
-        if is_root() {
-            std::os::unix::fs::chown(root.path().join("home/app"), Some(APP), Some(APP)).unwrap();
-        }
-        let rig = rig_in(root.path()).await;
-        Self { root, rig }
-    }
-
-    fn at(&self, path: &str) -> PathBuf {
-        self.root.path().join(path.trim_start_matches('/'))
-    }
-
-    async fn write(
-        &self,
-        place: &FilePlace,
-        mode: WriteMode,
-        content: &'static str,
-    ) -> Result<FileInfo, GuestError> {
-        let write = FileWrite {
-            mode,
-            attributes: FileAttributes::default(),
-            make_parents: false,
-        };
-        let source = stream::iter([Bytes::from_static(content.as_bytes())]).boxed();
-        self.rig.guest.write_file(place, &write, source).await
-    }
-
-    async fn read(&self, place: &FilePlace, range: FileRange) -> Result<Vec<u8>, GuestError> {
-        let (_, content) = self.rig.guest.read_file(place, range).await?;
-        Ok(content.try_collect::<Vec<_>>().await?.concat())
-    }
-
-    /// Nothing unfinished is left anywhere.
-    fn assert_nothing_unfinished(&self) {
-        let mut left = vec![self.root.path().to_owned()];
-        while let Some(directory) = left.pop() {
-            for entry in fs::read_dir(directory).unwrap().map(Result::unwrap) {
-                let name = entry.file_name();
-                assert!(!name.to_string_lossy().starts_with(".banger"), "{name:?}");
-                if entry.file_type().unwrap().is_dir() {
-                    left.push(entry.path());
-                }
-            }
-        }
-    }
-}
-
-fn is_root() -> bool {
-    fs::metadata("/proc/self").unwrap().uid() == 0
-}
-
-/// As the user that this test runs as.
-fn own(path: &str) -> FilePlace {
-    let uid = fs::metadata("/proc/self").unwrap().uid();
-    let gid = fs::metadata("/proc/self").unwrap().gid();
-    FilePlace {
-        user: if uid == 0 {
-            String::new()
-        } else {
-            format!("{uid}:{gid}")
-        },
-        path: path.into(),
-    }
-}
-
-fn app(path: &str) -> FilePlace {
-    FilePlace {
-        user: "app".into(),
-        path: path.into(),
-    }
-}
-
-fn problem<T: std::fmt::Debug>(result: Result<T, GuestError>) -> FileProblem {
-    match result {
-        Err(GuestError::File { problem, .. }) => problem,
-        other => panic!("{other:?}"),
-    }
-}
-
-fn skipped(rule: &str) -> bool {
-    if !is_root() {
-        eprintln!("SKIPPED {rule}: only root may act as another user");
-    }
-    !is_root()
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_user_has_its_own_rights_and_no_others() {
@@ -543,71 +432,6 @@ async fn a_tree_is_removed_and_what_its_links_lead_to_is_not() {
         problem(agent.remove_file(&own("/"), removal(true, false)).await),
         FileProblem::Busy
     );
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn trees_keep_holes_and_become_the_users() {
-    if skipped("trees_keep_holes_and_become_the_users") {
-        return;
-    }
-    let guest = Guest::new().await;
-    let from = guest.at("srv/from");
-    fs::create_dir_all(from.join("closed")).unwrap();
-    fs::write(from.join("closed/x"), "x").unwrap();
-    fs::write(from.join("suid"), "s").unwrap();
-    fs::set_permissions(from.join("suid"), fs::Permissions::from_mode(0o6755)).unwrap();
-    fs::hard_link(from.join("suid"), from.join("zlink")).unwrap();
-    let sparse = fs::File::create(from.join("sparse")).unwrap();
-    sparse.set_len(32 << 20).unwrap();
-    std::os::unix::fs::FileExt::write_all_at(&sparse, b"data", 20 << 20).unwrap();
-    fs::set_permissions(from.join("closed"), fs::Permissions::from_mode(0o555)).unwrap();
-    let tree = guest
-        .rig
-        .guest
-        .download_files(&own("/srv/from"))
-        .await
-        .unwrap();
-    let mut pieces: Vec<TreePiece> = tree.try_collect().await.unwrap();
-    let told: usize = pieces
-        .iter()
-        .map(|piece| match piece {
-            TreePiece::Data(data) => data.len(),
-            TreePiece::Entry(_) => 0,
-        })
-        .sum();
-    assert!(told < 1 << 20, "holes were told: {told}");
-    for piece in &mut pieces {
-        if let TreePiece::Entry(entry) = piece {
-            let inside = std::mem::take(&mut entry.path);
-            entry.path = [b"from/".as_slice(), &inside].concat();
-            if entry.path.ends_with(b"/") {
-                entry.path.pop();
-            }
-            if let TreeKind::HardLink { target } = &mut entry.kind {
-                *target = [b"from/".as_slice(), target].concat();
-            }
-        }
-    }
-    let source = stream::iter(pieces).boxed();
-    let put = guest
-        .rig
-        .guest
-        .upload_files(&app("to"), true, TreeOwners::User, source)
-        .await
-        .unwrap();
-    assert_eq!(put.entries, 6);
-    let to = guest.at("home/app/to");
-    let meta = |path: &str| fs::symlink_metadata(to.join(path)).unwrap();
-    assert_eq!(meta("sparse").len(), 32 << 20);
-    assert!(meta("sparse").blocks() < 2048);
-    assert_eq!(
-        (meta("suid").uid(), meta("suid").mode() & 0o7777),
-        (APP, 0o755)
-    );
-    assert_eq!(meta("suid").ino(), meta("zlink").ino());
-    assert_eq!(meta("closed").mode() & 0o7777, 0o555);
-    assert_eq!(fs::read(to.join("closed/x")).unwrap(), b"x");
-    guest.assert_nothing_unfinished();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

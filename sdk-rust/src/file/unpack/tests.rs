@@ -32,9 +32,13 @@ impl Scene {
 
     fn unpack_within(&self, limits: UnpackLimits, archive: &[u8]) -> Result<Unpacked> {
         let unpack = Unpack {
-            contents: false,
             limits,
+            ..Unpack::default()
         };
+        self.unpack_as(unpack, archive)
+    }
+
+    fn unpack_as(&self, unpack: Unpack, archive: &[u8]) -> Result<Unpacked> {
         let naming = Naming::of(&self.at("in"), "t", false);
         Unpacker::open(naming, unpack)?.run(&mut &archive[..])
     }
@@ -128,7 +132,6 @@ fn no_name_and_no_link_leads_out() {
         vec![dir("t"), link("t/l", outside), hard("t/h", "t/l/secret")],
         vec![dir("t"), hard("t/h", "../out/secret")],
         vec![dir("t"), hard("t/h", secret)],
-        vec![dir("t"), link("t/l", secret), hard("t/h", "t/l")],
         vec![link("t", outside), file("t/x", b"x")],
         vec![dir("t"), hard("t/h", "t")],
         vec![dir("t"), hard("t/h", "t/none")],
@@ -189,6 +192,51 @@ fn names_that_repeat_change_nothing_but_themselves() {
     scene.unpack(again).unwrap();
     let turns = vec![dir("t"), dir("t/f")];
     assert!(scene.unpack(turns).is_err());
+    scene.assert_untouched();
+}
+
+#[test]
+fn links_are_to_what_came_and_to_nothing_else() {
+    let scene = Scene::new();
+    fs::create_dir(scene.at("in/t")).unwrap();
+    fs::write(scene.at("in/t/before"), "mine").unwrap();
+    let planted = vec![dir("t"), hard("t/h", "t/before")];
+    let refused = scene.unpack(planted).unwrap_err();
+    assert!(matches!(refused, Error::UnsafeEntry { .. }), "{refused:?}");
+    assert!(!scene.at("in/t/h").exists());
+    // A link of two names, and devices of two names.
+    let secret = scene.at("out/secret");
+    let unpacked = scene
+        .unpack(vec![
+            dir("t"),
+            link("t/l", secret.to_str().unwrap()),
+            hard("t/also", "t/l"),
+            (entry("t/pipe", TreeKind::Fifo), b""),
+            hard("t/pipe2", "t/pipe"),
+        ])
+        .unwrap();
+    assert_eq!(fs::read_link(scene.at("in/t/also")).unwrap(), secret);
+    let number = |path: &str| fs::symlink_metadata(scene.at(path)).unwrap().ino();
+    assert_eq!(number("in/t/also"), number("in/t/l"));
+    assert_eq!(unpacked.skipped_names, ["t/pipe", "t/pipe2"]);
+    scene.assert_untouched();
+}
+
+#[test]
+fn a_directory_is_refused_where_a_file_was_asked_for() {
+    let scene = Scene::new();
+    let unpack = Unpack {
+        file_only: true,
+        ..Unpack::default()
+    };
+    for tree in [vec![dir("t")], vec![dir("t"), file("t/f", b"x")]] {
+        let refused = scene.unpack_as(unpack, &written(tree)).unwrap_err();
+        assert!(matches!(refused, Error::UnsafeEntry { .. }), "{refused:?}");
+    }
+    scene
+        .unpack_as(unpack, &written(vec![file("t", b"x")]))
+        .unwrap();
+    assert_eq!(fs::read(scene.at("in/t")).unwrap(), b"x");
     scene.assert_untouched();
 }
 

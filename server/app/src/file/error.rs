@@ -47,6 +47,12 @@ pub enum FileError {
         /// Why.
         error: GuestError,
     },
+    /// As many archives are being uploaded as may be.
+    #[error("{limit} archives are being uploaded already, and none of them ended in time")]
+    TooManyUploads {
+        /// The bound.
+        limit: usize,
+    },
     /// What was uploaded is no archive, or one that is refused.
     #[error("the archive that was uploaded is refused")]
     Archive {
@@ -66,8 +72,8 @@ impl FileError {
                 | GuestError::TooManyFileCalls { .. }
                 | GuestError::NotSetUp { .. },
                 _,
-            )
-            | (GuestError::File { .. }, Change::AtOnce) => Written::No,
+            ) => Written::No,
+            (GuestError::File { .. }, Change::AtOnce) if !is_done(&error) => Written::No,
             _ => Written::Maybe,
         };
         Self::Guest { written, error }
@@ -76,10 +82,22 @@ impl FileError {
     const fn written(&self) -> Written {
         match self {
             Self::Guest { written, .. } => *written,
+            Self::TooManyUploads { .. } => Written::No,
             // What came before the fault is in the VM.
             Self::Archive { .. } => Written::Maybe,
         }
     }
+}
+
+/// Whether the guest says that what it did in one step did not last: it was done even so.
+const fn is_done(error: &GuestError) -> bool {
+    matches!(
+        error,
+        GuestError::File {
+            problem: FileProblem::Changed,
+            ..
+        }
+    )
 }
 
 impl Explain for FileError {
@@ -92,6 +110,9 @@ impl Explain for FileError {
                 field: "user".into(),
             },
             Self::Guest { error, .. } => error.kind(),
+            Self::TooManyUploads { .. } => FailureKind::ResourceExhausted {
+                subject: "host/uploads".into(),
+            },
             Self::Archive { .. } => FailureKind::InvalidArgument {
                 field: "chunk".into(),
             },
@@ -101,6 +122,7 @@ impl Explain for FileError {
     fn reason(&self) -> &'static str {
         match self {
             Self::Guest { error, .. } => error.reason(),
+            Self::TooManyUploads { .. } => "TOO_MANY_UPLOADS",
             Self::Archive { .. } => "ARCHIVE_INVALID",
         }
     }
@@ -119,6 +141,9 @@ impl Explain for FileError {
                     .into(),
             ),
             Self::Guest { error, .. } => error.remedy(),
+            Self::TooManyUploads { .. } => {
+                Some("Nothing was written. Upload again when some of them have ended.".into())
+            }
             Self::Archive { .. } => Some(
                 "Send a tar archive that is not compressed and holds no name that leads upwards; tar and the SDKs make such."
                     .into(),
@@ -129,6 +154,7 @@ impl Explain for FileError {
     fn metadata(&self) -> Vec<(&'static str, String)> {
         let mut metadata = match self {
             Self::Guest { error, .. } => error.metadata(),
+            Self::TooManyUploads { limit } => vec![("limit", limit.to_string())],
             Self::Archive { source } => vec![("detail", chain(source))],
         };
         metadata.push(("written", self.written().as_str().to_owned()));
@@ -155,6 +181,7 @@ mod tests {
         for (change, error, written) in [
             (Change::None, lost.clone(), Written::No),
             (Change::AtOnce, file(FileProblem::Exists), Written::No),
+            (Change::AtOnce, file(FileProblem::Changed), Written::Maybe),
             (Change::AtOnce, lost.clone(), Written::Maybe),
             (Change::Stepwise, file(FileProblem::NoSpace), Written::Maybe),
             (Change::Stepwise, user, Written::No),

@@ -16,6 +16,7 @@ use bytes::Bytes;
 use futures::StreamExt as _;
 use futures::stream::{self, BoxStream};
 use tokio::sync::Semaphore;
+use tokio::time::timeout;
 
 pub use download::{Archive, ArchivePart};
 pub use error::{FileError, Written};
@@ -25,7 +26,7 @@ use crate::error::AppError;
 use crate::vm::{Use, Vms};
 use error::Change;
 
-/// Uploads of archives that are read at once, each by a thread; more wait.
+/// Uploads of archives that are read at once, each by a thread; more wait, and not for ever.
 const UPLOADS_MAX: usize = 32;
 
 /// A stream of what a guest says, which is used as long as it lasts.
@@ -105,7 +106,8 @@ impl Files {
     ) -> Result<FileInfo, AppError> {
         let (guest, _used) = self.guest(vm).await?;
         let change = match write.mode {
-            WriteMode::Replace | WriteMode::Create => Change::AtOnce,
+            WriteMode::Replace | WriteMode::Create if !write.make_parents => Change::AtOnce,
+            WriteMode::Replace | WriteMode::Create => Change::Stepwise,
             WriteMode::Append | WriteMode::At { .. } => Change::Stepwise,
         };
         let written = guest.write_file(place, write, source).await;
@@ -255,8 +257,14 @@ impl Files {
         archive: FileSource,
     ) -> Result<TreeMoved, AppError> {
         let (guest, _used) = self.guest(vm).await?;
-        let turn = self.uploads.clone().acquire_owned().await;
-        let _turn = turn.map_err(|_| AppError::Interrupted)?;
+        let patience = self.context.config.upload_queue_timeout;
+        let _turn = timeout(patience, self.uploads.clone().acquire_owned())
+            .await
+            .map_err(|_| {
+                let limit = UPLOADS_MAX;
+                AppError::File(Box::new(FileError::TooManyUploads { limit }))
+            })?
+            .map_err(|_| AppError::Interrupted)?;
         let (pieces, reading) = upload::read(&self.context.tasks, archive);
         tokio::select! {
             biased; // why reading failed says more than that the stream broke off

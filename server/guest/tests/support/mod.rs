@@ -7,6 +7,8 @@
 )] // each test binary uses its part
 #![allow(clippy::unwrap_used)] // helpers of tests, outside of test functions
 
+pub mod scene;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
