@@ -168,7 +168,7 @@ mod tests {
         let long = "x".repeat(150);
         let sparse = TreeKind::SparseFile {
             size: 1 << 40,
-            ranges: ranges(&[(3, 2), (1 << 30, 1)]),
+            ranges: ranges(&[(3, 512), (1 << 30, 1)]),
         };
         let hole = TreeKind::SparseFile {
             size: 9,
@@ -177,10 +177,11 @@ mod tests {
         let link = TreeKind::Symlink {
             target: b"/nowhere/\xff".to_vec(),
         };
+        let data = [&[b'a'; 512][..], b"b"].concat();
         let entries: Vec<(TreeEntry, &[u8])> = vec![
             (entry("d", TreeKind::Directory), b""),
-            (entry("d/sparse", sparse.clone()), b"abc"),
-            (entry(&long, sparse), b"xyz"),
+            (entry("d/sparse", sparse.clone()), &data),
+            (entry(&long, sparse), &data),
             (entry("hole", hole), b""),
             (entry("file", TreeKind::File { size: 5 }), b"hello"),
             (entry("empty", TreeKind::File { size: 0 }), b""),

@@ -184,12 +184,15 @@ fn content(
     let mut extents: Vec<Extent> = Vec::with_capacity(map.len());
     let mut end = 0;
     let mut total = 0u64;
-    for &(logical, len) in map {
+    for (index, &(logical, len)) in map.iter().enumerate() {
         let piece_end = logical
             .checked_add(len)
             .filter(|end| *end <= size)
             .ok_or_else(bad)?;
-        if logical < end {
+        // Some programs take pieces to begin at a block each, and some take them to follow each other.
+        let is_ambiguous =
+            len % BLOCK as u64 != 0 && map[index + 1..].iter().any(|(_, len)| *len > 0);
+        if logical < end || is_ambiguous {
             return Err(bad());
         }
         end = piece_end;

@@ -9,17 +9,13 @@ use rustix::io::Errno;
 
 /// The most ranges of one file, which the host has as its bound too.
 const RANGES_MAX: usize = 16_384;
-/// Blocks of stat(2), whatever the file system's are.
-const STAT_BLOCK_BYTES: u64 = 512;
+/// Blocks of stat(2), whatever the file system's are, and of tar: all ranges but the last are whole blocks.
+const BLOCK_BYTES: u64 = 512;
 
 /// The ranges of a file with `size` bytes that have data; none where it has no holes, or too many to tell, or a file
 /// system that does not know.
 pub(super) fn ranges(file: &File, size: u64) -> Option<Vec<DataRange>> {
-    let stored = file
-        .metadata()
-        .ok()?
-        .blocks()
-        .saturating_mul(STAT_BLOCK_BYTES);
+    let stored = file.metadata().ok()?.blocks().saturating_mul(BLOCK_BYTES);
     if stored >= size {
         return None;
     }
@@ -33,14 +29,16 @@ fn looked_for(file: &File, size: u64) -> Option<Vec<DataRange>> {
     let mut ranges = Vec::new();
     let mut at = 0;
     while at < size {
-        let begin = match rustix::fs::seek(file, SeekFrom::Data(at)) {
-            Ok(begin) => begin.min(size),
+        let data = match rustix::fs::seek(file, SeekFrom::Data(at)) {
+            Ok(data) => data.min(size),
             // Only a hole is left.
             Err(Errno::NXIO) => break,
             Err(_) => return None,
         };
-        let end = rustix::fs::seek(file, SeekFrom::Hole(begin))
+        let begin = data - data % BLOCK_BYTES;
+        let end = rustix::fs::seek(file, SeekFrom::Hole(data))
             .ok()?
+            .next_multiple_of(BLOCK_BYTES)
             .min(size);
         if end > begin {
             ranges.push(DataRange {
@@ -51,7 +49,7 @@ fn looked_for(file: &File, size: u64) -> Option<Vec<DataRange>> {
         if ranges.len() > RANGES_MAX || end < begin {
             return None;
         }
-        at = end.max(begin + 1);
+        at = end.max(data + 1);
     }
     let told: i64 = ranges.iter().map(|range| range.length).sum();
     (u64::try_from(told).ok()? < size).then_some(ranges)

@@ -24,7 +24,7 @@ const XATTR_MAX_BYTES: usize = 64 << 10;
 /// Attributes that are kept: the rest belongs to this machine.
 const XATTRS_KEPT: [&str; 3] = ["security.capability", "user.", "system.posix_acl_"];
 /// Blocks of stat(2), whatever the file system's are.
-const STAT_BLOCK_BYTES: u64 = 512;
+const BLOCK_BYTES: u64 = 512;
 
 /// What is packed.
 pub struct PackedTree(Tree);
@@ -296,7 +296,7 @@ fn xattrs(path: &Path) -> io::Result<BTreeMap<String, Bytes>> {
 /// Where a file has data; none where it has no holes, or too many to tell.
 fn ranges(file: &File, metadata: &Metadata) -> Option<Vec<DataRange>> {
     let size = metadata.len();
-    if metadata.blocks().saturating_mul(STAT_BLOCK_BYTES) >= size {
+    if metadata.blocks().saturating_mul(BLOCK_BYTES) >= size {
         return None;
     }
     let ranges = looked_for(file, size);
@@ -309,14 +309,15 @@ fn looked_for(file: &File, size: u64) -> Option<Vec<DataRange>> {
     let mut ranges = Vec::new();
     let mut at = 0;
     while at < size {
-        let begin = match rustix::fs::seek(file, rustix::fs::SeekFrom::Data(at)) {
-            Ok(begin) => begin.min(size),
+        let data = match rustix::fs::seek(file, rustix::fs::SeekFrom::Data(at)) {
+            Ok(data) => data.min(size),
             // Only a hole is left.
             Err(Errno::NXIO) => break,
             Err(_) => return None,
         };
-        let end = rustix::fs::seek(file, rustix::fs::SeekFrom::Hole(begin)).ok()?;
-        let end = end.min(size);
+        let begin = data - data % BLOCK_BYTES;
+        let end = rustix::fs::seek(file, rustix::fs::SeekFrom::Hole(data)).ok()?;
+        let end = end.next_multiple_of(BLOCK_BYTES).min(size);
         if end > begin {
             ranges.push(DataRange {
                 offset: begin,
@@ -326,7 +327,7 @@ fn looked_for(file: &File, size: u64) -> Option<Vec<DataRange>> {
         if ranges.len() > RANGES_MAX || end < begin {
             return None;
         }
-        at = end.max(begin + 1);
+        at = end.max(data + 1);
     }
     let told: u64 = ranges.iter().map(|range| range.length).sum();
     (told < size).then_some(ranges)

@@ -99,7 +99,11 @@ pub struct DataRange {
 /// The most ranges of one file. One with more is told whole, its holes as zeros.
 pub const RANGES_MAX: usize = 16_384;
 
-/// Whether `ranges` are those of a file of `size` bytes: ascending, apart, not empty, within it, and not too many.
+/// All ranges but the last are of whole blocks of this size. Programs read archives with other ones in different ways.
+pub const RANGE_BLOCK_BYTES: u64 = 512;
+
+/// Whether `ranges` are those of a file of `size` bytes: ascending, apart, not empty, within it, in whole blocks, and
+/// not too many.
 #[must_use]
 pub fn are_ranges(ranges: &[DataRange], size: u64) -> bool {
     let mut end = 0;
@@ -109,7 +113,11 @@ pub fn are_ranges(ranges: &[DataRange], size: u64) -> bool {
         end = next.unwrap_or(u64::MAX);
         is_next && next.is_some_and(|next| next <= size)
     };
-    ranges.len() <= RANGES_MAX && ranges.iter().all(&mut holds)
+    let before_the_last = &ranges[..ranges.len().saturating_sub(1)];
+    let is_whole = |range: &DataRange| range.length % RANGE_BLOCK_BYTES == 0;
+    ranges.len() <= RANGES_MAX
+        && ranges.iter().all(&mut holds)
+        && before_the_last.iter().all(is_whole)
 }
 
 /// A piece of a tree.
@@ -181,7 +189,11 @@ mod tests {
             pairs.iter().map(range).collect()
         };
         assert!(are_ranges(&[], 5));
-        assert!(are_ranges(&ranges(&[(0, 2), (2, 1), (4, 1)]), 5));
+        assert!(are_ranges(
+            &ranges(&[(0, 512), (512, 1024), (1600, 1)]),
+            1601
+        ));
+        assert!(!are_ranges(&ranges(&[(0, 2), (512, 1)]), 1601));
         for wrong in [
             &[(0, 0)][..],
             &[(4, 2)],
