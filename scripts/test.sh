@@ -63,17 +63,55 @@ count() {
     )
 }
 
-# cargo_test NAME ARGUMENTS…: runs, shows and counts. A run that breaks off before its tests counts as failed.
+# How long one run of cargo's tests may take: a test that hangs is a failure that is told, not one that is waited for.
+RUN_MINUTES=40
+# Failures that are run again, alone. More than these are no accident of a busy machine.
+AGAIN_MAX=3
+
+# failures LOG: the names of the tests that failed.
+failures() {
+    sed -nE 's/^test (.*) \.\.\. FAILED$/\1/p; s/^e2e failed: //p' "$1" | sort -u
+}
+
+# again NAME LOG ARGUMENTS…: runs the few tests that failed once more, alone, and tells which of them pass then. Such
+# a test is a defect too, of its own or of what it tests: it is listed as flaky, by name, and never hidden.
+again() {
+    local name=$1 first=$2 second=$TARGET_DIR/test-again.log test
+    shift 2
+    local tests=()
+    readarray -t tests < <(failures "$first")
+    [ ${#tests[@]} -gt 0 ] && [ ${#tests[@]} -le "$AGAIN_MAX" ] || return 0
+    # What is left over is no test: it is what the others did.
+    ! grep -qxF nothing_is_left_behind <(printf '%s\n' "${tests[@]}") || return 0
+    say "$name: once more, what failed"
+    timeout --kill-after=10 "${RUN_MINUTES}m" cargo test --workspace --no-fail-fast "$@" "${tests[@]}" 2>&1 | tee "$second"
+    for test in "${tests[@]}"; do
+        if grep -qaF -e "test $test ... ok" -e "e2e $test ... ok" "$second" &&
+            ! failures "$second" | grep -qxF "$test"; then
+            failed=$((failed - 1))
+            passed=$((passed + 1))
+            problems+=("flaky: $test failed, and passed when it was run again")
+        fi
+    done
+}
+
+# cargo_test NAME ARGUMENTS… [-- ARGUMENTS OF THE TESTS…]: runs, shows and counts. A run that breaks off before its
+# tests counts as failed.
 cargo_test() {
     local name=$1 from=$EPOCHREALTIME status before=$failed
     shift
     say "$name"
-    cargo test --workspace --no-fail-fast "$@" 2>&1 | tee "$log"
+    timeout --kill-after=10 "${RUN_MINUTES}m" cargo test --workspace --no-fail-fast "$@" 2>&1 | tee "$log"
     status=$?
     count "$log"
     if [ "$status" != 0 ] && [ "$failed" = "$before" ]; then
         failed=$((failed + 1))
         problems+=("$name broke off")
+    elif [ "$status" != 0 ] && [ "$status" -lt 124 ]; then
+        case $* in
+            "--test e2e") again "$name" "$log" --test e2e -- ;;
+            *) again "$name" "$log" -- --exact ;;
+        esac
     fi
     echo "$name: $(since "$from") s"
 }
