@@ -86,7 +86,22 @@ pub(super) fn late() -> Result<(), BootError> {
         fs::set_permissions("/tmp", fs::Permissions::from_mode(0o1777)).during("making /tmp")?;
     }
     cgroups();
+    protect_names();
     Ok(())
+}
+
+/// What distributions set, against users who plant links, pipes and files where others follow or write them
+/// (proc_sys_fs(5)); the kernel's own default is none of it. An image's own init may set otherwise.
+fn protect_names() {
+    for (setting, value) in [
+        ("protected_hardlinks", "1"),
+        ("protected_symlinks", "1"),
+        ("protected_fifos", "1"),
+        ("protected_regular", "2"),
+    ] {
+        // An older kernel knows fewer.
+        let _ = fs::write(format!("/proc/sys/fs/{setting}"), value);
+    }
 }
 
 /// Cgroups, where the kernel has them: sessions do without where it has not.

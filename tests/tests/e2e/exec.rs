@@ -65,6 +65,11 @@ pub(crate) fn cases() -> Vec<Case<Suite>> {
             lane: Lane::Shared,
             test: orphans,
         },
+        Case {
+            name: "planted_links_and_pipes_are_not_followed",
+            lane: Lane::Shared,
+            test: planted,
+        },
     ]
 }
 
@@ -244,5 +249,11 @@ fn orphans(suite: &Suite) -> Verdict {
         .ok()
         .out();
     assert_eq!(zombies, "0");
+    Verdict::Passed
+}
+
+fn planted(suite: &Suite) -> Verdict {
+    let set = suite.sh("cd /proc/sys/fs; cat protected_hardlinks protected_symlinks protected_fifos protected_regular");
+    assert_eq!(set.ok().out(), "1\n1\n1\n2");
     Verdict::Passed
 }
