@@ -191,7 +191,7 @@ fn content(
             .ok_or_else(bad)?;
         // Some programs take pieces to begin at a block each, and some take them to follow each other.
         let is_ambiguous =
-            len % BLOCK as u64 != 0 && map[index + 1..].iter().any(|(_, len)| *len > 0);
+            !len.is_multiple_of(BLOCK as u64) && map[index + 1..].iter().any(|(_, len)| *len > 0);
         if logical < end || is_ambiguous {
             return Err(bad());
         }

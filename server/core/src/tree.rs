@@ -114,7 +114,7 @@ pub fn are_ranges(ranges: &[DataRange], size: u64) -> bool {
         is_next && next.is_some_and(|next| next <= size)
     };
     let before_the_last = &ranges[..ranges.len().saturating_sub(1)];
-    let is_whole = |range: &DataRange| range.length % RANGE_BLOCK_BYTES == 0;
+    let is_whole = |range: &DataRange| range.length.is_multiple_of(RANGE_BLOCK_BYTES);
     ranges.len() <= RANGES_MAX
         && ranges.iter().all(&mut holds)
         && before_the_last.iter().all(is_whole)
