@@ -31,13 +31,13 @@ const ECHO_BYTES: usize = 64;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A guest with a test's process 1, which echoes lines or floods the channel.
-struct RawGuest {
+pub(crate) struct RawGuest {
     child: Child,
     port: UnixStream,
 }
 
 impl RawGuest {
-    fn boot(stand: &Stand, name: &str, kernel_words: &str) -> Self {
+    pub(crate) fn boot(stand: &Stand, name: &str, kernel_words: &str) -> Self {
         let bare = Bare::of(&stand.daemon, VM);
         let path = |end: &str| stand.scratch.path().join(format!("{name}-{end}"));
         let (socket, upper) = (path("sock"), path("upper.ext4"));
@@ -67,7 +67,7 @@ impl RawGuest {
     }
 
     /// Lets the guest begin, by the handshake of the channel.
-    fn greet(&mut self) {
+    pub(crate) fn greet(&mut self) {
         let mut lines = String::new();
         let mut greeted = false;
         let mut byte = [0];
@@ -81,7 +81,7 @@ impl RawGuest {
         }
     }
 
-    fn echo(&mut self) -> Duration {
+    pub(crate) fn echo(&mut self) -> Duration {
         let mut message = [b'x'; ECHO_BYTES];
         message[ECHO_BYTES - 1] = b'\n';
         let begin = Instant::now();
@@ -102,6 +102,29 @@ impl RawGuest {
         });
         self.read(bytes);
         writer.join().unwrap();
+        begin.elapsed()
+    }
+
+    /// Sends bytes that the guest keeps in a file in its memory.
+    pub(crate) fn keep(&mut self, bytes: usize) -> Duration {
+        let command = format!("!keep,{bytes}\n");
+        let begin = Instant::now();
+        self.port.write_all(command.as_bytes()).unwrap();
+        let chunk = vec![b'x'; CHUNK_BYTES];
+        for _ in 0..bytes / CHUNK_BYTES {
+            self.port.write_all(&chunk).unwrap();
+        }
+        let mut answer = vec![0; bytes.to_string().len() + 1];
+        self.port.read_exact(&mut answer).unwrap();
+        assert_eq!(answer, format!("{bytes}\n").as_bytes());
+        begin.elapsed()
+    }
+
+    /// Receives the file that the guest has kept.
+    pub(crate) fn give(&mut self, bytes: usize) -> Duration {
+        let begin = Instant::now();
+        self.port.write_all(b"!give\n").unwrap();
+        self.read(bytes);
         begin.elapsed()
     }
 

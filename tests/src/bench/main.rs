@@ -1,7 +1,7 @@
 //! The figures of `docs/performance.md`, measured: banger beside what it is built on, in turns, in one run.
 //!
-//! `make bench` builds what it needs and runs it. `bench [PART…]` runs parts: boot, exec, bulk, pull,
-//! bundle, list, parallel, delete, adopt, idle.
+//! `make bench` builds what it needs and runs it. `bench [PART…]` runs parts: boot, exec, bulk, key, files,
+//! pull, bundle, list, parallel, delete, adopt, idle.
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used)] // a measurement that cannot be made ends by panicking
 #![allow(clippy::cast_precision_loss)] // figures for people
@@ -11,9 +11,11 @@ mod bare;
 mod boot;
 mod channel;
 mod delete;
+mod files;
 mod fleet;
 mod idle;
 mod images;
+mod key;
 mod parallel;
 mod stand;
 mod table;
@@ -24,10 +26,12 @@ use table::Table;
 /// A part of the measurements.
 type Part = (&'static str, fn(&Stand, &mut Table));
 
-const PARTS: [Part; 10] = [
+const PARTS: [Part; 12] = [
     ("boot", boot::measure),
     ("exec", channel::exec),
     ("bulk", channel::bulk),
+    ("key", key::measure),
+    ("files", files::measure),
     ("pull", images::pull::measure),
     ("bundle", images::bundle::measure),
     ("list", images::list::measure),

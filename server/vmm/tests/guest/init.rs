@@ -232,6 +232,8 @@ fn perform(line: &str, port: Option<&mut File>) {
         },
         ["garbage"] => garbage(),
         ["copy"] => answer(port, &copy()),
+        ["keep", count] => keep(port, count.parse().unwrap_or_default()),
+        ["give"] => give(port),
         ["say", word] => say(word),
         ["connect", address] => answer(port, &connect(address)),
         ["write", disk] => answer(port, write(disk)),
@@ -261,6 +263,27 @@ fn garbage() {
     let bytes: Vec<u8> = (0..=255_u8).cycle().take(65536).collect();
     loop {
         let _ = port.write_all(&bytes);
+    }
+}
+
+/// Where a file is kept, in memory.
+const KEPT: &str = "/kept";
+
+/// Takes so many bytes from the channel into a file, and says when it has them all.
+fn keep(port: Option<&mut File>, count: u64) {
+    let Some(port) = port else { return };
+    let taken = File::create(KEPT).and_then(|mut file| std::io::copy(&mut port.take(count), &mut file));
+    answer(Some(port), &taken.map_or_else(|error| error.to_string(), |taken| taken.to_string()));
+}
+
+/// Sends the file that was kept.
+fn give(port: Option<&mut File>) {
+    let (Some(port), Ok(mut file)) = (port, File::open(KEPT)) else { return };
+    let mut chunk = vec![0; 256 << 10];
+    while let Ok(count @ 1..) = file.read(&mut chunk) {
+        if port.write_all(&chunk[..count]).is_err() {
+            return;
+        }
     }
 }
 
