@@ -43,6 +43,10 @@ const FIRST_PID: u32 = 1 << 30;
     reason = "independent switches of a test"
 )]
 pub struct Faults {
+    /// Nobody finds out what the driver can do.
+    pub probe_hangs: bool,
+    /// No VM can be taken over, as where the host has no descriptor left.
+    pub adoption_fails: bool,
     /// Launches fail as if the VMM ended early.
     pub launch_fails: bool,
     /// A launch takes this long.
@@ -120,6 +124,12 @@ impl FakeHost {
     #[must_use]
     pub fn launches(&self) -> u32 {
         self.state().launches
+    }
+
+    /// How many launches are under way.
+    #[must_use]
+    pub fn launching(&self) -> usize {
+        self.0.launching.borrow().0
     }
 
     /// How many launches have been under way at the same time, at most.
@@ -209,6 +219,9 @@ impl FakeDriver {
 #[async_trait]
 impl Vmm for FakeDriver {
     async fn probe(&self, _kernel: &Path, _initramfs: &Path) -> Result<DriverInfo, VmmError> {
+        if self.host.faults().probe_hangs {
+            std::future::pending::<()>().await;
+        }
         Ok(DriverInfo {
             driver: "fake".into(),
             version: env!("CARGO_PKG_VERSION").into(),
@@ -277,6 +290,10 @@ impl Vmm for FakeDriver {
         _dir: &Path,
         identity: &ProcessIdentity,
     ) -> Result<Option<Arc<dyn Machine>>, VmmError> {
+        if self.host.faults().adoption_fails {
+            let source = io::Error::from_raw_os_error(libc::EMFILE);
+            return Err(VmmError::Signal { source });
+        }
         let body = self.host.state().bodies.get(&vm).cloned();
         let living = body.filter(|body| body.exit().is_none() && body.identity == *identity);
         Ok(living.map(|body| self.machine(body)))

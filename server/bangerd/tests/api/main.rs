@@ -25,6 +25,8 @@ mod rig;
 mod sessions;
 mod setup;
 mod stats;
+mod stop;
+mod takeover;
 mod tunnels;
 mod vms;
 mod volumes;
