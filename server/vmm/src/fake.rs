@@ -61,7 +61,7 @@ pub struct Faults {
     pub ignores_power_button: bool,
     /// Asking the VMM to end does nothing.
     pub ignores_terminate: bool,
-    /// Not even killing does anything, as with a process that hangs in the kernel.
+    /// Not even killing does anything, as with a process that hangs in the kernel: it ends when that lets it go.
     pub ignores_kill: bool,
 }
 
@@ -106,7 +106,13 @@ impl FakeHost {
 
     /// Switches faults; those that are not named are off.
     pub fn set_faults(&self, faults: Faults) {
-        self.state().faults = faults;
+        let mut state = self.state();
+        state.faults = faults;
+        if !state.faults.ignores_kill {
+            for body in state.bodies.values() {
+                body.meet_its_doom();
+            }
+        }
     }
 
     /// The VMs that live.
@@ -118,6 +124,14 @@ impl FakeHost {
             .iter()
             .filter(|(_, body)| body.exit().is_none());
         living.map(|(vm, _)| *vm).collect()
+    }
+
+    /// Which launch a VM that lives came of.
+    #[must_use]
+    pub fn boot(&self, vm: VmId) -> Option<u64> {
+        let state = self.state();
+        let body = state.bodies.get(&vm)?;
+        body.exit().is_none().then(|| body.boot())
     }
 
     /// How many launches were begun.

@@ -9,6 +9,7 @@ use banger_vmm::fake::Faults;
 use sqlx::{Connection as _, SqliteConnection};
 use tonic::{Code, Status};
 
+use crate::disk::{Calls, Trouble};
 use crate::rig::{PATIENCE, Rig, assert_refused, creation};
 
 /// A daemon whose patience is short.
@@ -153,7 +154,6 @@ async fn a_vmm_that_ends_at_last_leaves_its_vm_off_and_of_use() {
     ask(&rig, Ask::Kill).await.unwrap_err();
     assert_eq!(state(&rig).await, Some(State::Failed));
     rig.host.set_faults(Faults::default());
-    rig.host.crash(rig.host.living()[0]);
     until("off", async || state(&rig).await == Some(State::Stopped)).await;
     let started = ask(&rig, Ask::Start).await.unwrap().unwrap();
     assert_eq!(started.state(), State::Running);
@@ -277,5 +277,65 @@ async fn a_boot_is_given_up_before_the_database_says_so() {
     };
     let told = tokio::time::timeout(PATIENCE, told).await.unwrap();
     assert_refused(&told.unwrap_err(), Code::Aborted, "GIVEN_UP", None);
+    rig.stopped().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_creation_whose_disk_stands_still_is_given_up_when_that_goes_on() {
+    let rig = impatient().await;
+    // Of the initramfs nobody waits for the end: others could want it. A VM's own disk is waited for.
+    for (stage, place) in [("initramfs", "state/kernels"), ("disks", "state/vms")] {
+        let trouble = Trouble::holds(&rig.dir.path().join(place));
+        let mut answers = rig
+            .vms()
+            .create_vm(creation("web"))
+            .await
+            .unwrap()
+            .into_inner();
+        let operation = answers.message().await.unwrap().unwrap().message;
+        let Some(v1::create_vm_response::Message::Operation(operation)) = operation else {
+            panic!("{operation:?}");
+        };
+        until(stage, async || trouble.hit() > 0).await;
+        let mut operations = rig.operations();
+        let cancel = operations.cancel_operation(v1::CancelOperationRequest {
+            operation: operation.id,
+        });
+        let released = async {
+            if stage == "initramfs" {
+                until("given up", async || state(&rig).await.is_none()).await;
+            }
+            drop(trouble);
+        };
+        let (ended, ()) = tokio::join!(cancel, released);
+        let ended = ended.unwrap().into_inner().operation.unwrap();
+        assert_eq!(ended.state(), v1::operation::State::Failed, "{stage}");
+        assert_eq!(state(&rig).await, None, "{stage}");
+    }
+    rig.create("web").await.unwrap();
+    rig.stopped().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operation_whose_end_cannot_be_stored_ends_all_the_same() {
+    let rig = impatient().await;
+    rig.create("web").await.unwrap();
+    let state_dir = rig.dir.path().join("state");
+    let trouble = Trouble::fails(&state_dir, Calls::Changes, libc::EIO, 1000, 1);
+    // The VM is stopped whatever the disk says; to start it needs one that works.
+    let stopped = ask(&rig, Ask::Kill).await.unwrap().unwrap();
+    assert_eq!(stopped.state(), State::Stopped);
+    ask(&rig, Ask::Start).await.unwrap_err();
+    drop(trouble);
+    let started = ask(&rig, Ask::Start).await.unwrap().unwrap();
+    assert_eq!(started.state(), State::Running);
+    until("no operation goes on", async || {
+        let request = v1::ListOperationsRequest::default();
+        let listed = rig.operations().list_operations(request).await;
+        let listed = listed.unwrap().into_inner().operations;
+        let running = v1::operation::State::Running;
+        !listed.iter().any(|operation| operation.state() == running)
+    })
+    .await;
     rig.stopped().await;
 }

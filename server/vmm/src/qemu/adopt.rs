@@ -78,8 +78,9 @@ async fn follow_console(
     Ok(())
 }
 
-/// Tries again where the end of an earlier connection spoilt this one.
-async fn patient_control(
+/// Connects to the control socket; `limit` is that of each step. Tries again where the end of an earlier connection
+/// spoilt this one. Safe to drop.
+pub(super) async fn patient_control(
     supervised: &Supervised,
     vm_dir: &VmDir,
     limit: Duration,
@@ -95,8 +96,7 @@ async fn patient_control(
     control(supervised, vm_dir, limit).await
 }
 
-/// Connects to the control socket; `limit` is that of each step. Safe to drop.
-pub(super) async fn control(
+async fn control(
     supervised: &Supervised,
     vm_dir: &VmDir,
     limit: Duration,

@@ -190,7 +190,7 @@ impl Control {
         if let Some(open) = current.as_ref().filter(|open| !open.is_closed()) {
             return Ok(Arc::clone(open));
         }
-        let again = adopt::control(supervised, dir, self.limit).await?;
+        let again = adopt::patient_control(supervised, dir, self.limit).await?;
         let pid = supervised.process.identity().pid;
         tracing::info!(pid, "connected to a QEMU's control socket again");
         *current = Some(Arc::clone(&again));

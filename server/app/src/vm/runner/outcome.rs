@@ -133,13 +133,13 @@ impl Runner {
     async fn on_boot_stuck(&mut self, booter: Booter, error: AppError, left: Left) {
         self.machine = Some(left.machine);
         self.attached = Some(left.attached);
-        // Told now: when the VMM ends nobody knows.
-        booter.task.fail(error.to_failure()).await;
         if matches!(self.vm.state.phase(), Phase::Creating) {
             self.transition(VmState::Deleting).await;
         }
         let limit = self.context.config.stop_kill_timeout;
         self.on_unkillable(&AppError::Unkillable { limit }).await;
+        // Told now: when the VMM ends nobody knows.
+        booter.task.fail(error.to_failure()).await;
     }
 
     /// Removes what a creation has made so far; its callers are told when nothing is left, the name included.
