@@ -220,6 +220,13 @@ pub enum AppError {
         /// The limit that ran out.
         limit: Duration,
     },
+    /// A VMM of an earlier daemon could not be taken over.
+    #[error("the VM's process, which an earlier daemon started, could not be taken over")]
+    NotAdopted {
+        /// Why.
+        #[source]
+        source: Box<AppError>,
+    },
     /// The agent is not connected now.
     #[error("the agent of VM `{vm}` is not connected")]
     AgentAway {

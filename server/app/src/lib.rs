@@ -157,6 +157,7 @@ impl App {
             doctor,
         };
         let reconciled = reconcile::reconcile(&app).await?;
+        app.operations.keep_pruned();
         Ok((app, reconciled))
     }
 

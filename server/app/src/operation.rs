@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use banger_core::event::{EventKind, Subject};
 use banger_core::operation::{Operation, OperationKind, OperationState, Progress, Stage, StageKey};
@@ -22,6 +23,13 @@ use crate::page::{self, Paged};
 const STAGES_MAX: usize = 1024;
 /// The most ended operations that are kept.
 const KEPT_MAX: u32 = 10_000;
+/// How much older than the retention an operation may get before it is forgotten: this part of the retention.
+const OVERTIME_PART: u32 = 8;
+/// The shortest and the longest time between two prunings.
+const PRUNE_EVERY: std::ops::RangeInclusive<Duration> =
+    Duration::from_secs(1)..=Duration::from_secs(3600);
+/// Before an end that could not be stored is tried again.
+const STORE_AGAIN: Duration = Duration::from_secs(1);
 
 type Live = Arc<Mutex<HashMap<OperationId, Running>>>;
 
@@ -238,6 +246,29 @@ impl Operations {
         Ok(left.len())
     }
 
+    /// Forgets operations as they age, until the daemon stops.
+    pub(crate) fn keep_pruned(self: &Arc<Self>) {
+        let operations = self.clone();
+        let retention = self.context.config.operation_retention;
+        let every = (retention / OVERTIME_PART).clamp(*PRUNE_EVERY.start(), *PRUNE_EVERY.end());
+        let pruning = async move {
+            loop {
+                tokio::time::sleep(every).await;
+                if let Err(error) = operations.prune().await {
+                    tracing::warn!(
+                        error = banger_core::chain(&error),
+                        "could not forget old operations; trying again"
+                    );
+                }
+            }
+        };
+        let shutdown = self.context.shutdown.clone();
+        self.context.tasks.spawn(async move {
+            // A pruning that is dropped half-way is done by the next daemon.
+            shutdown.run_until_cancelled(pruning).await;
+        });
+    }
+
     async fn prune(&self) -> Result<(), AppError> {
         let retention = jiff_duration(self.context.config.operation_retention);
         let before = Timestamp::now()
@@ -340,7 +371,26 @@ impl OperationTask {
     }
 
     async fn end(&self, target: Option<String>, state: OperationState) {
-        end(&self.context, &self.sender, target, state).await;
+        end(&self.context, &self.live, &self.sender, target, state).await;
+    }
+
+    /// Whoever was to do its work has found it done, or other work in its place.
+    fn end_overtaken(&self) {
+        let runtime = tokio::runtime::Handle::try_current();
+        let (false, Ok(runtime)) = (self.context.shutdown.is_cancelled(), runtime) else {
+            return forget(&self.live, self.id());
+        };
+        let given_up = AppError::GivenUp {
+            why: "another request took over",
+        };
+        let failure = self.judged(given_up.to_failure());
+        let (context, live, sender) =
+            (self.context.clone(), self.live.clone(), self.sender.clone());
+        let ending = async move {
+            let state = OperationState::Failed { failure };
+            end(&context, &live, &sender, None, state).await;
+        };
+        self.context.tasks.spawn_on(ending, &runtime);
     }
 
     fn change(&self, change: impl FnOnce(&mut Operation)) {
@@ -349,9 +399,11 @@ impl OperationTask {
     }
 }
 
-/// Stored before it is shown: who has seen the end finds it after a restart too.
+/// Stored before it is shown: who has seen the end finds it after a restart too. Where it cannot be stored now it is
+/// shown all the same, from memory, and stored as soon as that is possible.
 async fn end(
-    context: &Context,
+    context: &Arc<Context>,
+    live: &Live,
     sender: &watch::Sender<Arc<Operation>>,
     target: Option<String>,
     state: OperationState,
@@ -365,36 +417,47 @@ async fn end(
     if let Some(target) = target {
         ended.target = target;
     }
-    if let Err(error) = context.store.update_operation(&ended).await {
-        tracing::error!(operation = %ended.id, error = banger_core::chain(&error), "could not store the end of an operation");
-    }
+    let ended = Arc::new(ended);
+    let stored = context.store.update_operation(&ended).await;
     tell(context, EventKind::OperationEnded, &ended);
-    sender.send_replace(Arc::new(ended));
+    sender.send_replace(ended.clone());
+    match stored {
+        Ok(_) => forget(live, ended.id),
+        Err(error) => {
+            tracing::error!(operation = %ended.id, error = banger_core::chain(&error), "could not store the end of an operation; trying again");
+            context
+                .tasks
+                .spawn(store_late(context.clone(), live.clone(), ended));
+        }
+    }
+}
+
+/// Stores an end until it is stored; a daemon that starts before calls the operation interrupted.
+async fn store_late(context: Arc<Context>, live: Live, ended: Arc<Operation>) {
+    let storing = async {
+        loop {
+            tokio::time::sleep(STORE_AGAIN).await;
+            if context.store.update_operation(&ended).await.is_ok() {
+                return;
+            }
+        }
+    };
+    context.shutdown.run_until_cancelled(storing).await;
+    forget(&live, ended.id);
+}
+
+/// From now on the store tells of it.
+fn forget(live: &Live, id: OperationId) {
+    let mut live = live.lock().unwrap_or_else(PoisonError::into_inner);
+    live.remove(&id);
 }
 
 impl Drop for OperationTask {
     fn drop(&mut self) {
         let is_running = matches!(self.sender.borrow().state, OperationState::Running);
-        if is_running
-            && !self.context.shutdown.is_cancelled()
-            && let Ok(runtime) = tokio::runtime::Handle::try_current()
-        {
-            // Whoever was to do its work has found it done, or other work in its place.
-            let (context, sender) = (self.context.clone(), self.sender.clone());
-            let given_up = AppError::GivenUp {
-                why: "another request took over",
-            };
-            let failure = self.judged(given_up.to_failure());
-            let ending = async move {
-                end(&context, &sender, None, OperationState::Failed { failure }).await;
-            };
-            self.context.tasks.spawn_on(ending, &runtime);
+        if is_running {
+            self.end_overtaken();
         }
-        let id = self.id();
-        self.live
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(&id);
         self.count
             .send_modify(|count| *count = count.saturating_sub(1));
     }

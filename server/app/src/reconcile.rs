@@ -5,17 +5,21 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use banger_core::vm::{Phase, StopOutcome, Vm, VmState};
-use banger_core::vmm::{Machine, StopRung};
+use banger_core::vmm::{Machine, ProcessIdentity, StopRung};
 use banger_core::{Timestamp, VmId, chain};
+use futures::StreamExt as _;
 use tokio_util::sync::CancellationToken;
 
 use crate::App;
 use crate::error::AppError;
 use crate::paths;
-use crate::vm::Found;
+use crate::vm::{Found, recorded};
 
 /// The reasons of VMs that ran and ended by themselves.
 const ENDS: [&str; 2] = ["VM_ENDED", "VMM_MEMORY_LIMIT"];
+
+/// VMMs that are taken over at once: each costs some descriptors and waits for its control socket.
+const ADOPTED_AT_ONCE: usize = 32;
 
 /// What a start found.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -24,8 +28,12 @@ pub struct Reconciled {
     pub adopted_vms: usize,
     /// VMs that had run and whose process is gone.
     pub lost_vms: usize,
-    /// VMs whose making or removal was cut off; they are being removed.
-    pub removed_vms: usize,
+    /// VMs whose step (start, stop, pause, resume, removal) was cut off; it goes on to its end.
+    pub finished_vms: usize,
+    /// VMs whose making, or whose build, was cut off; they are being removed.
+    pub undone_vms: usize,
+    /// VMs whose process may run and could not be taken over; they are FAILED.
+    pub unknown_vms: usize,
     /// Operations that were cut off.
     pub interrupted_operations: usize,
     /// Processes, directories and files that no record owned.
@@ -40,9 +48,16 @@ pub(crate) async fn reconcile(app: &App) -> Result<Reconciled, AppError> {
     let vms = app.context.store.all_vms().await?;
     let known: HashSet<VmId> = vms.iter().map(|vm| vm.id).collect();
     found.swept += end_strays(app, &vms).await?;
-    for vm in vms {
-        restore(app, vm, &mut found).await?;
+    let mut adopting = futures::stream::iter(vms)
+        .map(async |vm| (recorded::find(&app.context, vm.id).await, vm))
+        .buffered(ADOPTED_AT_ONCE);
+    while let Some((adopted, vm)) = adopting.next().await {
+        match adopted {
+            Ok(machine) => restore(app, vm, machine, &mut found).await,
+            Err(error) => restore_unknown(app, vm, error, &mut found).await,
+        }
     }
+    drop(adopting);
     let is_known = |name: &str| name.parse().is_ok_and(|id| known.contains(&id));
     found.swept += paths::sweep(&app.context.paths.vms(), is_known).await?;
     found.swept += app.volumes.sweep().await?;
@@ -51,28 +66,44 @@ pub(crate) async fn reconcile(app: &App) -> Result<Reconciled, AppError> {
     Ok(found)
 }
 
-async fn restore(app: &App, mut vm: Vm, found: &mut Reconciled) -> Result<(), AppError> {
-    let machine = adopt(app, &vm).await?;
+/// Of one VM nobody knows whether it runs: that keeps no daemon from serving the others. Whoever starts or removes it
+/// ends what is left first.
+async fn restore_unknown(app: &App, mut vm: Vm, error: AppError, found: &mut Reconciled) {
+    tracing::error!(vm = %vm.id, error = chain(&error), "could not take over a VM's process");
+    found.unknown_vms += 1;
+    if !matches!(vm.state.phase(), Phase::Creating | Phase::Deleting) {
+        let source = Box::new(error);
+        let failure = AppError::NotAdopted { source }.to_failure();
+        vm.shape = None;
+        save(app, &mut vm, VmState::Failed(Box::new(failure))).await;
+    }
+    app.vms.restore(vm, Found::Unknown);
+}
+
+async fn restore(app: &App, mut vm: Vm, machine: Option<Arc<dyn Machine>>, found: &mut Reconciled) {
     let alive_or_off = |machine: Option<_>| machine.map_or(Found::Off, Found::Alive);
     match (vm.state.phase(), machine) {
         // Its build ended with the daemon.
         (_, machine) if vm.spec.labels.contains_key(crate::vm::BUILD_LABEL) => {
-            found.removed_vms += 1;
+            found.undone_vms += 1;
             save(app, &mut vm, VmState::Deleting).await;
             app.vms.restore(vm, alive_or_off(machine));
         }
         // Half made: undone. Its operation has failed with the daemon.
         (Phase::Creating, machine) => {
-            found.removed_vms += 1;
+            found.undone_vms += 1;
             save(app, &mut vm, VmState::Deleting).await;
             app.vms.restore(vm, alive_or_off(machine));
         }
         (Phase::Deleting, machine) => {
-            found.removed_vms += 1;
+            found.finished_vms += 1;
             app.vms.restore(vm, alive_or_off(machine));
         }
-        (_, Some(machine)) => {
+        (phase, Some(machine)) => {
             found.adopted_vms += 1;
+            if !matches!(phase, Phase::Running | Phase::Paused) {
+                found.finished_vms += 1;
+            }
             app.vms.restore(vm, Found::Alive(machine));
         }
         (
@@ -116,7 +147,6 @@ async fn restore(app: &App, mut vm: Vm, found: &mut Reconciled) -> Result<(), Ap
         }
         (Phase::Stopped, None) => app.vms.restore(vm, Found::Off),
     }
-    Ok(())
 }
 
 /// Whether a fault is one that the restart policy is for, and had not mended yet: not a start of its caller's that
@@ -126,17 +156,6 @@ fn ended_by_itself(vm: &Vm) -> bool {
         return false;
     };
     vm.restart_count > 0 || ENDS.contains(&failure.reason.as_str())
-}
-
-async fn adopt(app: &App, vm: &Vm) -> Result<Option<Arc<dyn Machine>>, AppError> {
-    let Some(identity) = app.context.store.get_process(vm.id).await? else {
-        return Ok(None);
-    };
-    Ok(app
-        .context
-        .vmm
-        .adopt(vm.id, &app.context.paths.vm(vm.id), &identity)
-        .await?)
 }
 
 /// Moves a VM. Where that cannot be stored, it is moved all the same: its runner stores it with the next move, and a
@@ -152,13 +171,10 @@ async fn save(app: &App, vm: &mut Vm, state: VmState) {
 
 /// Ends VMMs that were started and not recorded, or recorded as something else.
 async fn end_strays(app: &App, vms: &[Vm]) -> Result<u64, AppError> {
+    let dir = app.context.paths.vms();
+    let strays = app.context.vmm.find_strays(&dir).await?;
     let mut ended = 0;
-    for (id, identity) in app
-        .context
-        .vmm
-        .find_strays(&app.context.paths.vms())
-        .await?
-    {
+    for (id, identity) in strays {
         let recorded = match vms.iter().any(|vm| vm.id == id) {
             true => app.context.store.get_process(id).await?,
             false => None,
@@ -167,18 +183,22 @@ async fn end_strays(app: &App, vms: &[Vm]) -> Result<u64, AppError> {
             continue;
         }
         tracing::warn!(vm = %id, pid = identity.pid, "ending a VMM that no record owns");
-        if let Some(machine) = app
-            .context
-            .vmm
-            .adopt(id, &app.context.paths.vm(id), &identity)
-            .await?
-        {
-            let ladder = crate::vm::end_now(&app.context.config, machine);
-            if let Err(error) = ladder.climb(&CancellationToken::new()).await {
+        // One that does not end keeps no daemon from serving.
+        match end_stray(app, id, &identity).await {
+            Ok(()) => ended += 1,
+            Err(error) => {
                 tracing::error!(vm = %id, error = chain(&error), "a VMM that no record owns does not end");
             }
         }
-        ended += 1;
     }
     Ok(ended)
+}
+
+async fn end_stray(app: &App, id: VmId, identity: &ProcessIdentity) -> Result<(), AppError> {
+    let dir = app.context.paths.vm(id);
+    let Some(machine) = app.context.vmm.adopt(id, &dir, identity).await? else {
+        return Ok(());
+    };
+    let ladder = crate::vm::end_now(&app.context.config, machine);
+    ladder.climb(&CancellationToken::new()).await.map(drop)
 }

@@ -43,6 +43,10 @@ const FIRST_PID: u32 = 1 << 30;
     reason = "independent switches of a test"
 )]
 pub struct Faults {
+    /// Nobody finds out what the driver can do.
+    pub probe_hangs: bool,
+    /// No VM can be taken over, as where the host has no descriptor left.
+    pub adoption_fails: bool,
     /// Launches fail as if the VMM ended early.
     pub launch_fails: bool,
     /// A launch takes this long.
@@ -57,7 +61,7 @@ pub struct Faults {
     pub ignores_power_button: bool,
     /// Asking the VMM to end does nothing.
     pub ignores_terminate: bool,
-    /// Not even killing does anything, as with a process that hangs in the kernel.
+    /// Not even killing does anything, as with a process that hangs in the kernel: it ends when that lets it go.
     pub ignores_kill: bool,
 }
 
@@ -102,7 +106,13 @@ impl FakeHost {
 
     /// Switches faults; those that are not named are off.
     pub fn set_faults(&self, faults: Faults) {
-        self.state().faults = faults;
+        let mut state = self.state();
+        state.faults = faults;
+        if !state.faults.ignores_kill {
+            for body in state.bodies.values() {
+                body.meet_its_doom();
+            }
+        }
     }
 
     /// The VMs that live.
@@ -116,10 +126,24 @@ impl FakeHost {
         living.map(|(vm, _)| *vm).collect()
     }
 
+    /// Which launch a VM that lives came of.
+    #[must_use]
+    pub fn boot(&self, vm: VmId) -> Option<u64> {
+        let state = self.state();
+        let body = state.bodies.get(&vm)?;
+        body.exit().is_none().then(|| body.boot())
+    }
+
     /// How many launches were begun.
     #[must_use]
     pub fn launches(&self) -> u32 {
         self.state().launches
+    }
+
+    /// How many launches are under way.
+    #[must_use]
+    pub fn launching(&self) -> usize {
+        self.0.launching.borrow().0
     }
 
     /// How many launches have been under way at the same time, at most.
@@ -209,6 +233,9 @@ impl FakeDriver {
 #[async_trait]
 impl Vmm for FakeDriver {
     async fn probe(&self, _kernel: &Path, _initramfs: &Path) -> Result<DriverInfo, VmmError> {
+        if self.host.faults().probe_hangs {
+            std::future::pending::<()>().await;
+        }
         Ok(DriverInfo {
             driver: "fake".into(),
             version: env!("CARGO_PKG_VERSION").into(),
@@ -277,6 +304,10 @@ impl Vmm for FakeDriver {
         _dir: &Path,
         identity: &ProcessIdentity,
     ) -> Result<Option<Arc<dyn Machine>>, VmmError> {
+        if self.host.faults().adoption_fails {
+            let source = io::Error::from_raw_os_error(libc::EMFILE);
+            return Err(VmmError::Signal { source });
+        }
         let body = self.host.state().bodies.get(&vm).cloned();
         let living = body.filter(|body| body.exit().is_none() && body.identity == *identity);
         Ok(living.map(|body| self.machine(body)))

@@ -73,6 +73,7 @@ impl Explain for AppError {
             },
             Self::BootTimeout { .. } | Self::Unkillable { .. } => FailureKind::DeadlineExceeded,
             Self::BootEnded { .. } | Self::VmEnded { .. } => precondition("guest/boot".into()),
+            Self::NotAdopted { .. } => precondition("vmm/process".into()),
             Self::VmmMemoryLimit { .. } => FailureKind::ResourceExhausted {
                 subject: "vmm/memory_mib".into(),
             },
@@ -160,6 +161,7 @@ impl Explain for AppError {
             Self::VmEnded { .. } => "VM_ENDED",
             Self::VmmMemoryLimit { .. } => "VMM_MEMORY_LIMIT",
             Self::Unkillable { .. } => "VMM_UNKILLABLE",
+            Self::NotAdopted { .. } => "VMM_NOT_ADOPTED",
             Self::Configure { source } => source.reason(),
             Self::WriteFile { .. } => "VM_FILE_NOT_WRITTEN",
             Self::Credentials(error) => error.reason(),

@@ -127,6 +127,7 @@ impl AppError {
             Self::AgentAway { vm } => vec![("vm", vm.to_string())],
             Self::GivenUp { why } => vec![("why", (*why).to_owned())],
             Self::NoKernel
+            | Self::NotAdopted { .. }
             | Self::OperationCancelled
             | Self::Interrupted
             | Self::StoreUpload { .. }

@@ -69,6 +69,7 @@ impl AppError {
             Self::VmEnded { .. } => "Read its console, then start it again.".into(),
             Self::VmmMemoryLimit { .. } => "Start it again. If it comes back, raise `vmm_memory_overhead_mib` in the configuration; a VMM that grows without end may have been taken over by its guest.".into(),
             Self::Unkillable { .. } => "The host kernel holds the process, usually in a disk wait: check the host's disks; the daemon goes on trying.".into(),
+            Self::NotAdopted { .. } => "Start the VM again, or remove it: both end that process first. The daemon's log says what was in the way.".into(),
             Self::AgentAway { vm } => format!("Try again in a moment. If it lasts, look at its console: banger vm console {vm}"),
             Self::GivenUp { .. } | Self::OperationCancelled | Self::Interrupted => "Nothing of it is left. Send the request again if it is still wanted.".into(),
             Self::Configure { source } => return source.remedy(),

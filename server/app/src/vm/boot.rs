@@ -19,7 +19,7 @@ use super::files::{self, VmFile};
 use super::grow;
 use super::queue::Ticket;
 use super::stop::Ladder;
-use super::{is_build, link, setup};
+use super::{is_build, link, recorded, setup};
 use crate::Context;
 use crate::error::AppError;
 use crate::host;
@@ -109,6 +109,25 @@ pub(super) struct Booted {
     pub(super) shape: Shape,
     /// Its volumes, until its VMM is gone.
     pub(super) attached: Attached,
+}
+
+/// Why there is no guest.
+pub(super) struct BootFailure {
+    pub(super) error: AppError,
+    /// What could not be undone.
+    pub(super) left: Option<Box<Left>>,
+}
+
+/// A VMM that does not end, and the volumes that it may still write to.
+pub(super) struct Left {
+    pub(super) machine: Arc<dyn Machine>,
+    pub(super) attached: Attached,
+}
+
+impl From<AppError> for BootFailure {
+    fn from(error: AppError) -> Self {
+        Self { error, left: None }
+    }
 }
 
 /// A VM's writable disk before a boot.
@@ -206,13 +225,14 @@ impl Booter {
         })
     }
 
-    /// Boots a VM whose image and kernel are resolved, when it is its turn. On failure nothing of it runs.
+    /// Boots a VM whose image and kernel are resolved, when it is its turn. On failure nothing of it runs, but for
+    /// what the failure carries.
     pub(super) async fn boot(
         &self,
         vm: &Vm,
         resolved: &Resolved,
         ticket: Option<Ticket>,
-    ) -> Result<Booted, AppError> {
+    ) -> Result<Booted, BootFailure> {
         let ticket = ticket.ok_or(AppError::GivenUp {
             why: "the boot was not admitted",
         })?;
@@ -225,14 +245,18 @@ impl Booter {
             Ok((attached, self.disks(vm).await?))
         };
         let (attached, upper) = self.stage("disks", disks).await?;
-        let initramfs = self
-            .stage("initramfs", self.kernels.initramfs(&resolved.kernel))
-            .await?;
+        let initramfs = self.unless_given_up(self.initramfs(&resolved.kernel));
+        let initramfs = self.stage("initramfs", initramfs).await?;
         let plan = self.plan(vm, resolved, initramfs);
         let probe = host::probe(&self.context, &plan.kernel, &plan.initramfs);
         self.stage("probe", self.unless_given_up(probe)).await?;
         let launched = Timestamp::now();
-        let machine = self.stage("launch", self.launch(&plan)).await?;
+        // A driver's launch is safe to drop: what it had started is killed, and what was recorded is looked for below.
+        let launch = self.unless_given_up(self.launch(&plan));
+        let machine = match self.stage("launch", launch).await {
+            Ok(machine) => machine,
+            Err(error) => return Err(self.undo_launch(vm.id, attached, error).await),
+        };
         let brought = self.bring_up(vm, resolved, machine.clone(), identity).await;
         match brought {
             Ok((guest, info)) => Ok(Booted {
@@ -244,10 +268,17 @@ impl Booter {
             }),
             Err(error) => {
                 let error = host::blame_full_disk(&self.context, error);
-                self.undo_launch(vm.id, machine, attached).await;
-                Err(error)
+                Err(self.undo_boot(vm.id, machine, attached, error).await)
             }
         }
+    }
+
+    /// What the kernel starts the agent from. Safe to drop: others may wait for the same, so it is made all the same.
+    async fn initramfs(&self, kernel: &Kernel) -> Result<PathBuf, AppError> {
+        let (kernels, kernel) = (self.kernels.clone(), kernel.clone());
+        let making = async move { kernels.initramfs(&kernel).await };
+        let made = self.context.tasks.spawn(making).await;
+        made.unwrap_or(Err(AppError::Interrupted))
     }
 
     /// Who the guest's user is to be. Its credentials are read before anything runs.
@@ -342,6 +373,7 @@ impl Booter {
     }
 
     async fn launch(&self, plan: &LaunchPlan) -> Result<Arc<dyn Machine>, AppError> {
+        recorded::end(&self.context, plan.vm).await?;
         let handle = tokio::runtime::Handle::current();
         let journal = |identity: &banger_core::vmm::ProcessIdentity| {
             // The driver calls this from its own blocking step: the row must be there before the guest runs.
@@ -411,22 +443,44 @@ impl Booter {
         }
     }
 
-    /// Ends the VMM of a failed boot. Its volumes are let go when it is gone, however long that takes.
-    async fn undo_launch(&self, vm: VmId, machine: Arc<dyn Machine>, attached: Attached) {
+    /// Makes sure that nothing is left of a launch that failed or was given up.
+    async fn undo_launch(&self, vm: VmId, attached: Attached, error: AppError) -> BootFailure {
+        match recorded::find(&self.context, vm).await {
+            Ok(Some(machine)) => self.undo_boot(vm, machine, attached, error).await,
+            Ok(None) => {
+                erase_process(&self.context, vm).await;
+                error.into()
+            }
+            Err(unknown) => {
+                // The driver has killed it; whoever starts or removes the VM next looks again.
+                tracing::error!(%vm, error = banger_core::chain(&unknown), "could not find out whether the VMM of a failed launch is gone");
+                error.into()
+            }
+        }
+    }
+
+    /// Ends the VMM of a failed boot; where it does not end, the failure carries it.
+    async fn undo_boot(
+        &self,
+        vm: VmId,
+        machine: Arc<dyn Machine>,
+        attached: Attached,
+        error: AppError,
+    ) -> BootFailure {
         // Nothing can hurry SIGKILL.
-        match Ladder::hard(&self.context.config, machine.clone())
-            .climb(&CancellationToken::new())
-            .await
-        {
-            Ok(_) => erase_process(&self.context, vm).await,
-            Err(error) => {
-                tracing::error!(%vm, error = banger_core::chain(&error), "could not end the VMM of a failed boot");
-                let shutdown = self.context.shutdown.clone();
-                self.context.tasks.spawn(async move {
-                    // With the daemon the account ends too.
-                    shutdown.run_until_cancelled(machine.wait()).await;
-                    drop(attached);
-                });
+        let ladder = Ladder::hard(&self.context.config, machine.clone());
+        match ladder.climb(&CancellationToken::new()).await {
+            Ok(_) => {
+                erase_process(&self.context, vm).await;
+                error.into()
+            }
+            Err(stuck) => {
+                tracing::error!(%vm, error = banger_core::chain(&stuck), "could not end the VMM of a failed boot");
+                let left = Left { machine, attached };
+                BootFailure {
+                    error,
+                    left: Some(Box::new(left)),
+                }
             }
         }
     }
@@ -502,8 +556,9 @@ pub(super) async fn flush_disk(context: &Context, vm: VmId) -> std::io::Result<(
     }
 }
 
-/// Removes a VM's files.
+/// Removes a VM's files, which nothing uses any more.
 pub(super) async fn remove_files(context: &Context, vm: VmId) -> Result<(), AppError> {
+    recorded::end(context, vm).await?;
     let path = context.paths.vm(vm);
     paths::remove_tree(path.clone())
         .await

@@ -11,6 +11,7 @@ mod link;
 mod ports;
 mod queue;
 mod reach;
+pub(crate) mod recorded;
 mod runner;
 mod setup;
 mod spec;
@@ -22,7 +23,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use banger_core::lifecycle::{Next, Verb, decide};
+use banger_core::lifecycle::Verb;
 use banger_core::operation::OperationKind;
 use banger_core::vm::{Phase, Vm, VmChange, VmSpec, VmState};
 use banger_core::vmm::{Console, Machine, VmmExit};
@@ -73,7 +74,6 @@ pub struct Vms {
 /// What a verb needs beside the VM.
 enum With {
     Nothing,
-    Boot(Booter),
     Change(VmChange),
 }
 
@@ -85,6 +85,8 @@ pub(crate) enum Found {
     Lost,
     /// It was off.
     Off,
+    /// It may run, and could not be taken over.
+    Unknown,
 }
 
 #[derive(Default)]
@@ -278,9 +280,11 @@ impl Vms {
                 let attached = self.boots.volumes.attach_again(&vm);
                 Beginning::Adopted(machine, attached)
             }
-            (Found::Off | Found::Lost, Phase::Deleting | Phase::Creating) => Beginning::Delete,
+            (Found::Off | Found::Lost | Found::Unknown, Phase::Deleting | Phase::Creating) => {
+                Beginning::Delete
+            }
             (Found::Lost, _) => Beginning::Lost,
-            (Found::Off, _) => Beginning::Rest,
+            (Found::Off | Found::Unknown, _) => Beginning::Rest,
         };
         self.run(vm, admitted, beginning);
     }
@@ -381,14 +385,12 @@ impl Vms {
 
     async fn ask(&self, handle: &Handle, verb: Verb, with: With) -> Result<(), AppError> {
         let (answer, answered) = oneshot::channel();
-        let (booter, change) = match with {
-            With::Nothing => (None, None),
-            With::Boot(booter) => (Some(booter), None),
-            With::Change(change) => (None, Some(change)),
+        let change = match with {
+            With::Nothing => None,
+            With::Change(change) => Some(change),
         };
         let command = Command {
             verb,
-            booter,
             change,
             answer,
         };
@@ -429,19 +431,7 @@ impl Vms {
 
     async fn boot(&self, named: &str, verb: Verb) -> Result<Arc<Vm>, AppError> {
         let mut handle = self.handle(named)?;
-        let phase = handle.view.borrow().phase();
-        // Only what boots is an operation: the runner decides, and most verbs that find a VM as they want it do not.
-        if matches!(decide(phase, verb), Next::Move(_)) {
-            let id = handle.view.borrow().vm.id;
-            let booter = self.boots.begin_start(id).await?;
-            let task = booter.task.clone();
-            if let Err(error) = self.ask(&handle, verb, With::Boot(booter)).await {
-                task.fail(error.to_failure()).await;
-                return Err(error);
-            }
-        } else {
-            self.ask(&handle, verb, With::Nothing).await?;
-        }
+        self.ask(&handle, verb, With::Nothing).await?;
         let view = settled(&mut handle.view, |view| {
             view.deleted
                 || !matches!(
@@ -516,13 +506,17 @@ impl Vms {
     /// Throws a VM away and waits until nothing is left.
     ///
     /// # Errors
-    /// If it does not exist.
+    /// If it does not exist, or its process does not end: then it goes when that does.
     pub async fn delete(&self, named: &str) -> Result<(), AppError> {
         let mut handle = self.handle(named)?;
         self.ask(&handle, Verb::Delete, With::Nothing).await?;
-        settled(&mut handle.view, |view| view.deleted)
-            .await
-            .map(drop)
+        let is_over = |view: &VmView| view.deleted || view.is_stuck;
+        match settled(&mut handle.view, is_over).await?.deleted {
+            true => Ok(()),
+            false => Err(AppError::Unkillable {
+                limit: self.context.config.stop_kill_timeout,
+            }),
+        }
     }
 
     /// The console of a VM, whether it runs or not.

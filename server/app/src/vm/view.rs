@@ -21,6 +21,8 @@ pub struct VmView {
     pub machine: Option<Arc<dyn Machine>>,
     /// Whether it is being used.
     pub(crate) activity: Arc<Activity>,
+    /// Its VMM does not end, not even by SIGKILL.
+    pub(crate) is_stuck: bool,
     /// It is gone; nothing follows.
     pub deleted: bool,
 }
@@ -31,6 +33,7 @@ impl std::fmt::Debug for VmView {
             .field("vm", &self.vm)
             .field("guest", &self.guest.is_some())
             .field("machine", &self.machine.is_some())
+            .field("is_stuck", &self.is_stuck)
             .field("deleted", &self.deleted)
             .finish()
     }

@@ -1,9 +1,10 @@
 //! Agents that run no processes: each command is a rule.
 
 use std::collections::BTreeMap;
+use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
 
 use banger_core::guest::{
     AttachTarget, BoxedChannel, Guest, GuestConfig, GuestConnector, GuestError, GuestIdentity,
@@ -36,6 +37,7 @@ pub(crate) fn agent() -> Agent {
     Arc::new(|mut guest| {
         Box::pin(async move {
             guest.say(b"booted\n");
+            greet(&mut guest).await;
             let mut byte = [0];
             match guest.stream.read(&mut byte).await {
                 Ok(1) => guest.power_off(),
@@ -43,6 +45,47 @@ pub(crate) fn agent() -> Agent {
             }
         })
     })
+}
+
+/// The agent's first word: which boot this is.
+pub(crate) async fn greet(guest: &mut banger_vmm::fake::FakeGuest) {
+    let boot = guest.boot();
+    // Who does not listen has hung up.
+    let _ = guest.stream.write_u64(boot).await;
+}
+
+/// The sessions of all VMs, which know nothing of daemons. Clones are the same.
+#[derive(Default, Clone)]
+pub(crate) struct Sessions(Arc<Mutex<BTreeMap<u64, BTreeMap<SessionId, Running>>>>);
+
+impl Sessions {
+    fn of(&self, boot: u64) -> MappedSessions<'_> {
+        MappedSessions {
+            all: self.0.lock().unwrap(),
+            boot,
+        }
+    }
+}
+
+/// The sessions of one boot.
+struct MappedSessions<'a> {
+    all: MutexGuard<'a, BTreeMap<u64, BTreeMap<SessionId, Running>>>,
+    boot: u64,
+}
+
+impl Deref for MappedSessions<'_> {
+    type Target = BTreeMap<SessionId, Running>;
+
+    fn deref(&self) -> &Self::Target {
+        static NONE: BTreeMap<SessionId, Running> = BTreeMap::new();
+        self.all.get(&self.boot).unwrap_or(&NONE)
+    }
+}
+
+impl DerefMut for MappedSessions<'_> {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        self.all.entry(self.boot).or_default()
+    }
 }
 
 #[derive(Default)]
@@ -57,7 +100,7 @@ pub(crate) struct FakeConnector {
     pub(crate) setup: Arc<Setup>,
     /// The files of all guests.
     pub(crate) files: FakeFiles,
-    sessions: Arc<Mutex<BTreeMap<SessionId, Running>>>,
+    pub(crate) sessions: Sessions,
 }
 
 /// What guests did with their disks.
@@ -104,6 +147,17 @@ impl Setup {
 struct Running {
     session: Session,
     signal: watch::Sender<Option<i32>>,
+    begin: Instant,
+}
+
+/// Lines of a session that counts, at most.
+const COUNTED_MAX: u128 = 5_000;
+
+/// What a session that counts has written so far: a line each hundredth of a second.
+fn counted(begin: Instant) -> Bytes {
+    let lines = (begin.elapsed().as_millis() / 10).min(COUNTED_MAX);
+    let text: String = (1..=lines).map(|line| format!("{line}\n")).collect();
+    Bytes::from(text)
 }
 
 pub(crate) struct FakeGuest {
@@ -117,7 +171,8 @@ pub(crate) struct FakeGuest {
     setup: Arc<Setup>,
     killed: Arc<Mutex<Vec<SessionId>>>,
     pub(crate) files: FakeFileSystem,
-    sessions: Arc<Mutex<BTreeMap<SessionId, Running>>>,
+    sessions: Sessions,
+    boot: u64,
 }
 
 #[tonic::async_trait]
@@ -125,8 +180,10 @@ impl GuestConnector for FakeConnector {
     async fn connect(
         &self,
         vm: VmId,
-        channel: BoxedChannel,
+        mut channel: BoxedChannel,
     ) -> Result<(Arc<dyn Guest>, GuestInfo), GuestError> {
+        let boot = channel.read_u64().await;
+        let boot = boot.map_err(|_| GuestError::Lost { during: "hello" })?;
         let (from_vm, to_vm) = tokio::io::split(channel);
         let guest = FakeGuest {
             vm,
@@ -138,6 +195,7 @@ impl GuestConnector for FakeConnector {
             killed: self.killed.clone(),
             files: FakeFileSystem(self.files.clone()),
             sessions: self.sessions.clone(),
+            boot,
         };
         let info = GuestInfo {
             generation: 1,
@@ -179,15 +237,21 @@ impl FakeGuest {
         let running = Running {
             session: session.clone(),
             signal: watch::Sender::new(None),
+            begin: Instant::now(),
         };
-        self.sessions.lock().unwrap().entry(id).or_insert(running);
+        self.sessions.of(self.boot).entry(id).or_insert(running);
         Ok(session)
     }
 
     fn look(&self, id: SessionId) -> Result<(Session, watch::Receiver<Option<i32>>), GuestError> {
-        let sessions = self.sessions.lock().unwrap();
+        let sessions = self.sessions.of(self.boot);
         let running = sessions.get(&id).ok_or(GuestError::UnknownSession { id })?;
         Ok((running.session.clone(), running.signal.subscribe()))
+    }
+
+    /// When a session began.
+    fn begin_of(&self, id: SessionId) -> Instant {
+        self.sessions.of(self.boot)[&id].begin
     }
 
     fn events(&self, id: SessionId, input: SessionInputs) -> Result<SessionEvents, GuestError> {
@@ -207,6 +271,7 @@ impl FakeGuest {
             })])
             .chain(stream::pending())
             .boxed(),
+            "count" => stream::iter([Ok(output(0, counted(self.begin_of(id))))]).boxed(),
             "cat" => cat(input),
             "sleep" => sleep(input, signal),
             _ => stream::iter([end(Exit::Code(0), 0)]).boxed(),
@@ -308,7 +373,7 @@ impl Guest for FakeGuest {
 
     async fn list_sessions(&self) -> Result<Vec<Session>, GuestError> {
         self.unless_mute().await;
-        let sessions = self.sessions.lock().unwrap();
+        let sessions = self.sessions.of(self.boot);
         Ok(sessions
             .values()
             .map(|running| running.session.clone())
@@ -353,14 +418,14 @@ impl Guest for FakeGuest {
         _: SignalTarget,
     ) -> Result<(), GuestError> {
         self.look(id)?;
-        self.sessions.lock().unwrap()[&id]
+        self.sessions.of(self.boot)[&id]
             .signal
             .send_replace(Some(signal));
         Ok(())
     }
 
     async fn delete_session(&self, id: SessionId) -> Result<(), GuestError> {
-        if self.sessions.lock().unwrap().remove(&id).is_some() {
+        if self.sessions.of(self.boot).remove(&id).is_some() {
             self.killed.lock().unwrap().push(id);
         }
         Ok(())

@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::time::Duration;
 
 use banger_core::setup::Secret;
 use banger_proto::v1;
@@ -301,6 +302,12 @@ async fn credentials_are_read_at_each_start_and_only_for_who_may_have_them() {
 fn stand_still(rig: &Rig, stage: &'static str) {
     *rig.setup.stuck_in.lock().unwrap() = stage;
     rig.host.set_faults(Faults {
+        probe_hangs: stage == "probe",
+        // Another than this one is never under way.
+        launches_together: match stage {
+            "launch" => usize::MAX,
+            _ => 0,
+        },
         never_answers: stage == "boot",
         ..Faults::default()
     });
@@ -333,7 +340,16 @@ async fn another_client_can_give_up_a_creation_in_each_of_its_stages() {
     rig.furnish().await;
     // It takes connections and never answers, so that a pull goes on.
     let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    for stage in ["pull", "boot", "configure", "files", "identity", "init"] {
+    for stage in [
+        "pull",
+        "probe",
+        "launch",
+        "boot",
+        "configure",
+        "files",
+        "identity",
+        "init",
+    ] {
         stand_still(&rig, stage);
         let mut request = whole("web");
         if stage == "pull" {
@@ -343,6 +359,14 @@ async fn another_client_can_give_up_a_creation_in_each_of_its_stages() {
         }
         let mut answers = rig.vms().create_vm(request).await.unwrap().into_inner();
         let operation = until_in(&mut answers, stage).await;
+        if stage == "launch" {
+            let begun = async {
+                while rig.host.launching() == 0 {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+            };
+            tokio::time::timeout(PATIENCE, begun).await.expect("begun");
+        }
         let mut connections = Vec::new();
         if stage == "pull" {
             let accepted = tokio::time::timeout(PATIENCE, silent.accept()).await;
@@ -364,46 +388,10 @@ async fn another_client_can_give_up_a_creation_in_each_of_its_stages() {
         let seen = drain(watched).await.unwrap();
         assert!(seen.len() >= 2, "the other client saw it stand and end");
         nothing_is_left(&rig, stage).await;
+        assert_eq!(rig.host.launching(), 0, "{stage}");
     }
     stand_still(&rig, "");
     create(&rig, whole("web")).await.unwrap();
-    rig.stopped().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_creation_that_is_given_up_while_its_vmm_starts_is_undone() {
-    let rig = Rig::start().await;
-    rig.furnish().await;
-    // The VMM of the first starts when that of another does.
-    rig.host.set_faults(Faults {
-        launches_together: 2,
-        ..Faults::default()
-    });
-    let mut answers = rig
-        .vms()
-        .create_vm(whole("web"))
-        .await
-        .unwrap()
-        .into_inner();
-    let operation = until_in(&mut answers, "launch").await.id;
-    let mut other = rig.another_client().await;
-    let cancel = v1::CancelOperationRequest { operation };
-    let (ended, made) = tokio::join!(
-        other.cancel_operation(cancel),
-        create(&rig, creation("other"))
-    );
-    let ended = ended.unwrap().into_inner().operation.unwrap();
-    assert_eq!(ended.state(), v1::operation::State::Failed);
-    let told = drain(answers).await.unwrap_err();
-    assert_refused(&told, Code::Cancelled, "OPERATION_CANCELLED", None);
-    let made = made.unwrap();
-    assert_eq!(rig.host.living().len(), 1);
-    let delete = v1::DeleteVmRequest {
-        vm: made.id,
-        ..Default::default()
-    };
-    rig.vms().delete_vm(delete).await.unwrap();
-    nothing_is_left(&rig, "launch").await;
     rig.stopped().await;
 }
 

@@ -10,6 +10,7 @@ use banger_vmm::FakeHost;
 use banger_vmm::fake::Faults;
 use tonic::{Code, Status};
 
+use crate::agent::greet;
 use crate::rig::{Rig, assert_refused, creation, drain, mask};
 
 fn request(name: &str) -> v1::CreateVolumeRequest {
@@ -127,7 +128,8 @@ fn watched() -> (FakeHost, Arc<Mutex<Vec<Drive>>>) {
     let host = FakeHost::new(Arc::new(move |guest| {
         *kept.lock().unwrap() = guest.plan().drives.clone();
         Box::pin(async move {
-            let _guest = guest;
+            let mut guest = guest;
+            greet(&mut guest).await;
             std::future::pending::<()>().await;
         })
     }));

@@ -3,6 +3,7 @@
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 
@@ -34,6 +35,8 @@ pub(super) struct Body {
     conversation: Mutex<CancellationToken>,
     /// Whether its vCPUs are held: its agent is not polled meanwhile.
     paused: watch::Sender<bool>,
+    /// Whether it was killed while nothing could end it.
+    is_doomed: AtomicBool,
     /// Held while its agent is polled: whoever paused it knows that nothing is under way.
     step: Mutex<()>,
 }
@@ -52,7 +55,27 @@ impl Body {
             exit,
             conversation: Mutex::default(),
             paused: watch::Sender::new(false),
+            is_doomed: AtomicBool::new(false),
             step: Mutex::default(),
+        }
+    }
+
+    pub(super) fn boot(&self) -> u64 {
+        self.identity.start_ticks
+    }
+
+    /// A signal that nothing withstands comes when the body can be ended.
+    pub(super) fn kill(&self, can_end: bool) {
+        match can_end {
+            true => self.crash(),
+            false => self.is_doomed.store(true, Ordering::Relaxed),
+        }
+    }
+
+    /// It can be ended again.
+    pub(super) fn meet_its_doom(&self) {
+        if self.is_doomed.load(Ordering::Relaxed) {
+            self.crash();
         }
     }
 
@@ -137,6 +160,12 @@ impl FakeGuest {
     #[must_use]
     pub fn vm(&self) -> VmId {
         self.body.plan.vm
+    }
+
+    /// Which launch of the host's it came of.
+    #[must_use]
+    pub fn boot(&self) -> u64 {
+        self.body.boot()
     }
 
     /// What the VM was launched with.
@@ -272,9 +301,7 @@ impl Machine for FakeMachine {
     }
 
     fn kill(&self) -> Result<(), VmmError> {
-        if !self.host.faults().ignores_kill {
-            self.body.crash();
-        }
+        self.body.kill(!self.host.faults().ignores_kill);
         Ok(())
     }
 }

@@ -36,6 +36,8 @@ use crate::exit::Exit;
 use crate::log;
 use crate::process::{Ending, Process, usage};
 
+/// How long Firecracker may take to tell of its drives, before what the host knows is told without them.
+const DRIVES_WITHIN: Duration = Duration::from_secs(1);
 /// How long the last words of a Firecracker that ended may take to be read. They are in a pipe.
 const DRAIN_LIMIT: Duration = Duration::from_secs(2);
 
@@ -414,7 +416,21 @@ impl Machine for FirecrackerMachine {
     async fn metrics(&self) -> Result<VmmMetrics, VmmError> {
         let usage = usage::of(self.control.identity.pid);
         let mut metrics = usage.map_err(|_gone| VmmError::Gone)?;
-        metrics.drives = self.drives().await?;
+        let drives = tokio::time::timeout(DRIVES_WITHIN, self.drives()).await;
+        let drives = drives.unwrap_or(Err(VmmError::Deadline {
+            during: METRICS,
+            limit: DRIVES_WITHIN,
+        }));
+        match drives {
+            Ok(drives) => metrics.drives = drives,
+            // What the host's kernel tells is told all the same: it needs no VMM that answers.
+            Err(error) => {
+                tracing::debug!(
+                    error = banger_core::chain(&error),
+                    "a VMM does not tell of its drives"
+                );
+            }
+        }
         Ok(metrics)
     }
 

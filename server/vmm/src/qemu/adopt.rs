@@ -1,13 +1,16 @@
 //! Taking over a QEMU that an earlier daemon started.
 
 use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
 
 use banger_core::VmId;
 use banger_core::vmm::{ProcessIdentity, VmmError};
 
 use super::QemuDriver;
 use super::launch::SOCKETS;
-use super::machine::{QemuMachine, Supervised};
+use super::machine::{Control, QemuMachine, Supervised};
+use super::qmp::Qmp;
 use crate::console::ConsoleWriter;
 use crate::dir::VmDir;
 use crate::log;
@@ -49,13 +52,15 @@ pub(super) async fn adopt(
     if let Err(error) = follow_console(driver, &supervised, dir, &vm_dir).await {
         tracing::warn!(%vm, %error, "the console of an adopted VM cannot be followed");
     }
-    let control = match patient_control(driver, &supervised, &vm_dir).await {
+    let limit = driver.config.control_timeout;
+    let control = match patient_control(&supervised, &vm_dir, limit).await {
         Ok(control) => Some(control),
         Err(error) => {
-            tracing::warn!(%vm, %error, "an adopted VM has no control socket");
+            tracing::warn!(%vm, %error, "an adopted VM has no control socket: until one can be had, which is tried whenever it is needed, the VM cannot be paused, its power button not pressed, its disk not grown, and nobody tells what its drives do");
             None
         }
     };
+    let control = Control::new(control, limit);
     Ok(Some(QemuMachine::new(supervised, vm_dir, control)))
 }
 
@@ -73,29 +78,29 @@ async fn follow_console(
     Ok(())
 }
 
-/// Tries again where the end of an earlier connection spoilt this one.
-async fn patient_control(
-    driver: &QemuDriver,
+/// Connects to the control socket; `limit` is that of each step. Tries again where the end of an earlier connection
+/// spoilt this one. Safe to drop.
+pub(super) async fn patient_control(
     supervised: &Supervised,
     vm_dir: &VmDir,
-) -> Result<std::sync::Arc<super::qmp::Qmp>, VmmError> {
+    limit: Duration,
+) -> Result<Arc<Qmp>, VmmError> {
     for _ in 1..CONTROL_TRIES {
-        match control(driver, supervised, vm_dir).await {
+        match control(supervised, vm_dir, limit).await {
             Err(error @ (VmmError::Control { .. } | VmmError::Refused { .. })) => {
                 tracing::debug!(%error, "a control socket is connected to again");
             }
             result => return result,
         }
     }
-    control(driver, supervised, vm_dir).await
+    control(supervised, vm_dir, limit).await
 }
 
 async fn control(
-    driver: &QemuDriver,
     supervised: &Supervised,
     vm_dir: &VmDir,
-) -> Result<std::sync::Arc<super::qmp::Qmp>, VmmError> {
-    let limit = driver.config.control_timeout;
+    limit: Duration,
+) -> Result<Arc<Qmp>, VmmError> {
     let connected = tokio::time::timeout(limit, vm_dir.connect(SOCKETS.control)).await;
     let connected = connected.map_err(|_elapsed| VmmError::Deadline {
         during: "adoption",
@@ -105,7 +110,7 @@ async fn control(
         during: "adoption",
         source,
     })?;
-    let control = supervised.open_control(driver, stream, limit).await?;
+    let control = supervised.open_control(stream, (limit, limit)).await?;
     let status = control.execute("query-status").await?;
     // The earlier daemon died between recording the process and letting its guest run.
     if status.get("status").and_then(|status| status.as_str()) == Some(HELD) {

@@ -13,7 +13,7 @@ use rustix::process::Signal;
 use tokio::net::UnixStream;
 
 use super::command::{self, Host, Sockets};
-use super::machine::{QemuMachine, Supervised};
+use super::machine::{Control, QemuMachine, Supervised};
 use super::qmp::Qmp;
 use super::{Found, Journal, QemuConfig, QemuDriver, tsc};
 use crate::ceilings::Ceilings;
@@ -86,7 +86,10 @@ pub(super) async fn launch(
         Prepared::make(driver, plan).map_err(|source| not_started(&found.program, source))?;
     let (held, console) = prepared.spawn(driver, found, plan, accelerator)?;
     match start_guest(driver, &held, console, journal).await {
-        Ok((control, dir)) => Ok(QemuMachine::new(held.release(), dir, Some(control))),
+        Ok((control, dir)) => {
+            let control = Control::new(Some(control), driver.config.control_timeout);
+            Ok(QemuMachine::new(held.release(), dir, control))
+        }
         Err(error) => {
             held.kill_and_wait().await;
             Err(error)
@@ -250,12 +253,11 @@ async fn start_guest(
     let supervised = held.supervised();
     journal(supervised.process.identity()).map_err(|source| VmmError::Journal { source })?;
     let dir = held.dir();
+    let limits = (driver.config.launch_timeout, driver.config.control_timeout);
     let connected = async {
         supervised.follow_console(connect(dir, SOCKETS.console, "console").await?, console);
         let stream = connect(dir, SOCKETS.control, "control").await?;
-        let control = supervised
-            .open_control(driver, stream, driver.config.launch_timeout)
-            .await?;
+        let control = supervised.open_control(stream, limits).await?;
         control.execute("cont").await?;
         Ok(control)
     };

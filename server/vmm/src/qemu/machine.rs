@@ -23,7 +23,7 @@ use tokio_util::task::TaskTracker;
 
 use super::launch::SOCKETS;
 use super::qmp::{Qmp, ShutdownReason};
-use super::{QemuDriver, drives};
+use super::{QemuDriver, adopt, drives};
 use crate::cgroup::Cgroup;
 use crate::channel::{AgentChannel, CurrentChannel};
 use crate::console::{self, ConsoleWriter};
@@ -125,13 +125,12 @@ impl Supervised {
         });
     }
 
+    /// `limits` are those of QEMU's greeting and of each command.
     pub(super) async fn open_control(
         &self,
-        driver: &QemuDriver,
         stream: UnixStream,
-        greeting_limit: Duration,
+        limits: (Duration, Duration),
     ) -> Result<Arc<Qmp>, VmmError> {
-        let limits = (greeting_limit, driver.config.control_timeout);
         let stop = self.let_go.clone();
         Qmp::open(stream, limits, &self.readers, self.reason.clone(), stop)
             .await
@@ -164,12 +163,43 @@ fn judge(reason: Option<&str>, ending: Ending, tail: &str) -> VmmExit {
 pub(super) struct QemuMachine {
     supervised: Supervised,
     dir: VmDir,
-    control: Option<Arc<Qmp>>,
+    control: Control,
     channel: CurrentChannel,
 }
 
+/// The control socket. A VM may be adopted without one, and a connection may break: whoever needs it then connects
+/// again.
+#[derive(Debug)]
+pub(super) struct Control {
+    current: tokio::sync::Mutex<Option<Arc<Qmp>>>,
+    /// For connecting, and for each command.
+    limit: Duration,
+}
+
+impl Control {
+    pub(super) fn new(current: Option<Arc<Qmp>>, limit: Duration) -> Self {
+        Self {
+            current: current.into(),
+            limit,
+        }
+    }
+
+    /// The connection, or a new one. Safe to drop.
+    async fn get(&self, supervised: &Supervised, dir: &VmDir) -> Result<Arc<Qmp>, VmmError> {
+        let mut current = self.current.lock().await;
+        if let Some(open) = current.as_ref().filter(|open| !open.is_closed()) {
+            return Ok(Arc::clone(open));
+        }
+        let again = adopt::patient_control(supervised, dir, self.limit).await?;
+        let pid = supervised.process.identity().pid;
+        tracing::info!(pid, "connected to a QEMU's control socket again");
+        *current = Some(Arc::clone(&again));
+        Ok(again)
+    }
+}
+
 impl QemuMachine {
-    pub(super) fn new(supervised: Supervised, dir: VmDir, control: Option<Arc<Qmp>>) -> Self {
+    pub(super) fn new(supervised: Supervised, dir: VmDir, control: Control) -> Self {
         Self {
             supervised,
             dir,
@@ -192,19 +222,23 @@ impl QemuMachine {
 
     async fn drive_metrics(&self) -> Result<Vec<DriveMetrics>, VmmError> {
         const COMMAND: &str = "query-blockstats";
-        let control = self.control(COMMAND)?;
-        let answer = tokio::time::timeout(DRIVES_WITHIN, control.execute(COMMAND)).await;
+        let asked = async { self.control().await?.execute(COMMAND).await };
+        let answer = tokio::time::timeout(DRIVES_WITHIN, asked).await;
         drives::metrics(answer.map_err(|_| VmmError::Deadline {
             during: COMMAND,
             limit: DRIVES_WITHIN,
         })??)
     }
 
-    fn control(&self, during: &'static str) -> Result<&Qmp, VmmError> {
-        self.control.as_deref().ok_or_else(|| VmmError::Control {
-            during,
-            source: io::ErrorKind::NotConnected.into(),
-        })
+    async fn control(&self) -> Result<Arc<Qmp>, VmmError> {
+        let connected = self.control.get(&self.supervised, &self.dir);
+        tokio::select! {
+            biased; // a QEMU that is gone is not waited for
+            // cancel-safe: looks at a level
+            _exit = self.supervised.gone() => Err(VmmError::Gone),
+            // cancel-safe: what is dropped half-way is not used again
+            connected = connected => connected,
+        }
     }
 
     fn signal(&self, signal: Signal) -> Result<(), VmmError> {
@@ -235,15 +269,15 @@ impl Machine for QemuMachine {
 
     async fn power_button(&self) -> Result<(), VmmError> {
         const COMMAND: &str = "system_powerdown";
-        self.control(COMMAND)?.execute(COMMAND).await.map(drop)
+        self.control().await?.execute(COMMAND).await.map(drop)
     }
 
     async fn pause(&self) -> Result<(), VmmError> {
-        self.control("stop")?.execute("stop").await.map(drop)
+        self.control().await?.execute("stop").await.map(drop)
     }
 
     async fn resume(&self) -> Result<(), VmmError> {
-        self.control("cont")?.execute("cont").await.map(drop)
+        self.control().await?.execute("cont").await.map(drop)
     }
 
     async fn metrics(&self) -> Result<VmmMetrics, VmmError> {
@@ -264,7 +298,7 @@ impl Machine for QemuMachine {
 
     async fn grow_drive(&self, serial: &str, size_bytes: u64) -> Result<(), VmmError> {
         const COMMAND: &str = "block_resize";
-        let control = self.control(COMMAND)?;
+        let control = self.control().await?;
         let blocks = control.execute("query-block").await?;
         let arguments = json!({ "node-name": drives::node(blocks, serial)?, "size": size_bytes });
         control.execute_with(COMMAND, &arguments).await.map(drop)

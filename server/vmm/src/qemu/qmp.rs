@@ -126,6 +126,11 @@ impl Qmp {
         Ok(qmp)
     }
 
+    /// Whether the connection has ended: then every command fails.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.shared.lock().closed
+    }
+
     /// Runs a command that has no arguments. See [`Qmp::execute_with`].
     pub(crate) async fn execute(
         &self,

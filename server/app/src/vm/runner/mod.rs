@@ -15,7 +15,7 @@ mod timers;
 mod way_down;
 
 use std::future::Future;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,7 +31,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::activity::Activity;
 use super::admission::{Admitted, Lease, Seat};
-use super::boot::{Booted, Booter, Boots, Resolved};
+use super::boot::{BootFailure, Booted, Booter, Boots, Resolved};
 use super::change;
 use super::hold;
 use super::link;
@@ -53,8 +53,6 @@ const RETRY_PAUSE: Duration = Duration::from_secs(1);
 /// What a runner is asked.
 pub(super) struct Command {
     pub(super) verb: Verb,
-    /// For [`Verb::Start`] and [`Verb::Restart`]: how.
-    pub(super) booter: Option<Booter>,
     /// For [`Verb::Update`]: what.
     pub(super) change: Option<VmChange>,
     /// Whether it is accepted; by then the view shows it. For [`Verb::Pause`] and [`Verb::Resume`]: whether it
@@ -85,7 +83,7 @@ pub(super) enum Beginning {
 
 enum Outcome {
     Resolved(Booter, Result<Box<Resolved>, AppError>),
-    Booted(Booter, Result<Booted, AppError>),
+    Booted(Booter, Result<Booted, BootFailure>),
     /// Whether the vCPUs are held, or go on, as was wanted.
     Held(Result<(), AppError>),
     /// The agent of a VM that an earlier daemon was starting; none where the VM ends or is to end.
@@ -110,6 +108,8 @@ pub(super) struct Runner {
     machine: Option<Arc<dyn Machine>>,
     guest: Option<Arc<dyn Guest>>,
     work: Option<Work>,
+    /// What came of work that ended while the record was written.
+    done: Option<Outcome>,
     link: Option<Link>,
     /// Tells the work under way to give up or to hurry.
     hurry: CancellationToken,
@@ -131,6 +131,8 @@ pub(super) struct Runner {
     stored: u64,
     /// Whether the vCPUs are held, or may be.
     is_held: bool,
+    /// Whether the machine does not end, not even by SIGKILL.
+    is_stuck: bool,
     is_gone: bool,
     /// What the VM is counted for.
     seat: Seat,
@@ -154,6 +156,7 @@ impl Runner {
             guest: None,
             machine: None,
             activity: activity.clone(),
+            is_stuck: false,
             deleted: false,
         });
         let runner = Self {
@@ -166,6 +169,7 @@ impl Runner {
             machine: None,
             guest: None,
             work: None,
+            done: None,
             link: None,
             hurry: CancellationToken::new(),
             holders: Vec::new(),
@@ -178,6 +182,7 @@ impl Runner {
             activity,
             stored,
             is_held: false,
+            is_stuck: false,
             is_gone: false,
             seat: admitted.seat,
             lease: admitted.lease,
@@ -190,6 +195,10 @@ impl Runner {
         self.begin(beginning).await;
         let shutdown = self.context.shutdown.clone();
         while !self.is_gone {
+            if let Some(outcome) = self.done.take() {
+                self.on_outcome(outcome).await;
+                continue;
+            }
             if let Some(command) = self.heard.take() {
                 self.on_command(command).await;
                 continue;
@@ -257,6 +266,11 @@ impl Runner {
             Phase::Resuming => self.hold(Phase::Running),
             Phase::Stopping => self.descend(Verb::Stop),
             Phase::Deleting => self.descend(Verb::Delete),
+            // It was being killed, and did not end.
+            Phase::Failed if outcome::is_unkillable(&self.vm.state) => {
+                self.transition(VmState::Stopping).await;
+                self.descend(Verb::Kill);
+            }
             Phase::Creating | Phase::Starting | Phase::Stopped | Phase::Failed => {
                 self.vm.shape.get_or_insert(self.vm.spec.shape());
                 self.transition(VmState::Starting).await;
@@ -292,7 +306,6 @@ impl Runner {
     async fn on_command(&mut self, command: Command) {
         let Command {
             verb,
-            booter,
             change,
             answer,
         } = command;
@@ -330,9 +343,9 @@ impl Runner {
             }
             Next::Move(Phase::Starting) => {
                 self.vm.restart_count = 0;
-                self.start(booter).await
+                self.start_anew().await
             }
-            Next::Move(phase) | Next::Preempt(phase) => match self.admit_next(booter) {
+            Next::Move(phase) | Next::Preempt(phase) => match self.admit_next(verb).await {
                 Ok(()) => {
                     self.head_for(phase, verb).await;
                     Ok(())
@@ -344,16 +357,24 @@ impl Runner {
         let _ = answer.send(accepted);
     }
 
+    /// Begins a start, as an operation of its own.
+    async fn start_anew(&mut self) -> Result<(), AppError> {
+        let booter = self.boots.begin_start(self.vm.id).await?;
+        let task = booter.task.clone();
+        let started = self.start(booter).await;
+        if let Err(error) = &started {
+            task.fail(error.to_failure()).await;
+        }
+        started
+    }
+
     /// Begins a start with what was resolved when the VM was made.
-    async fn start(&mut self, booter: Option<Booter>) -> Result<(), AppError> {
+    async fn start(&mut self, booter: Booter) -> Result<(), AppError> {
         if self.machine.is_some() {
             // One disk has one VMM: the one that does not end has it still.
             let limit = self.context.config.stop_kill_timeout;
             return Err(AppError::Unkillable { limit });
         }
-        let booter = booter.ok_or(AppError::GivenUp {
-            why: "a start needs an operation",
-        })?;
         let resolved = booter.resolved(&self.vm).await?;
         self.admit_boot()?;
         self.timers.forget_restart();
@@ -363,12 +384,17 @@ impl Runner {
     }
 
     /// Takes note of what is to follow a stop: nothing, or a boot, for which the queue must have a place.
-    fn admit_next(&mut self, booter: Option<Booter>) -> Result<(), AppError> {
-        self.ticket = match booter {
-            Some(_) => Some(self.seat.boot_again()?),
-            None => None,
+    async fn admit_next(&mut self, verb: Verb) -> Result<(), AppError> {
+        (self.ticket, self.then_start) = match verb {
+            Verb::Restart => {
+                let ticket = self.seat.boot_again()?;
+                (
+                    Some(ticket),
+                    Some(self.boots.begin_start(self.vm.id).await?),
+                )
+            }
+            _ => (None, None),
         };
-        self.then_start = booter;
         Ok(())
     }
 
@@ -484,11 +510,7 @@ impl Runner {
     async fn restart_by_policy(&mut self) {
         self.timers.forget_restart();
         self.vm.restart_count = self.vm.restart_count.saturating_add(1);
-        let begun = match self.boots.begin_start(self.vm.id).await {
-            Ok(booter) => self.start(Some(booter)).await,
-            Err(error) => Err(error),
-        };
-        if let Err(error) = begun {
+        if let Err(error) = self.start_anew().await {
             tracing::error!(vm = %self.vm.id, error = chain(&error), "could not start a VM again by its restart policy");
             self.timers.restart_after_fault(&self.vm);
         }
@@ -542,10 +564,23 @@ impl Runner {
         self.context.events.vm_moved(&self.vm, from);
     }
 
+    /// Writes the record. Work under way goes on meanwhile: a disk that is slow holds no signal up.
     async fn save(&mut self) -> Result<(), AppError> {
         self.vm.generation += 1;
-        let store = &self.context.store;
-        let saved = store.update_vm_since(&self.vm, self.stored).await;
+        let context = self.context.clone();
+        let mut saving = pin!(context.store.update_vm_since(&self.vm, self.stored));
+        let saved = loop {
+            tokio::select! {
+                biased; // what was begun before is begun before
+                // cancel-safe: the future stays in its field
+                outcome = poll(&mut self.work), if self.work.is_some() => {
+                    self.work = None;
+                    self.done = Some(outcome);
+                }
+                // stays pinned
+                saved = &mut saving => break saved,
+            }
+        };
         self.publish();
         match saved? {
             CasOutcome::Updated => {
@@ -565,11 +600,25 @@ impl Runner {
     }
 
     fn publish(&self) {
+        self.publish_as(self.vm.clone());
+    }
+
+    /// Shows the VM in a state that it enters next.
+    fn show(&self, state: VmState) {
+        self.publish_as(Vm {
+            state,
+            generation: self.vm.generation + 1,
+            ..self.vm.clone()
+        });
+    }
+
+    fn publish_as(&self, vm: Vm) {
         self.view.send_replace(VmView {
-            vm: Arc::new(self.vm.clone()),
+            vm: Arc::new(vm),
             guest: self.guest.clone(),
             machine: self.machine.clone(),
             activity: self.activity.clone(),
+            is_stuck: self.is_stuck,
             deleted: self.is_gone,
         });
     }

@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use banger_core::chain;
 use banger_core::guest::Guest;
 use banger_core::lifecycle::Verb;
 use banger_core::vm::{Phase, StopOutcome, VmState};
 use banger_core::vmm::VmmExit;
+use banger_core::{Explain as _, chain};
 use tokio_util::sync::CancellationToken;
 
-use super::super::boot::{self, Booted, Booter, Resolved};
+use super::super::boot::{self, BootFailure, Booted, Booter, Left, Resolved};
 use super::super::stop::Ladder;
 use super::{Outcome, RETRY_PAUSE, Runner};
 use crate::error::AppError;
@@ -20,7 +20,10 @@ impl Runner {
         match outcome {
             Outcome::Resolved(booter, resolved) => self.on_resolved(booter, resolved).await,
             Outcome::Booted(booter, Ok(booted)) => self.on_booted(booter, booted).await,
-            Outcome::Booted(booter, Err(error)) => self.on_boot_failed(booter, error).await,
+            Outcome::Booted(booter, Err(BootFailure { error, left })) => match left {
+                None => self.on_boot_failed(booter, error).await,
+                Some(left) => self.on_boot_stuck(booter, error, *left).await,
+            },
             Outcome::Held(held) => self.on_held(held).await,
             Outcome::Reached(guest) => self.on_reached(guest).await,
             Outcome::Grown(mib, grown) => self.on_grown(mib, grown).await,
@@ -126,6 +129,19 @@ impl Runner {
         booter.task.fail(error.to_failure()).await;
     }
 
+    /// A boot that failed, of which a VMM is left that does not end: the VM keeps it, and what it may write to.
+    async fn on_boot_stuck(&mut self, booter: Booter, error: AppError, left: Left) {
+        self.machine = Some(left.machine);
+        self.attached = Some(left.attached);
+        if matches!(self.vm.state.phase(), Phase::Creating) {
+            self.transition(VmState::Deleting).await;
+        }
+        let limit = self.context.config.stop_kill_timeout;
+        self.on_unkillable(&AppError::Unkillable { limit }).await;
+        // Told now: when the VMM ends nobody knows.
+        booter.task.fail(error.to_failure()).await;
+    }
+
     /// Removes what a creation has made so far; its callers are told when nothing is left, the name included.
     fn undo(&mut self, booter: Booter, error: &AppError) {
         self.undone = Some((booter.task, error.to_failure()));
@@ -177,7 +193,7 @@ impl Runner {
 
     async fn on_stopped(&mut self, outcome: StopOutcome) {
         self.vm.last_stop = Some(outcome);
-        self.forget_machine().await;
+        self.forget_machine();
         if self.vm.state.phase() == Phase::Deleting {
             return self.remove();
         }
@@ -188,7 +204,7 @@ impl Runner {
             flush.await;
         }
         let task = booter.task.clone();
-        if let Err(error) = self.start(Some(booter)).await {
+        if let Err(error) = self.start(booter).await {
             self.give_back();
             task.fail(error.to_failure()).await;
             self.rest(VmState::Failed(Box::new(error.to_failure())))
@@ -198,6 +214,9 @@ impl Runner {
 
     async fn on_unkillable(&mut self, error: &AppError) {
         tracing::error!(vm = %self.vm.id, error = chain(error), "the VMM does not end");
+        self.is_stuck = true;
+        self.tell_undone().await;
+        self.publish();
         if self.vm.state.phase() != Phase::Deleting {
             return self
                 .transition(VmState::Failed(Box::new(error.to_failure())))
@@ -230,6 +249,11 @@ impl Runner {
 
     /// The VM ended by itself.
     pub(super) async fn on_exit(&mut self, exit: VmmExit) {
+        if self.is_stuck {
+            tracing::info!(vm = %self.vm.id, "the VMM that did not end is gone");
+            self.forget_machine();
+            return self.rest(VmState::Stopped).await;
+        }
         let state = match &exit {
             VmmExit::GuestPowerOff => VmState::Stopped,
             VmmExit::MemoryLimit { limit_mib } => {
@@ -252,8 +276,15 @@ impl Runner {
             VmState::Failed(_) => self.timers.after_fault(&self.vm),
             _ => self.timers.after_power_off(&self.vm),
         };
-        self.forget_machine().await;
+        self.forget_machine();
         self.rest(state).await;
         self.timers.restart(restarts);
     }
+}
+
+/// Whether a VM is FAILED because its VMM did not end.
+pub(super) fn is_unkillable(state: &VmState) -> bool {
+    let limit = std::time::Duration::ZERO;
+    let reason = AppError::Unkillable { limit }.reason();
+    matches!(state, VmState::Failed(failure) if failure.reason == reason)
 }

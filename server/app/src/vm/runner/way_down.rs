@@ -12,17 +12,27 @@ use crate::vm::stop::Ladder;
 
 impl Runner {
     /// Shows where the VM goes, and makes it go: at once, or when the work under way has given up.
+    ///
+    /// The record is written before files are removed, and before a guest is asked to power off: who finds it then
+    /// goes on. A signal is not waited for it ([`Runner::save`] lets the work go on): a daemon that dies between the
+    /// two finds the process gone, and its caller had no answer.
     pub(super) async fn head_for(&mut self, phase: Phase, verb: Verb) {
-        self.transition(if phase == Phase::Deleting {
-            VmState::Deleting
-        } else {
-            VmState::Stopping
-        })
-        .await;
+        let state = match phase {
+            Phase::Deleting => VmState::Deleting,
+            _ => VmState::Stopping,
+        };
         self.way_down = verb;
+        // It is tried again.
+        self.is_stuck = false;
+        let is_hard = matches!(verb, Verb::Kill | Verb::Delete);
         if self.work.is_some() {
             self.hurry.cancel();
+            self.transition(state).await;
+        } else if is_hard && self.machine.is_some() {
+            self.descend(verb);
+            self.transition(state).await;
         } else {
+            self.transition(state).await;
             self.descend(verb);
         }
     }
@@ -69,8 +79,9 @@ impl Runner {
         }));
     }
 
-    pub(super) async fn forget_machine(&mut self) {
+    pub(super) fn forget_machine(&mut self) {
         self.machine = None;
+        self.is_stuck = false;
         self.guest = None;
         self.link = None;
         self.is_held = false;
@@ -80,7 +91,6 @@ impl Runner {
         }
         self.answer_holders(|| Err(AppError::Vmm(banger_core::vmm::VmmError::Gone)));
         self.vm.stop_time = Some(Timestamp::now());
-        boot::erase_process(&self.context, self.vm.id).await;
     }
 
     pub(super) fn answer_holders(&mut self, answer: impl Fn() -> Result<(), AppError>) {
@@ -113,7 +123,13 @@ impl Runner {
             // A disk that hangs must not keep the VM from being removed: whoever asks for something ends the waiting.
             let _ = hear(&mut self.commands, &mut self.heard, flushing).await;
         }
+        if is_killed {
+            // Shown before it is stored: that it was being killed is stored, and a daemon that starts now would find
+            // the process gone and call the VM STOPPED too.
+            self.show(state.clone());
+        }
         self.transition(state).await;
+        boot::erase_process(&self.context, self.vm.id).await;
     }
 
     /// The machine is gone: its volumes are anybody's, since what was written is in the page cache for all. How they

@@ -250,7 +250,7 @@ async fn a_qemu_that_hangs_is_adopted_without_control_and_can_be_killed() {
     let machine = adopted.unwrap().unwrap();
     assert!(matches!(
         machine.power_button().await,
-        Err(VmmError::Control { .. })
+        Err(VmmError::Control { .. } | VmmError::Deadline { .. })
     ));
     assert!(
         timeout(Duration::from_millis(100), machine.open_channel())
@@ -263,6 +263,31 @@ async fn a_qemu_that_hangs_is_adopted_without_control_and_can_be_killed() {
             .await
             .is_err()
     );
+    killed(&machine).await;
+}
+
+#[tokio::test]
+async fn a_qemu_that_hung_at_its_adoption_gets_its_control_socket_back() {
+    let bench = bench!("a_qemu_that_hung_at_its_adoption_gets_its_control_socket_back");
+    let plan = bench.plan("echo");
+    let machine = launched(&bench.driver(), &plan).await;
+    let identity = machine.identity().clone();
+    drop(machine);
+    let process = Process::find(&identity).unwrap().unwrap();
+    process.signal(Signal::STOP).unwrap();
+    let mut config = bench.config();
+    config.control_timeout = Duration::from_millis(200);
+    let driver = bench.driver_with(config);
+    let adopted = timeout(STEP, driver.adopt(plan.vm, &plan.dir, &identity)).await;
+    let machine = adopted.unwrap().unwrap().unwrap();
+    machine.pause().await.unwrap_err();
+    process.signal(Signal::CONT).unwrap();
+    let back = async {
+        // Short limits, and a host that may be busy.
+        while machine.pause().await.is_err() {}
+    };
+    timeout(STEP, back).await.unwrap();
+    machine.resume().await.unwrap();
     killed(&machine).await;
 }
 

@@ -1,0 +1,153 @@
+//! What must be so after each point.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use banger_proto::v1;
+use banger_proto::v1::host_service_client::HostServiceClient;
+use banger_proto::v1::vm::State;
+
+use super::act::is_of_use;
+use super::{Campaign, Daemon};
+use crate::rig::PATIENCE;
+
+impl Campaign {
+    /// Every VM has come to rest; what lives on the host is what the VMs say; no file is anybody's.
+    pub(super) async fn check(&self, daemon: &Daemon, context: &str) {
+        loop {
+            let vms = self.at_rest(daemon, context).await;
+            let Err(why) = judge(daemon, &vms).await else {
+                return;
+            };
+            // A VM that was to die soon may have died while it was looked at: then the look is repeated.
+            let moved = async {
+                while daemon.all().await == vms {
+                    tokio::time::sleep(Duration::from_millis(2)).await;
+                }
+            };
+            let moved = tokio::time::timeout(PATIENCE, moved).await;
+            assert!(moved.is_ok(), "{context}: {why}");
+        }
+    }
+
+    async fn at_rest(&self, daemon: &Daemon, context: &str) -> Vec<v1::Vm> {
+        let settled = async {
+            loop {
+                let vms = daemon.all().await;
+                let moving = |vm: &v1::Vm| {
+                    !matches!(
+                        vm.state(),
+                        State::Running | State::Paused | State::Stopped | State::Failed
+                    )
+                };
+                if !vms.iter().any(moving)
+                    && self.is_consistent(&vms)
+                    && daemon.running_operations().await.is_empty()
+                {
+                    return vms;
+                }
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        };
+        if let Ok(vms) = tokio::time::timeout(PATIENCE, settled).await {
+            return vms;
+        }
+        let vms = daemon.all().await;
+        panic!(
+            "{context}: not at rest: {:?}; operations {:?}; on the host {:?}; files {:?} {:?}",
+            vms.iter()
+                .map(|vm| (&vm.id, vm.state()))
+                .collect::<Vec<_>>(),
+            daemon.running_operations().await,
+            self.host.living(),
+            self.directories(),
+            self.temporary(),
+        );
+    }
+
+    fn is_consistent(&self, vms: &[v1::Vm]) -> bool {
+        let ids = |wanted: &dyn Fn(&v1::Vm) -> bool| -> BTreeSet<String> {
+            let vms = vms.iter().filter(|vm| wanted(vm));
+            vms.map(|vm| vm.id.clone()).collect()
+        };
+        let alive = ids(&|vm| matches!(vm.state(), State::Running | State::Paused));
+        let living: BTreeSet<_> = self.host.living().iter().map(ToString::to_string).collect();
+        alive == living
+            && ids(&|_| true).is_superset(&self.directories())
+            && self.temporary().is_empty()
+    }
+
+    /// Files of work that is not done.
+    fn temporary(&self) -> Vec<PathBuf> {
+        let mut found = Vec::new();
+        let mut ahead = vec![self.config.state_dir.join("tmp")];
+        while let Some(directory) = ahead.pop() {
+            for entry in std::fs::read_dir(directory).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    ahead.push(path);
+                } else {
+                    found.push(path);
+                }
+            }
+        }
+        found
+    }
+
+    pub(super) fn directories(&self) -> BTreeSet<String> {
+        let entries = std::fs::read_dir(self.config.state_dir.join("vms")).unwrap();
+        entries
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect()
+    }
+}
+
+/// Whether VMs at rest are what a rule says, and of use where they run; else what is wrong.
+async fn judge(daemon: &Daemon, vms: &[v1::Vm]) -> Result<(), String> {
+    judge_promises(daemon, vms).await?;
+    for vm in vms {
+        if vm.failure.is_some() != (vm.state() == State::Failed) {
+            return Err(format!("a failure that is none, or none: {vm:?}"));
+        }
+        if vm.state() == State::Running {
+            let used = tokio::time::timeout(PATIENCE, is_of_use(daemon, vm)).await;
+            let used = used.map_err(|_| format!("a VM does not answer: {vm:?}"))?;
+            used.map_err(|error| format!("a VM is of no use: {error:?}, {vm:?}"))?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether what is promised is what the VMs are, neither more nor less, and nobody waits.
+pub(super) async fn judge_promises(daemon: &Daemon, vms: &[v1::Vm]) -> Result<(), String> {
+    let mut host = HostServiceClient::new(daemon.channel.clone());
+    let usage = host.get_usage(v1::GetUsageRequest {}).await.unwrap();
+    let usage = usage.into_inner().usage.unwrap();
+    let promises = usage.promises.unwrap();
+    let promised = |promise: Option<v1::Promise>| promise.unwrap().promised;
+    let alive = |vm: &&v1::Vm| matches!(vm.state(), State::Running | State::Paused);
+    let count = |vms: usize| i64::try_from(vms).unwrap();
+    let disk = |vm: &v1::Vm| vm.spec.as_ref().unwrap().disk_mib;
+    let found = [
+        promised(promises.vms),
+        promised(promises.running_vms),
+        promised(promises.disk_mib),
+        i64::from(usage.booting_count),
+        i64::from(usage.waiting_count),
+    ];
+    let right = [
+        count(vms.len()),
+        count(vms.iter().filter(alive).count()),
+        vms.iter().map(disk).sum(),
+        0,
+        0,
+    ];
+    match found == right {
+        true => Ok(()),
+        false => Err(format!(
+            "promised are {found:?}, not {right:?}: VMs, running VMs, MiB of disk, booting, waiting"
+        )),
+    }
+}
+

@@ -1,0 +1,341 @@
+//! Ways down: the rungs of the ladder, VMMs that do not end, boots that are overtaken, a disk that is slow.
+
+use std::time::Duration;
+
+use banger_proto::v1;
+use banger_proto::v1::stop_outcome::Rung;
+use banger_proto::v1::vm::State;
+use banger_vmm::fake::Faults;
+use sqlx::{Connection as _, SqliteConnection};
+use tonic::{Code, Status};
+
+use crate::disk::{Calls, Trouble};
+use crate::rig::{PATIENCE, Rig, assert_refused, creation};
+
+/// A daemon whose patience is short.
+async fn impatient() -> Rig {
+    let rig = Rig::start_with(|config| {
+        let limit = || "200ms".parse().unwrap();
+        config.boot_timeout = limit();
+        config.stop_agent_timeout = limit();
+        config.stop_power_button_timeout = limit();
+        config.stop_terminate_timeout = limit();
+        config.stop_kill_timeout = limit();
+    })
+    .await;
+    rig.furnish().await;
+    rig
+}
+
+/// What is asked of the VM `web`.
+#[derive(Debug, Clone, Copy)]
+enum Ask {
+    Start,
+    Stop,
+    Kill,
+    Delete,
+}
+
+async fn ask(rig: &Rig, ask: Ask) -> Result<Option<v1::Vm>, Status> {
+    let (mut vms, vm, request_id) = (rig.vms(), "web".to_owned(), String::new());
+    let asked = async {
+        Ok(match ask {
+            Ask::Start => {
+                let request = v1::StartVmRequest { vm, request_id };
+                vms.start_vm(request).await?.into_inner().vm
+            }
+            Ask::Stop => {
+                let request = v1::StopVmRequest { vm, request_id };
+                vms.stop_vm(request).await?.into_inner().vm
+            }
+            Ask::Kill => {
+                let request = v1::KillVmRequest { vm, request_id };
+                vms.kill_vm(request).await?.into_inner().vm
+            }
+            Ask::Delete => {
+                let request = v1::DeleteVmRequest { vm, request_id };
+                vms.delete_vm(request).await?;
+                None
+            }
+        })
+    };
+    let answered = tokio::time::timeout(PATIENCE, asked).await;
+    answered.expect("an answer in bounded time")
+}
+
+async fn state(rig: &Rig) -> Option<State> {
+    let request = v1::GetVmRequest { vm: "web".into() };
+    let answer = rig.vms().get_vm(request).await.ok()?;
+    answer.into_inner().vm.map(|vm| vm.state())
+}
+
+async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let waiting = async {
+        while !holds().await {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, waiting).await.expect(what);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_rung_that_worked_is_told() {
+    let rig = impatient().await;
+    rig.create("web").await.unwrap();
+    let deaf = |ignores_power_button, ignores_terminate| Faults {
+        ignores_power_button,
+        ignores_terminate,
+        ..Faults::default()
+    };
+    let cases = [
+        (false, Faults::default(), Rung::Agent),
+        (true, deaf(false, false), Rung::PowerButton),
+        (true, deaf(true, false), Rung::Terminate),
+        (true, deaf(true, true), Rung::Kill),
+    ];
+    for (is_mute, faults, rung) in cases {
+        let mute = |mute| {
+            rig.is_mute
+                .store(mute, std::sync::atomic::Ordering::Relaxed)
+        };
+        mute(is_mute);
+        rig.host.set_faults(faults);
+        let stopped = ask(&rig, Ask::Stop).await.unwrap().unwrap();
+        assert_eq!(stopped.state(), State::Stopped, "{rung:?}");
+        assert_eq!(stopped.last_stop.unwrap().rung(), rung);
+        mute(false);
+        rig.host.set_faults(Faults::default());
+        ask(&rig, Ask::Start).await.unwrap();
+    }
+    let killed = ask(&rig, Ask::Kill).await.unwrap().unwrap();
+    assert_eq!(killed.last_stop.unwrap().rung(), Rung::Kill);
+    rig.stopped().await;
+}
+
+/// Neither agent nor VMM does anything, as where the whole process is held.
+fn dead() -> Faults {
+    Faults {
+        never_answers: true,
+        ignores_power_button: true,
+        ignores_terminate: true,
+        ignores_kill: true,
+        ..Faults::default()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_vmm_that_nothing_ends_is_told_and_its_vm_goes_when_it_does() {
+    let rig = impatient().await;
+    rig.create("web").await.unwrap();
+    rig.host.set_faults(dead());
+    let refused = ask(&rig, Ask::Kill).await.unwrap_err();
+    assert_refused(&refused, Code::DeadlineExceeded, "VMM_UNKILLABLE", None);
+    assert_eq!(state(&rig).await, Some(State::Failed));
+    // It has the VM's disk still.
+    let refused = ask(&rig, Ask::Start).await.unwrap_err();
+    assert_refused(&refused, Code::DeadlineExceeded, "VMM_UNKILLABLE", None);
+    for _ in 0..2 {
+        let refused = ask(&rig, Ask::Delete).await.unwrap_err();
+        assert_refused(&refused, Code::DeadlineExceeded, "VMM_UNKILLABLE", None);
+    }
+    assert_eq!(rig.host.living().len(), 1);
+    rig.host.set_faults(Faults::default());
+    until("the VM is gone", async || state(&rig).await.is_none()).await;
+    assert!(rig.host.living().is_empty());
+    rig.create("web").await.unwrap();
+    rig.stopped().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_vmm_that_ends_at_last_leaves_its_vm_off_and_of_use() {
+    let rig = impatient().await;
+    rig.create("web").await.unwrap();
+    rig.host.set_faults(dead());
+    ask(&rig, Ask::Kill).await.unwrap_err();
+    assert_eq!(state(&rig).await, Some(State::Failed));
+    rig.host.set_faults(Faults::default());
+    until("off", async || state(&rig).await == Some(State::Stopped)).await;
+    let started = ask(&rig, Ask::Start).await.unwrap().unwrap();
+    assert_eq!(started.state(), State::Running);
+    rig.stopped().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_boot_whose_vmm_nothing_ends_keeps_it_until_it_does() {
+    let rig = impatient().await;
+    rig.host.set_faults(dead());
+    let failed = rig.create("web").await.unwrap_err();
+    assert_refused(&failed, Code::DeadlineExceeded, "BOOT_TIMEOUT", None);
+    assert_eq!(state(&rig).await, Some(State::Deleting));
+    assert_eq!(rig.host.living().len(), 1);
+    rig.host.set_faults(Faults::default());
+    until("undone", async || state(&rig).await.is_none()).await;
+    assert!(rig.host.living().is_empty());
+
+    rig.create("web").await.unwrap();
+    ask(&rig, Ask::Stop).await.unwrap();
+    rig.host.set_faults(dead());
+    ask(&rig, Ask::Start).await.unwrap_err();
+    assert_eq!(state(&rig).await, Some(State::Failed));
+    assert_eq!(rig.host.living().len(), 1);
+    let refused = ask(&rig, Ask::Start).await.unwrap_err();
+    assert_refused(&refused, Code::DeadlineExceeded, "VMM_UNKILLABLE", None);
+    rig.host.set_faults(Faults::default());
+    ask(&rig, Ask::Delete).await.unwrap();
+    assert!(rig.host.living().is_empty());
+    rig.stopped().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_is_overtaken_while_its_vmm_starts() {
+    let rig = impatient().await;
+    rig.create("web").await.unwrap();
+    for overtaker in [Ask::Stop, Ask::Kill, Ask::Delete] {
+        ask(&rig, Ask::Stop).await.unwrap();
+        rig.host.set_faults(Faults {
+            launches_together: usize::MAX,
+            ..Faults::default()
+        });
+        let starting = ask(&rig, Ask::Start);
+        let overtaking = async {
+            until("launching", async || rig.host.launching() == 1).await;
+            ask(&rig, overtaker).await
+        };
+        let (started, overtaken) = tokio::join!(starting, overtaking);
+        started.unwrap_err();
+        overtaken.unwrap();
+        assert_eq!(rig.host.launching(), 0, "{overtaker:?}");
+        assert!(rig.host.living().is_empty(), "{overtaker:?}");
+        rig.host.set_faults(Faults::default());
+        if state(&rig).await.is_some() {
+            ask(&rig, Ask::Start).await.unwrap();
+        }
+    }
+    assert_eq!(state(&rig).await, None);
+    rig.stopped().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_signal_does_not_wait_for_the_database() {
+    let rig = impatient().await;
+    let database = rig.dir.path().join("state/banger.db");
+    for (name, verb) in [("kill", Ask::Kill), ("delete", Ask::Delete)] {
+        rig.create("web").await.unwrap();
+        let mut connection = SqliteConnection::connect(&format!("sqlite://{}", database.display()))
+            .await
+            .unwrap();
+        // Nobody else writes from now on.
+        sqlx::query("BEGIN IMMEDIATE")
+            .execute(&mut connection)
+            .await
+            .unwrap();
+        let held = async {
+            until(name, async || rig.host.living().is_empty()).await;
+            assert_eq!(state(&rig).await, Some(State::Running), "told when stored");
+            connection.close().await.unwrap();
+        };
+        let (answered, ()) = tokio::join!(ask(&rig, verb), held);
+        if let Some(vm) = answered.unwrap() {
+            assert_eq!(vm.last_stop.unwrap().rung(), Rung::Kill);
+            ask(&rig, Ask::Delete).await.unwrap();
+        }
+    }
+    rig.stopped().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_boot_is_given_up_before_the_database_says_so() {
+    let rig = impatient().await;
+    let database = rig.dir.path().join("state/banger.db");
+    rig.host.set_faults(Faults {
+        launches_together: usize::MAX,
+        ..Faults::default()
+    });
+    let mut answers = rig
+        .vms()
+        .create_vm(creation("web"))
+        .await
+        .unwrap()
+        .into_inner();
+    until("launching", async || rig.host.launching() == 1).await;
+    let mut connection = SqliteConnection::connect(&format!("sqlite://{}", database.display()))
+        .await
+        .unwrap();
+    sqlx::query("BEGIN IMMEDIATE")
+        .execute(&mut connection)
+        .await
+        .unwrap();
+    let held = async {
+        until("given up", async || rig.host.launching() == 0).await;
+        connection.close().await.unwrap();
+    };
+    let (deleted, ()) = tokio::join!(ask(&rig, Ask::Delete), held);
+    deleted.unwrap();
+    let told = async {
+        while answers.message().await?.is_some() {}
+        Ok::<(), Status>(())
+    };
+    let told = tokio::time::timeout(PATIENCE, told).await.unwrap();
+    assert_refused(&told.unwrap_err(), Code::Aborted, "GIVEN_UP", None);
+    rig.stopped().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_creation_whose_disk_stands_still_is_given_up_when_that_goes_on() {
+    let rig = impatient().await;
+    // Of the initramfs nobody waits for the end: others could want it. A VM's own disk is waited for.
+    for (stage, place) in [("initramfs", "state/kernels"), ("disks", "state/vms")] {
+        let trouble = Trouble::holds(&rig.dir.path().join(place));
+        let mut answers = rig
+            .vms()
+            .create_vm(creation("web"))
+            .await
+            .unwrap()
+            .into_inner();
+        let operation = answers.message().await.unwrap().unwrap().message;
+        let Some(v1::create_vm_response::Message::Operation(operation)) = operation else {
+            panic!("{operation:?}");
+        };
+        until(stage, async || trouble.hit() > 0).await;
+        let mut operations = rig.operations();
+        let cancel = operations.cancel_operation(v1::CancelOperationRequest {
+            operation: operation.id,
+        });
+        let released = async {
+            if stage == "initramfs" {
+                until("given up", async || state(&rig).await.is_none()).await;
+            }
+            drop(trouble);
+        };
+        let (ended, ()) = tokio::join!(cancel, released);
+        let ended = ended.unwrap().into_inner().operation.unwrap();
+        assert_eq!(ended.state(), v1::operation::State::Failed, "{stage}");
+        assert_eq!(state(&rig).await, None, "{stage}");
+    }
+    rig.create("web").await.unwrap();
+    rig.stopped().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operation_whose_end_cannot_be_stored_ends_all_the_same() {
+    let rig = impatient().await;
+    rig.create("web").await.unwrap();
+    let state_dir = rig.dir.path().join("state");
+    let trouble = Trouble::fails(&state_dir, Calls::Changes, libc::EIO, 1000, 1);
+    // The VM is stopped whatever the disk says; to start it needs one that works.
+    let stopped = ask(&rig, Ask::Kill).await.unwrap().unwrap();
+    assert_eq!(stopped.state(), State::Stopped);
+    ask(&rig, Ask::Start).await.unwrap_err();
+    drop(trouble);
+    let started = ask(&rig, Ask::Start).await.unwrap().unwrap();
+    assert_eq!(started.state(), State::Running);
+    until("no operation goes on", async || {
+        let request = v1::ListOperationsRequest::default();
+        let listed = rig.operations().list_operations(request).await;
+        let listed = listed.unwrap().into_inner().operations;
+        let running = v1::operation::State::Running;
+        !listed.iter().any(|operation| operation.state() == running)
+    })
+    .await;
+    rig.stopped().await;
+}
