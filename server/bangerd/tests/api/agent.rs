@@ -1,6 +1,6 @@
 //! Agents that run no processes: each command is a rule.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -58,6 +58,7 @@ pub(crate) struct FakeConnector {
     /// The files of all guests.
     pub(crate) files: FakeFiles,
     sessions: Arc<Mutex<BTreeMap<SessionId, Running>>>,
+    late: Arc<Mutex<BTreeSet<SessionId>>>,
 }
 
 /// What guests did with their disks.
@@ -118,6 +119,8 @@ pub(crate) struct FakeGuest {
     killed: Arc<Mutex<Vec<SessionId>>>,
     pub(crate) files: FakeFileSystem,
     sessions: Arc<Mutex<BTreeMap<SessionId, Running>>>,
+    /// Starts that did not reach the guest.
+    late: Arc<Mutex<BTreeSet<SessionId>>>,
 }
 
 #[tonic::async_trait]
@@ -138,6 +141,7 @@ impl GuestConnector for FakeConnector {
             killed: self.killed.clone(),
             files: FakeFileSystem(self.files.clone()),
             sessions: self.sessions.clone(),
+            late: self.late.clone(),
         };
         let info = GuestInfo {
             generation: 1,
@@ -299,6 +303,9 @@ impl Guest for FakeGuest {
         id: SessionId,
         spec: &SessionSpec,
     ) -> Result<Session, GuestError> {
+        if spec.command[0] == "late" && self.late.lock().unwrap().insert(id) {
+            return Err(GuestError::Lost { during: "start" });
+        }
         self.begin(id, spec)
     }
 
