@@ -283,11 +283,28 @@ impl Sessions {
     /// # Errors
     /// If it does not exist.
     pub async fn delete(&self, id: SessionId) -> Result<(), AppError> {
+        self.delete_once(id, None).await
+    }
+
+    /// As [`Sessions::delete`]. The answer is kept for `key` before the session is forgotten, so that a repeat after a
+    /// crash of the daemon between the two gets it, and not that there is no such session.
+    ///
+    /// # Errors
+    /// If it does not exist.
+    pub async fn delete_once(
+        &self,
+        id: SessionId,
+        key: Option<&RequestKey>,
+    ) -> Result<(), AppError> {
         match self.find(id).await {
             Ok((_, guest, _used)) => guest.delete_session(id).await?,
             // A VM that does not run has no processes: the record alone is left.
             Err(AppError::WrongState { .. }) => {}
             Err(error) => return Err(error),
+        }
+        if let Some(key) = key {
+            // The answer has no fields, and with that no bytes.
+            self.context.store.put_answer(key, &[]).await?;
         }
         self.context.store.delete_session(id).await?;
         Ok(())
