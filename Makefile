@@ -10,7 +10,7 @@ DESTDIR ?=
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 DIST := $(TARGET_DIR)/dist
 
-.PHONY: help setup build demo test bench chaos fuzz check fmt lint protos deny install uninstall clean
+.PHONY: help setup build demo test bench chaos torture fuzz check fmt lint protos deny install uninstall clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,6 +32,9 @@ bench: ## the figures of docs/performance.md, measured on this machine
 
 chaos: ## disturb VMs at many more random points than `make test` does (CHAOS_POINTS, CHAOS_VM_POINTS)
 	@scripts/chaos.sh
+
+torture: ## kill bangerd under sessions at full speed many more times than `make test` does (TORTURE_KILLS=300)
+	@scripts/torture.sh
 
 fuzz: ## search for bytes that break the readers of hostile bytes (FUZZ_SECONDS=60 each)
 	@scripts/fuzz.sh

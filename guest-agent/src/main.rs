@@ -96,6 +96,9 @@ fn agent(begun: Begun, init: Option<Arc<Init>>) -> io::Result<()> {
     let boot = std::thread::Builder::new().name("boot".into());
     boot.spawn(move || {
         let boot = boot_in_thread(begun, booting.init.as_deref(), found);
+        if let Some(mounted) = boot::mounted() {
+            booting.sessions.spill_to(mounted.upper);
+        }
         booting.booted(boot);
     })?;
     runtime()?.block_on(run(&agent, kernel));

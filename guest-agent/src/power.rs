@@ -35,6 +35,7 @@ pub async fn run(agent: &Agent) {
         () = signalled(agent) => {}
     }
     tokio::time::sleep(ANSWER_WITHIN).await;
+    agent.sessions.close_spills();
     if let Some(init) = &agent.init {
         init.power_off(&agent.reaper).await;
     }

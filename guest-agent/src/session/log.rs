@@ -2,9 +2,13 @@
 //!
 //! ```text
 //!        start                                   end
-//!   ░░░░░░░│▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓│ ← append
-//!   evicted        ↑ reader   ↑ holding reader
+//!   ░░░░░░░│▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒│▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓│ ← append
+//!   evicted   on the disk      in memory
+//!                  ↑ reader         ↑ holding reader
 //! ```
+//! What is too much for the memory goes to the disk, and what is too much for the disk is evicted. The process waits
+//! for the disk as it would for a file, but not for a disk that hangs: its oldest output is then evicted instead.
+//!
 //! A reader that falls behind `start` gets a gap. A *holding* reader stops the writer instead: while the
 //! window between it and `end` is full, nothing more is taken from the process.
 
@@ -16,8 +20,12 @@ use std::time::{Duration, SystemTime};
 use banger_proto::guest::v1::Stream;
 use bytes::{BufMut, Bytes, BytesMut};
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
-/// Output kept for a session, frames' overhead included.
+use super::spill::{Home, Ring, SEGMENT_BYTES, SEGMENT_FRAMES, Segment};
+
+/// Output kept in memory for a session, frames' overhead included.
 pub const LOG_MAX_BYTES: usize = 1 << 20;
 /// Output kept for all sessions together; above it each keeps [`LOG_LEAST_BYTES`] when it writes.
 pub const LOGS_MAX_BYTES: usize = 32 << 20;
@@ -28,6 +36,8 @@ const FRAME_COST_BYTES: usize = 128;
 /// Frames grow up to this size, so that a process that writes single bytes does not fill the log with
 /// frames.
 const MERGE_MAX_BYTES: usize = 4 << 10;
+/// How long a process waits for the disk to take what it wrote.
+const SPILL_WITHIN: Duration = Duration::from_secs(30);
 /// Frames further apart than this are not merged.
 const MERGE_WITHIN: Duration = Duration::from_millis(100);
 
@@ -45,8 +55,21 @@ pub struct Frame {
 }
 
 impl Frame {
-    fn end(&self) -> u64 {
+    /// After the last byte.
+    #[must_use]
+    pub fn end(&self) -> u64 {
         self.offset + self.data.len() as u64
+    }
+
+    /// What of it begins at `offset`, which is in it.
+    #[must_use]
+    pub fn from(&self, offset: u64) -> Self {
+        let skip = usize::try_from(offset - self.offset).unwrap_or(usize::MAX);
+        Self {
+            offset,
+            data: self.data.slice(skip.min(self.data.len())..),
+            ..*self
+        }
     }
 
     fn cost(&self) -> usize {
@@ -59,6 +82,8 @@ impl Frame {
 pub enum Found {
     /// Output from there on.
     Output(Frame),
+    /// Output on the disk, in this segment.
+    Spilled(Segment),
     /// Output that is no longer kept.
     Gap {
         /// Of the first lost byte.
@@ -72,9 +97,22 @@ pub enum Found {
     End,
 }
 
-#[derive(Debug, Default)]
+/// What goes on between a log and its disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Spilling {
+    Idle,
+    /// A segment is being written.
+    Busy,
+    /// It takes too long: nobody waits for it any more.
+    Late,
+}
+
+#[derive(Debug)]
 struct State {
+    /// Older than the frames.
+    ring: Ring,
     frames: VecDeque<Frame>,
+    spilling: Spilling,
     start: u64,
     end: u64,
     cost: usize,
@@ -93,6 +131,31 @@ impl State {
         }
         self.holders.values().min().copied()
     }
+
+    /// The oldest frames that make a segment. The newest frame stays: it may grow.
+    fn batch(&self) -> Vec<Frame> {
+        let mut length = 0;
+        let fits = |frame: &&Frame| {
+            length += frame.data.len();
+            length <= SEGMENT_BYTES || length == frame.data.len()
+        };
+        let all_but_one = self.frames.len().saturating_sub(1);
+        let frames = self.frames.iter().take(all_but_one.min(SEGMENT_FRAMES));
+        frames.take_while(fits).cloned().collect()
+    }
+
+    /// The oldest byte that is kept.
+    fn find_start(&mut self) {
+        let on_disk = self.ring.segments().front().map(|segment| segment.offset);
+        let in_memory = || self.frames.front().map(|frame| frame.offset);
+        self.start = on_disk.or_else(in_memory).unwrap_or(self.end);
+    }
+
+    fn drop_oldest(&mut self, count: usize) {
+        for frame in self.frames.drain(..count) {
+            self.cost -= frame.cost();
+        }
+    }
 }
 
 /// Bytes that all logs of an agent keep together.
@@ -106,17 +169,31 @@ pub struct Log {
     total: Arc<Total>,
     changed: watch::Sender<()>,
     taken: watch::Sender<()>,
+    spilled: watch::Sender<()>,
 }
 
 impl Log {
-    /// An empty log that counts into `total`.
+    /// An empty log that counts into `total`, and spills to `home`.
     #[must_use]
-    pub fn new(total: Arc<Total>) -> Self {
+    pub fn new(total: Arc<Total>, home: Arc<Home>) -> Self {
+        let state = State {
+            ring: Ring::new(home),
+            frames: VecDeque::new(),
+            spilling: Spilling::Idle,
+            start: 0,
+            end: 0,
+            cost: 0,
+            holders: BTreeMap::new(),
+            next_key: 0,
+            is_closed: false,
+            is_abandoned: false,
+        };
         Self {
-            state: Mutex::default(),
+            state: Mutex::new(state),
             total,
             changed: watch::Sender::new(()),
             taken: watch::Sender::new(()),
+            spilled: watch::Sender::new(()),
         }
     }
 
@@ -164,7 +241,7 @@ impl Log {
             .is_none_or(|offset| state.end.saturating_sub(offset) < window)
     }
 
-    /// Adds output and evicts what is too much.
+    /// Adds output. **To be followed by [`Log::settle`].**
     pub fn append(&self, stream: Stream, data: Bytes) {
         if data.is_empty() {
             return;
@@ -184,27 +261,126 @@ impl Log {
             state.cost += frame.cost();
             state.frames.push_back(frame);
         }
-        self.evict(&mut state, before);
+        self.recount(before, state.cost);
         drop(state);
         self.wake();
     }
 
-    /// Evicts down to the bound, but nothing that a holding reader has yet to take.
-    fn evict(&self, state: &mut State, before: usize) {
-        let others = self.total.0.load(Ordering::Relaxed).saturating_sub(before);
-        let bound = if others + state.cost > LOGS_MAX_BYTES {
+    /// Brings the memory down to the bound: to the disk what it takes, and evicts the rest, but nothing that a holding
+    /// reader has yet to take. Safe to drop.
+    pub async fn settle(self: &Arc<Self>) {
+        loop {
+            let mut spilled = self.spilled.subscribe();
+            if !self.spill() {
+                return;
+            }
+            if timeout(SPILL_WITHIN, spilled.changed()).await.is_err() {
+                let mut state = self.state();
+                if state.spilling == Spilling::Busy {
+                    state.spilling = Spilling::Late;
+                }
+            }
+        }
+    }
+
+    /// Whether the disk has something to do that is to be waited for. What it has no room for is evicted.
+    fn spill(self: &Arc<Self>) -> bool {
+        let mut state = self.state();
+        if state.cost <= self.bound(&state) {
+            return false;
+        }
+        match state.spilling {
+            Spilling::Busy => return true,
+            Spilling::Late => {
+                self.evict(&mut state);
+                return false;
+            }
+            Spilling::Idle => {}
+        }
+        let batch = state.batch();
+        let keep = state.slowest_holder().unwrap_or(u64::MAX);
+        let Some(segment) = state.ring.reserve(&batch, keep) else {
+            self.evict(&mut state);
+            return false;
+        };
+        state.find_start();
+        state.spilling = Spilling::Busy;
+        let (log, disk) = (Arc::clone(self), state.ring.disk());
+        drop(state);
+        // Not waited for where the disk hangs: the thread ends with the write.
+        tokio::task::spawn_blocking(move || {
+            let written = disk.write(&segment, &batch).is_ok();
+            log.written(segment, batch.len(), written);
+        });
+        true
+    }
+
+    /// A segment of so many frames was written, or was not.
+    fn written(&self, segment: Segment, count: usize, is_written: bool) {
+        let mut state = self.state();
+        let before = state.cost;
+        state.spilling = Spilling::Idle;
+        // Its frames may have been evicted meanwhile.
+        let is_due = state.frames.front().map(|frame| frame.offset) == Some(segment.offset);
+        if is_written && is_due {
+            state.drop_oldest(count);
+            state.ring.push(segment);
+            self.recount(before, state.cost);
+        } else if !is_written {
+            self.evict(&mut state);
+        }
+        drop(state);
+        self.spilled.send_replace(());
+    }
+
+    /// What this log may have in memory now.
+    fn bound(&self, state: &State) -> usize {
+        let all = self.total.0.load(Ordering::Relaxed);
+        let others = all.saturating_sub(state.cost);
+        if others + state.cost > LOGS_MAX_BYTES {
             LOG_LEAST_BYTES
         } else {
             LOG_MAX_BYTES
-        };
+        }
+    }
+
+    /// Evicts down to the bound, but nothing that a holding reader has yet to take.
+    fn evict(&self, state: &mut State) {
+        let (before, bound) = (state.cost, self.bound(state));
         let holder = state.slowest_holder().unwrap_or(u64::MAX);
         while state.cost > bound && state.frames.len() > 1 && state.frames[0].end() <= holder {
-            if let Some(frame) = state.frames.pop_front() {
-                state.cost -= frame.cost();
-                state.start = frame.end();
-            }
+            // What is older goes first.
+            state.ring.clear();
+            state.drop_oldest(1);
         }
+        state.find_start();
         self.recount(before, state.cost);
+    }
+
+    /// Reads a segment from the disk. What cannot be read is lost from then on, and the answer is nothing.
+    pub fn load(self: &Arc<Self>, segment: Segment) -> JoinHandle<Vec<Frame>> {
+        let log = Arc::clone(self);
+        tokio::task::spawn_blocking(move || {
+            let disk = log.state().ring.disk();
+            let read = disk.read(&segment);
+            let mut state = log.state();
+            // What is overwritten was given up before, so what is still kept was read whole.
+            if state.ring.find(segment.offset) != Some(segment) {
+                return Vec::new();
+            }
+            read.unwrap_or_else(|_| {
+                state.ring.lose(&segment);
+                state.find_start();
+                Vec::new()
+            })
+        })
+    }
+
+    /// Gives up what is on the disk, and the file.
+    pub fn close_spill(&self) {
+        let mut state = self.state();
+        state.ring.close();
+        state.find_start();
     }
 
     fn recount(&self, before: usize, after: usize) {
@@ -225,16 +401,12 @@ impl Log {
                 lost_bytes: state.start - offset,
             };
         }
+        if let Some(segment) = state.ring.find(offset) {
+            return Found::Spilled(segment);
+        }
         let index = state.frames.partition_point(|frame| frame.end() <= offset);
         match state.frames.get(index) {
-            Some(frame) => {
-                let skip = usize::try_from(offset - frame.offset).unwrap_or(usize::MAX);
-                Found::Output(Frame {
-                    offset,
-                    data: frame.data.slice(skip.min(frame.data.len())..),
-                    ..*frame
-                })
-            }
+            Some(frame) => Found::Output(frame.from(offset)),
             None if state.is_closed => Found::End,
             None => Found::Nothing,
         }

@@ -12,6 +12,7 @@ pub mod output;
 pub mod plan;
 pub mod reader;
 pub mod registry;
+pub mod spill;
 pub mod start;
 pub mod users;
 

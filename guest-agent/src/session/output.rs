@@ -72,6 +72,7 @@ pub async fn pump(
         }
         let is_full = length == buffer.capacity();
         log.append(stream, take(&mut buffer));
+        log.settle().await;
         if is_full || buffer.capacity() == 0 {
             buffer = Vec::with_capacity(READ_MAX_BYTES);
         }

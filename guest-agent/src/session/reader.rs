@@ -1,13 +1,14 @@
 //! A reader of a session: what it is sent, in which order, and when it is only told that all is well.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
 use banger_proto::guest::v1::read_options::From as ReadFrom;
 use banger_proto::guest::v1::{Exit, ReadOptions};
 use tokio::sync::watch;
-use tokio::task::JoinSet;
-use tokio::time::sleep;
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::{sleep, timeout};
 
 use super::Session;
 use super::log::{Found, Frame, Hold};
@@ -61,6 +62,10 @@ pub struct Reader {
     /// Where to stop, if not at the exit.
     stop_at: Option<u64>,
     hold: Option<Hold>,
+    /// A segment on its way from the disk.
+    loading: Option<JoinHandle<Vec<Frame>>>,
+    /// What of it is still to be sent.
+    loaded: VecDeque<Frame>,
     changed: watch::Receiver<()>,
     accepted: watch::Receiver<u64>,
     acked: u64,
@@ -100,6 +105,8 @@ impl Reader {
             position,
             stop_at: (follow == Follow::Stop).then_some(end),
             hold,
+            loading: None,
+            loaded: VecDeque::new(),
             changed: session.log.subscribe(),
             acked,
             accepted,
@@ -128,6 +135,14 @@ impl Reader {
             if let Some(Ok(Err(refusal))) = self.writer.try_join_next() {
                 return Err(refusal);
             }
+            if let Some(loading) = &mut self.loading {
+                match timeout(HEARTBEAT, loading).await {
+                    // Nothing came where it was evicted meanwhile, or cannot be read: the next look tells.
+                    Ok(loaded) => self.loaded = loaded.unwrap_or_default().into(),
+                    Err(_) => return Ok(Some(Event::Heartbeat)),
+                }
+                self.loading = None;
+            }
             // Before the look, so that no change after it is missed.
             self.changed.mark_unchanged();
             if let Some(event) = self.look() {
@@ -135,6 +150,9 @@ impl Reader {
             }
             if self.is_done {
                 return Ok(None);
+            }
+            if self.loading.is_some() {
+                continue;
             }
             tokio::select! {
                 // cancel-safe: each only waits
@@ -157,7 +175,15 @@ impl Reader {
             self.is_done = true;
             return self.exited();
         }
+        if let Some(frame) = self.take_loaded() {
+            self.advance(frame.end());
+            return Some(Event::Output(frame));
+        }
         match self.session.log.find(self.position) {
+            Found::Spilled(segment) => {
+                self.loading = Some(self.session.log.load(segment));
+                None
+            }
             Found::Output(frame) => {
                 self.advance(frame.offset + frame.data.len() as u64);
                 Some(Event::Output(frame))
@@ -172,6 +198,16 @@ impl Reader {
                 self.exited()
             }
         }
+    }
+
+    /// The next of what came from the disk.
+    fn take_loaded(&mut self) -> Option<Frame> {
+        while let Some(frame) = self.loaded.pop_front() {
+            if frame.end() > self.position {
+                return Some(frame.from(self.position));
+            }
+        }
+        None
     }
 
     fn exited(&self) -> Option<Event> {

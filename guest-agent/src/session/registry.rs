@@ -1,5 +1,6 @@
 //! All sessions of the guest, by id.
 
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
@@ -12,6 +13,7 @@ use super::Session;
 use super::cgroup::Parent;
 use super::log::{Hold, Log, Total};
 use super::plan::{Defaults, Plan};
+use super::spill::Home;
 use super::start::start;
 use super::users::{Identity, Users};
 use crate::agent::Options;
@@ -47,6 +49,7 @@ pub struct Registry {
     parent: OnceLock<Option<Parent>>,
     reaper: Arc<Reaper>,
     total: Arc<Total>,
+    spills: Arc<Home>,
     tasks: TaskTracker,
 }
 
@@ -62,6 +65,7 @@ impl Registry {
             parent: OnceLock::new(),
             reaper,
             total: Arc::default(),
+            spills: Arc::default(),
             tasks,
         }
     }
@@ -69,6 +73,25 @@ impl Registry {
     fn entries(&self) -> MutexGuard<'_, Vec<Entry>> {
         // Every section leaves the list consistent, so a panic elsewhere spoils nothing.
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Logs spill to files without a name in this directory from now on.
+    pub fn spill_to(&self, directory: Arc<OwnedFd>) {
+        self.spills.set(directory);
+    }
+
+    /// Bytes of all logs on the disk.
+    #[must_use]
+    pub fn spilled_bytes(&self) -> u64 {
+        self.spills.used()
+    }
+
+    /// Gives up what logs have on the disk, for good: it is about to be marked clean, which open files hinder.
+    pub fn close_spills(&self) {
+        self.spills.close();
+        for entry in self.entries().iter() {
+            entry.session.log.close_spill();
+        }
     }
 
     /// What sessions start from, from now on.
@@ -137,7 +160,7 @@ impl Registry {
             .parent
             .get_or_init(|| self.cgroups.as_deref().and_then(Parent::at));
         let started = start(&plan, id, parent.as_ref(), &self.reaper)?;
-        let log = Log::new(Arc::clone(&self.total));
+        let log = Log::new(Arc::clone(&self.total), Arc::clone(&self.spills));
         let (session, life) =
             Session::new(id.to_owned(), plan, started, log, Arc::clone(&self.reaper));
         let session = Arc::new(session);

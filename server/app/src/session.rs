@@ -100,7 +100,7 @@ impl Sessions {
         key: Option<&RequestKey>,
     ) -> Result<Session, AppError> {
         if let Some(session) = self.started_before(key).await? {
-            return self.get(session).await;
+            return self.start_again(session, spec).await;
         }
         let (view, guest, _used) = self.vms.running(vm).await?;
         let spec = self.complete(&view, spec).await?;
@@ -121,6 +121,22 @@ impl Sessions {
                 Err(error.into())
             }
         }
+    }
+
+    /// The session of a start that is repeated. If the daemon died before the agent heard of it, it is started now: an
+    /// agent that has run since before the session was recorded, and does not know it, has run nothing of it.
+    async fn start_again(&self, id: SessionId, spec: SessionSpec) -> Result<Session, AppError> {
+        let (vm, guest, _used) = self.find(id).await?;
+        match guest.get_session(id).await {
+            Err(GuestError::UnknownSession { .. }) => {}
+            known => return Ok(known?),
+        }
+        let view = self.vms.get(&vm.to_string())?;
+        if view.start_time.is_none_or(|start| id.made_at() < start) {
+            return Err(GuestError::UnknownSession { id }.into());
+        }
+        let spec = self.complete(&view, spec).await?;
+        Ok(guest.start_session(id, &spec).await?)
     }
 
     /// Takes back what was recorded before a start that ran nothing: the request may be made again.
@@ -267,11 +283,28 @@ impl Sessions {
     /// # Errors
     /// If it does not exist.
     pub async fn delete(&self, id: SessionId) -> Result<(), AppError> {
+        self.delete_once(id, None).await
+    }
+
+    /// As [`Sessions::delete`]. The answer is kept for `key` before the session is forgotten, so that a repeat after a
+    /// crash of the daemon between the two gets it, and not that there is no such session.
+    ///
+    /// # Errors
+    /// If it does not exist.
+    pub async fn delete_once(
+        &self,
+        id: SessionId,
+        key: Option<&RequestKey>,
+    ) -> Result<(), AppError> {
         match self.find(id).await {
             Ok((_, guest, _used)) => guest.delete_session(id).await?,
             // A VM that does not run has no processes: the record alone is left.
             Err(AppError::WrongState { .. }) => {}
             Err(error) => return Err(error),
+        }
+        if let Some(key) = key {
+            // The answer has no fields, and with that no bytes.
+            self.context.store.put_answer(key, &[]).await?;
         }
         self.context.store.delete_session(id).await?;
         Ok(())

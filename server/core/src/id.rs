@@ -27,6 +27,15 @@ macro_rules! id {
             pub fn new() -> Self {
                 Self(Uuid::now_v7())
             }
+
+            /// When it was made, by the clock of who made it, in whole milliseconds; the epoch where it does not tell.
+            #[must_use]
+            pub fn made_at(self) -> crate::Timestamp {
+                let (seconds, nanos) = self.0.get_timestamp().map_or((0, 0), |time| time.to_unix());
+                let seconds = i64::try_from(seconds).unwrap_or_default();
+                let nanos = i32::try_from(nanos).unwrap_or_default();
+                crate::Timestamp::new(seconds, nanos).unwrap_or_default()
+            }
         }
 
         impl fmt::Display for $name {
@@ -94,6 +103,16 @@ mod tests {
     fn ids_sort_by_creation() {
         let (first, second) = (VmId::new(), VmId::new());
         assert!(first < second);
+    }
+
+    #[test]
+    fn an_id_tells_when_it_was_made() {
+        let before = crate::Timestamp::now().as_millisecond();
+        let made = VmId::new().made_at().as_millisecond();
+        assert!((before..=crate::Timestamp::now().as_millisecond()).contains(&made));
+        let untold = "01890a5d-ac96-474b-bcce-b302099a8057";
+        let untold: VmId = untold.parse().unwrap();
+        assert_eq!(untold.made_at(), crate::Timestamp::UNIX_EPOCH);
     }
 
     #[test]

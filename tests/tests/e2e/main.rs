@@ -30,6 +30,7 @@ mod session;
 mod setup;
 mod suite;
 mod terminal;
+mod torture;
 mod tunnel;
 mod user;
 mod vm;
@@ -73,6 +74,7 @@ fn cases() -> Vec<Case<Suite>> {
         faults::cases,
         campaign::cases,
         chaos::cases,
+        torture::cases,
     ] {
         cases.extend(part());
     }

@@ -170,7 +170,8 @@ fn replay(suite: &Suite) -> Verdict {
 }
 
 fn gap(suite: &Suite) -> Verdict {
-    let total = 6 << 20;
+    // More than the memory and the disk keep.
+    let total = 70 << 20;
     let id = start(
         suite,
         &[],

@@ -159,10 +159,10 @@ impl SessionService for Api {
         let id = std::mem::take(&mut request.request_id);
         let key = request::key("banger.v1.SessionService/DeleteSession", &id, &request)?;
         let session: SessionId = field::id("session", &request.session)?;
-        let app = self.app.clone();
+        let (app, kept) = (self.app.clone(), key.clone());
         let work = async move {
             app.sessions
-                .delete(session)
+                .delete_once(session, kept.as_ref())
                 .await
                 .map(|()| v1::DeleteSessionResponse {})
         };

@@ -1,6 +1,6 @@
 //! Agents that run no processes: each command is a rule.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -101,6 +101,7 @@ pub(crate) struct FakeConnector {
     /// The files of all guests.
     pub(crate) files: FakeFiles,
     pub(crate) sessions: Sessions,
+    late: Arc<Mutex<BTreeSet<SessionId>>>,
 }
 
 /// What guests did with their disks.
@@ -173,6 +174,8 @@ pub(crate) struct FakeGuest {
     pub(crate) files: FakeFileSystem,
     sessions: Sessions,
     boot: u64,
+    /// Starts that did not reach the guest.
+    late: Arc<Mutex<BTreeSet<SessionId>>>,
 }
 
 #[tonic::async_trait]
@@ -196,6 +199,7 @@ impl GuestConnector for FakeConnector {
             files: FakeFileSystem(self.files.clone()),
             sessions: self.sessions.clone(),
             boot,
+            late: self.late.clone(),
         };
         let info = GuestInfo {
             generation: 1,
@@ -364,6 +368,9 @@ impl Guest for FakeGuest {
         id: SessionId,
         spec: &SessionSpec,
     ) -> Result<Session, GuestError> {
+        if spec.command[0] == "late" && self.late.lock().unwrap().insert(id) {
+            return Err(GuestError::Lost { during: "start" });
+        }
         self.begin(id, spec)
     }
 

@@ -271,6 +271,23 @@ async fn a_start_that_ran_nothing_is_tried_again_by_its_repeat() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_start_that_did_not_reach_the_guest_is_made_by_its_repeat() {
+    let rig = rig().await;
+    let request = v1::StartSessionRequest {
+        vm: "web".into(),
+        spec: Some(spec(&["late"])),
+        request_id: "01890a5d-ac96-774b-bcce-b302099a8057".into(),
+    };
+    let start = || async { rig.sessions().start_session(request.clone()).await };
+    let lost = start().await.unwrap_err();
+    assert_refused(&lost, Code::Unavailable, "AGENT_LOST", None);
+    let started = start().await.unwrap().into_inner().session.unwrap();
+    let again = start().await.unwrap().into_inner().session.unwrap();
+    assert_eq!(started.id, again.id);
+    rig.stopped().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_session_is_attached_signalled_waited_for_and_removed() {
     use v1::attach_session_request::Message;
     let rig = rig().await;
