@@ -101,7 +101,7 @@ pub(crate) struct FakeConnector {
     /// The files of all guests.
     pub(crate) files: FakeFiles,
     pub(crate) sessions: Sessions,
-    late: Arc<Mutex<BTreeSet<SessionId>>>,
+    pub(crate) late: Arc<Mutex<BTreeSet<SessionId>>>,
 }
 
 /// What guests did with their disks.
