@@ -89,6 +89,7 @@ async fn output(process: &mut Process) -> Result<Ended, Failure> {
                 );
                 write(&mut stderr, text.as_bytes()).await?;
             }
+            Some(Event::Screen(screen)) => write(&mut stdout, &screen.data).await?,
             Some(Event::Exited(exit)) => return Ok(Ended::Exited(exit)),
             None => return Ok(Ended::Exited(types::Exit::default())),
         }

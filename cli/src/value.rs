@@ -1,9 +1,10 @@
 //! Values of options, as people write them.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use banger_sdk::{ArchiveFormat, NetworkMode, PullSource, RestartPolicy};
+use banger_sdk::{ArchiveFormat, NetworkMode, PullSource, Resource, RestartPolicy};
 use clap::ValueEnum;
+use jiff::Timestamp;
 use parse_size::Config;
 
 /// One MiB.
@@ -69,6 +70,61 @@ pub(crate) fn mount(text: &str) -> Result<Mount, String> {
         path: path.to_owned(),
         read_only,
     })
+}
+
+/// A limit of a resource.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Limit {
+    pub(crate) resource: Resource,
+    /// What applies; nothing is no limit.
+    pub(crate) soft: Option<i64>,
+    /// How far it may be raised.
+    pub(crate) hard: Option<i64>,
+}
+
+/// `NAME=SOFT[:HARD]`, a side being a number or `unlimited`; the hard side is the soft one by itself.
+pub(crate) fn limit(text: &str) -> Result<Limit, String> {
+    const FORM: &str = "give NAME=SOFT or NAME=SOFT:HARD, e.g. nofile=1024 or core=0:unlimited";
+    let (name, sides) = text.split_once('=').ok_or(FORM)?;
+    let resource = Resource::from_str_name(&format!("RESOURCE_{}", name.to_ascii_uppercase()));
+    let resource = resource.filter(|known| *known != Resource::Unspecified);
+    let resource = resource.ok_or_else(|| format!("`{name}` is no resource"))?;
+    let side = |text: &str| match text {
+        "unlimited" => Ok(None),
+        number => match number.parse::<i64>() {
+            Ok(number) if number >= 0 => Ok(Some(number)),
+            _ => Err(FORM.to_owned()),
+        },
+    };
+    let (soft, hard) = sides.split_once(':').unwrap_or((sides, sides));
+    let (soft, hard) = (side(soft)?, side(hard)?);
+    if soft.unwrap_or(i64::MAX) > hard.unwrap_or(i64::MAX) {
+        return Err("the soft side is above the hard one".to_owned());
+    }
+    Ok(Limit {
+        resource,
+        soft,
+        hard,
+    })
+}
+
+/// Nine permission bits in octal.
+pub(crate) fn umask(text: &str) -> Result<u16, String> {
+    let bits = u16::from_str_radix(text, 8).ok();
+    let bits = bits.filter(|&bits| bits <= 0o777);
+    bits.ok_or_else(|| "give up to three octal digits, e.g. 077".to_owned())
+}
+
+/// A time: a moment such as `2026-01-31T12:00:00Z`, or how long ago, such as `10m`.
+pub(crate) fn since(text: &str) -> Result<SystemTime, String> {
+    if let Ok(moment) = text.parse::<Timestamp>() {
+        return Ok(moment.into());
+    }
+    let ago = long_duration(text).map_err(|_| {
+        "give a moment such as 2026-01-31T12:00:00Z, or how long ago, such as 10m".to_owned()
+    })?;
+    let before = SystemTime::now().checked_sub(ago);
+    before.ok_or_else(|| "it is too long ago".to_owned())
 }
 
 /// A time such as `90s`, `5m` or `1h 30m`; a bare number counts seconds.
@@ -246,6 +302,46 @@ mod tests {
         for wrong in ["", "x", "-1", "1Q", "99999999999999999999"] {
             assert!(mib(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn limits_name_a_resource_and_one_or_two_sides() {
+        let both = |soft, hard| {
+            Ok(Limit {
+                resource: Resource::Nofile,
+                soft,
+                hard,
+            })
+        };
+        assert_eq!(limit("nofile=1024"), both(Some(1024), Some(1024)));
+        assert_eq!(limit("nofile=0:unlimited"), both(Some(0), None));
+        assert_eq!(limit("nofile=unlimited"), both(None, None));
+        for wrong in [
+            "nofile",
+            "nofile=",
+            "nofile=-1",
+            "nofile=2:1",
+            "nofile=unlimited:1",
+            "unspecified=1",
+            "x=1",
+        ] {
+            assert!(limit(wrong).is_err(), "{wrong}");
+        }
+        assert_eq!(umask("077"), Ok(0o077));
+        for wrong in ["", "8", "1000", "-1"] {
+            assert!(umask(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn since_is_a_moment_or_how_long_ago() {
+        let moment = SystemTime::UNIX_EPOCH + Duration::from_secs(86_400);
+        assert_eq!(since("1970-01-02T00:00:00Z"), Ok(moment));
+        let ago = SystemTime::now()
+            .duration_since(since("10m").unwrap())
+            .unwrap();
+        assert!((600..660).contains(&ago.as_secs()), "{ago:?}");
+        assert!(since("yesterday").is_err());
     }
 
     #[test]

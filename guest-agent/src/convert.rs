@@ -9,7 +9,7 @@ use banger_proto::guest::v1::{
 use crate::session::log::Frame;
 use crate::session::reader::Event;
 
-fn signed(offset: u64) -> i64 {
+pub(crate) fn signed(offset: u64) -> i64 {
     i64::try_from(offset).unwrap_or(i64::MAX)
 }
 
@@ -40,6 +40,7 @@ pub(crate) fn attached(event: Event) -> AttachSessionResponse {
     };
     AttachSessionResponse {
         message: Some(message),
+        start_offset: 0,
     }
 }
 
@@ -51,9 +52,10 @@ pub(crate) fn logged(event: Event) -> Option<ReadSessionLogResponse> {
         Attach::Gap(gap) => Read::Gap(gap),
         Attach::Heartbeat(heartbeat) => Read::Heartbeat(heartbeat),
         Attach::Exited(exited) => Read::Exited(exited),
-        Attach::Attached(_) | Attach::StdinAck(_) => return None,
+        Attach::Attached(_) | Attach::StdinAck(_) | Attach::Screen(_) => return None,
     };
     Some(ReadSessionLogResponse {
         message: Some(message),
+        start_offset: 0,
     })
 }

@@ -323,10 +323,12 @@ mod tests {
                 data: Bytes::from(vec![7; length]),
             };
             let attached = AttachSessionResponse {
+                start_offset: 0,
                 message: Some(Attached::Output(output.clone())),
             };
             assert_eq!(joined(&attached), expected(&attached), "{length}");
             let logged = ReadSessionLogResponse {
+                start_offset: 0,
                 message: Some(Logged::Output(output)),
             };
             assert_eq!(joined(&logged), expected(&logged), "{length}");
@@ -351,6 +353,7 @@ mod tests {
     #[test]
     fn other_messages_are_encoded_as_the_codec_does() {
         let message = AttachSessionResponse {
+            start_offset: 0,
             message: Some(Attached::Heartbeat(Heartbeat {})),
         };
         assert_eq!(joined(&message), expected(&message));

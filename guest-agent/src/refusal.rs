@@ -165,6 +165,9 @@ pub enum Refusal {
         /// Why.
         detail: String,
     },
+    /// Another one took over the writing.
+    #[error("another one took over")]
+    WriterReplaced,
     /// A file or directory could not be read or made.
     #[error("`{path}`: {detail}")]
     File {
@@ -250,6 +253,7 @@ impl Refusal {
     fn code(&self) -> Code {
         match self {
             Self::UnknownSession => Code::NotFound,
+            Self::WriterReplaced => Code::Aborted,
             Self::TooManyFileCalls { .. } => Code::ResourceExhausted,
             Self::ProgramNotFound { .. }
             | Self::ProgramNotExecutable { .. }
@@ -280,6 +284,7 @@ impl Refusal {
             Self::StartProcess { .. } => "PROCESS_NOT_STARTED",
             Self::TooManySessions { .. } => "TOO_MANY_SESSIONS",
             Self::StdinRefused { .. } => "STDIN_REFUSED",
+            Self::WriterReplaced => "WRITER_REPLACED",
             Self::File { .. } => "GUEST_FILE",
             Self::Path { problem, .. } => problem.reason(),
             Self::TooManyFileCalls { .. } => "TOO_MANY_FILE_CALLS",

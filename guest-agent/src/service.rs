@@ -7,21 +7,24 @@ use std::time::Duration;
 use banger_proto::guest::GENERATION;
 use banger_proto::guest::v1::agent_service_server::AgentService;
 use banger_proto::guest::v1::attach_session_request::Message as Incoming;
+use banger_proto::guest::v1::read_options::From as ReadFrom;
 use banger_proto::guest::v1::{self as proto, SignalTarget};
 use futures::stream::{self, Stream, StreamExt};
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::agent::{Agent, Machine, kernel_text};
 use crate::configure::configure;
-use crate::convert::{attached, logged};
+use crate::convert::{attached, logged, signed};
 use crate::files::{self, lend};
 use crate::observe;
 use crate::refusal::Refusal;
 use crate::session::Session;
+use crate::session::locate::locate;
 use crate::session::log::Hold;
 use crate::session::plan::window;
 use crate::session::reader::{Event, Follow, Reader, Writer};
 use crate::session::users::Users;
+use crate::session::writers::Joined;
 use crate::{tunnel, volume};
 
 type Answer<T> = Result<Response<T>, Status>;
@@ -140,19 +143,38 @@ impl AgentService for GuestService {
             Some(spec) => self.start(&attach.id, spec, options.hold_process).await?,
             None => (self.agent.sessions.get(&attach.id)?, None),
         };
-        let mut writer = Writer::new();
-        writer.spawn(write(Arc::clone(&session), incoming));
+        let writing = proto::Writing::try_from(attach.writing)
+            .map_err(|_| Refusal::invalid("who writes is unknown"))?;
+        let wants_screen = options.from == Some(ReadFrom::Screen(true));
+        let screen = wants_screen.then(|| session.log.screen());
         let (range, first) = session.snapshot();
+        let position = match &screen {
+            Some((offset, _)) => *offset,
+            None => locate(&session.log, range, &options).await?,
+        };
         let first = proto::AttachSessionResponse {
             message: Some(proto::attach_session_response::Message::Attached(first)),
+            start_offset: signed(position),
         };
-        let reader = Reader::new(session, range, options, Follow::Exit)?.with_writer(writer);
+        let screen = screen.map(|(offset, data)| proto::AttachSessionResponse {
+            message: Some(proto::attach_session_response::Message::Screen(
+                proto::Screen {
+                    offset: signed(offset),
+                    data,
+                },
+            )),
+            start_offset: 0,
+        });
+        let writer = writer(&session, writing, incoming);
+        let end = range.1.max(position);
+        let reader =
+            Reader::new(session, (position, end), options, Follow::Exit).with_writer(writer);
         let forget = attach
             .remove_after_exit
             .then(|| (Arc::clone(&self.agent), attach.id));
         let events = events(reader, forget).map(|event| event.map(attached));
-        let answer = stream::iter([Ok(first)]).chain(events);
-        Ok(Response::new(Box::pin(answer)))
+        let first = std::iter::once(first).chain(screen).map(Ok);
+        Ok(Response::new(Box::pin(stream::iter(first).chain(events))))
     }
 
     type ReadSessionLogStream = Events<proto::ReadSessionLogResponse>;
@@ -163,16 +185,19 @@ impl AgentService for GuestService {
     ) -> Answer<Self::ReadSessionLogStream> {
         let request = request.into_inner();
         let session = self.agent.sessions.get(&request.id)?;
+        let options = request.options.unwrap_or_default();
         let (range, first) = session.snapshot();
+        let position = locate(&session.log, range, &options).await?;
         let first = proto::ReadSessionLogResponse {
             message: Some(proto::read_session_log_response::Message::Attached(first)),
+            start_offset: signed(position),
         };
         let follow = if request.follow {
             Follow::Exit
         } else {
             Follow::Stop
         };
-        let reader = Reader::new(session, range, request.options.unwrap_or_default(), follow)?;
+        let reader = Reader::new(session, (position, range.1), options, follow);
         let events = events(reader, None).filter_map(|event| async move {
             match event {
                 Ok(event) => logged(event).map(Ok),
@@ -361,9 +386,49 @@ fn events(
     })
 }
 
+/// What serves who attached, as far as it writes. One who takes over is a writer from here on.
+fn writer(
+    session: &Arc<Session>,
+    writing: proto::Writing,
+    incoming: Streaming<proto::AttachSessionRequest>,
+) -> Writer {
+    let mut writer = Writer::new();
+    match writing {
+        proto::Writing::None => {
+            writer.spawn(deny(incoming));
+            return writer;
+        }
+        proto::Writing::Steal => session.writers.replace_all(),
+        proto::Writing::Unspecified => {}
+    }
+    let resized = Arc::clone(session);
+    let joined = session.writers.join(move |size| resized.resize(size));
+    let session = Arc::clone(session);
+    writer.spawn(async move {
+        tokio::select! {
+            // cancel-safe: what was not accepted is sent again by nobody, as after a broken connection
+            written = write(&session, &joined, incoming) => written,
+            // cancel-safe: only waits
+            () = joined.replaced() => Err(Refusal::WriterReplaced),
+        }
+    });
+    writer
+}
+
+/// Refuses whatever one who only reads sends.
+async fn deny(mut incoming: Streaming<proto::AttachSessionRequest>) -> Result<(), Refusal> {
+    match incoming.message().await {
+        Ok(Some(_)) => Err(Refusal::StdinRefused {
+            detail: "it was attached to for reading only".into(),
+        }),
+        _ => Ok(()),
+    }
+}
+
 /// Serves a writer until its end, which leaves standard input as it is.
 async fn write(
-    session: Arc<Session>,
+    session: &Session,
+    joined: &Joined,
     mut incoming: Streaming<proto::AttachSessionRequest>,
 ) -> Result<(), Refusal> {
     // A connection that ends ends the writer; the reader tells of it.
@@ -375,7 +440,7 @@ async fn write(
                 session.input.write(offset, stdin.data).await?;
             }
             Some(Incoming::CloseStdin(_)) => session.input.close().await?,
-            Some(Incoming::Resize(size)) => session.input.resize(window(size)?),
+            Some(Incoming::Resize(size)) => joined.resize(window(size)?),
             Some(Incoming::Attach(_)) => {
                 return Err(Refusal::invalid("`attach` came twice"));
             }

@@ -34,7 +34,7 @@ pub mod guest {
     }
 
     /// The highest generation of the guest protocol that this crate describes.
-    pub const GENERATION: i32 = 1;
+    pub const GENERATION: i32 = 2;
 }
 
 /// The descriptors of every package, for server reflection.

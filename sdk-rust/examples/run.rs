@@ -64,6 +64,7 @@ async fn exec(client: &Client, vm: &types::Vm, command: Command) -> Result<u8> {
                 let _ = std::io::stdout().write_all(&output.data);
             }
             Event::Gap(gap) => eprintln!("({} bytes of output were lost)", gap.lost_bytes),
+            Event::Screen(_) => {}
             Event::Exited(exit) => {
                 let code = match exit.how {
                     Some(How::Code(code)) => code,

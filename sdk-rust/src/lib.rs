@@ -67,7 +67,8 @@ pub use kernel::{ImportKernel, Kernels, PullKernel};
 pub use operation::Operations;
 pub use request::Request;
 pub use session::{
-    Attach, Collected, Command, Event, Input, Log, Process, ReadFrom, Sessions, SignalTarget,
+    Attach, Collected, Command, Event, Input, Log, Outcome, Process, ReadFrom, Resource, Sessions,
+    SignalTarget,
 };
 pub use stream::Pages;
 pub use tunnel::{OpenTunnel, TargetError, Tunnel, TunnelTarget, Tunnels};
@@ -88,11 +89,11 @@ pub mod types {
         DoctorSummary, DriveStats, Event, EventsSnapshot, Exit, FileEvent, FileInfo, FilesMoved,
         Gap, GuestStats, HostInfo, HostStats, HostUsage, Image, ImageConfig, ImageLayer,
         ImageUsage, Kernel, KernelFeature, KernelInspection, ListPortsResponse, NetworkStats,
-        Operation, Output, OwnerUsage, Port, Promise, Promises, PruneImagesResponse, Session,
-        SessionSpec, Stage, StopOutcome, Stream, TerminalSize, Vm, VmIdentity, VmSpec, VmStats,
-        VmSummary, Volume, VolumeMount, VolumeUser, build_log, catalog_entry, doctor_check, event,
-        exit, file_event, file_info, kernel_feature, operation, port, session, stop_outcome, vm,
-        vm_spec,
+        Operation, Output, OwnerUsage, Port, Promise, Promises, PruneImagesResponse, Screen,
+        Session, SessionSpec, SessionUsage, Stage, StopOutcome, Stream, TerminalSize, Vm,
+        VmIdentity, VmSpec, VmStats, VmSummary, Volume, VolumeMount, VolumeUser, build_log,
+        catalog_entry, doctor_check, event, exit, file_event, file_info, kernel_feature, operation,
+        port, session, stop_outcome, vm, vm_spec,
     };
     pub use prost_types::{Duration, Timestamp};
     pub use tonic_types::Status;

@@ -12,15 +12,18 @@ mod command;
 mod input;
 mod log;
 mod outbox;
+mod outcome;
 mod process;
 mod reader;
 
 pub use command::Command;
 pub use input::Input;
 pub use log::Log;
+pub use outcome::Outcome;
 pub use process::{Attach, Collected, Process};
 pub use reader::{Event, ReadFrom};
 
+pub use v1::resource_limit::Resource;
 pub use v1::signal_session_request::Target as SignalTarget;
 
 /// Asked for per page; the daemon's default.

@@ -28,6 +28,15 @@ pub(crate) struct ProcessOptions {
     /// Kill the command after this time, e.g. 90s or 5m
     #[arg(long, value_name = "TIME", value_parser = value::duration)]
     pub(crate) timeout: Option<Duration>,
+    /// Write standard error into standard output, in the order in which both are written
+    #[arg(long)]
+    pub(crate) merge_output: bool,
+    /// Keep these permissions from new files, in octal; by itself 022
+    #[arg(long, value_name = "OCTAL", value_parser = value::umask)]
+    pub(crate) umask: Option<u16>,
+    /// Limit a resource: cpu, fsize, data, stack, core, nofile, as, nproc or memlock; again for more
+    #[arg(long, value_name = "NAME=SOFT[:HARD]", value_parser = value::limit)]
+    pub(crate) ulimit: Vec<value::Limit>,
 }
 
 /// Options of what a process is connected to. By itself banger gives the process a terminal when both
@@ -93,10 +102,19 @@ impl ProcessOptions {
         if let Some(user) = &self.user {
             command = command.user(user);
         }
-        match self.timeout {
-            Some(timeout) => command.timeout(timeout),
-            None => command,
+        if let Some(timeout) = self.timeout {
+            command = command.timeout(timeout);
         }
+        if self.merge_output {
+            command = command.merge_output();
+        }
+        if let Some(umask) = self.umask {
+            command = command.umask(umask);
+        }
+        for limit in &self.ulimit {
+            command = command.limit(limit.resource, limit.soft, limit.hard);
+        }
+        command
     }
 }
 

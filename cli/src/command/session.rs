@@ -1,6 +1,7 @@
 //! `banger session`: processes that go on without us.
 
 use std::io::Write;
+use std::time::SystemTime;
 
 use banger_sdk::{Event, ReadFrom, SignalTarget, types};
 use clap::{Args, Subcommand, ValueEnum};
@@ -71,6 +72,9 @@ pub(crate) struct Start {
     /// Keep its standard input open, for `session attach`
     #[arg(short, long)]
     interactive: bool,
+    /// Let processes that the command leaves behind go on after its end, until the session is removed
+    #[arg(long)]
+    keep_children: bool,
     /// The command; without it the image's own
     #[arg(last = true, value_name = "COMMAND")]
     command: Vec<String>,
@@ -82,7 +86,10 @@ impl Start {
             terminal: self.tty,
             stdin: self.interactive,
         };
-        let command = self.process.command(self.command, stdio);
+        let mut command = self.process.command(self.command, stdio);
+        if self.keep_children {
+            command = command.keep_children();
+        }
         let session = context
             .client()
             .await?
@@ -93,15 +100,21 @@ impl Start {
     }
 }
 
-/// Connect to a session: its output from the beginning, and your input
+/// Connect to a session: its output, and your input
 #[derive(Debug, Args)]
 #[command(after_help = "\
+Shows all output that is kept; of a session with a terminal, in a terminal, what that shows now. Others may be \
+attached too: the session's terminal is as large as that of who attached last, and --steal detaches everybody else \
+who may write.
+
 Typing the detach keys (Ctrl-P Ctrl-Q) leaves the session running; so do SIGTERM and SIGHUP. When the \
 command ends, banger ends with its exit code. A broken connection is made again, and nothing is shown \
 twice. Without a terminal, Ctrl-C is sent to the session as SIGINT, and a second one within 2 s kills it.
 
 Examples:
   banger session attach ID
+  banger session attach --read-only --tail 100 ID
+  banger session attach --steal ID
   banger session attach --no-replay --detach-keys ctrl-a,d ID")]
 pub(crate) struct Attach {
     /// The session's id
@@ -110,11 +123,16 @@ pub(crate) struct Attach {
     #[arg(long, value_name = "KEYS", default_value = "ctrl-p,ctrl-q")]
     detach_keys: DetachKeys,
     /// Show only what comes from now on
-    #[arg(long, conflicts_with = "offset")]
+    #[arg(long, conflicts_with = "begin")]
     no_replay: bool,
-    /// Begin at this byte of the output
-    #[arg(long, value_name = "BYTES")]
-    offset: Option<i64>,
+    #[command(flatten)]
+    begin: Begin,
+    /// Detach everybody else who may write
+    #[arg(long, conflicts_with = "read_only")]
+    steal: bool,
+    /// Only look on: neither input nor the size of your terminal is sent
+    #[arg(long)]
+    read_only: bool,
     /// Do not forward standard input
     #[arg(short = 'n', long)]
     no_stdin: bool,
@@ -124,19 +142,34 @@ impl Attach {
     async fn run(self, context: &Context) -> Result<u8, Failure> {
         let mut signals = Interrupts::new()?;
         let client = context.client().await?;
-        let from = match (self.no_replay, self.offset) {
-            (true, _) => ReadFrom::End,
-            (false, Some(offset)) => ReadFrom::Offset(offset),
-            (false, None) => ReadFrom::Oldest,
+        let sessions = client.sessions();
+        let from = match self.begin.from() {
+            Some(from) => from,
+            None if self.no_replay => ReadFrom::End,
+            None if !crate::terminal::is_interactive() => ReadFrom::Oldest,
+            None => {
+                let spec = sessions.get(&self.session).await?.spec;
+                match spec.and_then(|spec| spec.terminal) {
+                    Some(_) => ReadFrom::Screen,
+                    None => ReadFrom::Oldest,
+                }
+            }
         };
-        let mut process = client.sessions().attach(&self.session).from(from).await?;
+        let attach = sessions.attach(&self.session).from(from);
+        let attach = match (self.steal, self.read_only) {
+            (true, _) => attach.steal(),
+            (_, true) => attach.read_only(),
+            _ => attach,
+        };
+        let mut process = attach.await?;
         let spec = process.session().spec.clone().unwrap_or_default();
-        let terminal = spec.terminal.is_some() && !self.no_stdin;
+        let no_input = self.no_stdin || self.read_only;
+        let terminal = spec.terminal.is_some() && !no_input;
         if terminal && crate::terminal::stdin_is_terminal() {
             let (rows, columns) = crate::terminal::size();
             process.input().resize(rows, columns);
         }
-        let stdin = spec.stdin && !self.no_stdin;
+        let stdin = spec.stdin && !no_input;
         let bridge = Bridge {
             terminal,
             stdin,
@@ -156,6 +189,30 @@ impl Attach {
     }
 }
 
+/// Where to begin; by itself with all that is kept.
+#[derive(Debug, Args)]
+#[group(id = "begin", multiple = false)]
+struct Begin {
+    /// Begin at this byte of the output
+    #[arg(long, value_name = "BYTES")]
+    offset: Option<i64>,
+    /// Begin so many lines before the end
+    #[arg(long, value_name = "LINES", value_parser = clap::value_parser!(i64).range(0..=1_000_000))]
+    tail: Option<i64>,
+    /// Begin with what was written since: a moment by the guest's clock, or how long ago, e.g. 10m
+    #[arg(long, value_name = "TIME", value_parser = value::since)]
+    since: Option<SystemTime>,
+}
+
+impl Begin {
+    fn from(&self) -> Option<ReadFrom> {
+        let offset = self.offset.map(ReadFrom::Offset);
+        let tail = || self.tail.map(ReadFrom::TailLines);
+        let since = || self.since.map(ReadFrom::Since);
+        offset.or_else(tail).or_else(since)
+    }
+}
+
 /// Print what a session wrote
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -164,7 +221,8 @@ With --output json each line is an object with a type: output (offset, stream, t
 
 Examples:
   banger session log ID
-  banger session log --follow ID
+  banger session log --follow --tail 20 ID
+  banger session log --since 10m ID
   banger session log --stream stderr ID
   banger session log --output json ID")]
 pub(crate) struct Log {
@@ -173,9 +231,8 @@ pub(crate) struct Log {
     /// Go on with what comes until the command ends
     #[arg(short, long)]
     follow: bool,
-    /// Begin at this byte of the output
-    #[arg(long, value_name = "BYTES")]
-    offset: Option<i64>,
+    #[command(flatten)]
+    begin: Begin,
     /// Only this stream
     #[arg(long, value_enum, value_name = "STREAM")]
     stream: Option<Only>,
@@ -196,8 +253,8 @@ impl Log {
         if self.follow {
             log = log.follow();
         }
-        if let Some(offset) = self.offset {
-            log = log.from(ReadFrom::Offset(offset));
+        if let Some(from) = self.begin.from() {
+            log = log.from(from);
         }
         let mut events = log.stream();
         while let Some(event) = events.next().await {
@@ -239,7 +296,7 @@ fn print(event: &Event) -> Result<(), Failure> {
             );
             Ok(())
         }
-        Event::Exited(_) => Ok(()),
+        Event::Screen(_) | Event::Exited(_) => Ok(()),
     };
     written.map_err(Failure::write)
 }

@@ -32,6 +32,37 @@ pub(crate) struct Session {
     log_start_offset: i64,
     log_end_offset: i64,
     stdin_offset: i64,
+    usage: Option<Usage>,
+}
+
+/// What a session's processes use.
+#[derive(Debug, Serialize)]
+struct Usage {
+    cpu_seconds: f64,
+    memory_bytes: i64,
+    process_count: i32,
+}
+
+impl Usage {
+    fn cpu(&self) -> String {
+        format!("{:.1} s", self.cpu_seconds)
+    }
+
+    fn memory(&self) -> String {
+        bytes(self.memory_bytes)
+    }
+}
+
+impl From<types::SessionUsage> for Usage {
+    fn from(usage: types::SessionUsage) -> Self {
+        let cpu = usage.cpu_time.unwrap_or_default();
+        let cpu = std::time::Duration::try_from(cpu).unwrap_or_default();
+        Self {
+            cpu_seconds: cpu.as_secs_f64(),
+            memory_bytes: usage.memory_bytes,
+            process_count: usage.process_count,
+        }
+    }
 }
 
 /// The size of a terminal, in characters.
@@ -99,19 +130,23 @@ impl From<types::Session> for Session {
             log_start_offset: session.log_start_offset,
             log_end_offset: session.log_end_offset,
             stdin_offset: session.stdin_offset,
+            usage: session.usage.map(Usage::from),
         }
     }
 }
 
 impl Row for Session {
-    const HEADINGS: &'static [&'static str] =
-        &["ID", "STATE", "EXIT", "COMMAND", "OUTPUT", "STARTED"];
+    const HEADINGS: &'static [&'static str] = &[
+        "ID", "STATE", "EXIT", "CPU", "MEMORY", "COMMAND", "OUTPUT", "STARTED",
+    ];
 
     fn cells(&self) -> Vec<String> {
         vec![
             self.id.clone(),
             self.state.clone(),
             self.exit.as_ref().map(Exit::text).unwrap_or_default(),
+            self.usage.as_ref().map(Usage::cpu).unwrap_or_default(),
+            self.usage.as_ref().map(Usage::memory).unwrap_or_default(),
             self.command.join(" ").escape_debug().to_string(),
             bytes(self.log_end_offset),
             age(self.start_time),
@@ -142,6 +177,14 @@ impl Row for Session {
             ),
             ("Started", age(self.start_time)),
             ("Ended", age(self.end_time)),
+            (
+                "Processor time",
+                self.usage.as_ref().map(Usage::cpu).unwrap_or_default(),
+            ),
+            (
+                "Memory",
+                self.usage.as_ref().map(Usage::memory).unwrap_or_default(),
+            ),
             ("Output", bytes(self.log_end_offset)),
         ]
     }
@@ -162,6 +205,8 @@ pub(crate) enum StreamItem {
     Console { offset: i64, data_base64: String },
     /// Output that is no longer kept.
     Gap { offset: i64, lost_bytes: i64 },
+    /// What a session's terminal shows.
+    Screen { offset: i64, data_base64: String },
     /// The end of a session.
     Exited { exit: Exit },
     /// A VM as it is now.
@@ -182,6 +227,10 @@ impl From<Event> for StreamItem {
             Event::Gap(gap) => Self::Gap {
                 offset: gap.offset,
                 lost_bytes: gap.lost_bytes,
+            },
+            Event::Screen(screen) => Self::Screen {
+                offset: screen.offset,
+                data_base64: STANDARD.encode(&screen.data),
             },
             Event::Exited(exit) => Self::Exited {
                 exit: Exit::from(&exit),

@@ -65,6 +65,8 @@ fn start(
             stdio: [console.as_fd(); 3],
             controls_terminal: false,
             cgroup: None,
+            umask: 0o022,
+            limits: &[],
         })
     })?;
     Ok(ending)

@@ -95,6 +95,8 @@ fn run(reaper: &Reaper, words: &[&str]) -> io::Result<()> {
             stdio: [null.as_fd(); 3],
             controls_terminal: false,
             cgroup: None,
+            umask: 0o022,
+            limits: &[],
         })
     });
     started.map(drop).map_err(|error| error.source)

@@ -66,6 +66,8 @@ fn start_agent(socket: &OwnedFd) -> io::Result<i32> {
         stdio: [socket.as_fd(), stdout(), stderr()],
         controls_terminal: false,
         cgroup: None,
+        umask: 0o022,
+        limits: &[],
     })
     .map_err(|error| error.source)
 }

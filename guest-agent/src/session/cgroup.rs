@@ -10,6 +10,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use banger_proto::guest::v1::SessionUsage;
 use rustix::fs::{Mode, OFlags};
 use tokio::io::Interest;
 
@@ -109,6 +110,28 @@ impl Cgroup {
             .lines()
             .filter_map(|line| line.strip_prefix("oom_kill "))
             .any(|count| count.trim() != "0")
+    }
+
+    /// What its processes use; nothing where the kernel does not tell.
+    #[must_use]
+    pub fn usage(&self) -> Option<SessionUsage> {
+        let number = |file: &str| -> Option<i64> {
+            fs::read_to_string(self.path.join(file))
+                .ok()?
+                .trim()
+                .parse()
+                .ok()
+        };
+        let stat = fs::read_to_string(self.path.join("cpu.stat")).ok()?;
+        let cpu = stat
+            .lines()
+            .find_map(|line| line.strip_prefix("usage_usec "))?;
+        let cpu = Duration::from_micros(cpu.trim().parse().ok()?);
+        Some(SessionUsage {
+            cpu_time: prost_types::Duration::try_from(cpu).ok(),
+            memory_bytes: number("memory.current").unwrap_or_default(),
+            process_count: i32::try_from(self.processes().len()).unwrap_or(i32::MAX),
+        })
     }
 
     /// Removes it; one that was removed is empty from then on.

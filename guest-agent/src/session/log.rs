@@ -19,10 +19,13 @@ use std::time::{Duration, SystemTime};
 
 use banger_proto::guest::v1::Stream;
 use bytes::{BufMut, Bytes, BytesMut};
+use rustix::termios::Winsize;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+use super::locate::Part;
+use super::screen::Screen;
 use super::spill::{Home, Ring, SEGMENT_BYTES, SEGMENT_FRAMES, Segment};
 
 /// Output kept in memory for a session, frames' overhead included.
@@ -113,6 +116,8 @@ struct State {
     ring: Ring,
     frames: VecDeque<Frame>,
     spilling: Spilling,
+    /// What a terminal shows after the newest byte.
+    screen: Option<Screen>,
     start: u64,
     end: u64,
     cost: usize,
@@ -180,6 +185,7 @@ impl Log {
             ring: Ring::new(home),
             frames: VecDeque::new(),
             spilling: Spilling::Idle,
+            screen: None,
             start: 0,
             end: 0,
             cost: 0,
@@ -220,6 +226,26 @@ impl Log {
         self.changed.send_replace(());
     }
 
+    /// Keeps what the terminal shows, from now on.
+    pub fn show(&self, screen: Screen) {
+        self.state().screen = Some(screen);
+    }
+
+    /// The terminal has another size.
+    pub fn resize(&self, size: Winsize) {
+        if let Some(screen) = &mut self.state().screen {
+            screen.resize(size);
+        }
+    }
+
+    /// What the terminal shows, and after which byte.
+    #[must_use]
+    pub fn screen(&self) -> (u64, Bytes) {
+        let state = self.state();
+        let drawn = state.screen.as_ref().map(Screen::draw);
+        (state.end, drawn.unwrap_or_default())
+    }
+
     /// Waits until no holding reader has a full window. Safe to drop.
     pub async fn room(&self) {
         if self.has_room() {
@@ -251,6 +277,9 @@ impl Log {
         let time = SystemTime::now();
         let offset = state.end;
         state.end += data.len() as u64;
+        if let Some(screen) = &mut state.screen {
+            screen.write(&data);
+        }
         if let Some(data) = merge(&mut state, stream, time, data) {
             let frame = Frame {
                 offset,
@@ -374,6 +403,16 @@ impl Log {
                 Vec::new()
             })
         })
+    }
+
+    /// All that is kept, oldest first.
+    #[must_use]
+    pub fn parts(&self) -> Vec<Part> {
+        let state = self.state();
+        let segments = state.ring.segments().iter().copied().map(Part::Segment);
+        segments
+            .chain(state.frames.iter().cloned().map(Part::Frame))
+            .collect()
     }
 
     /// Gives up what is on the disk, and the file.

@@ -7,14 +7,17 @@
 
 pub mod cgroup;
 pub mod input;
+pub mod locate;
 pub mod log;
 pub mod output;
 pub mod plan;
 pub mod reader;
 pub mod registry;
+pub mod screen;
 pub mod spill;
 pub mod start;
 pub mod users;
+pub mod writers;
 
 use std::fs;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -23,6 +26,7 @@ use std::time::{Duration, SystemTime};
 use banger_proto::guest::v1 as proto;
 use banger_proto::guest::v1::exit::How;
 use banger_proto::guest::v1::{Exit, SignalTarget, Stream};
+use rustix::termios::Winsize;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -32,7 +36,9 @@ use self::cgroup::Cgroup;
 use self::input::Input;
 use self::log::Log;
 use self::output::{Source, pump};
+use self::screen::{Cells, Screen};
 use self::start::{Ends, Started};
+use self::writers::Writers;
 use crate::reap::{Ending, Reaper};
 use crate::refusal::Refusal;
 use crate::sys;
@@ -53,6 +59,8 @@ pub struct Session {
     pub log: Arc<Log>,
     /// Its standard input.
     pub input: Input,
+    /// Who writes to it.
+    pub writers: Arc<Writers>,
     started: SystemTime,
     leader: i32,
     cgroup: Option<Cgroup>,
@@ -66,6 +74,8 @@ struct State {
     is_reaped: bool,
     exit: Option<Exit>,
     ended: Option<SystemTime>,
+    /// What was used, once its cgroup is gone.
+    used: Option<proto::SessionUsage>,
 }
 
 /// What the task that sees a session through needs.
@@ -84,6 +94,7 @@ impl Session {
         plan: plan::Plan,
         started: Started,
         log: Log,
+        cells: &Arc<Cells>,
         reaper: Arc<Reaper>,
     ) -> (Self, Life) {
         let (input, ends) = match started.ends {
@@ -93,10 +104,11 @@ impl Session {
                 stderr,
             } => (
                 Input::pipe(stdin),
-                vec![
-                    (stdout, Source::Pipe, Stream::Stdout),
-                    (stderr, Source::Pipe, Stream::Stderr),
-                ],
+                [(stdout, Stream::Stdout)]
+                    .into_iter()
+                    .chain(stderr.map(|stderr| (stderr, Stream::Stderr)))
+                    .map(|(end, stream)| (end, Source::Pipe, stream))
+                    .collect(),
             ),
             Ends::Terminal { output, input } => (
                 Input::terminal(input),
@@ -108,11 +120,15 @@ impl Session {
             ends,
             timeout: plan.timeout,
         };
+        if let Some(size) = plan.terminal {
+            log.show(Screen::new(size, Arc::clone(cells)));
+        }
         let session = Self {
             id,
             spec: plan.spec,
             log: Arc::new(log),
             input,
+            writers: Arc::default(),
             started: SystemTime::now(),
             leader: started.pid,
             cgroup: started.cgroup,
@@ -166,6 +182,7 @@ impl Session {
             log_start_offset: signed(log_start),
             log_end_offset: signed(log_end),
             stdin_offset: signed(self.input.accepted()),
+            usage: state.used.or_else(|| self.cgroup.as_ref()?.usage()),
         }
     }
 
@@ -228,6 +245,16 @@ impl Session {
             // What cannot be killed is left to the kernel.
             let _ = timeout(END_WITHIN, self.wait()).await;
         }
+        if let Some(cgroup) = self.cgroup.as_ref().filter(|_| self.spec.keep_children) {
+            cgroup.kill();
+            cgroup.wait_empty().await;
+        }
+    }
+
+    /// Sets the terminal's size.
+    pub fn resize(&self, size: Winsize) {
+        self.input.resize(size);
+        self.log.resize(size);
     }
 
     /// Sees the session through to its end.
@@ -252,15 +279,19 @@ impl Session {
             state.is_reaped = true;
             state.ended = Some(SystemTime::now());
         }
-        self.kill_rest();
+        if !self.spec.keep_children {
+            self.kill_rest();
+        }
         ended.cancel();
         while pumps.join_next().await.is_some() {}
         self.state().exit = Some(exit);
         self.log.close();
         self.exited.cancel();
         self.input.release().await;
-        if let Some(cgroup) = &self.cgroup {
+        if let Some(cgroup) = self.cgroup.as_ref().filter(|_| !self.spec.keep_children) {
             cgroup.wait_empty().await;
+            let used = cgroup.usage();
+            self.state().used = used;
             cgroup.remove();
         }
     }

@@ -7,11 +7,12 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use banger_proto::guest::v1::{SessionSpec, TerminalSize};
+use banger_proto::guest::v1::{ResourceLimit, SessionSpec, TerminalSize};
 use rustix::termios::Winsize;
 
 use super::users::{Identity, Users};
 use crate::refusal::Refusal;
+use crate::sys::Limit;
 
 /// Where programs are looked for if the environment does not say.
 pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -21,6 +22,10 @@ const DEFAULT_TERM: &str = "xterm-256color";
 const WORDS_MAX: usize = 8192;
 /// Bytes of all words of a command or of an environment.
 const WORDS_MAX_BYTES: usize = 1 << 20;
+/// The umask of a session that asks for none.
+const DEFAULT_UMASK: u32 = 0o022;
+/// Limits of a session: more than there are resources.
+const LIMITS_MAX: usize = 32;
 /// Directories of a `PATH` that are tried.
 const PATH_MAX_ENTRIES: usize = 64;
 
@@ -56,6 +61,10 @@ pub struct Plan {
     pub terminal: Option<Winsize>,
     /// When it is killed.
     pub timeout: Option<Duration>,
+    /// Permissions that new files do not get.
+    pub umask: u32,
+    /// What the kernel lets it have.
+    pub limits: Vec<Limit>,
 }
 
 impl Plan {
@@ -83,6 +92,11 @@ impl Plan {
         }
         let terminal = spec.terminal.map(window).transpose()?;
         let timeout = spec.timeout.map(timeout).transpose()?;
+        let umask = spec.umask.unwrap_or(DEFAULT_UMASK);
+        if umask > 0o777 {
+            return Err(Refusal::invalid("a umask has nine bits"));
+        }
+        let limits = limits(&spec.limits)?;
         let identity = users.resolve(&spec.user)?;
         let env = environment(&spec, defaults, &identity);
         if is_default_dir {
@@ -101,6 +115,8 @@ impl Plan {
             identity,
             terminal,
             timeout,
+            umask,
+            limits,
         })
     }
 
@@ -144,6 +160,31 @@ pub fn window(size: TerminalSize) -> Result<Winsize, Refusal> {
 
 fn timeout(duration: prost_types::Duration) -> Result<Duration, Refusal> {
     Duration::try_from(duration).map_err(|_| Refusal::invalid("the timeout is negative"))
+}
+
+/// In the form of the kernel.
+fn limits(limits: &[ResourceLimit]) -> Result<Vec<Limit>, Refusal> {
+    if limits.len() > LIMITS_MAX {
+        return Err(Refusal::invalid("there are too many limits"));
+    }
+    let limit = |limit: &ResourceLimit| {
+        if limit.resource > libc::RLIMIT_RTTIME {
+            return Err(Refusal::invalid("a limit is of no resource"));
+        }
+        let (soft, hard) = (
+            limit.soft.unwrap_or(libc::RLIM_INFINITY),
+            limit.hard.unwrap_or(libc::RLIM_INFINITY),
+        );
+        if soft > hard {
+            return Err(Refusal::invalid("a soft limit is above the hard one"));
+        }
+        Ok(Limit {
+            resource: limit.resource,
+            soft,
+            hard,
+        })
+    };
+    limits.iter().map(limit).collect()
 }
 
 fn environment(

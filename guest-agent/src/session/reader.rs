@@ -4,7 +4,6 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use banger_proto::guest::v1::read_options::From as ReadFrom;
 use banger_proto::guest::v1::{Exit, ReadOptions};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
@@ -74,34 +73,19 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// A reader of `session`, whose log had `range` when the reader was told of it: what was evicted since
-    /// is a gap.
-    ///
-    /// # Errors
-    /// An offset that no output has reached.
+    /// A reader of `session` from `position` on, whose log ended at `end` when the reader was told of it: what was
+    /// evicted since is a gap.
+    #[must_use]
     pub fn new(
         session: Arc<Session>,
-        range: (u64, u64),
+        (position, end): (u64, u64),
         options: ReadOptions,
         follow: Follow,
-    ) -> Result<Self, Refusal> {
-        let (start, end) = range;
-        let position = match options.from {
-            None => start,
-            Some(ReadFrom::End(_)) => end,
-            Some(ReadFrom::Offset(offset)) => u64::try_from(offset)
-                .ok()
-                .filter(|&offset| offset <= end)
-                .ok_or_else(|| {
-                    Refusal::invalid(format!(
-                        "the output has {end} bytes, and {offset} was asked"
-                    ))
-                })?,
-        };
+    ) -> Self {
         let hold = options.hold_process.then(|| session.log.hold(position));
         let accepted = session.input.subscribe();
         let acked = *accepted.borrow();
-        Ok(Self {
+        Self {
             position,
             stop_at: (follow == Follow::Stop).then_some(end),
             hold,
@@ -113,7 +97,7 @@ impl Reader {
             session,
             writer: Writer::new(),
             is_done: false,
-        })
+        }
     }
 
     /// Lets `writer` live as long as this reader.

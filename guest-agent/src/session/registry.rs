@@ -13,6 +13,7 @@ use super::Session;
 use super::cgroup::Parent;
 use super::log::{Hold, Log, Total};
 use super::plan::{Defaults, Plan};
+use super::screen::Cells;
 use super::spill::Home;
 use super::start::start;
 use super::users::{Identity, Users};
@@ -50,6 +51,7 @@ pub struct Registry {
     reaper: Arc<Reaper>,
     total: Arc<Total>,
     spills: Arc<Home>,
+    cells: Arc<Cells>,
     tasks: TaskTracker,
 }
 
@@ -66,6 +68,7 @@ impl Registry {
             reaper,
             total: Arc::default(),
             spills: Arc::default(),
+            cells: Arc::default(),
             tasks,
         }
     }
@@ -161,8 +164,8 @@ impl Registry {
             .get_or_init(|| self.cgroups.as_deref().and_then(Parent::at));
         let started = start(&plan, id, parent.as_ref(), &self.reaper)?;
         let log = Log::new(Arc::clone(&self.total), Arc::clone(&self.spills));
-        let (session, life) =
-            Session::new(id.to_owned(), plan, started, log, Arc::clone(&self.reaper));
+        let reaper = Arc::clone(&self.reaper);
+        let (session, life) = Session::new(id.to_owned(), plan, started, log, &self.cells, reaper);
         let session = Arc::new(session);
         entries.push(Entry {
             session: Arc::clone(&session),

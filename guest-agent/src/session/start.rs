@@ -43,8 +43,8 @@ pub enum Ends {
         stdin: Option<End>,
         /// We read.
         stdout: End,
-        /// We read.
-        stderr: End,
+        /// We read; absent where it is the same pipe.
+        stderr: Option<End>,
     },
     /// One terminal, once to read and once to write.
     Terminal {
@@ -66,7 +66,7 @@ pub fn start(
     reaper: &Reaper,
 ) -> Result<Started, Refusal> {
     let (stdio, ends) = match plan.terminal {
-        None => pipes(plan.spec.stdin),
+        None => pipes(plan.spec.stdin, plan.spec.merge_output),
         Some(size) => terminal(size, plan.identity.uid, plan.identity.gid),
     }
     .map_err(|error| Refusal::start("making its streams", &error))?;
@@ -89,6 +89,8 @@ pub fn start(
         stdio: [stdio[0].as_fd(), stdio[1].as_fd(), stdio[2].as_fd()],
         controls_terminal: plan.terminal.is_some(),
         cgroup: entrance.as_ref().map(AsFd::as_fd),
+        umask: plan.umask,
+        limits: &plan.limits,
     };
     let (pid, ending) = reaper
         .start(|| launch(&launched))
@@ -124,7 +126,7 @@ fn refusal(plan: &Plan, error: &LaunchError) -> Refusal {
     }
 }
 
-fn pipes(has_stdin: bool) -> io::Result<([OwnedFd; 3], Ends)> {
+fn pipes(has_stdin: bool, merge: bool) -> io::Result<([OwnedFd; 3], Ends)> {
     let (stdin, our_stdin) = if has_stdin {
         let (theirs, ours) = pipe_with(PipeFlags::CLOEXEC)?;
         (theirs, Some(end(ours, Interest::WRITABLE)?))
@@ -132,11 +134,16 @@ fn pipes(has_stdin: bool) -> io::Result<([OwnedFd; 3], Ends)> {
         (File::open("/dev/null")?.into(), None)
     };
     let (our_stdout, stdout) = pipe_with(PipeFlags::CLOEXEC)?;
-    let (our_stderr, stderr) = pipe_with(PipeFlags::CLOEXEC)?;
+    let (our_stderr, stderr) = if merge {
+        (None, stdout.try_clone()?)
+    } else {
+        let (ours, theirs) = pipe_with(PipeFlags::CLOEXEC)?;
+        (Some(end(ours, Interest::READABLE)?), theirs)
+    };
     let ends = Ends::Pipes {
         stdin: our_stdin,
         stdout: end(our_stdout, Interest::READABLE)?,
-        stderr: end(our_stderr, Interest::READABLE)?,
+        stderr: our_stderr,
     };
     Ok(([stdin, stdout, stderr], ends))
 }

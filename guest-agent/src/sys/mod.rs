@@ -12,7 +12,7 @@ use std::sync::Arc;
 use tokio::io::unix::AsyncFd;
 use tokio::io::{Interest, ReadBuf};
 
-pub use spawn::{Launch, LaunchError, Step, launch};
+pub use spawn::{Launch, LaunchError, Limit, Step, launch};
 
 /// Sends signal `signal` to `pid` as kill(2) takes it: above zero one process, below a process group,
 /// -1 every process but the caller.

@@ -31,6 +31,21 @@ pub struct Launch<'a> {
     pub controls_terminal: bool,
     /// An open `cgroup.procs` that the child enters.
     pub cgroup: Option<BorrowedFd<'a>>,
+    /// Permissions that new files do not get.
+    pub umask: u32,
+    /// Set while the child still may raise them.
+    pub limits: &'a [Limit],
+}
+
+/// A limit of setrlimit(2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limit {
+    /// The kernel's number of the resource.
+    pub resource: u32,
+    /// What applies.
+    pub soft: u64,
+    /// How far the process may raise it.
+    pub hard: u64,
 }
 
 /// The step of a launch.
@@ -44,6 +59,8 @@ pub enum Step {
     Terminal,
     /// Placing standard input, output and error.
     Stdio,
+    /// Limiting what it may have.
+    Limits,
     /// Becoming the user.
     Identity,
     /// Entering the working directory.
@@ -185,6 +202,16 @@ unsafe fn steps(shared: &Shared<'_>) -> (Step, i32) {
         if launch.controls_terminal {
             check!(Step::Terminal, libc::ioctl(0, libc::TIOCSCTTY, 0));
         }
+        for limit in launch.limits {
+            let set = libc::rlimit {
+                rlim_cur: limit.soft,
+                rlim_max: limit.hard,
+            };
+            check!(
+                Step::Limits,
+                libc::setrlimit(limit.resource, &raw const set)
+            );
+        }
         if let Some((uid, gid, groups)) = launch.identity {
             let set = libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr());
             check!(Step::Identity, set);
@@ -194,7 +221,7 @@ unsafe fn steps(shared: &Shared<'_>) -> (Step, i32) {
             check!(Step::Identity, set);
         }
         check!(Step::WorkingDir, libc::chdir(launch.working_dir.as_ptr()));
-        libc::umask(0o022);
+        libc::umask(launch.umask);
         // Caught signals fall back by themselves; ignored ones would stay ignored: SIGPIPE, which the runtime
         // ignores, and whatever whoever started us ignored. The two that nobody can set fail, and may.
         let mut default: libc::sigaction = blank();

@@ -408,6 +408,31 @@ pub struct SessionSpec {
     /// The process tree is killed after this time; absent means never.
     #[prost(message, optional, tag = "7")]
     pub timeout: ::core::option::Option<::prost_types::Duration>,
+    /// Both streams are one pipe, told as STREAM_STDOUT. Since generation 2, as all that follows.
+    #[prost(bool, tag = "8")]
+    pub merge_output: bool,
+    /// Permissions that new files do not get; absent means octal 022.
+    #[prost(uint32, optional, tag = "9")]
+    pub umask: ::core::option::Option<u32>,
+    /// What the kernel lets the process have.
+    #[prost(message, repeated, tag = "10")]
+    pub limits: ::prost::alloc::vec::Vec<ResourceLimit>,
+    /// Processes that the first one leaves behind go on until the session is deleted.
+    #[prost(bool, tag = "11")]
+    pub keep_children: bool,
+}
+/// A limit of getrlimit(2).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ResourceLimit {
+    /// The kernel's number of the resource.
+    #[prost(uint32, tag = "1")]
+    pub resource: u32,
+    /// What applies; absent means no limit.
+    #[prost(uint64, optional, tag = "2")]
+    pub soft: ::core::option::Option<u64>,
+    /// How far the process may raise it; absent means no limit.
+    #[prost(uint64, optional, tag = "3")]
+    pub hard: ::core::option::Option<u64>,
 }
 /// The size of a terminal, in characters.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -475,6 +500,22 @@ pub struct Session {
     /// Bytes of standard input accepted.
     #[prost(int64, tag = "9")]
     pub stdin_offset: i64,
+    /// What its processes use; absent where there is no cgroup.
+    #[prost(message, optional, tag = "10")]
+    pub usage: ::core::option::Option<SessionUsage>,
+}
+/// What the processes of a session use.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SessionUsage {
+    /// Processor time so far.
+    #[prost(message, optional, tag = "1")]
+    pub cpu_time: ::core::option::Option<::prost_types::Duration>,
+    /// Memory now.
+    #[prost(int64, tag = "2")]
+    pub memory_bytes: i64,
+    /// Processes now.
+    #[prost(int32, tag = "3")]
+    pub process_count: i32,
 }
 /// Starts a session.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -525,7 +566,7 @@ pub struct ReadOptions {
     #[prost(bool, tag = "3")]
     pub hold_process: bool,
     /// Where.
-    #[prost(oneof = "read_options::From", tags = "1, 2")]
+    #[prost(oneof = "read_options::From", tags = "1, 2, 4, 5, 6, 7")]
     pub from: ::core::option::Option<read_options::From>,
 }
 /// Nested message and enum types in `ReadOptions`.
@@ -539,6 +580,18 @@ pub mod read_options {
         /// After the newest byte.
         #[prost(bool, tag = "2")]
         End(bool),
+        /// So many bytes before the end, as far as they are kept. Since generation 2, as all that follows.
+        #[prost(int64, tag = "4")]
+        TailBytes(i64),
+        /// So many lines before the end, as far as they are kept.
+        #[prost(int64, tag = "5")]
+        TailLines(i64),
+        /// At the first output that was read then or later.
+        #[prost(message, tag = "6")]
+        Since(::prost_types::Timestamp),
+        /// After the newest byte, and what the terminal shows first.
+        #[prost(bool, tag = "7")]
+        Screen(bool),
     }
 }
 /// What an attached writer sends.
@@ -582,6 +635,9 @@ pub struct Attach {
     /// Where to read from.
     #[prost(message, optional, tag = "4")]
     pub options: ::core::option::Option<ReadOptions>,
+    /// Whether to write.
+    #[prost(enumeration = "Writing", tag = "5")]
+    pub writing: i32,
 }
 /// Standard input.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -599,8 +655,11 @@ pub struct CloseStdin {}
 /// What an attached reader receives.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct AttachSessionResponse {
+    /// With `attached`: of the first byte that this reader gets. Since generation 2.
+    #[prost(int64, tag = "8")]
+    pub start_offset: i64,
     /// `attached` first and once; `exited` last.
-    #[prost(oneof = "attach_session_response::Message", tags = "1, 2, 3, 4, 5, 6")]
+    #[prost(oneof = "attach_session_response::Message", tags = "1, 2, 3, 4, 5, 6, 7")]
     pub message: ::core::option::Option<attach_session_response::Message>,
 }
 /// Nested message and enum types in `AttachSessionResponse`.
@@ -626,7 +685,20 @@ pub mod attach_session_response {
         /// All output was sent.
         #[prost(message, tag = "6")]
         Exited(super::Exited),
+        /// What the terminal shows: once, after `attached`, if it was asked for.
+        #[prost(message, tag = "7")]
+        Screen(super::Screen),
     }
+}
+/// What a terminal shows.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Screen {
+    /// The output from there on changes it.
+    #[prost(int64, tag = "1")]
+    pub offset: i64,
+    /// What makes a cleared terminal of its size show the same; empty where it is not known.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub data: ::prost::bytes::Bytes,
 }
 /// Output.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -683,6 +755,9 @@ pub struct ReadSessionLogRequest {
 /// A piece of a log.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ReadSessionLogResponse {
+    /// With `attached`: of the first byte that this reader gets. Since generation 2.
+    #[prost(int64, tag = "6")]
+    pub start_offset: i64,
     /// `attached` first and once; `exited` last, where the session has ended.
     #[prost(oneof = "read_session_log_response::Message", tags = "1, 2, 3, 4, 5")]
     pub message: ::core::option::Option<read_session_log_response::Message>,
@@ -1114,6 +1189,39 @@ impl Stream {
             "STREAM_UNSPECIFIED" => Some(Self::Unspecified),
             "STREAM_STDOUT" => Some(Self::Stdout),
             "STREAM_STDERR" => Some(Self::Stderr),
+            _ => None,
+        }
+    }
+}
+/// Who writes to a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum Writing {
+    /// Beside others.
+    Unspecified = 0,
+    /// Who else may write is detached.
+    Steal = 1,
+    /// Not this one. Since generation 2.
+    None = 2,
+}
+impl Writing {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "WRITING_UNSPECIFIED",
+            Self::Steal => "WRITING_STEAL",
+            Self::None => "WRITING_NONE",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "WRITING_UNSPECIFIED" => Some(Self::Unspecified),
+            "WRITING_STEAL" => Some(Self::Steal),
+            "WRITING_NONE" => Some(Self::None),
             _ => None,
         }
     }

@@ -8125,6 +8125,9 @@ pub struct Session {
     /// Bytes of standard input that the guest has accepted.
     #[prost(int64, tag = "11")]
     pub stdin_offset: i64,
+    /// What its processes use; of one that has ended, what they used. Absent where the guest cannot tell.
+    #[prost(message, optional, tag = "12")]
+    pub usage: ::core::option::Option<SessionUsage>,
 }
 /// Nested message and enum types in `Session`.
 pub mod session {
@@ -8172,6 +8175,19 @@ pub mod session {
         }
     }
 }
+/// What the processes of a session use, as the guest tells.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SessionUsage {
+    /// Processor time of all of them so far.
+    #[prost(message, optional, tag = "1")]
+    pub cpu_time: ::core::option::Option<::prost_types::Duration>,
+    /// Memory now, the files' that they have open included.
+    #[prost(int64, tag = "2")]
+    pub memory_bytes: i64,
+    /// Processes now.
+    #[prost(int32, tag = "3")]
+    pub process_count: i32,
+}
 /// What to run and how.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct SessionSpec {
@@ -8200,6 +8216,107 @@ pub struct SessionSpec {
     /// The process tree is killed after this time; absent means never.
     #[prost(message, optional, tag = "7")]
     pub timeout: ::core::option::Option<::prost_types::Duration>,
+    /// Both streams are one pipe, in the order in which they are written; all of it is told as STREAM_STDOUT. A
+    /// terminal's always are.
+    #[prost(bool, tag = "8")]
+    pub merge_output: bool,
+    /// Permissions that new files do not get, 0 to 511 (octal 777); absent means octal 022.
+    #[prost(int32, optional, tag = "9")]
+    pub umask: ::core::option::Option<i32>,
+    /// What the kernel lets the process have, at most one for each resource; the rest is as the guest's own.
+    #[prost(message, repeated, tag = "10")]
+    pub limits: ::prost::alloc::vec::Vec<ResourceLimit>,
+    /// Processes that the first one leaves behind go on after its end, until the session is removed; otherwise they are
+    /// killed then. Their output after it is not kept.
+    #[prost(bool, tag = "11")]
+    pub keep_children: bool,
+}
+/// A limit of getrlimit(2).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ResourceLimit {
+    /// What is limited.
+    #[prost(enumeration = "resource_limit::Resource", tag = "1")]
+    pub resource: i32,
+    /// What applies; absent means no limit. Not above `hard`.
+    #[prost(int64, optional, tag = "2")]
+    pub soft: ::core::option::Option<i64>,
+    /// How far the process may raise it; absent means no limit.
+    #[prost(int64, optional, tag = "3")]
+    pub hard: ::core::option::Option<i64>,
+}
+/// Nested message and enum types in `ResourceLimit`.
+pub mod resource_limit {
+    /// What is limited.
+    #[derive(
+        Clone,
+        Copy,
+        Debug,
+        PartialEq,
+        Eq,
+        Hash,
+        PartialOrd,
+        Ord,
+        ::prost::Enumeration
+    )]
+    #[repr(i32)]
+    pub enum Resource {
+        /// Not a resource.
+        Unspecified = 0,
+        /// Processor time, seconds.
+        Cpu = 1,
+        /// Size of a file, bytes.
+        Fsize = 2,
+        /// Data segment, bytes.
+        Data = 3,
+        /// Stack, bytes.
+        Stack = 4,
+        /// Core dump, bytes.
+        Core = 5,
+        /// Open files.
+        Nofile = 6,
+        /// Address space, bytes.
+        As = 7,
+        /// Processes of the user.
+        Nproc = 8,
+        /// Locked memory, bytes.
+        Memlock = 9,
+    }
+    impl Resource {
+        /// String value of the enum field names used in the ProtoBuf definition.
+        ///
+        /// The values are not transformed in any way and thus are considered stable
+        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+        pub fn as_str_name(&self) -> &'static str {
+            match self {
+                Self::Unspecified => "RESOURCE_UNSPECIFIED",
+                Self::Cpu => "RESOURCE_CPU",
+                Self::Fsize => "RESOURCE_FSIZE",
+                Self::Data => "RESOURCE_DATA",
+                Self::Stack => "RESOURCE_STACK",
+                Self::Core => "RESOURCE_CORE",
+                Self::Nofile => "RESOURCE_NOFILE",
+                Self::As => "RESOURCE_AS",
+                Self::Nproc => "RESOURCE_NPROC",
+                Self::Memlock => "RESOURCE_MEMLOCK",
+            }
+        }
+        /// Creates an enum from field names used in the ProtoBuf definition.
+        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+            match value {
+                "RESOURCE_UNSPECIFIED" => Some(Self::Unspecified),
+                "RESOURCE_CPU" => Some(Self::Cpu),
+                "RESOURCE_FSIZE" => Some(Self::Fsize),
+                "RESOURCE_DATA" => Some(Self::Data),
+                "RESOURCE_STACK" => Some(Self::Stack),
+                "RESOURCE_CORE" => Some(Self::Core),
+                "RESOURCE_NOFILE" => Some(Self::Nofile),
+                "RESOURCE_AS" => Some(Self::As),
+                "RESOURCE_NPROC" => Some(Self::Nproc),
+                "RESOURCE_MEMLOCK" => Some(Self::Memlock),
+                _ => None,
+            }
+        }
+    }
 }
 /// The size of a terminal, in characters.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -8297,7 +8414,7 @@ pub struct ReadOptions {
     #[prost(bool, tag = "3")]
     pub hold_process: bool,
     /// Where; absent means at the oldest byte that is kept.
-    #[prost(oneof = "read_options::From", tags = "1, 2")]
+    #[prost(oneof = "read_options::From", tags = "1, 2, 4, 5, 6, 7")]
     pub from: ::core::option::Option<read_options::From>,
 }
 /// Nested message and enum types in `ReadOptions`.
@@ -8311,7 +8428,30 @@ pub mod read_options {
         /// After the newest byte.
         #[prost(bool, tag = "2")]
         End(bool),
+        /// So many bytes before the end, as far as they are kept.
+        #[prost(int64, tag = "4")]
+        TailBytes(i64),
+        /// So many lines before the end, of all streams together, as far as they are kept; a last line without its end is
+        /// one. At most 1000000.
+        #[prost(int64, tag = "5")]
+        TailLines(i64),
+        /// At the first output that the guest read then or later, by its own clock.
+        #[prost(message, tag = "6")]
+        Since(::prost_types::Timestamp),
+        /// After the newest byte; what a terminal shows comes first, in one message. Attaching only.
+        #[prost(bool, tag = "7")]
+        Screen(bool),
     }
+}
+/// What a terminal shows.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Screen {
+    /// The output after this many bytes changes it.
+    #[prost(int64, tag = "1")]
+    pub offset: i64,
+    /// What makes a cleared terminal of the session's size show the same; empty where the guest does not know.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub data: ::prost::bytes::Bytes,
 }
 /// Which of a session's streams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
@@ -8342,6 +8482,43 @@ impl Stream {
             "STREAM_UNSPECIFIED" => Some(Self::Unspecified),
             "STREAM_STDOUT" => Some(Self::Stdout),
             "STREAM_STDERR" => Some(Self::Stderr),
+            _ => None,
+        }
+    }
+}
+/// Who writes to a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum Writing {
+    /// As WRITING_SHARED.
+    Unspecified = 0,
+    /// Beside others. The size of the terminal is that of who attached last.
+    Shared = 1,
+    /// Who is attached and may write is detached, with the reason WRITER_REPLACED.
+    Steal = 2,
+    /// Not this one: it only reads.
+    None = 3,
+}
+impl Writing {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "WRITING_UNSPECIFIED",
+            Self::Shared => "WRITING_SHARED",
+            Self::Steal => "WRITING_STEAL",
+            Self::None => "WRITING_NONE",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "WRITING_UNSPECIFIED" => Some(Self::Unspecified),
+            "WRITING_SHARED" => Some(Self::Shared),
+            "WRITING_STEAL" => Some(Self::Steal),
+            "WRITING_NONE" => Some(Self::None),
             _ => None,
         }
     }
@@ -8438,12 +8615,18 @@ pub struct AttachSessionStart {
     /// Where to begin.
     #[prost(message, optional, tag = "2")]
     pub options: ::core::option::Option<ReadOptions>,
+    /// Whether to write, and what becomes of others who do.
+    #[prost(enumeration = "Writing", tag = "3")]
+    pub writing: i32,
 }
 /// What an attached reader receives.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct AttachSessionResponse {
+    /// With `attached`: of the first byte that this reader gets.
+    #[prost(int64, tag = "8")]
+    pub start_offset: i64,
     /// `attached` first and once, `exited` last.
-    #[prost(oneof = "attach_session_response::Message", tags = "1, 2, 3, 4, 5, 6")]
+    #[prost(oneof = "attach_session_response::Message", tags = "1, 2, 3, 4, 5, 6, 7")]
     pub message: ::core::option::Option<attach_session_response::Message>,
 }
 /// Nested message and enum types in `AttachSessionResponse`.
@@ -8469,6 +8652,9 @@ pub mod attach_session_response {
         /// The session has ended.
         #[prost(message, tag = "6")]
         Exited(super::Exited),
+        /// What the terminal shows: once, after `attached`, if it was asked for.
+        #[prost(message, tag = "7")]
+        Screen(super::Screen),
     }
 }
 /// Asks for a log.
@@ -8487,6 +8673,9 @@ pub struct ReadSessionLogRequest {
 /// A piece of a log.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ReadSessionLogResponse {
+    /// With `attached`: of the first byte that this reader gets.
+    #[prost(int64, tag = "6")]
+    pub start_offset: i64,
     /// `attached` first and once; `exited` last, if the session has ended.
     #[prost(oneof = "read_session_log_response::Message", tags = "1, 2, 3, 4, 5")]
     pub message: ::core::option::Option<read_session_log_response::Message>,

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use banger_proto::v1;
+use v1::resource_limit::Resource;
 
 /// A command to run in a VM. Without arguments it is the image's own.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -63,6 +64,39 @@ impl Command {
     pub fn timeout(mut self, timeout: Duration) -> Self {
         // A time that the message cannot hold is as good as none.
         self.spec.timeout = prost_types::Duration::try_from(timeout).ok();
+        self
+    }
+
+    /// Both streams are one pipe, in the order in which they are written; all of it comes as standard output.
+    #[must_use]
+    pub const fn merge_output(mut self) -> Self {
+        self.spec.merge_output = true;
+        self
+    }
+
+    /// New files do not get these permissions, 0 to octal 777. By itself octal 022.
+    #[must_use]
+    pub fn umask(mut self, umask: u16) -> Self {
+        self.spec.umask = Some(umask.into());
+        self
+    }
+
+    /// What the kernel lets it have of a resource: what applies, and how far it may raise that; `None` is no limit.
+    #[must_use]
+    pub fn limit(mut self, resource: Resource, soft: Option<i64>, hard: Option<i64>) -> Self {
+        let resource = resource.into();
+        self.spec.limits.push(v1::ResourceLimit {
+            resource,
+            soft,
+            hard,
+        });
+        self
+    }
+
+    /// Processes that the first one leaves behind go on after its end, until the session is removed.
+    #[must_use]
+    pub const fn keep_children(mut self) -> Self {
+        self.spec.keep_children = true;
         self
     }
 

@@ -103,8 +103,8 @@ impl Log {
                 };
             };
             let event = match message.receive() {
-                Some(Received::Session(session)) => {
-                    self.position.attached(&session);
+                Some(Received::Session(session, start)) => {
+                    self.position.attached(&session, start);
                     None
                 }
                 Some(Received::Output(output)) => self.position.output(output)?,
@@ -116,7 +116,7 @@ impl Log {
                     })?;
                     Some(Event::Exited(exit))
                 }
-                Some(Received::Idle | Received::StdinAck(_)) => None,
+                Some(Received::Idle | Received::StdinAck(_) | Received::Screen(_)) => None,
                 None => {
                     return Err(Error::Protocol {
                         during: CALL,

@@ -120,6 +120,11 @@ impl Outbox {
         self.room.notify_waiters();
     }
 
+    /// Bytes that the guest is known to have.
+    pub(super) fn accepted(&self) -> i64 {
+        self.lock().accepted
+    }
+
     /// The process has ended: nothing is sent any more.
     pub(super) fn end(&self) {
         let mut state = self.lock();

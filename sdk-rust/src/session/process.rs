@@ -55,6 +55,7 @@ pub struct Process {
     position: Position,
     retry: Retry,
     hold_process: bool,
+    writing: v1::Writing,
     exec: bool,
     reconnects: u32,
     ended: bool,
@@ -85,7 +86,7 @@ impl Process {
         );
         let answer = sessions.rpc().exec(stream).await;
         let mut connection = Connection::Exec(sessions.client.watched(answer, CALL)?);
-        let session = first(&mut connection, CALL).await?;
+        let (session, _) = first(&mut connection, CALL).await?;
         outbox.open(0);
         let position = Position::new(ReadFrom::Offset(0), CALL);
         Ok(Self::new(
@@ -93,7 +94,9 @@ impl Process {
         ))
     }
 
-    async fn attach(sessions: Sessions, id: String, from: ReadFrom, hold: bool) -> Result<Self> {
+    async fn attach(attach: Attach) -> Result<Self> {
+        let (sessions, id) = (attach.sessions, attach.session);
+        let (from, hold, writing) = (attach.from, attach.hold_process, attach.writing);
         let outbox = Arc::new(Outbox::default());
         let mut position = Position::new(from, "AttachSession");
         let mut retry = sessions.client.retry();
@@ -103,15 +106,21 @@ impl Process {
                 Arc::clone(&outbox),
                 id.clone(),
                 from.options(hold),
+                writing,
             )
             .await
             {
-                Ok((connection, session)) => {
+                Ok((connection, session, start)) => {
                     outbox.open(session.stdin_offset);
-                    position.attached(&session);
+                    position.attached(&session, start);
                     let mut process =
                         Self::new(sessions, session, outbox, connection, position, false);
                     process.hold_process = hold;
+                    // Who comes back has taken over already.
+                    process.writing = match writing {
+                        v1::Writing::Steal => v1::Writing::Shared,
+                        other => other,
+                    };
                     return Ok(process);
                 }
                 Err(error) => retry.after(error.with_code_ran(CodeRan::Yes)).await?,
@@ -137,6 +146,7 @@ impl Process {
             connection: Some(connection),
             position,
             hold_process: exec,
+            writing: v1::Writing::Shared,
             exec,
             reconnects: 0,
             ended: false,
@@ -153,6 +163,21 @@ impl Process {
     #[must_use]
     pub fn id(&self) -> &str {
         &self.session.id
+    }
+
+    /// The offset after the last byte of output that came: what is known of a process that is lost.
+    #[must_use]
+    pub fn output_offset(&self) -> i64 {
+        match self.position.resume_from() {
+            ReadFrom::Offset(offset) => offset,
+            _ => self.session.log_start_offset,
+        }
+    }
+
+    /// How many bytes of standard input the guest is known to have taken.
+    #[must_use]
+    pub fn stdin_offset(&self) -> i64 {
+        self.outbox.accepted()
     }
 
     /// How often the connection was lost and came back.
@@ -209,7 +234,8 @@ impl Process {
                 self.outbox.acknowledge(offset);
                 None
             }
-            Received::Session(_) | Received::Idle => None,
+            Received::Screen(screen) => self.position.screen(screen),
+            Received::Session(..) | Received::Idle => None,
             Received::Exited(exited) => {
                 let detail = "an exit without a result";
                 let exit = exited.exit.ok_or(Error::Protocol {
@@ -233,9 +259,10 @@ impl Process {
             Arc::clone(&self.outbox),
             self.session.id.clone(),
             options,
+            self.writing,
         )
         .await;
-        let (connection, session) = match made {
+        let (connection, session, _) = match made {
             Err(Error::Refused(refusal)) if self.exec && refusal.code == Code::NotFound => {
                 self.ended = true;
                 self.outbox.end();
@@ -287,6 +314,7 @@ impl Process {
                     into.extend_from_slice(&output.data);
                 }
                 Some(Event::Gap(gap)) => lost_bytes += gap.lost_bytes,
+                Some(Event::Screen(_)) => {}
                 Some(Event::Exited(exit)) => {
                     return Ok(Collected {
                         stdout,
@@ -337,6 +365,7 @@ pub struct Attach {
     session: String,
     from: ReadFrom,
     hold_process: bool,
+    writing: v1::Writing,
 }
 
 impl Attach {
@@ -346,6 +375,7 @@ impl Attach {
             session,
             from: ReadFrom::Oldest,
             hold_process: false,
+            writing: v1::Writing::Shared,
         }
     }
 
@@ -360,6 +390,18 @@ impl Attach {
         self.hold_process = true;
         self
     }
+
+    /// Only reads: whatever is written is refused.
+    pub const fn read_only(mut self) -> Self {
+        self.writing = v1::Writing::None;
+        self
+    }
+
+    /// Detaches everybody else who may write; they are told `WRITER_REPLACED`.
+    pub const fn steal(mut self) -> Self {
+        self.writing = v1::Writing::Steal;
+        self
+    }
 }
 
 impl IntoFuture for Attach {
@@ -367,7 +409,7 @@ impl IntoFuture for Attach {
     type IntoFuture = BoxFuture<'static, Self::Output>;
 
     fn into_future(self) -> Self::IntoFuture {
-        Process::attach(self.sessions, self.session, self.from, self.hold_process).boxed()
+        Process::attach(self).boxed()
     }
 }
 
@@ -377,12 +419,14 @@ async fn connect(
     outbox: Arc<Outbox>,
     id: String,
     options: v1::ReadOptions,
-) -> Result<(Connection, v1::Session)> {
+    writing: v1::Writing,
+) -> Result<(Connection, v1::Session, i64)> {
     const CALL: &str = "AttachSession";
     use v1::attach_session_request::Message;
     let start = v1::AttachSessionStart {
         session: id,
         options: Some(options),
+        writing: writing.into(),
     };
     let start = v1::AttachSessionRequest {
         message: Some(Message::Start(start)),
@@ -400,15 +444,15 @@ async fn connect(
     });
     let answer = sessions.rpc().attach_session(stream).await;
     let mut connection = Connection::Attach(sessions.client.watched(answer, CALL)?);
-    let session = first(&mut connection, CALL).await?;
-    Ok((connection, session))
+    let (session, start) = first(&mut connection, CALL).await?;
+    Ok((connection, session, start))
 }
 
-/// The session that a connection begins with.
-async fn first(connection: &mut Connection, during: &'static str) -> Result<v1::Session> {
+/// The session that a connection begins with, and where its reader does.
+async fn first(connection: &mut Connection, during: &'static str) -> Result<(v1::Session, i64)> {
     loop {
         match connection.next().await? {
-            Received::Session(session) => return Ok(*session),
+            Received::Session(session, start) => return Ok((*session, start)),
             Received::Idle => {}
             _ => {
                 return Err(Error::Protocol {

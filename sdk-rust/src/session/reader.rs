@@ -1,5 +1,7 @@
 //! Output in order: each byte once, each lost byte told.
 
+use std::time::SystemTime;
+
 use banger_proto::v1;
 
 use crate::error::{Error, Result};
@@ -11,6 +13,8 @@ pub enum Event {
     Output(v1::Output),
     /// Output that is no longer kept.
     Gap(v1::Gap),
+    /// What the terminal shows: once, before all output, if [`ReadFrom::Screen`] was asked for and the guest knows.
+    Screen(v1::Screen),
     /// The process has ended and all its output came before; the last event.
     Exited(v1::Exit),
 }
@@ -25,16 +29,28 @@ pub enum ReadFrom {
     Offset(i64),
     /// After the newest byte.
     End,
+    /// So many bytes before the end, as far as they are kept.
+    TailBytes(i64),
+    /// So many lines before the end, at most 1000000, as far as they are kept.
+    TailLines(i64),
+    /// At the first output that the guest read then or later, by its own clock.
+    Since(SystemTime),
+    /// After the newest byte; what a terminal shows comes first. For attaching only.
+    Screen,
 }
 
 impl ReadFrom {
     /// As the API says it.
-    pub(super) const fn options(self, hold_process: bool) -> v1::ReadOptions {
+    pub(super) fn options(self, hold_process: bool) -> v1::ReadOptions {
         use v1::read_options::From;
         let from = match self {
             Self::Oldest => None,
             Self::Offset(offset) => Some(From::Offset(offset)),
             Self::End => Some(From::End(true)),
+            Self::TailBytes(bytes) => Some(From::TailBytes(bytes)),
+            Self::TailLines(lines) => Some(From::TailLines(lines)),
+            Self::Since(time) => Some(From::Since(time.into())),
+            Self::Screen => Some(From::Screen(true)),
         };
         v1::ReadOptions { from, hold_process }
     }
@@ -42,8 +58,10 @@ impl ReadFrom {
 
 /// A message of any stream of output, in one form.
 pub(super) enum Received {
-    /// The session as it is; the first message.
-    Session(Box<v1::Session>),
+    /// The session as it is, and where its reader begins; the first message.
+    Session(Box<v1::Session>, i64),
+    /// What the terminal shows.
+    Screen(v1::Screen),
     /// Output.
     Output(v1::Output),
     /// Lost output.
@@ -66,7 +84,7 @@ impl Receive for v1::ExecResponse {
     fn receive(self) -> Option<Received> {
         use v1::exec_response::Message;
         Some(match self.message? {
-            Message::Started(session) => Received::Session(Box::new(session)),
+            Message::Started(session) => Received::Session(Box::new(session), 0),
             Message::Output(output) => Received::Output(output),
             Message::StdinAck(offset) => Received::StdinAck(offset),
             Message::Heartbeat(_) => Received::Idle,
@@ -78,8 +96,10 @@ impl Receive for v1::ExecResponse {
 impl Receive for v1::AttachSessionResponse {
     fn receive(self) -> Option<Received> {
         use v1::attach_session_response::Message;
+        let start = self.start_offset;
         Some(match self.message? {
-            Message::Attached(session) => Received::Session(Box::new(session)),
+            Message::Attached(session) => Received::Session(Box::new(session), start),
+            Message::Screen(screen) => Received::Screen(screen),
             Message::Output(output) => Received::Output(output),
             Message::Gap(gap) => Received::Gap(gap),
             Message::StdinAck(offset) => Received::StdinAck(offset),
@@ -92,8 +112,9 @@ impl Receive for v1::AttachSessionResponse {
 impl Receive for v1::ReadSessionLogResponse {
     fn receive(self) -> Option<Received> {
         use v1::read_session_log_response::Message;
+        let start = self.start_offset;
         Some(match self.message? {
-            Message::Attached(session) => Received::Session(Box::new(session)),
+            Message::Attached(session) => Received::Session(Box::new(session), start),
             Message::Output(output) => Received::Output(output),
             Message::Gap(gap) => Received::Gap(gap),
             Message::Heartbeat(_) => Received::Idle,
@@ -117,7 +138,7 @@ impl Position {
     pub(super) const fn new(start: ReadFrom, during: &'static str) -> Self {
         let next = match start {
             ReadFrom::Offset(offset) => Some(offset),
-            ReadFrom::Oldest | ReadFrom::End => None,
+            _ => None,
         };
         Self {
             during,
@@ -132,12 +153,22 @@ impl Position {
         self.next.map_or(self.start, ReadFrom::Offset)
     }
 
-    /// A new session says where its output is: a reader from the end begins there, so that what comes
-    /// while the connection is broken is not missed.
-    pub(super) fn attached(&mut self, session: &v1::Session) {
-        if self.next.is_none() && self.start == ReadFrom::End {
-            self.next = Some(session.log_end_offset);
+    /// A new session says where its reader begins, so that what comes while the connection is broken is not missed.
+    pub(super) fn attached(&mut self, session: &v1::Session, start_offset: i64) {
+        if self.next.is_some() {
+            return;
         }
+        self.next = match self.start {
+            ReadFrom::Oldest | ReadFrom::Offset(_) => None,
+            ReadFrom::End => Some(session.log_end_offset),
+            _ => Some(start_offset),
+        };
+    }
+
+    /// What a terminal shows, where nothing came before it.
+    pub(super) fn screen(&mut self, screen: v1::Screen) -> Option<Event> {
+        let is_first = self.start == ReadFrom::Screen && self.next == Some(screen.offset);
+        (is_first && !screen.data.is_empty()).then_some(Event::Screen(screen))
     }
 
     /// Output that was held back.
@@ -256,11 +287,15 @@ mod tests {
     fn a_reader_from_the_end_resumes_where_the_end_was() {
         let mut position = Position::new(ReadFrom::End, "test");
         assert_eq!(position.resume_from(), ReadFrom::End);
-        position.attached(&v1::Session {
+        let session = v1::Session {
             log_end_offset: 7,
             ..v1::Session::default()
-        });
+        };
+        position.attached(&session, 7);
         assert_eq!(position.resume_from(), ReadFrom::Offset(7));
+        let mut tail = Position::new(ReadFrom::TailLines(2), "test");
+        tail.attached(&session, 3);
+        assert_eq!(tail.resume_from(), ReadFrom::Offset(3));
     }
 
     #[test]

@@ -158,8 +158,10 @@ impl Daemon {
         let session = running.session.lock().unwrap();
         let offset = match from.unwrap_or_default().from {
             Some(From::Offset(offset)) => offset,
-            Some(From::End(_)) => session.log_end_offset,
-            None => session.log_start_offset,
+            Some(From::End(_) | From::Screen(_)) => session.log_end_offset,
+            Some(From::TailBytes(bytes)) => (session.log_end_offset - bytes).max(0),
+            // It knows neither lines nor times.
+            Some(From::TailLines(_) | From::Since(_)) | None => session.log_start_offset,
         };
         drop(session);
         let conversation = Conversation {
@@ -249,6 +251,7 @@ impl SessionService for Daemon {
                 Told::Exited(exited) => Out::Exited(exited),
             };
             v1::AttachSessionResponse {
+                start_offset: 0,
                 message: Some(message),
             }
         };
@@ -280,6 +283,7 @@ impl SessionService for Daemon {
                 Told::Exited(exited) => Out::Exited(exited),
             };
             v1::ReadSessionLogResponse {
+                start_offset: 0,
                 message: Some(message),
             }
         };

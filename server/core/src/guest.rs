@@ -309,6 +309,9 @@ pub enum GuestError {
         /// Why, bounded.
         detail: String,
     },
+    /// Another one took over the writing.
+    #[error("another one attached to the session and took over")]
+    WriterReplaced,
     /// A file or directory of the VM could not be read or made.
     #[error("`{path}` in the VM: {detail}")]
     File {
@@ -405,6 +408,7 @@ impl Explain for GuestError {
             Self::UnknownUser { .. } => invalid("spec.user"),
             Self::WorkingDirectory { .. } => invalid("spec.working_dir"),
             Self::StdinRefused { .. } => invalid("stdin"),
+            Self::WriterReplaced => FailureKind::Aborted,
             Self::StartProcess { .. } => precondition("guest/processes"),
             Self::TooManySessions { .. } => FailureKind::ResourceExhausted {
                 subject: "guest/sessions".into(),
@@ -437,6 +441,7 @@ impl Explain for GuestError {
             Self::StartProcess { .. } => "PROCESS_NOT_STARTED",
             Self::TooManySessions { .. } => "TOO_MANY_SESSIONS",
             Self::StdinRefused { .. } => "STDIN_REFUSED",
+            Self::WriterReplaced => "WRITER_REPLACED",
             Self::File { problem, .. } => problem.reason(),
             Self::TooManyFileCalls { .. } => "TOO_MANY_FILE_CALLS",
             Self::NotSetUp { .. } => "GUEST_NOT_SET_UP",
@@ -475,6 +480,9 @@ impl Explain for GuestError {
             Self::StdinRefused { .. } => {
                 "Attach again, and continue from the standard input offset that the session reports."
             }
+            Self::WriterReplaced => {
+                "The session goes on. Attach again, for reading only or to take it back."
+            }
             Self::File { problem, .. } => problem.remedy(),
             Self::TooManyFileCalls { .. } => {
                 "Nothing was done. Ask again when some of them have ended."
@@ -505,6 +513,7 @@ impl Explain for GuestError {
 
     fn metadata(&self) -> Vec<(&'static str, String)> {
         match self {
+            Self::WriterReplaced => Vec::new(),
             Self::UnknownSession { id } => vec![("session", id.to_string())],
             Self::ProgramNotFound { program } => vec![("program", program.clone())],
             Self::ProgramNotExecutable { program, detail } => {
@@ -553,6 +562,7 @@ impl GuestError {
                 | Self::WorkingDirectory { .. }
                 | Self::StartProcess { .. }
                 | Self::TooManySessions { .. }
+                | Self::TooOld { .. }
                 | Self::NotSetUp { .. }
                 | Self::InitNotFound { .. }
                 | Self::InitNotExecutable { .. }

@@ -32,7 +32,7 @@ impl Default for TerminalSize {
 }
 
 /// What to run and how.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SessionSpec {
     /// Program and arguments; the program is looked up in the session's PATH. Never empty.
     pub command: Vec<String>,
@@ -49,6 +49,91 @@ pub struct SessionSpec {
     pub stdin: bool,
     /// The process tree is killed when it has run this long; absent means never.
     pub timeout: Option<Duration>,
+    /// Both streams are one pipe, in the order in which they are written, told as [`Stream::Stdout`].
+    pub merge_output: bool,
+    /// Permissions that new files do not get, at most `0o777`; absent means `0o022`.
+    pub umask: Option<u16>,
+    /// What the kernel lets the process have, at most one for each resource.
+    pub limits: Vec<ResourceLimit>,
+    /// Processes that the first one leaves behind go on after its end, until the session is removed.
+    pub keep_children: bool,
+}
+
+/// A limit of getrlimit(2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResourceLimit {
+    /// What is limited.
+    pub resource: Resource,
+    /// What applies, in the resource's unit; absent means no limit. Not above `hard`.
+    pub soft: Option<u64>,
+    /// How far the process may raise it; absent means no limit.
+    pub hard: Option<u64>,
+}
+
+/// What can be limited, by its name in getrlimit(2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Resource {
+    /// Processor time, seconds.
+    Cpu,
+    /// Size of a file, bytes.
+    Fsize,
+    /// Data segment, bytes.
+    Data,
+    /// Stack, bytes.
+    Stack,
+    /// Core dump, bytes.
+    Core,
+    /// Open files.
+    Nofile,
+    /// Address space, bytes.
+    As,
+    /// Processes of the user.
+    Nproc,
+    /// Locked memory, bytes.
+    Memlock,
+}
+
+impl Resource {
+    /// All of them.
+    pub const ALL: [Self; 9] = [
+        Self::Cpu,
+        Self::Fsize,
+        Self::Data,
+        Self::Stack,
+        Self::Core,
+        Self::Nofile,
+        Self::As,
+        Self::Nproc,
+        Self::Memlock,
+    ];
+
+    /// The number that Linux gives it, on every processor that banger runs on.
+    #[must_use]
+    pub const fn number(self) -> u32 {
+        match self {
+            Self::Cpu => 0,
+            Self::Fsize => 1,
+            Self::Data => 2,
+            Self::Stack => 3,
+            Self::Core => 4,
+            Self::Nproc => 6,
+            Self::Nofile => 7,
+            Self::Memlock => 8,
+            Self::As => 9,
+        }
+    }
+}
+
+/// What the processes of a session use, as the guest tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionUsage {
+    /// Processor time of all of them so far.
+    pub cpu_time: Duration,
+    /// Memory now, the files' that they have open included.
+    pub memory_bytes: u64,
+    /// Processes now.
+    pub process_count: u32,
 }
 
 /// Which of a session's streams a frame came from.
@@ -110,6 +195,8 @@ pub struct Session {
     pub log_end_offset: u64,
     /// How many bytes of standard input the agent has accepted.
     pub stdin_offset: u64,
+    /// What its processes use; absent where the guest cannot tell.
+    pub usage: Option<SessionUsage>,
 }
 
 /// Where in the log a reader begins.
@@ -122,6 +209,31 @@ pub enum ReadFrom {
     End,
     /// At this offset; a gap tells what of it is no longer kept.
     Offset(u64),
+    /// So many bytes before the end, as far as they are kept.
+    TailBytes(u64),
+    /// So many lines before the end, of all streams together, as far as they are kept.
+    TailLines(u64),
+    /// At the first output that the guest read then or later.
+    Since(Timestamp),
+    /// After the newest byte; what a terminal shows comes first, as [`SessionEvent::Screen`]. Attaching only.
+    Screen,
+}
+
+impl ReadFrom {
+    /// Lines before the end that may be asked for.
+    pub const LINES_MAX: u64 = 1_000_000;
+}
+
+/// Who writes to a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Writing {
+    /// This one too, beside others. The terminal is as large as that of who attached last.
+    #[default]
+    Shared,
+    /// This one: who writes now is detached, with [`crate::guest::GuestError::WriterReplaced`].
+    Steal,
+    /// Not this one: it only reads.
+    Nobody,
 }
 
 /// What becomes of output that a reader has not taken when the log's window is full.
@@ -141,13 +253,31 @@ pub struct AttachOptions {
     pub from: ReadFrom,
     /// Whether the process waits for this reader.
     pub backpressure: Backpressure,
+    /// Whether it writes.
+    pub writing: Writing,
+}
+
+/// How a reader begins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attached {
+    /// The session as it is.
+    pub session: Session,
+    /// Of the first byte that this reader gets.
+    pub start_offset: u64,
 }
 
 /// What an attached reader receives.
 #[derive(Debug, Clone, PartialEq)]
 pub enum SessionEvent {
     /// First: the session as it is, from which the reader knows where it stands.
-    Attached(Box<Session>),
+    Attached(Box<Attached>),
+    /// What the terminal shows: once, after that, where it was asked for.
+    Screen {
+        /// The output after this many bytes changes it.
+        offset: u64,
+        /// What makes a cleared terminal of the same size show the same; empty where it is not known.
+        data: Bytes,
+    },
     /// Output.
     Output {
         /// Of the first byte.

@@ -176,6 +176,7 @@ async fn run_into(
         terminal: None,
         stdin: false,
         timeout: None,
+        ..SessionSpec::default()
     };
     let target = AttachTarget::Start {
         id: SessionId::new(),

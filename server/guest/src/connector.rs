@@ -84,12 +84,13 @@ impl GuestConnector for Connector {
         let link = Link::open(channel, &self.tasks)
             .await
             .map_err(|_| GuestError::Lost { during: "hello" })?;
-        let guest = RemoteGuest::new(vm, link, self.deadlines);
+        let mut guest = RemoteGuest::new(vm, link, self.deadlines);
         let request = proto::HelloRequest {
             generation: GENERATION,
         };
         let hello = guest.hello(request).await?;
         let generation = agree(hello.generation)?;
+        guest.generation = generation;
         Ok((Arc::new(guest), info(hello, generation)?))
     }
 }

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use banger_core::guest::{GuestConfig, GuestError, GuestIdentity, GuestInfo, GuestVolume};
 use banger_core::session::{
-    AttachOptions, Backpressure, Exit, ReadFrom, Session, SessionInput, SessionSpec, SessionState,
-    SignalTarget, Stream, TerminalSize,
+    AttachOptions, Backpressure, Exit, ReadFrom, Resource, ResourceLimit, Session, SessionInput,
+    SessionSpec, SessionState, SessionUsage, SignalTarget, Stream, TerminalSize, Writing,
 };
 use banger_core::{SessionId, Timestamp, VmId};
 use banger_proto::guest::v1 as proto;
@@ -15,7 +15,10 @@ use banger_proto::guest::v1::exit::How;
 use banger_proto::guest::v1::read_options::From as From_;
 
 use crate::judge::{bounded, broken};
-use crate::limits::{BOOT_STEPS_MAX, LABEL_MAX_BYTES, SESSIONS_MAX, TEXT_MAX_BYTES, WORDS_MAX};
+use crate::limits::{
+    AMOUNT_MAX_BYTES, BOOT_STEPS_MAX, LABEL_MAX_BYTES, PROCESSES_MAX, SESSIONS_MAX, TEXT_MAX_BYTES,
+    TIME_MAX, WORDS_MAX,
+};
 
 type Checked<T> = Result<T, GuestError>;
 
@@ -88,6 +91,23 @@ pub(crate) fn spec(spec: &SessionSpec) -> proto::SessionSpec {
         timeout: spec
             .timeout
             .and_then(|timeout| prost_types::Duration::try_from(timeout).ok()),
+        merge_output: spec.merge_output,
+        umask: spec.umask.map(Into::into),
+        limits: spec.limits.iter().map(limit).collect(),
+        keep_children: spec.keep_children,
+    }
+}
+
+/// Whether an agent of the first generation would start something else than what is asked.
+pub(crate) fn needs_second_generation(spec: &SessionSpec) -> bool {
+    spec.merge_output || spec.umask.is_some() || !spec.limits.is_empty() || spec.keep_children
+}
+
+fn limit(limit: &ResourceLimit) -> proto::ResourceLimit {
+    proto::ResourceLimit {
+        resource: limit.resource.number(),
+        soft: limit.soft,
+        hard: limit.hard,
     }
 }
 
@@ -104,8 +124,29 @@ pub(crate) fn options(options: AttachOptions) -> proto::ReadOptions {
             ReadFrom::Start => None,
             ReadFrom::End => Some(From_::End(true)),
             ReadFrom::Offset(offset) => Some(From_::Offset(signed(offset))),
+            ReadFrom::TailBytes(bytes) => Some(From_::TailBytes(signed(bytes))),
+            ReadFrom::TailLines(lines) => Some(From_::TailLines(signed(lines))),
+            ReadFrom::Since(since) => Some(From_::Since(prost_types::Timestamp {
+                seconds: since.as_second(),
+                nanos: since.subsec_nanosecond(),
+            })),
+            ReadFrom::Screen => Some(From_::Screen(true)),
         },
         hold_process: options.backpressure == Backpressure::HoldProcess,
+    }
+}
+
+/// Whether an agent of the first generation would serve a reader otherwise than it asks.
+pub(crate) fn needs_newer_reader(options: AttachOptions) -> bool {
+    use ReadFrom::{End, Offset, Start};
+    !matches!(options.from, Start | End | Offset(_)) || options.writing != Writing::Shared
+}
+
+pub(crate) fn writing(writing: Writing) -> proto::Writing {
+    match writing {
+        Writing::Shared => proto::Writing::Unspecified,
+        Writing::Steal => proto::Writing::Steal,
+        Writing::Nobody => proto::Writing::None,
     }
 }
 
@@ -225,6 +266,35 @@ pub(crate) fn session(
         log_start_offset,
         log_end_offset,
         stdin_offset: offset(session.stdin_offset, "a standard input offset")?,
+        usage: session.usage.map(usage).transpose()?,
+    })
+}
+
+fn usage(usage: proto::SessionUsage) -> Checked<SessionUsage> {
+    let cpu_time = duration(required(usage.cpu_time, "a processor time")?)?;
+    let memory_bytes = offset(usage.memory_bytes, "an amount of memory")?;
+    let process_count = u32::try_from(usage.process_count).ok();
+    let process_count = process_count.filter(|&count| count <= PROCESSES_MAX);
+    if cpu_time > TIME_MAX || memory_bytes > AMOUNT_MAX_BYTES {
+        return Err(broken("a session uses more than there is"));
+    }
+    Ok(SessionUsage {
+        cpu_time,
+        memory_bytes,
+        process_count: process_count
+            .ok_or_else(|| broken("a number of processes is impossible"))?,
+    })
+}
+
+/// A limit that was asked for, told again.
+fn guest_limit(limit: &proto::ResourceLimit) -> Checked<ResourceLimit> {
+    let known = Resource::ALL
+        .into_iter()
+        .find(|known| known.number() == limit.resource);
+    Ok(ResourceLimit {
+        resource: known.ok_or_else(|| broken("a limit is of no resource"))?,
+        soft: limit.soft,
+        hard: limit.hard,
     })
 }
 
@@ -244,7 +314,22 @@ fn guest_spec(spec: proto::SessionSpec) -> Checked<SessionSpec> {
     if spec.env.len() > WORDS_MAX || bytes > TEXT_MAX_BYTES {
         return Err(broken("a session's spec is too long"));
     }
+    if spec.limits.len() > Resource::ALL.len() {
+        return Err(broken("a session has too many limits"));
+    }
+    let umask = spec.umask.map(|umask| {
+        let bits = u16::try_from(umask).ok().filter(|&umask| umask <= 0o777);
+        bits.ok_or_else(|| broken("a umask is impossible"))
+    });
     Ok(SessionSpec {
+        merge_output: spec.merge_output,
+        umask: umask.transpose()?,
+        limits: spec
+            .limits
+            .iter()
+            .map(guest_limit)
+            .collect::<Checked<_>>()?,
+        keep_children: spec.keep_children,
         command: spec.command,
         env: spec.env,
         working_dir: spec.working_dir,

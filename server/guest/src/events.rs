@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use banger_core::guest::{GuestError, SessionEvents};
-use banger_core::session::{AttachOptions, ReadFrom, SessionEvent};
+use banger_core::session::{AttachOptions, Attached as Begun, ReadFrom, SessionEvent};
 use banger_core::{SessionId, VmId};
 use banger_proto::guest::v1 as proto;
 use banger_proto::guest::v1::attach_session_response::Message as Attached;
@@ -23,25 +23,26 @@ use crate::link::Link;
 
 /// A message of either stream of events, in the form of the larger one.
 pub(crate) trait Message: Sized + Send + 'static {
-    /// The event in it.
-    fn event(self) -> Option<Attached>;
+    /// The event in it, and where its reader begins, if it is the first.
+    fn event(self) -> (Option<Attached>, i64);
 }
 
 impl Message for proto::AttachSessionResponse {
-    fn event(self) -> Option<Attached> {
-        self.message
+    fn event(self) -> (Option<Attached>, i64) {
+        (self.message, self.start_offset)
     }
 }
 
 impl Message for proto::ReadSessionLogResponse {
-    fn event(self) -> Option<Attached> {
-        Some(match self.message? {
+    fn event(self) -> (Option<Attached>, i64) {
+        let event = self.message.map(|message| match message {
             Logged::Attached(session) => Attached::Attached(session),
             Logged::Output(output) => Attached::Output(output),
             Logged::Gap(gap) => Attached::Gap(gap),
             Logged::Heartbeat(heartbeat) => Attached::Heartbeat(heartbeat),
             Logged::Exited(exited) => Attached::Exited(exited),
-        })
+        });
+        (event, self.start_offset)
     }
 }
 
@@ -71,6 +72,7 @@ pub(crate) struct Checker {
 #[derive(Debug)]
 struct Place {
     position: u64,
+    is_screen_due: bool,
     acked: u64,
     has_terminal: bool,
 }
@@ -138,19 +140,23 @@ impl Checker {
         };
         match message {
             Some(message) => {
-                let event = required(message.event(), "an event")?;
-                self.check(event).map(Some)
+                let (event, start) = message.event();
+                self.check(required(event, "an event")?, start).map(Some)
             }
             None if self.ending == Ending::Anywhere && self.place.is_some() => Ok(None),
             None => Err(broken("the events ended before the session")),
         }
     }
 
-    fn check(&mut self, event: Attached) -> Result<SessionEvent, GuestError> {
+    fn check(&mut self, event: Attached, start: i64) -> Result<SessionEvent, GuestError> {
         let Some(place) = &mut self.place else {
-            return self.attached(event);
+            return self.attached(event, start);
         };
+        // Only the very next event may be the screen.
+        let is_screen_due = std::mem::take(&mut place.is_screen_due);
         match event {
+            Attached::Screen(screen) if is_screen_due => place.screen(screen),
+            Attached::Screen(_) => Err(broken("it shows a screen that nobody asked for")),
             Attached::Attached(_) => Err(broken("it attached twice")),
             Attached::Output(output) => place.output(output),
             Attached::Gap(gap) => place.gap(&gap),
@@ -160,7 +166,7 @@ impl Checker {
         }
     }
 
-    fn attached(&mut self, event: Attached) -> Result<SessionEvent, GuestError> {
+    fn attached(&mut self, event: Attached, start: i64) -> Result<SessionEvent, GuestError> {
         let Attached::Attached(first) = event else {
             return Err(broken("the first event is not the session"));
         };
@@ -170,13 +176,27 @@ impl Checker {
             ReadFrom::End => session.log_end_offset,
             ReadFrom::Offset(offset) if offset <= session.log_end_offset => offset,
             ReadFrom::Offset(_) => return Err(broken("it attached beyond the log's end")),
+            ReadFrom::TailBytes(_)
+            | ReadFrom::TailLines(_)
+            | ReadFrom::Since(_)
+            | ReadFrom::Screen => {
+                let start = offset(start, "a reader's start")?;
+                if !(session.log_start_offset..=session.log_end_offset).contains(&start) {
+                    return Err(broken("a reader starts outside of the log"));
+                }
+                start
+            }
         };
         self.place = Some(Place {
             position,
+            is_screen_due: self.from == ReadFrom::Screen,
             acked: session.stdin_offset,
             has_terminal: session.spec.terminal.is_some(),
         });
-        Ok(SessionEvent::Attached(Box::new(session)))
+        Ok(SessionEvent::Attached(Box::new(Begun {
+            session,
+            start_offset: position,
+        })))
     }
 }
 
@@ -198,6 +218,14 @@ impl Place {
             .filter(|&end| i64::try_from(end).is_ok())
             .ok_or_else(|| broken("an offset is beyond every log"))?;
         Ok(())
+    }
+
+    fn screen(&self, screen: proto::Screen) -> Result<SessionEvent, GuestError> {
+        self.at(screen.offset)?;
+        Ok(SessionEvent::Screen {
+            offset: self.position,
+            data: screen.data,
+        })
     }
 
     fn output(&mut self, output: proto::Output) -> Result<SessionEvent, GuestError> {

@@ -27,7 +27,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tonic::{Response, Status};
 
-use crate::connector::Deadlines;
+use crate::connector::{Deadlines, LEAST_GENERATION};
 use crate::convert::{self, required};
 use crate::events::{Checker, Ending};
 use crate::judge::{Asked, Call, judge};
@@ -47,6 +47,8 @@ pub(crate) struct RemoteGuest {
     vm: VmId,
     pub(crate) link: Arc<Link>,
     pub(crate) deadlines: Deadlines,
+    /// Agreed on; the least until then.
+    pub(crate) generation: u32,
 }
 
 impl RemoteGuest {
@@ -55,6 +57,7 @@ impl RemoteGuest {
             vm,
             link: Arc::new(link),
             deadlines,
+            generation: LEAST_GENERATION,
         }
     }
 
@@ -66,6 +69,15 @@ impl RemoteGuest {
     pub(crate) fn client(&self, message_max_bytes: usize) -> Client {
         AgentServiceClient::with_origin(self.link.requests(), ORIGIN.clone())
             .max_decoding_message_size(message_max_bytes)
+    }
+
+    /// Refuses what an agent of an earlier generation would do otherwise than it is asked.
+    fn needs(&self, least: u32, is_needed: bool) -> Result<(), GuestError> {
+        let generation = self.generation;
+        if is_needed && generation < least {
+            return Err(GuestError::TooOld { generation, least });
+        }
+        Ok(())
     }
 
     /// Waits for the answer of a call, within `limit`.
@@ -145,6 +157,7 @@ impl Guest for RemoteGuest {
         id: SessionId,
         spec: &SessionSpec,
     ) -> Result<Session, GuestError> {
+        self.needs(2, convert::needs_second_generation(spec))?;
         let request = proto::StartSessionRequest {
             id: id.to_string(),
             spec: Some(convert::spec(spec)),
@@ -183,6 +196,10 @@ impl Guest for RemoteGuest {
         options: AttachOptions,
         input: SessionInputs,
     ) -> Result<SessionEvents, GuestError> {
+        if let AttachTarget::Start { spec, .. } = &target {
+            self.needs(2, convert::needs_second_generation(spec))?;
+        }
+        self.needs(2, convert::needs_newer_reader(options))?;
         let (id, call, first) = attaching(target, options);
         let mut client = self.client(EVENT_MAX_BYTES);
         let answer = client.attach_session(requests(first, input));
@@ -199,6 +216,7 @@ impl Guest for RemoteGuest {
         options: AttachOptions,
         follow: bool,
     ) -> Result<SessionEvents, GuestError> {
+        self.needs(2, convert::needs_newer_reader(options))?;
         let request = proto::ReadSessionLogRequest {
             id: id.to_string(),
             options: Some(convert::options(options)),
@@ -444,6 +462,7 @@ fn attaching(
         start,
         remove_after_exit,
         options: Some(convert::options(options)),
+        writing: convert::writing(options.writing).into(),
     };
     let first = proto::AttachSessionRequest {
         message: Some(Sent::Attach(attach)),

@@ -94,6 +94,7 @@ pub(crate) fn judge(status: &Status, call: &Call) -> GuestError {
             detail: detail(),
         },
         (Some("GUEST_NOT_SET_UP"), _) => GuestError::NotSetUp { detail: detail() },
+        (Some("WRITER_REPLACED"), _) => GuestError::WriterReplaced,
         (Some("STDIN_REFUSED"), _) => GuestError::StdinRefused { detail: detail() },
         (Some(reason), _) => match FileProblem::from_reason(reason) {
             Some(problem) => GuestError::File {

@@ -284,7 +284,7 @@ async fn generations_are_agreed_on_or_refused() {
             least: 1
         })
     );
-    let (new, _tasks) = lie(with(2)).await;
+    let (new, _tasks) = lie(with(3)).await;
     assert!(matches!(new.err(), Some(GuestError::Protocol { .. })));
 }
 

@@ -79,6 +79,7 @@ pub(super) async fn run(vm: &BuildVm, place: &Place<'_>, log: &BuildLog) -> Resu
         terminal: None,
         stdin: false,
         timeout: None,
+        ..SessionSpec::default()
     };
     let target = AttachTarget::Start {
         id,

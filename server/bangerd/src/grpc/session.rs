@@ -1,6 +1,7 @@
 //! `SessionService`.
 
 use banger_core::SessionId;
+use banger_core::session::AttachOptions;
 use banger_proto::v1;
 use banger_proto::v1::session_service_server::SessionService;
 use tonic::{Request, Response, Status, Streaming};
@@ -86,7 +87,10 @@ impl SessionService for Api {
             return Err(RequestError::invalid("start", "does not come first").into());
         };
         let id: SessionId = field::id("start.session", &start.session)?;
-        let options = session::options(start.options)?;
+        let options = AttachOptions {
+            writing: session::writing(start.writing)?,
+            ..session::options(start.options)?
+        };
         let (input, faults) = process::input(messages, process::attach_input);
         let events = self
             .app
@@ -109,7 +113,7 @@ impl SessionService for Api {
     ) -> Result<Response<Self::ReadSessionLogStream>, Status> {
         let request = request.into_inner();
         let id: SessionId = field::id("session", &request.session)?;
-        let options = session::options(request.options)?;
+        let options = session::log_options(request.options)?;
         let events = self
             .app
             .sessions

@@ -13,7 +13,7 @@ use banger_core::guest::{
 };
 use banger_core::port::{HttpAnswer, Listener, Listeners, ListeningProcess, PortProtocol, Probe};
 use banger_core::session::{
-    AttachOptions, Exit, Session, SessionEvent, SessionInput, SessionSpec, SessionState,
+    AttachOptions, Attached, Exit, Session, SessionEvent, SessionInput, SessionSpec, SessionState,
     SignalTarget, Stream,
 };
 use banger_core::stats::GuestStats;
@@ -202,7 +202,7 @@ impl GuestConnector for FakeConnector {
             late: self.late.clone(),
         };
         let info = GuestInfo {
-            generation: 1,
+            generation: 2,
             agent_version: "fake".into(),
             kernel_release: "fake".into(),
             boot_id: vm.to_string(),
@@ -237,6 +237,7 @@ impl FakeGuest {
             log_start_offset: 0,
             log_end_offset: 0,
             stdin_offset: 0,
+            usage: None,
         };
         let running = Running {
             session: session.clone(),
@@ -261,7 +262,10 @@ impl FakeGuest {
     fn events(&self, id: SessionId, input: SessionInputs) -> Result<SessionEvents, GuestError> {
         let (session, signal) = self.look(id)?;
         let command = session.spec.command.clone();
-        let attached = stream::iter([Ok(SessionEvent::Attached(Box::new(session)))]);
+        let attached = stream::iter([Ok(SessionEvent::Attached(Box::new(Attached {
+            session,
+            start_offset: 0,
+        })))]);
         let end = |exit, end_offset| Ok(SessionEvent::Exited { exit, end_offset });
         let rest = match command[0].as_str() {
             "echo" => {

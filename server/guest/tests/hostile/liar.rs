@@ -129,6 +129,7 @@ impl AgentService for Liar {
         }
         let messages = self.0.messages.clone().into_iter().map(|message| {
             Ok(proto::AttachSessionResponse {
+                start_offset: 0,
                 message: Some(message),
             })
         });

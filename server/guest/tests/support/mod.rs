@@ -111,7 +111,7 @@ pub async fn connect(agent: &Arc<Agent>) -> Arc<dyn Guest> {
         .connect(VmId::new(), Box::new(ours))
         .await
         .unwrap();
-    assert_eq!(info.generation, 1);
+    assert_eq!(info.generation, 2);
     guest
 }
 
@@ -146,6 +146,7 @@ pub fn spec(command: &[&str]) -> SessionSpec {
         terminal: None,
         stdin: false,
         timeout: None,
+        ..SessionSpec::default()
     }
 }
 
@@ -157,6 +158,7 @@ pub fn holding(from: ReadFrom) -> AttachOptions {
     AttachOptions {
         from,
         backpressure: Backpressure::HoldProcess,
+        ..AttachOptions::default()
     }
 }
 
@@ -256,7 +258,9 @@ pub async fn outcome(mut events: SessionEvents) -> Outcome {
     let all = async {
         while let Some(event) = events.next().await {
             match event.unwrap() {
-                SessionEvent::Attached(_) | SessionEvent::Heartbeat => {}
+                SessionEvent::Attached(_)
+                | SessionEvent::Screen { .. }
+                | SessionEvent::Heartbeat => {}
                 SessionEvent::Output { stream, data, .. } => match stream {
                     Stream::Stdout => outcome.stdout.extend_from_slice(&data),
                     Stream::Stderr => outcome.stderr.extend_from_slice(&data),

@@ -1,8 +1,8 @@
 //! Sessions: what to run, what is said, what is asked.
 
 use banger_core::session::{
-    AttachOptions, Backpressure, Exit, ReadFrom, Session, SessionEvent, SessionInput, SessionSpec,
-    SessionState, SignalTarget, Stream, TerminalSize,
+    AttachOptions, Backpressure, Exit, ReadFrom, Resource, ResourceLimit, Session, SessionEvent,
+    SessionInput, SessionSpec, SessionState, SignalTarget, Stream, TerminalSize, Writing,
 };
 use banger_proto::v1;
 
@@ -30,6 +30,11 @@ pub(crate) fn session(session: &Session) -> v1::Session {
         log_start_offset: int(session.log_start_offset),
         log_end_offset: int(session.log_end_offset),
         stdin_offset: int(session.stdin_offset),
+        usage: session.usage.map(|usage| v1::SessionUsage {
+            cpu_time: Some(span(usage.cpu_time)),
+            memory_bytes: int(usage.memory_bytes),
+            process_count: i32::try_from(usage.process_count).unwrap_or(i32::MAX),
+        }),
     }
 }
 
@@ -46,6 +51,10 @@ fn spec(spec: &SessionSpec) -> v1::SessionSpec {
         terminal: spec.terminal.map(size),
         stdin: spec.stdin,
         timeout: spec.timeout.map(span),
+        merge_output: spec.merge_output,
+        umask: spec.umask.map(Into::into),
+        limits: spec.limits.iter().map(limit).collect(),
+        keep_children: spec.keep_children,
     }
 }
 
@@ -87,7 +96,74 @@ pub(crate) fn parse_spec(
             .timeout
             .map(|timeout| field::positive_span("spec.timeout", &timeout))
             .transpose()?,
+        merge_output: spec.merge_output,
+        umask: spec.umask.map(umask).transpose()?,
+        limits: limits(&spec.limits)?,
+        keep_children: spec.keep_children,
     })
+}
+
+fn umask(umask: i32) -> Result<u16, RequestError> {
+    let bits = u16::try_from(umask).ok().filter(|&umask| umask <= 0o777);
+    bits.ok_or_else(|| {
+        RequestError::invalid("spec.umask", format!("is {umask}, and may be 0 to 511"))
+    })
+}
+
+const RESOURCES: [(v1::resource_limit::Resource, Resource); 9] = {
+    use v1::resource_limit::Resource as Said;
+    [
+        (Said::Cpu, Resource::Cpu),
+        (Said::Fsize, Resource::Fsize),
+        (Said::Data, Resource::Data),
+        (Said::Stack, Resource::Stack),
+        (Said::Core, Resource::Core),
+        (Said::Nofile, Resource::Nofile),
+        (Said::As, Resource::As),
+        (Said::Nproc, Resource::Nproc),
+        (Said::Memlock, Resource::Memlock),
+    ]
+};
+
+fn limit(limit: &ResourceLimit) -> v1::ResourceLimit {
+    let said = RESOURCES
+        .iter()
+        .find(|(_, resource)| *resource == limit.resource);
+    v1::ResourceLimit {
+        resource: said.map_or(0, |(said, _)| i32::from(*said)),
+        soft: limit.soft.map(int),
+        hard: limit.hard.map(int),
+    }
+}
+
+fn limits(asked: &[v1::ResourceLimit]) -> Result<Vec<ResourceLimit>, RequestError> {
+    const FIELD: &str = "spec.limits";
+    let mut limits = Vec::<ResourceLimit>::new();
+    for limit in asked {
+        let known = RESOURCES
+            .iter()
+            .find(|(said, _)| i32::from(*said) == limit.resource);
+        let Some((_, resource)) = known else {
+            return Err(RequestError::invalid(FIELD, "has one of no resource"));
+        };
+        if limits.iter().any(|other| other.resource == *resource) {
+            return Err(RequestError::invalid(FIELD, "has two of one resource"));
+        }
+        let natural = |side: Option<i64>| side.map(|side| field::natural(FIELD, side)).transpose();
+        let (soft, hard) = (natural(limit.soft)?, natural(limit.hard)?);
+        if soft.unwrap_or(u64::MAX) > hard.unwrap_or(u64::MAX) {
+            return Err(RequestError::invalid(
+                FIELD,
+                "has one whose soft side is above the hard one",
+            ));
+        }
+        limits.push(ResourceLimit {
+            resource: *resource,
+            soft,
+            hard,
+        });
+    }
+    Ok(limits)
 }
 
 fn terminal_size(
@@ -116,16 +192,65 @@ pub(crate) fn options(options: Option<v1::ReadOptions>) -> Result<AttachOptions,
         return Ok(AttachOptions::default());
     };
     let from = match options.from {
-        None | Some(From::End(false)) => ReadFrom::Start,
+        None | Some(From::End(false) | From::Screen(false)) => ReadFrom::Start,
         Some(From::End(true)) => ReadFrom::End,
         Some(From::Offset(offset)) => ReadFrom::Offset(field::natural("options.offset", offset)?),
+        Some(From::TailBytes(bytes)) => {
+            ReadFrom::TailBytes(field::natural("options.tail_bytes", bytes)?)
+        }
+        Some(From::TailLines(lines)) => ReadFrom::TailLines(tail_lines(lines)?),
+        Some(From::Since(since)) => ReadFrom::Since(instant("options.since", since)?),
+        Some(From::Screen(true)) => ReadFrom::Screen,
     };
     let backpressure = if options.hold_process {
         Backpressure::HoldProcess
     } else {
         Backpressure::DropOldest
     };
-    Ok(AttachOptions { from, backpressure })
+    Ok(AttachOptions {
+        from,
+        backpressure,
+        ..AttachOptions::default()
+    })
+}
+
+/// Where a reader of a log begins, which has no screen.
+pub(crate) fn log_options(options: Option<v1::ReadOptions>) -> Result<AttachOptions, RequestError> {
+    let options = self::options(options)?;
+    if options.from == ReadFrom::Screen {
+        let problem = "is for attaching only";
+        return Err(RequestError::invalid("options.screen", problem));
+    }
+    Ok(options)
+}
+
+fn tail_lines(lines: i64) -> Result<u64, RequestError> {
+    const FIELD: &str = "options.tail_lines";
+    let lines = field::natural(FIELD, lines)?;
+    let most = ReadFrom::LINES_MAX;
+    if lines > most {
+        let problem = format!("is {lines}, and may be {most}");
+        return Err(RequestError::invalid(FIELD, problem));
+    }
+    Ok(lines)
+}
+
+fn instant(
+    field: &'static str,
+    time: prost_types::Timestamp,
+) -> Result<banger_core::Timestamp, RequestError> {
+    let known = banger_core::Timestamp::new(time.seconds, time.nanos);
+    known.map_err(|_| RequestError::invalid(field, "is not a time"))
+}
+
+/// Whether who attaches writes.
+pub(crate) fn writing(writing: i32) -> Result<Writing, RequestError> {
+    match v1::Writing::try_from(writing) {
+        Ok(v1::Writing::Unspecified | v1::Writing::Shared) => Ok(Writing::Shared),
+        Ok(v1::Writing::Steal) => Ok(Writing::Steal),
+        Ok(v1::Writing::None) => Ok(Writing::Nobody),
+        Err(_) => Err(RequestError::invalid("start.writing", "is unknown")),
+    }
 }
 
 /// A signal's number.
@@ -198,8 +323,16 @@ fn gap(offset: u64, lost_bytes: u64) -> v1::Gap {
 /// What an attached reader is told.
 pub(crate) fn attach_event(event: SessionEvent) -> v1::AttachSessionResponse {
     use v1::attach_session_response::Message;
+    let mut start_offset = 0;
     let message = match event {
-        SessionEvent::Attached(session) => Message::Attached(self::session(&session)),
+        SessionEvent::Attached(attached) => {
+            start_offset = int(attached.start_offset);
+            Message::Attached(self::session(&attached.session))
+        }
+        SessionEvent::Screen { offset, data } => Message::Screen(v1::Screen {
+            offset: int(offset),
+            data,
+        }),
         SessionEvent::Output {
             offset,
             stream,
@@ -213,14 +346,19 @@ pub(crate) fn attach_event(event: SessionEvent) -> v1::AttachSessionResponse {
     };
     v1::AttachSessionResponse {
         message: Some(message),
+        start_offset,
     }
 }
 
 /// What a reader of a log is told; it writes nothing, so nothing is acknowledged.
 pub(crate) fn log_event(event: SessionEvent) -> v1::ReadSessionLogResponse {
     use v1::read_session_log_response::Message;
+    let mut start_offset = 0;
     let message = match event {
-        SessionEvent::Attached(session) => Message::Attached(self::session(&session)),
+        SessionEvent::Attached(attached) => {
+            start_offset = int(attached.start_offset);
+            Message::Attached(self::session(&attached.session))
+        }
         SessionEvent::Output {
             offset,
             stream,
@@ -228,13 +366,14 @@ pub(crate) fn log_event(event: SessionEvent) -> v1::ReadSessionLogResponse {
             data,
         } => Message::Output(output(offset, stream, time, data)),
         SessionEvent::Gap { offset, lost_bytes } => Message::Gap(gap(offset, lost_bytes)),
-        SessionEvent::StdinAck { .. } | SessionEvent::Heartbeat => {
+        SessionEvent::StdinAck { .. } | SessionEvent::Screen { .. } | SessionEvent::Heartbeat => {
             Message::Heartbeat(v1::Heartbeat {})
         }
         SessionEvent::Exited { exit, end_offset } => Message::Exited(exited(exit, end_offset)),
     };
     v1::ReadSessionLogResponse {
         message: Some(message),
+        start_offset,
     }
 }
 
@@ -242,7 +381,7 @@ pub(crate) fn log_event(event: SessionEvent) -> v1::ReadSessionLogResponse {
 pub(crate) fn exec_event(event: SessionEvent) -> Result<v1::ExecResponse, RequestError> {
     use v1::exec_response::Message;
     let message = match event {
-        SessionEvent::Attached(session) => Message::Started(self::session(&session)),
+        SessionEvent::Attached(attached) => Message::Started(self::session(&attached.session)),
         SessionEvent::Output {
             offset,
             stream,
@@ -253,7 +392,10 @@ pub(crate) fn exec_event(event: SessionEvent) -> Result<v1::ExecResponse, Reques
             return Err(RequestError::OutputLost { lost_bytes });
         }
         SessionEvent::StdinAck { offset } => Message::StdinAck(int(offset)),
-        SessionEvent::Heartbeat => Message::Heartbeat(v1::Heartbeat {}),
+        // An exec begins at its first byte, where no screen is asked for.
+        SessionEvent::Screen { .. } | SessionEvent::Heartbeat => {
+            Message::Heartbeat(v1::Heartbeat {})
+        }
         SessionEvent::Exited { exit, end_offset } => Message::Exited(exited(exit, end_offset)),
     };
     Ok(v1::ExecResponse {
