@@ -19,7 +19,9 @@ use banger_app::AppConfig;
 use banger_app::config::{AuthFiles, PullConfig, Quotas, Ratio};
 use banger_app::vm::Limits;
 use banger_core::Owner;
-use banger_vmm::{AcceleratorChoice, CgroupChoice, DriverChoice, FirecrackerConfig, QemuConfig};
+use banger_vmm::{
+    AcceleratorChoice, CgroupChoice, DriverChoice, FirecrackerConfig, QemuConfig, ScopeChoice,
+};
 use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
 
@@ -502,6 +504,7 @@ impl Config {
             control_timeout: unsigned(self.vmm_control_timeout),
             console_max_bytes: self.console_max_bytes,
             cgroups: self.vmm_cgroups,
+            scopes: self.scopes(),
         }
     }
 
@@ -519,6 +522,15 @@ impl Config {
             control_timeout: unsigned(self.vmm_control_timeout),
             console_max_bytes: self.console_max_bytes,
             cgroups: self.vmm_cgroups,
+            scopes: self.scopes(),
+        }
+    }
+
+    /// Who wants no cgroups wants none of systemd's either.
+    fn scopes(&self) -> ScopeChoice {
+        match self.vmm_cgroups {
+            CgroupChoice::Auto => ScopeChoice::Auto,
+            CgroupChoice::Off => ScopeChoice::Off,
         }
     }
 

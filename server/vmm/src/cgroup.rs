@@ -9,6 +9,8 @@
 //! recorded: it is made before its VMM and removed when that is gone, and what a daemon that died left is found
 //! below the name of its state directory. Cgroups of others are never touched.
 //!
+//! Where systemd gives a VMM a scope of its own ([`crate::scope`]), that has the ceilings, and the VM's cgroup here goes.
+//!
 //! A controller that the host does not give is left out and named in the log; the limits of a process
 //! ([`crate::sys`]) hold then.
 
@@ -55,6 +57,9 @@ pub struct Cgroups {
 pub(crate) struct Cgroup {
     dir: PathBuf,
     memory_mib: Option<u64>,
+    limits_threads: bool,
+    /// Whether we made it, and remove it; a scope's is systemd's.
+    is_ours: bool,
 }
 
 impl Cgroups {
@@ -97,13 +102,11 @@ impl Cgroups {
         }
     }
 
-    /// The cgroup that an earlier daemon made for a VM, if it has one.
-    pub(crate) fn of(&self, vm: VmId) -> Option<Cgroup> {
-        let dir = self.place.as_ref()?.ours().join(vm.to_string());
-        let memory_mib = read(&dir, "memory.max").and_then(|max| max.parse::<u64>().ok());
-        dir.is_dir().then_some(Cgroup {
-            dir,
-            memory_mib: memory_mib.map(|bytes| bytes >> 20),
+    /// The cgroup that an earlier daemon made for a VM, or that of its VMM's scope, if it has one.
+    pub(crate) fn of(&self, vm: VmId, pid: u32) -> Option<Cgroup> {
+        Cgroup::of_scope(pid).or_else(|| {
+            let dir = self.place.as_ref()?.ours().join(vm.to_string());
+            dir.is_dir().then(|| Cgroup::found(dir, true))
         })
     }
 
@@ -138,6 +141,28 @@ impl Cgroups {
 }
 
 impl Cgroup {
+    fn found(dir: PathBuf, is_ours: bool) -> Self {
+        let number = |file| read(&dir, file).and_then(|text| text.parse::<u64>().ok());
+        Self {
+            memory_mib: number("memory.max").map(|bytes| bytes >> 20),
+            limits_threads: number("pids.max").is_some(),
+            is_ours,
+            dir,
+        }
+    }
+
+    /// That of the scope which a VMM has of its own.
+    pub(crate) fn of_scope(pid: u32) -> Option<Self> {
+        let dir = place::of_process(pid)?;
+        let is_scope = crate::scope::is_ours(dir.file_name()?.to_str()?);
+        is_scope.then(|| Self::found(dir, false))
+    }
+
+    /// Whether the kernel limits the threads of what is in it.
+    pub(crate) const fn limits_threads(&self) -> bool {
+        self.limits_threads
+    }
+
     /// By which a process joins, when it writes `0`.
     pub(crate) fn door(&self) -> io::Result<OwnedFd> {
         let file = fs::File::options()
@@ -164,6 +189,9 @@ impl Cgroup {
 
     /// Removes it; its processes are gone. One that stays is swept when the daemon starts again.
     pub(crate) fn remove(&self) {
+        if !self.is_ours {
+            return;
+        }
         match fs::remove_dir(&self.dir) {
             Ok(()) => place::forget_if_empty(&self.dir),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -202,8 +230,14 @@ fn make(
             lacking.push(controller);
         }
     }
-    let memory_mib = (!lacking.contains(&CONTROLLERS[0])).then_some(limits.memory_mib);
-    Ok((Cgroup { dir, memory_mib }, lacking))
+    let [memory, pids, _] = CONTROLLERS;
+    let cgroup = Cgroup {
+        dir,
+        memory_mib: (!lacking.contains(&memory)).then_some(limits.memory_mib),
+        limits_threads: !lacking.contains(&pids),
+        is_ours: true,
+    };
+    Ok((cgroup, lacking))
 }
 
 fn settings(controller: &str, limits: &ProcessLimits) -> Vec<(&'static str, String)> {

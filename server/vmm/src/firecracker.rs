@@ -47,6 +47,7 @@ use tokio_util::task::TaskTracker;
 use self::jail::JailUsers;
 use crate::cgroup::{CgroupChoice, Cgroups};
 use crate::console::ConsoleLog;
+use crate::scope::{ScopeChoice, Scopes};
 use crate::trial::Tried;
 
 /// How a [`FirecrackerDriver`] works.
@@ -70,6 +71,8 @@ pub struct FirecrackerConfig {
     pub console_max_bytes: u64,
     /// Who limits Firecracker processes.
     pub cgroups: CgroupChoice,
+    /// Whether they get scopes of systemd's.
+    pub scopes: ScopeChoice,
 }
 
 impl FirecrackerConfig {
@@ -87,6 +90,7 @@ impl FirecrackerConfig {
             control_timeout: Duration::from_secs(5),
             console_max_bytes: 4 * 1024 * 1024,
             cgroups: CgroupChoice::Auto,
+            scopes: ScopeChoice::Auto,
         }
     }
 }
@@ -101,6 +105,7 @@ pub struct FirecrackerDriver {
     users: JailUsers,
     trials: crate::trial::Trials,
     cgroups: OnceLock<Cgroups>,
+    scopes: Scopes,
 }
 
 /// Records a process before its guest runs.
@@ -122,6 +127,7 @@ impl FirecrackerDriver {
         Self {
             users: JailUsers::new(config.jail_users.clone()),
             trials: probe::trials(&config.state_dir),
+            scopes: Scopes::new(config.scopes.clone()),
             config,
             supervisors: TaskTracker::new(),
             stop: CancellationToken::new(),

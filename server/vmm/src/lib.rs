@@ -5,6 +5,7 @@
 //!     └──► firecracker/   Firecracker under KVM, jailed where root
 //!             ├── process    pid, pidfd, identity, strays
 //!             ├── ceilings   what a VMM's process may take: its cgroup, its limits
+//!             ├── scope      a unit of systemd's of its own
 //!             ├── exit       how a VMM ended, for everyone
 //!             ├── console    bounded log of the serial console
 //!             ├── handshake  resynchronises the agent's channel
@@ -30,6 +31,7 @@ mod log;
 pub mod process;
 mod program;
 pub mod qemu;
+mod scope;
 mod sys;
 mod trial;
 
@@ -38,6 +40,7 @@ pub use cgroup::CgroupChoice;
 pub use fake::{FakeDriver, FakeHost};
 pub use firecracker::{FirecrackerConfig, FirecrackerDriver};
 pub use qemu::{AcceleratorChoice, QemuConfig, QemuDriver};
+pub use scope::ScopeChoice;
 
 /// Says that a rule was not tested, even where the test runner keeps what tests print to itself.
 #[cfg(test)]

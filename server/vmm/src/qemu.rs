@@ -45,6 +45,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::cgroup::{CgroupChoice, Cgroups};
 use crate::console::ConsoleLog;
+use crate::scope::{ScopeChoice, Scopes};
 
 /// Which accelerator a driver uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
@@ -78,6 +79,8 @@ pub struct QemuConfig {
     pub console_max_bytes: u64,
     /// Who limits QEMU processes.
     pub cgroups: CgroupChoice,
+    /// Whether they get scopes of systemd's.
+    pub scopes: ScopeChoice,
 }
 
 impl QemuConfig {
@@ -93,6 +96,7 @@ impl QemuConfig {
             control_timeout: Duration::from_secs(5),
             console_max_bytes: 4 * 1024 * 1024,
             cgroups: CgroupChoice::Auto,
+            scopes: ScopeChoice::Auto,
         }
     }
 }
@@ -106,6 +110,7 @@ pub struct QemuDriver {
     found: OnceCell<Found>,
     accelerators: probe::Accelerators,
     cgroups: OnceLock<Cgroups>,
+    scopes: Scopes,
 }
 
 /// Records a process before its guest runs.
@@ -127,6 +132,7 @@ impl QemuDriver {
     pub fn new(config: QemuConfig) -> Self {
         Self {
             accelerators: probe::Accelerators::new(&config.state_dir),
+            scopes: Scopes::new(config.scopes.clone()),
             config,
             supervisors: TaskTracker::new(),
             stop: CancellationToken::new(),

@@ -57,13 +57,7 @@ pub(crate) struct Trouble(Arc<Place>);
 
 impl Trouble {
     /// Of a thousand calls, `chance` fail with `errno`.
-    pub(crate) fn fails(
-        below: &Path,
-        calls: Calls,
-        errno: c_int,
-        chance: u64,
-        seed: u64,
-    ) -> Self {
+    pub(crate) fn fails(below: &Path, calls: Calls, errno: c_int, chance: u64, seed: u64) -> Self {
         Self::begin(below, calls, Fault::Fails { errno, chance }, seed)
     }
 

@@ -29,6 +29,6 @@ mod stats;
 mod stop;
 mod takeover;
 mod tunnels;
-mod vms;
 mod verbs;
+mod vms;
 mod volumes;

@@ -24,11 +24,20 @@ async fn ask(rig: &Rig, verb: Verb) -> Result<(), Status> {
         match verb {
             Verb::Start => drop(vms.start_vm(v1::StartVmRequest { vm, request_id }).await?),
             Verb::Stop => drop(vms.stop_vm(v1::StopVmRequest { vm, request_id }).await?),
-            Verb::Restart => drop(vms.restart_vm(v1::RestartVmRequest { vm, request_id }).await?),
+            Verb::Restart => drop(
+                vms.restart_vm(v1::RestartVmRequest { vm, request_id })
+                    .await?,
+            ),
             Verb::Kill => drop(vms.kill_vm(v1::KillVmRequest { vm, request_id }).await?),
             Verb::Pause => drop(vms.pause_vm(v1::PauseVmRequest { vm, request_id }).await?),
-            Verb::Resume => drop(vms.resume_vm(v1::ResumeVmRequest { vm, request_id }).await?),
-            Verb::Delete => drop(vms.delete_vm(v1::DeleteVmRequest { vm, request_id }).await?),
+            Verb::Resume => drop(
+                vms.resume_vm(v1::ResumeVmRequest { vm, request_id })
+                    .await?,
+            ),
+            Verb::Delete => drop(
+                vms.delete_vm(v1::DeleteVmRequest { vm, request_id })
+                    .await?,
+            ),
             Verb::Update => {
                 let request = v1::UpdateVmRequest {
                     vm,

@@ -52,11 +52,29 @@ pub(super) fn find(state_dir: &Path) -> Option<Place> {
     place
 }
 
+/// Where a process is; `None` where the host has no cgroup v2, or the process is gone.
+pub(super) fn of_process(pid: u32) -> Option<PathBuf> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
+    let own = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+    let surroundings = Surroundings {
+        mounts: &mounts,
+        own: &own,
+        is_root: false,
+    };
+    surroundings.own().map(|(own, _)| own)
+}
+
 impl Surroundings<'_> {
-    pub(super) fn place(&self, state_dir: &Path) -> Option<Place> {
+    /// The cgroup of the process, and where the hierarchy is mounted.
+    fn own(&self) -> Option<(PathBuf, PathBuf)> {
         let (mount, root) = self.mount()?;
         let own = self.own.lines().find_map(|line| line.strip_prefix("0::"))?;
         let own = mount.join(Path::new(own).strip_prefix(root).ok()?);
+        Some((own, mount))
+    }
+
+    pub(super) fn place(&self, state_dir: &Path) -> Option<Place> {
+        let (own, mount) = self.own()?;
         let is_in_room = own.file_name().is_some_and(|name| name == DAEMON);
         let own = match is_in_room {
             true => own.parent()?.to_owned(),

@@ -1,6 +1,8 @@
 use super::place::Surroundings;
 use super::*;
 
+/// The pid of no process.
+const NOBODY: u32 = u32::MAX;
 const LIMITS: ProcessLimits = ProcessLimits {
     memory_mib: 768,
     thread_count: 130,
@@ -75,7 +77,7 @@ fn ceilings_are_set_in_a_cgroup_of_the_vms_own() {
     let said = ["memory.max", "pids.max", "cpu.weight"].map(|file| read(&dir, file).unwrap());
     assert_eq!(said, [(768 << 20).to_string(), "130".into(), "200".into()]);
     assert!(cgroup.limits_memory());
-    assert_eq!(tree.cgroups().of(vm).unwrap().memory_mib, Some(768));
+    assert_eq!(tree.cgroups().of(vm, NOBODY).unwrap().memory_mib, Some(768));
 }
 
 #[test]
@@ -204,7 +206,7 @@ fn a_process_joins_leaves_by_its_end_and_nothing_is_left() {
     assert_eq!(core.split_whitespace().nth(4), Some("0"), "{core}");
     // One is in use, the other is a leftover.
     assert_eq!(cgroups.sweep(), 1);
-    assert!(cgroups.of(vm).is_some() && cgroups.of(other).is_none());
+    assert!(cgroups.of(vm, NOBODY).is_some() && cgroups.of(other, NOBODY).is_none());
     child.kill().unwrap();
     child.wait().unwrap();
     cgroup.remove();

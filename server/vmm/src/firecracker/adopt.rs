@@ -10,6 +10,7 @@ use super::doorstep::Doorstep;
 use super::launch::{Home, open_console};
 use super::machine::{Control, FirecrackerMachine, Supervised};
 use super::{FirecrackerDriver, jail, metrics};
+use crate::ceilings::Holder;
 use crate::console::ConsoleWriter;
 use crate::log;
 use crate::process::Process;
@@ -43,7 +44,8 @@ pub(super) async fn adopt(
     }
     let doorstep = Doorstep::open(&home.dir, home.user).map_err(failed)?;
     let place = (vm, dir.to_owned(), log::end(dir));
-    let supervised = Supervised::start(driver, process, place, doorstep, driver.cgroups().of(vm));
+    let holder = Holder::new(driver.cgroups().of(vm, identity.pid));
+    let supervised = Supervised::start(driver, process, place, doorstep, holder);
     if let Err(error) = follow(driver, &supervised, dir, &home) {
         tracing::warn!(%vm, %error, "console or metrics of an adopted VM cannot be followed");
     }

@@ -19,7 +19,7 @@ use super::doorstep::{self, Doorstep, VSOCK};
 use super::jail::{self, Jail, JailUser, Sharing};
 use super::machine::{Control, FirecrackerMachine, Supervised};
 use super::{FirecrackerConfig, FirecrackerDriver, Found, Journal, metrics};
-use crate::ceilings::Ceilings;
+use crate::ceilings::{Ceilings, User};
 use crate::console::ConsoleWriter;
 use crate::dir::{VmDir, remove_if_there};
 use crate::process::{self, Process};
@@ -236,7 +236,11 @@ impl Prepared {
             .stdout(self.pipes.console_writer)
             .stderr(self.log);
         sys::detach_with_files(&mut command, Vec::new());
-        let ceilings = Ceilings::of(driver.cgroups(), plan);
+        let user = match &self.jail {
+            Some(_) => User::Own,
+            None => User::Shared,
+        };
+        let ceilings = Ceilings::of(driver.cgroups(), plan, user);
         let mut child = ceilings.spawn(&mut command, plan).map_err(failed)?;
         let process = match Process::of_child(child.id()) {
             Ok(process) => process,
@@ -257,7 +261,7 @@ impl Prepared {
             process,
             (plan.vm, plan.dir.clone(), self.log_start),
             self.doorstep,
-            ceilings.into_cgroup(),
+            ceilings.into_holder(),
         );
         supervised.follow_console(self.pipes.console, self.console);
         supervised.follow_metrics(self.pipes.metrics);
@@ -414,6 +418,9 @@ impl Held {
         self.configure(&control, plan).await?;
         // Whoever adopts a recorded process can let its guest run without knowing the plan.
         journal(control.identity()).map_err(|source| VmmError::Journal { source })?;
+        let holder = &self.supervised().holder;
+        let pid = control.identity().pid;
+        holder.enter_scope(&driver.scopes, plan, pid).await;
         control
             .put_within(limit, "InstanceStart", "/actions", &Action::InstanceStart)
             .await?;

@@ -29,7 +29,7 @@ use super::doorstep::{Caller, Doorstep};
 use super::launch::{Home, last_words};
 use super::metrics::Counters;
 use super::{FirecrackerDriver, jail};
-use crate::cgroup::Cgroup;
+use crate::ceilings::Holder;
 use crate::channel::{AgentChannel, CurrentChannel};
 use crate::console::{self, ConsoleWriter};
 use crate::exit::Exit;
@@ -59,6 +59,8 @@ pub(super) struct Supervised {
     readers: TaskTracker,
     /// Stops the readers, and the taking of connections; reaping goes on.
     let_go: CancellationToken,
+    /// What holds the process.
+    pub(super) holder: Holder,
     /// Set when the process has ended.
     ended: CancellationToken,
     /// Does so when nobody holds the process any more: the next to adopt it reads the same pipes.
@@ -72,12 +74,13 @@ impl Supervised {
         process: Process,
         (vm, dir, log_start): (VmId, PathBuf, u64),
         doorstep: Doorstep,
-        cgroup: Option<Cgroup>,
+        holder: Holder,
     ) -> Self {
         let (teller, exit) = Exit::untold();
         let let_go = driver.stop.child_token();
         let supervised = Self {
             process: Arc::new(process),
+            holder: holder.clone(),
             exit,
             caller: Arc::default(),
             counters: Arc::default(),
@@ -102,16 +105,14 @@ impl Supervised {
                 return;
             };
             let words = [log::tail(&dir, log_start), last_words(&dir)];
-            let exit = match cgroup.as_ref().and_then(Cgroup::killed_at_mib) {
+            let exit = match holder.killed_at_mib() {
                 Some(limit_mib) => VmmExit::MemoryLimit { limit_mib },
                 None => judge(has_said_farewell, ending, &words),
             };
             if let Err(error) = jail::clear(&dir) {
                 tracing::warn!(%vm, %error, "the jail of a VMM that is gone could not be removed");
             }
-            if let Some(cgroup) = &cgroup {
-                cgroup.remove();
-            }
+            holder.remove();
             let pid = process.identity().pid;
             tracing::debug!(
                 pid,

@@ -11,6 +11,7 @@ use super::QemuDriver;
 use super::launch::SOCKETS;
 use super::machine::{Control, QemuMachine, Supervised};
 use super::qmp::Qmp;
+use crate::ceilings::Holder;
 use crate::console::ConsoleWriter;
 use crate::dir::VmDir;
 use crate::log;
@@ -45,7 +46,7 @@ pub(super) async fn adopt(
     let supervised = Supervised::start(
         driver,
         process,
-        driver.cgroups().of(vm),
+        Holder::new(driver.cgroups().of(vm, identity.pid)),
         dir.to_owned(),
         log_start,
     );

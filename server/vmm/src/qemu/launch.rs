@@ -16,7 +16,7 @@ use super::command::{self, Host, Sockets};
 use super::machine::{Control, QemuMachine, Supervised};
 use super::qmp::Qmp;
 use super::{Found, Journal, QemuConfig, QemuDriver, tsc};
-use crate::ceilings::Ceilings;
+use crate::ceilings::{Ceilings, User};
 use crate::console::ConsoleWriter;
 use crate::dir::VmDir;
 use crate::process::Process;
@@ -85,7 +85,7 @@ pub(super) async fn launch(
     let prepared =
         Prepared::make(driver, plan).map_err(|source| not_started(&found.program, source))?;
     let (held, console) = prepared.spawn(driver, found, plan, accelerator)?;
-    match start_guest(driver, &held, console, journal).await {
+    match start_guest(driver, plan, &held, console, journal).await {
         Ok((control, dir)) => {
             let control = Control::new(Some(control), driver.config.control_timeout);
             Ok(QemuMachine::new(held.release(), dir, control))
@@ -164,7 +164,7 @@ impl Prepared {
             console,
         } = self.listeners;
         sys::detach_with_files(&mut command, vec![control, agent, console]);
-        let ceilings = Ceilings::of(driver.cgroups(), plan);
+        let ceilings = Ceilings::of(driver.cgroups(), plan, User::Shared);
         let mut child = ceilings.spawn(&mut command, plan).map_err(failed)?;
         let process = match Process::of_child(child.id()) {
             Ok(process) => process,
@@ -181,7 +181,7 @@ impl Prepared {
         let supervised = Supervised::start(
             driver,
             process,
-            ceilings.into_cgroup(),
+            ceilings.into_holder(),
             plan.dir.clone(),
             self.log_start,
         );
@@ -246,6 +246,7 @@ impl Drop for Held {
 /// Records the process, connects to it, and lets its guest run.
 async fn start_guest(
     driver: &QemuDriver,
+    plan: &LaunchPlan,
     held: &Held,
     console: ConsoleWriter,
     journal: &Journal<'_>,
@@ -255,6 +256,11 @@ async fn start_guest(
     let dir = held.dir();
     let limits = (driver.config.launch_timeout, driver.config.control_timeout);
     let connected = async {
+        let pid = supervised.process.identity().pid;
+        supervised
+            .holder
+            .enter_scope(&driver.scopes, plan, pid)
+            .await;
         supervised.follow_console(connect(dir, SOCKETS.console, "console").await?, console);
         let stream = connect(dir, SOCKETS.control, "control").await?;
         let control = supervised.open_control(stream, limits).await?;

@@ -24,7 +24,7 @@ use tokio_util::task::TaskTracker;
 use super::launch::SOCKETS;
 use super::qmp::{Qmp, ShutdownReason};
 use super::{QemuDriver, adopt, drives};
-use crate::cgroup::Cgroup;
+use crate::ceilings::Holder;
 use crate::channel::{AgentChannel, CurrentChannel};
 use crate::console::{self, ConsoleWriter};
 use crate::dir::VmDir;
@@ -50,6 +50,8 @@ pub(super) struct Supervised {
     readers: TaskTracker,
     /// Stops the readers; reaping goes on.
     let_go: CancellationToken,
+    /// What holds the process.
+    pub(super) holder: Holder,
     /// Does so when nobody holds the process any more, which frees its sockets for the next to adopt it.
     _on_drop: DropGuard,
 }
@@ -59,7 +61,7 @@ impl Supervised {
     pub(super) fn start(
         driver: &QemuDriver,
         process: Process,
-        cgroup: Option<Cgroup>,
+        holder: Holder,
         dir: PathBuf,
         log_start: u64,
     ) -> Self {
@@ -67,6 +69,7 @@ impl Supervised {
         let let_go = driver.stop.child_token();
         let supervised = Self {
             process: Arc::new(process),
+            holder: holder.clone(),
             exit,
             reason: ShutdownReason::default(),
             readers: TaskTracker::new(),
@@ -89,14 +92,12 @@ impl Supervised {
             if let Some(ending) = ending {
                 let ending = ending.unwrap_or(Ending::Unknown);
                 let tail = log::tail(&dir, log_start);
-                let killed_at_mib = cgroup.as_ref().and_then(Cgroup::killed_at_mib);
+                let killed_at_mib = holder.killed_at_mib();
                 let exit = match (reason.get(), killed_at_mib) {
                     (None, Some(limit_mib)) => VmmExit::MemoryLimit { limit_mib },
                     (reason, _) => judge(reason.as_deref(), ending, &tail),
                 };
-                if let Some(cgroup) = &cgroup {
-                    cgroup.remove();
-                }
+                holder.remove();
                 let pid = process.identity().pid;
                 tracing::debug!(
                     pid,

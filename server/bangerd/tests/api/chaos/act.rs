@@ -141,4 +141,3 @@ pub(super) fn command(words: &[&str]) -> v1::SessionSpec {
         ..Default::default()
     }
 }
-

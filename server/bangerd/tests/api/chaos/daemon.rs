@@ -102,9 +102,8 @@ impl Daemon {
         };
         let listed = operations.list_operations(request).await;
         let listed = listed.unwrap().into_inner().operations;
-        let running = |operation: &v1::Operation| {
-            operation.state() == v1::operation::State::Running
-        };
+        let running =
+            |operation: &v1::Operation| operation.state() == v1::operation::State::Running;
         listed
             .into_iter()
             .filter(running)

@@ -150,4 +150,3 @@ pub(super) async fn judge_promises(daemon: &Daemon, vms: &[v1::Vm]) -> Result<()
         )),
     }
 }
-
