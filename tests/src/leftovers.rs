@@ -80,11 +80,15 @@ pub fn processes(scratch: &Scratch) -> Vec<String> {
     found
 }
 
-fn mounts(path: &Path) -> Vec<String> {
+/// Mounts below a directory, a line each.
+#[must_use]
+pub fn mounts(path: &Path) -> Vec<String> {
     lines_with("/proc/self/mountinfo", path, "mount")
 }
 
-fn sockets(path: &Path) -> Vec<String> {
+/// Unix sockets below a directory that somebody holds, a line each.
+#[must_use]
+pub fn sockets(path: &Path) -> Vec<String> {
     lines_with("/proc/net/unix", path, "socket")
 }
 
@@ -97,7 +101,9 @@ fn lines_with(file: &str, path: &Path, what: &str) -> Vec<String> {
         .collect()
 }
 
-fn loop_devices(path: &Path) -> Vec<String> {
+/// Loop devices of files below a directory, a line each.
+#[must_use]
+pub fn loop_devices(path: &Path) -> Vec<String> {
     let mut found = Vec::new();
     for entry in fs::read_dir("/sys/block").into_iter().flatten().flatten() {
         let backing =

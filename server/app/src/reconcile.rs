@@ -3,6 +3,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use banger_core::vm::{Phase, StopOutcome, Vm, VmState};
 use banger_core::vmm::{Machine, ProcessIdentity, StopRung};
@@ -20,6 +21,9 @@ const ENDS: [&str; 2] = ["VM_ENDED", "VMM_MEMORY_LIMIT"];
 
 /// VMMs that are taken over at once: each costs some descriptors and waits for its control socket.
 const ADOPTED_AT_ONCE: usize = 32;
+
+/// How long a VMM may take to let its vCPUs go on.
+const LET_GO: Duration = Duration::from_secs(1);
 
 /// What a start found.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -49,7 +53,7 @@ pub(crate) async fn reconcile(app: &App) -> Result<Reconciled, AppError> {
     let known: HashSet<VmId> = vms.iter().map(|vm| vm.id).collect();
     found.swept += end_strays(app, &vms).await?;
     let mut adopting = futures::stream::iter(vms)
-        .map(async |vm| (recorded::find(&app.context, vm.id).await, vm))
+        .map(async |vm| (adopt(app, &vm).await, vm))
         .buffered(ADOPTED_AT_ONCE);
     while let Some((adopted, vm)) = adopting.next().await {
         match adopted {
@@ -64,6 +68,19 @@ pub(crate) async fn reconcile(app: &App) -> Result<Reconciled, AppError> {
     found.swept += app.images.sweep().await?;
     found.swept += app.kernels.sweep().await?;
     Ok(found)
+}
+
+/// Takes over the VMM of a VM, if it lives. One that is to run does: a daemon that died while it held the vCPUs, on a
+/// disk that failed too, could not say that it did.
+async fn adopt(app: &App, vm: &Vm) -> Result<Option<Arc<dyn Machine>>, AppError> {
+    let machine = recorded::find(&app.context, vm.id).await?;
+    if let Some(machine) = machine.as_ref().filter(|_| vm.state == VmState::Running) {
+        let let_go = tokio::time::timeout(LET_GO, machine.resume()).await;
+        if !matches!(let_go, Ok(Ok(()))) {
+            tracing::warn!(vm = %vm.id, ?let_go, "the VMM of a VM that is to run does not answer");
+        }
+    }
+    Ok(machine)
 }
 
 /// Of one VM nobody knows whether it runs: that keeps no daemon from serving the others. Whoever starts or removes it
@@ -121,7 +138,7 @@ async fn restore(app: &App, mut vm: Vm, machine: Option<Arc<dyn Machine>>, found
             }
             vm.last_stop = Some(StopOutcome {
                 rung: StopRung::AlreadyGone,
-                took: std::time::Duration::ZERO,
+                took: Duration::ZERO,
             });
             vm.stop_time = Some(Timestamp::now());
             vm.shape = None;

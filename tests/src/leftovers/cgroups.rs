@@ -21,7 +21,8 @@ pub fn mount() -> Option<PathBuf> {
 }
 
 /// Those of daemons whose state directory is below `path`, a line each.
-pub(super) fn of(path: &Path) -> Vec<String> {
+#[must_use]
+pub fn of(path: &Path) -> Vec<String> {
     let Some(mount) = mount() else {
         return Vec::new();
     };

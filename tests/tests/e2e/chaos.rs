@@ -1,9 +1,11 @@
-//! A campaign on real VMs: bangerd, QEMU and the guest are disturbed at random points of random work. After each: every
-//! VM is where a rule puts it and is of use or can be removed, and no process, socket or file is left that no VM owns.
+//! A campaign on real VMs: bangerd, QEMU and the guest are disturbed, by one thing or two, at random points of random
+//! work. After each: every VM is where a rule puts it and is of use or can be removed, what ran in one whose VMM lives goes
+//! on and has lost nothing, no operation goes on, and no process, socket, mount, cgroup or file is left that no VM owns.
 //!
 //! The seed is printed; `BANGER_SEED` repeats a run, `BANGER_VM_POINTS` makes it longer or shorter. Its larger sister
 //! is in `server/bangerd/tests/api/chaos.rs`, on VMs without processes.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::Child;
 use std::time::Duration;
@@ -11,7 +13,7 @@ use std::time::Duration;
 use banger_e2e::command::{ended, until};
 use banger_e2e::leftovers;
 use banger_e2e::{Case, Daemon, DaemonOptions, Lane, Verdict};
-use rustix::process::{Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::campaign::{random, setting};
@@ -37,6 +39,18 @@ pub(crate) fn cases() -> Vec<Case<Suite>> {
     }]
 }
 
+/// Of so many points, one has two disturbances.
+const TWO_OF: u64 = 4;
+/// What a session does that must go on.
+const COUNT: &str = "i=0; while :; do i=$((i+1)); echo $i; sleep 0.2; done";
+
+/// A session that counts.
+struct Kept {
+    vmm: Pid,
+    session: String,
+    lines: usize,
+}
+
 /// What goes wrong.
 #[derive(Debug, Clone, Copy)]
 enum Disturbance {
@@ -60,6 +74,10 @@ struct Campaign<'a> {
     suite: &'a Suite,
     daemon: Daemon,
     random: fastrand::Rng,
+    /// By the ids of their VMs.
+    kept: BTreeMap<String, Kept>,
+    /// How often one was found to go on.
+    survived: u64,
 }
 
 fn chaos(suite: &Suite) -> Verdict {
@@ -72,6 +90,8 @@ fn chaos(suite: &Suite) -> Verdict {
         suite,
         daemon: suite.own_daemon("own/chaos", options),
         random: random("chaos"),
+        kept: BTreeMap::new(),
+        survived: 0,
     };
     for point in 1..=setting("BANGER_VM_POINTS", POINTS) {
         campaign.point(point);
@@ -80,25 +100,85 @@ fn chaos(suite: &Suite) -> Verdict {
         }
     }
     campaign.remove_all("at the end");
+    println!("chaos: sessions went on {} times", campaign.survived);
     campaign.daemon.clear();
     Verdict::Passed
 }
 
 impl Campaign<'_> {
     fn point(&mut self, point: u64) {
+        self.keep();
         let name = NAMES[self.random.usize(..NAMES.len())];
         let words = self.work(name);
         let boots = ["create", "start", "restart"].contains(&words[1].as_str());
         let longest = if boots { LATEST } else { LATEST / 10 };
         let after = longest.mul_f64(self.random.f64());
-        let disturbance = DISTURBANCES[self.random.usize(..DISTURBANCES.len())];
-        let told = format!("point {point}: {words:?}, {disturbance:?} after {after:?}");
+        let number = 1 + usize::from(self.random.u64(..TWO_OF) == 0);
+        let disturbances: Vec<Disturbance> = (0..number)
+            .map(|_| DISTURBANCES[self.random.usize(..DISTURBANCES.len())])
+            .collect();
+        let told = format!("point {point}: {words:?}, {disturbances:?} after {after:?}");
         println!("chaos: {told}");
         let mut caller = self.daemon.banger(&words).spawn();
         std::thread::sleep(after);
-        self.disturb(disturbance, name);
+        for disturbance in disturbances {
+            self.disturb(disturbance, name);
+        }
         self.rest(&mut caller, &told);
         self.check(&told);
+        self.check_kept(&told);
+    }
+
+    /// Begins a session in each VM that runs and has none.
+    fn keep(&mut self) {
+        for vm in self.vms() {
+            let (id, name) = (vm["id"].as_str().unwrap(), vm["name"].as_str().unwrap());
+            let Some(vmm) = find_vmm(id).filter(|_| vm["state"] == "running") else {
+                continue;
+            };
+            if self.kept.contains_key(id) {
+                continue;
+            }
+            let words = ["session", "start", "--quiet", name, "--", "sh", "-c", COUNT];
+            let started = self.daemon.banger(words).timeout(LONG).done();
+            // A guest that was about to end may end now.
+            if started.status.success() {
+                let kept = Kept {
+                    vmm,
+                    session: started.out(),
+                    lines: 0,
+                };
+                self.kept.insert(id.to_owned(), kept);
+            }
+        }
+    }
+
+    /// Each whose VMM has lived on goes on, and all that it wrote is there.
+    fn check_kept(&mut self, told: &str) {
+        let vms = self.vms();
+        self.kept.retain(|id, kept| find_vmm(id) == Some(kept.vmm));
+        for vm in vms.iter().filter(|vm| vm["state"] == "running") {
+            let id = vm["id"].as_str().unwrap();
+            let Some(kept) = self.kept.get_mut(id) else {
+                continue;
+            };
+            let words = ["session", "log", &kept.session];
+            let log = self.daemon.banger(words).timeout(LONG).done();
+            // A guest that was about to end may end only now.
+            if !log.status.success() && find_vmm(id) != Some(kept.vmm) {
+                continue;
+            }
+            assert!(log.status.success(), "{told}: {}", log.said());
+            let text = log.out();
+            let is_whole = text
+                .lines()
+                .enumerate()
+                .all(|(at, line)| line == (at + 1).to_string());
+            let lines = text.lines().count();
+            assert!(is_whole && lines >= kept.lines, "{told}: {text}");
+            kept.lines = lines;
+            self.survived += 1;
+        }
     }
 
     /// Something that the VM's state allows, or a creation.
@@ -204,7 +284,7 @@ impl Campaign<'_> {
         };
         until(&format!("{told}: VMs at rest"), LONG, || {
             let vms = self.vms();
-            vms.iter().all(at_rest) && self.host_agrees(&vms)
+            vms.iter().all(at_rest) && self.host_agrees(&vms) && self.no_operation_runs()
         });
         for vm in self.vms() {
             let failed = vm["state"] == "failed";
@@ -226,6 +306,17 @@ impl Campaign<'_> {
                 );
             }
         }
+    }
+
+    fn no_operation_runs(&self) -> bool {
+        let listed = self
+            .daemon
+            .banger(["operation", "list", "--output", "json"]);
+        let listed = listed.timeout(LONG).ok().json();
+        let operations = listed.as_array().unwrap();
+        operations
+            .iter()
+            .all(|operation| operation["state"] != "running")
     }
 
     /// What runs is what the VMs say, and no directory or file is anybody's.
@@ -253,5 +344,10 @@ impl Campaign<'_> {
             .filter(|line| line.contains(&own) && line.contains("qemu"))
             .collect();
         assert!(vmms.is_empty(), "{told}: {vmms:#?}");
+        let mut left = leftovers::sockets(&self.daemon.state.join("vms"));
+        left.extend(leftovers::mounts(&self.daemon.state));
+        left.extend(leftovers::loop_devices(&self.daemon.state));
+        left.extend(leftovers::cgroups::of(&self.daemon.state));
+        assert!(left.is_empty(), "{told}: {left:#?}");
     }
 }

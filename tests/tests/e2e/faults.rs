@@ -1,6 +1,7 @@
 //! Things that break: guests that never speak, no VMM, no disk, daemons that are killed.
 
 use std::fs;
+use std::time::Duration;
 
 use banger_e2e::command::until;
 use banger_e2e::layer::Layer;
@@ -8,6 +9,7 @@ use banger_e2e::liar::{Liar, Lie};
 use banger_e2e::small::Small;
 use banger_e2e::{Case, Daemon, DaemonOptions, Lane, Verdict};
 use banger_sdk::{Event, ReadFrom};
+use rustix::process::{Signal, kill_process};
 
 use crate::suite::{LONG, Suite, VM, block, refused};
 use crate::vm::vmm;
@@ -38,6 +40,11 @@ pub(crate) fn cases() -> Vec<Case<Suite>> {
             name: "a_killed_daemon_finds_its_vms_and_sessions_again",
             lane: Lane::Shared,
             test: daemon_killed,
+        },
+        Case {
+            name: "a_vmm_that_is_held_for_ever_is_deleted_in_bounded_time",
+            lane: Lane::Own,
+            test: held_for_ever,
         },
         Case {
             name: "a_stopped_daemon_leaves_its_vms_running",
@@ -315,5 +322,43 @@ fn killed_in_creation(suite: &Suite) -> Verdict {
         .count();
     assert_eq!(running, 0, "{operations}");
     assert_eq!(suite.sh("echo alive").ok().out(), "alive");
+    Verdict::Passed
+}
+
+/// How long the removal of a VM whose VMM does nothing any more may take, its client's start included.
+const REMOVED_WITHIN: Duration = Duration::from_secs(20);
+
+fn held_for_ever(suite: &Suite) -> Verdict {
+    let daemon = suite.own_daemon("own/held", DaemonOptions::default());
+    let reference = suite.reference();
+    for is_adopted in [false, true] {
+        let words = [
+            "vm",
+            "create",
+            &reference,
+            "--name",
+            "held",
+            "--memory",
+            "192M",
+            "--network",
+            "none",
+        ];
+        daemon.banger(words).timeout(LONG).ok();
+        let held = vmm(&daemon, "held");
+        kill_process(held, Signal::STOP).unwrap();
+        if is_adopted {
+            daemon.kill();
+            daemon.start_again();
+        }
+        let begin = std::time::Instant::now();
+        daemon.banger(["vm", "remove", "held"]).timeout(LONG).ok();
+        let took = begin.elapsed();
+        println!("held: removed in {took:?}, adopted: {is_adopted}");
+        assert!(took < REMOVED_WITHIN, "{took:?}");
+        let stat = format!("/proc/{}", held.as_raw_nonzero());
+        assert!(!std::path::Path::new(&stat).exists());
+        assert_eq!(daemon.entries("vms"), Vec::<String>::new());
+    }
+    daemon.clear();
     Verdict::Passed
 }

@@ -9,13 +9,22 @@ use super::setup;
 use crate::Context;
 use crate::error::AppError;
 
-/// Holds the vCPUs. A later request makes it give up; the machine is then ended anyhow.
+/// Holds the vCPUs, or lets them go on where that is not told in time. A later request makes it give up; the machine
+/// is then ended anyhow.
 pub(super) async fn pause(
     context: &Context,
     machine: &dyn Machine,
     hurry: &CancellationToken,
 ) -> Result<(), AppError> {
-    within(context, "pause", machine, hurry, machine.pause()).await
+    let paused = within(context, "pause", machine, hurry, machine.pause()).await;
+    if paused.is_err() && !hurry.is_cancelled() {
+        // The VMM may have done it, and have been slow to say so.
+        let let_go = within(context, "resume", machine, hurry, machine.resume()).await;
+        if let Err(error) = let_go {
+            tracing::debug!(error = banger_core::chain(&error), "could not undo a pause");
+        }
+    }
+    paused
 }
 
 /// Lets the vCPUs go on, and sets the guest's clock, which stood still.

@@ -142,7 +142,11 @@ impl Campaign {
 
     /// One point. The daemon that it ends with serves.
     async fn point(&mut self, daemon: Daemon, point: u64) -> Daemon {
-        self.keep(&daemon).await;
+        let kept = tokio::time::timeout(PATIENCE, self.keep(&daemon)).await;
+        assert!(
+            kept.is_ok(),
+            "before point {point}: no session can be begun"
+        );
         let count = self.random.usize(REQUESTS);
         let mut asked = Vec::new();
         let requests: FuturesUnordered<_> = (0..count)

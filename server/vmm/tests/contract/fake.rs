@@ -87,9 +87,9 @@ async fn each_rung_of_a_stop_can_be_made_to_fail() {
     machine.terminate().unwrap();
     machine.kill().unwrap();
     assert!(timeout(GLIMPSE, machine.wait()).await.is_err());
+    // A signal that nothing withstands comes as soon as it can.
     fake.0.set_faults(Faults::default());
-    machine.power_button().await.unwrap();
-    assert_eq!(ended(&machine).await, VmmExit::GuestPowerOff);
+    assert!(matches!(ended(&machine).await, VmmExit::Other { .. }));
 }
 
 #[tokio::test]

@@ -12,23 +12,34 @@ use super::act::is_of_use;
 use super::{Campaign, Daemon};
 use crate::rig::PATIENCE;
 
+/// How often VMs are looked at before they count as never at rest.
+const LOOKS: usize = 20;
+
+/// What tells whether a VM has changed. A failure's details are a map, which has no order.
+fn seen(vms: &[v1::Vm]) -> Vec<(String, String, State)> {
+    vms.iter()
+        .map(|vm| (vm.id.clone(), vm.etag.clone(), vm.state()))
+        .collect()
+}
+
 impl Campaign {
     /// Every VM has come to rest; what lives on the host is what the VMs say; no file is anybody's.
     pub(super) async fn check(&self, daemon: &Daemon, context: &str) {
-        loop {
+        for _ in 0..LOOKS {
             let vms = self.at_rest(daemon, context).await;
             let Err(why) = judge(daemon, &vms).await else {
                 return;
             };
             // A VM that was to die soon may have died while it was looked at: then the look is repeated.
             let moved = async {
-                while daemon.all().await == vms {
+                while seen(&daemon.all().await) == seen(&vms) {
                     tokio::time::sleep(Duration::from_millis(2)).await;
                 }
             };
             let moved = tokio::time::timeout(PATIENCE, moved).await;
             assert!(moved.is_ok(), "{context}: {why}");
         }
+        panic!("{context}: the VMs do not stand still");
     }
 
     async fn at_rest(&self, daemon: &Daemon, context: &str) -> Vec<v1::Vm> {
