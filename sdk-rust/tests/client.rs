@@ -283,6 +283,7 @@ async fn attach_goes_on_at_the_same_byte_over_broken_connections_both_ways() {
             match event {
                 Event::Output(output) => read.extend_from_slice(&output.data),
                 Event::Gap(gap) => panic!("{gap:?}"),
+                Event::Screen(_) => {}
                 Event::Exited(exit) => assert_eq!(exit.how, Some(How::Code(0))),
             }
         }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use banger_core::guest::{AttachTarget, Guest, GuestConnector, GuestError, GuestInfo};
-use banger_core::session::{AttachOptions, SessionEvent};
+use banger_core::session::{AttachOptions, ReadFrom, SessionEvent};
 use banger_core::{SessionId, VmId};
 use banger_guest::{Connector, Deadlines};
 use banger_proto::guest::v1 as proto;
@@ -90,6 +90,21 @@ fn output(offset: i64, data: &'static [u8]) -> Message {
     })
 }
 
+fn screen(offset: i64, data: &'static [u8]) -> Message {
+    Message::Screen(proto::Screen {
+        offset,
+        data: Bytes::from_static(data),
+    })
+}
+
+fn usage(seconds: Option<i64>, memory_bytes: i64, process_count: i32) -> proto::SessionUsage {
+    proto::SessionUsage {
+        cpu_time: seconds.map(|seconds| prost_types::Duration { seconds, nanos: 0 }),
+        memory_bytes,
+        process_count,
+    }
+}
+
 fn exited(end_offset: i64, how: How) -> Message {
     Message::Exited(proto::Exited {
         exit: Some(proto::Exit { how: Some(how) }),
@@ -138,6 +153,7 @@ async fn each_lie_in_the_events_breaks_the_protocol() {
         vec![gap(0, -5)],
         vec![gap(3, 5)],
         vec![gap(0, i64::MAX), output(i64::MAX, b"beyond")],
+        vec![screen(0, b"nobody asked")],
         vec![Message::StdinAck(-1)],
         vec![Message::StdinAck(9), Message::StdinAck(8)],
         vec![exited(4, How::Code(0))],
@@ -175,6 +191,24 @@ async fn each_lie_in_the_first_event_breaks_the_protocol() {
         change(|session| session.log_start_offset = 5),
         change(|session| session.log_end_offset = -5),
         change(|session| session.stdin_offset = -5),
+        change(|session| session.spec.as_mut().unwrap().umask = Some(0o1000)),
+        change(|session| {
+            let limit = proto::ResourceLimit {
+                resource: 99,
+                ..proto::ResourceLimit::default()
+            };
+            session.spec.as_mut().unwrap().limits = vec![limit];
+        }),
+        change(|session| {
+            session.spec.as_mut().unwrap().limits = vec![proto::ResourceLimit::default(); 10]
+        }),
+        change(|session| session.usage = Some(usage(None, 1, 1))),
+        change(|session| session.usage = Some(usage(Some(-1), 1, 1))),
+        change(|session| session.usage = Some(usage(Some(i64::MAX), 1, 1))),
+        change(|session| session.usage = Some(usage(Some(1), -1, 1))),
+        change(|session| session.usage = Some(usage(Some(1), i64::MAX, 1))),
+        change(|session| session.usage = Some(usage(Some(1), 1, -1))),
+        change(|session| session.usage = Some(usage(Some(1), 1, i32::MAX))),
         change(|session| session.start_time = None),
         change(|session| session.exit = Some(proto::Exit { how: None })),
         change(|session| session.spec.as_mut().unwrap().command.clear()),
@@ -188,6 +222,72 @@ async fn each_lie_in_the_first_event_breaks_the_protocol() {
     for lie in lies {
         let events = raw_events(id, lie.clone()).await;
         assert!(is_broken(events.last()), "{lie:?} gave {:?}", events.last());
+    }
+}
+
+/// What became of the events of a guest whose reader begins at `start` of 100 bytes, from wherever it asked.
+async fn begun(
+    from: ReadFrom,
+    start: i64,
+    generation: i32,
+    messages: Vec<Message>,
+) -> Vec<Result<SessionEvent, GuestError>> {
+    let id = SessionId::new();
+    let mut session = liar::session(id);
+    (session.log_start_offset, session.log_end_offset) = (10, 100);
+    let mut all = vec![Message::Attached(session)];
+    all.extend(messages);
+    let script = Script {
+        messages: all,
+        start_offset: start,
+        generation,
+        ..Script::default()
+    };
+    let (connected, _tasks) = lie(script).await;
+    let (guest, _) = connected.unwrap();
+    let input = futures::stream::pending().boxed();
+    let options = AttachOptions {
+        from,
+        ..AttachOptions::default()
+    };
+    let target = AttachTarget::Existing(id);
+    match guest.attach(target, options, input).await {
+        Ok(events) => events.collect().await,
+        Err(error) => vec![Err(error)],
+    }
+}
+
+#[tokio::test]
+async fn a_reader_begins_where_the_guest_says_only_within_the_log() {
+    let tail = ReadFrom::TailLines(5);
+    let end = || vec![output(60, b"x"), exited(61, How::Code(0))];
+    let honest = begun(tail, 60, 2, end()).await;
+    assert!(honest.iter().all(Result::is_ok), "{honest:?}");
+    for start in [-1, 9, 101, i64::MAX] {
+        let events = begun(tail, start, 2, end()).await;
+        assert!(is_broken(events.last()), "{start}: {events:?}");
+    }
+    let old = begun(tail, 60, 1, end()).await;
+    let expected = GuestError::TooOld {
+        generation: 1,
+        least: 2,
+    };
+    assert_eq!(old, [Err(expected)]);
+}
+
+#[tokio::test]
+async fn a_screen_comes_once_in_its_place_and_only_if_it_was_asked_for() {
+    let end = || exited(100, How::Code(0));
+    let ask = |messages| begun(ReadFrom::Screen, 100, 2, messages);
+    let honest = ask(vec![screen(100, b"shown"), end()]).await;
+    assert!(honest.iter().all(Result::is_ok), "{honest:?}");
+    for lie in [
+        vec![screen(99, b"elsewhere"), end()],
+        vec![screen(100, b"one"), screen(100, b"two"), end()],
+        vec![Message::StdinAck(0), screen(100, b"late"), end()],
+    ] {
+        let events = ask(lie).await;
+        assert!(is_broken(events.last()), "{events:?}");
     }
 }
 

@@ -254,7 +254,7 @@ fn daemon_killed(suite: &Suite) -> Verdict {
             match event.unwrap() {
                 Event::Output(output) => text.push_str(&String::from_utf8_lossy(&output.data)),
                 Event::Gap(gap) => panic!("{} bytes were lost", gap.lost_bytes),
-                Event::Exited(_) => {}
+                Event::Screen(_) | Event::Exited(_) => {}
             }
         }
         text

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use banger_e2e::command::until;
-use banger_e2e::{Case, Lane, Verdict};
+use banger_e2e::{Case, DaemonOptions, Lane, Verdict};
 use banger_sdk::{Command, Event, ReadFrom, SignalTarget};
 use futures::StreamExt;
 
@@ -35,6 +35,26 @@ pub(crate) fn cases() -> Vec<Case<Suite>> {
             name: "what_a_log_no_longer_keeps_is_told",
             lane: Lane::Shared,
             test: gap,
+        },
+        Case {
+            name: "a_log_keeps_on_the_disk_what_the_memory_cannot_and_the_vm_stops_clean",
+            lane: Lane::Own,
+            test: spilled,
+        },
+        Case {
+            name: "a_log_is_read_from_its_last_lines_and_from_a_time",
+            lane: Lane::Shared,
+            test: tail,
+        },
+        Case {
+            name: "a_process_has_the_streams_umask_and_limits_it_is_given",
+            lane: Lane::Shared,
+            test: process,
+        },
+        Case {
+            name: "who_steals_a_session_detaches_the_other_writer",
+            lane: Lane::Shared,
+            test: steal,
         },
         Case {
             name: "a_signal_reaches_the_whole_group",
@@ -146,7 +166,7 @@ async fn read(client: &banger_sdk::Client, id: &str, from: ReadFrom) -> (Vec<u8>
                 lost += gap.lost_bytes;
                 end = gap.offset + gap.lost_bytes;
             }
-            Event::Exited(_) => {}
+            Event::Screen(_) | Event::Exited(_) => {}
         }
     }
     (bytes, lost, end)
@@ -190,6 +210,134 @@ fn gap(suite: &Suite) -> Verdict {
         );
         client.sessions().delete(&id).await.unwrap();
     });
+    Verdict::Passed
+}
+
+fn spilled(suite: &Suite) -> Verdict {
+    let daemon = suite.own_daemon("own/spill", DaemonOptions::default());
+    let name = "spill";
+    let reference = suite.reference();
+    let create = [
+        "vm",
+        "create",
+        &reference,
+        "--name",
+        name,
+        "--network",
+        "none",
+    ];
+    daemon.banger(create).timeout(LONG).ok();
+    let run = |words: &[&str]| daemon.banger(words).timeout(LONG).ok().out();
+    let script = "seq 1 2000000";
+    let id = run(&[
+        "session", "start", "--quiet", name, "--", "sh", "-c", script,
+    ]);
+    daemon.banger(["session", "wait", &id]).timeout(LONG).ok();
+    block(async {
+        let client = daemon.client().await;
+        let (bytes, lost, _) = read(&client, &id, ReadFrom::Oldest).await;
+        let expected: String = (1..=2_000_000)
+            .map(|number| format!("{number}\n"))
+            .collect();
+        assert_eq!(lost, 0);
+        assert!(
+            bytes == expected.as_bytes(),
+            "{} bytes of {}",
+            bytes.len(),
+            expected.len()
+        );
+    });
+    let tail = run(&["session", "log", "--tail", "2", &id]);
+    assert_eq!(tail, "1999999\n2000000");
+    // An open file would keep the disk from being marked clean, which the agent then says.
+    run(&["vm", "stop", name]);
+    let console = run(&["vm", "console", name]);
+    assert!(!console.contains("stays writable"), "{console}");
+    daemon.clear();
+    Verdict::Passed
+}
+
+fn tail(suite: &Suite) -> Verdict {
+    let id = start(suite, &["-i"], "seq 1 100; read line; echo late");
+    let log = |words: &[&str]| {
+        suite
+            .banger(["session", "log"])
+            .args(words)
+            .arg(&id)
+            .ok()
+            .out()
+    };
+    until("the first part is written", LONG, || {
+        log(&["--tail", "1"]) == "100"
+    });
+    // A moment in whole seconds that is after it.
+    let now = suite
+        .sh("sleep 1.1; date -u +%Y-%m-%dT%H:%M:%SZ")
+        .ok()
+        .out();
+    suite
+        .banger(["session", "attach", "--no-replay", &id])
+        .stdin("\n")
+        .ok();
+    assert_eq!(log(&["--tail", "2"]), "100\nlate");
+    assert_eq!(log(&["--since", &now]), "late");
+    assert!(log(&["--since", "1h"]).starts_with("1\n2\n"));
+    suite.banger(["session", "remove", &id]).ok();
+    Verdict::Passed
+}
+
+fn process(suite: &Suite) -> Verdict {
+    let options = [
+        "--merge-output",
+        "--umask",
+        "077",
+        "--ulimit",
+        "nofile=123:456",
+        "--user",
+        "app",
+    ];
+    let script = "echo out; echo err >&2; umask; ulimit -n; ulimit -Hn; id -un";
+    let done = suite.exec(&options, script).ok();
+    assert_eq!(
+        (done.out(), done.err()),
+        ("out\nerr\n0077\n123\n456\napp".into(), String::new())
+    );
+    let id = start(
+        suite,
+        &["--keep-children"],
+        "setsid sleep 3000 >/dev/null 2>&1 & exit 4",
+    );
+    assert_eq!(suite.banger(["session", "wait", &id]).done().code(), 4);
+    let shown = suite
+        .banger(["session", "inspect", &id, "--output", "json"])
+        .ok()
+        .json();
+    assert_eq!(shown["usage"]["process_count"], 1, "{shown}");
+    suite.banger(["session", "remove", &id]).ok();
+    assert_eq!(suite.sh("pidof sleep | wc -w").ok().out(), "0");
+    Verdict::Passed
+}
+
+fn steal(suite: &Suite) -> Verdict {
+    let id = start(suite, &["-i"], "cat");
+    block(async {
+        let client = suite.daemon().client().await;
+        let mut first = client.sessions().attach(&id).await.unwrap();
+        let second = client.sessions().attach(&id).steal().await.unwrap();
+        let error = loop {
+            match first.next().await {
+                Ok(_) => {}
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(error.reason(), "WRITER_REPLACED", "{error}");
+        let input = second.input();
+        input.write("mine\n").await.unwrap();
+        input.close();
+        let output = second.output().await.unwrap();
+        assert_eq!(output.stdout, b"mine\n");
+    });
+    suite.banger(["session", "remove", &id]).ok();
     Verdict::Passed
 }
 
@@ -269,7 +417,7 @@ fn slow_reader(suite: &Suite) -> Verdict {
             match event {
                 Event::Output(output) => total += i64::try_from(output.data.len()).unwrap(),
                 Event::Gap(gap) => panic!("{} bytes were lost", gap.lost_bytes),
-                Event::Exited(_) => {}
+                Event::Screen(_) | Event::Exited(_) => {}
             }
         }
         total

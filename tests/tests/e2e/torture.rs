@@ -284,6 +284,7 @@ impl Pieced {
                 self.lost += lost;
                 false
             }
+            Event::Screen(_) => panic!("{told}: a screen that nobody asked for"),
             Event::Exited(exit) => {
                 let code = types::exit::How::Code(0);
                 assert_eq!(exit.how, Some(code), "{told}: how it ended");

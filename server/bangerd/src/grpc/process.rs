@@ -95,13 +95,55 @@ fn until_exit(events: Events) -> Events {
     stream::unfold(Some(events), next).boxed()
 }
 
+/// How far a caller has come, which an error tells: what is after it is not known to the caller.
+#[derive(Debug, Default)]
+struct Offsets {
+    output: u64,
+    stdin: u64,
+}
+
+impl Offsets {
+    fn note(&mut self, event: &SessionEvent) {
+        match event {
+            SessionEvent::Attached(attached) => {
+                self.output = attached.start_offset;
+                self.stdin = attached.session.stdin_offset;
+            }
+            SessionEvent::Output { offset, data, .. } => self.output = offset + data.len() as u64,
+            SessionEvent::Gap { offset, lost_bytes } => self.output = offset + lost_bytes,
+            SessionEvent::StdinAck { offset } => self.stdin = *offset,
+            SessionEvent::Screen { .. } | SessionEvent::Heartbeat | SessionEvent::Exited { .. } => {
+            }
+        }
+    }
+
+    fn status(&self, error: &banger_app::AppError) -> Status {
+        let mut failure = error.to_failure();
+        let mut tell = |key: &str, offset: u64| {
+            failure.metadata.insert(key.to_owned(), offset.to_string());
+        };
+        tell("output_offset", self.output);
+        tell("stdin_offset", self.stdin);
+        status::of_failure(&failure)
+    }
+}
+
+/// Events up to the exit, or to an error that tells how far they came.
+fn told(events: Events) -> Answers<SessionEvent> {
+    let mut offsets = Offsets::default();
+    let told = until_exit(events).map(move |event| match event {
+        Ok(event) => {
+            offsets.note(&event);
+            Ok(event)
+        }
+        Err(error) => Err(offsets.status(&error)),
+    });
+    told.boxed()
+}
+
 /// What a reader of a log is told.
 pub(super) fn log(events: Events, drain: &Drain) -> Answers<v1::ReadSessionLogResponse> {
-    let messages = until_exit(events).map(|event| {
-        event
-            .map(session::log_event)
-            .map_err(|error| status::of(&error))
-    });
+    let messages = told(events).map(|event| event.map(session::log_event));
     served(messages, drain.begun.clone(), || {
         session::log_event(SessionEvent::Heartbeat)
     })
@@ -113,11 +155,7 @@ pub(super) fn attached(
     faults: Faults,
     drain: &Drain,
 ) -> Answers<v1::AttachSessionResponse> {
-    let messages = until_exit(events).map(|event| {
-        event
-            .map(session::attach_event)
-            .map_err(|error| status::of(&error))
-    });
+    let messages = told(events).map(|event| event.map(session::attach_event));
     served(
         until_fault(messages.boxed(), faults),
         drain.begun.clone(),
@@ -160,7 +198,7 @@ pub(super) fn executed(
 ) -> Answers<v1::ExecResponse> {
     let send = Box::new(exec.signaller());
     let running = Running {
-        events: until_exit(exec.events),
+        events: told(exec.events),
         signals: Some(signals),
         sending: None,
         send,
@@ -180,7 +218,7 @@ pub(super) fn executed(
 
 /// An exec as it runs.
 struct Running {
-    events: Events,
+    events: Answers<SessionEvent>,
     /// Gone when the input has ended.
     signals: Option<mpsc::Receiver<i32>>,
     sending: Option<BoxFuture<'static, Result<(), banger_app::AppError>>>,
@@ -212,10 +250,8 @@ impl Running {
     }
 }
 
-fn answer(event: Result<SessionEvent, banger_app::AppError>) -> Result<v1::ExecResponse, Status> {
-    Ok(session::exec_event(
-        event.map_err(|error| status::of(&error))?,
-    )?)
+fn answer(event: Result<SessionEvent, Status>) -> Result<v1::ExecResponse, Status> {
+    Ok(session::exec_event(event?)?)
 }
 
 #[cfg(test)]

@@ -22,11 +22,12 @@ const VALUE_MAX: usize = 1024;
 const VALUES_MAX: usize = 2048;
 
 /// Reasons after which the caller's code may have run.
-const MAYBE_RAN: [&str; 6] = [
+const MAYBE_RAN: [&str; 7] = [
     "AGENT_LOST",
     "AGENT_SILENT",
     "AGENT_PROTOCOL_BROKEN",
     "STDIN_REFUSED",
+    "WRITER_REPLACED",
     "OUTPUT_LOST",
     "DRAINING",
 ];

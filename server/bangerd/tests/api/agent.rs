@@ -280,6 +280,16 @@ impl FakeGuest {
             .chain(stream::pending())
             .boxed(),
             "count" => stream::iter([Ok(output(0, counted(self.begin_of(id))))]).boxed(),
+            "break" => {
+                let limit = Duration::from_secs(30);
+                let during = "attach";
+                stream::iter([
+                    Ok(SessionEvent::StdinAck { offset: 3 }),
+                    Ok(output(0, Bytes::from_static(b"hello"))),
+                    Err(GuestError::Deadline { during, limit }),
+                ])
+                .boxed()
+            }
             "cat" => cat(input),
             "sleep" => sleep(input, signal),
             _ => stream::iter([end(Exit::Code(0), 0)]).boxed(),

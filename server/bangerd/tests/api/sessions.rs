@@ -7,6 +7,7 @@ use banger_proto::v1::exec_request::Message as Ask;
 use banger_proto::v1::exec_response::Message as Tell;
 use futures::stream::{self, StreamExt as _};
 use tonic::{Code, Status};
+use tonic_types::StatusExt as _;
 
 use crate::rig::{PATIENCE, Rig, assert_refused, drain};
 
@@ -194,6 +195,94 @@ async fn lost_output_of_an_exec_is_data_loss() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_exec_that_breaks_tells_how_far_it_came_and_that_it_may_have_run() {
+    let rig = rig().await;
+    let refused = exec(&rig, vec![start(&["break"])]).await.unwrap_err();
+    assert_refused(&refused, Code::DeadlineExceeded, "AGENT_SILENT", None);
+    let told = refused.get_details_error_info().unwrap().metadata;
+    let value = |key: &str| told.get(key).map(String::as_str);
+    assert_eq!(value("output_offset"), Some("5"));
+    assert_eq!(value("stdin_offset"), Some("3"));
+    assert_eq!(value("code_ran"), Some("maybe"));
+    rig.stopped().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_spec_or_an_attachment_gets_wrong_is_named() {
+    use v1::attach_session_request::Message;
+    use v1::read_options::From;
+    let rig = rig().await;
+    let limit = |resource, soft, hard| v1::ResourceLimit {
+        resource,
+        soft,
+        hard,
+    };
+    let with = |umask, limits| v1::SessionSpec {
+        umask,
+        limits,
+        ..spec(&["echo"])
+    };
+    for (wrong, field) in [
+        (with(Some(0o1000), vec![]), "spec.umask"),
+        (with(Some(-1), vec![]), "spec.umask"),
+        (with(None, vec![limit(0, None, None)]), "spec.limits"),
+        (with(None, vec![limit(99, None, None)]), "spec.limits"),
+        (with(None, vec![limit(6, Some(-1), None)]), "spec.limits"),
+        (with(None, vec![limit(6, None, Some(1))]), "spec.limits"),
+        (with(None, vec![limit(6, None, None); 2]), "spec.limits"),
+    ] {
+        let start = Ask::Start(v1::ExecStart {
+            vm: "web".into(),
+            spec: Some(wrong),
+        });
+        let refused = exec(&rig, vec![start]).await.unwrap_err();
+        assert_refused(
+            &refused,
+            Code::InvalidArgument,
+            "INVALID_FIELD",
+            Some(field),
+        );
+    }
+    let session = start_sleep(&rig).await;
+    for (from, writing, field) in [
+        (From::TailLines(1_000_001), 0, "options.tail_lines"),
+        (From::TailBytes(-1), 0, "options.tail_bytes"),
+        (From::End(true), 9, "start.writing"),
+    ] {
+        let start = Message::Start(v1::AttachSessionStart {
+            session: session.clone(),
+            options: Some(v1::ReadOptions {
+                from: Some(from),
+                hold_process: false,
+            }),
+            writing,
+        });
+        let messages = stream::iter([v1::AttachSessionRequest {
+            message: Some(start),
+        }]);
+        let refused = rig.sessions().attach_session(messages).await.unwrap_err();
+        assert_refused(
+            &refused,
+            Code::InvalidArgument,
+            "INVALID_FIELD",
+            Some(field),
+        );
+    }
+    let request = v1::ReadSessionLogRequest {
+        session,
+        options: Some(v1::ReadOptions {
+            from: Some(From::Screen(true)),
+            hold_process: false,
+        }),
+        follow: false,
+    };
+    let refused = rig.sessions().read_session_log(request).await.unwrap_err();
+    let field = Some("options.screen");
+    assert_refused(&refused, Code::InvalidArgument, "INVALID_FIELD", field);
+    rig.stopped().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_caller_who_leaves_kills_its_exec() {
     let rig = rig().await;
     let (input, messages) = tokio::sync::mpsc::channel(1);
@@ -295,6 +384,7 @@ async fn a_session_is_attached_signalled_waited_for_and_removed() {
     let start = Message::Start(v1::AttachSessionStart {
         session: session.clone(),
         options: None,
+        writing: 0,
     });
     let messages = stream::iter([v1::AttachSessionRequest {
         message: Some(start),

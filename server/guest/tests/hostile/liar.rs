@@ -21,6 +21,8 @@ use super::Events;
 pub(crate) struct Script {
     pub(crate) generation: i32,
     pub(crate) messages: Vec<Message>,
+    /// Where its reader begins, as it says with each of them.
+    pub(crate) start_offset: i64,
     pub(crate) hangs: bool,
     pub(crate) listed: usize,
     pub(crate) refusal: Option<(&'static str, String)>,
@@ -37,8 +39,9 @@ pub(crate) struct Script {
 impl Default for Script {
     fn default() -> Self {
         Self {
-            generation: 1,
+            generation: 2,
             messages: Vec::new(),
+            start_offset: 0,
             hangs: false,
             listed: 0,
             refusal: None,
@@ -127,9 +130,10 @@ impl AgentService for Liar {
         if self.0.hangs {
             return Ok(Response::new(stream::pending().boxed()));
         }
+        let start_offset = self.0.start_offset;
         let messages = self.0.messages.clone().into_iter().map(|message| {
             Ok(proto::AttachSessionResponse {
-                start_offset: 0,
+                start_offset,
                 message: Some(message),
             })
         });
