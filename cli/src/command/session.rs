@@ -155,13 +155,21 @@ impl Attach {
                 }
             }
         };
-        let attach = sessions.attach(&self.session).from(from);
-        let attach = match (self.steal, self.read_only) {
-            (true, _) => attach.steal(),
-            (_, true) => attach.read_only(),
-            _ => attach,
+        let attach = |from| {
+            let attach = sessions.attach(&self.session).from(from);
+            match (self.steal, self.read_only) {
+                (true, _) => attach.steal(),
+                (_, true) => attach.read_only(),
+                _ => attach,
+            }
         };
-        let mut process = attach.await?;
+        let mut process = match attach(from).await {
+            // An agent of before the update keeps no screen: its output makes one.
+            Err(error) if from == ReadFrom::Screen && error.reason() == "AGENT_TOO_OLD" => {
+                attach(ReadFrom::Oldest).await?
+            }
+            attached => attached?,
+        };
         let spec = process.session().spec.clone().unwrap_or_default();
         let no_input = self.no_stdin || self.read_only;
         let terminal = spec.terminal.is_some() && !no_input;

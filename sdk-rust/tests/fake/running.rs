@@ -34,7 +34,7 @@ pub enum Sent {
 
 /// What is answered, to both.
 pub enum Told {
-    Session(v1::Session),
+    Session(Box<v1::Session>),
     Output(v1::Output),
     Gap(v1::Gap),
     Ack(i64),

@@ -45,9 +45,9 @@ impl<S: Send + 'static> Conversation<S> {
         }
         if !self.begun {
             self.begun = true;
-            return Some(Ok(Told::Session(
+            return Some(Ok(Told::Session(Box::new(
                 self.running.session.lock().unwrap().clone(),
-            )));
+            ))));
         }
         loop {
             if self.state.silent.load(Ordering::Relaxed) {
@@ -158,10 +158,12 @@ impl Daemon {
         let session = running.session.lock().unwrap();
         let offset = match from.unwrap_or_default().from {
             Some(From::Offset(offset)) => offset,
-            Some(From::End(_) | From::Screen(_)) => session.log_end_offset,
+            Some(From::End(_)) => session.log_end_offset,
             Some(From::TailBytes(bytes)) => (session.log_end_offset - bytes).max(0),
-            // It knows neither lines nor times.
-            Some(From::TailLines(_) | From::Since(_)) | None => session.log_start_offset,
+            // It knows neither lines nor times nor screens.
+            Some(From::TailLines(_) | From::Since(_) | From::Screen(_)) | None => {
+                session.log_start_offset
+            }
         };
         drop(session);
         let conversation = Conversation {
@@ -243,7 +245,7 @@ impl SessionService for Daemon {
         };
         let wrap = |told| {
             let message = match told {
-                Told::Session(session) => Out::Attached(session),
+                Told::Session(session) => Out::Attached(*session),
                 Told::Output(output) => Out::Output(output),
                 Told::Gap(gap) => Out::Gap(gap),
                 Told::Ack(offset) => Out::StdinAck(offset),
@@ -276,7 +278,7 @@ impl SessionService for Daemon {
         let running = self.session(&request.session)?;
         let wrap = |told| {
             let message = match told {
-                Told::Session(session) => Out::Attached(session),
+                Told::Session(session) => Out::Attached(*session),
                 Told::Output(output) => Out::Output(output),
                 Told::Gap(gap) => Out::Gap(gap),
                 Told::Ack(_) | Told::Idle => Out::Heartbeat(v1::Heartbeat {}),
@@ -369,7 +371,7 @@ impl SessionService for Daemon {
         };
         let wrap = |told| {
             let message = match told {
-                Told::Session(session) => Out::Started(session),
+                Told::Session(session) => Out::Started(*session),
                 Told::Output(output) => Out::Output(output),
                 Told::Ack(offset) => Out::StdinAck(offset),
                 Told::Idle | Told::Gap(_) => Out::Heartbeat(v1::Heartbeat {}),

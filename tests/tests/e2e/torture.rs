@@ -150,7 +150,7 @@ fn disturb(daemon: &Daemon, random: &mut fastrand::Rng) -> Watched {
     let mut watched = Watched::default();
     for kill in 1..=setting("BANGER_TORTURE_KILLS", KILLS) {
         std::thread::sleep(PAUSE.mul_f64(random.f64()));
-        if kill % PAUSED_EVERY == 0 {
+        if kill.is_multiple_of(PAUSED_EVERY) {
             daemon.banger(["vm", "pause", VM]).timeout(LONG).ok();
             std::thread::sleep(PAUSE.mul_f64(random.f64()));
             daemon.banger(["vm", "resume", VM]).timeout(LONG).ok();
@@ -352,7 +352,7 @@ impl Slot<'_> {
             }
             self.rest().await;
         };
-        let readers = if !is_echo && self.number % SECOND_READER_EVERY == 0 {
+        let readers = if !is_echo && self.number.is_multiple_of(SECOND_READER_EVERY) {
             2
         } else {
             1
