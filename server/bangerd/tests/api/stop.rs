@@ -96,7 +96,7 @@ async fn the_rung_that_worked_is_told() {
     for (is_mute, faults, rung) in cases {
         let mute = |mute| {
             rig.is_mute
-                .store(mute, std::sync::atomic::Ordering::Relaxed)
+                .store(mute, std::sync::atomic::Ordering::Relaxed);
         };
         mute(is_mute);
         rig.host.set_faults(faults);
