@@ -116,6 +116,62 @@ cargo_test() {
     echo "$name: $(since "$from") s"
 }
 
+# python_tests NAME ARGUMENTS…: runs pytest and counts by its report. A run that breaks off counts as failed.
+python_tests() {
+    local name=$1 from=$EPOCHREALTIME report=$PWD/$TARGET_DIR/python.xml status counts p f s
+    [ "${TARGET_DIR#/}" = "$TARGET_DIR" ] || report=$TARGET_DIR/python.xml
+    shift
+    say "$name"
+    rm -f "$report"
+    (cd sdk-python && "$python" -m pytest --junitxml="$report" "$@")
+    status=$?
+    if counts=$("$python" sdk-python/tests/count.py "$report" "$log"); then
+        read -r p f s <<<"$counts"
+        passed=$((passed + p))
+        failed=$((failed + f))
+        skipped=$((skipped + s))
+        while read -r line; do problems+=("$line"); done <"$log"
+    fi
+    if { [ "$status" != 0 ] && [ "${f:-0}" = 0 ]; } || [ -z "${p:-}" ]; then
+        failed=$((failed + 1))
+        problems+=("$name broke off")
+    fi
+    echo "$name: $(since "$from") s"
+}
+
+# The Python SDK, in a virtual environment of the versions in its lock file.
+python_sdk() {
+    local venv
+    venv=$(realpath -m "$TARGET_DIR/python")
+    if ! python3 -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then
+        skip "python" "no Python 3.10 or later with venv is installed (apt-get install python3-venv)"
+        return
+    fi
+    python=$venv/bin/python
+    step "python environment" python_environment "$venv" || return
+    step "python format" "$python" -m ruff format --check --quiet sdk-python
+    step "python lint" "$python" -m ruff check --quiet sdk-python
+    step "python generated code" "$python" sdk-python/generate.py --check
+    step "python types" sh -c "cd sdk-python && '$python' -m mypy --cache-dir '$venv/mypy'"
+    if [ "$quick" = yes ]; then
+        python_tests "python tests without VMs" -q -m "not real"
+    else
+        BANGER_DIST=$dist BANGER_E2E=require python_tests "python tests" -q
+    fi
+}
+
+# python_environment DIR: made anew when what it is made of has changed.
+python_environment() {
+    local stamp
+    stamp=$(cat sdk-python/requirements.lock sdk-python/pyproject.toml <(python3 --version) | sha256sum)
+    [ "$(cat "$1/stamp" 2>/dev/null)" != "$stamp" ] || return 0
+    rm -rf "$1"
+    python3 -m venv "$1" &&
+        "$1/bin/python" -m pip install --quiet --disable-pip-version-check -r sdk-python/requirements.lock &&
+        "$1/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e sdk-python &&
+        echo "$stamp" >"$1/stamp"
+}
+
 shell_syntax() {
     local file
     for file in scripts/*.sh .ci/run; do bash -n "$file" || return 1; done
@@ -164,6 +220,7 @@ else
 fi
 if [ "$quick" = yes ]; then
     BANGER_E2E=done cargo_test "tests of the crates"
+    python_sdk
     finish
 fi
 # Absolute: cargo runs each test in its own package.
@@ -172,4 +229,5 @@ step "build" scripts/build.sh dev "$dist" || finish
 BANGER_DIST=$dist BANGER_E2E=require cargo_test "tests with real VMs" --test e2e
 BANGER_E2E=done BANGER_TEST_KERNEL_DIR=$(realpath -m "$TARGET_DIR/e2e-cache/guest-kernel") \
     cargo_test "tests of the crates" -- --show-output
+python_sdk
 finish

@@ -91,7 +91,7 @@ class Reply:
 Answer = Reply | Callable[[Command], Reply]
 
 
-class _Refused(Exception):  # noqa: N818
+class _Refused(Exception):
     def __init__(self, code: grpc.StatusCode, reason: str, message: str, **metadata: str) -> None:
         super().__init__(message)
         self.code, self.reason, self.metadata = code, reason, metadata
@@ -105,7 +105,7 @@ class _Session:
         self.vm_id = vm_id
         self.command = command
         self.changed = threading.Condition()
-        self.log: list[tuple[int, bytes]] = []
+        self.log: list[tuple[v1.Stream, bytes]] = []
         self.length = 0
         self.exit: v1.Exit | None = None
         self.broken = False
@@ -127,7 +127,7 @@ class _Session:
             stdin_offset=len(self.command.stdin),
         )
 
-    def _write(self, stream: int, data: bytes | str) -> None:
+    def _write(self, stream: v1.Stream, data: bytes | str) -> None:
         data = data.encode() if isinstance(data, str) else data
         for at in range(0, len(data), _CHUNK):
             self.log.append((stream, data[at : at + _CHUNK]))
@@ -363,12 +363,9 @@ class FakeDaemon:
     def Exec(self, requests: Iterator[v1.ExecRequest]) -> Iterator[v1.ExecResponse]:  # noqa: N802, D102
         start = next(requests).start
         session = self._begin(start.vm, start.spec)
-        try:
-            for name, message in self._attached(session, requests, 0):
-                yield v1.ExecResponse(**{"started" if name == "attached" else name: message})
-        finally:
-            if session.exit is not None:
-                self._sessions.pop(session.id, None)
+        for name, message in self._attached(session, requests, 0):
+            yield v1.ExecResponse(**{"started" if name == "attached" else name: message})
+        self._sessions.pop(session.id, None)
 
     def StartSession(self, request: v1.StartSessionRequest) -> v1.StartSessionResponse:  # noqa: N802, D102
         with self._lock:
@@ -403,10 +400,8 @@ class FakeDaemon:
         acked = 0
         while True:
             with session.changed:
-                session.changed.wait_for(
-                    lambda: session.length > offset or session.exit is not None or not acks.empty() or not follow,
-                    timeout=2,
-                )
+                if session.length <= offset and session.exit is None and acks.empty() and follow:
+                    session.changed.wait(timeout=2)
                 new = b"".join(data for _, data in session.log)[offset:] if session.length > offset else b""
                 pieces = list(_from(session.log, offset)) if new else []
                 ended = session.exit if session.length == offset + sum(len(d) for _, _, d in pieces) else None
@@ -519,7 +514,7 @@ class FakeDaemon:
         return v1.RemoveFileResponse(removed_count=int(removed))
 
 
-def _from(log: list[tuple[int, bytes]], offset: int) -> Iterator[tuple[int, int, bytes]]:
+def _from(log: list[tuple[v1.Stream, bytes]], offset: int) -> Iterator[tuple[int, v1.Stream, bytes]]:
     """What follows an offset."""
     at = 0
     for stream, data in log:

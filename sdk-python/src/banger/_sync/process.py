@@ -96,12 +96,17 @@ class Process:
     def _send(self, number: int, start: Any, wrap: Callable[[_outbox.Sent], Any]) -> Iterator[Any]:
         yield start
         while True:
-            sent = self._changes.wait(partial(self._outbox.next, number))
-            if sent is None or isinstance(sent, Over):
+            got = self._changes.wait(partial(self._next_sent, number))
+            if got is None or isinstance(got[0], Over):
                 return
+            sent = got[0]
             if isinstance(sent, _outbox.Signal) and not self._is_exec:
                 continue  # sent by a call of its own
             yield wrap(sent)
+
+    def _next_sent(self, number: int) -> tuple[_outbox.Sent | Over] | None:
+        sent = self._outbox.next(number)
+        return None if sent is None else (sent,)
 
     def _connect(self) -> None:
         """Attaches, at the next byte."""
