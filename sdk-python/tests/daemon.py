@@ -91,6 +91,8 @@ class Daemon:
                 subprocess.run(arguments, check=True, env={**os.environ, "BANGER_HOST": self.host}, capture_output=True)
             config = v1.ImageConfig(user="app", working_dir="/home/app", cmd=["/bin/sh"], env=["PATH=/usr/bin:/bin"])
             client.images.register(IMAGE, io.BytesIO(rootfs()), format="rootfs-tar", config=config)
+            # By the name that the documents use.
+            client.images.tag(IMAGE, "debian:bookworm")
 
     @staticmethod
     def _cached_kernel() -> list[str] | None:

@@ -10,6 +10,17 @@ from pathlib import Path
 BUSYBOX = Path("/bin/busybox")
 
 
+# Debian's busybox has neither.
+ADDUSER = b"""#!/bin/sh
+for name; do :; done
+echo "$name:x:2000:2000::/tmp:/bin/sh" >>/etc/passwd
+"""
+USERDEL = b"""#!/bin/sh
+for name; do :; done
+sed -i "/^$name:/d" /etc/passwd
+"""
+
+
 def rootfs() -> bytes:
     """As a tar archive."""
     applets = subprocess.run([BUSYBOX, "--list"], check=True, capture_output=True, text=True).stdout.split()
@@ -36,6 +47,8 @@ def rootfs() -> bytes:
             if applet != "busybox":
                 add(f"bin/{applet}", 0o777, link="busybox")
                 add(f"usr/bin/{applet}", 0o777, link="../../bin/busybox")
+        add("usr/bin/adduser", 0o755, ADDUSER)
+        add("usr/bin/userdel", 0o755, USERDEL)
         add("etc/passwd", 0o644, b"root:x:0:0:root:/root:/bin/sh\napp:x:1000:1000:App:/home/app:/bin/sh\n")
         add("etc/group", 0o644, b"root:x:0:\napp:x:1000:\n")
         add("etc/shadow", 0o600, b"root:*:1::::::\napp:*:1::::::\n")

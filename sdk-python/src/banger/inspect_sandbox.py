@@ -53,6 +53,10 @@ class BangerSandboxConfig(BaseModel, frozen=True):
     host: str | None = None
     """The daemon; by default that of BANGER_HOST, or this machine's."""
 
+    def __hash__(self) -> int:
+        # inspect_ai keeps them as keys, and `env` has no hash of its own.
+        return hash(self.model_dump_json())
+
 
 def _config(config: SandboxEnvironmentConfigType | None) -> BangerSandboxConfig:
     if config is None:
