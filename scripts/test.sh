@@ -116,27 +116,49 @@ cargo_test() {
     echo "$name: $(since "$from") s"
 }
 
-# python_tests NAME ARGUMENTS…: runs pytest and counts by its report. A run that breaks off counts as failed.
+# python_tests NAME ARGUMENTS…: runs pytest and counts by its report. A run that breaks off counts as failed. What fails
+# is run once more, as with cargo's tests.
 python_tests() {
-    local name=$1 from=$EPOCHREALTIME report=$PWD/$TARGET_DIR/python.xml status counts p f s
-    [ "${TARGET_DIR#/}" = "$TARGET_DIR" ] || report=$TARGET_DIR/python.xml
+    local name=$1 from=$EPOCHREALTIME report ids=$TARGET_DIR/python-failed p="" f=0 s=0 test
+    report=$(realpath -m "$TARGET_DIR/python.xml")
     shift
     say "$name"
-    rm -f "$report"
-    (cd sdk-python && "$python" -m pytest --junitxml="$report" "$@")
-    status=$?
-    if counts=$("$python" sdk-python/tests/count.py "$report" "$log"); then
-        read -r p f s <<<"$counts"
-        passed=$((passed + p))
-        failed=$((failed + f))
-        skipped=$((skipped + s))
-        while read -r line; do problems+=("$line"); done <"$log"
-    fi
-    if { [ "$status" != 0 ] && [ "${f:-0}" = 0 ]; } || [ -z "${p:-}" ]; then
+    if ! python_run "$report" "$ids" "$@" && [ "$f" = 0 ]; then
         failed=$((failed + 1))
         problems+=("$name broke off")
     fi
+    passed=$((passed + ${p:-0}))
+    failed=$((failed + f))
+    skipped=$((skipped + s))
+    while read -r line; do problems+=("$line"); done <"$log"
+    if [ "$f" -gt 0 ] && [ "$f" -le "$AGAIN_MAX" ]; then
+        local tests=()
+        readarray -t tests <"$ids"
+        say "$name: once more, what failed"
+        for test in "${tests[@]}"; do
+            if python_run "$report" "$ids" -q "$test" && [ "$p" = 1 ]; then
+                failed=$((failed - 1))
+                passed=$((passed + 1))
+                problems+=("flaky: $test failed, and passed when it was run again")
+            fi
+        done
+    fi
     echo "$name: $(since "$from") s"
+}
+
+# python_run REPORT IDS ARGUMENTS…: sets p, f and s to what passed, failed and was skipped.
+python_run() {
+    local report=$1 ids=$2 status counts
+    shift 2
+    rm -f "$report"
+    : >"$ids"
+    : >"$log"
+    p="" f=0 s=0
+    (cd sdk-python && timeout --kill-after=10 "${RUN_MINUTES}m" "$python" -m pytest --junitxml="$report" "$@")
+    status=$?
+    counts=$("$python" sdk-python/tests/count.py "$report" "$log" "$ids") || return 1
+    read -r p f s <<<"$counts"
+    return "$status"
 }
 
 # The Python SDK, in a virtual environment of the versions in its lock file.

@@ -54,7 +54,7 @@ def test_inspect_ai(bangerd: Daemon, tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("INSPECT_LOG_DIR", str(tmp_path))
     names: dict[str, Any] = {"__name__": "example"}
     exec(example, names)
-    (log,) = inspect_ai.eval(names["touch"](), model="mockllm/model", display="none", log_dir=str(tmp_path))
+    (log,) = inspect_ai.eval(names["copied"](), model="mockllm/model", display="none", log_dir=str(tmp_path))
     assert log.status == "success", log.error
     assert log.results.scores[0].metrics["accuracy"].value == 1
     assert left(bangerd.host) == before
