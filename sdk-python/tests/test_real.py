@@ -40,6 +40,15 @@ def test_output_and_exit(vm: banger.Vm) -> None:
     assert lines == ["app", "/home/app", "b"]
 
 
+def test_merged_output_umask_and_the_end_of_a_log(vm: banger.Vm) -> None:
+    result = vm.run("echo 1; echo 2 >&2; echo 3; umask", merge_output=True, umask=0o077)
+    assert (result.stdout, result.stderr) == ("1\n2\n3\n0077\n", "")
+    with vm.start("seq 1 1000", stdin=False) as session:
+        session.wait()
+        tail = b"".join(event.data for event in session.log(tail_lines=2) if isinstance(event, banger.Output))
+        assert tail == b"999\n1000\n"
+
+
 def test_every_byte_of_input_and_output_arrives(vm: banger.Vm) -> None:
     data = os.urandom(4_000_000)
     assert vm.run(["cat"], stdin=data).stdout_bytes == data

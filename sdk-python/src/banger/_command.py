@@ -35,12 +35,25 @@ def spec_of(
     timeout: float | None = None,
     stdin: bool = False,
     pty: bool | tuple[int, int] = False,
+    merge_output: bool = False,
+    umask: int | None = None,
+    keep_children: bool = False,
 ) -> v1.SessionSpec:
     """As the API has it."""
     if timeout is not None and timeout <= 0:
         raise ValueError("timeout must be more than 0; None means no limit")
     words = ["/bin/sh", "-c", command] if isinstance(command, str) else list(command)
-    spec = v1.SessionSpec(command=words, env=dict(env or {}), working_dir=cwd or "", user=user or "", stdin=stdin)
+    spec = v1.SessionSpec(
+        command=words,
+        env=dict(env or {}),
+        working_dir=cwd or "",
+        user=user or "",
+        stdin=stdin,
+        merge_output=merge_output,
+        keep_children=keep_children,
+    )
+    if umask is not None:
+        spec.umask = umask
     if timeout is not None:
         spec.timeout.CopyFrom(duration(timeout))
     if pty is not False:

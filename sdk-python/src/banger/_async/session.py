@@ -217,14 +217,20 @@ class Session:
         self.info = answer.session
         return self.info
 
-    async def log(self, *, offset: int | None = None, follow: bool = False) -> AsyncIterator[Event]:
-        """What it wrote, from an offset or the oldest that is kept; with `follow` also what comes until its end."""
+    async def log(
+        self, *, offset: int | None = None, tail_lines: int | None = None, follow: bool = False
+    ) -> AsyncIterator[Event]:
+        """What it wrote: from an offset, so many lines before the end, or the oldest that is kept; with `follow` also
+        what comes until its end.
+        """
         position = Position(offset)
         retry = self._caller.retry()
         while True:
             options = v1.ReadOptions()
             if position.next is not None:
                 options.offset = position.next
+            elif tail_lines is not None:
+                options.tail_lines = tail_lines
             request = v1.ReadSessionLogRequest(session=self.id, options=options, follow=follow)
             stream = self._caller.channel.stream(_methods.READ_SESSION_LOG, request)
             try:

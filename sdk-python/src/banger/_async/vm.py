@@ -91,13 +91,16 @@ class Vm:
         user: str | None = None,
         timeout: float | None = None,
         stdin: bytes | str | None = None,
+        merge_output: bool = False,
+        umask: int | None = None,
         on_stdout: Lines | None = None,
         on_stderr: Lines | None = None,
         check: bool = False,
         max_output_bytes: int = _OUTPUT_MAX,
     ) -> Result:
         """Runs a command to its end. A text is run by `/bin/sh -c`. `timeout` is in seconds, and kills all of its
-        processes; None means no limit. The callbacks get each line without its end, as it comes.
+        processes; None means no limit. The callbacks get each line without its end, as it comes. `merge_output` makes
+        both streams one, in the order in which they are written.
 
         Raises:
             CommandNotStarted: Nothing ran: no such program, user or directory. A repeat is safe.
@@ -106,7 +109,16 @@ class Vm:
             ConnectionLost: The connection broke for good; `code_ran` says whether it ran.
         """
         data = stdin.encode() if isinstance(stdin, str) else stdin
-        spec = spec_of(command, cwd=cwd, env=env, user=user, timeout=timeout, stdin=data is not None)
+        spec = spec_of(
+            command,
+            cwd=cwd,
+            env=env,
+            user=user,
+            timeout=timeout,
+            stdin=data is not None,
+            merge_output=merge_output,
+            umask=umask,
+        )
         return await run(
             self._caller,
             self.id,
@@ -128,12 +140,27 @@ class Vm:
         timeout: float | None = None,
         stdin: bool = True,
         pty: bool | tuple[int, int] = False,
+        merge_output: bool = False,
+        umask: int | None = None,
+        keep_children: bool = False,
         request_id: str | uuid.UUID | None = None,
     ) -> Session:
         """Starts a command that goes on without its caller, with open standard input; `pty` gives it a terminal, of 24
-        rows and 80 columns or of this size. No command means the image's own.
+        rows and 80 columns or of this size. No command means the image's own. With `keep_children` processes that the
+        first one leaves behind go on after its end, until the session is removed.
         """
-        spec = spec_of(command, cwd=cwd, env=env, user=user, timeout=timeout, stdin=stdin, pty=pty)
+        spec = spec_of(
+            command,
+            cwd=cwd,
+            env=env,
+            user=user,
+            timeout=timeout,
+            stdin=stdin,
+            pty=pty,
+            merge_output=merge_output,
+            umask=umask,
+            keep_children=keep_children,
+        )
         return await self.sessions.start(spec, request_id)
 
     async def tunnel(
