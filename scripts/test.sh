@@ -170,7 +170,7 @@ python_sdk() {
         return
     fi
     python=$venv/bin/python
-    step "python environment" python_environment "$venv" || return
+    step "python environment" scripts/python-env.sh || return
     step "python format" "$python" -m ruff format --check --quiet sdk-python
     step "python lint" "$python" -m ruff check --quiet sdk-python
     step "python generated code" "$python" sdk-python/generate.py --check
@@ -180,18 +180,6 @@ python_sdk() {
     else
         BANGER_DIST=$dist BANGER_E2E=require python_tests "python tests" -q
     fi
-}
-
-# python_environment DIR: made anew when what it is made of has changed.
-python_environment() {
-    local stamp
-    stamp=$(cat sdk-python/requirements.lock sdk-python/pyproject.toml <(python3 --version) | sha256sum)
-    [ "$(cat "$1/stamp" 2>/dev/null)" != "$stamp" ] || return 0
-    rm -rf "$1"
-    python3 -m venv "$1" &&
-        "$1/bin/python" -m pip install --quiet --disable-pip-version-check -r sdk-python/requirements.lock &&
-        "$1/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e sdk-python &&
-        echo "$stamp" >"$1/stamp"
 }
 
 shell_syntax() {

@@ -1,5 +1,6 @@
-"""`count.py REPORT PROBLEMS FAILED`: prints how many tests of a JUnit report passed, failed and were skipped, and writes
-what is to be said of those that did not pass, and the ids of those that failed.
+"""`count.py REPORT PROBLEMS FAILED`: prints how many tests of a JUnit report passed, failed and were skipped.
+
+Writes what is to be said of those that did not pass, and the ids of those that failed.
 """
 
 import sys
