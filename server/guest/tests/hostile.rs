@@ -200,7 +200,7 @@ async fn each_lie_in_the_first_event_breaks_the_protocol() {
             session.spec.as_mut().unwrap().limits = vec![limit];
         }),
         change(|session| {
-            session.spec.as_mut().unwrap().limits = vec![proto::ResourceLimit::default(); 10]
+            session.spec.as_mut().unwrap().limits = vec![proto::ResourceLimit::default(); 10];
         }),
         change(|session| session.usage = Some(usage(None, 1, 1))),
         change(|session| session.usage = Some(usage(Some(-1), 1, 1))),
