@@ -50,6 +50,8 @@ lint: ## clippy with every warning an error
 
 protos: ## generate the code of the contracts again
 	BANGER_REGENERATE=1 $(CARGO) test -p banger-proto
+	@scripts/python-env.sh
+	$(TARGET_DIR)/python/bin/python sdk-python/generate.py
 
 deny: ## licences, advisories and sources of the dependencies (needs cargo-deny)
 	@if $(CARGO) deny --version >/dev/null 2>&1; then $(CARGO) deny check; \

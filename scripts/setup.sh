@@ -43,6 +43,7 @@ find_missing() {
     need apt have apt-get
     need util-linux have setpriv
     need tar have tar
+    need python3-venv python3 -c 'import ensurepip, venv'
 }
 
 # The busybox of the test images runs without a library.

@@ -116,6 +116,72 @@ cargo_test() {
     echo "$name: $(since "$from") s"
 }
 
+# python_tests NAME ARGUMENTS…: runs pytest and counts by its report. A run that breaks off counts as failed. What fails
+# is run once more, as with cargo's tests.
+python_tests() {
+    local name=$1 from=$EPOCHREALTIME report ids=$TARGET_DIR/python-failed p="" f=0 s=0 test
+    report=$(realpath -m "$TARGET_DIR/python.xml")
+    shift
+    say "$name"
+    if ! python_run "$report" "$ids" "$@" && [ "$f" = 0 ]; then
+        failed=$((failed + 1))
+        problems+=("$name broke off")
+    fi
+    passed=$((passed + ${p:-0}))
+    failed=$((failed + f))
+    skipped=$((skipped + s))
+    while read -r line; do problems+=("$line"); done <"$log"
+    if [ "$f" -gt 0 ] && [ "$f" -le "$AGAIN_MAX" ]; then
+        local tests=()
+        readarray -t tests <"$ids"
+        say "$name: once more, what failed"
+        for test in "${tests[@]}"; do
+            if python_run "$report" "$ids" -q "$test" && [ "$p" = 1 ]; then
+                failed=$((failed - 1))
+                passed=$((passed + 1))
+                problems+=("flaky: $test failed, and passed when it was run again")
+            fi
+        done
+    fi
+    echo "$name: $(since "$from") s"
+}
+
+# python_run REPORT IDS ARGUMENTS…: sets p, f and s to what passed, failed and was skipped.
+python_run() {
+    local report=$1 ids=$2 status counts
+    shift 2
+    rm -f "$report"
+    : >"$ids"
+    : >"$log"
+    p="" f=0 s=0
+    (cd sdk-python && timeout --kill-after=10 "${RUN_MINUTES}m" "$python" -m pytest --junitxml="$report" "$@")
+    status=$?
+    counts=$("$python" sdk-python/tests/count.py "$report" "$log" "$ids") || return 1
+    read -r p f s <<<"$counts"
+    return "$status"
+}
+
+# The Python SDK, in a virtual environment of the versions in its lock file.
+python_sdk() {
+    local venv
+    venv=$(realpath -m "$TARGET_DIR/python")
+    if ! python3 -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then
+        skip "python" "no Python 3.10 or later with venv is installed (apt-get install python3-venv)"
+        return
+    fi
+    python=$venv/bin/python
+    step "python environment" scripts/python-env.sh || return
+    step "python format" "$python" -m ruff format --check --quiet sdk-python
+    step "python lint" "$python" -m ruff check --quiet sdk-python
+    step "python generated code" "$python" sdk-python/generate.py --check
+    step "python types" sh -c "cd sdk-python && '$python' -m mypy --cache-dir '$venv/mypy'"
+    if [ "$quick" = yes ]; then
+        python_tests "python tests without VMs" -q -m "not real"
+    else
+        BANGER_DIST=$dist BANGER_E2E=require python_tests "python tests" -q
+    fi
+}
+
 shell_syntax() {
     local file
     for file in scripts/*.sh .ci/run; do bash -n "$file" || return 1; done
@@ -164,6 +230,7 @@ else
 fi
 if [ "$quick" = yes ]; then
     BANGER_E2E=done cargo_test "tests of the crates"
+    python_sdk
     finish
 fi
 # Absolute: cargo runs each test in its own package.
@@ -172,4 +239,5 @@ step "build" scripts/build.sh dev "$dist" || finish
 BANGER_DIST=$dist BANGER_E2E=require cargo_test "tests with real VMs" --test e2e
 BANGER_E2E=done BANGER_TEST_KERNEL_DIR=$(realpath -m "$TARGET_DIR/e2e-cache/guest-kernel") \
     cargo_test "tests of the crates" -- --show-output
+python_sdk
 finish

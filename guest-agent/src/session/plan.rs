@@ -18,10 +18,11 @@ use crate::sys::Limit;
 pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// The terminal that programs are told of if the environment does not say.
 const DEFAULT_TERM: &str = "xterm-256color";
-/// Words of a command, and variables of an environment.
-const WORDS_MAX: usize = 8192;
-/// Bytes of all words of a command or of an environment.
-const WORDS_MAX_BYTES: usize = 1 << 20;
+/// Words of a command, and variables of an environment: as many as the daemon takes.
+const WORDS_MAX: usize = 16_384;
+/// Bytes of all words of a command or of an environment: as many as the daemon takes. The kernel takes 2 MiB of both
+/// together, and says so itself.
+const WORDS_MAX_BYTES: usize = 3 << 19;
 /// The umask of a session that asks for none.
 const DEFAULT_UMASK: u32 = 0o022;
 /// Limits of a session: more than there are resources.

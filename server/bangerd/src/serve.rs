@@ -25,7 +25,7 @@ use tonic_reflection::server::Builder as Reflection;
 
 use crate::grpc::{Api, Drain, layer};
 
-/// The largest message a caller may send: a command and an environment of 1 MiB each, with room.
+/// The largest message a caller may send: a command and an environment of 1.5 MiB each, with room.
 const REQUEST_BYTES_MAX: usize = 4 << 20;
 /// Calls that go on at once on one connection: hundreds of sandboxes, each with a few streams.
 const STREAMS_MAX: u32 = 4096;

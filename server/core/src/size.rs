@@ -21,7 +21,8 @@ pub const LIFE: std::ops::RangeInclusive<Duration> =
 pub const LABELS_MAX: usize = 64;
 /// The most bytes in a label's key, and in its value.
 pub const LABEL_BYTES_MAX: usize = 255;
-/// The most bytes of arguments and environment of one session: below the kernel's own limit for a 512 MiB guest.
-pub const COMMAND_BYTES_MAX: usize = 1 << 20;
+/// The most bytes of the arguments of one session, and of its environment. The kernel's own limit is 2 MiB for both
+/// together.
+pub const COMMAND_BYTES_MAX: usize = 3 << 19;
 /// The most arguments of a command, and the most variables of an environment.
 pub const COMMAND_ITEMS_MAX: usize = 16_384;

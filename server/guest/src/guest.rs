@@ -31,7 +31,9 @@ use crate::connector::{Deadlines, LEAST_GENERATION};
 use crate::convert::{self, required};
 use crate::events::{Checker, Ending};
 use crate::judge::{Asked, Call, judge};
-use crate::limits::{EVENT_MAX_BYTES, MESSAGE_MAX_BYTES, STDIN_PIECE_BYTES};
+use crate::limits::{
+    EVENT_MAX_BYTES, MESSAGE_MAX_BYTES, SESSION_EVENT_MAX_BYTES, STDIN_PIECE_BYTES,
+};
 use crate::link::{Link, Requests};
 use crate::{observe, tree, tunnel};
 
@@ -201,7 +203,7 @@ impl Guest for RemoteGuest {
         }
         self.needs(2, convert::needs_newer_reader(options))?;
         let (id, call, first) = attaching(target, options);
-        let mut client = self.client(EVENT_MAX_BYTES);
+        let mut client = self.client(SESSION_EVENT_MAX_BYTES);
         let answer = client.attach_session(requests(first, input));
         let messages = self
             .answer(call, Some(self.deadlines.start), answer)
@@ -222,7 +224,7 @@ impl Guest for RemoteGuest {
             options: Some(convert::options(options)),
             follow,
         };
-        let mut client = self.client(EVENT_MAX_BYTES);
+        let mut client = self.client(SESSION_EVENT_MAX_BYTES);
         let answer = client.read_session_log(request);
         let messages = self
             .answer(about("read", id), Some(self.deadlines.call), answer)

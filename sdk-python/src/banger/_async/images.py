@@ -1,0 +1,330 @@
+"""Images, kernels, catalogs and volumes."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import AsyncIterator, Mapping
+from typing import BinaryIO, Literal
+
+from google.protobuf import field_mask_pb2
+
+from banger import _methods, v1
+from banger._async._call import PAGE_SIZE, Caller, Progress, new_request_id, operation_to
+from banger._pack import chunks_of
+
+_SOURCES = {
+    "any": v1.PullImageRequest.SOURCE_UNSPECIFIED,
+    "catalog": v1.PullImageRequest.SOURCE_CATALOG,
+    "registry": v1.PullImageRequest.SOURCE_REGISTRY,
+}
+
+
+_FORMATS = {
+    "any": v1.RegisterImageStart.FORMAT_UNSPECIFIED,
+    "oci-layout": v1.RegisterImageStart.FORMAT_OCI_LAYOUT,
+    "docker-archive": v1.RegisterImageStart.FORMAT_DOCKER_ARCHIVE,
+    "rootfs-tar": v1.RegisterImageStart.FORMAT_ROOTFS_TAR,
+    "bundle": v1.RegisterImageStart.FORMAT_BUNDLE,
+    "ext4": v1.RegisterImageStart.FORMAT_EXT4,
+}
+
+
+class Images:
+    """Images."""
+
+    def __init__(self, caller: Caller) -> None:
+        self._caller = caller
+
+    async def pull(
+        self,
+        reference: str,
+        *,
+        platform: str = "",
+        auth: v1.BasicAuth | None = None,
+        kernel: str = "",
+        replace: bool = False,
+        source: Literal["any", "catalog", "registry"] = "any",
+        on_progress: Progress | None = None,
+        request_id: str | uuid.UUID | None = None,
+    ) -> v1.Image:
+        """Gets an image from a catalog or a registry. `on_progress` is called with the operation each time it has
+        changed; its stages have bytes done and in all. Pulls of one image share the work.
+        """
+        request = v1.PullImageRequest(
+            reference=reference,
+            platform=platform,
+            auth=auth,
+            kernel=kernel,
+            replace=replace,
+            source=_SOURCES[source],
+            request_id=new_request_id(request_id),
+        )
+        image: v1.Image = await self._caller.follow(_methods.PULL_IMAGE, request, "image", on_progress)
+        return image
+
+    async def register(
+        self,
+        reference: str,
+        archive: str | os.PathLike[str] | BinaryIO,
+        *,
+        format: Literal["any", "oci-layout", "docker-archive", "rootfs-tar", "bundle", "ext4"] = "any",  # noqa: A002
+        config: v1.ImageConfig | None = None,
+        platform: str = "",
+        kernel: str = "",
+        on_progress: Progress | None = None,
+    ) -> v1.Image:
+        """Makes an image of an archive: a file, or what `read()` gives. `config` is that of a root filesystem; archives
+        of images bring their own. Not repeated when the connection breaks.
+        """
+        start = v1.RegisterImageStart(
+            reference=reference,
+            format=_FORMATS[format],
+            config=config,
+            platform=platform,
+            kernel=kernel,
+            request_id=new_request_id(None),
+        )
+        image: v1.Image = await self._caller.upload(
+            _methods.REGISTER_IMAGE,
+            v1.RegisterImageRequest(start=start),
+            chunks_of(archive),
+            lambda chunk: v1.RegisterImageRequest(chunk=chunk),
+            None,
+            "image",
+            operation_to(on_progress),
+        )
+        return image
+
+    async def get(self, image: str) -> v1.Image:
+        """The one with this id, reference or digest."""
+        return (await self._caller.repeat(_methods.GET_IMAGE, v1.GetImageRequest(image=image))).image
+
+    async def list(self) -> AsyncIterator[v1.Image]:
+        """All images, newest first."""
+        pages = self._caller.pages(
+            _methods.LIST_IMAGES,
+            lambda token: v1.ListImagesRequest(page_size=PAGE_SIZE, page_token=token),
+            lambda page: page.images,
+        )
+        async for image in pages:
+            yield image
+
+    async def usage(self) -> AsyncIterator[v1.ImageUsage]:
+        """What images take on the host, newest first."""
+        pages = self._caller.pages(
+            _methods.LIST_IMAGE_USAGE,
+            lambda token: v1.ListImageUsageRequest(page_size=PAGE_SIZE, page_token=token),
+            lambda page: page.images,
+        )
+        async for usage in pages:
+            yield usage
+
+    async def tag(self, image: str, reference: str, *, replace: bool = False) -> v1.Image:
+        """Gives an image another reference."""
+        request = v1.TagImageRequest(image=image, reference=reference, replace=replace, request_id=new_request_id(None))
+        return (await self._caller.repeat(_methods.TAG_IMAGE, request)).image
+
+    async def delete(self, image: str) -> v1.DeleteImageResponse:
+        """Removes an image, unless a VM uses it; one of several references is removed alone."""
+        request = v1.DeleteImageRequest(image=image, request_id=new_request_id(None))
+        return await self._caller.repeat(_methods.DELETE_IMAGE, request)
+
+    async def prune(
+        self, *, unused: bool = False, older_than: float = 0, build_cache: bool = False, dry_run: bool = False
+    ) -> v1.PruneImagesResponse:
+        """Removes images that have no reference, or with `unused` every image that no VM uses."""
+        request = v1.PruneImagesRequest(
+            all=unused,
+            older_than_seconds=int(older_than),
+            build_cache=build_cache,
+            dry_run=dry_run,
+            request_id=new_request_id(None),
+        )
+        return await self._caller.repeat(_methods.PRUNE_IMAGES, request)
+
+
+class Kernels:
+    """Kernels."""
+
+    def __init__(self, caller: Caller) -> None:
+        self._caller = caller
+
+    async def pull(
+        self,
+        kernel: str,
+        *,
+        name: str = "",
+        make_default: bool = False,
+        replace: bool = False,
+        on_progress: Progress | None = None,
+        request_id: str | uuid.UUID | None = None,
+    ) -> v1.Kernel:
+        """Gets a kernel from a catalog."""
+        request = v1.PullKernelRequest(
+            kernel=kernel,
+            name=name,
+            make_default=make_default,
+            replace=replace,
+            request_id=new_request_id(request_id),
+        )
+        made: v1.Kernel = await self._caller.follow(_methods.PULL_KERNEL, request, "kernel", on_progress)
+        return made
+
+    async def import_package(
+        self,
+        debian_package: str,
+        *,
+        name: str = "",
+        make_default: bool = False,
+        replace: bool = False,
+        on_progress: Progress | None = None,
+    ) -> v1.Kernel:
+        """Makes a kernel of a Debian package, which the daemon fetches with the host's apt."""
+        start = v1.ImportKernelStart(
+            name=name,
+            debian_package=debian_package,
+            make_default=make_default,
+            replace=replace,
+            request_id=new_request_id(None),
+        )
+        kernel: v1.Kernel = await self._caller.upload(
+            _methods.IMPORT_KERNEL,
+            v1.ImportKernelRequest(start=start),
+            iter(()),
+            lambda chunk: v1.ImportKernelRequest(kernel_chunk=chunk),
+            None,
+            "kernel",
+            operation_to(on_progress),
+        )
+        return kernel
+
+    async def get(self, kernel: str) -> v1.Kernel:
+        """The one with this id or name."""
+        return (await self._caller.repeat(_methods.GET_KERNEL, v1.GetKernelRequest(kernel=kernel))).kernel
+
+    async def list(self) -> AsyncIterator[v1.Kernel]:
+        """All kernels, newest first."""
+        pages = self._caller.pages(
+            _methods.LIST_KERNELS,
+            lambda token: v1.ListKernelsRequest(page_size=PAGE_SIZE, page_token=token),
+            lambda page: page.kernels,
+        )
+        async for kernel in pages:
+            yield kernel
+
+    async def delete(self, kernel: str) -> None:
+        """Removes a kernel, unless a VM uses it."""
+        request = v1.DeleteKernelRequest(kernel=kernel, request_id=new_request_id(None))
+        await self._caller.repeat(_methods.DELETE_KERNEL, request)
+
+
+class Catalogs:
+    """Where bundles and kernels are fetched from by name."""
+
+    def __init__(self, caller: Caller) -> None:
+        self._caller = caller
+
+    async def add(self, url: str, public_key: str, *, name: str = "") -> v1.Catalog:
+        """Adds one with the key that must sign it, and reads it for the first time."""
+        request = v1.AddCatalogRequest(name=name, url=url, public_key=public_key, request_id=new_request_id(None))
+        return (await self._caller.repeat(_methods.ADD_CATALOG, request)).catalog
+
+    async def get(self, catalog: str) -> v1.Catalog:
+        """The one with this name."""
+        return (await self._caller.repeat(_methods.GET_CATALOG, v1.GetCatalogRequest(catalog=catalog))).catalog
+
+    async def list(self) -> AsyncIterator[v1.Catalog]:
+        """All catalogs, in the order in which names are looked up."""
+        pages = self._caller.pages(
+            _methods.LIST_CATALOGS,
+            lambda token: v1.ListCatalogsRequest(page_size=PAGE_SIZE, page_token=token),
+            lambda page: page.catalogs,
+        )
+        async for catalog in pages:
+            yield catalog
+
+    async def refresh(self, catalog: str) -> v1.Catalog:
+        """Reads one again."""
+        request = v1.RefreshCatalogRequest(catalog=catalog)
+        return (await self._caller.repeat(_methods.REFRESH_CATALOG, request)).catalog
+
+    async def remove(self, catalog: str) -> None:
+        """Forgets one. What was pulled from it stays."""
+        request = v1.RemoveCatalogRequest(catalog=catalog, request_id=new_request_id(None))
+        await self._caller.repeat(_methods.REMOVE_CATALOG, request)
+
+    async def entries(self, *, catalog: str = "", query: str = "") -> AsyncIterator[v1.CatalogEntry]:
+        """What they offer, by name; `query` has words that name, version or description must have."""
+        pages = self._caller.pages(
+            _methods.LIST_CATALOG_ENTRIES,
+            lambda token: v1.ListCatalogEntriesRequest(
+                page_size=PAGE_SIZE, page_token=token, catalog=catalog, query=query
+            ),
+            lambda page: page.entries,
+        )
+        async for entry in pages:
+            yield entry
+
+
+class Volumes:
+    """Disks that outlive VMs."""
+
+    def __init__(self, caller: Caller) -> None:
+        self._caller = caller
+
+    async def create(
+        self,
+        name: str,
+        *,
+        size_mib: int = 0,
+        labels: Mapping[str, str] | None = None,
+        seed: str = "",
+        on_progress: Progress | None = None,
+        request_id: str | uuid.UUID | None = None,
+    ) -> v1.Volume:
+        """Makes one, empty or with the content of `seed`. 0 means 8192 MiB, or the seed's size."""
+        request = v1.CreateVolumeRequest(
+            name=name,
+            labels=dict(labels or {}),
+            size_mib=size_mib,
+            seed=seed,
+            request_id=new_request_id(request_id),
+        )
+        volume: v1.Volume = await self._caller.follow(_methods.CREATE_VOLUME, request, "volume", on_progress)
+        return volume
+
+    async def get(self, volume: str) -> v1.Volume:
+        """The one with this id or name."""
+        return (await self._caller.repeat(_methods.GET_VOLUME, v1.GetVolumeRequest(volume=volume))).volume
+
+    async def list(self, *, labels: Mapping[str, str] | None = None) -> AsyncIterator[v1.Volume]:
+        """Those that have all of these labels, newest first."""
+        wanted = dict(labels or {})
+        pages = self._caller.pages(
+            _methods.LIST_VOLUMES,
+            lambda token: v1.ListVolumesRequest(page_size=PAGE_SIZE, page_token=token, labels=wanted),
+            lambda page: page.volumes,
+        )
+        async for volume in pages:
+            yield volume
+
+    async def update(
+        self, volume: str, *, size_mib: int | None = None, labels: Mapping[str, str] | None = None, etag: str = ""
+    ) -> v1.Volume:
+        """Changes what is given; its size can only grow, while no VM has it."""
+        paths = []
+        request = v1.UpdateVolumeRequest(volume=volume, etag=etag, request_id=new_request_id(None))
+        if size_mib is not None:
+            request.size_mib = size_mib
+            paths.append("size_mib")
+        if labels is not None:
+            request.labels.update(labels)
+            paths.append("labels")
+        request.update_mask.CopyFrom(field_mask_pb2.FieldMask(paths=paths))
+        return (await self._caller.repeat(_methods.UPDATE_VOLUME, request)).volume
+
+    async def delete(self, volume: str) -> None:
+        """Removes one that no VM names, with what is in it."""
+        request = v1.DeleteVolumeRequest(volume=volume, request_id=new_request_id(None))
+        await self._caller.repeat(_methods.DELETE_VOLUME, request)

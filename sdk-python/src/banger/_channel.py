@@ -1,0 +1,95 @@
+"""What the blocking and the asyncio transport share: options, and the first look at the socket."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+from banger.errors import ConnectError, ForkedError
+
+# The longest message: pages of a thousand images are long.
+_RECEIVE_MAX_BYTES = 64 << 20
+_KEEPALIVE_MS = 10_000
+
+CHANNEL_OPTIONS: list[tuple[str, int | str]] = [
+    # A path is no name of a host.
+    ("grpc.default_authority", "bangerd"),
+    ("grpc.max_receive_message_length", _RECEIVE_MAX_BYTES),
+    # A daemon that is stopped or stuck is noticed in calls that have no heartbeat.
+    ("grpc.keepalive_time_ms", _KEEPALIVE_MS),
+    ("grpc.keepalive_timeout_ms", _KEEPALIVE_MS),
+    ("grpc.http2.max_pings_without_data", 0),
+    # The clients' own tries decide how long a lost connection is tried again.
+    ("grpc.initial_reconnect_backoff_ms", 50),
+    ("grpc.min_reconnect_backoff_ms", 1000),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+    ("grpc.enable_retries", 0),
+    # Clients do not share connections: closing one leaves the others as they are.
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.enable_http_proxy", 0),
+]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The time limits of a client, in seconds."""
+
+    connect: float = 5.0
+    """How long a connection may take to be made."""
+    silence: float = 10.0
+    """How long a stream may say nothing before it counts as dead: the daemon speaks at least every 2 s."""
+    reconnect: float = 30.0
+    """How long a lost connection is tried again before the caller learns of it; 0 means not at all."""
+
+
+def target(path: Path) -> str:
+    """The socket as gRPC names it."""
+    return "unix:" + quote(str(path))
+
+
+def look_at(path: Path, timeout: float) -> None:
+    """Connects once and hangs up, to say exactly what is wrong where that fails.
+
+    Raises:
+        ConnectError: If nobody answers there.
+    """
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(timeout)
+        try:
+            probe.connect(str(path))
+        except OSError as error:
+            raise connect_error(path, error) from error
+
+
+def connect_error(path: Path, error: OSError | None) -> ConnectError:
+    """Why the daemon at `path` was not reached."""
+    number = error.errno if error is not None else None
+    if number in (errno.EACCES, errno.EPERM):
+        remedy = "Use an account that may write to the socket (group `banger`), or start a bangerd of your own."
+    elif number == errno.ECONNREFUSED:
+        remedy = "bangerd has ended and left its socket behind: start it again."
+    else:
+        remedy = "Start bangerd, or name the socket of a running one with `host` or BANGER_HOST."
+    why = f": {error.strerror or error}" if error is not None else " in time"
+    made = ConnectError(f"could not connect to bangerd at `{path}`{why}", remedy=remedy)
+    made.metadata = {"path": str(path)}
+    return made
+
+
+class Owner:
+    """The process that made a client; no other can use it."""
+
+    def __init__(self) -> None:
+        self._pid = os.getpid()
+
+    def check(self) -> None:
+        """Refuses a process that was forked from it."""
+        if os.getpid() != self._pid:
+            raise ForkedError(
+                "this client was made by the process that this one was forked from",
+                remedy="Call connect() in this process, or start processes by `spawn` instead of `fork`.",
+            )

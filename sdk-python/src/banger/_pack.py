@@ -1,0 +1,104 @@
+"""Trees of files of this machine as a tar archive: modes, times, symbolic and hard links. Owners are left out."""
+
+from __future__ import annotations
+
+import os
+import stat
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from banger.errors import LocalFileError
+
+CHUNK_BYTES = 256 << 10
+"""The length of a chunk: a quarter of what the API allows."""
+
+
+def pack(local: str | os.PathLike[str]) -> Iterator[bytes]:
+    """A file, or a directory with all that is in it, whose last name is the top of the archive. Sockets, pipes and
+    devices are left out.
+
+    Raises:
+        LocalFileError: If a file cannot be read, or changes meanwhile.
+    """
+    path = Path(local)
+    name = path.name if path.name not in ("", "..") else path.resolve().name
+    seen: dict[tuple[int, int], str] = {}
+    try:
+        yield from _entry(path, name or ".", seen)
+    except OSError as error:
+        if isinstance(error, LocalFileError):
+            raise
+        raise LocalFileError(str(error.filename or path), "read", error) from error
+    yield bytes(1024)
+
+
+def _entry(path: Path, name: str, seen: dict[tuple[int, int], str]) -> Iterator[bytes]:
+    found = os.lstat(path)
+    info = tarfile.TarInfo(name)
+    info.mode = stat.S_IMODE(found.st_mode)
+    info.mtime = found.st_mtime_ns / 1e9
+    if stat.S_ISDIR(found.st_mode):
+        info.type = tarfile.DIRTYPE
+        yield _header(info)
+        for child in sorted(os.listdir(path)):
+            yield from _entry(path / child, f"{name}/{child}", seen)
+    elif stat.S_ISLNK(found.st_mode):
+        info.type = tarfile.SYMTYPE
+        info.linkname = os.readlink(path)
+        yield _header(info)
+    elif stat.S_ISREG(found.st_mode):
+        first = seen.get((found.st_dev, found.st_ino)) if found.st_nlink > 1 else None
+        if first is not None:
+            info.type = tarfile.LNKTYPE
+            info.linkname = first
+            yield _header(info)
+            return
+        seen[found.st_dev, found.st_ino] = name
+        yield from _file(path, info)
+
+
+def _file(path: Path, info: tarfile.TarInfo) -> Iterator[bytes]:
+    with open(path, "rb", buffering=0) as file:
+        info.size = left = os.fstat(file.fileno()).st_size
+        yield _header(info)
+        while left:
+            data = file.read(min(left, CHUNK_BYTES))
+            if not data:
+                raise LocalFileError(str(path), "read", OSError(None, "it became shorter while it was read"))
+            left -= len(data)
+            yield data
+        yield bytes(-info.size % 512)
+
+
+def _header(info: tarfile.TarInfo) -> bytes:
+    return info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
+
+
+def chunked(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """The same bytes in chunks for the wire."""
+    buffer = bytearray()
+    for piece in pieces:
+        buffer += piece
+        while len(buffer) >= CHUNK_BYTES:
+            yield bytes(buffer[:CHUNK_BYTES])
+            del buffer[:CHUNK_BYTES]
+    if buffer:
+        yield bytes(buffer)
+
+
+def chunks_of(archive: str | os.PathLike[str] | BinaryIO) -> Iterator[bytes]:
+    """A file, by its path or by what it reads, in chunks for the wire.
+
+    Raises:
+        LocalFileError: If it cannot be read.
+    """
+    if not isinstance(archive, (str, os.PathLike)):
+        yield from iter(lambda: archive.read(CHUNK_BYTES), b"")
+        return
+    try:
+        with open(archive, "rb", buffering=0) as file:
+            yield from iter(lambda: file.read(CHUNK_BYTES), b"")
+    except OSError as error:
+        raise LocalFileError(os.fspath(archive), "read", error) from error

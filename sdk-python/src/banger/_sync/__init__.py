@@ -1,0 +1,1 @@
+"""The blocking client, generated from `banger._async`, but for `_io`."""

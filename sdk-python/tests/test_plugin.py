@@ -1,0 +1,109 @@
+"""The pytest plugin, in runs of its own against a fake daemon."""
+
+from __future__ import annotations
+
+import pytest
+
+from banger.testing import FakeDaemon
+
+pytestmark = pytest.mark.filterwarnings("default")
+
+MARKED = """
+    import pytest
+
+    @pytest.mark.banger(image="box", memory_mib=64)
+    def test_one(vm):
+        assert vm.info.spec.memory_mib == 64
+        assert vm.run("true").ok
+"""
+
+
+def run(pytester: pytest.Pytester, *arguments: str) -> pytest.RunResult:
+    return pytester.runpytest_subprocess("-p", "no:cacheprovider", *arguments, timeout=240)
+
+
+def test_each_test_has_a_vm_that_goes_with_it(pytester: pytest.Pytester, fake: FakeDaemon) -> None:
+    pytester.makepyfile(MARKED)
+    run(pytester, f"--banger-host={fake.host}").assert_outcomes(passed=1)
+    assert fake.vms == {}
+    assert fake.calls.count("PullImage") == 1
+
+
+def test_workers_of_xdist_pull_once_and_leave_nothing(pytester: pytest.Pytester, fake: FakeDaemon) -> None:
+    pytester.makepyfile(
+        """
+        import pytest
+
+        @pytest.mark.banger(image="box")
+        @pytest.mark.parametrize("number", range(12))
+        def test_many(vm, number):
+            assert vm.run(f"echo {number}").ok
+        """
+    )
+    run(pytester, f"--banger-host={fake.host}", "-n", "3").assert_outcomes(passed=12)
+    assert fake.vms == {}
+    assert fake.calls.count("PullImage") == 1
+    assert len({command.vm for command in fake.commands}) == 12
+
+
+def test_a_failed_test_shows_console_and_logs(pytester: pytest.Pytester, fake: FakeDaemon) -> None:
+    fake.on("serve", stdout="the log of the server\n")
+    pytester.makepyfile(
+        """
+        import pytest
+
+        @pytest.mark.banger("box")
+        def test_fails(vm_factory):
+            vm = vm_factory(name="web")
+            vm.start("serve", stdin=False).wait()
+            assert False
+        """
+    )
+    done = run(pytester, f"--banger-host={fake.host}", "--banger-artifacts=out")
+    done.assert_outcomes(failed=1)
+    done.stdout.fnmatch_lines(["*VMs made in * s*", "*a console of a fake VM*", "*the log of the server*"])
+    assert fake.vms == {}
+    assert list((pytester.path / "out").glob("*/web/console.log"))
+    assert list((pytester.path / "out").glob("*/web/session-*.log"))
+
+
+def test_the_vms_of_failed_tests_are_kept_if_asked(pytester: pytest.Pytester, fake: FakeDaemon) -> None:
+    pytester.makepyfile(MARKED + "        assert False\n")
+    done = run(pytester, f"--banger-host={fake.host}", "--banger-keep")
+    done.assert_outcomes(failed=1)
+    (kept,) = fake.vms.values()
+    done.stdout.fnmatch_lines([f"*kept: banger vm exec -it {kept.spec.name}*"])
+    # What is left of a run that is over goes with the next one.
+    pytester.makepyfile(MARKED)
+    run(pytester, f"--banger-host={fake.host}").assert_outcomes(passed=1)
+    assert fake.vms == {}
+
+
+def test_an_interrupted_run_leaves_nothing(pytester: pytest.Pytester, fake: FakeDaemon) -> None:
+    pytester.makepyfile(MARKED + "        raise KeyboardInterrupt\n")
+    assert run(pytester, f"--banger-host={fake.host}").ret == pytest.ExitCode.INTERRUPTED
+    assert fake.vms == {}
+
+
+def test_without_a_daemon_tests_are_skipped_with_the_reason(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BANGER_HOST", "unix:///nowhere/bangerd.sock")
+    pytester.makepyfile(MARKED)
+    done = run(pytester, "-rs")
+    done.assert_outcomes(skipped=1)
+    done.stdout.fnmatch_lines(["*no bangerd: could not connect to bangerd at `/nowhere/bangerd.sock`*"])
+
+
+def test_a_daemon_that_was_named_must_be_there(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(MARKED)
+    run(pytester, "--banger-host=/nowhere/bangerd.sock").assert_outcomes(errors=1)
+
+
+def test_a_test_without_an_image_is_told_so(pytester: pytest.Pytester, fake: FakeDaemon) -> None:
+    pytester.makepyfile("def test_one(vm): pass")
+    done = run(pytester, f"--banger-host={fake.host}")
+    done.assert_outcomes(errors=1)
+    done.stdout.fnmatch_lines(["*needs an image*"])
+    pytester.makeini("[pytest]\nbanger_image = box\n")
+    run(pytester, f"--banger-host={fake.host}").assert_outcomes(passed=1)
