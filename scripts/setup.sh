@@ -44,6 +44,8 @@ find_missing() {
     need util-linux have setpriv
     need tar have tar
     need python3-venv python3 -c 'import ensurepip, venv'
+    need openssh-client have ssh
+    need rsync have rsync
 }
 
 # The busybox of the test images runs without a library.

@@ -11,6 +11,7 @@ Examples:
   banger image pull debian:bookworm
   banger vm create debian:bookworm --name web && banger vm shell web
   banger cp -r ./src web:work
+  banger ssh-config >> ~/.ssh/config && ssh web.vm
   banger vm list --output json
 
 Exit codes:
@@ -96,6 +97,13 @@ pub(crate) enum Command {
     Cp(command::cp::Cp),
     #[command(subcommand, visible_alias = "files")]
     File(command::file::File),
+    SshConfig(command::ssh::SshConfig),
+    /// Carry one ssh connection; what ssh runs
+    #[command(hide = true)]
+    SshProxy(command::ssh::SshProxy),
+    /// Print the host key of a VM; what ssh runs
+    #[command(hide = true)]
+    SshHostKey(command::ssh::SshHostKey),
     #[command(subcommand, visible_alias = "operations")]
     Operation(command::operation::Operation),
     Events(command::event::Events),

@@ -13,6 +13,7 @@ pub(crate) mod operation;
 mod process;
 pub(crate) mod run;
 pub(crate) mod session;
+pub(crate) mod ssh;
 pub(crate) mod vm;
 pub(crate) mod volume;
 
@@ -32,6 +33,9 @@ pub(crate) async fn run(context: &Context, command: Command) -> Result<u8, Failu
         Command::Session(session) => session.run(context).await,
         Command::Cp(cp) => cp.run(context).await,
         Command::File(file) => file.run(context).await,
+        Command::SshConfig(config) => config.run(context),
+        Command::SshProxy(proxy) => proxy.run(context).await,
+        Command::SshHostKey(key) => key.run(context).await,
         Command::Operation(operation) => operation.run(context).await,
         Command::Host(host) => host.run(context).await,
         Command::Doctor(doctor) => doctor.run(context).await,

@@ -40,6 +40,11 @@ impl Context {
         Ok(host.map_err(banger_sdk::Error::from)?)
     }
 
+    /// Whether the daemon was named, and is not the one that is there.
+    pub(crate) fn has_host(&self) -> bool {
+        self.host.as_ref().is_some_and(|text| !text.is_empty())
+    }
+
     /// Connects to the daemon.
     pub(crate) async fn client(&self) -> Result<Client, Failure> {
         Ok(Client::connect(self.host()?).await?)

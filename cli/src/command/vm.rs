@@ -2,7 +2,7 @@
 
 pub(crate) mod create;
 mod exec;
-mod forward;
+pub(crate) mod forward;
 pub(crate) mod setup;
 mod stats;
 mod top;

@@ -13,6 +13,7 @@ mod observe;
 mod read;
 mod run;
 mod session;
+mod ssh;
 mod terminal;
 
 use std::io::Write;

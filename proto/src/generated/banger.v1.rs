@@ -9836,11 +9836,11 @@ pub struct ForwardStart {
     /// The VM's id or name.
     #[prost(string, tag = "1")]
     pub vm: ::prost::alloc::string::String,
-    /// How long connecting may take; absent means 10 s. At most 120 s.
+    /// How long connecting may take; absent means 10 s. At most 120 s. `ssh` is connected at once.
     #[prost(message, optional, tag = "4")]
     pub connect_timeout: ::core::option::Option<::prost_types::Duration>,
     /// The socket.
-    #[prost(oneof = "forward_start::Target", tags = "2, 3")]
+    #[prost(oneof = "forward_start::Target", tags = "2, 3, 5")]
     pub target: ::core::option::Option<forward_start::Target>,
 }
 /// Nested message and enum types in `ForwardStart`.
@@ -9854,6 +9854,9 @@ pub mod forward_start {
         /// The absolute path of a listening unix socket, at most 107 bytes.
         #[prost(string, tag = "3")]
         UnixPath(::prost::alloc::string::String),
+        /// The ssh server that the daemon keeps for the VM. VmService.GetSshHostKey tells how it is known.
+        #[prost(message, tag = "5")]
+        Ssh(super::SshTarget),
     }
 }
 /// A TCP port that the guest can reach.
@@ -9866,6 +9869,11 @@ pub struct TcpTarget {
     #[prost(int32, tag = "2")]
     pub port: i32,
 }
+/// The ssh server of a VM. It is in the daemon and needs nothing of the image: what it is asked for becomes sessions,
+/// files and tunnels of the VM. Who may make this call may log in as any user of the guest; where the VM has
+/// `spec.identity.ssh_authorized_keys`, only with one of them.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SshTarget {}
 /// No more bytes come in this direction.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct TunnelEnd {}
@@ -9913,8 +9921,8 @@ pub mod tunnel_service_client {
     )]
     use tonic::codegen::*;
     use tonic::codegen::http::Uri;
-    /// Tunnels: connections to sockets in running VMs, over the API alone. They need no network in the guest but its
-    /// loopback, and no port on the host.
+    /// Tunnels: connections to sockets in running VMs and to their ssh servers, over the API alone. They need no network in
+    /// the guest but its loopback, and no port on the host.
     #[derive(Debug, Clone)]
     pub struct TunnelServiceClient<T> {
         inner: tonic::client::Grpc<T>,
@@ -9984,7 +9992,7 @@ pub mod tunnel_service_client {
             self.inner = self.inner.max_encoding_message_size(limit);
             self
         }
-        /// Connects to a socket in the guest and carries bytes both ways; each connection is a call of its own.
+        /// Connects to a socket in the guest, or to the VM's ssh server, and carries bytes both ways; each connection is a call of its own.
         ///
         /// The end of one direction is told by `end` and leaves the other as it is; the call ends well when both have ended.
         /// A caller who ends or breaks off the call before its `end` resets the connection in the guest; a connection that
@@ -10038,7 +10046,7 @@ pub mod tunnel_service_server {
             >
             + std::marker::Send
             + 'static;
-        /// Connects to a socket in the guest and carries bytes both ways; each connection is a call of its own.
+        /// Connects to a socket in the guest, or to the VM's ssh server, and carries bytes both ways; each connection is a call of its own.
         ///
         /// The end of one direction is told by `end` and leaves the other as it is; the call ends well when both have ended.
         /// A caller who ends or breaks off the call before its `end` resets the connection in the guest; a connection that
@@ -10051,8 +10059,8 @@ pub mod tunnel_service_server {
             request: tonic::Request<tonic::Streaming<super::ForwardRequest>>,
         ) -> std::result::Result<tonic::Response<Self::ForwardStream>, tonic::Status>;
     }
-    /// Tunnels: connections to sockets in running VMs, over the API alone. They need no network in the guest but its
-    /// loopback, and no port on the host.
+    /// Tunnels: connections to sockets in running VMs and to their ssh servers, over the API alone. They need no network in
+    /// the guest but its loopback, and no port on the host.
     #[derive(Debug)]
     pub struct TunnelServiceServer<T> {
         inner: Arc<T>,
@@ -10528,6 +10536,20 @@ pub struct GetVmResponse {
     /// As it is now.
     #[prost(message, optional, tag = "1")]
     pub vm: ::core::option::Option<Vm>,
+}
+/// Asks for the public key of a VM's ssh server.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GetSshHostKeyRequest {
+    /// The VM's id or name; it need not run.
+    #[prost(string, tag = "1")]
+    pub vm: ::prost::alloc::string::String,
+}
+/// The public key of a VM's ssh server.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GetSshHostKeyResponse {
+    /// `TYPE BASE64`, as a line of known_hosts has it after the host.
+    #[prost(string, tag = "1")]
+    pub public_key: ::prost::alloc::string::String,
 }
 /// Asks for a page of VMs.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -11317,6 +11339,31 @@ pub mod vm_service_client {
                 .insert(GrpcMethod::new("banger.v1.VmService", "ListPorts"));
             self.inner.unary(req, path, codec).await
         }
+        /// The public key of a VM's ssh server, see TunnelService. It is made once for each VM, and is gone with it.
+        pub async fn get_ssh_host_key(
+            &mut self,
+            request: impl tonic::IntoRequest<super::GetSshHostKeyRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::GetSshHostKeyResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/banger.v1.VmService/GetSshHostKey",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("banger.v1.VmService", "GetSshHostKey"));
+            self.inner.unary(req, path, codec).await
+        }
         /// The guest's console, from an offset.
         pub async fn read_console(
             &mut self,
@@ -11473,6 +11520,14 @@ pub mod vm_service_server {
             request: tonic::Request<super::ListPortsRequest>,
         ) -> std::result::Result<
             tonic::Response<super::ListPortsResponse>,
+            tonic::Status,
+        >;
+        /// The public key of a VM's ssh server, see TunnelService. It is made once for each VM, and is gone with it.
+        async fn get_ssh_host_key(
+            &self,
+            request: tonic::Request<super::GetSshHostKeyRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::GetSshHostKeyResponse>,
             tonic::Status,
         >;
         /// Server streaming response type for the ReadConsole method.
@@ -12220,6 +12275,51 @@ pub mod vm_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ListPortsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/banger.v1.VmService/GetSshHostKey" => {
+                    #[allow(non_camel_case_types)]
+                    struct GetSshHostKeySvc<T: VmService>(pub Arc<T>);
+                    impl<
+                        T: VmService,
+                    > tonic::server::UnaryService<super::GetSshHostKeyRequest>
+                    for GetSshHostKeySvc<T> {
+                        type Response = super::GetSshHostKeyResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::GetSshHostKeyRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as VmService>::get_ssh_host_key(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = GetSshHostKeySvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

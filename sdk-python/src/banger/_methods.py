@@ -410,6 +410,13 @@ WATCH_VM_STATS = Method(
 LIST_PORTS = Method(
     "/banger.v1.VmService/ListPorts", vm_service_pb2.ListPortsRequest, vm_service_pb2.ListPortsResponse, False, False
 )
+GET_SSH_HOST_KEY = Method(
+    "/banger.v1.VmService/GetSshHostKey",
+    vm_service_pb2.GetSshHostKeyRequest,
+    vm_service_pb2.GetSshHostKeyResponse,
+    False,
+    False,
+)
 READ_CONSOLE = Method(
     "/banger.v1.VmService/ReadConsole",
     vm_service_pb2.ReadConsoleRequest,
@@ -522,6 +529,7 @@ ALL: list[Method[Any, Any]] = [
     GET_VM_STATS,
     WATCH_VM_STATS,
     LIST_PORTS,
+    GET_SSH_HOST_KEY,
     READ_CONSOLE,
     CREATE_VOLUME,
     GET_VOLUME,

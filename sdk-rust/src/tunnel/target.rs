@@ -6,7 +6,8 @@ use std::str::FromStr;
 
 use banger_proto::v1;
 
-/// A socket that a guest can reach: `80`, `localhost:80`, `10.0.2.15:80`, `[::1]:80` or `/run/app.sock`.
+/// Where a tunnel leads: a socket that a guest can reach, as `80`, `localhost:80`, `10.0.2.15:80`, `[::1]:80` or
+/// `/run/app.sock`, or the VM's ssh server, as `ssh`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum TunnelTarget {
     /// A TCP port.
@@ -18,12 +19,17 @@ pub enum TunnelTarget {
     },
     /// A unix socket, by its absolute path in the guest.
     Unix(String),
+    /// The ssh server that the daemon keeps for the VM; nothing of the image is needed for it.
+    Ssh,
 }
+
+/// How [`TunnelTarget::Ssh`] is written.
+const SSH: &str = "ssh";
 
 /// Why a text names no socket.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "`{text}` is no socket in a VM: write PORT, ADDRESS:PORT with an IP address, or an absolute path"
+    "`{text}` is no socket in a VM: write PORT, ADDRESS:PORT with an IP address, an absolute path, or ssh"
 )]
 pub struct TargetError {
     text: String,
@@ -49,6 +55,7 @@ impl TunnelTarget {
                 port: i32::from(*port),
             }),
             Self::Unix(path) => Target::UnixPath(path.clone()),
+            Self::Ssh => Target::Ssh(v1::SshTarget {}),
         }
     }
 }
@@ -65,6 +72,7 @@ impl fmt::Display for TunnelTarget {
                 port,
             } => write!(f, "{}", SocketAddr::new(*address, *port)),
             Self::Unix(path) => f.write_str(path),
+            Self::Ssh => f.write_str(SSH),
         }
     }
 }
@@ -76,6 +84,8 @@ impl FromStr for TunnelTarget {
         let port = |text: &str| text.parse().ok().filter(|&port: &u16| port > 0);
         let found = if text.starts_with('/') {
             Some(Self::Unix(text.to_owned()))
+        } else if text == SSH {
+            Some(Self::Ssh)
         } else if let Some(number) = text.strip_prefix("localhost:") {
             port(number).map(Self::port)
         } else if let Ok(address) = text.parse::<SocketAddr>() {
@@ -103,6 +113,7 @@ mod tests {
             "10.0.2.15:65535",
             "[::1]:1",
             "/run/app.sock",
+            "ssh",
         ] {
             let target: TunnelTarget = text.parse().unwrap();
             assert_eq!(target.to_string(), text);

@@ -47,6 +47,17 @@ impl Vms {
         watch(self.clone(), String::new(), interval)
     }
 
+    /// The public key of a VM's ssh server ([`TunnelTarget::Ssh`](crate::TunnelTarget::Ssh)), as `TYPE BASE64`.
+    ///
+    /// # Errors
+    /// When there is no such VM, or the daemon cannot be asked.
+    pub async fn ssh_host_key(&self, vm: impl Into<String>) -> Result<String> {
+        let request = v1::GetSshHostKeyRequest { vm: vm.into() };
+        let call = || async { self.rpc().get_ssh_host_key(request.clone()).await };
+        let answer = self.client.repeat("GetSshHostKey", call).await?;
+        Ok(answer.public_key)
+    }
+
     /// Who listens in a running VM.
     pub fn ports(&self, vm: impl Into<String>) -> ListPorts {
         ListPorts {

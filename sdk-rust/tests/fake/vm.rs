@@ -564,6 +564,15 @@ impl VmService for Daemon {
         Ok(Response::new(stream))
     }
 
+    async fn get_ssh_host_key(
+        &self,
+        request: Request<v1::GetSshHostKeyRequest>,
+    ) -> Result<Response<v1::GetSshHostKeyResponse>, Status> {
+        self.find_vm(&request.into_inner().vm)?;
+        let public_key = "ssh-ed25519 AAAA".into();
+        Ok(Response::new(v1::GetSshHostKeyResponse { public_key }))
+    }
+
     async fn list_ports(
         &self,
         request: Request<v1::ListPortsRequest>,

@@ -21,6 +21,7 @@ use banger_store::StoreError;
 use crate::build::BuildError;
 use crate::credentials::CredentialError;
 use crate::file::FileError;
+use crate::ssh::SshError;
 use crate::tunnel::TunnelError;
 use crate::vm::Resource;
 use crate::volume::VolumeError;
@@ -395,6 +396,9 @@ pub enum AppError {
     /// Tunnels.
     #[error(transparent)]
     Tunnel(#[from] TunnelError),
+    /// Connections by ssh.
+    #[error(transparent)]
+    Ssh(#[from] SshError),
     /// The guest.
     #[error(transparent)]
     Guest(#[from] GuestError),

@@ -29,6 +29,7 @@ pub mod page;
 pub mod paths;
 mod reconcile;
 pub mod session;
+pub mod ssh;
 mod sys;
 mod tree;
 pub mod tunnel;
@@ -91,6 +92,8 @@ pub struct App {
     pub files: file::Files,
     /// Tunnels.
     pub tunnels: tunnel::Tunnels,
+    /// Who may connect by ssh.
+    pub ssh: ssh::Ssh,
     /// Looks whether the host is fit.
     pub doctor: doctor::Doctor,
 }
@@ -141,6 +144,7 @@ impl App {
         let sessions = session::Sessions::new(&context, &vms, &images);
         let files = file::Files::new(&context, &vms);
         let tunnels = tunnel::Tunnels::new(&vms);
+        let ssh = ssh::Ssh::new(&context, &vms);
         let doctor = doctor::Doctor::new(&context, &images, &kernels);
         let app = Self {
             context,
@@ -154,6 +158,7 @@ impl App {
             sessions,
             files,
             tunnels,
+            ssh,
             doctor,
         };
         let reconciled = reconcile::reconcile(&app).await?;

@@ -62,6 +62,12 @@ impl Paths {
         self.vm(id).join("upper.ext4")
     }
 
+    /// The secret half of a VM's ssh host key.
+    #[must_use]
+    pub fn ssh_host_key(&self, id: VmId) -> PathBuf {
+        self.vm(id).join("ssh-host-key")
+    }
+
     /// One directory for each volume, named by its id.
     #[must_use]
     pub fn volumes(&self) -> PathBuf {

@@ -2,14 +2,12 @@
 
 mod error;
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use banger_core::Name;
 use banger_core::guest::{GuestError, TunnelEvents, TunnelInputs};
 use banger_core::tunnel::{TUNNELS_MAX, TunnelEvent, TunnelTarget};
-use banger_core::vm::Vm;
-use banger_core::{Name, VmId};
 use futures::StreamExt as _;
 use futures::stream::{self, BoxStream};
 use tokio::sync::watch;
@@ -18,18 +16,15 @@ pub use error::TunnelError;
 
 use crate::error::AppError;
 use crate::session::ended;
-use crate::vm::{Use, VmView, Vms};
+use crate::vm::{Place, Places, Use, VmView, Vms};
 
 /// What a connected caller receives.
 pub type Events = BoxStream<'static, Result<TunnelEvent, AppError>>;
 
-/// How many tunnels each VM has; one without is not in it.
-type Counts = Arc<Mutex<BTreeMap<VmId, usize>>>;
-
 /// The tunnels to this host's VMs.
 pub struct Tunnels {
     vms: Arc<Vms>,
-    counts: Counts,
+    places: Places,
 }
 
 impl std::fmt::Debug for Tunnels {
@@ -42,7 +37,7 @@ impl Tunnels {
     pub(crate) fn new(vms: &Arc<Vms>) -> Self {
         Self {
             vms: vms.clone(),
-            counts: Counts::default(),
+            places: Places::default(),
         }
     }
 
@@ -59,7 +54,12 @@ impl Tunnels {
         input: TunnelInputs,
     ) -> Result<Events, AppError> {
         let (vm, guest, used) = self.vms.running(vm).await?;
-        let place = Place::take(&self.counts, &vm)?;
+        let too_many = || TunnelError::TooMany {
+            vm: vm.spec.name.clone(),
+            limit: TUNNELS_MAX,
+        };
+        let place = self.places.take(vm.id, TUNNELS_MAX);
+        let place = place.ok_or_else(too_many)?;
         let view = self.vms.watch(&vm.id.to_string()).ok();
         let name = vm.spec.name.clone();
         let events = match guest.open_tunnel(target, limit, input).await {
@@ -106,42 +106,5 @@ async fn judged(error: GuestError, view: Option<watch::Receiver<VmView>>, name: 
             TunnelError::VmGone { vm: name.clone() }.into()
         }
         other => other.into(),
-    }
-}
-
-/// One of the tunnels that a VM may have, given back when it is dropped.
-struct Place {
-    counts: Counts,
-    vm: VmId,
-}
-
-impl Place {
-    fn take(counts: &Counts, vm: &Vm) -> Result<Self, TunnelError> {
-        let mut open = counts.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = open.entry(vm.id).or_default();
-        if *count >= TUNNELS_MAX {
-            return Err(TunnelError::TooMany {
-                vm: vm.spec.name.clone(),
-                limit: TUNNELS_MAX,
-            });
-        }
-        *count += 1;
-        drop(open);
-        Ok(Self {
-            counts: counts.clone(),
-            vm: vm.id,
-        })
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut open = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = open.get_mut(&self.vm) {
-            *count -= 1;
-            if *count == 0 {
-                open.remove(&self.vm);
-            }
-        }
     }
 }

@@ -28,6 +28,7 @@ mod run;
 mod secret;
 mod session;
 mod setup;
+mod ssh;
 mod suite;
 mod terminal;
 mod torture;
@@ -60,6 +61,7 @@ fn cases() -> Vec<Case<Suite>> {
         console::cases,
         observe::cases,
         tunnel::cases,
+        ssh::cases,
         api::cases,
         doctor::cases,
         run::cases,

@@ -26,6 +26,7 @@ use crate::failure::{Failure, signal_code};
 use crate::interrupt::Interrupts;
 use crate::value;
 use carry::Door;
+pub(crate) use carry::stdio;
 use rule::Rule;
 use tell::Teller;
 
@@ -39,6 +40,7 @@ What to forward:
   127.0.0.1:8080:80     listen on this address; 0.0.0.0 and [::] are reached from other machines
   8080:10.0.2.15:80     to an address that the VM can reach
   8080:/run/app.sock    to a unix socket in the VM
+  2222:ssh              to the ssh server that banger keeps for the VM (see banger ssh-config)
   -:22                  one connection, from standard input to standard output
 
 It goes through banger's own API: the VM needs no network, and the host opens no port but those
@@ -71,7 +73,7 @@ impl Forward {
         let client = context.client().await?;
         if let Some(target) = self.stdio {
             let open = client.tunnels().open(self.vm, target);
-            return carry::stdio(open.connect_timeout(self.connect_timeout).await?).await;
+            return stdio(open.connect_timeout(self.connect_timeout).await?).await;
         }
         let mut listeners = Vec::new();
         for rule in &self.rules {

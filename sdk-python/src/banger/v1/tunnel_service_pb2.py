@@ -26,7 +26,7 @@ from banger.v1 import operation_pb2 as banger_dot_v1_dot_operation__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x62\x61nger/v1/tunnel_service.proto\x12\tbanger.v1\x1a\x19\x62\x61nger/v1/operation.proto\x1a\x1egoogle/protobuf/duration.proto\"\x8b\x01\n\x0e\x46orwardRequest\x12(\n\x05start\x18\x01 \x01(\x0b\x32\x17.banger.v1.ForwardStartH\x00\x12\x0e\n\x04\x64\x61ta\x18\x02 \x01(\x0cH\x00\x12#\n\x03\x65nd\x18\x03 \x01(\x0b\x32\x14.banger.v1.TunnelEndH\x00\x12\x0f\n\x05taken\x18\x04 \x01(\x03H\x00\x42\t\n\x07message\"\x92\x01\n\x0c\x46orwardStart\x12\n\n\x02vm\x18\x01 \x01(\t\x12#\n\x03tcp\x18\x02 \x01(\x0b\x32\x14.banger.v1.TcpTargetH\x00\x12\x13\n\tunix_path\x18\x03 \x01(\tH\x00\x12\x32\n\x0f\x63onnect_timeout\x18\x04 \x01(\x0b\x32\x19.google.protobuf.DurationB\x08\n\x06target\"*\n\tTcpTarget\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12\x0c\n\x04port\x18\x02 \x01(\x05\"\x0b\n\tTunnelEnd\"\xbe\x01\n\x0f\x46orwardResponse\x12/\n\tconnected\x18\x01 \x01(\x0b\x32\x1a.banger.v1.TunnelConnectedH\x00\x12\x0e\n\x04\x64\x61ta\x18\x02 \x01(\x0cH\x00\x12#\n\x03\x65nd\x18\x03 \x01(\x0b\x32\x14.banger.v1.TunnelEndH\x00\x12\x0f\n\x05taken\x18\x04 \x01(\x03H\x00\x12)\n\theartbeat\x18\x05 \x01(\x0b\x32\x14.banger.v1.HeartbeatH\x00\x42\t\n\x07message\"\x11\n\x0fTunnelConnected2U\n\rTunnelService\x12\x44\n\x07\x46orward\x12\x19.banger.v1.ForwardRequest\x1a\x1a.banger.v1.ForwardResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x62\x61nger/v1/tunnel_service.proto\x12\tbanger.v1\x1a\x19\x62\x61nger/v1/operation.proto\x1a\x1egoogle/protobuf/duration.proto\"\x8b\x01\n\x0e\x46orwardRequest\x12(\n\x05start\x18\x01 \x01(\x0b\x32\x17.banger.v1.ForwardStartH\x00\x12\x0e\n\x04\x64\x61ta\x18\x02 \x01(\x0cH\x00\x12#\n\x03\x65nd\x18\x03 \x01(\x0b\x32\x14.banger.v1.TunnelEndH\x00\x12\x0f\n\x05taken\x18\x04 \x01(\x03H\x00\x42\t\n\x07message\"\xb7\x01\n\x0c\x46orwardStart\x12\n\n\x02vm\x18\x01 \x01(\t\x12#\n\x03tcp\x18\x02 \x01(\x0b\x32\x14.banger.v1.TcpTargetH\x00\x12\x13\n\tunix_path\x18\x03 \x01(\tH\x00\x12#\n\x03ssh\x18\x05 \x01(\x0b\x32\x14.banger.v1.SshTargetH\x00\x12\x32\n\x0f\x63onnect_timeout\x18\x04 \x01(\x0b\x32\x19.google.protobuf.DurationB\x08\n\x06target\"*\n\tTcpTarget\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12\x0c\n\x04port\x18\x02 \x01(\x05\"\x0b\n\tSshTarget\"\x0b\n\tTunnelEnd\"\xbe\x01\n\x0f\x46orwardResponse\x12/\n\tconnected\x18\x01 \x01(\x0b\x32\x1a.banger.v1.TunnelConnectedH\x00\x12\x0e\n\x04\x64\x61ta\x18\x02 \x01(\x0cH\x00\x12#\n\x03\x65nd\x18\x03 \x01(\x0b\x32\x14.banger.v1.TunnelEndH\x00\x12\x0f\n\x05taken\x18\x04 \x01(\x03H\x00\x12)\n\theartbeat\x18\x05 \x01(\x0b\x32\x14.banger.v1.HeartbeatH\x00\x42\t\n\x07message\"\x11\n\x0fTunnelConnected2U\n\rTunnelService\x12\x44\n\x07\x46orward\x12\x19.banger.v1.ForwardRequest\x1a\x1a.banger.v1.ForwardResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,15 +36,17 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_FORWARDREQUEST']._serialized_start=105
   _globals['_FORWARDREQUEST']._serialized_end=244
   _globals['_FORWARDSTART']._serialized_start=247
-  _globals['_FORWARDSTART']._serialized_end=393
-  _globals['_TCPTARGET']._serialized_start=395
-  _globals['_TCPTARGET']._serialized_end=437
-  _globals['_TUNNELEND']._serialized_start=439
-  _globals['_TUNNELEND']._serialized_end=450
-  _globals['_FORWARDRESPONSE']._serialized_start=453
-  _globals['_FORWARDRESPONSE']._serialized_end=643
-  _globals['_TUNNELCONNECTED']._serialized_start=645
-  _globals['_TUNNELCONNECTED']._serialized_end=662
-  _globals['_TUNNELSERVICE']._serialized_start=664
-  _globals['_TUNNELSERVICE']._serialized_end=749
+  _globals['_FORWARDSTART']._serialized_end=430
+  _globals['_TCPTARGET']._serialized_start=432
+  _globals['_TCPTARGET']._serialized_end=474
+  _globals['_SSHTARGET']._serialized_start=476
+  _globals['_SSHTARGET']._serialized_end=487
+  _globals['_TUNNELEND']._serialized_start=489
+  _globals['_TUNNELEND']._serialized_end=500
+  _globals['_FORWARDRESPONSE']._serialized_start=503
+  _globals['_FORWARDRESPONSE']._serialized_end=693
+  _globals['_TUNNELCONNECTED']._serialized_start=695
+  _globals['_TUNNELCONNECTED']._serialized_end=712
+  _globals['_TUNNELSERVICE']._serialized_start=714
+  _globals['_TUNNELSERVICE']._serialized_end=799
 # @@protoc_insertion_point(module_scope)

@@ -22,16 +22,18 @@ class ForwardRequest(_message.Message):
     def __init__(self, start: _Optional[_Union[ForwardStart, _Mapping]] = ..., data: _Optional[bytes] = ..., end: _Optional[_Union[TunnelEnd, _Mapping]] = ..., taken: _Optional[int] = ...) -> None: ...
 
 class ForwardStart(_message.Message):
-    __slots__ = ("vm", "tcp", "unix_path", "connect_timeout")
+    __slots__ = ("vm", "tcp", "unix_path", "ssh", "connect_timeout")
     VM_FIELD_NUMBER: _ClassVar[int]
     TCP_FIELD_NUMBER: _ClassVar[int]
     UNIX_PATH_FIELD_NUMBER: _ClassVar[int]
+    SSH_FIELD_NUMBER: _ClassVar[int]
     CONNECT_TIMEOUT_FIELD_NUMBER: _ClassVar[int]
     vm: str
     tcp: TcpTarget
     unix_path: str
+    ssh: SshTarget
     connect_timeout: _duration_pb2.Duration
-    def __init__(self, vm: _Optional[str] = ..., tcp: _Optional[_Union[TcpTarget, _Mapping]] = ..., unix_path: _Optional[str] = ..., connect_timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+    def __init__(self, vm: _Optional[str] = ..., tcp: _Optional[_Union[TcpTarget, _Mapping]] = ..., unix_path: _Optional[str] = ..., ssh: _Optional[_Union[SshTarget, _Mapping]] = ..., connect_timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class TcpTarget(_message.Message):
     __slots__ = ("address", "port")
@@ -40,6 +42,10 @@ class TcpTarget(_message.Message):
     address: str
     port: int
     def __init__(self, address: _Optional[str] = ..., port: _Optional[int] = ...) -> None: ...
+
+class SshTarget(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
 
 class TunnelEnd(_message.Message):
     __slots__ = ()

@@ -60,6 +60,18 @@ class GetVmResponse(_message.Message):
     vm: _vm_pb2.Vm
     def __init__(self, vm: _Optional[_Union[_vm_pb2.Vm, _Mapping]] = ...) -> None: ...
 
+class GetSshHostKeyRequest(_message.Message):
+    __slots__ = ("vm",)
+    VM_FIELD_NUMBER: _ClassVar[int]
+    vm: str
+    def __init__(self, vm: _Optional[str] = ...) -> None: ...
+
+class GetSshHostKeyResponse(_message.Message):
+    __slots__ = ("public_key",)
+    PUBLIC_KEY_FIELD_NUMBER: _ClassVar[int]
+    public_key: str
+    def __init__(self, public_key: _Optional[str] = ...) -> None: ...
+
 class ListVmsRequest(_message.Message):
     __slots__ = ("page_size", "page_token", "labels")
     class LabelsEntry(_message.Message):

@@ -113,6 +113,7 @@ impl Explain for AppError {
             Self::Store(error) => error.kind(),
             Self::Vmm(error) => error.kind(),
             Self::Tunnel(error) => error.kind(),
+            Self::Ssh(error) => error.kind(),
             Self::Guest(error) => error.kind(),
             Self::Failed(failure) => failure.kind.clone(),
         }
@@ -185,6 +186,7 @@ impl Explain for AppError {
             Self::Store(error) => error.reason(),
             Self::Vmm(error) => error.reason(),
             Self::Tunnel(error) => error.reason(),
+            Self::Ssh(error) => error.reason(),
             Self::Guest(error) => error.reason(),
             Self::Failed(_) => "OPERATION_FAILED",
         }

@@ -154,6 +154,7 @@ impl AppError {
             Self::Store(error) => error.metadata(),
             Self::Vmm(error) => error.metadata(),
             Self::Tunnel(error) => error.metadata(),
+            Self::Ssh(error) => error.metadata(),
             Self::Guest(error) => error.metadata(),
             Self::Failed(_) => Vec::new(),
         }

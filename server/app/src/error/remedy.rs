@@ -91,6 +91,7 @@ impl AppError {
             Self::Store(error) => return error.remedy(),
             Self::Vmm(error) => return error.remedy(),
             Self::Tunnel(error) => return error.remedy(),
+            Self::Ssh(error) => return error.remedy(),
             Self::Guest(error) => return error.remedy(),
             Self::Failed(failure) => return failure.remedy.clone(),
         };

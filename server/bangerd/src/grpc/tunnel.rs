@@ -9,6 +9,7 @@ use banger_proto::v1::tunnel_service_server::TunnelService;
 use futures::stream::{self, StreamExt as _};
 use tonic::{Request, Response, Status, Streaming};
 
+use super::convert::tunnel::Far;
 use super::convert::{field, tunnel};
 use super::request::RequestError;
 use super::stream::{Answers, Drain, first, served};
@@ -35,8 +36,13 @@ impl TunnelService for Api {
             let flow = flow.clone();
             move |message| tunnel::input(message, &flow.inward, &flow.outward)
         });
-        let tunnels = &self.app.tunnels;
-        let events = tunnels.forward(vm, &target, limit, input).await;
+        let events = match target {
+            Far::Socket(target) => {
+                let tunnels = &self.app.tunnels;
+                tunnels.forward(vm, &target, limit, input).await
+            }
+            Far::Ssh => banger_ssh::connect(&self.app, vm, input).await,
+        };
         let events = events.map_err(refused)?;
         Ok(Response::new(forwarded(events, faults, flow, &self.drain)))
     }

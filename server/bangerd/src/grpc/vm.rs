@@ -212,6 +212,17 @@ impl VmService for Api {
         Ok(Response::new(watch.watch(&self.drain)))
     }
 
+    async fn get_ssh_host_key(
+        &self,
+        request: Request<v1::GetSshHostKeyRequest>,
+    ) -> Result<Response<v1::GetSshHostKeyResponse>, Status> {
+        let named = field::named("vm", &request.get_ref().vm)?;
+        let found = self.app.ssh.host_key(named).await.map_err(refused)?;
+        Ok(Response::new(v1::GetSshHostKeyResponse {
+            public_key: found.public_line(),
+        }))
+    }
+
     async fn list_ports(
         &self,
         request: Request<v1::ListPortsRequest>,

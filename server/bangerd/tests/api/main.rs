@@ -25,6 +25,7 @@ mod operations;
 mod rig;
 mod sessions;
 mod setup;
+mod ssh;
 mod stats;
 mod stop;
 mod takeover;

@@ -88,7 +88,7 @@ async fn through(door: &Door, local: &mut TcpStream) -> Result<(), Option<Error>
 }
 
 /// Carries standard input and output to the end of both.
-pub(super) async fn stdio(mut tunnel: Tunnel) -> Result<u8, Failure> {
+pub(crate) async fn stdio(mut tunnel: Tunnel) -> Result<u8, Failure> {
     match both(stdin(), Output(stdout()), &mut tunnel).await {
         Ok(()) => Ok(0),
         Err(Broken::From(error)) => Err(Failure::Read(error)),

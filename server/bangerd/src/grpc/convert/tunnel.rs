@@ -15,14 +15,24 @@ use banger_proto::v1::forward_start::Target;
 use super::field;
 use crate::grpc::request::RequestError;
 
-/// The socket that a caller names.
-pub(crate) fn target(target: Option<Target>) -> Result<TunnelTarget, RequestError> {
+/// Where a tunnel leads.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Far {
+    /// To a socket in the guest.
+    Socket(TunnelTarget),
+    /// To the VM's ssh server.
+    Ssh,
+}
+
+/// Where a caller wants to go.
+pub(crate) fn target(target: Option<Target>) -> Result<Far, RequestError> {
     match target.ok_or_else(|| RequestError::missing("start.target"))? {
-        Target::Tcp(tcp) => Ok(TunnelTarget::Tcp {
+        Target::Tcp(tcp) => Ok(Far::Socket(TunnelTarget::Tcp {
             address: address(&tcp.address)?,
             port: port(tcp.port)?,
-        }),
-        Target::UnixPath(path) => unix(path),
+        })),
+        Target::UnixPath(path) => unix(path).map(Far::Socket),
+        Target::Ssh(v1::SshTarget {}) => Ok(Far::Ssh),
     }
 }
 
@@ -137,7 +147,8 @@ mod tests {
             address: None,
             port,
         };
-        assert_eq!(target(tcp("", 80)), Ok(loopback));
+        assert_eq!(target(tcp("", 80)), Ok(Far::Socket(loopback)));
+        assert_eq!(target(Some(Target::Ssh(v1::SshTarget {}))), Ok(Far::Ssh));
         assert!(target(tcp("::1", 65_535)).is_ok());
         for wrong in [
             tcp("", 0),
