@@ -130,7 +130,7 @@ impl Daemon {
         command.stdout(log.try_clone().unwrap()).stderr(log);
         let mut child = command.spawn().unwrap();
         let deadline = Instant::now() + START;
-        while UnixStream::connect(&self.socket).is_err() {
+        while !self.is_served_by(&child) {
             if let Some(status) = child.try_wait().unwrap() {
                 panic!("bangerd ended at its start: {status}\n{}", self.log());
             }
@@ -142,6 +142,15 @@ impl Daemon {
             std::thread::sleep(Duration::from_millis(10));
         }
         *self.child.lock().unwrap() = Some(child);
+    }
+
+    /// Not by a copy of the socket that a killed one was just handing to a program.
+    fn is_served_by(&self, child: &Child) -> bool {
+        let Ok(connection) = UnixStream::connect(&self.socket) else {
+            return false;
+        };
+        rustix::net::sockopt::socket_peercred(&connection)
+            .is_ok_and(|peer| peer.pid == Pid::from_child(child))
     }
 
     /// Runs a second one on the same state directory, to its end.

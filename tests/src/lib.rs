@@ -24,5 +24,5 @@ pub mod web;
 pub use binaries::Binaries;
 pub use command::{Done, Run};
 pub use daemon::{Daemon, DaemonOptions};
-pub use runner::{Case, Lane, Verdict, run};
+pub use runner::{After, Case, Lane, Verdict, run};
 pub use scratch::Scratch;

@@ -53,12 +53,17 @@ pub struct Tally {
     pub skipped: Vec<String>,
 }
 
-/// Runs the cases whose names contain one of `filters` (or all), and after each the check of its lane.
+/// What is done after a case of a lane.
+pub type After<'a, S> = &'a (dyn Fn(&S, Lane) + Sync);
+
+/// Runs the cases whose names contain one of `filters` (or all), after each the check of its lane, and after one that
+/// failed what makes the lane fit for the next.
 pub fn run<S: Sync>(
     suite: &S,
     cases: &[Case<S>],
     filters: &[String],
-    after: &(dyn Fn(&S, Lane) + Sync),
+    after: After<'_, S>,
+    recover: After<'_, S>,
 ) -> Tally {
     let tally = Mutex::new(Tally::default());
     let wanted = |case: &&Case<S>| {
@@ -74,7 +79,8 @@ pub fn run<S: Sync>(
                 .iter()
                 .filter(wanted)
                 .filter(move |case| case.lane == lane);
-            scope.spawn(move || lane_cases.for_each(|case| one(suite, case, after, tally)));
+            scope
+                .spawn(move || lane_cases.for_each(|case| one(suite, case, after, recover, tally)));
         }
     });
     tally.into_inner().unwrap()
@@ -83,7 +89,8 @@ pub fn run<S: Sync>(
 fn one<S: Sync>(
     suite: &S,
     case: &Case<S>,
-    after: &(dyn Fn(&S, Lane) + Sync),
+    after: After<'_, S>,
+    recover: After<'_, S>,
     tally: &Mutex<Tally>,
 ) {
     let begin = Instant::now();
@@ -93,6 +100,10 @@ fn one<S: Sync>(
         verdict
     }));
     let took = begin.elapsed().as_secs_f64();
+    if result.is_err() {
+        // What fails here, the next case tells of.
+        let _ = catch_unwind(AssertUnwindSafe(|| recover(suite, case.lane)));
+    }
     let mut tally = tally.lock().unwrap();
     match result {
         Ok(Verdict::Passed) => {

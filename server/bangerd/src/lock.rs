@@ -4,9 +4,17 @@ use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Seek as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// The lock's name below the state directory. It is never removed: who removes a lock file lets two in.
 const LOCK: &str = "bangerd.lock";
+/// How long a process that a daemon was just starting may hold its copy of the lock, until it becomes another program or
+/// ends, though that daemon is gone.
+const HANDOVER: Duration = Duration::from_secs(5);
+/// The same where the daemon that took the lock runs, and most likely has it.
+const HANDOVER_OF_RUNNING: Duration = Duration::from_secs(1);
+/// Between two looks at it, of which the kernel does not tell.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
 /// The longest pid, with room: what is read of a lock file.
 const PID_BYTES_MAX: u64 = 16;
 
@@ -62,15 +70,25 @@ impl StateLock {
             .create(state_dir)
             .map_err(failed)?;
         let mut file = open(&state_dir.join(LOCK)).map_err(failed)?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
+        let begin = Instant::now();
+        loop {
+            match file.try_lock() {
+                Ok(()) => break,
+                Err(TryLockError::WouldBlock) => {}
+                Err(TryLockError::Error(source)) => return Err(failed(source)),
+            }
+            let pid = read_pid(&mut file).map_err(failed)?;
+            let patience = match is_running(&pid) {
+                true => HANDOVER_OF_RUNNING,
+                false => HANDOVER,
+            };
+            if begin.elapsed() >= patience {
                 return Err(LockError::Held {
-                    pid: read_pid(&mut file),
+                    pid,
                     state_dir: state_dir.to_owned(),
                 });
             }
-            Err(TryLockError::Error(source)) => return Err(failed(source)),
+            std::thread::sleep(LOOK_EVERY);
         }
         write_pid(&mut file).map_err(failed)?;
         Ok(Self { _file: file })
@@ -94,11 +112,18 @@ fn write_pid(file: &mut File) -> io::Result<()> {
     writeln!(file, "{}", std::process::id())
 }
 
-fn read_pid(file: &mut File) -> String {
-    let mut text = String::new();
-    // Nothing that is read here is needed.
-    let _ = file.take(PID_BYTES_MAX).read_to_string(&mut text);
-    text.trim().chars().filter(char::is_ascii_digit).collect()
+/// Empty where none is written, or something else.
+fn read_pid(file: &mut File) -> io::Result<String> {
+    let mut text = Vec::new();
+    file.rewind()?;
+    file.take(PID_BYTES_MAX).read_to_end(&mut text)?;
+    let digits = text.into_iter().filter(u8::is_ascii_digit);
+    Ok(digits.map(char::from).collect())
+}
+
+/// Whether the holder lives, or may: nobody knows of one that is not named.
+fn is_running(pid: &str) -> bool {
+    pid.is_empty() || Path::new("/proc").join(pid).exists()
 }
 
 #[cfg(test)]
@@ -119,6 +144,24 @@ mod tests {
         assert_eq!(refused.to_string(), text);
         drop(first);
         StateLock::acquire(&state_dir).unwrap();
+    }
+
+    #[test]
+    fn what_a_killed_daemon_was_starting_is_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut copy = open(&dir.path().join(LOCK)).unwrap();
+        copy.lock().unwrap();
+        let gone = std::process::Command::new("true").spawn().unwrap();
+        writeln!(copy, "{}", gone.id()).unwrap();
+        gone.wait_with_output().unwrap();
+        let taking = std::thread::spawn({
+            let path = dir.path().to_owned();
+            move || StateLock::acquire(&path).map(drop)
+        });
+        std::thread::sleep(LOOK_EVERY * 10);
+        assert!(!taking.is_finished());
+        drop(copy);
+        taking.join().unwrap().unwrap();
     }
 
     #[test]

@@ -114,7 +114,13 @@ fn main() -> ExitCode {
     std::panic::set_hook(Box::new(|panic| eprintln!("{panic}")));
     let before = Before::now();
     let mut suite = Suite::new(binaries, cache);
-    let mut tally = banger_e2e::run(&suite, &cases, &filters, &|suite, lane| suite.check(lane));
+    let mut tally = banger_e2e::run(
+        &suite,
+        &cases,
+        &filters,
+        &|suite, lane| suite.check(lane),
+        &|suite, lane| suite.recover(lane),
+    );
     let closed = catch_unwind(AssertUnwindSafe(|| suite.close()));
     let left = before.left(&suite.scratch);
     left.iter().for_each(|line| println!("left behind: {line}"));

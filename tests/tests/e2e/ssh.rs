@@ -136,7 +136,7 @@ fn lives(suite: &Suite) -> Verdict {
     suite.banger(["vm", "stop", "again"]).ok();
     let off = ssh.ssh(&["true"]).done();
     assert_eq!(off.code(), 255);
-    assert!(off.err().contains("VM `again` is STOPPED"), "{}", off.err());
+    assert!(off.err().contains("VM `again` is stopped"), "{}", off.err());
     assert_eq!(key(), first);
     suite.banger(["vm", "remove", "again"]).ok();
     ssh.create();

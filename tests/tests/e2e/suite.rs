@@ -226,6 +226,15 @@ impl Suite {
         );
     }
 
+    /// Removes the VMs that a case left when it failed, for which the next one is not to blame.
+    pub(crate) fn recover(&self, lane: Lane) {
+        if let (Lane::Shared, Some(daemon)) = (lane, self.started()) {
+            for vm in daemon.vms().iter().filter(|vm| *vm != VM) {
+                daemon.banger(["vm", "remove", vm]).done();
+            }
+        }
+    }
+
     /// A case of its own leaves no process.
     fn check_own(&self) {
         let own = self.scratch.path().join("own");
