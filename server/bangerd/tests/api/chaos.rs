@@ -169,7 +169,10 @@ impl Campaign {
             self.disturb(&disturbances, daemon).await
         };
         let (answers, daemon) = tokio::join!(answers, disturbed);
-        let answers = answers.unwrap_or_else(|_| panic!("a request hangs: {context}"));
+        let Ok(answers) = answers else {
+            let vms = tokio::time::timeout(PATIENCE, daemon.all()).await;
+            panic!("a request hangs: {context}; the VMs: {vms:#?}");
+        };
         for error in answers.iter().filter_map(|answer| answer.as_ref().err()) {
             let is_cut_off = disturbances.contains(&Disturbance::DaemonKilled);
             let reason = error.get_error_details().error_info().is_some();
