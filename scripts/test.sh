@@ -73,6 +73,13 @@ failures() {
     sed -nE 's/^test (.*) \.\.\. FAILED$/\1/p; s/^e2e failed: //p' "$1" | sort -u
 }
 
+# flaky TEST: failed, and passed when it was run again.
+flaky() {
+    failed=$((failed - 1))
+    passed=$((passed + 1))
+    problems+=("flaky: $1 failed, and passed when it was run again")
+}
+
 # again NAME LOG ARGUMENTS…: runs the few tests that failed once more, alone, and tells which of them pass then. Such
 # a test is a defect too, of its own or of what it tests: it is listed as flaky, by name, and never hidden.
 again() {
@@ -88,9 +95,7 @@ again() {
     for test in "${tests[@]}"; do
         if grep -qaF -e "test $test ... ok" -e "e2e $test ... ok" "$second" &&
             ! failures "$second" | grep -qxF "$test"; then
-            failed=$((failed - 1))
-            passed=$((passed + 1))
-            problems+=("flaky: $test failed, and passed when it was run again")
+            flaky "$test"
         fi
     done
 }
@@ -137,9 +142,7 @@ python_tests() {
         say "$name: once more, what failed"
         for test in "${tests[@]}"; do
             if python_run "$report" "$ids" -q "$test" && [ "$p" = 1 ]; then
-                failed=$((failed - 1))
-                passed=$((passed + 1))
-                problems+=("flaky: $test failed, and passed when it was run again")
+                flaky "$test"
             fi
         done
     fi

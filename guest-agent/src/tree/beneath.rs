@@ -71,8 +71,8 @@ impl Beneath {
             links,
             owner,
         };
-        let missing = path[there.len()..].strip_prefix(b"/");
-        let missing = missing.unwrap_or(&path[there.len()..]);
+        let missing = &path[there.len()..];
+        let missing = missing.strip_prefix(b"/").unwrap_or(missing);
         beneath.directory = beneath.make(missing)?;
         Ok(beneath)
     }
