@@ -213,7 +213,10 @@ impl Runner {
                 // cancel-safe: `wait` loses nothing when dropped. Work watches its machine itself.
                 exit = ended(machine.as_deref()), if idle => self.on_exit(exit).await,
                 // cancel-safe: the future stays in its field
-                outcome = poll(&mut self.work), if !idle => self.on_outcome(outcome).await,
+                outcome = poll(&mut self.work), if !idle => {
+                    self.work = None;
+                    self.on_outcome(outcome).await;
+                }
                 // cancel-safe: `cancelled` holds no state. Work ends first: what makes something is undone.
                 () = shutdown.cancelled(), if idle => break,
                 // cancel-safe: `recv` loses nothing when dropped
@@ -330,7 +333,7 @@ impl Runner {
             Next::Move(Phase::Pausing) => {
                 self.holders.push(answer);
                 self.transition(VmState::Pausing).await;
-                if self.work.is_some() {
+                if self.is_busy() {
                     // A disk grows: its end begins the pause.
                     return self.hurry.cancel();
                 }
@@ -562,6 +565,11 @@ impl Runner {
         }
         // Told when it can be seen.
         self.context.events.vm_moved(&self.vm, from);
+    }
+
+    /// Whether work is under way, or has ended and is still to be looked at: then no other may begin.
+    const fn is_busy(&self) -> bool {
+        self.work.is_some() || self.done.is_some()
     }
 
     /// Writes the record. Work under way goes on meanwhile: a disk that is slow holds no signal up.

@@ -16,7 +16,6 @@ use crate::error::AppError;
 
 impl Runner {
     pub(super) async fn on_outcome(&mut self, outcome: Outcome) {
-        self.work = None;
         match outcome {
             Outcome::Resolved(booter, resolved) => self.on_resolved(booter, resolved).await,
             Outcome::Booted(booter, Ok(booted)) => self.on_booted(booter, booted).await,

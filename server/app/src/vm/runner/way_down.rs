@@ -25,7 +25,7 @@ impl Runner {
         // It is tried again.
         self.is_stuck = false;
         let is_hard = matches!(verb, Verb::Kill | Verb::Delete);
-        if self.work.is_some() {
+        if self.is_busy() {
             self.hurry.cancel();
             self.transition(state).await;
         } else if is_hard && self.machine.is_some() {
