@@ -20,7 +20,7 @@ impl Runner {
 
     /// Grows the disk if it is to be larger, and then answers; without a driver that can, it waits for the next start.
     pub(super) fn grow_for(&mut self, answer: Answer) {
-        if self.wants_growth() && (self.is_busy() || self.grow()) {
+        if self.wants_growth() && (self.work.is_some() || self.grow()) {
             self.growers.push(answer);
         } else {
             // The caller may have hung up.
@@ -35,16 +35,16 @@ impl Runner {
         let (Some(machine), Some(guest)) = (self.machine.clone(), self.guest.clone()) else {
             return false;
         };
-        if !can || self.is_busy() || !self.wants_growth() {
+        if !can || self.work.is_some() || !self.wants_growth() {
             return false;
         }
         let (context, vm, mib) = (self.context.clone(), self.vm.id, self.vm.spec.disk_mib);
         self.hurry = self.context.shutdown.child_token();
         let hurry = self.hurry.clone();
-        self.work = Some(Box::pin(async move {
+        self.begin_work(async move {
             let grown = grow::grow(&context, vm, &*machine, &*guest, mib, &hurry).await;
             Outcome::Grown(mib, grown)
-        }));
+        });
         true
     }
 

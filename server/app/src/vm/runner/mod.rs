@@ -16,7 +16,7 @@ mod verbs;
 mod way_down;
 
 use std::future::Future;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,6 +27,7 @@ use banger_core::vmm::{Machine, VmmExit};
 use banger_core::{Failure, Timestamp, chain};
 use banger_store::CasOutcome;
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::activity::Activity;
@@ -91,7 +92,8 @@ enum Outcome {
     Removed(Result<(), AppError>),
 }
 
-type Work = Pin<Box<dyn Future<Output = Outcome> + Send>>;
+/// A task of its own: what the runner waits for holds no work up, and work that waits for the store no runner.
+type Work = JoinHandle<Outcome>;
 type Link = Pin<Box<dyn Future<Output = Arc<dyn Guest>> + Send>>;
 
 pub(super) struct Runner {
@@ -105,8 +107,6 @@ pub(super) struct Runner {
     machine: Option<Arc<dyn Machine>>,
     guest: Option<Arc<dyn Guest>>,
     work: Option<Work>,
-    /// What came of work that ended while the record was written.
-    done: Option<Outcome>,
     link: Option<Link>,
     /// Tells the work under way to give up or to hurry.
     hurry: CancellationToken,
@@ -166,7 +166,6 @@ impl Runner {
             machine: None,
             guest: None,
             work: None,
-            done: None,
             link: None,
             hurry: CancellationToken::new(),
             holders: Vec::new(),
@@ -192,10 +191,6 @@ impl Runner {
         self.begin(beginning).await;
         let shutdown = self.context.shutdown.clone();
         while !self.is_gone {
-            if let Some(outcome) = self.done.take() {
-                self.on_outcome(outcome).await;
-                continue;
-            }
             if let Some(command) = self.heard.take() {
                 self.on_command(command).await;
                 continue;
@@ -209,8 +204,8 @@ impl Runner {
                 biased; // an end must win, or we would act on a dead VM; then what is being done; then new wishes
                 // cancel-safe: `wait` loses nothing when dropped. Work watches its machine itself.
                 exit = ended(machine.as_deref()), if idle => self.on_exit(exit).await,
-                // cancel-safe: the future stays in its field
-                outcome = poll(&mut self.work), if !idle => {
+                // cancel-safe: the task stays in its field
+                outcome = ended_work(&mut self.work), if !idle => {
                     self.work = None;
                     self.on_outcome(outcome).await;
                 }
@@ -221,7 +216,7 @@ impl Runner {
                 // cancel-safe: `closed` holds no state
                 () = closed(guest.as_deref()), if answers => self.reach_agent(),
                 // cancel-safe: the future stays in its field
-                guest = poll(&mut self.link), if answers && self.link.is_some() => self.on_linked(guest),
+                guest = linked(&mut self.link), if answers && self.link.is_some() => self.on_linked(guest),
                 // cancel-safe: waits for instants that are kept elsewhere
                 due = due => self.on_due(due).await,
             }
@@ -237,10 +232,10 @@ impl Runner {
             } => {
                 self.hurry = booter.cancel.clone();
                 let vm = self.vm.clone();
-                self.work = Some(Box::pin(async move {
+                self.begin_work(async move {
                     let resolved = booter.resolve(&vm, &kernel, pull_if_missing).await;
                     Outcome::Resolved(booter, resolved.map(Box::new))
-                }));
+                });
             }
             Beginning::Rest => {}
             Beginning::Lost => self.timers.restart_after_fault(&self.vm),
@@ -283,7 +278,7 @@ impl Runner {
     fn await_agent(&mut self, machine: Arc<dyn Machine>) {
         self.hurry = CancellationToken::new();
         let (context, vm, hurry) = (self.context.clone(), self.vm.clone(), self.hurry.clone());
-        self.work = Some(Box::pin(async move {
+        self.begin_work(async move {
             let limit = context.config.boot_timeout;
             tokio::select! {
                 biased; // a VM that is gone or to go is not waited for
@@ -300,16 +295,16 @@ impl Runner {
                     Outcome::Reached(None)
                 }
             }
-        }));
+        });
     }
 
     fn boot(&mut self, booter: Booter, resolved: Resolved) {
         self.hurry = booter.cancel.clone();
         let (vm, ticket) = (self.vm.clone(), self.ticket.take());
-        self.work = Some(Box::pin(async move {
+        self.begin_work(async move {
             let booted = booter.boot(&vm, &resolved, ticket).await;
             Outcome::Booted(booter, booted)
-        }));
+        });
     }
 
     fn reach_agent(&mut self) {
@@ -351,28 +346,20 @@ impl Runner {
         self.context.events.vm_moved(&self.vm, from);
     }
 
-    /// Whether work is under way, or has ended and is still to be looked at: then no other may begin.
-    const fn is_busy(&self) -> bool {
-        self.work.is_some() || self.done.is_some()
+    /// Begins work, of which there is none.
+    fn begin_work(&mut self, work: impl Future<Output = Outcome> + Send + 'static) {
+        debug_assert!(self.work.is_none(), "work is begun when there is none");
+        self.work = Some(self.context.tasks.spawn(work));
     }
 
     /// Writes the record. Work under way goes on meanwhile: a disk that is slow holds no signal up.
     async fn save(&mut self) -> Result<(), AppError> {
         self.vm.generation += 1;
-        let context = self.context.clone();
-        let mut saving = pin!(context.store.update_vm_since(&self.vm, self.stored));
-        let saved = loop {
-            tokio::select! {
-                biased; // what was begun before is begun before
-                // cancel-safe: the future stays in its field
-                outcome = poll(&mut self.work), if self.work.is_some() => {
-                    self.work = None;
-                    self.done = Some(outcome);
-                }
-                // stays pinned
-                saved = &mut saving => break saved,
-            }
-        };
+        let saved = self
+            .context
+            .store
+            .update_vm_since(&self.vm, self.stored)
+            .await;
         self.publish();
         match saved? {
             CasOutcome::Updated => {
@@ -448,9 +435,21 @@ async fn hear<T>(
     }
 }
 
-async fn poll<T>(future: &mut Option<Pin<Box<dyn Future<Output = T> + Send>>>) -> T {
-    match future {
-        Some(future) => future.await,
+async fn linked(link: &mut Option<Link>) -> Arc<dyn Guest> {
+    match link {
+        Some(link) => link.await,
         None => std::future::pending().await,
+    }
+}
+
+async fn ended_work(work: &mut Option<Work>) -> Outcome {
+    let Some(work) = work else {
+        return std::future::pending().await;
+    };
+    match work.await {
+        Ok(outcome) => outcome,
+        // Dropped with the runtime, which is about to drop the runner too.
+        Err(error) if error.is_cancelled() => std::future::pending().await,
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
     }
 }

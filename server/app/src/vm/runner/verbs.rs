@@ -38,7 +38,7 @@ impl Runner {
             Next::Move(Phase::Pausing) => {
                 self.holders.push(answer);
                 self.transition(VmState::Pausing).await;
-                if self.is_busy() {
+                if self.work.is_some() {
                     // A disk grows: its end begins the pause.
                     return self.hurry.cancel();
                 }
@@ -157,13 +157,13 @@ impl Runner {
         let (context, vm, guest) = (self.context.clone(), self.vm.clone(), self.guest.clone());
         self.hurry = CancellationToken::new();
         let hurry = self.hurry.clone();
-        self.work = Some(Box::pin(async move {
+        self.begin_work(async move {
             let held = match goal {
                 Phase::Paused => hold::pause(&context, &*machine, &hurry).await,
                 _ => hold::resume(&context, &vm, &*machine, guest.as_deref(), &hurry).await,
             };
             Outcome::Held(held)
-        }));
+        });
     }
 
     fn join_hold(&mut self, answer: Answer) {
