@@ -3221,6 +3221,10 @@ pub struct VmSpec {
     /// VMM's start until it is gone.
     #[prost(message, repeated, tag = "20")]
     pub volumes: ::prost::alloc::vec::Vec<VolumeMount>,
+    /// Every orderly stop, one after its idle timeout included, copies what is kept of the output of its sessions out of
+    /// it first. See StopVmRequest.
+    #[prost(bool, tag = "21")]
+    pub keep_logs: bool,
 }
 /// Nested message and enum types in `VmSpec`.
 pub mod vm_spec {
@@ -8128,6 +8132,9 @@ pub struct Session {
     /// What its processes use; of one that has ended, what they used. Absent where the guest cannot tell.
     #[prost(message, optional, tag = "12")]
     pub usage: ::core::option::Option<SessionUsage>,
+    /// The command or the environment in `spec` was cut: a list shows of each at most 4 KiB. GetSession has all of it.
+    #[prost(bool, tag = "13")]
+    pub spec_shortened: bool,
 }
 /// Nested message and enum types in `Session`.
 pub mod session {
@@ -8618,6 +8625,10 @@ pub struct AttachSessionStart {
     /// Whether to write, and what becomes of others who do.
     #[prost(enumeration = "Writing", tag = "3")]
     pub writing: i32,
+    /// A UUID of the writer's own: its bytes are numbered by themselves from 0, however many others write, and it comes back
+    /// by the same one. Empty means that they are numbered with those of all others who give none.
+    #[prost(string, tag = "4")]
+    pub writer: ::prost::alloc::string::String,
 }
 /// What an attached reader receives.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -8625,6 +8636,9 @@ pub struct AttachSessionResponse {
     /// With `attached`: of the first byte that this reader gets.
     #[prost(int64, tag = "8")]
     pub start_offset: i64,
+    /// With `attached`: of the byte of standard input that the guest expects next of this writer.
+    #[prost(int64, optional, tag = "9")]
+    pub stdin_offset: ::core::option::Option<i64>,
     /// `attached` first and once, `exited` last.
     #[prost(oneof = "attach_session_response::Message", tags = "1, 2, 3, 4, 5, 6, 7")]
     pub message: ::core::option::Option<attach_session_response::Message>,
@@ -8643,7 +8657,7 @@ pub mod attach_session_response {
         /// Output that is no longer kept.
         #[prost(message, tag = "3")]
         Gap(super::Gap),
-        /// Standard input accepted up to this offset.
+        /// Standard input accepted up to this offset, by the writer's own numbers.
         #[prost(int64, tag = "4")]
         StdinAck(i64),
         /// No output.
@@ -10630,6 +10644,10 @@ pub struct StopVmRequest {
     /// A UUID: a repeat of the request with the same one gets the first's answer.
     #[prost(string, tag = "2")]
     pub request_id: ::prost::alloc::string::String,
+    /// Copies what is kept of the output of its sessions out of it first, as far as that is done in time, even if the VM's
+    /// spec does not say so. They are read as before, until the VM is removed or a later stop copies others.
+    #[prost(bool, tag = "3")]
+    pub keep_logs: bool,
 }
 /// The VM is off.
 #[derive(Clone, PartialEq, ::prost::Message)]

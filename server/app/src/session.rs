@@ -23,7 +23,7 @@ use tokio::sync::watch;
 use crate::Context;
 use crate::error::AppError;
 use crate::image::Images;
-use crate::vm::{Use, VmView, Vms, check_env};
+use crate::vm::{Use, VmView, Vms, check_env_keys};
 
 /// After a link to an agent broke, how long its VM's end may take to be known: it decides between "the VM is
 /// gone" and "the agent is away".
@@ -334,7 +334,11 @@ impl Sessions {
                 problem,
             })
         };
-        let bytes: usize = spec.command.iter().map(|word| word.len() + 1).sum();
+        let words = spec.command.iter().map(String::len);
+        let variables = spec.env.iter();
+        // Between name and value is a `=`.
+        let variables = variables.map(|(name, value)| name.len() + 1 + value.len());
+        let bytes = size::counted(words.chain(variables));
         match spec.command.first() {
             None => return invalid("is missing, and the image has none".into()),
             Some(program) if program.is_empty() => {
@@ -343,19 +347,15 @@ impl Sessions {
             Some(_) if spec.command.iter().any(|word| word.contains('\0')) => {
                 return invalid("has a zero byte".into());
             }
-            Some(_)
-                if bytes > size::COMMAND_BYTES_MAX
-                    || spec.command.len() > size::COMMAND_ITEMS_MAX =>
-            {
+            Some(_) if bytes > size::ARGUMENTS_BYTES_MAX => {
                 return invalid(format!(
-                    "is larger than {} words or {} bytes",
-                    size::COMMAND_ITEMS_MAX,
-                    size::COMMAND_BYTES_MAX
+                    "comes to {bytes} bytes with the environment, each word with its zero byte and its pointer, and no kernel takes more than {}",
+                    size::ARGUMENTS_BYTES_MAX
                 ));
             }
             Some(_) => {}
         }
-        check_env("spec.env", &spec.env)?;
+        check_env_keys("spec.env", &spec.env)?;
         if !(spec.working_dir.is_empty() || spec.working_dir.starts_with('/'))
             || spec.working_dir.contains('\0')
         {

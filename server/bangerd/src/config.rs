@@ -19,6 +19,7 @@ use banger_app::AppConfig;
 use banger_app::config::{AuthFiles, PullConfig, Quotas, Ratio};
 use banger_app::vm::Limits;
 use banger_core::Owner;
+use banger_guest::Deadlines;
 use banger_vmm::{
     AcceleratorChoice, CgroupChoice, DriverChoice, FirecrackerConfig, QemuConfig, ScopeChoice,
 };
@@ -41,6 +42,8 @@ const JAIL_UID_END: u32 = 1 << 31;
 const AUTH_FILE: &str = "auth.json";
 /// The least that a VMM may use beyond its guest's memory, MiB: with less QEMU does not start.
 const VMM_OVERHEAD_MIN_MIB: u64 = 128;
+/// The shortest silence of an agent that may tell that its guest is dead: two of its heartbeats.
+const AGENT_SILENCE_MIN: SignedDuration = SignedDuration::from_secs(4);
 /// The name of the database below the state directory.
 const DATABASE: &str = "banger.db";
 
@@ -108,6 +111,10 @@ pub struct Config {
     pub idle_check_timeout: SignedDuration,
     /// For an agent to say what its guest uses.
     pub stats_timeout: SignedDuration,
+    /// For an agent to say anything while it has calls to answer, before it counts as dead.
+    pub agent_silence_timeout: SignedDuration,
+    /// The same of a guest whose instructions are translated.
+    pub agent_silence_timeout_translated: SignedDuration,
     /// For a lost connection to an agent to come back.
     pub reconnect_timeout: SignedDuration,
     /// For one of the archives that are being uploaded to end.
@@ -177,6 +184,7 @@ impl Config {
     #[must_use]
     pub fn defaults(place: &Place) -> Self {
         let app = AppConfig::new(place.state_dir.clone(), PathBuf::new());
+        let agent = Deadlines::default();
         let qemu = QemuConfig::new(place.state_dir.clone());
         let firecracker = FirecrackerConfig::new(place.state_dir.clone());
         let jail_users = firecracker.jail_users;
@@ -210,6 +218,8 @@ impl Config {
             pause_timeout: signed(app.pause_timeout),
             idle_check_timeout: signed(app.idle_check_timeout),
             stats_timeout: signed(app.stats_timeout),
+            agent_silence_timeout: signed(agent.silence),
+            agent_silence_timeout_translated: signed(agent.silence_translated),
             reconnect_timeout: signed(app.reconnect_timeout),
             upload_queue_timeout: signed(app.upload_queue_timeout),
             undo_timeout: signed(app.undo_timeout),
@@ -312,6 +322,19 @@ impl Config {
                 "must be longer than nothing",
             );
             refuse(key, value > DURATION_MAX, "must be at most a year");
+        }
+        for (key, value) in [
+            ("agent_silence_timeout", self.agent_silence_timeout),
+            (
+                "agent_silence_timeout_translated",
+                self.agent_silence_timeout_translated,
+            ),
+        ] {
+            refuse(
+                key,
+                value < AGENT_SILENCE_MIN,
+                "must be at least 4s: an agent that has nothing to say says so every 2s",
+            );
         }
         self.judge_places(&mut refuse);
         self.judge_amounts(&mut refuse);
@@ -423,7 +446,7 @@ impl Config {
         self.log_level.parse()
     }
 
-    fn durations(&self) -> [(&'static str, SignedDuration); 19] {
+    fn durations(&self) -> [(&'static str, SignedDuration); 21] {
         [
             ("boot_timeout", self.boot_timeout),
             ("configure_timeout", self.configure_timeout),
@@ -435,6 +458,11 @@ impl Config {
             ("pause_timeout", self.pause_timeout),
             ("idle_check_timeout", self.idle_check_timeout),
             ("stats_timeout", self.stats_timeout),
+            ("agent_silence_timeout", self.agent_silence_timeout),
+            (
+                "agent_silence_timeout_translated",
+                self.agent_silence_timeout_translated,
+            ),
             ("reconnect_timeout", self.reconnect_timeout),
             ("upload_queue_timeout", self.upload_queue_timeout),
             ("undo_timeout", self.undo_timeout),
@@ -445,6 +473,16 @@ impl Config {
             ("vmm_launch_timeout", self.vmm_launch_timeout),
             ("vmm_control_timeout", self.vmm_control_timeout),
         ]
+    }
+
+    /// How long calls on agents may take.
+    #[must_use]
+    pub fn deadlines(&self) -> Deadlines {
+        Deadlines {
+            silence: unsigned(self.agent_silence_timeout),
+            silence_translated: unsigned(self.agent_silence_timeout_translated),
+            ..Deadlines::default()
+        }
     }
 
     /// The settings of the services.

@@ -36,7 +36,7 @@ pub mod volume;
 
 pub use digest::Digest;
 pub use failure::{Explain, Failure, FailureKind, chain};
-pub use id::{ImageId, KernelId, OperationId, SessionId, VmId, VolumeId};
+pub use id::{ImageId, KernelId, OperationId, SessionId, VmId, VolumeId, WriterId};
 pub use name::Name;
 pub use owner::Owner;
 

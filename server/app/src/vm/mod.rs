@@ -51,7 +51,7 @@ pub(crate) use places::{Place, Places};
 pub use queue::QueueState;
 use runner::{Beginning, Command, Runner};
 pub use spec::VmRequest;
-pub(crate) use spec::{check_env, check_labels};
+pub(crate) use spec::{check_env_keys, check_labels};
 pub use stats::{DriveRates, HostStats, Meter, Rates, Round, VmStats};
 pub use view::VmView;
 use view::settled;

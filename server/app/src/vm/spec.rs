@@ -208,11 +208,8 @@ pub(crate) fn check_labels(
     Ok(())
 }
 
-/// Checks an environment: its size, and that each key can be one.
-pub(crate) fn check_env(
-    field: &'static str,
-    env: &BTreeMap<String, String>,
-) -> Result<(), AppError> {
+/// Checks a VM's environment: its size, and that each key can be one.
+fn check_env(field: &'static str, env: &BTreeMap<String, String>) -> Result<(), AppError> {
     let invalid = |problem: String| Err(AppError::Invalid { field, problem });
     let bytes: usize = env
         .iter()
@@ -225,6 +222,15 @@ pub(crate) fn check_env(
             size::COMMAND_BYTES_MAX
         ));
     }
+    check_env_keys(field, env)
+}
+
+/// Checks that each key of an environment can be one.
+pub(crate) fn check_env_keys(
+    field: &'static str,
+    env: &BTreeMap<String, String>,
+) -> Result<(), AppError> {
+    let invalid = |problem: String| Err(AppError::Invalid { field, problem });
     let bad = env
         .iter()
         .find(|(key, value)| key.is_empty() || key.contains(['=', '\0']) || value.contains('\0'));

@@ -184,6 +184,7 @@ impl GuestConnector for FakeConnector {
         &self,
         vm: VmId,
         mut channel: BoxedChannel,
+        _: Accelerator,
     ) -> Result<(Arc<dyn Guest>, GuestInfo), GuestError> {
         let boot = channel.read_u64().await;
         let boot = boot.map_err(|_| GuestError::Lost { during: "hello" })?;

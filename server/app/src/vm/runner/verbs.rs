@@ -155,6 +155,9 @@ impl Runner {
         };
         self.is_held = true;
         let (context, vm, guest) = (self.context.clone(), self.vm.clone(), self.guest.clone());
+        if let Some(guest) = &guest {
+            guest.set_held(true);
+        }
         self.hurry = CancellationToken::new();
         let hurry = self.hurry.clone();
         self.begin_work(async move {
