@@ -255,3 +255,28 @@ impl Sink {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_those_who_left_the_oldest_is_forgotten_and_nobody_who_writes() {
+        let input = Input::pipe(None);
+        assert!(input.numbers(&"x".repeat(NAME_MAX_BYTES + 1)).is_err());
+        let kept = input.numbers("kept").unwrap();
+        kept.add(7);
+        input.numbers("left").unwrap().add(7);
+        for index in 2..NAMED_MAX + 1 {
+            input.numbers(&format!("writer-{index}")).unwrap();
+        }
+        assert_eq!(input.numbers("kept").unwrap().accepted(), 7);
+        assert_eq!(input.numbers("left").unwrap().accepted(), 0);
+        let all: Vec<_> = (0..NAMED_MAX - 1)
+            .map(|index| input.numbers(&format!("busy-{index}")).unwrap())
+            .collect();
+        assert!(input.numbers("one-more").is_err());
+        drop(all);
+        assert!(input.numbers("one-more").is_ok());
+    }
+}

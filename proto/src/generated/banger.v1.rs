@@ -3394,7 +3394,7 @@ pub struct VolumeMount {
     pub read_only: bool,
 }
 /// How a stop went.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct StopOutcome {
     /// What worked.
     #[prost(enumeration = "stop_outcome::Rung", tag = "1")]
@@ -3402,6 +3402,9 @@ pub struct StopOutcome {
     /// From the request to the VMM's end.
     #[prost(message, optional, tag = "2")]
     pub took: ::core::option::Option<::prost_types::Duration>,
+    /// What was copied out of it first; absent if nothing was to be.
+    #[prost(message, optional, tag = "3")]
+    pub kept_logs: ::core::option::Option<KeptLogs>,
 }
 /// Nested message and enum types in `StopOutcome`.
 pub mod stop_outcome {
@@ -3460,6 +3463,19 @@ pub mod stop_outcome {
             }
         }
     }
+}
+/// The output of a VM's sessions that was copied out of it before it stopped.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct KeptLogs {
+    /// Sessions whose output was copied, in whole or in part.
+    #[prost(int32, tag = "1")]
+    pub session_count: i32,
+    /// What it takes of the host's disk, at most about 512 MiB.
+    #[prost(int64, tag = "2")]
+    pub size_bytes: i64,
+    /// Why it is not all that there was, in a sentence; empty if it is.
+    #[prost(string, tag = "3")]
+    pub problem: ::prost::alloc::string::String,
 }
 /// Something that happened on the host.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

@@ -105,6 +105,8 @@ pub struct Config {
     pub stop_terminate_timeout: SignedDuration,
     /// For SIGKILL.
     pub stop_kill_timeout: SignedDuration,
+    /// For the logs of a VM to be copied out of it before it is stopped.
+    pub stop_logs_timeout: SignedDuration,
     /// For a VMM to hold a VM's vCPUs, or to let them go on.
     pub pause_timeout: SignedDuration,
     /// For an agent to say what runs in a VM that nothing seems to use.
@@ -119,6 +121,8 @@ pub struct Config {
     pub reconnect_timeout: SignedDuration,
     /// For one of the archives that are being uploaded to end.
     pub upload_queue_timeout: SignedDuration,
+    /// For a client of ssh, from its first byte until it is logged in.
+    pub ssh_login_timeout: SignedDuration,
     /// For work to be undone when the daemon stops.
     pub undo_timeout: SignedDuration,
     /// For calls and operations to end when the daemon stops.
@@ -215,6 +219,7 @@ impl Config {
             stop_power_button_timeout: signed(app.stop_power_button_timeout),
             stop_terminate_timeout: signed(app.stop_terminate_timeout),
             stop_kill_timeout: signed(app.stop_kill_timeout),
+            stop_logs_timeout: signed(app.stop_logs_timeout),
             pause_timeout: signed(app.pause_timeout),
             idle_check_timeout: signed(app.idle_check_timeout),
             stats_timeout: signed(app.stats_timeout),
@@ -222,6 +227,7 @@ impl Config {
             agent_silence_timeout_translated: signed(agent.silence_translated),
             reconnect_timeout: signed(app.reconnect_timeout),
             upload_queue_timeout: signed(app.upload_queue_timeout),
+            ssh_login_timeout: signed(app.ssh_login_timeout),
             undo_timeout: signed(app.undo_timeout),
             shutdown_grace: SignedDuration::from_secs(10),
             operation_retention: signed(app.operation_retention),
@@ -446,7 +452,7 @@ impl Config {
         self.log_level.parse()
     }
 
-    fn durations(&self) -> [(&'static str, SignedDuration); 21] {
+    fn durations(&self) -> [(&'static str, SignedDuration); 23] {
         [
             ("boot_timeout", self.boot_timeout),
             ("configure_timeout", self.configure_timeout),
@@ -455,6 +461,7 @@ impl Config {
             ("stop_power_button_timeout", self.stop_power_button_timeout),
             ("stop_terminate_timeout", self.stop_terminate_timeout),
             ("stop_kill_timeout", self.stop_kill_timeout),
+            ("stop_logs_timeout", self.stop_logs_timeout),
             ("pause_timeout", self.pause_timeout),
             ("idle_check_timeout", self.idle_check_timeout),
             ("stats_timeout", self.stats_timeout),
@@ -465,6 +472,7 @@ impl Config {
             ),
             ("reconnect_timeout", self.reconnect_timeout),
             ("upload_queue_timeout", self.upload_queue_timeout),
+            ("ssh_login_timeout", self.ssh_login_timeout),
             ("undo_timeout", self.undo_timeout),
             ("shutdown_grace", self.shutdown_grace),
             ("operation_retention", self.operation_retention),
@@ -514,11 +522,13 @@ impl Config {
             stop_power_button_timeout: unsigned(self.stop_power_button_timeout),
             stop_terminate_timeout: unsigned(self.stop_terminate_timeout),
             stop_kill_timeout: unsigned(self.stop_kill_timeout),
+            stop_logs_timeout: unsigned(self.stop_logs_timeout),
             pause_timeout: unsigned(self.pause_timeout),
             idle_check_timeout: unsigned(self.idle_check_timeout),
             stats_timeout: unsigned(self.stats_timeout),
             reconnect_timeout: unsigned(self.reconnect_timeout),
             upload_queue_timeout: unsigned(self.upload_queue_timeout),
+            ssh_login_timeout: unsigned(self.ssh_login_timeout),
             undo_timeout: unsigned(self.undo_timeout),
             operation_retention: unsigned(self.operation_retention),
             pull: PullConfig {

@@ -41,6 +41,8 @@ pub struct VmRequest {
     pub network: NetworkPlan,
     /// Whether it deletes itself when it stops.
     pub ephemeral: bool,
+    /// Whether every orderly stop copies the output of its sessions out of it first.
+    pub keep_logs: bool,
     /// After which it deletes itself; absent means never.
     pub ttl: Option<Duration>,
     /// After which it stops itself when nothing used it; absent means never.
@@ -100,6 +102,7 @@ pub(super) fn spec(
         volumes: Vec::new(),
         init: request.init.clone(),
         identity: request.identity.clone(),
+        keep_logs: request.keep_logs,
     };
     check_life(&spec)?;
     Ok(spec)

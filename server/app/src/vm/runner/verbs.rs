@@ -15,6 +15,7 @@ impl Runner {
         let Command {
             verb,
             change,
+            keeps_logs,
             answer,
         } = command;
         let accepted = match decide(self.vm.state.phase(), verb) {
@@ -55,6 +56,7 @@ impl Runner {
             }
             Next::Move(phase) | Next::Preempt(phase) => match self.admit_next(verb).await {
                 Ok(()) => {
+                    self.keeps_logs = keeps_logs;
                     self.head_for(phase, verb).await;
                     Ok(())
                 }

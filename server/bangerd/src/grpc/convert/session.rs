@@ -1,5 +1,6 @@
 //! Sessions: what to run, what is said, what is asked.
 
+use banger_core::WriterId;
 use banger_core::session::{
     AttachOptions, Backpressure, Exit, ReadFrom, Resource, ResourceLimit, Session, SessionEvent,
     SessionInput, SessionSpec, SessionState, SignalTarget, Stream, TerminalSize, Writing,
