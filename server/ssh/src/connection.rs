@@ -23,6 +23,7 @@ pub(crate) async fn serve(app: Arc<App>, admission: Admission, transport: Transp
     let vm = admission.vm.spec.name.clone();
     let config = Arc::new(config(&admission.host_key));
     let limit = admission.login_within;
+    let cutter = transport.cutter();
     let (handler, logged_in) = Handler::new(app, admission);
     let begun = run_stream(config, transport, handler);
     let ended = match tokio::time::timeout(limit, begun).await {
@@ -37,9 +38,18 @@ pub(crate) async fn serve(app: Arc<App>, admission: Admission, transport: Transp
                     "nobody has logged in for too long".into(),
                     "en".into(),
                 );
-                // A session that hears nothing any more ends with the call.
-                let _ = tokio::time::timeout(FAREWELL_WITHIN, farewell).await;
-                session.await
+                let farewell = async {
+                    // It is told only between two exchanges of keys, and a client may leave off in the middle of one.
+                    let _ = farewell.await;
+                    (&mut session).await
+                };
+                match tokio::time::timeout(FAREWELL_WITHIN, farewell).await {
+                    Ok(ended) => ended,
+                    Err(_) => {
+                        cutter.cut();
+                        session.await
+                    }
+                }
             }
         },
         Ok(Err(error)) => Err(error),
