@@ -1,0 +1,1 @@
+//! The half that works in the VM.
