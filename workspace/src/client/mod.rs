@@ -16,6 +16,7 @@ mod lines;
 pub mod render;
 mod repository;
 mod store;
+mod user;
 
 pub use error::{Error, Result};
 pub use lines::shown;

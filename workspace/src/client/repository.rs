@@ -113,13 +113,7 @@ impl LocalRepository {
 
     /// What a name leads to; none for nothing.
     pub(super) fn resolve(&self, name: &str) -> Result<Option<String>> {
-        let words = [
-            "rev-parse",
-            "--quiet",
-            "--verify",
-            "--end-of-options",
-            name,
-        ];
+        let words = ["rev-parse", "--quiet", "--verify", "--end-of-options", name];
         optional(self.git.line(&words), "look up a revision")
     }
 

@@ -125,11 +125,7 @@ impl Store {
     /// # Errors
     /// If git cannot be asked.
     pub fn refs(&self, prefix: &str) -> Result<Vec<(String, String)>> {
-        let words = [
-            "for-each-ref",
-            "--format=%(objectname) %(refname)",
-            prefix,
-        ];
+        let words = ["for-each-ref", "--format=%(objectname) %(refname)", prefix];
         let answer = self.git.run(&words);
         let answer = answer.map_err(Error::git("read the references"))?;
         let pair = |line: &[u8]| {
@@ -146,13 +142,7 @@ impl Store {
     /// # Errors
     /// If git cannot be asked.
     pub fn resolve(&self, name: &str) -> Result<Option<String>> {
-        let words = [
-            "rev-parse",
-            "--quiet",
-            "--verify",
-            "--end-of-options",
-            name,
-        ];
+        let words = ["rev-parse", "--quiet", "--verify", "--end-of-options", name];
         optional(self.git.line(&words), "look up a name")
     }
 

@@ -102,9 +102,8 @@ pub(super) fn changed(
             candidates.push((number, entry));
         }
     }
-    let is_tracked = |path: &Vec<u8>| {
-        index.entries.contains_key(path) || conflicts.contains(&path[..])
-    };
+    let is_tracked =
+        |path: &Vec<u8>| index.entries.contains_key(path) || conflicts.contains(&path[..]);
     let missing = by_git.iter();
     let missing = missing.filter(|path| is_tracked(path) && !there.contains(&path[..]));
     changed.missing = missing.cloned().collect();
@@ -191,7 +190,9 @@ fn differing(
         return Ok(differing);
     }
     let words = ["cat-file", "--buffer", "--batch-check=%(objectsize)"];
-    let sizes = repository.git().feed(&words, |input| write_ids(input, &alike));
+    let sizes = repository
+        .git()
+        .feed(&words, |input| write_ids(input, &alike));
     let sizes = text(&sizes.map_err(Error::git(WHAT))?);
     let mut same_size = Vec::new();
     for (&(number, entry), size) in alike.iter().zip(sizes.lines()) {

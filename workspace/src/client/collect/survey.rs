@@ -1,8 +1,8 @@
 //! Looks through the repositories of a workspace.
 
 use std::collections::{BTreeMap, HashSet};
-use std::ffi::{OsStr, OsString};
-use std::path::{Path, PathBuf};
+use std::ffi::OsString;
+use std::path::Path;
 
 use globset::GlobSet;
 
@@ -11,9 +11,10 @@ use super::history;
 use super::walk::{Found, FoundKind, Walk, link_target, note};
 use super::{Options, Surveyed};
 use crate::client::error::{Error, Result};
-use crate::client::lines::{fields, join, line_path, path, text};
-use crate::client::repository::{LocalRepository, optional};
-use crate::command::{Cancel, Git};
+use crate::client::lines::{fields, join, path, text};
+use crate::client::repository::LocalRepository;
+use crate::client::user;
+use crate::command::Cancel;
 use crate::wire::limits::{REPOSITORIES_MAX, UNFINISHED_COMMITS_MAX};
 use crate::wire::path::is_object_id;
 use crate::wire::{
@@ -256,13 +257,7 @@ impl<'a> Survey<'a> {
         }
     }
 
-    fn submodule(
-        &mut self,
-        top: &Path,
-        prefix: &[u8],
-        inside: &[u8],
-        commit: &str,
-    ) -> Result<()> {
+    fn submodule(&mut self, top: &Path, prefix: &[u8], inside: &[u8], commit: &str) -> Result<()> {
         let at = top.join(path(inside));
         if !at.join(".git").exists() {
             return Ok(());
@@ -390,7 +385,7 @@ fn ignored(repository: &LocalRepository) -> Result<HashSet<Vec<u8>>> {
         "-z",
     ];
     let mut git = repository.git().clone();
-    if let Some(file) = users_excludes(repository.git())? {
+    if let Some(file) = user::excludes(repository.git())? {
         let mut setting = OsString::from("core.excludesFile=");
         setting.push(file);
         git = git.with_setting(setting);
@@ -399,35 +394,6 @@ fn ignored(repository: &LocalRepository) -> Result<HashSet<Vec<u8>>> {
     let answer = answer.map_err(Error::git("list what is ignored"))?;
     let trimmed = |path: &[u8]| path.strip_suffix(b"/").unwrap_or(path).to_vec();
     Ok(fields(&answer).map(trimmed).collect())
-}
-
-/// The user's own file of what is ignored everywhere, as git looks for it.
-fn users_excludes(git: &Git) -> Result<Option<PathBuf>> {
-    let variable = |name| {
-        let value = std::env::var_os(name).filter(|value| !value.is_empty());
-        value.map(PathBuf::from)
-    };
-    let Some(home) = variable("HOME") else {
-        return Ok(None);
-    };
-    let config = variable("XDG_CONFIG_HOME").unwrap_or_else(|| home.join(".config"));
-    let git = git.clone().with_env("HOME", &home);
-    for file in [home.join(".gitconfig"), config.join("git/config")] {
-        let words: [&OsStr; 6] = [
-            "config".as_ref(),
-            "--type=path".as_ref(),
-            "--file".as_ref(),
-            file.as_os_str(),
-            "--get".as_ref(),
-            "core.excludesFile".as_ref(),
-        ];
-        if file.is_file()
-            && let Some(found) = optional(git.run(&words), "read your configuration")?
-        {
-            return Ok(Some(line_path(&found)));
-        }
-    }
-    Ok(Some(config.join("git/ignore")).filter(|file| file.is_file()))
 }
 
 /// The submodules of a commit.
@@ -453,13 +419,23 @@ fn unfinished(repository: &LocalRepository) -> Vec<Unfinished> {
     };
     let signs = [
         (UnfinishedKind::Merge, "MERGE_HEAD", "MERGE_HEAD"),
-        (UnfinishedKind::Rebase, "rebase-merge", "rebase-merge/orig-head"),
+        (
+            UnfinishedKind::Rebase,
+            "rebase-merge",
+            "rebase-merge/orig-head",
+        ),
         (UnfinishedKind::Am, "rebase-apply", "rebase-apply/orig-head"),
-        (UnfinishedKind::CherryPick, "CHERRY_PICK_HEAD", "CHERRY_PICK_HEAD"),
+        (
+            UnfinishedKind::CherryPick,
+            "CHERRY_PICK_HEAD",
+            "CHERRY_PICK_HEAD",
+        ),
         (UnfinishedKind::Revert, "REVERT_HEAD", "REVERT_HEAD"),
         (UnfinishedKind::Bisect, "BISECT_LOG", "BISECT_START"),
     ];
-    let there = signs.into_iter().filter(|(_, sign, _)| at.join(sign).exists());
+    let there = signs
+        .into_iter()
+        .filter(|(_, sign, _)| at.join(sign).exists());
     there
         .map(|(kind, _, file)| Unfinished {
             kind: kind.into(),

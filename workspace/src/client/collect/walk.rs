@@ -102,14 +102,7 @@ impl Walk<'_> {
             .collect()
     }
 
-    fn one(
-        &self,
-        at: Vec<u8>,
-        name: &[u8],
-        above: Ignored,
-        depth: usize,
-        to: &mut Walked,
-    ) -> bool {
+    fn one(&self, at: Vec<u8>, name: &[u8], above: Ignored, depth: usize, to: &mut Walked) -> bool {
         if self.is_git && name == b".git" {
             return false;
         }

@@ -25,7 +25,7 @@
 
 mod build;
 mod place;
-mod publish;
+pub(super) mod publish;
 mod quarantine;
 mod script;
 

@@ -77,7 +77,10 @@ impl Place {
         let prefix = vm_prefix(vm)?;
         let mut stores = self.store.all_inside(vm, &self.cancel);
         for known in &prepared.repositories {
-            stores.extend(self.at(&known.path)?.map(|store| (known.path.to_vec(), store)));
+            stores.extend(
+                self.at(&known.path)?
+                    .map(|store| (known.path.to_vec(), store)),
+            );
         }
         if self.repository.is_some() {
             stores.push((Vec::new(), self.store.clone()));
@@ -91,7 +94,8 @@ impl Place {
         let mut base = Base::default();
         for (at, store) in stores {
             let known = prepared.repositories.iter().find(|known| known.path == at);
-            base.repositories.push(known_of(at, &store, &prefix, known)?);
+            base.repositories
+                .push(known_of(at, &store, &prefix, known)?);
         }
         Ok(base)
     }

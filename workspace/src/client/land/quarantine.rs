@@ -95,9 +95,7 @@ fn sweep(own: &Path) {
         }
         let lock = File::open(entry.path().join(LOCK));
         let is_left = match &lock {
-            Ok(file) => {
-                rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive).is_ok()
-            }
+            Ok(file) => rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive).is_ok(),
             // One that has just begun has none yet.
             Err(_) => entry
                 .metadata()
@@ -132,9 +130,8 @@ impl PackInto {
         let size = format!("--max-input-size={}", limits.bytes);
         let git = std::thread::spawn(move || {
             let words = ["index-pack", "--stdin", "--fix-thin", "--strict", &size];
-            let feed = |input: &mut dyn Write| {
-                come.iter().try_for_each(|piece| input.write_all(&piece))
-            };
+            let feed =
+                |input: &mut dyn Write| come.iter().try_for_each(|piece| input.write_all(&piece));
             git.feed(&words, feed)
         });
         Self {
@@ -147,6 +144,15 @@ impl PackInto {
         drop(self.pieces.take());
         let panicked = |_| Err(GitError::Start(io::Error::other("the thread panicked")));
         self.git.join().unwrap_or_else(panicked)
+    }
+}
+
+impl Drop for Coming {
+    fn drop(&mut self) {
+        if let Some(pack) = self.pack.take() {
+            // It was cut: git must have ended before its directory goes.
+            let _ = pack.end();
+        }
     }
 }
 
