@@ -40,7 +40,7 @@ pub struct Export {
 pub fn export(
     place: &Place,
     request: &Export,
-    deliver: &mut (dyn FnMut(Part) -> bool + Send),
+    deliver: &mut dyn FnMut(Part) -> bool,
 ) -> Result<(), WorkError> {
     let looking = Looking {
         base: &request.base,

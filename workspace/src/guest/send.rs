@@ -10,13 +10,13 @@ use crate::wire::{
 
 /// Takes the parts of a snapshot; false means that nobody wants more.
 pub(super) struct Sender<'a> {
-    deliver: &'a mut (dyn FnMut(Part) -> bool + Send),
+    deliver: &'a mut dyn FnMut(Part) -> bool,
     /// Bytes of packs and contents.
     pub(super) bytes: u64,
 }
 
 impl<'a> Sender<'a> {
-    pub(super) fn new(deliver: &'a mut (dyn FnMut(Part) -> bool + Send)) -> Self {
+    pub(super) fn new(deliver: &'a mut dyn FnMut(Part) -> bool) -> Self {
         Self { deliver, bytes: 0 }
     }
 
