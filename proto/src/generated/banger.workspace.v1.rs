@@ -620,14 +620,11 @@ pub struct Status {
     /// Its repositories, at most 256.
     #[prost(message, repeated, tag = "2")]
     pub repositories: ::prost::alloc::vec::Vec<RepositoryStatus>,
-    /// Digest of the state, as in End; empty where it was not asked for.
-    #[prost(bytes = "bytes", tag = "3")]
-    pub state: ::prost::bytes::Bytes,
     /// What an export would say; at most 1000.
-    #[prost(message, repeated, tag = "4")]
+    #[prost(message, repeated, tag = "3")]
     pub notes: ::prost::alloc::vec::Vec<Note>,
     /// Those that are left out.
-    #[prost(int64, tag = "5")]
+    #[prost(int64, tag = "4")]
     pub notes_left_out: i64,
 }
 /// How a repository differs from what was prepared.

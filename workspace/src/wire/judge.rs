@@ -359,7 +359,7 @@ impl Judge {
             match (entry.mode, entry.stage) {
                 (0, 0) if entry.object_id.is_empty() => {}
                 (0o100_644 | 0o100_755 | 0o120_000 | 0o160_000, 0..=3) => {
-                    self.id(&entry.object_id)?
+                    self.id(&entry.object_id)?;
                 }
                 _ => {
                     return Err(Fault::Field {
@@ -437,7 +437,7 @@ impl Judge {
             });
         }
         let target = &entry.link_target;
-        if is_link != !target.is_empty() || target.len() > PATH_MAX_BYTES || target.contains(&0) {
+        if is_link == target.is_empty() || target.len() > PATH_MAX_BYTES || target.contains(&0) {
             return Err(Fault::Field {
                 what: "a link's target is none",
             });
