@@ -1,8 +1,8 @@
 //! Which files of a working tree are not what the index says, byte for byte.
 //!
 //! git takes a file for unchanged that has what it would make of the object: other line ends, an expanded `$Id$`. The
-//! receiver must have the same bytes, so such a file is told too. Whatever a filter program makes is not: the receiver
-//! has no such program, and gets what the repository has.
+//! receiver must have the same bytes, and its git makes its own of an object, so such a file is told too. Whatever a
+//! filter program makes is not: the receiver has no such program, and gets what the repository has.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
@@ -80,7 +80,7 @@ pub(super) fn changed(
     found: &[Found],
 ) -> Result<Changed> {
     let by_git = changed_for_git(repository)?;
-    let converted = converted(repository, index)?;
+    let converted = Converted::of(repository, index)?;
     let conflicts = index.conflicts.iter();
     let conflicts: HashSet<&[u8]> = conflicts.map(|(path, ..)| &path[..]).collect();
     let mut candidates = Vec::new();
@@ -93,7 +93,12 @@ pub(super) fn changed(
         if conflicts.contains(&one.path[..]) {
             changed.numbers.insert(number);
         }
-        let is_asked = by_git.contains(&one.path) || converted.contains(&one.path);
+        let is_asked = by_git.contains(&one.path) || converted.on_the_way_in.contains(&one.path);
+        let is_written_other = converted.on_the_way_out.contains(&one.path);
+        if is_written_other && one.kind == FoundKind::File {
+            changed.numbers.insert(number);
+            continue;
+        }
         let is_leaf = matches!(one.kind, FoundKind::File | FoundKind::Symlink);
         if let Some(entry) = index.entries.get(&one.path)
             && is_asked
@@ -125,43 +130,96 @@ fn changed_for_git(repository: &LocalRepository) -> Result<HashSet<Vec<u8>>> {
     Ok(fields(&answer).map(<[u8]>::to_vec).collect())
 }
 
-/// Paths whose files git may have made other than their objects, filters left out.
-fn converted(repository: &LocalRepository, index: &Index) -> Result<HashSet<Vec<u8>>> {
-    let setting = repository.setting("core.autocrlf")?;
-    let by_setting = setting.is_some_and(|value| value != "false");
-    let has_attributes = repository.common_dir().join("info/attributes").exists()
-        || index
-            .entries
-            .keys()
-            .any(|path| path.ends_with(b".gitattributes"));
-    if !by_setting && !has_attributes {
-        return Ok(HashSet::new());
+/// What git makes of objects when it writes files, filters left out.
+#[derive(Debug, Default)]
+struct Converted {
+    /// Files that it would write other than their objects are.
+    on_the_way_out: HashSet<Vec<u8>>,
+    /// Files that it takes for their objects though they may be other.
+    on_the_way_in: HashSet<Vec<u8>>,
+}
+
+/// What the settings say of line ends.
+struct LineEnds {
+    /// `core.autocrlf` is on.
+    is_automatic: bool,
+    /// Files of text get CR LF.
+    is_dos: bool,
+}
+
+impl LineEnds {
+    fn of(repository: &LocalRepository) -> Result<Self> {
+        let setting = |name| -> Result<String> {
+            let value = repository.setting(name)?.unwrap_or_default();
+            Ok(value.to_lowercase())
+        };
+        let automatic = setting("core.autocrlf")?;
+        let is_true = matches!(&automatic[..], "true" | "yes" | "on" | "1");
+        let is_dos = is_true || (automatic != "input" && setting("core.eol")? == "crlf");
+        Ok(Self {
+            is_automatic: is_true || automatic == "input",
+            is_dos,
+        })
     }
-    let mut words = vec!["check-attr", "-z", "--stdin"];
-    words.extend(ATTRIBUTES);
-    let feed = |input: &mut dyn Write| -> io::Result<()> {
-        let mut input = io::BufWriter::new(input);
-        for path in index.entries.keys() {
-            input.write_all(path)?;
-            input.write_all(&[0])?;
+}
+
+impl Converted {
+    fn of(repository: &LocalRepository, index: &Index) -> Result<Self> {
+        let ends = LineEnds::of(repository)?;
+        let has_attributes = repository.common_dir().join("info/attributes").exists()
+            || index
+                .entries
+                .keys()
+                .any(|path| path.ends_with(b".gitattributes"));
+        let mut converted = Self::default();
+        if !ends.is_automatic && !has_attributes {
+            return Ok(converted);
         }
-        input.flush()
-    };
-    let answer = repository.git().feed(&words, feed);
-    let answer = answer.map_err(Error::git(WHAT))?;
-    let mut converted = HashSet::new();
-    let mut filtered = HashSet::new();
-    let mut parts = fields(&answer);
-    while let (Some(path), Some(name), Some(value)) = (parts.next(), parts.next(), parts.next()) {
-        match (name, value) {
-            (b"text", b"unspecified") if by_setting => drop(converted.insert(path.to_vec())),
-            (_, b"unspecified" | b"unset") => {}
-            (b"filter", _) => drop(filtered.insert(path.to_vec())),
-            _ => drop(converted.insert(path.to_vec())),
+        let mut words = vec!["check-attr", "-z", "--stdin"];
+        words.extend(ATTRIBUTES);
+        let feed = |input: &mut dyn Write| -> io::Result<()> {
+            let mut input = io::BufWriter::new(input);
+            for path in index.entries.keys() {
+                input.write_all(path)?;
+                input.write_all(&[0])?;
+            }
+            input.flush()
+        };
+        let answer = repository.git().feed(&words, feed);
+        let answer = answer.map_err(Error::git(WHAT))?;
+        let told: Vec<&[u8]> = fields(&answer).collect();
+        // Path, attribute and value, for each attribute of each path.
+        for of_path in told.chunks_exact(3 * ATTRIBUTES.len()) {
+            let values: Vec<&[u8]> = of_path.chunks_exact(3).map(|told| told[2]).collect();
+            converted.add(of_path[0], &values, &ends);
+        }
+        Ok(converted)
+    }
+
+    fn add(&mut self, path: &[u8], values: &[&[u8]], ends: &LineEnds) {
+        let is_none = |value: &[u8]| matches!(value, b"unspecified" | b"unset");
+        let &[filter, text, eol, ident, encoding] = values else {
+            return;
+        };
+        if !is_none(filter) {
+            return;
+        }
+        let is_text = match text {
+            b"unset" => false,
+            b"unspecified" => ends.is_automatic || !is_none(eol),
+            _ => true,
+        };
+        let is_dos = match eol {
+            b"crlf" => true,
+            b"lf" => false,
+            _ => ends.is_dos,
+        };
+        if (is_text && is_dos) || !is_none(ident) || !is_none(encoding) {
+            self.on_the_way_out.insert(path.to_vec());
+        } else if is_text {
+            self.on_the_way_in.insert(path.to_vec());
         }
     }
-    converted.retain(|path| !filtered.contains(path));
-    Ok(converted)
 }
 
 fn write_ids(input: &mut dyn Write, asked: &[(usize, &Indexed)]) -> io::Result<()> {

@@ -130,9 +130,11 @@ impl PackInto {
         let size = format!("--max-input-size={}", limits.bytes);
         let git = std::thread::spawn(move || {
             let words = ["index-pack", "--stdin", "--fix-thin", "--strict", &size];
-            let feed =
-                |input: &mut dyn Write| come.iter().try_for_each(|piece| input.write_all(&piece));
-            git.feed(&words, feed)
+            let carry = move |input: &mut dyn Write| {
+                let mut come = come.into_iter();
+                come.try_for_each(|piece| input.write_all(&piece))
+            };
+            git.feed(&words, carry)
         });
         Self {
             pieces: Some(pieces),
