@@ -1,12 +1,12 @@
 //! Random histories go into a VM and come back: every commit keeps its id, every file its bytes.
 //!
 //! Both halves are real and so is git; only the wire between them is a channel. `WORKSPACE_CASES` says how many histories
-//! (60), `WORKSPACE_SEED` repeats the one whose seed a failure prints.
+//! (20), `WORKSPACE_SEED` repeats the one whose seed a failure prints.
 
 mod support;
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ use banger_workspace::client::land::Landed;
 use banger_workspace::guest::Restore;
 use support::{Bench, VM, commit, git, git_bytes, tree, try_git, write};
 
-const CASES: u64 = 60;
+const CASES: u64 = 20;
 
 /// Names that trees have seen: ones that differ in case only, that are no text, that look like options.
 const NAMES: [&[u8]; 14] = [
@@ -318,6 +318,19 @@ fn check_landed(bench: &Bench, landed: &Landed, seed: u64) {
         there.retain(|name, (kind, _)| {
             kind != "directory" && !name.as_bytes().starts_with(b"sub module/")
         });
+        // Line ends that git makes of an object, and takes for it, do not come: they are made again.
+        for (name, found) in &mut there {
+            let object = [state.as_bytes(), b":", name.as_bytes()].concat();
+            let object = OsString::from_vec(object);
+            if came
+                .get(name)
+                .is_some_and(|came| came != found && came.0 == found.0)
+                && git(&guest, &[OsStr::new("hash-object"), OsStr::new("--"), name])
+                    == git(&here, &[OsStr::new("rev-parse"), &object])
+            {
+                found.1 = came[name].1.clone();
+            }
+        }
         assert_same(&came, &there, seed, "export");
     }
 }
@@ -399,10 +412,9 @@ fn round_trip(seed: u64) {
     // What did not change is not sent again, and a second landing is the same.
     let again = bench.export(&base);
     check_landed(&bench, &again, seed);
-    assert!(
-        again.repositories.iter().all(|one| one.kept.is_empty()),
-        "seed {seed}"
-    );
+    for repository in &again.repositories {
+        assert_eq!(repository.kept, Vec::<String>::new(), "seed {seed}");
+    }
     if case.random.bool() {
         prepare_again(&bench, &mut case, seed);
     }

@@ -140,16 +140,20 @@ fn unkeep(coming: &Coming) {
 /// Makes the references beneath `prefix` those of `refs`, at once. What nothing would lead to any more is kept beneath
 /// `earlier/`; those names are returned.
 fn write_refs(store: &Store, prefix: &str, refs: &[(String, String)]) -> Result<Vec<String>> {
-    let old = store.refs(prefix)?;
-    let is_kept = |name: &str| {
-        let name = name.strip_prefix(prefix).unwrap_or(name);
-        KEPT.iter().any(|kept| name.starts_with(kept))
-    };
-    let (kept, old): (Vec<_>, Vec<_>) = old.into_iter().partition(|(name, _)| is_kept(name));
     let new: HashMap<String, &String> = refs
         .iter()
         .map(|(name, id)| (format!("{prefix}{name}"), id))
         .collect();
+    let stays = |name: &str| {
+        let rest = name.strip_prefix(prefix).unwrap_or(name);
+        let is_kept = KEPT.iter().any(|kept| rest.starts_with(kept));
+        // What only a log leads to in the VM is told once.
+        is_kept || (rest.starts_with("lost/") && !new.contains_key(name))
+    };
+    let (kept, old): (Vec<_>, Vec<_>) = store
+        .refs(prefix)?
+        .into_iter()
+        .partition(|(name, _)| stays(name));
     let old: HashMap<String, String> = old.into_iter().collect();
     let changed = old.iter().filter(|(name, id)| new.get(*name) != Some(id));
     let changed: Vec<(&String, &String)> = changed.collect();

@@ -7,7 +7,9 @@
 
 mod files;
 mod repository;
+mod stat;
 
+use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
@@ -129,12 +131,14 @@ pub fn restore(
         ..place.clone()
     };
     let mut notes = Notes::default();
-    let entries = manifest(&staged, request, first, &mut incoming, &mut notes)?;
+    let (places, entries) = manifest(&staged, request, first, &mut incoming, &mut notes)?;
+    let paths: HashSet<Bytes> = entries.iter().map(|entry| entry.path.clone()).collect();
     let files = Files::new(place, &staged, entries, begins_from_former)?;
     for chunk in chunks(&files.needed()) {
         incoming.answer(Answer::Needed(chunk))?;
     }
     files.make(&mut incoming)?;
+    stat::look_anew(&staged, &places, &paths)?;
     let state = settled(&staged, &mut notes)?;
     stage.publish()?;
     Ok(Restored {
@@ -185,7 +189,10 @@ fn former(place: &Place, request: &Restore) -> Result<Option<Seen>, WorkError> {
 fn tell_known(former: Option<&Seen>, incoming: &mut Incoming<'_>) -> Result<(), WorkError> {
     let mut left = KNOWN_COMMITS_MAX;
     let mut repositories: Vec<KnownRepository> = Vec::new();
-    for repository in former.into_iter().flat_map(|former| &former.repositories) {
+    let repositories_there = former.into_iter().flat_map(|former| &former.repositories);
+    // Of a history that was cut not all is there that its commits lead to.
+    let whole = repositories_there.filter(|repository| repository.told.shallow.is_empty());
+    for repository in whole {
         let refs = repository
             .refs
             .iter()
@@ -216,15 +223,15 @@ fn tell_known(former: Option<&Seen>, incoming: &mut Incoming<'_>) -> Result<(), 
     }))
 }
 
-/// Makes all repositories as they come, and returns the entries of all.
+/// Makes all repositories as they come, and returns where they are, and the entries of all.
 fn manifest(
     staged: &Place,
     request: &Restore,
     first: Piece,
     incoming: &mut Incoming<'_>,
     notes: &mut Notes,
-) -> Result<Vec<Entry>, WorkError> {
-    let mut entries = Vec::new();
+) -> Result<(Vec<Bytes>, Vec<Entry>), WorkError> {
+    let (mut places, mut entries) = (Vec::new(), Vec::new());
     let mut making: Option<Making> = None;
     let mut next = Some(first);
     loop {
@@ -238,6 +245,7 @@ fn manifest(
                     made.finish(request, notes)?;
                 }
                 if repository.kind() == RepositoryKind::Git {
+                    places.push(repository.path.clone());
                     let directory = match &repository.path[..] {
                         b"" => staged.path.clone(),
                         path => staged.path.join(OsStr::from_bytes(path)),
@@ -253,7 +261,7 @@ fn manifest(
                 if let Some(made) = making.take() {
                     made.finish(request, notes)?;
                 }
-                return Ok(entries);
+                return Ok((places, entries));
             }
             // The judge has let nothing else through.
             _ => return Err(WorkError::Snapshot(Fault::Order { what: "this part" })),
