@@ -13276,7 +13276,7 @@ pub struct PrepareWorkspaceStart {
     /// The address on commits made in the VM.
     #[prost(string, tag = "7")]
     pub author_email: ::prost::alloc::string::String,
-    /// A UUID. A workspace that was prepared with the same one and is as it was then is told as done again.
+    /// A UUID. Where the same workspace was prepared with the same one last, `prepared` comes at once and nothing is done.
     #[prost(string, tag = "8")]
     pub request_id: ::prost::alloc::string::String,
 }

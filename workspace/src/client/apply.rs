@@ -535,7 +535,9 @@ fn has_untracked(top: &Path, at: &[u8], tracked: &BTreeSet<&[u8]>) -> bool {
 
 /// git that may change the owner's tree: as the owner, and with no program of the configuration's.
 fn users(repository: &LocalRepository) -> Result<Git> {
-    let (name, address) = user::identity(repository)?;
+    let told = user::identity(repository)?;
+    let nobody = || ("banger".to_owned(), "banger@localhost".to_owned());
+    let (name, address) = told.unwrap_or_else(nobody);
     let mut git = repository.git().clone();
     for who in ["AUTHOR", "COMMITTER"] {
         git = git

@@ -3,9 +3,6 @@
 use std::collections::BTreeMap;
 use std::io::{self, BufRead, BufReader, Read, Write};
 
-use banger_archive::TarWriter;
-use banger_core::tree::{TreeEntry, TreeKind};
-
 use super::error::{Error, Result};
 use super::lines::{fields, text};
 use super::store::{Store, vm_prefix};
@@ -13,8 +10,6 @@ use crate::command::GitError;
 use crate::wire::ObjectFormat;
 
 const WHAT: &str = "write what was exported";
-/// Content is written in pieces of this size.
-const PIECE_BYTES: usize = 256 << 10;
 
 /// A form.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,8 +18,6 @@ pub enum Format {
     Bundle,
     /// All changes since the base, as one binary-safe patch.
     Patch,
-    /// The files that are not as at the base, as a tar archive.
-    Tar,
     /// How much was changed in which files.
     Diffstat,
 }
@@ -131,7 +124,6 @@ impl<'a> Work<'a> {
             Format::Bundle => self.bundle(to),
             Format::Patch => self.copy(&diff(&["--binary", "--full-index"], &from, &until), to),
             Format::Diffstat => self.copy(&diff(&["--stat", "--summary"], &from, &until), to),
-            Format::Tar => self.tar(&from, &until, to),
         }
     }
 
@@ -170,83 +162,86 @@ impl<'a> Work<'a> {
         })
     }
 
-    fn tar(&self, from: &str, until: &str, to: &mut dyn Write) -> Result<()> {
+    /// The files that are not as before, as they are, with their contents; `each` need not read those to their ends.
+    ///
+    /// # Errors
+    /// Those of `each`, or if what has landed cannot be read.
+    pub fn files(
+        &self,
+        only: Only,
+        each: &mut dyn FnMut(&File, &mut dyn Read) -> io::Result<()>,
+    ) -> Result<()> {
+        let (from, until) = self.ends(only);
         let git = self.store.git();
-        let listed = git.run(&diff(
-            &["--raw", "-z", "--no-abbrev", "--diff-filter=d"],
-            from,
-            until,
-        ));
+        let how = ["--raw", "-z", "--no-abbrev", "--diff-filter=d"];
+        let listed = git.run(&diff(&how, &from, &until));
         let listed = listed.map_err(Error::git(WHAT))?;
         let mut files = Vec::new();
         let mut parts = fields(&listed);
         while let (Some(what), Some(path)) = (parts.next(), parts.next()) {
             let what = text(what);
             let words: Vec<&str> = what.split(' ').collect();
-            if let [_, mode, _, id, _] = words[..]
-                && mode != "160000"
-            {
-                files.push((mode.to_owned(), id.to_owned(), path.to_vec()));
-            }
+            let [_, mode, _, id, _] = words[..] else {
+                return Err(Error::Answer {
+                    what: "how two trees differ",
+                });
+            };
+            let kind = match mode {
+                "100755" => FileKind::Program,
+                "120000" => FileKind::Symlink,
+                "160000" => continue,
+                _ => FileKind::Regular,
+            };
+            let path = path.to_vec();
+            files.push((
+                id.to_owned(),
+                File {
+                    path,
+                    kind,
+                    size: 0,
+                },
+            ));
         }
-        let feed = |input: &mut dyn Write| {
-            files
-                .iter()
-                .try_for_each(|(_, id, _)| writeln!(input, "{id}"))
-        };
-        let mut tar = TarWriter::new(to);
-        let pack = |output: &mut dyn Read| {
+        let ids: Vec<String> = files.iter().map(|(id, _)| id.clone()).collect();
+        let feed = |input: &mut dyn Write| ids.iter().try_for_each(|id| writeln!(input, "{id}"));
+        let read = |output: &mut dyn Read| {
             let mut output = BufReader::new(output);
-            for (mode, _, path) in &files {
+            for (_, file) in &mut files {
                 let mut size = String::new();
                 output.read_line(&mut size)?;
-                let size: u64 = size.trim_end().parse().map_err(io::Error::other)?;
-                let mut content = (&mut output).take(size);
-                add(&mut tar, mode, path, size, &mut content)?;
+                file.size = size.trim_end().parse().map_err(io::Error::other)?;
+                let mut content = (&mut output).take(file.size);
+                each(file, &mut content)?;
+                io::copy(&mut content, &mut io::sink())?;
                 output.read_exact(&mut [0])?;
             }
-            tar.finish().map(drop)
+            Ok(())
         };
         let words = ["cat-file", "--buffer", "--batch=%(objectsize)"];
-        git.pipe(&words, feed, pack).map_err(Error::git(WHAT))
+        git.pipe(&words, feed, read).map_err(Error::git(WHAT))
     }
 }
 
-fn add(
-    tar: &mut TarWriter<&mut dyn Write>,
-    mode: &str,
-    path: &[u8],
-    size: u64,
-    content: &mut dyn Read,
-) -> io::Result<()> {
-    let mut entry = TreeEntry {
-        path: path.to_vec(),
-        kind: TreeKind::File { size },
-        mode: match mode {
-            "100755" => 0o755,
-            _ => 0o644,
-        },
-        uid: 0,
-        gid: 0,
-        mtime: (0, 0),
-        xattrs: BTreeMap::new(),
-    };
-    if mode == "120000" {
-        let mut target = Vec::new();
-        content.read_to_end(&mut target)?;
-        entry.kind = TreeKind::Symlink { target };
-        entry.mode = 0o777;
-        return tar.entry(&entry);
-    }
-    tar.entry(&entry)?;
-    let mut piece = vec![0; PIECE_BYTES];
-    loop {
-        let length = content.read(&mut piece)?;
-        if length == 0 {
-            return tar.end();
-        }
-        tar.data(&piece[..length])?;
-    }
+/// A file that has landed.
+#[derive(Debug, Clone)]
+pub struct File {
+    /// Beneath the workspace.
+    pub path: Vec<u8>,
+    /// What it is.
+    pub kind: FileKind,
+    /// Bytes of its content; of a link, of where it leads.
+    pub size: u64,
+}
+
+/// What a file is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FileKind {
+    /// One that is not executable.
+    Regular,
+    /// One that is.
+    Program,
+    /// A symbolic link; its content is where it leads.
+    Symlink,
 }
 
 /// A comparison of two trees that starts no program and follows no attribute that names one.

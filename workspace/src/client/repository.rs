@@ -126,6 +126,14 @@ impl LocalRepository {
         optional(self.git.line(&words), "look at HEAD")
     }
 
+    /// Name and address on commits that are made in it; none where git was not told.
+    ///
+    /// # Errors
+    /// If git cannot be asked.
+    pub fn identity(&self) -> Result<Option<(String, String)>> {
+        super::user::identity(self)
+    }
+
     /// A setting of the repository's own configuration.
     pub(super) fn setting(&self, name: &str) -> Result<Option<String>> {
         let words = ["config", "--local", "--get", name];

@@ -34,6 +34,20 @@ impl Store {
         Self::at(repository.common_dir(), repository.format(), cancel)
     }
 
+    /// The one whose git directory this is: [`LandedRepository::store`](super::land::LandedRepository::store).
+    ///
+    /// # Errors
+    /// If it is none.
+    pub fn open(directory: &Path) -> Result<Self> {
+        let found = Self::at(directory, ObjectFormat::Sha1, &Cancel::default());
+        let format = found.git.run(&["rev-parse", "--show-object-format"]);
+        let format = match &format.map_err(Error::git("open the repository"))?[..] {
+            b"sha256\n" => ObjectFormat::Sha256,
+            _ => ObjectFormat::Sha1,
+        };
+        Ok(Self { format, ..found })
+    }
+
     fn at(directory: &Path, format: ObjectFormat, cancel: &Cancel) -> Self {
         let git = Git::at(Arc::new(HostLauncher), cancel.clone(), directory);
         Self {

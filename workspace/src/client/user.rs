@@ -8,9 +8,6 @@ use super::lines::{line_path, text};
 use super::repository::{LocalRepository, optional};
 use crate::command::Git;
 
-/// Who is said to have made commits where nobody has told git.
-const NOBODY: (&str, &str) = ("banger", "banger@localhost");
-
 fn variable(name: &str) -> Option<PathBuf> {
     let value = std::env::var_os(name).filter(|value| !value.is_empty());
     value.map(PathBuf::from)
@@ -56,8 +53,8 @@ pub(super) fn excludes(git: &Git) -> Result<Option<PathBuf>> {
     Ok(usual.filter(|file| file.is_file()))
 }
 
-/// Name and address on commits that are made in `repository`.
-pub(super) fn identity(repository: &LocalRepository) -> Result<(String, String)> {
+/// Name and address on commits that are made in `repository`; none where nobody has told git.
+pub(super) fn identity(repository: &LocalRepository) -> Result<Option<(String, String)>> {
     let one = |name: &str| -> Result<Option<String>> {
         if let Some(found) = repository.setting(name)? {
             return Ok(Some(found));
@@ -65,7 +62,5 @@ pub(super) fn identity(repository: &LocalRepository) -> Result<(String, String)>
         let found = setting(repository.git(), "--no-type", name)?;
         Ok(found.map(|found| text(&found).trim().to_owned()))
     };
-    let name = one("user.name")?.unwrap_or_else(|| NOBODY.0.to_owned());
-    let address = one("user.email")?.unwrap_or_else(|| NOBODY.1.to_owned());
-    Ok((name, address))
+    Ok(one("user.name")?.zip(one("user.email")?))
 }

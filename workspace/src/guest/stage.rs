@@ -12,8 +12,9 @@ use std::path::{Path, PathBuf};
 
 use rustix::fd::OwnedFd;
 use rustix::fs::{
-    AtFlags, CWD, Dir, FileType, FlockOperation, Mode, OFlags, RenameFlags, fchmod, flock, linkat,
-    mkdirat, openat, readlinkat, renameat_with, statat, symlinkat,
+    AtFlags, CWD, Dir, FileType, FlockOperation, Mode, OFlags, RenameFlags, XattrFlags, fchmod,
+    fgetxattr, flock, fsetxattr, linkat, mkdirat, openat, readlinkat, renameat_with, statat,
+    symlinkat,
 };
 use rustix::io::Errno;
 
@@ -22,6 +23,10 @@ use super::{Place, WorkError};
 
 /// Bytes of the workspace's name in the names beside it: what a file system takes, less what is added.
 const NAME_BYTES: usize = 200;
+/// The attribute of a tree that says in which state it was made.
+const STATE_ATTRIBUTE: &str = "user.banger.state";
+/// Bytes of a state.
+const STATE_BYTES: usize = 32;
 /// Directories within each other that are copied: more than a path has room for.
 const DEPTH_MAX: usize = 2048;
 
@@ -69,6 +74,13 @@ impl Stage {
         copied.map_err(WorkError::file("copying", &self.target))
     }
 
+    /// Marks the tree with its state, so that a tree that is as it was made is known whatever became of who wanted it.
+    pub(super) fn mark(&self, state: &[u8]) {
+        // A file system without such attributes leaves it to the host to remember.
+        let _ = open(&self.path)
+            .map(|tree| fsetxattr(&tree, STATE_ATTRIBUTE, state, XattrFlags::empty()));
+    }
+
     /// Puts the tree in the workspace's place, at once, and removes what was there.
     pub(super) fn publish(self) -> Result<(), WorkError> {
         let synced = open(&self.path).and_then(|tree| Ok(rustix::fs::syncfs(tree)?));
@@ -95,6 +107,15 @@ impl Drop for Stage {
         // What cannot be removed now is when the next one begins.
         let _ = remove(&self.path);
         let _ = fs::remove_file(&self.lock);
+    }
+}
+
+/// The state that a tree was marked with; empty where there is none.
+pub(super) fn marked(tree: &OwnedFd) -> Vec<u8> {
+    let mut state = vec![0; STATE_BYTES];
+    match fgetxattr(tree, STATE_ATTRIBUTE, &mut state[..]) {
+        Ok(STATE_BYTES) => state,
+        _ => Vec::new(),
     }
 }
 

@@ -10,7 +10,7 @@
 use super::limits::{
     DATA_MAX_BYTES, ENTRIES_MAX, INDEX_ENTRIES_MAX, KNOWN_COMMITS_MAX, NAMES_MAX_BYTES,
     NOTE_MAX_BYTES, NOTES_MAX, PATH_MAX_BYTES, REFS_MAX, REPOSITORIES_MAX, SHALLOW_MAX,
-    SNAPSHOT_MAX_BYTES, UNFINISHED_COMMITS_MAX,
+    SNAPSHOT_MAX_BYTES, STATUS_PATHS_MAX, UNFINISHED_COMMITS_MAX,
 };
 use super::path::{self, BadName, is_object_id};
 use super::{
@@ -531,10 +531,7 @@ fn is_stash(name: &[u8]) -> bool {
     })
 }
 
-pub(super) fn check_unfinished(
-    unfinished: &[super::Unfinished],
-    id_digits: usize,
-) -> Result<(), Fault> {
+fn check_unfinished(unfinished: &[super::Unfinished], id_digits: usize) -> Result<(), Fault> {
     at_most("unfinished things", unfinished.len(), 8)?;
     for thing in unfinished {
         at_most(
@@ -553,7 +550,7 @@ pub(super) fn check_unfinished(
 }
 
 /// Judges a note by itself.
-pub(super) fn check_note(note: &super::Note) -> Result<(), Fault> {
+fn check_note(note: &super::Note) -> Result<(), Fault> {
     let is_known = note.kind() != NoteKind::Unspecified;
     let fits = note.path.len() <= PATH_MAX_BYTES && note.detail.len() <= NOTE_MAX_BYTES;
     match is_known && fits {
@@ -599,11 +596,68 @@ pub fn check_base(base: &Base) -> Result<(), Fault> {
     Ok(())
 }
 
-pub(super) fn check_place(name: &[u8]) -> Result<(), Fault> {
+fn check_place(name: &[u8]) -> Result<(), Fault> {
     match name.is_empty() {
         true => Ok(()),
         false => path::check(name).map_err(|source| Fault::name(name, source)),
     }
+}
+
+/// Judges notes, of which there may be `limit`.
+///
+/// # Errors
+/// What is wrong with one.
+pub fn check_notes(notes: &[super::Note], limit: usize) -> Result<(), Fault> {
+    at_most("notes", notes.len(), limit)?;
+    notes.iter().try_for_each(check_note)
+}
+
+/// Judges what is said of a workspace.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn check_status(status: &super::Status) -> Result<(), Fault> {
+    at_most("repositories", status.repositories.len(), REPOSITORIES_MAX)?;
+    check_notes(&status.notes, NOTES_MAX)?;
+    for repository in &status.repositories {
+        check_place(&repository.path)?;
+        if !repository.head_ref.is_empty() {
+            reference(&repository.head_ref)?;
+        }
+        let digits = match repository.head_commit.as_str() {
+            "" => 40,
+            head => {
+                check_ids(std::slice::from_ref(&repository.head_commit))?;
+                head.len()
+            }
+        };
+        check_unfinished(&repository.unfinished, digits)?;
+        at_most(
+            "changed paths",
+            repository.changed_paths.len(),
+            STATUS_PATHS_MAX,
+        )?;
+        for name in &repository.changed_paths {
+            path::check(name).map_err(|source| Fault::name(name, source))?;
+        }
+        let counts = [
+            repository.ahead_count,
+            repository.behind_count,
+            repository.new_commit_count,
+            repository.staged_count,
+            repository.conflicted_count,
+            repository.changed_count,
+            repository.untracked_count,
+            repository.object_bytes,
+            repository.file_bytes,
+        ];
+        if counts.iter().any(|count| *count < 0) {
+            return Err(Fault::Field {
+                what: "a count is negative",
+            });
+        }
+    }
+    Ok(())
 }
 
 fn check_ids(ids: &[String]) -> Result<(), Fault> {

@@ -16,7 +16,25 @@ pub use banger_proto::workspace::v1::repository::{Kind as RepositoryKind, Object
 pub use banger_proto::workspace::v1::unfinished::Kind as UnfinishedKind;
 pub use banger_proto::workspace::v1::*;
 
-pub use judge::{Fault, Judge, check_base, check_known};
+pub use judge::{Fault, Judge, check_base, check_known, check_notes, check_status};
+
+/// A base in the form in which it is kept.
+#[must_use]
+pub fn kept(base: &Base) -> Vec<u8> {
+    prost::Message::encode_to_vec(base)
+}
+
+/// The base that was kept in this form.
+///
+/// # Errors
+/// If it is none.
+pub fn kept_base(bytes: &[u8]) -> Result<Base, Fault> {
+    let base: Base = prost::Message::decode(bytes).map_err(|_| Fault::Field {
+        what: "what was kept is no base",
+    })?;
+    check_base(&base)?;
+    Ok(base)
+}
 
 /// A part with this piece.
 #[must_use]

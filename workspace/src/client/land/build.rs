@@ -38,11 +38,12 @@ pub(super) struct Built {
 }
 
 /// Checks what came for a repository, and makes commits of its states. `base_head` is the commit that it was prepared
-/// at, or empty.
+/// at, or empty; `state` the digest of the whole workspace's state.
 pub(super) fn build(
     coming: &Coming,
     contents: &Contents,
     base_head: &str,
+    state: &[u8],
     notes: &[Note],
 ) -> Result<Built> {
     let mut built = Built {
@@ -61,7 +62,8 @@ pub(super) fn build(
             .flatten()
             .unwrap_or_default(),
     };
-    let states = States::of(coming, contents, head, notes)?;
+    let mut states = States::of(coming, contents, head, notes)?;
+    states.fields.push(("state", state.to_vec()));
     built.staged = count(&states.index);
     built.changed = count(&states.worktree);
     built.untracked = count(&states.untracked);

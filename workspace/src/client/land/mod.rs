@@ -270,7 +270,14 @@ impl Landing {
             let mut bases = self.base.repositories.iter();
             let base = bases.find(|base| base.path == coming.message.path);
             let head = base.map_or("", |base| &base.head_commit);
-            built.push(build::build(coming, &self.contents, head, &self.notes)?);
+            let state = &self.state;
+            built.push(build::build(
+                coming,
+                &self.contents,
+                head,
+                state,
+                &self.notes,
+            )?);
         }
         let repositories = publish::publish(&self.repositories, built, &self.prefix)?;
         Ok(Landed {

@@ -50,6 +50,17 @@ impl Place {
         })
     }
 
+    /// This repository.
+    #[must_use]
+    pub fn of(repository: LocalRepository) -> Self {
+        Self {
+            top: repository.top().to_owned(),
+            store: Store::of(&repository),
+            cancel: repository.git().cancel().clone(),
+            repository: Some(repository),
+        }
+    }
+
     /// The directory that it is about.
     #[must_use]
     pub fn top(&self) -> &Path {
@@ -98,6 +109,16 @@ impl Place {
                 .push(known_of(at, &store, &prefix, known)?);
         }
         Ok(base)
+    }
+
+    /// Digest of the state of the VM's workspace that was exported last; empty for none. What is in that state may be
+    /// replaced: it is here.
+    ///
+    /// # Errors
+    /// If git cannot be asked.
+    pub fn exported_state(&self, vm: &str) -> Result<Vec<u8>> {
+        let name = format!("{}state/landing:state", vm_prefix(vm)?);
+        Ok(self.store.blob(&name)?.unwrap_or_default())
     }
 
     /// The store of the repository that is at the same place here; none if there is none.

@@ -21,7 +21,7 @@ use self::files::Files;
 use self::repository::Making;
 use super::look::{self, Looking, Seen};
 use super::notes::Notes;
-use super::stage::Stage;
+use super::stage::{self, Stage};
 use super::{Place, WorkError, state};
 use crate::wire::limits::{KNOWN_COMMITS_MAX, MESSAGE_ITEMS};
 use crate::wire::{
@@ -140,6 +140,7 @@ pub fn restore(
     files.make(&mut incoming)?;
     stat::look_anew(&staged, &places, &paths)?;
     let state = settled(&staged, &mut notes)?;
+    stage.mark(&state);
     stage.publish()?;
     Ok(Restored {
         state,
@@ -171,16 +172,14 @@ fn former(place: &Place, request: &Restore) -> Result<Option<Seen>, WorkError> {
     if request.overwrite {
         return Ok(Some(seen));
     }
-    if request.replaceable_states.is_empty() {
+    let marked = stage::marked(&seen.root);
+    if request.replaceable_states.is_empty() && marked.is_empty() {
         return Err(occupied("it was not prepared by banger"));
     }
     let state = state::read(&seen)?;
-    match request
-        .replaceable_states
-        .iter()
-        .any(|known| known[..] == state)
-        && seen.still_holds()?
-    {
+    let mut known = request.replaceable_states.iter();
+    let is_known = marked == state || known.any(|known| known[..] == state);
+    match is_known && seen.still_holds()? {
         true => Ok(Some(seen)),
         false => Err(occupied("something was done in it since")),
     }
