@@ -2,6 +2,7 @@
 //!
 //! Both halves are real and so is git; only the wire between them is a channel. `WORKSPACE_CASES` says how many histories
 //! (20), `WORKSPACE_SEED` repeats the one whose seed a failure prints.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
 

@@ -260,7 +260,7 @@ impl Apply<'_> {
         match plan {
             Done::Nothing => {}
             Done::Patched => {
-                touched.extend(self.between(&self.patch_base(own)?, &self.patch_end())?)
+                touched.extend(self.between(&self.patch_base(own)?, &self.patch_end())?);
             }
             Done::FastForwarded | Done::Merged | Done::Rebased => {
                 let theirs = theirs.unwrap_or_default();
@@ -410,7 +410,7 @@ impl Apply<'_> {
         let range = format!("{}..{theirs}", own.unwrap_or_default());
         let words: &[&str] = match plan {
             Done::Nothing => return Ok(()),
-            Done::Patched => return self.patch(own),
+            Done::Patched => return self.patch(),
             Done::FastForwarded => &[
                 "merge",
                 "--ff-only",
@@ -456,7 +456,7 @@ impl Apply<'_> {
         }
     }
 
-    fn patch(&self, _own: Option<&str>) -> Result<()> {
+    fn patch(&self) -> Result<()> {
         let only = match self.options.commits_only {
             true => Only::Commits,
             false => Only::All,

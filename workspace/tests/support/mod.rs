@@ -16,18 +16,18 @@ use banger_workspace::guest::{self, Answer, Export, Restore, Restored, WorkError
 use banger_workspace::wire::{Base, KnownRepository, Part};
 
 /// The name of the VM.
-pub const VM: &str = "dev";
+pub(crate) const VM: &str = "dev";
 
 /// A user's machine and a VM, as directories.
 #[derive(Debug)]
-pub struct Bench {
-    pub directory: tempfile::TempDir,
-    pub here: PathBuf,
-    pub guest: PathBuf,
+pub(crate) struct Bench {
+    pub(crate) directory: tempfile::TempDir,
+    pub(crate) here: PathBuf,
+    pub(crate) guest: PathBuf,
 }
 
 impl Bench {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let root = std::fs::canonicalize(directory.path()).unwrap();
         let here = root.join("here");
@@ -41,7 +41,7 @@ impl Bench {
     }
 
     /// With a repository that has one commit.
-    pub fn with_repository() -> Self {
+    pub(crate) fn with_repository() -> Self {
         let bench = Self::new();
         git(&bench.here, &["init", "-q", "-b", "main"]);
         write(&bench.here, "file", "one\ntwo\nthree\n");
@@ -50,7 +50,7 @@ impl Bench {
         bench
     }
 
-    pub fn guest_place(&self) -> guest::Place {
+    pub(crate) fn guest_place(&self) -> guest::Place {
         guest::Place {
             launcher: Arc::new(HostLauncher),
             cancel: Cancel::default(),
@@ -58,19 +58,19 @@ impl Bench {
         }
     }
 
-    pub fn place(&self) -> Place {
+    pub(crate) fn place(&self) -> Place {
         let state = self.directory.path().join("state");
         Place::find(&self.here, &state, false, &Cancel::default()).unwrap()
     }
 
     /// Carries the workspace into the VM. Returns what was made there, and the base.
-    pub fn prepare(&self, options: &Options) -> (Restored, Base) {
+    pub(crate) fn prepare(&self, options: &Options) -> (Restored, Base) {
         self.try_prepare(options, &Restore::default(), &mut |_| true)
             .unwrap()
     }
 
     /// The same; `each` sees every part, and cuts the stream by false.
-    pub fn try_prepare(
+    pub(crate) fn try_prepare(
         &self,
         options: &Options,
         restore: &Restore,
@@ -106,7 +106,7 @@ impl Bench {
     }
 
     /// All that was done in the VM.
-    pub fn exported(&self, base: &Base) -> std::result::Result<Vec<Part>, WorkError> {
+    pub(crate) fn exported(&self, base: &Base) -> std::result::Result<Vec<Part>, WorkError> {
         let mut parts = Vec::new();
         let request = Export {
             base: base.clone(),
@@ -121,7 +121,7 @@ impl Bench {
     }
 
     /// Brings back what was done since `prepared`.
-    pub fn export(&self, prepared: &Base) -> Landed {
+    pub(crate) fn export(&self, prepared: &Base) -> Landed {
         let place = self.place();
         let base = place.base(VM, prepared).unwrap();
         let parts = self.exported(&base).unwrap();
@@ -162,7 +162,7 @@ fn send(
     source.send_contents(&needed, sink)
 }
 
-pub fn land(place: &Place, base: &Base, parts: Vec<Part>) -> Result<Landed> {
+pub(crate) fn land(place: &Place, base: &Base, parts: Vec<Part>) -> Result<Landed> {
     let mut landing = Landing::begin(place, VM, base, Limits::default())?;
     for part in parts {
         landing.part(part)?;
@@ -190,14 +190,14 @@ fn command(directory: &Path) -> Command {
 }
 
 /// Runs git as a user would; what it says is returned without the last line's end.
-pub fn git<S: AsRef<OsStr>>(directory: &Path, words: &[S]) -> String {
+pub(crate) fn git<S: AsRef<OsStr>>(directory: &Path, words: &[S]) -> String {
     let output = try_git(directory, words);
     let words: Vec<&OsStr> = words.iter().map(AsRef::as_ref).collect();
     output.unwrap_or_else(|error| panic!("git {words:?} in {}: {error}", directory.display()))
 }
 
 /// The same, where it may fail.
-pub fn try_git<S: AsRef<OsStr>>(
+pub(crate) fn try_git<S: AsRef<OsStr>>(
     directory: &Path,
     words: &[S],
 ) -> std::result::Result<String, String> {
@@ -210,26 +210,26 @@ pub fn try_git<S: AsRef<OsStr>>(
 }
 
 /// What git says, byte for byte.
-pub fn git_bytes(directory: &Path, words: &[&str]) -> Vec<u8> {
+pub(crate) fn git_bytes(directory: &Path, words: &[&str]) -> Vec<u8> {
     let output = command(directory).args(words).output().unwrap();
     assert!(output.status.success(), "git {words:?}");
     output.stdout
 }
 
-pub fn write(directory: &Path, name: impl AsRef<OsStr>, content: impl AsRef<[u8]>) {
+pub(crate) fn write(directory: &Path, name: impl AsRef<OsStr>, content: impl AsRef<[u8]>) {
     let at = directory.join(name.as_ref());
     std::fs::create_dir_all(at.parent().unwrap()).unwrap();
     std::fs::write(at, content).unwrap();
 }
 
-pub fn commit(directory: &Path, message: &str) -> String {
+pub(crate) fn commit(directory: &Path, message: &str) -> String {
     git(directory, &["add", "-A"]);
     git(directory, &["commit", "-q", "--allow-empty", "-m", message]);
     git(directory, &["rev-parse", "HEAD"])
 }
 
 /// What is at a path, for comparisons: kind and permissions, content or target.
-pub fn tree(top: &Path) -> std::collections::BTreeMap<OsString, (String, Vec<u8>)> {
+pub(crate) fn tree(top: &Path) -> std::collections::BTreeMap<OsString, (String, Vec<u8>)> {
     let mut found = std::collections::BTreeMap::new();
     walk(top, Path::new(""), &mut found);
     found

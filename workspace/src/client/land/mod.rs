@@ -279,6 +279,7 @@ impl Landing {
                 &self.notes,
             )?);
         }
+        let _lock = publish::lock(self.place.store())?;
         let repositories = publish::publish(&self.repositories, built, &self.prefix)?;
         Ok(Landed {
             repositories,

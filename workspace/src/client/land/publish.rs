@@ -1,6 +1,6 @@
 //! Puts what was checked into the store: first objects, then, in one transaction, the references to them.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::io::{self, Write};
 use std::path::Path;
@@ -14,6 +14,15 @@ use crate::client::store::Store;
 const WHAT: &str = "write the references";
 /// Beneath a VM's prefix: what banger keeps of before.
 const KEPT: [&str; 2] = ["earlier/", "before/"];
+
+/// Lets one landing after the other write to a store.
+pub(super) fn lock(store: &Store) -> Result<fs::File> {
+    let own = store.own_directory();
+    let directory = fs::File::open(&own).map_err(Error::file("lock", &own))?;
+    let locked = rustix::fs::flock(&directory, rustix::fs::FlockOperation::LockExclusive);
+    locked.map_err(|error| Error::file("lock", &own)(error.into()))?;
+    Ok(directory)
+}
 
 /// Puts all of it into the stores, the workspace's own repository last: it is the one that is looked at.
 pub(super) fn publish(
@@ -140,7 +149,7 @@ fn unkeep(coming: &Coming) {
 /// Makes the references beneath `prefix` those of `refs`, at once. What nothing would lead to any more is kept beneath
 /// `earlier/`; those names are returned.
 fn write_refs(store: &Store, prefix: &str, refs: &[(String, String)]) -> Result<Vec<String>> {
-    let new: HashMap<String, &String> = refs
+    let new: BTreeMap<String, &String> = refs
         .iter()
         .map(|(name, id)| (format!("{prefix}{name}"), id))
         .collect();
@@ -154,7 +163,7 @@ fn write_refs(store: &Store, prefix: &str, refs: &[(String, String)]) -> Result<
         .refs(prefix)?
         .into_iter()
         .partition(|(name, _)| stays(name));
-    let old: HashMap<String, String> = old.into_iter().collect();
+    let old: BTreeMap<String, String> = old.into_iter().collect();
     let changed = old.iter().filter(|(name, id)| new.get(*name) != Some(id));
     let changed: Vec<(&String, &String)> = changed.collect();
     let news: Vec<&String> = new
