@@ -139,10 +139,14 @@ impl AgentService for GuestService {
             return Err(Refusal::invalid("the first message is not `attach`").into());
         };
         let options = attach.options.unwrap_or_default();
-        let (session, _hold) = match attach.start {
+        // The first hold lives until the reader has its own.
+        let (session, hold) = match attach.start {
             Some(spec) => self.start(&attach.id, spec, options.hold_process).await?,
             None => (self.agent.sessions.get(&attach.id)?, None),
         };
+        if hold.is_some() && attach.remove_after_exit {
+            session.log.set_passing(true);
+        }
         let writing = proto::Writing::try_from(attach.writing)
             .map_err(|_| Refusal::invalid("who writes is unknown"))?;
         let wants_screen = options.from == Some(ReadFrom::Screen(true));
@@ -169,6 +173,7 @@ impl AgentService for GuestService {
         let end = range.1.max(position);
         let reader =
             Reader::new(session, (position, end), options, Follow::Exit).with_writer(writer);
+        drop(hold);
         let forget = attach
             .remove_after_exit
             .then(|| (Arc::clone(&self.agent), attach.id));

@@ -112,6 +112,35 @@ async fn nothing_is_evicted_before_a_holding_reader() {
     assert!(log.range().0 > 0);
 }
 
+#[tokio::test]
+async fn a_log_that_passes_keeps_what_its_reader_may_lack_and_uses_no_disk() {
+    let directory = tempfile::tempdir().unwrap();
+    let home = home(directory.path());
+    let log = Arc::new(Log::new(Arc::default(), Arc::clone(&home)));
+    log.set_passing(true);
+    let hold = log.hold(0);
+    let pieces = 4 * PASSING_BYTES as u64 / PIECE as u64;
+    for _ in 0..pieces {
+        write(&log, 1).await;
+        hold.advance(log.range().1);
+    }
+    let (start, end) = log.range();
+    assert!(end - start >= PASSING_BYTES as u64, "{start} {end}");
+    assert!(log.state().cost <= PASSING_MAX_BYTES + 2 * PIECE);
+    assert_eq!(home.used(), 0);
+    // Its connection broke, and it comes back for what was on its way.
+    drop(hold);
+    write(&log, 1).await;
+    assert!(log.state().cost <= LOG_MAX_BYTES);
+    assert_eq!(log.range().0, start);
+    let from = end - PASSING_BYTES as u64;
+    let whole = PASSING_BYTES + PIECE;
+    assert_eq!(read(&log, from).await, (whole as u64, 0));
+    let _hold = log.hold(from);
+    write(&log, 1).await;
+    assert!(log.range().0 <= from);
+}
+
 #[test]
 fn an_abandoned_log_has_room() {
     let log = log();

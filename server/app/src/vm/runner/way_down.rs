@@ -62,9 +62,7 @@ impl Runner {
         };
         self.hurry = CancellationToken::new();
         let hurry = self.hurry.clone();
-        self.work = Some(Box::pin(async move {
-            Outcome::Stopped(ladder.climb(&hurry).await)
-        }));
+        self.begin_work(async move { Outcome::Stopped(ladder.climb(&hurry).await) });
     }
 
     pub(super) fn remove(&mut self) {
@@ -74,9 +72,7 @@ impl Runner {
             self.flush_volumes()
                 .map(|flush| self.context.tasks.spawn(flush)),
         );
-        self.work = Some(Box::pin(async move {
-            Outcome::Removed(boot::remove_files(&context, id).await)
-        }));
+        self.begin_work(async move { Outcome::Removed(boot::remove_files(&context, id).await) });
     }
 
     pub(super) fn forget_machine(&mut self) {
