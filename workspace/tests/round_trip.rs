@@ -1,7 +1,8 @@
 //! Random histories go into a VM and come back: every commit keeps its id, every file its bytes.
 //!
-//! Both halves are real and so is git; only the wire between them is a channel. `WORKSPACE_CASES` says how many histories
-//! (20), `WORKSPACE_SEED` repeats the one whose seed a failure prints.
+//! Both halves are real and so is git; only the wire between them is a channel. The seeds are 0 and so on:
+//! `WORKSPACE_CASES` says how many histories (20), `WORKSPACE_FIRST` from which seed on, `WORKSPACE_SEED` repeats the one
+//! whose seed a failure prints. `make histories` takes a thousand, from a random one on.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
@@ -453,13 +454,13 @@ fn every_commit_and_every_byte_comes_through() {
         round_trip(seed.parse().expect("WORKSPACE_SEED is a number"));
         return;
     }
-    let cases =
-        std::env::var("WORKSPACE_CASES").map_or(CASES, |cases| cases.parse().expect("a number"));
-    let first = fastrand::u64(..u64::MAX / 2);
-    println!(
-        "seeds {first} to {}: repeat one by WORKSPACE_SEED",
-        first + cases - 1
-    );
+    let number = |name: &str, default: u64| {
+        let told = std::env::var(name).ok();
+        told.map_or(default, |told| told.parse().expect("a number"))
+    };
+    let cases = number("WORKSPACE_CASES", CASES);
+    let first = number("WORKSPACE_FIRST", 0);
+    println!("seeds {first} to {}", first + cases - 1);
     for seed in first..first + cases {
         round_trip(seed);
     }
