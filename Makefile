@@ -10,7 +10,7 @@ DESTDIR ?=
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 DIST := $(TARGET_DIR)/dist
 
-.PHONY: help setup build demo test bench chaos torture fuzz check fmt lint protos deny install uninstall clean
+.PHONY: help setup build demo test bench chaos torture histories fuzz check fmt lint protos deny install uninstall clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,6 +35,10 @@ chaos: ## disturb VMs at many more random points than `make test` does (CHAOS_PO
 
 torture: ## kill bangerd under sessions at full speed many more times than `make test` does (TORTURE_KILLS=300)
 	@scripts/torture.sh
+
+histories: ## carry many more random git histories into workspaces and back than `make test` does (WORKSPACE_CASES=1000)
+	@WORKSPACE_CASES=$${WORKSPACE_CASES:-1000} WORKSPACE_FIRST=$${WORKSPACE_FIRST:-$$RANDOM$$RANDOM} \
+		$(CARGO) test --package banger-workspace --features client --test round_trip -- --nocapture
 
 fuzz: ## search for bytes that break the readers of hostile bytes (FUZZ_SECONDS=60 each)
 	@scripts/fuzz.sh

@@ -11,12 +11,13 @@ Examples:
   banger image pull debian:bookworm
   banger vm create debian:bookworm --name web && banger vm shell web
   banger cp -r ./src web:work
+  banger workspace prepare web . && banger workspace export web
   banger ssh-config >> ~/.ssh/config && ssh web.vm
   banger vm list --output json
 
 Exit codes:
   0      done; for `run`, `vm exec`, `session attach` and `session wait`: the command's own code
-  1      `doctor` found problems
+  1      `doctor` found problems, `workspace` left something behind or met conflicts
   124    the command ran longer than its --timeout
   125    banger itself failed, or was used wrongly
   126    the command exists and cannot be executed
@@ -97,6 +98,8 @@ pub(crate) enum Command {
     Cp(command::cp::Cp),
     #[command(subcommand, visible_alias = "files")]
     File(command::file::File),
+    #[command(subcommand, visible_alias = "ws")]
+    Workspace(command::workspace::Workspace),
     SshConfig(command::ssh::SshConfig),
     /// Carry one ssh connection; what ssh runs
     #[command(hide = true)]

@@ -16,6 +16,7 @@ pub(crate) mod session;
 pub(crate) mod ssh;
 pub(crate) mod vm;
 pub(crate) mod volume;
+pub(crate) mod workspace;
 
 use crate::args::Command;
 use crate::context::Context;
@@ -33,6 +34,7 @@ pub(crate) async fn run(context: &Context, command: Command) -> Result<u8, Failu
         Command::Session(session) => session.run(context).await,
         Command::Cp(cp) => cp.run(context).await,
         Command::File(file) => file.run(context).await,
+        Command::Workspace(workspace) => workspace.run(context).await,
         Command::SshConfig(config) => config.run(context),
         Command::SshProxy(proxy) => proxy.run(context).await,
         Command::SshHostKey(key) => key.run(context).await,

@@ -15,6 +15,7 @@ mod stats;
 mod usage;
 mod vm;
 mod volume;
+mod workspace;
 
 use std::time::Duration;
 
@@ -36,6 +37,7 @@ pub(crate) use stats::{Port, VmStats};
 pub(crate) use usage::{ImagesUsage, Pruned};
 pub(crate) use vm::{HostInfo, Operation, Stage, Vm};
 pub(crate) use volume::Volume;
+pub(crate) use workspace::{Applied, Exported, PreparedWorkspace, WorkspaceStatus};
 
 use banger_sdk::Error;
 

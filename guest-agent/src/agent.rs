@@ -15,6 +15,7 @@ use crate::reap::{Reaper, Reaping};
 use crate::refusal::Refusal;
 use crate::session::registry::Registry;
 use crate::volume::Volumes;
+use crate::workspace::WorkspaceCalls;
 
 /// How an agent is set up.
 #[derive(Debug, Clone)]
@@ -68,6 +69,8 @@ pub struct Agent {
     pub observing: Arc<Mutex<()>>,
     /// The calls about files that go on.
     pub file_calls: FileCalls,
+    /// The calls about workspaces that go on.
+    pub workspace_calls: WorkspaceCalls,
     /// Volumes that are mounted.
     pub volumes: Volumes,
     /// The image's own init, where it is to be process 1.
@@ -102,6 +105,7 @@ impl Agent {
             lent: std::sync::Mutex::default(),
             observing: Arc::default(),
             file_calls: FileCalls::default(),
+            workspace_calls: WorkspaceCalls::default(),
             volumes: Volumes::default(),
             init: options.init.clone(),
             power_off: CancellationToken::new(),

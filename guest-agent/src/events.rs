@@ -15,6 +15,7 @@ use banger_proto::guest::v1::attach_session_response::Message as Attached;
 use banger_proto::guest::v1::file_service_server::{FileService, FileServiceServer};
 use banger_proto::guest::v1::read_session_log_response::Message as Logged;
 use banger_proto::guest::v1::tree_piece::Piece;
+use banger_proto::guest::v1::workspace_service_server::WorkspaceServiceServer;
 use banger_proto::guest::v1::{
     AttachSessionRequest, AttachSessionResponse, Output, ReadFileResponse, ReadSessionLogResponse,
     TreePiece, read_file_response,
@@ -34,6 +35,7 @@ use tonic_prost::ProstCodec;
 use crate::file::service::GuestFileService;
 use crate::serve::MESSAGE_MAX_BYTES;
 use crate::service::GuestService;
+use crate::workspace::service::GuestWorkspaceService;
 
 const ATTACH: &str = "/banger.guest.v1.AgentService/AttachSession";
 const READ_LOG: &str = "/banger.guest.v1.AgentService/ReadSessionLog";
@@ -41,6 +43,8 @@ const GET_TREE: &str = "/banger.guest.v1.AgentService/GetTree";
 const READ_FILE: &str = "/banger.guest.v1.FileService/ReadFile";
 /// What calls about files begin with.
 const FILES: &str = "/banger.guest.v1.FileService/";
+/// What calls about workspaces begin with.
+const WORKSPACES: &str = "/banger.guest.v1.WorkspaceService/";
 /// Bytes before each message: whether it is compressed, and its length.
 const GRPC_HEADER_BYTES: usize = 5;
 /// Field 2, the output, in both responses, as a tag of protobuf.
@@ -59,17 +63,24 @@ pub(crate) struct Calls {
     file_service: Arc<GuestFileService>,
     generated: AgentServiceServer<GuestService>,
     files: FileServiceServer<GuestFileService>,
+    workspaces: WorkspaceServiceServer<GuestWorkspaceService>,
 }
 
 type Answer = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
 
 impl Calls {
-    pub(crate) fn new(service: GuestService, files: GuestFileService) -> Self {
+    pub(crate) fn new(
+        service: GuestService,
+        files: GuestFileService,
+        workspaces: GuestWorkspaceService,
+    ) -> Self {
         let (service, files) = (Arc::new(service), Arc::new(files));
         Self {
             files: FileServiceServer::from_arc(Arc::clone(&files))
                 .max_decoding_message_size(MESSAGE_MAX_BYTES),
             file_service: files,
+            workspaces: WorkspaceServiceServer::new(workspaces)
+                .max_decoding_message_size(MESSAGE_MAX_BYTES),
             generated: AgentServiceServer::from_arc(Arc::clone(&service))
                 .max_decoding_message_size(MESSAGE_MAX_BYTES),
             service,
@@ -118,6 +129,10 @@ impl hyper::service::Service<Request<Incoming>> for Calls {
             path if path.starts_with(FILES) => {
                 let mut files = self.files.clone();
                 tonic::codegen::Service::call(&mut files, request)
+            }
+            path if path.starts_with(WORKSPACES) => {
+                let mut workspaces = self.workspaces.clone();
+                tonic::codegen::Service::call(&mut workspaces, request)
             }
             _ => {
                 let mut generated = self.generated.clone();

@@ -32,3 +32,4 @@ pub mod tunnel;
 pub mod vmm;
 pub mod volume;
 pub mod vsock;
+pub mod workspace;

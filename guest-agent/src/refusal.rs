@@ -198,6 +198,22 @@ pub enum Refusal {
         /// The bound.
         limit: usize,
     },
+    /// The bound on calls about workspaces is reached.
+    #[error("{limit} calls about workspaces go on already")]
+    TooManyWorkspaceCalls {
+        /// The bound.
+        limit: usize,
+    },
+    /// A workspace could not be made, told or looked at.
+    #[error("`{path}`: {detail}")]
+    Workspace {
+        /// What is wrong, as the host knows it.
+        reason: &'static str,
+        /// Where it is in the guest.
+        path: String,
+        /// In words.
+        detail: String,
+    },
     /// A tunnel's socket was not connected, or broke.
     #[error("{}: {detail}", fault.reason())]
     Tunnel {
@@ -260,7 +276,9 @@ impl Refusal {
         match self {
             Self::UnknownSession => Code::NotFound,
             Self::WriterReplaced => Code::Aborted,
-            Self::TooManyFileCalls { .. } => Code::ResourceExhausted,
+            Self::TooManyFileCalls { .. } | Self::TooManyWorkspaceCalls { .. } => {
+                Code::ResourceExhausted
+            }
             Self::ProgramNotFound { .. }
             | Self::ProgramNotExecutable { .. }
             | Self::UnknownUser { .. }
@@ -272,6 +290,7 @@ impl Refusal {
             | Self::Setup { .. }
             | Self::File { .. }
             | Self::Path { .. }
+            | Self::Workspace { .. }
             | Self::Tunnel { .. }
             | Self::InitNotFound { .. }
             | Self::InitNotExecutable { .. } => Code::FailedPrecondition,
@@ -296,6 +315,8 @@ impl Refusal {
             Self::File { .. } => "GUEST_FILE",
             Self::Path { problem, .. } => problem.reason(),
             Self::TooManyFileCalls { .. } => "TOO_MANY_FILE_CALLS",
+            Self::TooManyWorkspaceCalls { .. } => "TOO_MANY_WORKSPACE_CALLS",
+            Self::Workspace { reason, .. } => reason,
             Self::Tunnel { fault, .. } => fault.reason(),
             Self::Invalid { .. } => "AGENT_REFUSED",
             Self::Setup { .. } => "GUEST_NOT_SET_UP",
@@ -313,9 +334,12 @@ impl Refusal {
             Self::WorkingDirectory { path, .. }
             | Self::File { path, .. }
             | Self::Path { path, .. }
+            | Self::Workspace { path, .. }
             | Self::InitNotFound { path }
             | Self::InitNotExecutable { path, .. } => path.clone(),
-            Self::TooManySessions { limit } | Self::TooManyFileCalls { limit } => limit.to_string(),
+            Self::TooManySessions { limit }
+            | Self::TooManyFileCalls { limit }
+            | Self::TooManyWorkspaceCalls { limit } => limit.to_string(),
             _ => String::new(),
         }
     }
@@ -330,6 +354,7 @@ impl Refusal {
             | Self::StdinRefused { detail }
             | Self::File { detail, .. }
             | Self::Path { detail, .. }
+            | Self::Workspace { detail, .. }
             | Self::Tunnel { detail, .. }
             | Self::Invalid { detail }
             | Self::Setup { detail } => detail,

@@ -12,6 +12,7 @@ use crate::agent::Agent;
 use crate::events::Calls;
 use crate::file::service::GuestFileService;
 use crate::service::GuestService;
+use crate::workspace::service::GuestWorkspaceService;
 
 /// Bytes that the host may send on one call before the agent has taken them: standard input.
 const STREAM_WINDOW_BYTES: u32 = 1 << 20;
@@ -52,7 +53,8 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let files = GuestFileService::new(Arc::clone(agent));
-    let calls = Calls::new(GuestService::new(Arc::clone(agent)), files);
+    let workspaces = GuestWorkspaceService::new(Arc::clone(agent));
+    let calls = Calls::new(GuestService::new(Arc::clone(agent)), files, workspaces);
     http2::Builder::new(Tracked(agent.tasks.clone()))
         .timer(TokioTimer::new())
         .auto_date_header(false)

@@ -18,6 +18,22 @@ pub mod v1 {
     include!("generated/banger.v1.rs");
 }
 
+/// What both contracts say about workspaces.
+pub mod workspace {
+    /// Package `banger.workspace.v1`.
+    #[allow(
+        missing_docs,
+        missing_debug_implementations,
+        unreachable_pub,
+        clippy::all,
+        clippy::pedantic,
+        clippy::disallowed_methods
+    )]
+    pub mod v1 {
+        include!("generated/banger.workspace.v1.rs");
+    }
+}
+
 /// The private protocol between host and guest.
 pub mod guest {
     /// Package `banger.guest.v1`.

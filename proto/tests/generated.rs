@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use prost::Message as _;
 
-const PACKAGES: [(&str, &[&str]); 2] = [
+const PACKAGES: [(&str, &[&str]); 3] = [
     (
         "banger.v1",
         &[
@@ -20,13 +20,19 @@ const PACKAGES: [(&str, &[&str]); 2] = [
             "banger/v1/tunnel_service.proto",
             "banger/v1/vm_service.proto",
             "banger/v1/volume_service.proto",
+            "banger/v1/workspace_service.proto",
         ],
+    ),
+    (
+        "banger.workspace.v1",
+        &["banger/workspace/v1/snapshot.proto"],
     ),
     (
         "banger.guest.v1",
         &[
             "banger/guest/v1/agent_service.proto",
             "banger/guest/v1/file_service.proto",
+            "banger/guest/v1/workspace_service.proto",
         ],
     ),
 ];

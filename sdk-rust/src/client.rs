@@ -30,6 +30,7 @@ use crate::stream::Watched;
 use crate::tunnel::Tunnels;
 use crate::vm::Vms;
 use crate::volume::Volumes;
+use crate::workspace::Workspace;
 
 /// How long a connection may take to be made.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -209,6 +210,12 @@ impl Client {
     #[must_use]
     pub fn files(&self, vm: impl Into<String>) -> Files {
         Files::new(self.clone(), vm.into())
+    }
+
+    /// A workspace in a VM, by the VM's name or id. Its path is absolute or beneath the user's home.
+    #[must_use]
+    pub fn workspace(&self, vm: impl Into<String>, path: impl Into<String>) -> Workspace {
+        Workspace::new(self.clone(), vm.into(), path.into())
     }
 
     /// Tunnels.

@@ -130,6 +130,9 @@ pub enum Error {
     /// An archive that came from the daemon is damaged.
     #[error("the archive of the files is damaged")]
     Archive(#[source] banger_archive::TarError),
+    /// A workspace could not be collected, taken or applied here.
+    #[error(transparent)]
+    Workspace(#[from] banger_workspace::client::Error),
     /// The caller gave it up.
     #[error("it was given up")]
     GivenUp,
@@ -293,6 +296,7 @@ impl Error {
             Self::Unpack { .. } => "FILE_NOT_WRITTEN",
             Self::UnsafeEntry { .. } => "DOWNLOAD_UNSAFE",
             Self::Archive(_) => "ARCHIVE_DAMAGED",
+            Self::Workspace(error) => error.reason(),
             Self::GivenUp => "GIVEN_UP",
             Self::OutputTooLong { .. } => "OUTPUT_TOO_LONG",
         }
@@ -313,6 +317,7 @@ impl Error {
             Self::OutputTooLong { .. } | Self::FileTooLong { .. } => Code::ResourceExhausted,
             Self::Unpack { .. } | Self::UnsafeEntry { .. } => Code::FailedPrecondition,
             Self::Archive(_) => Code::DataLoss,
+            Self::Workspace(_) => Code::FailedPrecondition,
             Self::GivenUp => Code::Cancelled,
         }
     }
@@ -323,6 +328,7 @@ impl Error {
         let text = match self {
             Self::Refused(refusal) => return refusal.remedy.clone(),
             Self::Host(error) => return Some(error.remedy().to_owned()),
+            Self::Workspace(error) => return error.remedy(),
             Self::Connect { source, .. } => connect_remedy(source.kind()),
             Self::Disconnected { .. } | Self::ConnectionSilent { .. } => {
                 "Check that bangerd runs and look at its log. VMs and sessions outlive it: list them before repeating."
@@ -360,6 +366,10 @@ impl Error {
                 one("limit_bytes", limit_bytes.to_string())
             }
             Self::UnsafeEntry { path, .. } => one("path", path.clone()),
+            Self::Workspace(error) => match error.paths() {
+                [] => BTreeMap::new(),
+                paths => one("paths", paths.join("\n")),
+            },
             Self::Host(_)
             | Self::InputClosed
             | Self::Credentials(_)
@@ -380,6 +390,7 @@ impl Error {
             | Self::Unpack { .. }
             | Self::UnsafeEntry { .. }
             | Self::Archive(_)
+            | Self::Workspace(_)
             | Self::GivenUp => CodeRan::No,
             Self::Refused(refusal) => refusal.code_ran(),
             Self::Disconnected { code_ran, .. } | Self::ConnectionSilent { code_ran, .. } => {

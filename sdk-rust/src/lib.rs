@@ -43,6 +43,7 @@ mod tunnel;
 mod upload;
 mod vm;
 mod volume;
+mod workspace;
 
 pub use banger_registry_auth::{AuthError, AuthFiles, Login};
 pub use build::BuildImage;
@@ -78,9 +79,25 @@ pub use vm::{
     VmEvent, Vms,
 };
 pub use volume::{CreateVolume, UpdateVolume, Volumes};
+pub use workspace::{ExportWorkspace, PrepareWorkspace, Prepared, Workspace, WorkspaceStatus};
 
 /// The documents of catalogs and bundles, and their signatures: for whoever makes a catalog.
 pub use banger_catalog as catalog_file;
+
+/// What of a workspace is collected here, and what becomes of one that comes back.
+pub mod workspaces {
+    pub use banger_workspace::client::apply::{Applied, Done, How, Options as ApplyOptions, apply};
+    pub use banger_workspace::client::collect::Options as CollectOptions;
+    pub use banger_workspace::client::land::{Landed, LandedRepository, Limits, Place};
+    pub use banger_workspace::client::render::{Format, Only, Work};
+
+    pub use crate::workspace::write_tar;
+    pub use banger_workspace::client::{Error as WorkspaceError, LocalRepository, Store, shown};
+    pub use banger_workspace::command::Cancel;
+    pub use banger_workspace::wire::{
+        Base, Note, NoteKind, RepositoryKind, RepositoryStatus, Status, Unfinished, UnfinishedKind,
+    };
+}
 
 /// The messages of the API.
 pub mod types {

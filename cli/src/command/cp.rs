@@ -354,13 +354,13 @@ fn told(context: &Context, copied: Copied) -> Result<u8, Failure> {
 }
 
 /// Shows how a copy goes.
-struct Shower {
+pub(super) struct Shower {
     progress: Progress,
     stage: types::Stage,
 }
 
 impl Shower {
-    fn new(context: &Context, name: &str, total_bytes: Option<i64>) -> Self {
+    pub(super) fn new(context: &Context, name: &str, total_bytes: Option<i64>) -> Self {
         let now = jiff::Timestamp::now();
         Self {
             progress: context.progress(),
@@ -376,7 +376,7 @@ impl Shower {
         }
     }
 
-    fn callback(&self) -> impl FnMut(u64) + Send + use<> {
+    pub(super) fn callback(&self) -> impl FnMut(u64) + Send + use<> {
         let (progress, mut stage) = (self.progress.clone(), self.stage.clone());
         move |bytes| {
             // Headers come on top of what a file has.
@@ -386,7 +386,7 @@ impl Shower {
         }
     }
 
-    fn clear(&self) {
+    pub(super) fn clear(&self) {
         self.progress.clear();
     }
 }

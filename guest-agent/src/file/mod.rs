@@ -124,7 +124,8 @@ pub(crate) async fn stream_as_user<M: Send + 'static>(
     Ok(Box::pin(ReceiverStream::new(receiver)))
 }
 
-fn enter<T>(
+/// Does `work` as `user`, on this thread.
+pub(crate) fn enter<T>(
     agent: &Agent,
     user: &str,
     work: impl FnOnce(&Here) -> Result<T, Refusal>,
@@ -152,6 +153,12 @@ impl Here {
             relative => [home, relative].join(&b'/'),
         };
         Ok(names(&absolute)?.join(&b'/'))
+    }
+
+    /// Makes the directories on the way to something, where they are missing.
+    pub(crate) fn make_parents(&self, inside: &[u8], path: &[u8]) -> Result<(), Refusal> {
+        let mode = rustix::fs::Mode::from_raw_mode(0o755);
+        change::make_directories(self, inside, path, mode).map(drop)
     }
 
     /// Opens what is at `inside`; `path` is how the caller calls it.

@@ -4918,3 +4918,645 @@ pub mod file_service_server {
         const NAME: &'static str = SERVICE_NAME;
     }
 }
+/// Where a workspace is.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WorkspacePlace {
+    /// As whom; empty means the guest's default user.
+    #[prost(string, tag = "1")]
+    pub user: ::prost::alloc::string::String,
+    /// Absolute, or relative to the user's home.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub path: ::prost::bytes::Bytes,
+}
+/// Carries a workspace into the guest.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct PrepareWorkspaceRequest {
+    /// As in the public call.
+    #[prost(oneof = "prepare_workspace_request::Message", tags = "1, 2")]
+    pub message: ::core::option::Option<prepare_workspace_request::Message>,
+}
+/// Nested message and enum types in `PrepareWorkspaceRequest`.
+pub mod prepare_workspace_request {
+    /// As in the public call.
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Message {
+        /// Where to.
+        #[prost(message, tag = "1")]
+        Start(super::PrepareWorkspaceStart),
+        /// The next part of the snapshot.
+        #[prost(message, tag = "2")]
+        Part(super::super::super::workspace::v1::Part),
+    }
+}
+/// Where a workspace is carried to.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PrepareWorkspaceStart {
+    /// Where.
+    #[prost(message, optional, tag = "1")]
+    pub place: ::core::option::Option<WorkspacePlace>,
+    /// What is there is replaced whatever it is.
+    #[prost(bool, tag = "2")]
+    pub overwrite: bool,
+    /// What is there is replaced if its state has one of these digests.
+    #[prost(bytes = "bytes", repeated, tag = "3")]
+    pub replaceable_states: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
+    /// The name on commits.
+    #[prost(string, tag = "4")]
+    pub author_name: ::prost::alloc::string::String,
+    /// The address on commits.
+    #[prost(string, tag = "5")]
+    pub author_email: ::prost::alloc::string::String,
+}
+/// What becomes of it.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct PrepareWorkspaceResponse {
+    /// As in the public call.
+    #[prost(oneof = "prepare_workspace_response::Message", tags = "1, 2, 3, 4, 5")]
+    pub message: ::core::option::Option<prepare_workspace_response::Message>,
+}
+/// Nested message and enum types in `PrepareWorkspaceResponse`.
+pub mod prepare_workspace_response {
+    /// As in the public call.
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Message {
+        /// What is there.
+        #[prost(message, tag = "1")]
+        Known(super::super::super::workspace::v1::Known),
+        /// Whose content is wanted.
+        #[prost(message, tag = "2")]
+        Needed(super::super::super::workspace::v1::Needed),
+        /// Bytes that were taken.
+        #[prost(int64, tag = "3")]
+        ProgressBytes(i64),
+        /// The workspace is there.
+        #[prost(message, tag = "4")]
+        Prepared(super::PreparedWorkspace),
+        /// Still at work.
+        #[prost(message, tag = "5")]
+        Heartbeat(super::Heartbeat),
+    }
+}
+/// A workspace is there.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct PreparedWorkspace {
+    /// Where, as an absolute path.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub path: ::prost::bytes::Bytes,
+    /// Digest of its state.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub state: ::prost::bytes::Bytes,
+    /// What the receiver must know.
+    #[prost(message, repeated, tag = "3")]
+    pub notes: ::prost::alloc::vec::Vec<super::super::workspace::v1::Note>,
+}
+/// Asks for what was done in a workspace.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ExportWorkspaceRequest {
+    /// Where.
+    #[prost(message, optional, tag = "1")]
+    pub place: ::core::option::Option<WorkspacePlace>,
+    /// What the host's caller has.
+    #[prost(message, optional, tag = "2")]
+    pub base: ::core::option::Option<super::super::workspace::v1::Base>,
+    /// It was prepared with git.
+    #[prost(bool, tag = "3")]
+    pub had_git: bool,
+    /// The most bytes of packs and contents.
+    #[prost(int64, tag = "4")]
+    pub max_bytes: i64,
+}
+/// A part of what was done.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ExportWorkspaceResponse {
+    /// A snapshot.
+    #[prost(oneof = "export_workspace_response::Message", tags = "1, 2")]
+    pub message: ::core::option::Option<export_workspace_response::Message>,
+}
+/// Nested message and enum types in `ExportWorkspaceResponse`.
+pub mod export_workspace_response {
+    /// A snapshot.
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Message {
+        /// The next part.
+        #[prost(message, tag = "1")]
+        Part(super::super::super::workspace::v1::Part),
+        /// Still at work.
+        #[prost(message, tag = "2")]
+        Heartbeat(super::Heartbeat),
+    }
+}
+/// Asks how much was done in a workspace.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct GetWorkspaceStatusRequest {
+    /// Where.
+    #[prost(message, optional, tag = "1")]
+    pub place: ::core::option::Option<WorkspacePlace>,
+    /// What the host's caller has.
+    #[prost(message, optional, tag = "2")]
+    pub base: ::core::option::Option<super::super::workspace::v1::Base>,
+    /// It was prepared with git.
+    #[prost(bool, tag = "3")]
+    pub had_git: bool,
+}
+/// How much was done in a workspace.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct GetWorkspaceStatusResponse {
+    /// How much.
+    #[prost(message, optional, tag = "1")]
+    pub status: ::core::option::Option<super::super::workspace::v1::Status>,
+}
+/// Generated client implementations.
+#[cfg(feature = "client")]
+pub mod workspace_service_client {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    use tonic::codegen::http::Uri;
+    /// What bangerd asks about workspaces of a guest. The calls are those of the public service; what the host remembers of
+    /// a workspace comes with them.
+    #[derive(Debug, Clone)]
+    pub struct WorkspaceServiceClient<T> {
+        inner: tonic::client::Grpc<T>,
+    }
+    impl<T> WorkspaceServiceClient<T>
+    where
+        T: tonic::client::GrpcService<tonic::body::Body>,
+        T::Error: Into<StdError>,
+        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
+        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
+    {
+        pub fn new(inner: T) -> Self {
+            let inner = tonic::client::Grpc::new(inner);
+            Self { inner }
+        }
+        pub fn with_origin(inner: T, origin: Uri) -> Self {
+            let inner = tonic::client::Grpc::with_origin(inner, origin);
+            Self { inner }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> WorkspaceServiceClient<InterceptedService<T, F>>
+        where
+            F: tonic::service::Interceptor,
+            T::ResponseBody: Default,
+            T: tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+                Response = http::Response<
+                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
+                >,
+            >,
+            <T as tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
+        {
+            WorkspaceServiceClient::new(InterceptedService::new(inner, interceptor))
+        }
+        /// Compress requests with the given encoding.
+        ///
+        /// This requires the server to support it otherwise it might respond with an
+        /// error.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.send_compressed(encoding);
+            self
+        }
+        /// Enable decompressing responses.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.accept_compressed(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_decoding_message_size(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_encoding_message_size(limit);
+            self
+        }
+        /// Carries a workspace into the guest.
+        pub async fn prepare_workspace(
+            &mut self,
+            request: impl tonic::IntoStreamingRequest<
+                Message = super::PrepareWorkspaceRequest,
+            >,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::PrepareWorkspaceResponse>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/banger.guest.v1.WorkspaceService/PrepareWorkspace",
+            );
+            let mut req = request.into_streaming_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "banger.guest.v1.WorkspaceService",
+                        "PrepareWorkspace",
+                    ),
+                );
+            self.inner.streaming(req, path, codec).await
+        }
+        /// Tells all that was done in a workspace.
+        pub async fn export_workspace(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ExportWorkspaceRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::ExportWorkspaceResponse>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/banger.guest.v1.WorkspaceService/ExportWorkspace",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "banger.guest.v1.WorkspaceService",
+                        "ExportWorkspace",
+                    ),
+                );
+            self.inner.server_streaming(req, path, codec).await
+        }
+        /// Tells how much was done in a workspace.
+        pub async fn get_workspace_status(
+            &mut self,
+            request: impl tonic::IntoRequest<super::GetWorkspaceStatusRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::GetWorkspaceStatusResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/banger.guest.v1.WorkspaceService/GetWorkspaceStatus",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "banger.guest.v1.WorkspaceService",
+                        "GetWorkspaceStatus",
+                    ),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+    }
+}
+/// Generated server implementations.
+#[cfg(feature = "server")]
+pub mod workspace_service_server {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    /// Generated trait containing gRPC methods that should be implemented for use with WorkspaceServiceServer.
+    #[async_trait]
+    pub trait WorkspaceService: std::marker::Send + std::marker::Sync + 'static {
+        /// Server streaming response type for the PrepareWorkspace method.
+        type PrepareWorkspaceStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<
+                    super::PrepareWorkspaceResponse,
+                    tonic::Status,
+                >,
+            >
+            + std::marker::Send
+            + 'static;
+        /// Carries a workspace into the guest.
+        async fn prepare_workspace(
+            &self,
+            request: tonic::Request<tonic::Streaming<super::PrepareWorkspaceRequest>>,
+        ) -> std::result::Result<
+            tonic::Response<Self::PrepareWorkspaceStream>,
+            tonic::Status,
+        >;
+        /// Server streaming response type for the ExportWorkspace method.
+        type ExportWorkspaceStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::ExportWorkspaceResponse, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// Tells all that was done in a workspace.
+        async fn export_workspace(
+            &self,
+            request: tonic::Request<super::ExportWorkspaceRequest>,
+        ) -> std::result::Result<
+            tonic::Response<Self::ExportWorkspaceStream>,
+            tonic::Status,
+        >;
+        /// Tells how much was done in a workspace.
+        async fn get_workspace_status(
+            &self,
+            request: tonic::Request<super::GetWorkspaceStatusRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::GetWorkspaceStatusResponse>,
+            tonic::Status,
+        >;
+    }
+    /// What bangerd asks about workspaces of a guest. The calls are those of the public service; what the host remembers of
+    /// a workspace comes with them.
+    #[derive(Debug)]
+    pub struct WorkspaceServiceServer<T> {
+        inner: Arc<T>,
+        accept_compression_encodings: EnabledCompressionEncodings,
+        send_compression_encodings: EnabledCompressionEncodings,
+        max_decoding_message_size: Option<usize>,
+        max_encoding_message_size: Option<usize>,
+    }
+    impl<T> WorkspaceServiceServer<T> {
+        pub fn new(inner: T) -> Self {
+            Self::from_arc(Arc::new(inner))
+        }
+        pub fn from_arc(inner: Arc<T>) -> Self {
+            Self {
+                inner,
+                accept_compression_encodings: Default::default(),
+                send_compression_encodings: Default::default(),
+                max_decoding_message_size: None,
+                max_encoding_message_size: None,
+            }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> InterceptedService<Self, F>
+        where
+            F: tonic::service::Interceptor,
+        {
+            InterceptedService::new(Self::new(inner), interceptor)
+        }
+        /// Enable decompressing requests with the given encoding.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.accept_compression_encodings.enable(encoding);
+            self
+        }
+        /// Compress responses with the given encoding, if the client supports it.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.send_compression_encodings.enable(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.max_decoding_message_size = Some(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.max_encoding_message_size = Some(limit);
+            self
+        }
+    }
+    impl<T, B> tonic::codegen::Service<http::Request<B>> for WorkspaceServiceServer<T>
+    where
+        T: WorkspaceService,
+        B: Body + std::marker::Send + 'static,
+        B::Error: Into<StdError> + std::marker::Send + 'static,
+    {
+        type Response = http::Response<tonic::body::Body>;
+        type Error = std::convert::Infallible;
+        type Future = BoxFuture<Self::Response, Self::Error>;
+        fn poll_ready(
+            &mut self,
+            _cx: &mut Context<'_>,
+        ) -> Poll<std::result::Result<(), Self::Error>> {
+            Poll::Ready(Ok(()))
+        }
+        fn call(&mut self, req: http::Request<B>) -> Self::Future {
+            match req.uri().path() {
+                "/banger.guest.v1.WorkspaceService/PrepareWorkspace" => {
+                    #[allow(non_camel_case_types)]
+                    struct PrepareWorkspaceSvc<T: WorkspaceService>(pub Arc<T>);
+                    impl<
+                        T: WorkspaceService,
+                    > tonic::server::StreamingService<super::PrepareWorkspaceRequest>
+                    for PrepareWorkspaceSvc<T> {
+                        type Response = super::PrepareWorkspaceResponse;
+                        type ResponseStream = T::PrepareWorkspaceStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<
+                                tonic::Streaming<super::PrepareWorkspaceRequest>,
+                            >,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as WorkspaceService>::prepare_workspace(&inner, request)
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = PrepareWorkspaceSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/banger.guest.v1.WorkspaceService/ExportWorkspace" => {
+                    #[allow(non_camel_case_types)]
+                    struct ExportWorkspaceSvc<T: WorkspaceService>(pub Arc<T>);
+                    impl<
+                        T: WorkspaceService,
+                    > tonic::server::ServerStreamingService<
+                        super::ExportWorkspaceRequest,
+                    > for ExportWorkspaceSvc<T> {
+                        type Response = super::ExportWorkspaceResponse;
+                        type ResponseStream = T::ExportWorkspaceStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ExportWorkspaceRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as WorkspaceService>::export_workspace(&inner, request)
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ExportWorkspaceSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/banger.guest.v1.WorkspaceService/GetWorkspaceStatus" => {
+                    #[allow(non_camel_case_types)]
+                    struct GetWorkspaceStatusSvc<T: WorkspaceService>(pub Arc<T>);
+                    impl<
+                        T: WorkspaceService,
+                    > tonic::server::UnaryService<super::GetWorkspaceStatusRequest>
+                    for GetWorkspaceStatusSvc<T> {
+                        type Response = super::GetWorkspaceStatusResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::GetWorkspaceStatusRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as WorkspaceService>::get_workspace_status(
+                                        &inner,
+                                        request,
+                                    )
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = GetWorkspaceStatusSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                _ => {
+                    Box::pin(async move {
+                        let mut response = http::Response::new(
+                            tonic::body::Body::default(),
+                        );
+                        let headers = response.headers_mut();
+                        headers
+                            .insert(
+                                tonic::Status::GRPC_STATUS,
+                                (tonic::Code::Unimplemented as i32).into(),
+                            );
+                        headers
+                            .insert(
+                                http::header::CONTENT_TYPE,
+                                tonic::metadata::GRPC_CONTENT_TYPE,
+                            );
+                        Ok(response)
+                    })
+                }
+            }
+        }
+    }
+    impl<T> Clone for WorkspaceServiceServer<T> {
+        fn clone(&self) -> Self {
+            let inner = self.inner.clone();
+            Self {
+                inner,
+                accept_compression_encodings: self.accept_compression_encodings,
+                send_compression_encodings: self.send_compression_encodings,
+                max_decoding_message_size: self.max_decoding_message_size,
+                max_encoding_message_size: self.max_encoding_message_size,
+            }
+        }
+    }
+    /// Generated gRPC service name
+    pub const SERVICE_NAME: &str = "banger.guest.v1.WorkspaceService";
+    impl<T> tonic::server::NamedService for WorkspaceServiceServer<T> {
+        const NAME: &'static str = SERVICE_NAME;
+    }
+}

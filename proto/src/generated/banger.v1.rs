@@ -13262,3 +13262,654 @@ pub mod volume_service_server {
         const NAME: &'static str = SERVICE_NAME;
     }
 }
+/// What the caller of PrepareWorkspace sends.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct PrepareWorkspaceRequest {
+    /// `start` first and once; then, when `known` has come, the snapshot up to `manifest_end`; then, when all of `needed`
+    /// has come, the contents and `end`.
+    #[prost(oneof = "prepare_workspace_request::Message", tags = "1, 2")]
+    pub message: ::core::option::Option<prepare_workspace_request::Message>,
+}
+/// Nested message and enum types in `PrepareWorkspaceRequest`.
+pub mod prepare_workspace_request {
+    /// `start` first and once; then, when `known` has come, the snapshot up to `manifest_end`; then, when all of `needed`
+    /// has come, the contents and `end`.
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Message {
+        /// Where to.
+        #[prost(message, tag = "1")]
+        Start(super::PrepareWorkspaceStart),
+        /// The next part of the snapshot.
+        #[prost(message, tag = "2")]
+        Part(super::super::workspace::v1::Part),
+    }
+}
+/// Where a workspace is carried to.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PrepareWorkspaceStart {
+    /// The VM's id or name.
+    #[prost(string, tag = "1")]
+    pub vm: ::prost::alloc::string::String,
+    /// As whom; empty means the VM's default user.
+    #[prost(string, tag = "2")]
+    pub user: ::prost::alloc::string::String,
+    /// Where the tree is to be: absolute, or relative to the user's home. Directories that are missing on the way are made.
+    #[prost(string, tag = "3")]
+    pub path: ::prost::alloc::string::String,
+    /// A workspace that is there already is replaced whatever was done in it. Without this it is replaced only if nothing
+    /// was done in it since it was prepared; an empty directory always.
+    #[prost(bool, tag = "4")]
+    pub overwrite: bool,
+    /// A workspace that is there already is replaced if this is the digest of its state: the `state` of an export that was
+    /// kept. Absent means none.
+    #[prost(bytes = "bytes", tag = "5")]
+    pub replaces_state: ::prost::bytes::Bytes,
+    /// The name on commits made in the VM, in the repository's own settings; empty: as the VM has it.
+    #[prost(string, tag = "6")]
+    pub author_name: ::prost::alloc::string::String,
+    /// The address on commits made in the VM.
+    #[prost(string, tag = "7")]
+    pub author_email: ::prost::alloc::string::String,
+    /// A UUID. Where the same workspace was prepared with the same one last, `prepared` comes at once and nothing is done.
+    #[prost(string, tag = "8")]
+    pub request_id: ::prost::alloc::string::String,
+}
+/// What the caller of PrepareWorkspace receives.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct PrepareWorkspaceResponse {
+    /// `known` first, `needed` after the manifest, `prepared` last.
+    #[prost(oneof = "prepare_workspace_response::Message", tags = "1, 2, 3, 4, 5")]
+    pub message: ::core::option::Option<prepare_workspace_response::Message>,
+}
+/// Nested message and enum types in `PrepareWorkspaceResponse`.
+pub mod prepare_workspace_response {
+    /// `known` first, `needed` after the manifest, `prepared` last.
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Message {
+        /// What the VM has already.
+        #[prost(message, tag = "1")]
+        Known(super::super::workspace::v1::Known),
+        /// Whose content the VM wants.
+        #[prost(message, tag = "2")]
+        Needed(super::super::workspace::v1::Needed),
+        /// Bytes of packs and contents that the VM has taken.
+        #[prost(int64, tag = "3")]
+        ProgressBytes(i64),
+        /// The workspace is there.
+        #[prost(message, tag = "4")]
+        Prepared(super::PreparedWorkspace),
+        /// Nothing new.
+        #[prost(message, tag = "5")]
+        Heartbeat(super::Heartbeat),
+    }
+}
+/// A workspace is there.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct PreparedWorkspace {
+    /// Where, as an absolute path.
+    #[prost(string, tag = "1")]
+    pub path: ::prost::alloc::string::String,
+    /// Digest of its state, as `End.state` of an export tells it.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub state: ::prost::bytes::Bytes,
+    /// What could not be made as it was told, and what the receiver must know.
+    #[prost(message, repeated, tag = "3")]
+    pub notes: ::prost::alloc::vec::Vec<super::workspace::v1::Note>,
+}
+/// Asks for what was done in a workspace.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ExportWorkspaceRequest {
+    /// The VM's id or name.
+    #[prost(string, tag = "1")]
+    pub vm: ::prost::alloc::string::String,
+    /// As whom; empty means the user that it was prepared as.
+    #[prost(string, tag = "2")]
+    pub user: ::prost::alloc::string::String,
+    /// Where the workspace is.
+    #[prost(string, tag = "3")]
+    pub path: ::prost::alloc::string::String,
+    /// What the caller has. Absent: what the workspace was prepared with.
+    #[prost(message, optional, tag = "4")]
+    pub base: ::core::option::Option<super::workspace::v1::Base>,
+    /// The most bytes of packs and contents; 0 means the daemon's limit.
+    #[prost(int64, tag = "5")]
+    pub max_bytes: i64,
+}
+/// A part of what was done.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ExportWorkspaceResponse {
+    /// A snapshot. Only one that ends with `end` is whole.
+    #[prost(oneof = "export_workspace_response::Message", tags = "1, 2")]
+    pub message: ::core::option::Option<export_workspace_response::Message>,
+}
+/// Nested message and enum types in `ExportWorkspaceResponse`.
+pub mod export_workspace_response {
+    /// A snapshot. Only one that ends with `end` is whole.
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Message {
+        /// The next part.
+        #[prost(message, tag = "1")]
+        Part(super::super::workspace::v1::Part),
+        /// Nothing yet.
+        #[prost(message, tag = "2")]
+        Heartbeat(super::Heartbeat),
+    }
+}
+/// Asks how a workspace differs from what was prepared.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct GetWorkspaceStatusRequest {
+    /// The VM's id or name.
+    #[prost(string, tag = "1")]
+    pub vm: ::prost::alloc::string::String,
+    /// As whom; empty means the user that it was prepared as.
+    #[prost(string, tag = "2")]
+    pub user: ::prost::alloc::string::String,
+    /// Where the workspace is.
+    #[prost(string, tag = "3")]
+    pub path: ::prost::alloc::string::String,
+    /// What the caller has. Absent: what the workspace was prepared with.
+    #[prost(message, optional, tag = "4")]
+    pub base: ::core::option::Option<super::workspace::v1::Base>,
+}
+/// How a workspace differs from what was prepared.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct GetWorkspaceStatusResponse {
+    /// How.
+    #[prost(message, optional, tag = "1")]
+    pub status: ::core::option::Option<super::workspace::v1::Status>,
+    /// What it is compared with.
+    #[prost(message, optional, tag = "2")]
+    pub base: ::core::option::Option<super::workspace::v1::Base>,
+}
+/// Generated client implementations.
+#[cfg(feature = "client")]
+pub mod workspace_service_client {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    use tonic::codegen::http::Uri;
+    /// Trees of files, mostly git repositories, that are carried into running VMs and back. What goes over the wire is a
+    /// snapshot (banger/workspace/v1/snapshot.proto), the same in both directions; the caller never names a path on the
+    /// daemon's host.
+    ///
+    /// Everything is done as a user of the VM, with that user's rights, by the VM's own git. A tree without git needs none.
+    #[derive(Debug, Clone)]
+    pub struct WorkspaceServiceClient<T> {
+        inner: tonic::client::Grpc<T>,
+    }
+    impl<T> WorkspaceServiceClient<T>
+    where
+        T: tonic::client::GrpcService<tonic::body::Body>,
+        T::Error: Into<StdError>,
+        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
+        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
+    {
+        pub fn new(inner: T) -> Self {
+            let inner = tonic::client::Grpc::new(inner);
+            Self { inner }
+        }
+        pub fn with_origin(inner: T, origin: Uri) -> Self {
+            let inner = tonic::client::Grpc::with_origin(inner, origin);
+            Self { inner }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> WorkspaceServiceClient<InterceptedService<T, F>>
+        where
+            F: tonic::service::Interceptor,
+            T::ResponseBody: Default,
+            T: tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+                Response = http::Response<
+                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
+                >,
+            >,
+            <T as tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
+        {
+            WorkspaceServiceClient::new(InterceptedService::new(inner, interceptor))
+        }
+        /// Compress requests with the given encoding.
+        ///
+        /// This requires the server to support it otherwise it might respond with an
+        /// error.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.send_compressed(encoding);
+            self
+        }
+        /// Enable decompressing responses.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.accept_compressed(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_decoding_message_size(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_encoding_message_size(limit);
+            self
+        }
+        /// Carries a workspace into a VM. The tree in the VM appears, or changes, at once when all of it has come, or not at all.
+        pub async fn prepare_workspace(
+            &mut self,
+            request: impl tonic::IntoStreamingRequest<
+                Message = super::PrepareWorkspaceRequest,
+            >,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::PrepareWorkspaceResponse>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/banger.v1.WorkspaceService/PrepareWorkspace",
+            );
+            let mut req = request.into_streaming_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("banger.v1.WorkspaceService", "PrepareWorkspace"),
+                );
+            self.inner.streaming(req, path, codec).await
+        }
+        /// Brings back everything that was done since the workspace was prepared. Nothing in the VM is changed.
+        pub async fn export_workspace(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ExportWorkspaceRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::ExportWorkspaceResponse>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/banger.v1.WorkspaceService/ExportWorkspace",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("banger.v1.WorkspaceService", "ExportWorkspace"),
+                );
+            self.inner.server_streaming(req, path, codec).await
+        }
+        /// Tells what an export would bring, without bringing it.
+        pub async fn get_workspace_status(
+            &mut self,
+            request: impl tonic::IntoRequest<super::GetWorkspaceStatusRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::GetWorkspaceStatusResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/banger.v1.WorkspaceService/GetWorkspaceStatus",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("banger.v1.WorkspaceService", "GetWorkspaceStatus"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+    }
+}
+/// Generated server implementations.
+#[cfg(feature = "server")]
+pub mod workspace_service_server {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    /// Generated trait containing gRPC methods that should be implemented for use with WorkspaceServiceServer.
+    #[async_trait]
+    pub trait WorkspaceService: std::marker::Send + std::marker::Sync + 'static {
+        /// Server streaming response type for the PrepareWorkspace method.
+        type PrepareWorkspaceStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<
+                    super::PrepareWorkspaceResponse,
+                    tonic::Status,
+                >,
+            >
+            + std::marker::Send
+            + 'static;
+        /// Carries a workspace into a VM. The tree in the VM appears, or changes, at once when all of it has come, or not at all.
+        async fn prepare_workspace(
+            &self,
+            request: tonic::Request<tonic::Streaming<super::PrepareWorkspaceRequest>>,
+        ) -> std::result::Result<
+            tonic::Response<Self::PrepareWorkspaceStream>,
+            tonic::Status,
+        >;
+        /// Server streaming response type for the ExportWorkspace method.
+        type ExportWorkspaceStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::ExportWorkspaceResponse, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// Brings back everything that was done since the workspace was prepared. Nothing in the VM is changed.
+        async fn export_workspace(
+            &self,
+            request: tonic::Request<super::ExportWorkspaceRequest>,
+        ) -> std::result::Result<
+            tonic::Response<Self::ExportWorkspaceStream>,
+            tonic::Status,
+        >;
+        /// Tells what an export would bring, without bringing it.
+        async fn get_workspace_status(
+            &self,
+            request: tonic::Request<super::GetWorkspaceStatusRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::GetWorkspaceStatusResponse>,
+            tonic::Status,
+        >;
+    }
+    /// Trees of files, mostly git repositories, that are carried into running VMs and back. What goes over the wire is a
+    /// snapshot (banger/workspace/v1/snapshot.proto), the same in both directions; the caller never names a path on the
+    /// daemon's host.
+    ///
+    /// Everything is done as a user of the VM, with that user's rights, by the VM's own git. A tree without git needs none.
+    #[derive(Debug)]
+    pub struct WorkspaceServiceServer<T> {
+        inner: Arc<T>,
+        accept_compression_encodings: EnabledCompressionEncodings,
+        send_compression_encodings: EnabledCompressionEncodings,
+        max_decoding_message_size: Option<usize>,
+        max_encoding_message_size: Option<usize>,
+    }
+    impl<T> WorkspaceServiceServer<T> {
+        pub fn new(inner: T) -> Self {
+            Self::from_arc(Arc::new(inner))
+        }
+        pub fn from_arc(inner: Arc<T>) -> Self {
+            Self {
+                inner,
+                accept_compression_encodings: Default::default(),
+                send_compression_encodings: Default::default(),
+                max_decoding_message_size: None,
+                max_encoding_message_size: None,
+            }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> InterceptedService<Self, F>
+        where
+            F: tonic::service::Interceptor,
+        {
+            InterceptedService::new(Self::new(inner), interceptor)
+        }
+        /// Enable decompressing requests with the given encoding.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.accept_compression_encodings.enable(encoding);
+            self
+        }
+        /// Compress responses with the given encoding, if the client supports it.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.send_compression_encodings.enable(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.max_decoding_message_size = Some(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.max_encoding_message_size = Some(limit);
+            self
+        }
+    }
+    impl<T, B> tonic::codegen::Service<http::Request<B>> for WorkspaceServiceServer<T>
+    where
+        T: WorkspaceService,
+        B: Body + std::marker::Send + 'static,
+        B::Error: Into<StdError> + std::marker::Send + 'static,
+    {
+        type Response = http::Response<tonic::body::Body>;
+        type Error = std::convert::Infallible;
+        type Future = BoxFuture<Self::Response, Self::Error>;
+        fn poll_ready(
+            &mut self,
+            _cx: &mut Context<'_>,
+        ) -> Poll<std::result::Result<(), Self::Error>> {
+            Poll::Ready(Ok(()))
+        }
+        fn call(&mut self, req: http::Request<B>) -> Self::Future {
+            match req.uri().path() {
+                "/banger.v1.WorkspaceService/PrepareWorkspace" => {
+                    #[allow(non_camel_case_types)]
+                    struct PrepareWorkspaceSvc<T: WorkspaceService>(pub Arc<T>);
+                    impl<
+                        T: WorkspaceService,
+                    > tonic::server::StreamingService<super::PrepareWorkspaceRequest>
+                    for PrepareWorkspaceSvc<T> {
+                        type Response = super::PrepareWorkspaceResponse;
+                        type ResponseStream = T::PrepareWorkspaceStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<
+                                tonic::Streaming<super::PrepareWorkspaceRequest>,
+                            >,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as WorkspaceService>::prepare_workspace(&inner, request)
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = PrepareWorkspaceSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/banger.v1.WorkspaceService/ExportWorkspace" => {
+                    #[allow(non_camel_case_types)]
+                    struct ExportWorkspaceSvc<T: WorkspaceService>(pub Arc<T>);
+                    impl<
+                        T: WorkspaceService,
+                    > tonic::server::ServerStreamingService<
+                        super::ExportWorkspaceRequest,
+                    > for ExportWorkspaceSvc<T> {
+                        type Response = super::ExportWorkspaceResponse;
+                        type ResponseStream = T::ExportWorkspaceStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ExportWorkspaceRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as WorkspaceService>::export_workspace(&inner, request)
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ExportWorkspaceSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/banger.v1.WorkspaceService/GetWorkspaceStatus" => {
+                    #[allow(non_camel_case_types)]
+                    struct GetWorkspaceStatusSvc<T: WorkspaceService>(pub Arc<T>);
+                    impl<
+                        T: WorkspaceService,
+                    > tonic::server::UnaryService<super::GetWorkspaceStatusRequest>
+                    for GetWorkspaceStatusSvc<T> {
+                        type Response = super::GetWorkspaceStatusResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::GetWorkspaceStatusRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as WorkspaceService>::get_workspace_status(
+                                        &inner,
+                                        request,
+                                    )
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = GetWorkspaceStatusSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                _ => {
+                    Box::pin(async move {
+                        let mut response = http::Response::new(
+                            tonic::body::Body::default(),
+                        );
+                        let headers = response.headers_mut();
+                        headers
+                            .insert(
+                                tonic::Status::GRPC_STATUS,
+                                (tonic::Code::Unimplemented as i32).into(),
+                            );
+                        headers
+                            .insert(
+                                http::header::CONTENT_TYPE,
+                                tonic::metadata::GRPC_CONTENT_TYPE,
+                            );
+                        Ok(response)
+                    })
+                }
+            }
+        }
+    }
+    impl<T> Clone for WorkspaceServiceServer<T> {
+        fn clone(&self) -> Self {
+            let inner = self.inner.clone();
+            Self {
+                inner,
+                accept_compression_encodings: self.accept_compression_encodings,
+                send_compression_encodings: self.send_compression_encodings,
+                max_decoding_message_size: self.max_decoding_message_size,
+                max_encoding_message_size: self.max_encoding_message_size,
+            }
+        }
+    }
+    /// Generated gRPC service name
+    pub const SERVICE_NAME: &str = "banger.v1.WorkspaceService";
+    impl<T> tonic::server::NamedService for WorkspaceServiceServer<T> {
+        const NAME: &'static str = SERVICE_NAME;
+    }
+}

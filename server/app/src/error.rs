@@ -25,6 +25,7 @@ use crate::ssh::SshError;
 use crate::tunnel::TunnelError;
 use crate::vm::Resource;
 use crate::volume::VolumeError;
+use crate::workspace::WorkspaceError;
 
 /// Why a service did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -393,6 +394,9 @@ pub enum AppError {
     /// Files of VMs.
     #[error(transparent)]
     File(Box<FileError>),
+    /// Workspaces of VMs.
+    #[error(transparent)]
+    Workspace(Box<WorkspaceError>),
     /// Tunnels.
     #[error(transparent)]
     Tunnel(#[from] TunnelError),

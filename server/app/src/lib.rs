@@ -37,6 +37,7 @@ pub mod upload;
 pub mod usage;
 pub mod vm;
 pub mod volume;
+pub mod workspace;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -90,6 +91,8 @@ pub struct App {
     pub sessions: session::Sessions,
     /// Files.
     pub files: file::Files,
+    /// Workspaces.
+    pub workspaces: workspace::Workspaces,
     /// Tunnels.
     pub tunnels: tunnel::Tunnels,
     /// Who may connect by ssh.
@@ -143,6 +146,7 @@ impl App {
         let builds = build::Builds::open(&context, &operations, &images, &vms)?;
         let sessions = session::Sessions::new(&context, &vms, &images);
         let files = file::Files::new(&context, &vms);
+        let workspaces = workspace::Workspaces::new(&context, &vms);
         let tunnels = tunnel::Tunnels::new(&vms);
         let ssh = ssh::Ssh::new(&context, &vms);
         let doctor = doctor::Doctor::new(&context, &images, &kernels);
@@ -157,6 +161,7 @@ impl App {
             builds,
             sessions,
             files,
+            workspaces,
             tunnels,
             ssh,
             doctor,

@@ -14,6 +14,7 @@ use banger_proto::v1::session_service_server::SessionServiceServer;
 use banger_proto::v1::tunnel_service_server::TunnelServiceServer;
 use banger_proto::v1::vm_service_server::VmServiceServer;
 use banger_proto::v1::volume_service_server::VolumeServiceServer;
+use banger_proto::v1::workspace_service_server::WorkspaceServiceServer;
 use tokio::net::UnixListener;
 use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
@@ -48,7 +49,7 @@ const RESETS_WAITING_MAX: usize = 64;
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// The services of the API, by their full names.
-pub const SERVICES: [&str; 10] = [
+pub const SERVICES: [&str; 11] = [
     <CatalogServiceServer<Api> as NamedService>::NAME,
     <FileServiceServer<Api> as NamedService>::NAME,
     <HostServiceServer<Api> as NamedService>::NAME,
@@ -59,6 +60,7 @@ pub const SERVICES: [&str; 10] = [
     <TunnelServiceServer<Api> as NamedService>::NAME,
     <VmServiceServer<Api> as NamedService>::NAME,
     <VolumeServiceServer<Api> as NamedService>::NAME,
+    <WorkspaceServiceServer<Api> as NamedService>::NAME,
 ];
 /// Services that every gRPC server has, also shown by reflection.
 const COMMON_SERVICES: [&str; 3] = [
@@ -139,7 +141,10 @@ pub async fn serve(
             TunnelServiceServer::new(api.clone()).max_decoding_message_size(REQUEST_BYTES_MAX),
         )
         .add_service(VmServiceServer::new(api.clone()).max_decoding_message_size(REQUEST_BYTES_MAX))
-        .add_service(VolumeServiceServer::new(api).max_decoding_message_size(REQUEST_BYTES_MAX));
+        .add_service(
+            VolumeServiceServer::new(api.clone()).max_decoding_message_size(REQUEST_BYTES_MAX),
+        )
+        .add_service(WorkspaceServiceServer::new(api).max_decoding_message_size(REQUEST_BYTES_MAX));
     let stopped = drain.begun.clone().cancelled_owned();
     let served = router.serve_with_incoming_shutdown(UnixListenerStream::new(listener), stopped);
     let ending = end_in_order(stop, &health, &drain, grace);

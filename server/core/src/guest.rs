@@ -21,6 +21,7 @@ use crate::stats::GuestStats;
 use crate::tree::{Changes, DiskWrites, PathKind, TreePiece, TreePlace};
 use crate::tunnel::{TunnelEvent, TunnelFault, TunnelInput, TunnelTarget};
 use crate::vmm::Accelerator;
+use crate::workspace::{GuestWorkspaces, WorkspaceProblem};
 use crate::{Explain, FailureKind, SessionId, VmId};
 
 /// A byte stream between host and agent on which both ends start afresh.
@@ -163,7 +164,7 @@ pub trait GuestConnector: Send + Sync + 'static {
 
 /// One connection to one agent. Calls may run side by side; each is safe to drop at any await.
 #[async_trait]
-pub trait Guest: GuestFiles + Send + Sync + 'static {
+pub trait Guest: GuestFiles + GuestWorkspaces + Send + Sync + 'static {
     /// Sets the guest up. Done once after each boot, before the first session.
     async fn configure(&self, config: &GuestConfig) -> Result<(), GuestError>;
 
@@ -340,6 +341,22 @@ pub enum GuestError {
         /// The bound.
         limit: u32,
     },
+    /// A workspace of the VM could not be made, told or looked at.
+    #[error("workspace `{path}`: {detail}")]
+    Workspace {
+        /// What is wrong with it.
+        problem: WorkspaceProblem,
+        /// As it was asked for, bounded.
+        path: String,
+        /// In the agent's words, bounded.
+        detail: String,
+    },
+    /// As many calls about workspaces go on in the guest as may.
+    #[error("{limit} calls about workspaces go on in the VM already")]
+    TooManyWorkspaceCalls {
+        /// The bound.
+        limit: u32,
+    },
     /// The image has no init where one is wanted; nothing ran.
     #[error("the image has no init at {path}")]
     InitNotFound {
@@ -429,6 +446,10 @@ impl Explain for GuestError {
             Self::TooManyFileCalls { .. } => FailureKind::ResourceExhausted {
                 subject: "guest/file-calls".into(),
             },
+            Self::Workspace { problem, path, .. } => problem.kind(path),
+            Self::TooManyWorkspaceCalls { .. } => FailureKind::ResourceExhausted {
+                subject: "guest/workspace-calls".into(),
+            },
             Self::NotSetUp { .. } => precondition("guest/boot"),
             Self::InitNotFound { .. } | Self::InitNotExecutable { .. } => {
                 precondition("guest/init")
@@ -457,6 +478,8 @@ impl Explain for GuestError {
             Self::WriterReplaced => "WRITER_REPLACED",
             Self::File { problem, .. } => problem.reason(),
             Self::TooManyFileCalls { .. } => "TOO_MANY_FILE_CALLS",
+            Self::Workspace { problem, .. } => problem.reason(),
+            Self::TooManyWorkspaceCalls { .. } => "TOO_MANY_WORKSPACE_CALLS",
             Self::NotSetUp { .. } => "GUEST_NOT_SET_UP",
             Self::InitNotFound { .. } => "INIT_NOT_FOUND",
             Self::InitNotExecutable { .. } => "INIT_NOT_EXECUTABLE",
@@ -500,7 +523,8 @@ impl Explain for GuestError {
                 "The session goes on. Attach again, for reading only or to take it back."
             }
             Self::File { problem, .. } => problem.remedy(),
-            Self::TooManyFileCalls { .. } => {
+            Self::Workspace { problem, .. } => problem.remedy(),
+            Self::TooManyFileCalls { .. } | Self::TooManyWorkspaceCalls { .. } => {
                 "Nothing was done. Ask again when some of them have ended."
             }
             Self::InitNotFound { .. } => {
@@ -539,6 +563,7 @@ impl Explain for GuestError {
             Self::InitNotFound { path } => vec![("path", path.clone())],
             Self::WorkingDirectory { path, detail }
             | Self::File { path, detail, .. }
+            | Self::Workspace { path, detail, .. }
             | Self::InitNotExecutable { path, detail } => {
                 vec![("path", path.clone()), ("detail", detail.clone())]
             }
@@ -550,7 +575,9 @@ impl Explain for GuestError {
             | Self::Protocol { detail } => {
                 vec![("detail", detail.clone())]
             }
-            Self::TooManySessions { limit } | Self::TooManyFileCalls { limit } => {
+            Self::TooManySessions { limit }
+            | Self::TooManyFileCalls { limit }
+            | Self::TooManyWorkspaceCalls { limit } => {
                 vec![("limit", limit.to_string())]
             }
             Self::Tunnel(fault) => fault.metadata(),

@@ -33,6 +33,7 @@ pub mod tunnel;
 pub mod vm;
 pub mod vmm;
 pub mod volume;
+pub mod workspace;
 
 pub use digest::Digest;
 pub use failure::{Explain, Failure, FailureKind, chain};

@@ -19,6 +19,7 @@ use banger_core::{SessionId, Timestamp, VmId};
 use banger_proto::guest::v1::agent_service_client::AgentServiceClient;
 use banger_proto::guest::v1::attach_session_request::Message as Sent;
 use banger_proto::guest::v1::file_service_client::FileServiceClient;
+use banger_proto::guest::v1::workspace_service_client::WorkspaceServiceClient;
 use banger_proto::guest::{GENERATION, v1 as proto};
 use bytes::Bytes;
 use futures::stream::{self, BoxStream, Stream, StreamExt};
@@ -42,6 +43,7 @@ static ORIGIN: LazyLock<Uri> = LazyLock::new(|| Uri::from_static("http://agent.b
 
 type Client = AgentServiceClient<Requests>;
 type FileClient = FileServiceClient<Requests>;
+type WorkspaceClient = WorkspaceServiceClient<Requests>;
 
 /// One connection to one agent.
 #[derive(Debug)]
@@ -65,6 +67,11 @@ impl RemoteGuest {
 
     pub(crate) fn files(&self, message_max_bytes: usize) -> FileClient {
         FileServiceClient::with_origin(self.link.requests(), ORIGIN.clone())
+            .max_decoding_message_size(message_max_bytes)
+    }
+
+    pub(crate) fn workspaces(&self, message_max_bytes: usize) -> WorkspaceClient {
+        WorkspaceServiceClient::with_origin(self.link.requests(), ORIGIN.clone())
             .max_decoding_message_size(message_max_bytes)
     }
 

@@ -6,6 +6,7 @@ use std::error::Error;
 use banger_core::SessionId;
 use banger_core::file::FileProblem;
 use banger_core::guest::GuestError;
+use banger_core::workspace::WorkspaceProblem;
 use tonic::{Code, Status};
 
 use crate::limits::DETAIL_MAX_BYTES;
@@ -87,6 +88,11 @@ pub(crate) fn judge(status: &Status, call: &Call) -> GuestError {
                 .and_then(|text| text.parse().ok())
                 .unwrap_or_default(),
         },
+        (Some("TOO_MANY_WORKSPACE_CALLS"), _) => GuestError::TooManyWorkspaceCalls {
+            limit: text(status, SUBJECT_KEY)
+                .and_then(|text| text.parse().ok())
+                .unwrap_or_default(),
+        },
         (Some("INIT_NOT_FOUND"), _) => GuestError::InitNotFound {
             path: bounded(&text(status, SUBJECT_KEY).unwrap_or_default()),
         },
@@ -97,15 +103,30 @@ pub(crate) fn judge(status: &Status, call: &Call) -> GuestError {
         (Some("GUEST_NOT_SET_UP"), _) => GuestError::NotSetUp { detail: detail() },
         (Some("WRITER_REPLACED"), _) => GuestError::WriterReplaced,
         (Some("STDIN_REFUSED"), _) => GuestError::StdinRefused { detail: detail() },
-        (Some(reason), _) => match FileProblem::from_reason(reason) {
-            Some(problem) => GuestError::File {
-                problem,
-                path: bounded(&text(status, SUBJECT_KEY).unwrap_or_default()),
-                detail: detail(),
-            },
-            None => GuestError::Refused { detail: detail() },
-        },
+        (Some(reason), _) => about_files(reason, status),
         (None, _) => without_reason(status, call.during),
+    }
+}
+
+/// What is wrong with a file or a workspace.
+fn about_files(reason: &str, status: &Status) -> GuestError {
+    let path = || bounded(&text(status, SUBJECT_KEY).unwrap_or_default());
+    let detail = detail(status);
+    if let Some(problem) = FileProblem::from_reason(reason) {
+        let path = path();
+        return GuestError::File {
+            problem,
+            path,
+            detail,
+        };
+    }
+    match WorkspaceProblem::from_reason(reason) {
+        Some(problem) => GuestError::Workspace {
+            problem,
+            path: path(),
+            detail,
+        },
+        None => GuestError::Refused { detail },
     }
 }
 

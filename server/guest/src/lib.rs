@@ -17,5 +17,6 @@ mod observe;
 mod pace;
 mod tree;
 mod tunnel;
+mod workspace;
 
 pub use connector::{Connector, Deadlines};

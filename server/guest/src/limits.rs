@@ -4,6 +4,8 @@ use std::time::Duration;
 
 /// Longest message of a stream of events: the agent's largest frame is a quarter of it.
 pub const EVENT_MAX_BYTES: usize = 1 << 20;
+/// Longest message of a workspace: a repository with its shallow commits, or a piece with its envelope.
+pub const WORKSPACE_MESSAGE_MAX_BYTES: usize = 4 << 20;
 /// Longest message of a session's events: the first has the session, with its command and its environment.
 pub const SESSION_EVENT_MAX_BYTES: usize = 8 << 20;
 /// Longest other message: a list of sessions with their commands and environments.

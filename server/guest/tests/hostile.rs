@@ -43,6 +43,8 @@ mod liar;
 mod observe;
 #[path = "hostile/tunnel.rs"]
 mod tunnel;
+#[path = "hostile/workspace.rs"]
+mod workspace;
 use liar::{Liar, Script};
 
 /// Connects to a guest that follows `script`; it lives as long as the set.

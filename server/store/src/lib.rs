@@ -26,6 +26,7 @@ mod session;
 mod store;
 mod vm;
 mod volume;
+mod workspace;
 
 pub use catalog::CatalogOutcome;
 pub use error::StoreError;
@@ -37,3 +38,4 @@ pub use page::Page;
 pub use request::{Answer, RequestKey};
 pub use store::{DeleteOutcome, Store};
 pub use vm::{CasOutcome, VmCounts};
+pub use workspace::{WORKSPACES_MAX, Workspace};

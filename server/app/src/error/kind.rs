@@ -100,6 +100,7 @@ impl Explain for AppError {
             Self::Build(error) => error.kind(),
             Self::Volume(error) => error.kind(),
             Self::File(error) => error.kind(),
+            Self::Workspace(error) => error.kind(),
             Self::NotGrown { vm, source } => match &source.kind {
                 full @ FailureKind::ResourceExhausted { .. } => full.clone(),
                 _ => precondition(format!("vm/{vm}")),
@@ -175,6 +176,7 @@ impl Explain for AppError {
             Self::Build(error) => error.reason(),
             Self::Volume(error) => error.reason(),
             Self::File(error) => error.reason(),
+            Self::Workspace(error) => error.reason(),
             Self::NotGrown { .. } => "DISK_NOT_GROWN",
             Self::Kernel(error) => error.reason(),
             Self::HostDiskFull { .. } => "DISK_FULL",

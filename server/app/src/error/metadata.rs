@@ -147,6 +147,7 @@ impl AppError {
             Self::Build(error) => error.metadata(),
             Self::Volume(error) => error.metadata(),
             Self::File(error) => error.metadata(),
+            Self::Workspace(error) => error.metadata(),
             Self::NotGrown { vm, source } => {
                 vec![("vm", vm.to_string()), ("cause", source.reason.clone())]
             }

@@ -81,6 +81,7 @@ impl AppError {
             Self::Build(error) => return error.remedy(),
             Self::Volume(error) => return error.remedy(),
             Self::File(error) => return error.remedy(),
+            Self::Workspace(error) => return error.remedy(),
             Self::NotGrown { vm, .. } => format!("Send the same change again, or restart the VM: banger vm restart {vm}"),
             Self::Kernel(error) => return error.remedy(),
             Self::MakeDirectory { source, .. } | Self::StoreUpload { source } if io_remedy(source).is_some() => return io_remedy(source),

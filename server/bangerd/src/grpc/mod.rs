@@ -23,6 +23,7 @@ mod stream;
 mod tunnel;
 mod vm;
 mod volume;
+mod workspace;
 
 use std::sync::Arc;
 

@@ -18,3 +18,4 @@ pub(crate) mod tunnel;
 pub(crate) mod usage;
 pub(crate) mod vm;
 pub(crate) mod volume;
+pub(crate) mod workspace;

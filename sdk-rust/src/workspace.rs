@@ -1,0 +1,113 @@
+//! Workspaces: a repository of this machine into a VM, and what was done there back.
+
+use std::path::PathBuf;
+
+use banger_proto::v1;
+use banger_workspace::wire::{Base, Status};
+use v1::workspace_service_client::WorkspaceServiceClient;
+
+use crate::client::Client;
+use crate::error::{Error, Result};
+
+mod export;
+mod prepare;
+mod tar;
+
+pub use export::ExportWorkspace;
+pub use prepare::{PrepareWorkspace, Prepared};
+pub use tar::write_tar;
+
+/// A workspace in a VM.
+#[derive(Debug, Clone)]
+pub struct Workspace {
+    client: Client,
+    vm: String,
+    user: String,
+    path: String,
+}
+
+/// How a workspace differs from what was prepared.
+#[derive(Debug, Clone)]
+pub struct WorkspaceStatus {
+    /// How.
+    pub status: Status,
+    /// What it is compared with.
+    pub base: Base,
+}
+
+impl Workspace {
+    pub(crate) const fn new(client: Client, vm: String, path: String) -> Self {
+        Self {
+            client,
+            vm,
+            user: String::new(),
+            path,
+        }
+    }
+
+    /// As this user of the VM. Without it as the one that it was prepared as, at first the VM's default user.
+    #[must_use]
+    pub fn as_user(mut self, user: impl Into<String>) -> Self {
+        self.user = user.into();
+        self
+    }
+
+    fn rpc(&self) -> WorkspaceServiceClient<tonic::transport::Channel> {
+        WorkspaceServiceClient::new(self.client.channel())
+    }
+
+    /// The VM's name, which is part of references here.
+    async fn vm_name(&self) -> Result<String> {
+        let vm = self.client.vms().get(&self.vm).await?;
+        let name = vm.spec.map(|spec| spec.name).unwrap_or_default();
+        Ok(match name.is_empty() {
+            true => vm.id,
+            false => name,
+        })
+    }
+
+    /// Carries the repository or directory at `from` into the VM.
+    pub fn prepare(&self, from: impl Into<PathBuf>) -> PrepareWorkspace {
+        PrepareWorkspace::new(self.clone(), from.into())
+    }
+
+    /// Brings what was done in the VM to the repository or directory at `to`: checked, as references beneath
+    /// `refs/banger/`, the working tree untouched.
+    pub fn export(&self, to: impl Into<PathBuf>) -> ExportWorkspace {
+        ExportWorkspace::new(self.clone(), to.into())
+    }
+
+    /// How it differs from what was prepared, without bringing it.
+    ///
+    /// # Errors
+    /// When there is none, or the daemon cannot be asked.
+    pub async fn status(&self) -> Result<WorkspaceStatus> {
+        const CALL: &str = "GetWorkspaceStatus";
+        let request = v1::GetWorkspaceStatusRequest {
+            vm: self.vm.clone(),
+            user: self.user.clone(),
+            path: self.path.clone(),
+            base: None,
+        };
+        let call = || async { self.rpc().get_workspace_status(request.clone()).await };
+        let answer = self.client.repeat(CALL, call).await?;
+        Ok(WorkspaceStatus {
+            status: answer.status.ok_or(Error::Protocol {
+                during: CALL,
+                detail: "no status",
+            })?,
+            base: answer.base.unwrap_or_default(),
+        })
+    }
+}
+
+/// What a thread of ours came to.
+fn joined<T>(
+    ended: std::result::Result<Result<T>, tokio::task::JoinError>,
+    during: &'static str,
+) -> Result<T> {
+    ended.unwrap_or(Err(Error::Protocol {
+        during,
+        detail: "a thread of the client ended early",
+    }))
+}

@@ -1,0 +1,217 @@
+//! Where workspaces land.
+
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
+
+use crate::client::error::{Error, Result};
+use crate::client::lines::path;
+use crate::client::repository::LocalRepository;
+use crate::client::store::{Store, vm_prefix};
+use crate::command::Cancel;
+use crate::wire::{Base, BaseRepository, ObjectFormat, Repository, RepositoryKind};
+
+/// Commits that are told as a base, of one repository.
+const BASE_COMMITS_MAX: usize = 5_000;
+
+/// Where workspaces land.
+#[derive(Debug, Clone)]
+pub struct Place {
+    top: PathBuf,
+    repository: Option<LocalRepository>,
+    store: Store,
+    cancel: Cancel,
+}
+
+impl Place {
+    /// The repository that `path` lies in, or a store for a directory that lies in none (or with `plain` is taken for
+    /// none), kept beneath `state`.
+    ///
+    /// # Errors
+    /// If there is no git, or the path cannot be read.
+    pub fn find(path: &Path, state: &Path, plain: bool, cancel: &Cancel) -> Result<Self> {
+        let found = match plain {
+            true => None,
+            false => LocalRepository::find(path, cancel)?,
+        };
+        let top = match &found {
+            Some(repository) => repository.top().to_owned(),
+            None => std::fs::canonicalize(path).map_err(Error::file("find", path))?,
+        };
+        let store = match &found {
+            Some(repository) => Store::of(repository),
+            None => store_for_directory(&top, state, cancel)?,
+        };
+        Ok(Self {
+            top,
+            repository: found,
+            store,
+            cancel: cancel.clone(),
+        })
+    }
+
+    /// This repository.
+    #[must_use]
+    pub fn of(repository: LocalRepository) -> Self {
+        Self {
+            top: repository.top().to_owned(),
+            store: Store::of(&repository),
+            cancel: repository.git().cancel().clone(),
+            repository: Some(repository),
+        }
+    }
+
+    /// The directory that it is about.
+    #[must_use]
+    pub fn top(&self) -> &Path {
+        &self.top
+    }
+
+    /// The repository, where it is one.
+    #[must_use]
+    pub const fn repository(&self) -> Option<&LocalRepository> {
+        self.repository.as_ref()
+    }
+
+    /// Where objects and references go.
+    #[must_use]
+    pub const fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// What of `prepared`, the base that the daemon keeps, is here, with what exports before have brought: so much need
+    /// not come again.
+    ///
+    /// # Errors
+    /// If git cannot be asked.
+    pub fn base(&self, vm: &str, prepared: &Base) -> Result<Base> {
+        let prefix = vm_prefix(vm)?;
+        let mut stores = self.store.all_inside(vm, &self.cancel);
+        for known in &prepared.repositories {
+            stores.extend(
+                self.at(&known.path)?
+                    .map(|store| (known.path.to_vec(), store)),
+            );
+        }
+        if self.repository.is_some() {
+            stores.push((Vec::new(), self.store.clone()));
+        }
+        stores.sort_by(|one, other| one.0.cmp(&other.0));
+        // Of two stores at one path either may be the one that something lands in: neither is counted on.
+        let places: Vec<Vec<u8>> = stores.iter().map(|(at, _)| at.clone()).collect();
+        let is_double = |at: &Vec<u8>| places.iter().filter(|other| *other == at).count() > 1;
+        stores.retain(|(at, _)| at.is_empty() || !is_double(at));
+        stores.dedup_by(|one, other| one.0 == other.0);
+        let mut base = Base::default();
+        for (at, store) in stores {
+            let known = prepared.repositories.iter().find(|known| known.path == at);
+            base.repositories
+                .push(known_of(at, &store, &prefix, known)?);
+        }
+        Ok(base)
+    }
+
+    /// Digest of the state of the VM's workspace that was exported last; empty for none. What is in that state may be
+    /// replaced: it is here.
+    ///
+    /// # Errors
+    /// If git cannot be asked.
+    pub fn exported_state(&self, vm: &str) -> Result<Vec<u8>> {
+        let name = format!("{}state/landing:state", vm_prefix(vm)?);
+        Ok(self.store.blob(&name)?.unwrap_or_default())
+    }
+
+    /// The store of the repository that is at the same place here; none if there is none.
+    fn at(&self, place: &[u8]) -> Result<Option<Store>> {
+        if self.repository.is_none() {
+            return Ok(None);
+        }
+        if place.is_empty() {
+            return Ok(Some(self.store.clone()));
+        }
+        let Some(directory) = beneath(&self.top, place) else {
+            return Ok(None);
+        };
+        if directory.join(".git").symlink_metadata().is_err() {
+            return Ok(None);
+        }
+        let found = LocalRepository::exactly(&directory, &self.cancel)?;
+        Ok(found.as_ref().map(Store::of))
+    }
+
+    /// The store for a repository that comes: the owner's at the same place, if that can take it (its objects are named
+    /// alike, and no history that is cut would have to be cut there too), and otherwise one of banger's own. Whether it is
+    /// one of those comes with it.
+    pub(super) fn store_for(&self, vm: &str, message: &Repository) -> Result<(Store, bool)> {
+        if message.kind() == RepositoryKind::Plain {
+            return Ok((self.store.clone(), self.repository.is_none()));
+        }
+        let format = match message.object_format() {
+            ObjectFormat::Unspecified => ObjectFormat::Sha1,
+            format => format,
+        };
+        let here = self.at(&message.path)?;
+        let here = here.filter(|store| store.format() == format);
+        if let Some(here) = &here
+            && here.has(&message.shallow)?.len() == message.shallow.len()
+        {
+            return Ok((here.clone(), false));
+        }
+        let directory = self.store.inside(vm, &message.path, format);
+        let shares = here.as_ref();
+        let own = Store::own(&directory, format, &message.path, shares, &self.cancel)?;
+        Ok((own, true))
+    }
+}
+
+fn known_of(
+    at: Vec<u8>,
+    store: &Store,
+    prefix: &str,
+    known: Option<&BaseRepository>,
+) -> Result<BaseRepository> {
+    let head = known.map(|known| known.head_commit.clone());
+    let head = head.unwrap_or_default();
+    let mut asked: Vec<String> = known.map(|known| known.commits.clone()).unwrap_or_default();
+    asked.push(head.clone());
+    for prefix in [prefix, "refs/heads/"] {
+        asked.extend(store.refs(prefix)?.into_iter().map(|(_, id)| id));
+    }
+    asked.retain(|id| !id.is_empty());
+    asked.sort_unstable();
+    asked.dedup();
+    asked.truncate(BASE_COMMITS_MAX);
+    let names: Vec<String> = asked.iter().map(|id| format!("{id}^{{commit}}")).collect();
+    let mut commits = store.has(&names)?;
+    commits.sort_unstable();
+    commits.dedup();
+    Ok(BaseRepository {
+        path: at.into(),
+        commits,
+        head_commit: head,
+    })
+}
+
+/// The directory at a place beneath `top`, if no link is on the way.
+fn beneath(top: &Path, place: &[u8]) -> Option<PathBuf> {
+    let mut directory = top.to_owned();
+    for name in place.split(|&byte| byte == b'/') {
+        directory.push(path(name));
+        if !directory.symlink_metadata().ok()?.is_dir() {
+            return None;
+        }
+    }
+    Some(directory)
+}
+
+/// A store of banger's own for a directory without a repository.
+fn store_for_directory(top: &Path, state: &Path, cancel: &Cancel) -> Result<Store> {
+    let name = top.as_os_str().as_encoded_bytes();
+    let digest = Sha256::digest(name);
+    let digest: String = digest[..16]
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    let directory = state.join(format!("{digest}.git"));
+    Store::own(&directory, ObjectFormat::Sha1, name, None, cancel)
+}

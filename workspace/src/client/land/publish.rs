@@ -1,0 +1,295 @@
+//! Puts what was checked into the store: first objects, then, in one transaction, the references to them.
+
+use std::collections::{BTreeMap, HashSet};
+use std::fs;
+use std::io::{self, Write};
+use std::path::Path;
+
+use super::build::Built;
+use super::{Coming, LandedRepository};
+use crate::client::error::{Error, Result};
+use crate::client::lines::text;
+use crate::client::store::Store;
+
+const WHAT: &str = "write the references";
+/// Beneath a VM's prefix: what banger keeps of before.
+const KEPT: [&str; 2] = ["earlier/", "before/"];
+
+/// Lets one landing after the other write to a store.
+pub(super) fn lock(store: &Store) -> Result<fs::File> {
+    let own = store.own_directory();
+    let directory = fs::File::open(&own).map_err(Error::file("lock", &own))?;
+    let locked = rustix::fs::flock(&directory, rustix::fs::FlockOperation::LockExclusive);
+    locked.map_err(|error| Error::file("lock", &own)(error.into()))?;
+    Ok(directory)
+}
+
+/// Puts all of it into the stores, the workspace's own repository last: it is the one that is looked at.
+pub(super) fn publish(
+    all: &[Coming],
+    built: Vec<Built>,
+    prefix: &str,
+) -> Result<Vec<LandedRepository>> {
+    for coming in all {
+        move_objects(&coming.quarantine, &coming.store)?;
+    }
+    let mut landed = Vec::new();
+    for (coming, built) in all.iter().zip(built).rev() {
+        let kept = write_refs(&coming.store, prefix, &built.refs);
+        let kept = kept.inspect_err(|_| unkeep(coming))?;
+        unkeep(coming);
+        let named = |(name, id): (String, String)| (format!("{prefix}{name}"), id);
+        landed.push(LandedRepository {
+            path: coming.message.path.to_vec(),
+            store: coming.store.directory().to_owned(),
+            is_own_store: coming.is_own_store,
+            head_ref: coming.message.head_ref.to_vec(),
+            head: coming.message.head_commit.clone(),
+            refs: built.refs.into_iter().map(named).collect(),
+            kept,
+            new_commits: built.new_commits,
+            staged: built.staged,
+            changed: built.changed,
+            untracked: built.untracked,
+            conflicted: built.conflicted,
+            unfinished: coming.message.unfinished.clone(),
+        });
+    }
+    landed.reverse();
+    Ok(landed)
+}
+
+/// Moves packs and loose objects. git sees a pack when its index is there, so that comes last; a `.keep` holds it until
+/// references lead to it.
+fn move_objects(from: &Store, to: &Store) -> Result<()> {
+    let (from, to) = (
+        from.directory().join("objects"),
+        to.directory().join("objects"),
+    );
+    let moved = || Error::file("move objects to", &to);
+    let entries = fs::read_dir(&from).map_err(moved())?;
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if name == "pack" {
+            move_packs(&entry.path(), &to.join("pack")).map_err(moved())?;
+        } else if name.len() == 2 {
+            let directory = to.join(&*name);
+            fs::create_dir_all(&directory).map_err(moved())?;
+            let objects = fs::read_dir(entry.path()).map_err(moved())?;
+            for object in objects.flatten() {
+                let target = directory.join(object.file_name());
+                move_file(&object.path(), &target).map_err(moved())?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn move_packs(from: &Path, to: &Path) -> io::Result<()> {
+    let mut files: Vec<_> = fs::read_dir(from)?
+        .flatten()
+        .map(|entry| entry.path())
+        .collect();
+    let is_index = |path: &Path| path.extension().is_some_and(|extension| extension == "idx");
+    files.retain(|path| {
+        path.extension()
+            .is_some_and(|extension| extension != "keep")
+    });
+    files.sort_by_key(|path| is_index(path));
+    for file in files {
+        let Some(name) = file.file_name() else {
+            continue;
+        };
+        let target = to.join(name);
+        if is_index(&file) {
+            fs::write(target.with_extension("keep"), "banger\n")?;
+        }
+        move_file(&file, &target)?;
+    }
+    Ok(())
+}
+
+/// A file of the same name has the same content: its name is a digest.
+fn move_file(from: &Path, to: &Path) -> io::Result<()> {
+    if to.exists() {
+        return Ok(());
+    }
+    match fs::rename(from, to) {
+        Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
+            let temporary = to.with_extension("tmp-banger");
+            fs::copy(from, &temporary)?;
+            fs::File::open(&temporary)?.sync_all()?;
+            fs::rename(temporary, to)
+        }
+        moved => moved,
+    }
+}
+
+/// References lead to the packs now, or never will: git may treat them as any others.
+fn unkeep(coming: &Coming) {
+    let from = coming.quarantine.directory().join("objects/pack");
+    let to = coming.store.directory().join("objects/pack");
+    let keeps = fs::read_dir(to).into_iter().flatten().flatten();
+    let keeps = keeps.filter(|entry| {
+        entry
+            .path()
+            .extension()
+            .is_some_and(|extension| extension == "keep")
+    });
+    for keep in keeps {
+        let is_ours = fs::read(keep.path()).is_ok_and(|content| content == b"banger\n");
+        if is_ours && from.exists() {
+            // One that stays costs room, and nothing else.
+            let _ = fs::remove_file(keep.path());
+        }
+    }
+}
+
+/// Makes the references beneath `prefix` those of `refs`, at once. What nothing would lead to any more is kept beneath
+/// `earlier/`; those names are returned.
+fn write_refs(store: &Store, prefix: &str, refs: &[(String, String)]) -> Result<Vec<String>> {
+    let new: BTreeMap<String, &String> = refs
+        .iter()
+        .map(|(name, id)| (format!("{prefix}{name}"), id))
+        .collect();
+    let stays = |name: &str| {
+        let rest = name.strip_prefix(prefix).unwrap_or(name);
+        let is_kept = KEPT.iter().any(|kept| rest.starts_with(kept));
+        // What only a log leads to in the VM is told once.
+        is_kept || (rest.starts_with("lost/") && !new.contains_key(name))
+    };
+    let (kept, old): (Vec<_>, Vec<_>) = store
+        .refs(prefix)?
+        .into_iter()
+        .partition(|(name, _)| stays(name));
+    let old: BTreeMap<String, String> = old.into_iter().collect();
+    let changed = old.iter().filter(|(name, id)| new.get(*name) != Some(id));
+    let changed: Vec<(&String, &String)> = changed.collect();
+    let news: Vec<&String> = new
+        .values()
+        .copied()
+        .chain(kept.iter().map(|(_, id)| id))
+        .collect();
+    let lost = unreachable(store, &changed, &news)?;
+    let landing = moment(store, prefix)?;
+    let mut script = Transaction::default();
+    let mut names = Vec::new();
+    for (name, id) in changed.iter().filter(|(_, id)| lost.contains(*id)) {
+        let rest = name.strip_prefix(prefix).unwrap_or(name);
+        let kept = format!("{prefix}earlier/{landing}/{rest}");
+        script.line("create", &kept, &[id]);
+        names.push(kept);
+    }
+    names.sort_unstable();
+    let removed = changed.iter().filter(|(name, _)| !new.contains_key(*name));
+    let removed: Vec<&(&String, &String)> = removed.collect();
+    let in_the_way = removed.iter().any(|(name, _)| {
+        new.keys()
+            .any(|new| new.starts_with(&format!("{name}/")) || name.starts_with(&format!("{new}/")))
+    });
+    for (name, id) in removed {
+        script.line("delete", name, &[id]);
+    }
+    if in_the_way {
+        // git cannot, in one transaction, make a directory of a name and remove the name. What goes is kept by then.
+        script.run(store)?;
+    }
+    for (name, id) in &new {
+        match old.get(name) {
+            Some(same) if same == *id => {}
+            Some(other) => script.line("update", name, &[id, other]),
+            None => script.line("create", name, &[id]),
+        }
+    }
+    script.run(store)?;
+    Ok(names)
+}
+
+/// The ids among `old` that nothing in `new` leads to.
+fn unreachable(
+    store: &Store,
+    old: &[(&String, &String)],
+    new: &[&String],
+) -> Result<HashSet<String>> {
+    if old.is_empty() {
+        return Ok(HashSet::new());
+    }
+    let feed = |input: &mut dyn Write| -> io::Result<()> {
+        let mut input = io::BufWriter::new(input);
+        for (_, id) in old {
+            writeln!(input, "{id}")?;
+        }
+        for id in new {
+            writeln!(input, "^{id}")?;
+        }
+        input.flush()
+    };
+    let words = ["rev-list", "--stdin"];
+    let answer = store.git().feed(&words, feed);
+    let answer = text(&answer.map_err(Error::git("compare with what was exported before"))?);
+    let mut found: HashSet<String> = answer.lines().map(str::to_owned).collect();
+    // Tags are no commits, and cost nothing to keep.
+    let commits: Vec<String> = old
+        .iter()
+        .map(|(_, id)| format!("{id}^{{commit}}"))
+        .collect();
+    let commits: HashSet<String> = store.has(&commits)?.into_iter().collect();
+    let others = old.iter().map(|(_, id)| (*id).clone());
+    found.extend(others.filter(|id| !commits.contains(id)));
+    Ok(found)
+}
+
+/// A name for now, in the order of time, that is not there yet.
+pub(crate) fn moment(store: &Store, prefix: &str) -> Result<String> {
+    let now = jiff::Timestamp::now()
+        .strftime("%Y%m%dT%H%M%SZ")
+        .to_string();
+    let taken: HashSet<String> = KEPT
+        .iter()
+        .map(|kept| store.refs(&format!("{prefix}{kept}")))
+        .collect::<Result<Vec<_>>>()?
+        .into_iter()
+        .flatten()
+        .filter_map(|(name, _)| {
+            let rest = name.strip_prefix(prefix)?;
+            rest.split('/').nth(1).map(str::to_owned)
+        })
+        .collect();
+    let mut name = now.clone();
+    let mut number = 2;
+    while taken.contains(&name) {
+        name = format!("{now}-{number}");
+        number += 1;
+    }
+    Ok(name)
+}
+
+/// Changes of references that happen together.
+#[derive(Debug, Default)]
+pub(crate) struct Transaction(Vec<u8>);
+
+impl Transaction {
+    /// A change: a word of git-update-ref(1), a name, and ids.
+    pub(crate) fn line(&mut self, word: &str, name: &str, ids: &[&str]) {
+        self.0.extend(word.bytes());
+        self.0.push(b' ');
+        self.0.extend(name.bytes());
+        self.0.push(0);
+        for id in ids {
+            self.0.extend(id.bytes());
+            self.0.push(0);
+        }
+    }
+
+    /// Makes the changes, all or none.
+    pub(crate) fn run(&mut self, store: &Store) -> Result<()> {
+        let lines = std::mem::take(&mut self.0);
+        if lines.is_empty() {
+            return Ok(());
+        }
+        let words = ["update-ref", "--stdin", "-z", "--no-deref"];
+        let written = store.git().feed(&words, |input| input.write_all(&lines));
+        written.map(drop).map_err(Error::git(WHAT))
+    }
+}

@@ -1,0 +1,123 @@
+//! What git-fast-import(1) is told: blobs, and commits that differ from others in some paths.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::Path;
+
+/// Who is said to have made the states that banger makes commits of.
+const WHO: &str = "banger <banger@localhost>";
+
+/// What is at a path of a tree.
+#[derive(Debug, Clone)]
+pub(super) enum Change {
+    /// Nothing.
+    Remove(Vec<u8>),
+    /// An object, with git's mode and its id, or `:mark`.
+    Put(Vec<u8>, u32, String),
+}
+
+/// A commit that is made.
+#[derive(Debug)]
+pub(super) struct Commit<'a> {
+    /// The reference it gets in the quarantine.
+    pub(super) name: &'static str,
+    pub(super) mark: usize,
+    /// Its text.
+    pub(super) message: &'a str,
+    /// The first has the tree that changes; ids, or `:mark`.
+    pub(super) parents: Vec<String>,
+    /// Removals come first: a file may take the place of a directory, and the other way round.
+    pub(super) changes: Vec<&'a Change>,
+}
+
+/// Writes a script.
+pub(super) struct Script<'a> {
+    to: io::BufWriter<&'a mut dyn Write>,
+    /// Seconds since the epoch, of all commits.
+    time: u64,
+}
+
+impl<'a> Script<'a> {
+    pub(super) fn new(to: &'a mut dyn Write, time: u64) -> Self {
+        Self {
+            to: io::BufWriter::with_capacity(1 << 16, to),
+            time,
+        }
+    }
+
+    /// A blob of a file's content.
+    pub(super) fn file(&mut self, mark: usize, content: &Path) -> io::Result<()> {
+        let mut file = File::open(content)?;
+        let size = file.metadata()?.len();
+        write!(self.to, "blob\nmark :{mark}\ndata {size}\n")?;
+        match io::copy(&mut file, &mut self.to)? == size {
+            true => self.to.write_all(b"\n"),
+            false => Err(io::Error::other("a file of the quarantine has changed")),
+        }
+    }
+
+    /// A blob of these bytes.
+    pub(super) fn blob(&mut self, mark: usize, content: &[u8]) -> io::Result<()> {
+        write!(self.to, "blob\nmark :{mark}\ndata {}\n", content.len())?;
+        self.to.write_all(content)?;
+        self.to.write_all(b"\n")
+    }
+
+    pub(super) fn commit(&mut self, commit: &Commit<'_>) -> io::Result<()> {
+        let (name, mark, message) = (commit.name, commit.mark, commit.message);
+        let (time, length) = (self.time, message.len());
+        write!(self.to, "reset {name}\ncommit {name}\nmark :{mark}\n")?;
+        write!(
+            self.to,
+            "committer {WHO} {time} +0000\ndata {length}\n{message}\n"
+        )?;
+        for (number, parent) in commit.parents.iter().enumerate() {
+            let word = match number {
+                0 => "from",
+                _ => "merge",
+            };
+            writeln!(self.to, "{word} {parent}")?;
+        }
+        let is_removal = |change: &&&Change| matches!(change, Change::Remove(_));
+        for change in commit.changes.iter().filter(is_removal) {
+            self.change(change)?;
+        }
+        for change in commit.changes.iter().filter(|change| !is_removal(change)) {
+            self.change(change)?;
+        }
+        self.to.write_all(b"\n")
+    }
+
+    fn change(&mut self, change: &Change) -> io::Result<()> {
+        match change {
+            Change::Remove(path) => {
+                self.to.write_all(b"D ")?;
+                self.path(path)
+            }
+            Change::Put(path, mode, object) => {
+                write!(self.to, "M {mode:o} {object} ")?;
+                self.path(path)
+            }
+        }
+    }
+
+    /// A path between quotes: any bytes but those that would end it.
+    fn path(&mut self, path: &[u8]) -> io::Result<()> {
+        let mut quoted = Vec::with_capacity(path.len() + 3);
+        quoted.push(b'"');
+        for &byte in path {
+            match byte {
+                b'"' | b'\\' => quoted.extend([b'\\', byte]),
+                b'\n' => quoted.extend(b"\\n"),
+                byte => quoted.push(byte),
+            }
+        }
+        quoted.extend(b"\"\n");
+        self.to.write_all(&quoted)
+    }
+
+    pub(super) fn end(mut self) -> io::Result<()> {
+        self.to.write_all(b"done\n")?;
+        self.to.flush()
+    }
+}

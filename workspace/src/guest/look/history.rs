@@ -1,0 +1,182 @@
+//! The commits of a repository: what its references, its stash and its logs lead to.
+
+use std::collections::BTreeSet;
+use std::io::Write;
+
+use bytes::Bytes;
+
+use super::super::WorkError;
+use super::super::notes::{Loss, Notes};
+use super::repository::{Opened, records_of};
+use crate::command::{Ending, Git, GitError};
+use crate::wire::limits::REFS_MAX;
+use crate::wire::path::{check_ref, is_object_id};
+use crate::wire::{NoteKind, Ref, RefKind};
+
+/// Entries of a stash that are told.
+const STASH_MAX: usize = 10_000;
+/// Commits without a reference that are looked at.
+const LOST_MAX: usize = 100_000;
+
+/// The references as git lists them: one a line, `ID NAME TARGET`.
+pub(super) fn list(git: &Git) -> Result<Vec<u8>, WorkError> {
+    let format = "--format=%(objectname) %(refname) %(symref)";
+    Ok(git.run(&["for-each-ref", format])?)
+}
+
+/// References, entries of the stash, and commits that only logs lead to and the base does not: as they are told.
+pub(super) fn refs(
+    opened: &Opened,
+    base: &[String],
+    notes: &mut Notes,
+) -> Result<Vec<Ref>, WorkError> {
+    let mut refs = Vec::new();
+    for line in list(&opened.git)?.split(|&byte| byte == b'\n') {
+        if line.is_empty() {
+            continue;
+        }
+        let mut words = line.splitn(3, |&byte| byte == b' ');
+        let id = String::from_utf8_lossy(words.next().unwrap_or_default()).into_owned();
+        let name = words.next().unwrap_or_default();
+        let target = words.next().unwrap_or_default();
+        let is_told = is_object_id(&id)
+            && check_ref(name).is_ok()
+            && (target.is_empty() || check_ref(target).is_ok());
+        if !is_told {
+            notes.lost(NoteKind::BadRef, name, "the reference cannot be told");
+            continue;
+        }
+        if refs.len() == REFS_MAX / 2 {
+            notes.lost(NoteKind::TooLarge, name, "there are too many references");
+            break;
+        }
+        refs.push(told(RefKind::Ref, name, &id, target));
+    }
+    refs.sort_by(|a, b| a.name.cmp(&b.name));
+    let stash = stash(&opened.git, notes)?;
+    let lost = lost(opened, base, &stash, notes)?;
+    refs.extend(stash);
+    refs.extend(lost);
+    Ok(refs)
+}
+
+fn told(kind: RefKind, name: &[u8], id: &str, target: &[u8]) -> Ref {
+    Ref {
+        kind: kind.into(),
+        name: Bytes::copy_from_slice(name),
+        object_id: id.to_owned(),
+        symbolic_target: Bytes::copy_from_slice(target),
+    }
+}
+
+/// The entries of the stash, the newest first.
+fn stash(git: &Git, notes: &mut Notes) -> Result<Vec<Ref>, WorkError> {
+    let words = ["reflog", "show", "--format=%H", "refs/stash", "--"];
+    let listed = match git.run(&words) {
+        Ok(listed) => listed,
+        // There is no stash.
+        Err(GitError::Failed {
+            ending: Ending::Code(_),
+            ..
+        }) => return Ok(Vec::new()),
+        Err(error) => return Err(error.into()),
+    };
+    let listed = String::from_utf8_lossy(&listed).into_owned();
+    let ids: Vec<&str> = listed.lines().filter(|id| is_object_id(id)).collect();
+    if ids.len() > STASH_MAX {
+        notes.lost(
+            NoteKind::TooLarge,
+            b"refs/stash",
+            "the stash has too many entries",
+        );
+    }
+    let told = |(number, id): (usize, &&str)| {
+        told(
+            RefKind::Stash,
+            format!("stash@{{{number}}}").as_bytes(),
+            id,
+            b"",
+        )
+    };
+    Ok(ids.iter().take(STASH_MAX).enumerate().map(told).collect())
+}
+
+/// The newest of the commits that only logs lead to.
+fn lost(
+    opened: &Opened,
+    base: &[String],
+    stash: &[Ref],
+    notes: &mut Notes,
+) -> Result<Vec<Ref>, WorkError> {
+    let known: Vec<String> = base
+        .iter()
+        .cloned()
+        .chain(stash.iter().map(|entry| entry.object_id.clone()))
+        .collect();
+    let words = [
+        "rev-list",
+        "--parents",
+        "--ignore-missing",
+        "--reflog",
+        "--not",
+        "--all",
+        "--stdin",
+    ];
+    let input = move |to: &mut dyn Write| known.iter().try_for_each(|id| writeln!(to, "^{id}"));
+    let (mut commits, mut parents) = (BTreeSet::new(), BTreeSet::new());
+    let result = opened.git.feed(&words, input);
+    let listed = match result {
+        Ok(listed) => listed,
+        Err(GitError::Failed { complaint, .. }) => {
+            notes.add(
+                NoteKind::MissingObjects,
+                &opened.path,
+                &complaint,
+                Loss::Yes,
+            );
+            return Ok(Vec::new());
+        }
+        Err(error) => return Err(error.into()),
+    };
+    for line in String::from_utf8_lossy(&listed).lines() {
+        if commits.len() == LOST_MAX {
+            notes.lost(
+                NoteKind::TooLarge,
+                &opened.path,
+                "too many commits have no reference",
+            );
+            break;
+        }
+        let mut ids = line.split(' ').filter(|id| is_object_id(id));
+        if let Some(commit) = ids.next() {
+            commits.insert(commit.to_owned());
+            parents.extend(ids.map(str::to_owned));
+        }
+    }
+    let newest = commits.difference(&parents);
+    Ok(newest
+        .map(|id| told(RefKind::Lost, id.as_bytes(), id, b""))
+        .collect())
+}
+
+/// Those of `ids` that are commits here.
+pub(in super::super) fn existing(git: &Git, ids: &[String]) -> Result<Vec<String>, WorkError> {
+    if ids.is_empty() {
+        return Ok(Vec::new());
+    }
+    let asked: Vec<String> = ids.iter().filter(|id| is_object_id(id)).cloned().collect();
+    let mut existing = Vec::new();
+    let mut each = |record: &[u8]| {
+        for line in record.split(|&byte| byte == b'\n') {
+            let line = String::from_utf8_lossy(line);
+            if let Some((id, "commit" | "tag" | "tree" | "blob")) = line.split_once(' ') {
+                existing.push(id.to_owned());
+            }
+        }
+        true
+    };
+    let input = move |to: &mut dyn Write| asked.iter().try_for_each(|id| writeln!(to, "{id}"));
+    let words = ["cat-file", "--batch-check=%(objectname) %(objecttype)"];
+    records_of(git, &words, input, &mut each)?;
+    Ok(existing)
+}

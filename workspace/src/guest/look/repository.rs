@@ -1,0 +1,385 @@
+//! One repository: where git keeps it, its HEAD, what is unfinished, its settings.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
+use std::fs;
+use std::io::{self, BufRead, BufReader, Read};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use sha2::{Digest, Sha256};
+
+use super::super::notes::{Loss, Notes};
+use super::super::{Place, WorkError};
+use super::{Around, SeenRepository, history, work};
+use crate::command::{Ending, Git, GitError};
+use crate::wire::limits::{SHALLOW_MAX, UNFINISHED_COMMITS_MAX};
+use crate::wire::path::{check_ref, is_beneath, is_object_id};
+use crate::wire::{NoteKind, ObjectFormat, Repository, RepositoryKind, Unfinished, UnfinishedKind};
+
+/// Ignored files and directories that are named.
+const IGNORED_NAMED: usize = 50;
+/// Locks of git that may be there.
+const LOCKS: [&str; 5] = [
+    "index.lock",
+    "HEAD.lock",
+    "packed-refs.lock",
+    "config.lock",
+    "shallow.lock",
+];
+/// Longest of git's small files that is read.
+const FILE_MAX_BYTES: u64 = 4 << 20;
+/// Settings that are told.
+const SETTINGS: [&str; 3] = ["core.autocrlf", "core.eol", "core.filemode"];
+
+/// A repository that git can read.
+#[derive(Debug, Clone)]
+pub(in super::super) struct Opened {
+    /// Beneath the workspace.
+    pub(in super::super) path: Vec<u8>,
+    pub(in super::super) git: Git,
+    pub(in super::super) git_dir: PathBuf,
+    pub(in super::super) format: ObjectFormat,
+}
+
+impl Opened {
+    /// Opens the repository in a directory of the workspace; why not, where git does not take it for one.
+    pub(in super::super) fn open(
+        place: &Place,
+        path: &[u8],
+    ) -> Result<Result<Self, String>, WorkError> {
+        let directory = match path {
+            b"" => place.path.clone(),
+            path => place.path.join(OsStr::from_bytes(path)),
+        };
+        let git = place.git(&directory);
+        let found = match git.run(&["rev-parse", "--absolute-git-dir"]) {
+            Ok(found) => found,
+            Err(GitError::NotFound) => return Ok(Err("there is no git in the VM".to_owned())),
+            Err(GitError::Failed { complaint, .. }) => return Ok(Err(complaint)),
+            Err(error) => return Err(error.into()),
+        };
+        let found = found.strip_suffix(b"\n").unwrap_or(&found);
+        let git_dir = PathBuf::from(std::ffi::OsString::from_vec(found.to_vec()));
+        // What is said on the command line comes before what the repository says, bare ones included.
+        let git = git
+            .with_repository(&git_dir)
+            .with_setting("core.bare=false");
+        let format = match git.line(&["rev-parse", "--show-object-format"]) {
+            Ok(format) if format == "sha256" => ObjectFormat::Sha256,
+            Ok(_) => ObjectFormat::Sha1,
+            Err(GitError::Failed { complaint, .. }) => return Ok(Err(complaint)),
+            Err(error) => return Err(error.into()),
+        };
+        Ok(Ok(Self {
+            path: path.to_vec(),
+            git,
+            git_dir,
+            format,
+        }))
+    }
+
+    /// The digest of references, HEAD and index: another one means that they changed.
+    pub(in super::super) fn print(&self) -> Result<Vec<u8>, WorkError> {
+        let mut digest = Sha256::new();
+        digest.update(history::list(&self.git)?);
+        digest.update(small(&self.git_dir.join("HEAD")));
+        digest.update(b"\0");
+        // Not the file itself: to look at a repository may bring the times in it up to date.
+        let words = ["ls-files", "--stage", "-z"];
+        let (_, digest) = self.git.pipe(
+            &words,
+            |_| Ok(()),
+            move |output| {
+                let copied = io::copy(output, &mut digest)?;
+                Ok((copied, digest))
+            },
+        )?;
+        Ok(digest.finalize().to_vec())
+    }
+
+    /// What git ignores, whole directories by their own name; the first of them are noted.
+    pub(super) fn ignored(&self, notes: &mut Notes) -> Result<BTreeSet<Vec<u8>>, WorkError> {
+        let words = [
+            "ls-files",
+            "-z",
+            "--others",
+            "--ignored",
+            "--exclude-standard",
+            "--directory",
+        ];
+        let mut ignored = BTreeSet::new();
+        records(&self.git, &words, |path| {
+            let path = path.strip_suffix(b"/").unwrap_or(path);
+            if ignored.len() < IGNORED_NAMED {
+                notes.add(
+                    NoteKind::Ignored,
+                    &self.beneath(path),
+                    "it is ignored",
+                    Loss::No,
+                );
+            }
+            ignored.insert(self.beneath(path));
+            ignored.len() < crate::wire::limits::ENTRIES_MAX
+        })?;
+        Ok(ignored)
+    }
+
+    /// A path of the repository, beneath the workspace.
+    pub(super) fn beneath(&self, path: &[u8]) -> Vec<u8> {
+        match &self.path[..] {
+            b"" => path.to_vec(),
+            own => [own, b"/", path].concat(),
+        }
+    }
+}
+
+/// Looks at a repository.
+pub(super) fn see(
+    opened: Opened,
+    around: &Around<'_>,
+    notes: &mut Notes,
+) -> Result<SeenRepository, WorkError> {
+    let print = opened.print()?;
+    let (head_ref, head_commit) = head(&opened, notes)?;
+    let base = around.base.repositories.iter();
+    let base = base.filter(|base| base.path[..] == opened.path[..]);
+    let base: Vec<String> = base.flat_map(|base| base.commits.iter().cloned()).collect();
+    let base = history::existing(&opened.git, &base)?;
+    let refs = history::refs(&opened, &base, notes)?;
+    let work = work::of(&opened, head_commit.as_deref(), around, notes)?;
+    for lock in LOCKS {
+        if opened.git_dir.join(lock).exists() {
+            let detail = format!("{lock} is there: git is at work, or was ended in its work");
+            notes.add(NoteKind::Locked, &opened.path, &detail, Loss::No);
+        }
+    }
+    elsewhere(&opened, notes)?;
+    let told = Repository {
+        path: Bytes::copy_from_slice(&opened.path),
+        kind: RepositoryKind::Git.into(),
+        object_format: opened.format.into(),
+        head_ref: head_ref.into(),
+        head_commit: head_commit.unwrap_or_default(),
+        shallow: shallow(&opened),
+        unfinished: unfinished(&opened),
+        settings: settings(&opened.git)?,
+    };
+    Ok(SeenRepository {
+        told,
+        opened: Some(opened),
+        refs,
+        index: work.index,
+        drafts: work.drafts,
+        untracked: work.untracked,
+        conflicted: work.conflicted,
+        base,
+        print,
+    })
+}
+
+/// The reference that HEAD is, and its commit.
+fn head(opened: &Opened, notes: &mut Notes) -> Result<(Vec<u8>, Option<String>), WorkError> {
+    let git = &opened.git;
+    let mut head_ref = match git.run(&["symbolic-ref", "-q", "HEAD"]) {
+        Ok(name) => name.strip_suffix(b"\n").unwrap_or(&name).to_vec(),
+        Err(GitError::Failed {
+            ending: Ending::Code(_),
+            ..
+        }) => Vec::new(),
+        Err(error) => return Err(error.into()),
+    };
+    if !head_ref.is_empty() && check_ref(&head_ref).is_err() {
+        notes.lost(
+            NoteKind::BadRef,
+            b"HEAD",
+            "it is a reference that cannot be told",
+        );
+        head_ref = b"refs/heads/unknown".to_vec();
+    }
+    let commit = match git.line(&["rev-parse", "-q", "--verify", "HEAD^{commit}"]) {
+        Ok(id) if is_object_id(&id) => Some(id),
+        Ok(_)
+        | Err(GitError::Failed {
+            ending: Ending::Code(_),
+            ..
+        }) => None,
+        Err(error) => return Err(error.into()),
+    };
+    if head_ref.is_empty() && commit.is_none() {
+        notes.lost(NoteKind::BadRef, b"HEAD", "it leads to no commit");
+        head_ref = b"refs/heads/unknown".to_vec();
+    }
+    Ok((head_ref, commit))
+}
+
+/// Working trees of the repository that are elsewhere.
+fn elsewhere(opened: &Opened, notes: &mut Notes) -> Result<(), WorkError> {
+    let listed = match opened.git.run(&["worktree", "list", "--porcelain"]) {
+        Ok(listed) => listed,
+        Err(GitError::Failed { .. }) => return Ok(()),
+        Err(error) => return Err(error.into()),
+    };
+    let own = opened.git.directory();
+    for line in listed.split(|&byte| byte == b'\n') {
+        let Some(path) = line.strip_prefix(b"worktree ") else {
+            continue;
+        };
+        let path = Path::new(OsStr::from_bytes(path));
+        // Of a submodule the first one is where git keeps it.
+        let is_kept_there = opened.git_dir.starts_with(path);
+        if !is_kept_there && !path.starts_with(own) && !own.starts_with(path) {
+            let detail =
+                "a working tree of the repository: its commits are told, its files are not";
+            notes.lost(
+                NoteKind::LinkedWorktree,
+                path.as_os_str().as_bytes(),
+                detail,
+            );
+        }
+    }
+    Ok(())
+}
+
+/// A small file of git's; empty where it is missing.
+fn small(path: &Path) -> Vec<u8> {
+    let mut text = Vec::new();
+    if let Ok(file) = fs::File::open(path) {
+        // What cannot be read is not there.
+        let _ = file.take(FILE_MAX_BYTES).read_to_end(&mut text);
+    }
+    text
+}
+
+/// The ids in a small file of git's, one a line, whatever follows them.
+fn ids(path: &Path) -> Vec<String> {
+    let text = String::from_utf8_lossy(&small(path)).into_owned();
+    let ids = text
+        .lines()
+        .filter_map(|line| line.split_whitespace().next());
+    ids.filter(|id| is_object_id(id))
+        .map(str::to_owned)
+        .collect()
+}
+
+fn shallow(opened: &Opened) -> Vec<String> {
+    let mut shallow = ids(&opened.git_dir.join("shallow"));
+    shallow.truncate(SHALLOW_MAX);
+    shallow
+}
+
+/// What git's own files say of what goes on (`wt_status_get_state`).
+fn unfinished(opened: &Opened) -> Vec<Unfinished> {
+    let at = |name: &str| opened.git_dir.join(name);
+    let digits = match opened.format {
+        ObjectFormat::Sha256 => 64,
+        _ => 40,
+    };
+    let mut found = Vec::new();
+    let mut add = |kind: UnfinishedKind, files: &[&str]| {
+        let mut commits: Vec<String> = files.iter().flat_map(|file| ids(&at(file))).collect();
+        commits.retain(|id| id.len() == digits);
+        commits.truncate(UNFINISHED_COMMITS_MAX);
+        found.push(Unfinished {
+            kind: kind.into(),
+            commits,
+        });
+    };
+    if at("MERGE_HEAD").exists() {
+        add(UnfinishedKind::Merge, &["MERGE_HEAD"]);
+    }
+    if at("rebase-merge").is_dir() {
+        let files = [
+            "rebase-merge/orig-head",
+            "rebase-merge/onto",
+            "rebase-merge/stopped-sha",
+        ];
+        add(UnfinishedKind::Rebase, &files);
+    } else if at("rebase-apply/applying").exists() {
+        add(UnfinishedKind::Am, &["rebase-apply/abort-safety"]);
+    } else if at("rebase-apply").is_dir() {
+        add(
+            UnfinishedKind::Rebase,
+            &["rebase-apply/orig-head", "rebase-apply/onto"],
+        );
+    }
+    if at("CHERRY_PICK_HEAD").exists() {
+        add(UnfinishedKind::CherryPick, &["CHERRY_PICK_HEAD"]);
+    }
+    if at("REVERT_HEAD").exists() {
+        add(UnfinishedKind::Revert, &["REVERT_HEAD"]);
+    }
+    if at("BISECT_LOG").exists() {
+        add(UnfinishedKind::Bisect, &[]);
+    }
+    found
+}
+
+fn settings(git: &Git) -> Result<BTreeMap<String, String>, WorkError> {
+    let mut settings = BTreeMap::new();
+    for name in SETTINGS {
+        let value = match git.line(&["config", "--local", "--get", name]) {
+            Ok(value) => value.to_ascii_lowercase(),
+            Err(GitError::Failed { .. }) => continue,
+            Err(error) => return Err(error.into()),
+        };
+        let allowed: &[&str] = match name {
+            "core.autocrlf" => &["true", "false", "input"],
+            "core.eol" => &["lf", "crlf", "native"],
+            _ => &["true", "false"],
+        };
+        if allowed.contains(&value.as_str()) {
+            settings.insert(name.to_owned(), value);
+        }
+    }
+    Ok(settings)
+}
+
+/// Hands on each record, without the zero byte at its end, until `each` has enough.
+pub(super) fn records(
+    git: &Git,
+    words: &[&str],
+    mut each: impl FnMut(&[u8]) -> bool,
+) -> Result<(), WorkError> {
+    records_of(git, words, |_| Ok(()), &mut each)
+}
+
+/// The same with an input.
+pub(super) fn records_of(
+    git: &Git,
+    words: &[&str],
+    input: impl FnOnce(&mut dyn io::Write) -> io::Result<()> + Send,
+    each: &mut dyn FnMut(&[u8]) -> bool,
+) -> Result<(), WorkError> {
+    let mut had_enough = false;
+    let enough = &mut had_enough;
+    let result = git.pipe(words, input, move |output| {
+        let mut output = BufReader::with_capacity(64 << 10, output);
+        let mut record = Vec::new();
+        loop {
+            record.clear();
+            let mut bounded = (&mut output).take(FILE_MAX_BYTES);
+            if bounded.read_until(0, &mut record)? == 0 {
+                return Ok(());
+            }
+            let record = record.strip_suffix(b"\0").unwrap_or(&record);
+            if !each(record) {
+                *enough = true;
+                return Ok(());
+            }
+        }
+    });
+    match result {
+        // It was ended by what nobody read any more.
+        Err(GitError::Failed { .. } | GitError::Carry { .. }) if had_enough => Ok(()),
+        other => Ok(other?),
+    }
+}
+
+/// The paths among `paths` beneath none of `nested`.
+pub(super) fn is_nested(path: &[u8], nested: &[&[u8]]) -> bool {
+    nested
+        .iter()
+        .any(|nested| !nested.is_empty() && (path == *nested || is_beneath(path, nested)))
+}

@@ -1,0 +1,468 @@
+//! What was done and not committed: where the index is not HEAD, and where files are not what the index says.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
+use std::fs;
+use std::io::{self, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+
+use bytes::Bytes;
+use rustix::fs::{FileType, Stat, readlinkat};
+
+use super::super::WorkError;
+use super::super::notes::Notes;
+use super::super::tree::{self, DIRECTORY_MODE};
+use super::Around;
+use super::repository::{Opened, is_nested, records, records_of};
+use crate::command::Git;
+use crate::wire::limits::{ENTRIES_MAX, INDEX_ENTRIES_MAX};
+use crate::wire::path::is_object_id;
+use crate::wire::{EntryKind, IndexEntry, NoteKind, path};
+
+/// A file that differs, as it was when it was looked at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in super::super) struct Draft {
+    /// Beneath the workspace.
+    pub(in super::super) path: Vec<u8>,
+    pub(in super::super) kind: EntryKind,
+    pub(in super::super) mode: u32,
+    pub(in super::super) size: u64,
+    pub(in super::super) link_target: Vec<u8>,
+    /// What tells that a file was changed: inode, time of change.
+    pub(in super::super) mark: (u64, i64, i64),
+}
+
+/// The work in a repository.
+#[derive(Debug, Default)]
+pub(super) struct Work {
+    pub(super) index: Vec<IndexEntry>,
+    pub(super) drafts: Vec<Draft>,
+    pub(super) untracked: u64,
+    pub(super) conflicted: u64,
+}
+
+/// A copy of an index, which goes with the value.
+struct Copied(PathBuf);
+
+impl Drop for Copied {
+    fn drop(&mut self) {
+        // Who cannot remove it could not make it.
+        let _ = fs::remove_file(&self.0);
+        let _ = fs::remove_file(self.0.with_extension("lock"));
+    }
+}
+
+/// Looks at index and files.
+pub(super) fn of(
+    opened: &Opened,
+    head: Option<&str>,
+    around: &Around<'_>,
+    notes: &mut Notes,
+) -> Result<Work, WorkError> {
+    let (copied, git) = copy_index(opened)?;
+    reveal(opened, &git)?;
+    // It fails where something is not up to date, which is what is looked for.
+    git.test(&["update-index", "-q", "--refresh"])?;
+    let mut work = Work {
+        index: index(opened, &git, head, notes)?,
+        ..Work::default()
+    };
+    let conflicts: BTreeSet<&[u8]> = work
+        .index
+        .iter()
+        .filter(|entry| entry.stage > 0)
+        .map(|entry| &entry.path[..])
+        .collect();
+    work.conflicted = conflicts.len() as u64;
+    let mut drafts = BTreeMap::new();
+    let words = [
+        "diff-files",
+        "--raw",
+        "-z",
+        "--no-renames",
+        "--ignore-submodules=all",
+        "--ita-invisible-in-index",
+    ];
+    let mut changed = Vec::new();
+    records(&git, &words, |record| {
+        if record.first() != Some(&b':') {
+            changed.push(opened.beneath(record));
+        }
+        changed.len() < ENTRIES_MAX
+    })?;
+    for path in changed {
+        draft(&path, around, notes, &mut drafts, Missing::Removed);
+    }
+    let tracked_changes = drafts.len();
+    let words = ["ls-files", "-z", "--others", "--exclude-standard"];
+    let mut untracked = Vec::new();
+    records(&git, &words, |path| {
+        // With a slash at the end it is a repository, which is told as one.
+        if path.last() != Some(&b'/') {
+            untracked.push(opened.beneath(path));
+        }
+        untracked.len() < ENTRIES_MAX
+    })?;
+    untracked.retain(|path| !is_inside(path, opened, around));
+    for path in &untracked {
+        draft(path, around, notes, &mut drafts, Missing::Passed);
+    }
+    work.untracked = (drafts.len() - tracked_changes) as u64;
+    directories(opened, &git, around, &mut drafts)?;
+    drop(copied);
+    if drafts.len() > ENTRIES_MAX {
+        notes.lost(NoteKind::TooLarge, &opened.path, "too many files differ");
+    }
+    work.drafts = drafts.into_values().take(ENTRIES_MAX).collect();
+    Ok(work)
+}
+
+/// All files of a tree without git.
+pub(super) fn plain(around: &Around<'_>, notes: &mut Notes) -> Vec<Draft> {
+    let mut drafts = BTreeMap::new();
+    for path in &around.walked.files {
+        if !is_nested(path, around.nested) {
+            draft(path, around, notes, &mut drafts, Missing::Passed);
+        }
+    }
+    for (path, mode) in &around.walked.directories {
+        if !is_nested(path, around.nested) {
+            drafts.insert(path.clone(), directory(path, *mode));
+        }
+    }
+    drafts.into_values().take(ENTRIES_MAX).collect()
+}
+
+/// A copy of the index beside it, and git with that.
+fn copy_index(opened: &Opened) -> Result<(Copied, Git), WorkError> {
+    let name = format!(
+        "banger-index-{}-{:?}",
+        std::process::id(),
+        std::thread::current().id()
+    );
+    let name: String = name
+        .chars()
+        .filter(|c| c.is_ascii_alphanumeric() || *c == '-')
+        .collect();
+    let path = opened.git_dir.join(name);
+    let copied = Copied(path.clone());
+    match fs::copy(opened.git_dir.join("index"), &path) {
+        Ok(_) => {}
+        // There is none yet: git makes one.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            // What an earlier one left.
+            let _ = fs::remove_file(&path);
+        }
+        Err(error) => {
+            return Err(WorkError::file("copying the index of", &opened.git_dir)(
+                error,
+            ));
+        }
+    }
+    // The copy is written to, so the locks are not optional.
+    let git = opened
+        .git
+        .clone()
+        .with_index(&path)
+        .with_env("GIT_OPTIONAL_LOCKS", "1");
+    Ok((copied, git))
+}
+
+/// Takes back what hides changes from git: files that it is to take for unchanged, and those that it is to skip though
+/// they are there.
+fn reveal(opened: &Opened, git: &Git) -> Result<(), WorkError> {
+    let (mut assumed, mut skipped) = (Vec::new(), Vec::new());
+    records(git, &["ls-files", "-v", "-z"], |record| {
+        let (tag, path) = record.split_at(record.len().min(2));
+        let tag = tag.first().copied().unwrap_or(b'H');
+        if tag.is_ascii_lowercase() {
+            assumed.push(path.to_vec());
+        }
+        let is_there = || {
+            let path = opened.git.directory().join(OsStr::from_bytes(path));
+            fs::symlink_metadata(path).is_ok()
+        };
+        if tag.eq_ignore_ascii_case(&b'S') && is_there() {
+            skipped.push(path.to_vec());
+        }
+        true
+    })?;
+    for (flag, paths) in [
+        ("--no-assume-unchanged", assumed),
+        ("--no-skip-worktree", skipped),
+    ] {
+        if !paths.is_empty() {
+            git.feed(&["update-index", "-z", flag, "--stdin"], |to| {
+                terminated(to, &paths)
+            })?;
+        }
+    }
+    Ok(())
+}
+
+fn terminated(to: &mut dyn Write, paths: &[Vec<u8>]) -> io::Result<()> {
+    let mut to = io::BufWriter::new(to);
+    for path in paths {
+        to.write_all(path)?;
+        to.write_all(b"\0")?;
+    }
+    to.flush()
+}
+
+/// Where the index is not HEAD's tree.
+fn index(
+    opened: &Opened,
+    git: &Git,
+    head: Option<&str>,
+    notes: &mut Notes,
+) -> Result<Vec<IndexEntry>, WorkError> {
+    let empty = git.line(&["hash-object", "-t", "tree", "/dev/null"])?;
+    let tree = head.unwrap_or(&empty);
+    let mut entries: BTreeMap<(Vec<u8>, u32), IndexEntry> = BTreeMap::new();
+    let mut bad = Vec::new();
+    let mut add = |path: &[u8], mode: &[u8], id: &[u8], stage: u32| {
+        let mode = std::str::from_utf8(mode).ok();
+        let mode = mode.and_then(|mode| u32::from_str_radix(mode, 8).ok());
+        let id = String::from_utf8_lossy(id).into_owned();
+        let entry = match mode {
+            Some(0) => (0, String::new(), 0),
+            Some(mode) if is_object_id(&id) => (mode, id, stage),
+            _ => return,
+        };
+        if path::check(path).is_err() {
+            bad.push(path.to_vec());
+            return;
+        }
+        let told = IndexEntry {
+            path: Bytes::copy_from_slice(path),
+            mode: entry.0,
+            object_id: entry.1,
+            stage: entry.2,
+        };
+        entries.insert((path.to_vec(), entry.2), told);
+    };
+    let words = [
+        "diff-index",
+        "--cached",
+        "--raw",
+        "-z",
+        "--no-renames",
+        "--no-abbrev",
+        "--ignore-submodules=none",
+        "--ita-invisible-in-index",
+        tree,
+        "--",
+    ];
+    let mut header: Option<Vec<u8>> = None;
+    records(git, &words, |record| {
+        match header.take() {
+            None => header = Some(record.to_vec()),
+            Some(header) => {
+                // `:MODE MODE ID ID STATUS`; those in conflict are listed with their stages below.
+                let words: Vec<&[u8]> = header.split(|&byte| byte == b' ').collect();
+                if let [_, mode, _, id, status] = words[..]
+                    && status != b"U"
+                {
+                    add(record, mode, id, 0);
+                }
+            }
+        }
+        true
+    })?;
+    records(git, &["ls-files", "--unmerged", "-z"], |record| {
+        // `MODE ID STAGE`, a tab, the path.
+        if let Some(tab) = record.iter().position(|&byte| byte == b'\t') {
+            let words: Vec<&[u8]> = record[..tab].split(|&byte| byte == b' ').collect();
+            if let [mode, id, stage] = words[..] {
+                let stage = stage
+                    .first()
+                    .map_or(0, |digit| u32::from(digit.wrapping_sub(b'0')));
+                add(&record[tab + 1..], mode, id, stage.min(3));
+            }
+        }
+        true
+    })?;
+    for path in bad {
+        let detail = "the index has a name that no working tree may have";
+        notes.lost(NoteKind::BadName, &opened.beneath(&path), detail);
+    }
+    if entries.len() > INDEX_ENTRIES_MAX {
+        notes.lost(
+            NoteKind::TooLarge,
+            &opened.path,
+            "too much of the index differs",
+        );
+    }
+    Ok(entries.into_values().take(INDEX_ENTRIES_MAX).collect())
+}
+
+/// What a path means at which nothing is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Missing {
+    /// It was removed.
+    Removed,
+    /// It is gone again.
+    Passed,
+}
+
+/// Adds what is at a path.
+fn draft(
+    path: &[u8],
+    around: &Around<'_>,
+    notes: &mut Notes,
+    drafts: &mut BTreeMap<Vec<u8>, Draft>,
+    missing: Missing,
+) {
+    if let Err(bad) = path::check(path) {
+        return notes.lost(NoteKind::BadName, path, &bad.to_string());
+    }
+    let stat = match tree::look(around.root, path) {
+        Ok(stat) => stat,
+        Err(error) => {
+            return notes.lost(
+                NoteKind::Unreadable,
+                path,
+                &io::Error::from(error).to_string(),
+            );
+        }
+    };
+    let removed = Draft {
+        path: path.to_vec(),
+        kind: EntryKind::Removed,
+        mode: 0,
+        size: 0,
+        link_target: Vec::new(),
+        mark: (0, 0, 0),
+    };
+    let found = stat.map(|stat| (FileType::from_raw_mode(stat.st_mode), stat));
+    let draft = match found {
+        None if missing == Missing::Removed => removed,
+        None => return,
+        Some((FileType::RegularFile, stat)) => Draft {
+            kind: EntryKind::File,
+            mode: stat.st_mode & 0o777,
+            size: u64::try_from(stat.st_size).unwrap_or_default(),
+            mark: mark(&stat),
+            ..removed
+        },
+        Some((FileType::Symlink, stat)) => match target(around, path) {
+            Ok(target) if !target.is_empty() => Draft {
+                kind: EntryKind::Symlink,
+                link_target: target,
+                mark: mark(&stat),
+                ..removed
+            },
+            Ok(_) => return,
+            Err(error) => {
+                return notes.lost(NoteKind::Unreadable, path, &error.to_string());
+            }
+        },
+        // Instead of a file: what is in it is untracked, and it is told itself where it is empty.
+        Some((FileType::Directory, _)) if missing == Missing::Removed => removed,
+        Some((FileType::Directory, _)) => return,
+        Some(_) if missing == Missing::Removed => removed,
+        Some(_) => return,
+    };
+    drafts.insert(path.to_vec(), draft);
+}
+
+pub(in super::super) fn mark(stat: &Stat) -> (u64, i64, i64) {
+    let nanoseconds = i64::try_from(stat.st_mtime_nsec).unwrap_or_default();
+    (stat.st_ino, stat.st_mtime, nanoseconds)
+}
+
+fn target(around: &Around<'_>, path: &[u8]) -> io::Result<Vec<u8>> {
+    let link = tree::open_beneath_link(around.root, path)?;
+    Ok(readlinkat(link, "", Vec::new())?.into_bytes())
+}
+
+fn directory(path: &[u8], mode: u32) -> Draft {
+    Draft {
+        path: path.to_vec(),
+        kind: EntryKind::Directory,
+        mode,
+        size: 0,
+        link_target: Vec::new(),
+        mark: (0, 0, 0),
+    }
+}
+
+/// Whether a path lies in another repository inside this one.
+fn is_inside(path: &[u8], opened: &Opened, around: &Around<'_>) -> bool {
+    let deeper = around.nested.iter().copied();
+    let deeper: Vec<&[u8]> = deeper
+        .filter(|nested| path::is_beneath(nested, &opened.path))
+        .collect();
+    is_nested(path, &deeper)
+}
+
+/// Adds the directories that git knows nothing of: empty ones, and those whose permissions are not the usual ones.
+fn directories(
+    opened: &Opened,
+    git: &Git,
+    around: &Around<'_>,
+    drafts: &mut BTreeMap<Vec<u8>, Draft>,
+) -> Result<(), WorkError> {
+    let own =
+        |path: &[u8]| path::is_beneath(path, &opened.path) && !is_inside(path, opened, around);
+    let found: BTreeMap<Vec<u8>, u32> = around
+        .walked
+        .directories
+        .iter()
+        .filter(|(path, _)| own(path))
+        .cloned()
+        .collect();
+    if found.is_empty() {
+        return Ok(());
+    }
+    let strip = |path: &[u8]| match opened.path.len() {
+        0 => path.to_vec(),
+        length => path[length + 1..].to_vec(),
+    };
+    let asked: Vec<Vec<u8>> = found
+        .keys()
+        .map(|path| [&strip(path)[..], b"/"].concat())
+        .collect();
+    let mut ignored = BTreeSet::new();
+    let mut each = |path: &[u8]| {
+        ignored.insert(opened.beneath(path.strip_suffix(b"/").unwrap_or(path)));
+        true
+    };
+    let words = ["check-ignore", "-z", "--stdin"];
+    match records_of(git, &words, |to| terminated(to, &asked), &mut each) {
+        // It is how it says that none is.
+        Ok(()) | Err(WorkError::Git(crate::command::GitError::Failed { .. })) => {}
+        Err(error) => return Err(error),
+    }
+    let gitlinks = gitlinks(opened, git)?;
+    for (path, mode) in found {
+        // A submodule that is not there is an empty directory.
+        let is_usual_submodule = mode == DIRECTORY_MODE && gitlinks.contains(&path);
+        if !ignored.contains(&path) && !is_usual_submodule {
+            drafts
+                .entry(path.clone())
+                .and_modify(|draft| {
+                    if draft.kind == EntryKind::Removed {
+                        *draft = directory(&path, mode);
+                    }
+                })
+                .or_insert_with(|| directory(&path, mode));
+        }
+    }
+    Ok(())
+}
+
+/// Where the index has submodules.
+fn gitlinks(opened: &Opened, git: &Git) -> Result<BTreeSet<Vec<u8>>, WorkError> {
+    let mut gitlinks = BTreeSet::new();
+    records(git, &["ls-files", "-s", "-z"], |record| {
+        if record.starts_with(b"160000 ")
+            && let Some(tab) = record.iter().position(|&byte| byte == b'\t')
+        {
+            gitlinks.insert(opened.beneath(&record[tab + 1..]));
+        }
+        true
+    })?;
+    Ok(gitlinks)
+}

@@ -1,0 +1,242 @@
+//! A tree that is made beside a workspace and takes its place by one rename.
+//!
+//! Where the workspace is there already, the new tree begins as a copy of it that shares its files by hard links:
+//! nothing is ever written into a file that was there, so the old tree stays what it is until it is exchanged.
+
+use std::ffi::OsStr;
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fd::OwnedFd;
+use rustix::fs::{
+    AtFlags, CWD, Dir, FileType, FlockOperation, Mode, OFlags, RenameFlags, XattrFlags, fchmod,
+    fgetxattr, flock, fsetxattr, linkat, mkdirat, openat, readlinkat, renameat_with, statat,
+    symlinkat,
+};
+use rustix::io::Errno;
+
+use super::tree::{DIRECTORY_MODE, open};
+use super::{Place, WorkError};
+
+/// Bytes of the workspace's name in the names beside it: what a file system takes, less what is added.
+const NAME_BYTES: usize = 200;
+/// The attribute of a tree that says in which state it was made.
+const STATE_ATTRIBUTE: &str = "user.banger.state";
+/// Bytes of a state.
+const STATE_BYTES: usize = 32;
+/// Directories within each other that are copied: more than a path has room for.
+const DEPTH_MAX: usize = 2048;
+
+/// A tree in the making. Dropped, it is removed again.
+#[derive(Debug)]
+pub(super) struct Stage {
+    /// Where it is made.
+    pub(super) path: PathBuf,
+    target: PathBuf,
+    lock: PathBuf,
+    _held: File,
+}
+
+impl Stage {
+    /// Begins a tree for a workspace, alone; what an earlier one left is removed.
+    pub(super) fn begin(place: &Place) -> Result<Self, WorkError> {
+        let name = place.path.file_name().unwrap_or_default().as_bytes();
+        let name = &name[..name.len().min(NAME_BYTES)];
+        let beside = |suffix: &[u8]| {
+            let name = [b".", name, suffix].concat();
+            place.path.with_file_name(OsStr::from_bytes(&name))
+        };
+        let lock = beside(b".banger-lock");
+        let held = hold(&lock, place)?;
+        let path = beside(b".banger-new");
+        remove(&path).map_err(WorkError::file("removing", &path))?;
+        let stage = Self {
+            path,
+            target: place.path.clone(),
+            lock,
+            _held: held,
+        };
+        fs::create_dir(&stage.path).map_err(WorkError::file("making", &stage.path))?;
+        let mode = Permissions::from_mode(DIRECTORY_MODE);
+        fs::set_permissions(&stage.path, mode).map_err(WorkError::file("making", &stage.path))?;
+        Ok(stage)
+    }
+
+    /// Makes the tree a copy of the workspace.
+    pub(super) fn copy(&self) -> Result<(), WorkError> {
+        let copied = open(&self.target).and_then(|from| {
+            let to = open(&self.path)?;
+            copy(&from, &to, How::Link, 0)
+        });
+        copied.map_err(WorkError::file("copying", &self.target))
+    }
+
+    /// Marks the tree with its state, so that a tree that is as it was made is known whatever became of who wanted it.
+    pub(super) fn mark(&self, state: &[u8]) {
+        // A file system without such attributes leaves it to the host to remember.
+        let _ = open(&self.path)
+            .map(|tree| fsetxattr(&tree, STATE_ATTRIBUTE, state, XattrFlags::empty()));
+    }
+
+    /// Puts the tree in the workspace's place, at once, and removes what was there.
+    pub(super) fn publish(self) -> Result<(), WorkError> {
+        let synced = open(&self.path).and_then(|tree| Ok(rustix::fs::syncfs(tree)?));
+        synced.map_err(WorkError::file("writing to the disk", &self.path))?;
+        let renaming = WorkError::file("putting the new tree at", &self.target);
+        match fs::rename(&self.path, &self.target) {
+            Ok(()) => {}
+            Err(error) if is_taken(&error) => {
+                let flags = RenameFlags::EXCHANGE;
+                renameat_with(CWD, &self.path, CWD, &self.target, flags)
+                    .map_err(|error| renaming(error.into()))?;
+            }
+            Err(error) => return Err(renaming(error)),
+        }
+        let parent = self.target.parent().unwrap_or(Path::new("/"));
+        let synced = File::open(parent).and_then(|parent| parent.sync_all());
+        synced.map_err(WorkError::file("writing to the disk", parent))
+        // What was there has the stage's name now, and goes with it.
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        // What cannot be removed now is when the next one begins.
+        let _ = remove(&self.path);
+        let _ = fs::remove_file(&self.lock);
+    }
+}
+
+/// The state that a tree was marked with; empty where there is none.
+pub(super) fn marked(tree: &OwnedFd) -> Vec<u8> {
+    let mut state = vec![0; STATE_BYTES];
+    match fgetxattr(tree, STATE_ATTRIBUTE, &mut state[..]) {
+        Ok(STATE_BYTES) => state,
+        _ => Vec::new(),
+    }
+}
+
+/// Something is where the tree is to go.
+fn is_taken(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::DirectoryNotEmpty
+            | io::ErrorKind::AlreadyExists
+            | io::ErrorKind::NotADirectory
+    )
+}
+
+/// Holds the lock of a workspace, and makes sure that the file still is the one of that name.
+fn hold(path: &Path, place: &Place) -> Result<File, WorkError> {
+    let busy = || WorkError::Busy { path: place.name() };
+    let mut options = OpenOptions::new();
+    let file = options.create(true).truncate(false).write(true).open(path);
+    let file = file.map_err(WorkError::file("making", path))?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => {}
+        Err(Errno::WOULDBLOCK) => return Err(busy()),
+        Err(error) => return Err(WorkError::file("locking", path)(error.into())),
+    }
+    let ours = file.metadata().map_err(WorkError::file("locking", path))?;
+    match fs::symlink_metadata(path) {
+        Ok(named) if (named.dev(), named.ino()) == (ours.dev(), ours.ino()) => Ok(file),
+        _ => Err(busy()),
+    }
+}
+
+/// Removes a tree, directories that may not be written to included. That there is none is no error.
+pub(super) fn remove(path: &Path) -> io::Result<()> {
+    let removed = match fs::symlink_metadata(path) {
+        Ok(found) if found.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+        Err(error) => Err(error),
+    };
+    match removed {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            make_writable(path, 0);
+            fs::remove_dir_all(path)
+        }
+        other => other,
+    }
+}
+
+fn make_writable(path: &Path, depth: usize) {
+    // What cannot be changed is told by the removal that follows.
+    let _ = fs::set_permissions(path, Permissions::from_mode(0o700));
+    for entry in fs::read_dir(path).into_iter().flatten().flatten() {
+        let is_directory = entry.file_type().is_ok_and(|kind| kind.is_dir());
+        if is_directory && depth < DEPTH_MAX {
+            make_writable(&entry.path(), depth + 1);
+        }
+    }
+}
+
+/// How files are copied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum How {
+    /// By a second name: nobody writes into them.
+    Link,
+    /// By their content: git writes into them.
+    Content,
+}
+
+fn copy(from: &OwnedFd, to: &OwnedFd, how: How, depth: usize) -> io::Result<()> {
+    let mut entries = Dir::read_from(from)?;
+    while let Some(entry) = entries.read() {
+        let entry = entry?;
+        let name = entry.file_name();
+        if matches!(name.to_bytes(), b"." | b"..") {
+            continue;
+        }
+        let stat = match statat(from, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => stat,
+            Err(Errno::NOENT) => continue,
+            Err(error) => return Err(error.into()),
+        };
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        match FileType::from_raw_mode(stat.st_mode) {
+            FileType::Directory => {
+                if depth == DEPTH_MAX {
+                    return Err(Errno::NAMETOOLONG.into());
+                }
+                let flags = flags | OFlags::DIRECTORY;
+                mkdirat(to, name, Mode::RWXU)?;
+                let inner = openat(from, name, flags, Mode::empty())?;
+                let made = openat(to, name, flags, Mode::empty())?;
+                let how = match (name.to_bytes(), how) {
+                    (b".git", How::Link) => How::Content,
+                    (b"objects", How::Content) => How::Link,
+                    _ => how,
+                };
+                copy(&inner, &made, how, depth + 1)?;
+                fchmod(&made, Mode::from_raw_mode(stat.st_mode & 0o7777))?;
+            }
+            FileType::Symlink => {
+                let target = readlinkat(from, name, Vec::new())?;
+                symlinkat(target, to, name)?;
+            }
+            FileType::RegularFile => {
+                let is_lock = how == How::Content && name.to_bytes().ends_with(b".lock");
+                let linked =
+                    how == How::Link && linkat(from, name, to, name, AtFlags::empty()).is_ok();
+                if !linked && !is_lock {
+                    let mut content =
+                        File::from(openat(from, name, flags | OFlags::NONBLOCK, Mode::empty())?);
+                    let create = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+                    let mut made = File::from(openat(to, name, create, Mode::RUSR | Mode::WUSR)?);
+                    io::copy(&mut content, &mut made)?;
+                    fchmod(&made, Mode::from_raw_mode(stat.st_mode & 0o7777))?;
+                }
+            }
+            _ => {
+                // A pipe or socket gets a second name too; one that may not have one is left behind.
+                let _ = linkat(from, name, to, name, AtFlags::empty());
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,156 @@
+//! Tells how much was done in a workspace, without moving any of it.
+
+use std::collections::BTreeSet;
+use std::io::Write;
+
+use bytes::Bytes;
+
+use super::look::{self, Looking, SeenRepository};
+use super::{Place, WorkError};
+use crate::command::GitError;
+use crate::wire::limits::STATUS_PATHS_MAX;
+use crate::wire::{Base, EntryKind, RepositoryStatus, Status};
+
+/// Commits that are counted.
+const COUNT_MAX: i64 = 1_000_000;
+
+/// What a workspace is compared with.
+#[derive(Debug, Clone, Default)]
+pub struct StatusRequest {
+    /// What whoever asks has already.
+    pub base: Base,
+    /// The workspace was prepared with git.
+    pub had_git: bool,
+}
+
+/// Compares a workspace with its base.
+///
+/// # Errors
+/// If git fails. That there is no workspace is an answer.
+pub fn status(place: &Place, request: &StatusRequest) -> Result<Status, WorkError> {
+    let looking = Looking {
+        base: &request.base,
+        had_git: request.had_git,
+    };
+    let seen = match look::look(place, looking) {
+        Ok(seen) => seen,
+        Err(WorkError::NotFound { .. }) => return Ok(Status::default()),
+        Err(error) => return Err(error),
+    };
+    let mut repositories = Vec::new();
+    for repository in &seen.repositories {
+        repositories.push(of(repository, &request.base)?);
+    }
+    Ok(Status {
+        exists: true,
+        repositories,
+        notes: seen.notes.kept,
+        notes_left_out: seen.notes.left_out,
+    })
+}
+
+fn of(repository: &SeenRepository, base: &Base) -> Result<RepositoryStatus, WorkError> {
+    let told = &repository.told;
+    let base_head = base.repositories.iter().find(|base| base.path == told.path);
+    let base_head = base_head.map_or("", |base| base.head_commit.as_str());
+    let (ahead, behind) = divergence(repository, base_head)?;
+    let files = repository.drafts.iter();
+    let file_bytes: u64 = files.map(|draft| draft.size).sum();
+    let drafts = repository.drafts.len() as u64;
+    let beneath = |path: &[u8]| match told.path.is_empty() {
+        true => path.to_vec(),
+        false => [&told.path, &b"/"[..], path].concat(),
+    };
+    let mut paths: BTreeSet<Vec<u8>> = repository
+        .index
+        .iter()
+        .map(|entry| beneath(&entry.path))
+        .collect();
+    let staged = paths.len() as u64;
+    let changed = repository
+        .drafts
+        .iter()
+        .filter(|draft| draft.kind != EntryKind::Directory);
+    paths.extend(changed.map(|draft| draft.path.clone()));
+    let changed_paths = paths.into_iter().take(STATUS_PATHS_MAX).map(Bytes::from);
+    Ok(RepositoryStatus {
+        path: told.path.clone(),
+        kind: told.kind,
+        head_ref: told.head_ref.clone(),
+        head_commit: told.head_commit.clone(),
+        ahead_count: ahead,
+        behind_count: behind,
+        new_commit_count: number(repository, &["rev-list", "--count", "--ignore-missing"])?
+            .min(COUNT_MAX),
+        staged_count: signed(staged),
+        conflicted_count: signed(repository.conflicted),
+        changed_count: signed(drafts.saturating_sub(repository.untracked)),
+        untracked_count: signed(repository.untracked),
+        object_bytes: number(
+            repository,
+            &["rev-list", "--disk-usage", "--objects", "--ignore-missing"],
+        )?,
+        file_bytes: signed(file_bytes),
+        unfinished: told.unfinished.clone(),
+        changed_paths: changed_paths.collect(),
+    })
+}
+
+/// A number about all that the base has not; 0 where this git does not tell.
+fn number(repository: &SeenRepository, words: &[&str]) -> Result<i64, WorkError> {
+    let Some(opened) = &repository.opened else {
+        return Ok(0);
+    };
+    let words: Vec<&str> = words
+        .iter()
+        .copied()
+        .chain(["--all", "--reflog", "--stdin"])
+        .collect();
+    let base = &repository.base;
+    let input = |to: &mut dyn Write| base.iter().try_for_each(|id| writeln!(to, "^{id}"));
+    match opened.git.feed(&words, input) {
+        Ok(output) => Ok(String::from_utf8_lossy(&output).trim().parse().unwrap_or(0)),
+        Err(GitError::Failed { .. }) => Ok(0),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// How many commits HEAD has that the base's HEAD has not, and the other way round.
+fn divergence(repository: &SeenRepository, base: &str) -> Result<(i64, i64), WorkError> {
+    let head = repository.told.head_commit.as_str();
+    let Some(opened) = &repository.opened else {
+        return Ok((0, 0));
+    };
+    if head.is_empty() {
+        return Ok((0, 0));
+    }
+    let base_is_here = !base.is_empty()
+        && opened
+            .git
+            .test(&["cat-file", "-e", &format!("{base}^{{commit}}")])?;
+    let range = match base_is_here {
+        true => format!("{base}...{head}"),
+        false => head.to_owned(),
+    };
+    let counted = match opened
+        .git
+        .line(&["rev-list", "--count", "--left-right", &range, "--"])
+    {
+        Ok(counted) => counted,
+        Err(GitError::Failed { .. }) => return Ok((0, 0)),
+        Err(error) => return Err(error.into()),
+    };
+    let mut counts = counted
+        .split_whitespace()
+        .map(|count| count.parse().unwrap_or(0));
+    let (left, right): (i64, i64) = (counts.next().unwrap_or(0), counts.next().unwrap_or(0));
+    match base_is_here {
+        true => Ok((right.min(COUNT_MAX), left.min(COUNT_MAX))),
+        // All of one history is on neither side of another.
+        false => Ok(((left + right).min(COUNT_MAX), 0)),
+    }
+}
+
+fn signed(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,271 @@
+//! Both halves of a workspace connected directly, and git as a user runs it.
+#![allow(dead_code, reason = "each test uses a part")]
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
+
+use banger_workspace::client::collect::{Options, Source};
+use banger_workspace::client::land::{Landed, Landing, Limits, Place};
+use banger_workspace::client::{Error, Result};
+use banger_workspace::command::{Cancel, HostLauncher};
+use banger_workspace::guest::{self, Answer, Export, Restore, Restored, WorkError};
+use banger_workspace::wire::{Base, KnownRepository, Part};
+
+/// The name of the VM.
+pub(crate) const VM: &str = "dev";
+
+/// A user's machine and a VM, as directories.
+#[derive(Debug)]
+pub(crate) struct Bench {
+    pub(crate) directory: tempfile::TempDir,
+    pub(crate) here: PathBuf,
+    pub(crate) guest: PathBuf,
+}
+
+impl Bench {
+    pub(crate) fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let root = std::fs::canonicalize(directory.path()).unwrap();
+        let here = root.join("here");
+        std::fs::create_dir_all(&here).unwrap();
+        std::fs::create_dir_all(root.join("vm")).unwrap();
+        Self {
+            here,
+            guest: root.join("vm/work"),
+            directory,
+        }
+    }
+
+    /// With a repository that has one commit.
+    pub(crate) fn with_repository() -> Self {
+        let bench = Self::new();
+        git(&bench.here, &["init", "-q", "-b", "main"]);
+        write(&bench.here, "file", "one\ntwo\nthree\n");
+        write(&bench.here, "other", "other\n");
+        commit(&bench.here, "first");
+        bench
+    }
+
+    pub(crate) fn guest_place(&self) -> guest::Place {
+        guest::Place {
+            launcher: Arc::new(HostLauncher),
+            cancel: Cancel::default(),
+            path: self.guest.clone(),
+        }
+    }
+
+    pub(crate) fn place(&self) -> Place {
+        let state = self.directory.path().join("state");
+        Place::find(&self.here, &state, false, &Cancel::default()).unwrap()
+    }
+
+    /// Carries the workspace into the VM. Returns what was made there, and the base.
+    pub(crate) fn prepare(&self, options: &Options) -> (Restored, Base) {
+        self.try_prepare(options, &Restore::default(), &mut |_| true)
+            .unwrap()
+    }
+
+    /// The same; `each` sees every part, and cuts the stream by false.
+    pub(crate) fn try_prepare(
+        &self,
+        options: &Options,
+        restore: &Restore,
+        each: &mut (dyn FnMut(&Part) -> bool + Send),
+    ) -> std::result::Result<(Restored, Base), String> {
+        let mut source = Source::open(&self.here, options, &Cancel::default()).unwrap();
+        let base = source.base();
+        let (parts, come) = sync_channel::<Part>(8);
+        let (answers, told) = sync_channel::<Answer>(64);
+        let place = self.guest_place();
+        let restored = std::thread::scope(|scope| {
+            let making = scope.spawn(move || {
+                let mut come = come.into_iter();
+                let mut next = move || come.next();
+                let mut answer = |answer| answers.send(answer).is_ok();
+                guest::restore(&place, restore, &mut next, &mut answer)
+            });
+            let mut sink = |part: Part| match each(&part) && parts.send(part).is_ok() {
+                true => Ok(()),
+                false => Err(Error::Gone),
+            };
+            let sent = send(&mut source, &told, &mut sink);
+            // What is told meanwhile is taken, so that nobody waits.
+            drop(parts);
+            while told.recv().is_ok() {}
+            (sent, making.join().unwrap())
+        });
+        match restored {
+            (_, Err(error)) => Err(error.to_string()),
+            (Err(error), Ok(_)) => Err(error.to_string()),
+            (Ok(()), Ok(restored)) => Ok((restored, base)),
+        }
+    }
+
+    /// All that was done in the VM.
+    pub(crate) fn exported(&self, base: &Base) -> std::result::Result<Vec<Part>, WorkError> {
+        let mut parts = Vec::new();
+        let request = Export {
+            base: base.clone(),
+            had_git: !base.repositories.is_empty(),
+            max_bytes: 0,
+        };
+        guest::export(&self.guest_place(), &request, &mut |part| {
+            parts.push(part);
+            true
+        })?;
+        Ok(parts)
+    }
+
+    /// Brings back what was done since `prepared`.
+    pub(crate) fn export(&self, prepared: &Base) -> Landed {
+        let place = self.place();
+        let base = place.base(VM, prepared).unwrap();
+        let parts = self.exported(&base).unwrap();
+        land(&place, &base, parts).unwrap()
+    }
+}
+
+fn send(
+    source: &mut Source,
+    told: &std::sync::mpsc::Receiver<Answer>,
+    sink: &mut (dyn FnMut(Part) -> Result<()> + Send),
+) -> Result<()> {
+    let mut known: Vec<KnownRepository> = Vec::new();
+    loop {
+        match told.recv().map_err(|_| Error::Gone)? {
+            Answer::Known(more) => {
+                known.extend(more.repositories);
+                if more.is_last {
+                    break;
+                }
+            }
+            Answer::Needed(_) | Answer::Progress(_) => {}
+        }
+    }
+    source.send_manifest(&known, sink)?;
+    let mut needed = Vec::new();
+    loop {
+        match told.recv().map_err(|_| Error::Gone)? {
+            Answer::Needed(more) => {
+                needed.extend(more.entries);
+                if more.is_last {
+                    break;
+                }
+            }
+            Answer::Known(_) | Answer::Progress(_) => {}
+        }
+    }
+    source.send_contents(&needed, sink)
+}
+
+pub(crate) fn land(place: &Place, base: &Base, parts: Vec<Part>) -> Result<Landed> {
+    let mut landing = Landing::begin(place, VM, base, Limits::default())?;
+    for part in parts {
+        landing.part(part)?;
+    }
+    landing.finish()
+}
+
+fn command(directory: &Path) -> Command {
+    let mut command = Command::new("git");
+    command
+        .current_dir(directory)
+        .env_clear()
+        .env("PATH", std::env::var_os("PATH").unwrap())
+        .env("HOME", "/nonexistent")
+        .env("GIT_CONFIG_NOSYSTEM", "1")
+        .env("GIT_EDITOR", "true")
+        .args(["-c", "user.name=Ann", "-c", "user.email=ann@example.com"])
+        .args([
+            "-c",
+            "protocol.file.allow=always",
+            "-c",
+            "core.quotePath=false",
+        ]);
+    command
+}
+
+/// Runs git as a user would; what it says is returned without the last line's end.
+pub(crate) fn git<S: AsRef<OsStr>>(directory: &Path, words: &[S]) -> String {
+    let output = try_git(directory, words);
+    let words: Vec<&OsStr> = words.iter().map(AsRef::as_ref).collect();
+    output.unwrap_or_else(|error| panic!("git {words:?} in {}: {error}", directory.display()))
+}
+
+/// The same, where it may fail.
+pub(crate) fn try_git<S: AsRef<OsStr>>(
+    directory: &Path,
+    words: &[S],
+) -> std::result::Result<String, String> {
+    let output = command(directory).args(words).output().unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim_end().to_owned();
+    match output.status.success() {
+        true => Ok(text(&output.stdout)),
+        false => Err(text(&output.stderr) + &text(&output.stdout)),
+    }
+}
+
+/// What git says, byte for byte.
+pub(crate) fn git_bytes(directory: &Path, words: &[&str]) -> Vec<u8> {
+    let output = command(directory).args(words).output().unwrap();
+    assert!(output.status.success(), "git {words:?}");
+    output.stdout
+}
+
+pub(crate) fn write(directory: &Path, name: impl AsRef<OsStr>, content: impl AsRef<[u8]>) {
+    let at = directory.join(name.as_ref());
+    std::fs::create_dir_all(at.parent().unwrap()).unwrap();
+    std::fs::write(at, content).unwrap();
+}
+
+pub(crate) fn commit(directory: &Path, message: &str) -> String {
+    git(directory, &["add", "-A"]);
+    git(directory, &["commit", "-q", "--allow-empty", "-m", message]);
+    git(directory, &["rev-parse", "HEAD"])
+}
+
+/// What is at a path, for comparisons: kind and permissions, content or target.
+pub(crate) fn tree(top: &Path) -> std::collections::BTreeMap<OsString, (String, Vec<u8>)> {
+    let mut found = std::collections::BTreeMap::new();
+    walk(top, Path::new(""), &mut found);
+    found
+}
+
+fn walk(
+    top: &Path,
+    inside: &Path,
+    found: &mut std::collections::BTreeMap<OsString, (String, Vec<u8>)>,
+) {
+    use std::os::unix::fs::PermissionsExt;
+    for entry in std::fs::read_dir(top.join(inside)).unwrap() {
+        let name = entry.unwrap().file_name();
+        if name == ".git" {
+            continue;
+        }
+        let at = inside.join(&name);
+        let full = top.join(&at);
+        let metadata = full.symlink_metadata().unwrap();
+        let key = at.as_os_str().to_owned();
+        if metadata.is_dir() {
+            let before = found.len();
+            walk(top, &at, found);
+            if found.len() == before {
+                found.insert(key, ("directory".to_owned(), Vec::new()));
+            }
+        } else if metadata.is_symlink() {
+            let target = std::fs::read_link(full).unwrap();
+            found.insert(
+                key,
+                ("link".to_owned(), target.as_os_str().as_bytes().to_vec()),
+            );
+        } else {
+            let is_executable = metadata.permissions().mode() & 0o100 != 0;
+            let kind = if is_executable { "program" } else { "file" };
+            found.insert(key, (kind.to_owned(), std::fs::read(full).unwrap()));
+        }
+    }
+}
