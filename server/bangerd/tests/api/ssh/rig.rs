@@ -10,9 +10,6 @@ use std::process::{Output, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use banger_agent::agent::{Agent, Machine, Options};
-use banger_agent::reap::Reaping;
-use banger_agent::serve::serve;
 use banger_guest::{Connector, Deadlines};
 use banger_proto::v1::vm_service_client::VmServiceClient;
 use banger_sdk::{Client, Host, TunnelTarget};
@@ -28,6 +25,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::real_agent::real_agent;
 use crate::rig::{self, config, connect, creation, drain, furnish};
 
 /// How long one client may take on a machine that has much to do.
@@ -277,23 +275,4 @@ async fn keygen(path: &Path) {
         .args(["-q", "-t", "ed25519", "-N", "", "-f"])
         .arg(path);
     assert!(ended(command).await.status.success());
-}
-
-/// What runs in a fake VM: an agent as it is in real ones, for whom this directory is the guest.
-fn real_agent(root: &Path, tasks: &TaskTracker) -> banger_vmm::fake::Agent {
-    let agent = Agent::new(&Options {
-        root: root.into(),
-        cgroups: None,
-        reaping: Reaping::Own,
-        machine: Machine::Foreign,
-        init: None,
-    });
-    let reaping = agent.clone();
-    tasks.spawn(async move { reaping.reap().await });
-    Arc::new(move |guest| {
-        let agent = agent.clone();
-        Box::pin(async move {
-            let _ = serve(&agent, guest.stream).await;
-        })
-    })
 }
