@@ -1,7 +1,7 @@
 //! Random histories go into a VM and come back: every commit keeps its id, every file its bytes.
 //!
 //! Both halves are real and so is git; only the wire between them is a channel. The seeds are 0 and so on:
-//! `WORKSPACE_CASES` says how many histories (20), `WORKSPACE_FIRST` from which seed on, `WORKSPACE_SEED` repeats the one
+//! `WORKSPACE_CASES` says how many histories (12), `WORKSPACE_FIRST` from which seed on, `WORKSPACE_SEED` repeats the one
 //! whose seed a failure prints. `make histories` takes a thousand, from a random one on.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -18,7 +18,7 @@ use banger_workspace::client::land::Landed;
 use banger_workspace::guest::Restore;
 use support::{Bench, VM, commit, git, git_bytes, tree, try_git, write};
 
-const CASES: u64 = 20;
+const CASES: u64 = 12;
 
 /// Names that trees have seen: ones that differ in case only, that are no text, that look like options.
 const NAMES: [&[u8]; 14] = [

@@ -36,7 +36,6 @@ mod tunnel;
 mod user;
 mod vm;
 mod volume;
-mod workspaces;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
@@ -57,7 +56,6 @@ fn cases() -> Vec<Case<Suite>> {
         catalog::cases,
         exec::cases,
         files::cases,
-        workspaces::cases,
         session::cases,
         terminal::cases,
         console::cases,

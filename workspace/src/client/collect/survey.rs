@@ -18,8 +18,8 @@ use crate::command::Cancel;
 use crate::wire::limits::{REPOSITORIES_MAX, UNFINISHED_COMMITS_MAX};
 use crate::wire::path::is_object_id;
 use crate::wire::{
-    Entry, EntryKind, IndexEntry, Note, NoteKind, Repository, RepositoryKind, Unfinished,
-    UnfinishedKind,
+    Entry, EntryKind, IndexEntry, Note, NoteKind, Ref, RefKind, Repository, RepositoryKind,
+    Unfinished, UnfinishedKind,
 };
 
 /// Settings that go along, if they have one of these values.
@@ -146,8 +146,22 @@ impl<'a> Survey<'a> {
             },
             settings,
         };
+        let mut refs = history::refs(repository, self.options, prefix.is_empty())?;
+        // The branch that is checked out goes along, whichever were chosen.
+        if !head.name.is_empty()
+            && !head.commit.is_empty()
+            && let Err(place) = refs.binary_search_by(|found| found.name[..].cmp(&head.name))
+        {
+            let own = Ref {
+                kind: RefKind::Ref.into(),
+                name: head.name.clone().into(),
+                object_id: head.commit.clone(),
+                ..Ref::default()
+            };
+            refs.insert(place, own);
+        }
         Ok(Surveyed {
-            refs: history::refs(repository, self.options, prefix.is_empty())?,
+            refs,
             repository: Some(repository.clone()),
             message,
             index: Vec::new(),

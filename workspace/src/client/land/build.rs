@@ -368,7 +368,7 @@ impl States {
             "fast-import".to_owned(),
             "--quiet".to_owned(),
             "--done".to_owned(),
-            "--date-format=raw-permissive".to_owned(),
+            "--date-format=raw".to_owned(),
             "--force".to_owned(),
             format!("--export-marks={}", marks.display()),
         ];

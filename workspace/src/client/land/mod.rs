@@ -265,12 +265,17 @@ impl Landing {
         }
         let missing = self.take_missing();
         self.notes.extend(missing);
+        let is_whole = self.notes_left_out == 0 && self.notes.iter().all(|note| !note.is_loss);
+        // What is in this state may be replaced in the VM: only if all of it is here.
+        let state = match is_whole {
+            true => &self.state[..],
+            false => &[],
+        };
         let mut built = Vec::new();
         for coming in &self.repositories {
             let mut bases = self.base.repositories.iter();
             let base = bases.find(|base| base.path == coming.message.path);
             let head = base.map_or("", |base| &base.head_commit);
-            let state = &self.state;
             built.push(build::build(
                 coming,
                 &self.contents,
