@@ -3,6 +3,7 @@
 //! Every key is optional and stands for itself: each is read and checked alone, so that all mistakes of a
 //! file are told together. `deploy/bangerd.toml` documents every key; a test holds it to the defaults here.
 
+pub mod access;
 mod credentials;
 mod mistake;
 mod place;
@@ -26,6 +27,7 @@ use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
 
 use crate::logging::LogFormat;
+pub use access::AccessConfig;
 pub use credentials::{CredentialFile, CredentialsConfig};
 pub use mistake::{ConfigError, Mistake};
 pub use place::Place;
@@ -54,6 +56,9 @@ pub struct Config {
     pub socket: PathBuf,
     /// As root: the group whose members may use the socket, if it exists.
     pub socket_group: String,
+    /// Which role who has at the socket.
+    #[serde(skip_serializing_if = "everybody_is_admin")]
+    pub access: AccessConfig,
     /// The static agent binary; empty means beside the daemon, then below `/usr/lib/banger`.
     pub agent: PathBuf,
     /// What is logged: a level, or targets with levels.
@@ -153,6 +158,11 @@ pub struct Config {
     pub credentials: BTreeMap<String, CredentialsConfig>,
 }
 
+/// Whether no rule is given.
+fn everybody_is_admin(access: &AccessConfig) -> bool {
+    *access == AccessConfig::default()
+}
+
 /// Whether nothing is limited.
 fn nothing(limits: &Limits) -> bool {
     *limits == Limits::default()
@@ -184,6 +194,7 @@ impl Config {
             state_dir: place.state_dir.clone(),
             socket: place.socket.clone(),
             socket_group: "banger".into(),
+            access: AccessConfig::default(),
             agent: PathBuf::new(),
             log_level: "info".into(),
             log_format: LogFormat::Human,
@@ -264,6 +275,7 @@ impl Config {
             &mut table,
             credentials::KEY,
         ));
+        mistakes.extend(access::sift(&mut table));
         let (table, of_quotas) = quota::sift(table);
         mistakes.extend(of_quotas);
         let (right, wrong): (Vec<_>, Vec<_>) = table
@@ -317,6 +329,7 @@ impl Config {
         self.judge_amounts(&mut refuse);
         self.judge_drivers(&mut refuse);
         mistakes.extend(registry::mistakes(&self.registries));
+        mistakes.extend(access::mistakes(&self.access));
         mistakes.extend(quota::mistakes(&self.owners));
         mistakes.extend(credentials::mistakes(&self.credentials));
         mistakes

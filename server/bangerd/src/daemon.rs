@@ -1,5 +1,6 @@
 //! The daemon from its configuration to its end, as a list.
 
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -7,13 +8,21 @@ use banger_app::{App, AppError};
 use banger_core::guest::GuestConnector;
 use banger_core::vmm::Vmm;
 use banger_store::{Store, StoreError};
+use futures::StreamExt as _;
+use futures::stream::{self, BoxStream};
 use tokio::time::Instant;
+use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
 
+use crate::access::{self, Roles};
 use crate::config::Config;
+use crate::connection::Connection;
 use crate::lock::{LockError, StateLock};
 use crate::serve::{self, ServeError};
 use crate::socket::{self, SocketError};
+
+/// Callers as they come.
+pub type Connections = BoxStream<'static, io::Result<Connection>>;
 
 /// Why the daemon did not start, or ended otherwise than asked.
 #[derive(Debug, thiserror::Error)]
@@ -51,6 +60,21 @@ pub async fn run(
     connector: Arc<dyn GuestConnector>,
     stop: CancellationToken,
 ) -> Result<(), DaemonError> {
+    run_with(config, vmm, connector, stream::empty().boxed(), stop).await
+}
+
+/// As [`run`], and serves also `others`: callers who did not come by one of the daemon's own listeners, and whom its
+/// embedder knows.
+///
+/// # Errors
+/// As [`run`].
+pub async fn run_with(
+    config: Config,
+    vmm: Arc<dyn Vmm>,
+    connector: Arc<dyn GuestConnector>,
+    others: Connections,
+    stop: CancellationToken,
+) -> Result<(), DaemonError> {
     let lock = StateLock::acquire(&config.state_dir)?;
     let path = config.database();
     let store = Store::open(&path)
@@ -61,7 +85,7 @@ pub async fn run(
         .map_err(DaemonError::Reconcile)?;
     tracing::info!(?found, "took up the state directory");
     let app = Arc::new(app);
-    let served = serve_until(&config, &app, &lock, stop.clone()).await;
+    let served = serve_until(&config, &app, &lock, others, stop.clone()).await;
     let grace = config.grace();
     let begin = Instant::now();
     let in_order = app.shut_down(grace).await;
@@ -77,9 +101,14 @@ async fn serve_until(
     config: &Config,
     app: &Arc<App>,
     lock: &StateLock,
+    others: Connections,
     stop: CancellationToken,
 ) -> Result<(), DaemonError> {
     let (listener, _socket) = socket::listen(&config.socket, &config.socket_group, lock).await?;
+    let roles = Roles::new(&config.access);
+    let unix = UnixListenerStream::new(listener)
+        .map(move |accepted| accepted.and_then(|stream| access::unix(stream, &roles)));
+    let connections = stream::select(unix, others);
     tell_service_manager(&[sd_notify::NotifyState::Ready]);
     tracing::info!(
         socket = %config.socket.display(),
@@ -95,7 +124,7 @@ async fn serve_until(
     };
     let ended = tokio::select! {
         // cancel-safe: neither is dropped before serving has ended
-        ended = serve::serve(app.clone(), listener, stop, config.grace()) => ended?,
+        ended = serve::serve(app.clone(), connections, stop, config.grace()) => ended?,
         () = tell => unreachable!("it never ends"),
     };
     if !ended {

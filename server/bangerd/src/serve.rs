@@ -1,5 +1,6 @@
-//! The gRPC server on its socket: what it serves, its limits, and how it ends.
+//! The gRPC server: what it serves, its limits, and how it ends.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,8 +15,7 @@ use banger_proto::v1::session_service_server::SessionServiceServer;
 use banger_proto::v1::tunnel_service_server::TunnelServiceServer;
 use banger_proto::v1::vm_service_server::VmServiceServer;
 use banger_proto::v1::volume_service_server::VolumeServiceServer;
-use tokio::net::UnixListener;
-use tokio_stream::wrappers::UnixListenerStream;
+use futures::Stream;
 use tokio_util::sync::CancellationToken;
 use tonic::server::NamedService;
 use tonic::transport::Server;
@@ -23,6 +23,7 @@ use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 use tonic_reflection::server::Builder as Reflection;
 
+use crate::connection::Connection;
 use crate::grpc::{Api, Drain, layer};
 
 /// The largest message a caller may send: a command and an environment of 1.5 MiB each, with room.
@@ -84,14 +85,14 @@ pub enum ServeError {
     },
 }
 
-/// Serves until `stop`, then ends in good order: health says so, no new connection is taken, what can be taken
+/// Serves the callers of `connections` until `stop`, then ends in good order: health says so, no new connection is taken, what can be taken
 /// up again ends at once, and everything else has `grace` to end by itself. Returns whether all did.
 ///
 /// # Errors
 /// If serving could not begin, or the socket failed.
 pub async fn serve(
     app: Arc<App>,
-    listener: UnixListener,
+    connections: impl Stream<Item = io::Result<Connection>> + Send + 'static,
     stop: CancellationToken,
     grace: Duration,
 ) -> Result<bool, ServeError> {
@@ -138,7 +139,7 @@ pub async fn serve(
         .add_service(VmServiceServer::new(api.clone()).max_decoding_message_size(REQUEST_BYTES_MAX))
         .add_service(VolumeServiceServer::new(api).max_decoding_message_size(REQUEST_BYTES_MAX));
     let stopped = drain.begun.clone().cancelled_owned();
-    let served = router.serve_with_incoming_shutdown(UnixListenerStream::new(listener), stopped);
+    let served = router.serve_with_incoming_shutdown(connections, stopped);
     let ending = end_in_order(stop, &health, &drain, grace);
     tokio::select! {
         // cancel-safe: dropped only when everything had its time to end

@@ -8,6 +8,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+pub mod access;
 pub mod catalog;
 pub mod digest;
 pub mod doctor;
@@ -34,6 +35,7 @@ pub mod vm;
 pub mod vmm;
 pub mod volume;
 
+pub use access::{Identity, Role};
 pub use digest::Digest;
 pub use failure::{Explain, Failure, FailureKind, chain};
 pub use id::{ImageId, KernelId, OperationId, SessionId, VmId, VolumeId};

@@ -1,3 +1,5 @@
+use banger_core::Role;
+
 use super::*;
 
 const EXAMPLE: &str = include_str!("../../../../deploy/bangerd.toml");
@@ -280,6 +282,28 @@ mirrors = ["s.example"]
             "`registries.\"s.example\".ca_file`",
             "`registries.\"s.example\".mirrors`",
             "`registry_auth_files`",
+        ],
+        "{told:?}"
+    );
+}
+
+#[test]
+fn roles_at_the_socket_are_by_name_or_number() {
+    let text = "[access]\nsocket_role = 'viewer'\n[access.users]\nroot = 'user'\n1000 = 'operator'\n[access.groups]\nroot = 'user'\n";
+    let config = Config::parse(text).unwrap();
+    config.check().unwrap();
+    assert_eq!(config.access.socket_role, Role::Viewer);
+    let wrong = "[access]\nsocket_role = 'boss'\nroles = 1\n[access.users]\nno-such-user-here = 'user'\n[access.groups]\nno-such-group-here = 'user'\n";
+    let told = Config::parse(wrong).unwrap_err();
+    let mut at: Vec<&str> = told.iter().map(|mistake| mistake.at.as_str()).collect();
+    at.sort_unstable();
+    assert_eq!(
+        at,
+        [
+            "`access.groups.\"no-such-group-here\"`",
+            "`access.roles`",
+            "`access.socket_role`",
+            "`access.users.\"no-such-user-here\"`",
         ],
         "{told:?}"
     );
