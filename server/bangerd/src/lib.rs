@@ -14,6 +14,7 @@ pub mod config;
 pub mod connection;
 pub mod daemon;
 pub mod grpc;
+pub mod listen;
 pub mod lock;
 pub mod logging;
 pub mod memory;

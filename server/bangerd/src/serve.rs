@@ -17,28 +17,26 @@ use banger_proto::v1::vm_service_server::VmServiceServer;
 use banger_proto::v1::volume_service_server::VolumeServiceServer;
 use futures::Stream;
 use tokio_util::sync::CancellationToken;
+use tonic::body::Body;
 use tonic::server::NamedService;
 use tonic::transport::Server;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 use tonic_reflection::server::Builder as Reflection;
 
+use crate::config::LimitsConfig;
 use crate::connection::Connection;
+use crate::grpc::admit::{self, AdmitLayer};
 use crate::grpc::{Api, Drain, layer};
+use crate::listen::rate::Rates;
 
 /// The largest message a caller may send: a command and an environment of 1.5 MiB each, with room.
 const REQUEST_BYTES_MAX: usize = 4 << 20;
-/// Calls that go on at once on one connection: hundreds of sandboxes, each with a few streams.
-const STREAMS_MAX: u32 = 4096;
 /// How much of one stream may be under way: what keeps a bulk stream from waiting for the other side.
 const STREAM_WINDOW: u32 = 4 << 20;
 /// How much of one connection may be under way: more than a few guests hold up that take nothing of what is sent to
 /// them, for as long as they are given to take it.
 const CONNECTION_WINDOW: u32 = 128 << 20;
-/// A connection this long without a sign of life is asked for one.
-const KEEPALIVE_EVERY: Duration = Duration::from_secs(20);
-/// How long the sign may take before the connection is closed.
-const KEEPALIVE_WITHIN: Duration = Duration::from_secs(20);
 /// The largest headers of a request.
 const HEADERS_MAX: u32 = 16 << 10;
 /// Streams that a caller may reset before they were looked at (against rapid resets, CVE-2023-44487).
@@ -93,6 +91,7 @@ pub enum ServeError {
 pub async fn serve(
     app: Arc<App>,
     connections: impl Stream<Item = io::Result<Connection>> + Send + 'static,
+    limits: &LimitsConfig,
     stop: CancellationToken,
     grace: Duration,
 ) -> Result<bool, ServeError> {
@@ -106,9 +105,11 @@ pub async fn serve(
         .build_v1alpha()
         .map_err(|source| ServeError::Reflection { source })?;
     let api = Api::new(app, drain.clone());
-    let router = server()
+    let router = server(limits)
+        .layer(tower::util::MapRequestLayer::new(admit::identify::<Body>))
         .layer(layer::log())
         .layer(layer::catch_panic())
+        .layer(AdmitLayer::new(Rates::new(limits)))
         .add_service(health_service)
         .add_service(reflection)
         .add_service(reflection_alpha)
@@ -169,13 +170,13 @@ async fn set_health(health: &HealthReporter, status: ServingStatus) {
     }
 }
 
-fn server() -> Server {
+fn server(limits: &LimitsConfig) -> Server {
     Server::builder()
-        .max_concurrent_streams(STREAMS_MAX)
+        .max_concurrent_streams(limits.streams_max)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
-        .http2_keepalive_interval(Some(KEEPALIVE_EVERY))
-        .http2_keepalive_timeout(Some(KEEPALIVE_WITHIN))
+        .http2_keepalive_interval(Some(limits.keepalive_interval.unsigned_abs()))
+        .http2_keepalive_timeout(Some(limits.keepalive_timeout.unsigned_abs()))
         .http2_max_header_list_size(HEADERS_MAX)
         .http2_max_pending_accept_reset_streams(Some(RESETS_WAITING_MAX))
 }

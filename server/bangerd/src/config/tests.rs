@@ -184,6 +184,42 @@ fn the_example_has_every_key_of_a_registry() {
     assert_eq!(keys, every);
 }
 
+/// The example's tables of what is served and to whom, switched on.
+fn doors_of_the_example() -> String {
+    let lines = EXAMPLE.lines().filter_map(|line| line.strip_prefix('#'));
+    let from_tcp = lines.skip_while(|line| *line != "[tcp]");
+    let lines = from_tcp.take_while(|line| !line.starts_with("[quota]"));
+    let kept = lines.filter(|line| line.starts_with('[') || line.starts_with("  "));
+    kept.collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn the_example_has_every_key_of_tcp_and_limits() {
+    let text = doors_of_the_example();
+    let config = Config::parse(&text).unwrap();
+    config.check().unwrap();
+    let keys = |table: &toml::Table| table.keys().cloned().collect::<Vec<_>>();
+    let given: toml::Table = text.parse().unwrap();
+    let given = |key: &str| given[key].as_table().unwrap().clone();
+    let whole = |value| toml::Table::try_from(value).unwrap();
+    assert_eq!(keys(&given("tcp")), keys(&whole(config.tcp.clone())));
+    assert_eq!(
+        given("limits"),
+        toml::Table::try_from(LimitsConfig::default()).unwrap()
+    );
+    let usual = TcpConfig::default();
+    let numbers = TcpConfig {
+        listen: Vec::new(),
+        cert_file: PathBuf::new(),
+        key_file: PathBuf::new(),
+        client_ca_files: Vec::new(),
+        crl_files: Vec::new(),
+        identities: Vec::new(),
+        ..config.tcp
+    };
+    assert_eq!(numbers, usual);
+}
+
 /// The example's tables of quotas, switched on.
 fn quotas_of_the_example() -> String {
     let lines = EXAMPLE.lines().filter_map(|line| line.strip_prefix('#'));

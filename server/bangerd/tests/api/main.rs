@@ -22,6 +22,7 @@ mod images;
 mod life;
 mod limits;
 mod operations;
+mod remote;
 mod rig;
 mod sessions;
 mod setup;
