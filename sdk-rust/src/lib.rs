@@ -39,6 +39,7 @@ mod operation;
 mod request;
 mod session;
 mod stream;
+mod tls;
 mod tunnel;
 mod upload;
 mod vm;
@@ -58,7 +59,7 @@ pub use file::{
     RemoveFile, SetAttributes, Unpack, UnpackLimits, Unpacked, Upload, WatchEvent, WatchFiles,
     Watcher, WriteFile,
 };
-pub use host::{HOST_VARIABLE, Host, HostError};
+pub use host::{CERTIFICATE_VARIABLES, Credentials, DEFAULT_PORT, HOST_VARIABLE, Host, HostError};
 pub use image::{
     ArchiveFormat, BundleNames, Images, ImagesUsage, Prune, PullImage, PullSource, RegisterImage,
     TakeOver,
@@ -71,6 +72,7 @@ pub use session::{
     SignalTarget,
 };
 pub use stream::Pages;
+pub use tls::TlsProblem;
 pub use tunnel::{OpenTunnel, TargetError, Tunnel, TunnelTarget, Tunnels};
 pub use upload::Source;
 pub use vm::{
