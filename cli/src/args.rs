@@ -1,6 +1,6 @@
 //! The command tree. Options that several commands share are here; a command's own are in its file.
 
-use std::path::PathBuf;
+use std::ffi::OsString;
 
 use banger_sdk::{CERTIFICATE_VARIABLES, HOST_VARIABLE};
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
@@ -52,13 +52,13 @@ pub(crate) struct Global {
     pub(crate) host: Option<String>,
     /// For another host: the client's certificate (PEM), or the directory of banger cert issue, which has all three
     #[arg(long, global = true, env = CERTIFICATE_VARIABLES[0], hide_env = true, hide = true, value_name = "PATH", value_hint = ValueHint::AnyPath, help_heading = "Global options")]
-    pub(crate) tls_cert: Option<PathBuf>,
+    pub(crate) tls_cert: Option<OsString>,
     /// For another host: the certificate's key (PEM)
     #[arg(long, global = true, env = CERTIFICATE_VARIABLES[1], hide_env = true, hide = true, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "Global options")]
-    pub(crate) tls_key: Option<PathBuf>,
+    pub(crate) tls_key: Option<OsString>,
     /// For another host: the authority of the daemon's certificate (PEM)
     #[arg(long, global = true, env = CERTIFICATE_VARIABLES[2], hide_env = true, hide = true, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "Global options")]
-    pub(crate) tls_ca: Option<PathBuf>,
+    pub(crate) tls_ca: Option<OsString>,
     /// How to print what is read, and errors; JSON keeps its shape from version to version
     #[arg(
         short,

@@ -29,9 +29,9 @@ impl Context {
     pub(crate) fn new(global: &Global) -> Self {
         Self {
             host: global.host.clone(),
-            cert: global.tls_cert.clone(),
-            key: global.tls_key.clone(),
-            ca: global.tls_ca.clone(),
+            cert: global.tls_cert.clone().map(PathBuf::from),
+            key: global.tls_key.clone().map(PathBuf::from),
+            ca: global.tls_ca.clone().map(PathBuf::from),
             format: global.output,
             quiet: global.quiet,
             verbose: global.verbose,

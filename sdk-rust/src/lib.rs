@@ -14,6 +14,18 @@
 //! # }
 //! ```
 //!
+//! A daemon on another host is reached by TLS, with the directory that `banger cert issue` made or files of one's own; both
+//! are read at each connection:
+//!
+//! ```no_run
+//! # async fn example() -> banger_sdk::Result<()> {
+//! # use banger_sdk::{Client, Credentials, Host};
+//! let host: Host = "https://sandbox.example.com".parse()?;
+//! let client = Client::connect(host.with_credentials(Credentials::directory("ci".as_ref()))).await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! - Changes carry a request id, so that they are repeated without harm when the connection breaks.
 //! - Attached processes and logs go on at the byte where a broken connection left them.
 //! - A daemon that has gone silent is noticed within 10 s ([`Error::ConnectionSilent`]).

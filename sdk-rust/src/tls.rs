@@ -169,7 +169,8 @@ fn of_server(wrong: &CertificateError) -> TlsProblem {
 
 fn of_client(alert: AlertDescription) -> TlsProblem {
     match alert {
-        AlertDescription::UnknownCA => TlsProblem::ClientUntrusted,
+        // Another authority of the same name: the signature is none of its own.
+        AlertDescription::UnknownCA | AlertDescription::DecryptError => TlsProblem::ClientUntrusted,
         AlertDescription::CertificateExpired => TlsProblem::ClientExpired,
         AlertDescription::CertificateRevoked => TlsProblem::ClientRevoked,
         AlertDescription::ProtocolVersion

@@ -11,8 +11,11 @@ from banger._host import Address, Credentials
 from banger.errors import ConnectError, HostError, TlsError
 
 # What the alerts mean by which a daemon refuses a client (RFC 8446, 6.2), as OpenSSL writes them.
+_UNTRUSTED = ("TLS_CLIENT_UNTRUSTED", "the daemon does not trust the authority of this certificate")
 _CLIENT = {
-    "TLSV1_ALERT_UNKNOWN_CA": ("TLS_CLIENT_UNTRUSTED", "the daemon does not trust the authority of this certificate"),
+    "TLSV1_ALERT_UNKNOWN_CA": _UNTRUSTED,
+    # Another authority of the same name: the signature is none of its own.
+    "TLSV1_ALERT_DECRYPT_ERROR": _UNTRUSTED,
     "SSLV3_ALERT_CERTIFICATE_EXPIRED": ("TLS_CLIENT_EXPIRED", "the daemon finds this certificate expired"),
     "SSLV3_ALERT_CERTIFICATE_REVOKED": ("TLS_CLIENT_REVOKED", "this certificate was revoked"),
 }

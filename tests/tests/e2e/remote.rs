@@ -142,7 +142,7 @@ fn be_refused(suite: &Suite, daemon: &Daemon, address: &str, ci: &Path, place: &
     let other_pki = place.join("other-pki");
     let other_pki = other_pki.to_str().unwrap();
     for words in [
-        vec!["cert", "init", "--dir", other_pki],
+        vec!["cert", "init", "--name", "another", "--dir", other_pki],
         vec![
             "cert",
             "issue",

@@ -1,5 +1,4 @@
 use super::super::Config;
-use super::*;
 
 fn said(text: &str) -> String {
     let wrong = match Config::parse(text) {
