@@ -9,7 +9,7 @@ use sqlx::{SqlSafeStr, SqlitePool};
 use crate::StoreError;
 
 /// Version, name and text of each migration, in order. A new one goes to the end.
-pub(crate) const MIGRATIONS: [(i64, &str, &str); 5] = [
+pub(crate) const MIGRATIONS: [(i64, &str, &str); 6] = [
     (1, "initial", include_str!("../migrations/0001_initial.sql")),
     (
         2,
@@ -22,6 +22,7 @@ pub(crate) const MIGRATIONS: [(i64, &str, &str); 5] = [
         include_str!("../migrations/0003_vm_lifecycle.sql"),
     ),
     (4, "volumes", include_str!("../migrations/0004_volumes.sql")),
+    (5, "access", include_str!("../migrations/0005_access.sql")),
     (
         6,
         "workspaces",
@@ -65,7 +66,7 @@ mod tests {
     use super::*;
 
     /// One line for each released migration. Lines are added, never changed.
-    const RELEASED: [(i64, &str); 5] = [
+    const RELEASED: [(i64, &str); 6] = [
         (
             1,
             "sha256:fb51f13ab487e48d74ca357e315a52b4e68ae56374127f852136567c8cfd5af5",
