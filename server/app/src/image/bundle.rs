@@ -134,7 +134,7 @@ impl Worker {
         task: &OperationTask,
     ) -> Result<Image, AppError> {
         crate::host::admit_disk(&self.context)?;
-        let source = self.catalogs.source(&found.catalog)?;
+        let source = self.catalogs.source(&found.catalog.url)?;
         let deadline = PullOptions::default().deadline;
         let _bringing = self.bringing.read().await;
         let mut built = self
