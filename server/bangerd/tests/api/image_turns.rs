@@ -4,10 +4,10 @@ use banger_proto::v1;
 use banger_proto::v1::pull_image_response::Message;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
-use tonic::Streaming;
+use tonic::{Code, Streaming};
 
 use crate::images::FILES_OF_A_DISK;
-use crate::rig::{PATIENCE, Rig, drain};
+use crate::rig::{PATIENCE, Rig, assert_refused, drain};
 
 /// Rounds of images that come and go at the same time.
 const ROUNDS: usize = 15;
@@ -146,7 +146,12 @@ async fn whatever_is_removed_beside_it_an_image_that_is_told_to_be_here_is_here(
         rig.all_images().await[0].digest.clone()
     };
     for _ in 0..ROUNDS {
-        let register = async |name: &str| rig.register(name).await.unwrap();
+        let register = async |name: &str| {
+            if let Err(error) = rig.register(name).await {
+                // It came, and was removed before it could be told of.
+                assert_refused(&error, Code::NotFound, "IMAGE_NOT_FOUND", None);
+            }
+        };
         let remove = async || {
             // Another may have removed it already.
             let _ = rig.remove_image(&digest).await;
