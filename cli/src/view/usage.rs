@@ -114,6 +114,7 @@ pub(crate) struct Pruned {
     removed_files: i64,
     removed_build_steps: i64,
     freed_bytes: i64,
+    deferred: bool,
 }
 
 impl Pruned {
@@ -124,6 +125,7 @@ impl Pruned {
             removed_files: pruned.removed_files,
             removed_build_steps: pruned.removed_build_steps,
             freed_bytes: pruned.freed_bytes,
+            deferred: pruned.deferred,
         }
     }
 }
@@ -153,11 +155,16 @@ impl Row for Pruned {
             true => "Would free",
             false => "Freed",
         };
-        vec![
+        let mut details = vec![
             ("Images", self.name()),
             ("Files", self.removed_files.to_string()),
             ("Build steps", self.removed_build_steps.to_string()),
             (freed, bytes(self.freed_bytes)),
-        ]
+        ];
+        if self.deferred {
+            let when = "files that nothing needs go when the image that is coming is here";
+            details.push(("Put off", when.to_owned()));
+        }
+        details
     }
 }

@@ -5151,6 +5151,9 @@ pub struct DeleteImageResponse {
     /// The space that was freed.
     #[prost(int64, tag = "3")]
     pub freed_bytes: i64,
+    /// An image is being brought in: the files that nothing needs go when that has ended, and are not in freed_bytes.
+    #[prost(bool, tag = "4")]
+    pub deferred: bool,
 }
 /// Asks for another reference.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -5209,6 +5212,9 @@ pub struct PruneImagesResponse {
     /// The space of all of it.
     #[prost(int64, tag = "4")]
     pub freed_bytes: i64,
+    /// An image is being brought in: the files that nothing needs go when that has ended, and are not counted here.
+    #[prost(bool, tag = "5")]
+    pub deferred: bool,
 }
 /// Asks for a page of usage.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

@@ -136,7 +136,6 @@ impl Kernels {
     }
 
     /// Imports and records a kernel bundle that was fetched, as a part of the operation `task`.
-    #[allow(dead_code)] // for those who fetch bundles from elsewhere: catalogs
     pub(crate) async fn keep_bundle(
         &self,
         bundle: &Path,

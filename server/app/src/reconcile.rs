@@ -65,7 +65,13 @@ pub(crate) async fn reconcile(app: &App) -> Result<Reconciled, AppError> {
     let is_known = |name: &str| name.parse().is_ok_and(|id| known.contains(&id));
     found.swept += paths::sweep(&app.context.paths.vms(), is_known).await?;
     found.swept += app.volumes.sweep().await?;
-    found.swept += app.images.sweep().await?;
+    // What cannot be swept takes space, and keeps no daemon from serving.
+    match app.images.sweep().await {
+        Ok(swept) => found.swept += swept,
+        Err(error) => {
+            tracing::error!(error = chain(&error), "could not sweep what no image needs");
+        }
+    }
     found.swept += app.kernels.sweep().await?;
     Ok(found)
 }

@@ -38,7 +38,7 @@ pub use kernel::{
 pub use layer::LayerError;
 pub use registry::{ImageReference, PullOptions, Registries, RegistryError, RegistrySettings};
 pub use store::{
-    BuiltImage, BundleExport, BundleNames, ImageStore, KeptFile, KeptKind, Pruned, RegisterOptions,
-    RegisterSource, StoreError, Sweep,
+    BuiltImage, BundleExport, BundleNames, ImageFiles, ImageStore, KeptFile, KeptKind, Pruned,
+    RegisterOptions, RegisterSource, StoreError, Sweep,
 };
 pub use tar::TarError;

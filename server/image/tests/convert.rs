@@ -117,7 +117,7 @@ impl Served {
         let begin = Instant::now();
         while std::net::TcpStream::connect(&served.host).is_err() {
             assert!(
-                begin.elapsed() < Duration::from_secs(20),
+                begin.elapsed() < Duration::from_secs(120),
                 "the registry does not listen"
             );
             std::thread::sleep(Duration::from_millis(20));

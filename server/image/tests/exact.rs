@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use banger_core::Digest;
 use banger_core::operation::NoProgress;
@@ -214,13 +214,10 @@ async fn a_sparse_file_of_8_gib_takes_what_it_holds() {
             eprintln!("SKIPPED sparse_8_gib: GNU tar is not installed");
             return;
         };
-        let begin = Instant::now();
-        let converted = convert(&TestImage::of(&[archive.stdout])).await;
-        assert!(
-            begin.elapsed().as_secs() < 10,
-            "{format}: {:?}",
-            begin.elapsed()
-        );
+        // Generous for a loaded host; writing the holes, or hashing them, would take longer all the same.
+        let image = TestImage::of(&[archive.stdout]);
+        let converted = tokio::time::timeout(Duration::from_secs(60), convert(&image));
+        let converted = converted.await.expect(format);
         let disk = converted.built.rootfs_path.metadata().unwrap();
         assert!(
             disk.len() < 64 << 20 && disk.blocks() * 512 < 2 << 20,

@@ -219,7 +219,7 @@ async fn a_record_is_counted_kept_and_removed_with_its_image() {
     let (one, two) = ([base.clone()], [base.clone(), small()]);
     let first = stand.register(&one).await.unwrap();
     let second = stand.register(&two).await.unwrap();
-    let kept = stand.store.files_of(first.digest).unwrap();
+    let kept = stand.store.files_of(first.digest).kept;
     let kept = kept
         .iter()
         .find(|file| file.path == record(&first))

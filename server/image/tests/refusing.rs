@@ -15,6 +15,9 @@ use banger_image::{
 use support::{Answer, Registry, Request, Tar, TestImage, Then, gzip, honest, leftovers};
 use tokio_util::sync::CancellationToken;
 
+/// How long a registry may take to be given up, however loaded the host is.
+const PATIENCE: Duration = Duration::from_secs(120);
+
 fn options() -> PullOptions {
     PullOptions {
         stall_timeout: Duration::from_millis(500),
@@ -114,9 +117,10 @@ async fn a_wait_longer_than_a_pull_is_an_error_that_says_how_long() {
         ..Answer::status(429)
     });
     let registry = registry.await;
-    let begin = Instant::now();
-    let error = pull(&registry.host, &options()).await.unwrap_err();
-    assert!(begin.elapsed() < Duration::from_secs(5));
+    // What is asked for is an hour: that it is not waited for shows by the test's end.
+    let options = options();
+    let pulling = tokio::time::timeout(Duration::from_secs(300), pull(&registry.host, &options));
+    let error = pulling.await.expect("no wait").unwrap_err();
     assert_eq!(error.reason(), "REGISTRY_RATE_LIMITED");
     assert!(
         error.to_string().contains("asks to wait for 3600 s"),
@@ -147,11 +151,10 @@ async fn a_trickle_is_given_up() {
             stall_timeout: Duration::from_millis(150),
             ..options()
         };
-        let begin = Instant::now();
-        let error = pull(&registry.host, &options).await.unwrap_err();
+        let pulling = tokio::time::timeout(PATIENCE, pull(&registry.host, &options));
+        let error = pulling.await.expect("it is given up").unwrap_err();
         assert_eq!(error.reason(), "REGISTRY_TOO_SLOW", "{error}");
         assert_eq!(error.kind(), FailureKind::DeadlineExceeded);
-        assert!(begin.elapsed() < Duration::from_secs(10));
     }
 }
 

@@ -140,16 +140,18 @@ impl Store {
         row.as_ref().map(decode).transpose()
     }
 
-    /// Every catalog, in the order in which they were added.
+    /// The names of all catalogs, in the order in which they were added. Their indexes may be large: read them one at
+    /// a time.
     ///
     /// # Errors
     /// Of the database only.
-    pub async fn all_catalogs(&self) -> Result<Vec<Catalog>, StoreError> {
-        let rows = sqlx::query(select!("ORDER BY create_time, name"))
+    pub async fn catalog_names(&self) -> Result<Vec<Name>, StoreError> {
+        let rows = sqlx::query("SELECT name FROM catalogs ORDER BY create_time, name")
             .fetch_all(self.reader())
             .await
             .map_err(failed("list the catalogs"))?;
-        rows.iter().map(decode).collect()
+        let name = |row| Columns::new(row, "catalogs", "name").parse("name");
+        rows.iter().map(name).collect()
     }
 
     /// Forgets a catalog. Returns whether it was there.

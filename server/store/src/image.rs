@@ -3,6 +3,7 @@
 use banger_core::image::{Image, Platform, TakeOver};
 use banger_core::{Digest, ImageId, Name};
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
+use sqlx::{Sqlite, Transaction};
 
 use crate::error::failed;
 use crate::row::{Columns, count, integer, json, nanoseconds};
@@ -30,6 +31,8 @@ pub enum UntagOutcome {
     /// Nothing has it.
     Missing,
 }
+
+const INSERT: &str = "insert the image";
 
 const USERS: &str = "SELECT id, name FROM vms WHERE image_id = ? ORDER BY name LIMIT ?";
 
@@ -72,31 +75,33 @@ fn decode_all(rows: &[SqliteRow]) -> Result<Vec<Image>, StoreError> {
 impl Store {
     /// Adds an image and makes `reference` name it. Where the same digest is kept for the same platform
     /// already, that image stays as it is, but for its kernel where a new one is given. Returns the image as it is kept, with all its references;
-    /// `image.references` is not looked at. Safe from a crash of the host when it returns.
+    /// `image.references` is not looked at. A reference of another image is taken from it. Safe from a crash of the
+    /// host when it returns.
     ///
     /// # Errors
     /// `IdTaken` when other content has the id.
     pub async fn insert_image(&self, image: &Image, reference: &str) -> Result<Image, StoreError> {
-        const DURING: &str = "insert the image";
-        let mut transaction = self.begin(Durability::AtOnce, DURING).await?;
-        let id = match find_content(&mut transaction, image).await? {
-            Some(id) => {
-                set_kernel(&mut transaction, &id, image.kernel.as_ref()).await?;
-                id
-            }
-            None => {
-                insert_row(&mut transaction, image).await?;
-                image.id.to_string()
-            }
-        };
-        point(&mut transaction, reference, &id).await?;
-        let row = sqlx::query(select!("WHERE id = ?"))
-            .bind(&id)
-            .fetch_one(&mut *transaction)
-            .await
-            .map_err(failed(DURING))?;
-        transaction.commit().await.map_err(failed(DURING))?;
-        decode(&row)
+        let mut transaction = self.begin(Durability::AtOnce, INSERT).await?;
+        let id = keep(&mut transaction, image).await?;
+        named(transaction, reference, &id).await
+    }
+
+    /// As [`Store::insert_image`], but `None`, and nothing changes, where another image has the reference.
+    ///
+    /// # Errors
+    /// `IdTaken` when other content has the id.
+    pub async fn insert_image_unless_taken(
+        &self,
+        image: &Image,
+        reference: &str,
+    ) -> Result<Option<Image>, StoreError> {
+        let mut transaction = self.begin(Durability::AtOnce, INSERT).await?;
+        let id = keep(&mut transaction, image).await?;
+        let owner = owner(&mut transaction, reference).await?;
+        if owner.is_some_and(|owner| owner != id) {
+            return Ok(None);
+        }
+        named(transaction, reference, &id).await.map(Some)
     }
 
     /// The image with this id.
@@ -282,6 +287,36 @@ impl Store {
             _ => DeleteOutcome::Deleted,
         })
     }
+}
+
+/// The id under which an image's content is kept, which may have been there already.
+async fn keep(connection: &mut SqliteConnection, image: &Image) -> Result<String, StoreError> {
+    match find_content(connection, image).await? {
+        Some(id) => {
+            set_kernel(connection, &id, image.kernel.as_ref()).await?;
+            Ok(id)
+        }
+        None => {
+            insert_row(connection, image).await?;
+            Ok(image.id.to_string())
+        }
+    }
+}
+
+/// Makes `reference` name the image with this id, commits, and returns it as it is then.
+async fn named(
+    mut transaction: Transaction<'_, Sqlite>,
+    reference: &str,
+    id: &str,
+) -> Result<Image, StoreError> {
+    point(&mut transaction, reference, id).await?;
+    let row = sqlx::query(select!("WHERE id = ?"))
+        .bind(id)
+        .fetch_one(&mut *transaction)
+        .await
+        .map_err(failed(INSERT))?;
+    transaction.commit().await.map_err(failed(INSERT))?;
+    decode(&row)
 }
 
 /// The id of the image that a reference names.

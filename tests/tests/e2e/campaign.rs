@@ -6,6 +6,7 @@
 
 mod builds;
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -13,6 +14,8 @@ use std::time::{Duration, Instant};
 use banger_e2e::layer::Layer;
 use banger_e2e::small::Small;
 use banger_e2e::{Case, Daemon, DaemonOptions, Lane, Run, Verdict};
+
+use serde_json::Value;
 
 use crate::suite::{LONG, Suite};
 
@@ -207,7 +210,7 @@ fn repeat(daemon: &Daemon, work: &Work, told: &str) {
     assert!(done.status.success(), "{told}: then {}", done.said());
 }
 
-fn images(daemon: &Daemon) -> Vec<serde_json::Value> {
+fn images(daemon: &Daemon) -> Vec<Value> {
     let listed = daemon.banger(["image", "list", "--output", "json"]).ok();
     listed.json().as_array().unwrap().clone()
 }
@@ -222,6 +225,10 @@ fn assert_whole(daemon: &Daemon, told: &str) {
         .json();
     assert_eq!(usage["unreferenced_bytes"], 0, "{told}: {usage}");
     let images = images(daemon);
+    let needed = needed_blobs(daemon, &images, told);
+    let mut orphans = daemon.entries("blobs/sha256");
+    orphans.retain(|blob| !needed.contains(blob));
+    assert_eq!(orphans, Vec::<String>::new(), "{told}: blobs of no image");
     let mut digests: Vec<&str> = images
         .iter()
         .map(|image| image["digest"].as_str().unwrap())
@@ -261,6 +268,25 @@ fn assert_whole(daemon: &Daemon, told: &str) {
         .filter(|operation| operation["state"] == "running")
         .collect();
     assert!(running.is_empty(), "{told}: {running:?}");
+}
+
+/// The names of the blobs that the images' manifests name, and of the manifests, as the files themselves say it.
+fn needed_blobs(daemon: &Daemon, images: &[Value], told: &str) -> BTreeSet<String> {
+    let hex = |digest: &Value| digest.as_str()?.strip_prefix("sha256:").map(str::to_owned);
+    let mut needed = BTreeSet::new();
+    for image in images {
+        let manifest = hex(&image["digest"]).unwrap();
+        let path = daemon.state.join("blobs/sha256").join(&manifest);
+        let bytes = fs::read(&path)
+            .unwrap_or_else(|error| panic!("{told}: {image} has no manifest: {error}"));
+        // A bundle's names no blob.
+        let parsed: Value = serde_json::from_slice(&bytes).unwrap();
+        let layers = parsed["layers"].as_array().into_iter().flatten();
+        let named = layers.map(|layer| &layer["digest"]);
+        needed.extend(named.chain([&parsed["config"]["digest"]]).filter_map(hex));
+        needed.insert(manifest);
+    }
+    needed
 }
 
 fn fills(suite: &Suite) -> Verdict {

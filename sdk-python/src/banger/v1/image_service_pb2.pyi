@@ -142,14 +142,16 @@ class DeleteImageRequest(_message.Message):
     def __init__(self, image: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
 
 class DeleteImageResponse(_message.Message):
-    __slots__ = ("removed_references", "image_removed", "freed_bytes")
+    __slots__ = ("removed_references", "image_removed", "freed_bytes", "deferred")
     REMOVED_REFERENCES_FIELD_NUMBER: _ClassVar[int]
     IMAGE_REMOVED_FIELD_NUMBER: _ClassVar[int]
     FREED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    DEFERRED_FIELD_NUMBER: _ClassVar[int]
     removed_references: _containers.RepeatedScalarFieldContainer[str]
     image_removed: bool
     freed_bytes: int
-    def __init__(self, removed_references: _Optional[_Iterable[str]] = ..., image_removed: bool = ..., freed_bytes: _Optional[int] = ...) -> None: ...
+    deferred: bool
+    def __init__(self, removed_references: _Optional[_Iterable[str]] = ..., image_removed: bool = ..., freed_bytes: _Optional[int] = ..., deferred: bool = ...) -> None: ...
 
 class TagImageRequest(_message.Message):
     __slots__ = ("image", "reference", "replace", "request_id")
@@ -184,16 +186,18 @@ class PruneImagesRequest(_message.Message):
     def __init__(self, all: bool = ..., older_than_seconds: _Optional[int] = ..., build_cache: bool = ..., dry_run: bool = ..., request_id: _Optional[str] = ...) -> None: ...
 
 class PruneImagesResponse(_message.Message):
-    __slots__ = ("images", "removed_files", "removed_build_steps", "freed_bytes")
+    __slots__ = ("images", "removed_files", "removed_build_steps", "freed_bytes", "deferred")
     IMAGES_FIELD_NUMBER: _ClassVar[int]
     REMOVED_FILES_FIELD_NUMBER: _ClassVar[int]
     REMOVED_BUILD_STEPS_FIELD_NUMBER: _ClassVar[int]
     FREED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    DEFERRED_FIELD_NUMBER: _ClassVar[int]
     images: _containers.RepeatedCompositeFieldContainer[_image_pb2.Image]
     removed_files: int
     removed_build_steps: int
     freed_bytes: int
-    def __init__(self, images: _Optional[_Iterable[_Union[_image_pb2.Image, _Mapping]]] = ..., removed_files: _Optional[int] = ..., removed_build_steps: _Optional[int] = ..., freed_bytes: _Optional[int] = ...) -> None: ...
+    deferred: bool
+    def __init__(self, images: _Optional[_Iterable[_Union[_image_pb2.Image, _Mapping]]] = ..., removed_files: _Optional[int] = ..., removed_build_steps: _Optional[int] = ..., freed_bytes: _Optional[int] = ..., deferred: bool = ...) -> None: ...
 
 class ListImageUsageRequest(_message.Message):
     __slots__ = ("page_size", "page_token")

@@ -14,7 +14,9 @@ use crate::disk;
 
 /// Steps that are kept.
 const STEPS_MAX: usize = 500;
-/// Space of all that are kept, on the host's disk.
+/// Results of whole builds that are kept: a name each.
+const RESULTS_MAX: usize = 500;
+/// Space of all steps that are kept, on the host's disk.
 const BYTES_MAX: u64 = 20 << 30;
 
 /// The steps kept in one state directory.
@@ -93,37 +95,22 @@ impl StepCache {
         made()
             .map_err(failed("keep a step in", &self.steps))
             .inspect_err(|_| remove(&tmp))?;
-        self.shrink(STEPS_MAX, BYTES_MAX).map(drop)
+        shrink(&self.steps, STEPS_MAX, BYTES_MAX).map(drop)
     }
 
     /// The image that a whole build made.
     pub(super) fn result(&self, key: Digest) -> Option<Digest> {
-        let text = fs::read_to_string(self.results.join(key.hex())).ok()?;
-        text.trim().parse().ok()
+        let path = self.results.join(key.hex());
+        let image = fs::read_to_string(&path).ok()?.trim().parse().ok()?;
+        // The time says when it was used last.
+        let _ = File::open(&path).and_then(|file| file.set_modified(SystemTime::now()));
+        Some(image)
     }
 
     /// Remembers the image that a whole build made. One that is lost costs a boot.
     pub(super) fn set_result(&self, key: Digest, image: Digest) {
         let _ = fs::write(self.results.join(key.hex()), image.to_string());
-    }
-
-    fn kept(&self) -> Result<Vec<Kept>, BuildError> {
-        let unreadable = |error| failed("read the directory", &self.steps)(error);
-        let mut kept = Vec::new();
-        for entry in fs::read_dir(&self.steps).map_err(unreadable)? {
-            let path = entry
-                .map_err(|error| failed("read the directory", &self.steps)(error))?
-                .path();
-            // One that went meanwhile is not there to be counted.
-            if let Ok(metadata) = fs::symlink_metadata(&path) {
-                kept.push(Kept {
-                    bytes: metadata.blocks() * 512,
-                    used: metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH),
-                    path,
-                });
-            }
-        }
-        Ok(kept)
+        let _ = shrink(&self.results, RESULTS_MAX, u64::MAX);
     }
 
     /// What is kept. Blocks.
@@ -131,7 +118,7 @@ impl StepCache {
     /// # Errors
     /// If the directory cannot be read.
     pub(super) fn usage(&self) -> Result<CacheUsage, BuildError> {
-        let kept = self.kept()?;
+        let kept = kept(&self.steps)?;
         Ok(CacheUsage {
             steps: kept.len() as u64,
             bytes: kept.iter().map(|kept| kept.bytes).sum(),
@@ -146,32 +133,50 @@ impl StepCache {
         for entry in fs::read_dir(&self.results).into_iter().flatten().flatten() {
             remove(&entry.path());
         }
-        self.shrink(0, 0)
+        shrink(&self.steps, 0, 0)
     }
+}
 
-    /// Removes what was not used for longest, until the rest is within the bounds.
-    fn shrink(&self, steps_max: usize, bytes_max: u64) -> Result<CacheUsage, BuildError> {
-        let mut kept = self.kept()?;
-        kept.sort_by_key(|kept| kept.used);
-        let mut bytes: u64 = kept.iter().map(|kept| kept.bytes).sum();
-        let mut removed = CacheUsage::default();
-        let count = kept.len();
-        for (number, oldest) in kept.into_iter().enumerate() {
-            if count - number <= steps_max && bytes <= bytes_max {
-                break;
-            }
-            match fs::remove_file(&oldest.path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    return Err(failed("remove", &oldest.path)(error));
-                }
-                _ => {}
-            }
-            bytes -= oldest.bytes;
-            removed.steps += 1;
-            removed.bytes += oldest.bytes;
+/// The files of a directory of the cache.
+fn kept(dir: &Path) -> Result<Vec<Kept>, BuildError> {
+    let unreadable = |error| failed("read the directory", dir)(error);
+    let mut kept = Vec::new();
+    for entry in fs::read_dir(dir).map_err(unreadable)? {
+        let path = entry.map_err(unreadable)?.path();
+        // One that went meanwhile is not there to be counted.
+        if let Ok(metadata) = fs::symlink_metadata(&path) {
+            kept.push(Kept {
+                bytes: metadata.blocks() * 512,
+                used: metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH),
+                path,
+            });
         }
-        Ok(removed)
     }
+    Ok(kept)
+}
+
+/// Removes what was not used for longest, until the rest is within the bounds.
+fn shrink(dir: &Path, count_max: usize, bytes_max: u64) -> Result<CacheUsage, BuildError> {
+    let mut kept = kept(dir)?;
+    kept.sort_by_key(|kept| kept.used);
+    let mut bytes: u64 = kept.iter().map(|kept| kept.bytes).sum();
+    let mut removed = CacheUsage::default();
+    let count = kept.len();
+    for (number, oldest) in kept.into_iter().enumerate() {
+        if count - number <= count_max && bytes <= bytes_max {
+            break;
+        }
+        match fs::remove_file(&oldest.path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(failed("remove", &oldest.path)(error));
+            }
+            _ => {}
+        }
+        bytes -= oldest.bytes;
+        removed.steps += 1;
+        removed.bytes += oldest.bytes;
+    }
+    Ok(removed)
 }
 
 /// Removes a file that is of no use; what stays is swept at the next start.
@@ -234,7 +239,7 @@ mod tests {
                 .unwrap();
         }
         assert!(cache.take(keys[0], &dir.path().join("back")).unwrap());
-        assert_eq!(cache.shrink(2, u64::MAX).unwrap().steps, 1);
+        assert_eq!(shrink(&cache.steps, 2, u64::MAX).unwrap().steps, 1);
         assert_eq!(keys.map(|key| cache.has(key)), [true, false, true]);
         cache.set_result(keys[0], keys[1]);
         assert_eq!(cache.result(keys[0]), Some(keys[1]));
@@ -243,5 +248,25 @@ mod tests {
             (cache.result(keys[0]), cache.usage().unwrap()),
             (None, CacheUsage::default())
         );
+    }
+
+    #[test]
+    fn results_are_bounded_and_those_that_were_used_stay() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = cache(dir.path());
+        let key = |number: usize| Digest::of(number.to_string().as_bytes());
+        let image = Digest::of(b"image");
+        for number in 0..RESULTS_MAX {
+            cache.set_result(key(number), image);
+            let used = SystemTime::now() - Duration::from_secs((2 * RESULTS_MAX - number) as u64);
+            let file = File::open(cache.results.join(key(number).hex())).unwrap();
+            file.set_modified(used).unwrap();
+        }
+        // The oldest is used, so that the second is the one that goes.
+        assert_eq!(cache.result(key(0)), Some(image));
+        cache.set_result(key(RESULTS_MAX), image);
+        let kept = [0, 1, 2, RESULTS_MAX].map(|number| cache.result(key(number)).is_some());
+        assert_eq!(kept, [true, false, true, true]);
+        assert_eq!(fs::read_dir(&cache.results).unwrap().count(), RESULTS_MAX);
     }
 }

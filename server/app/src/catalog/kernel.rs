@@ -153,7 +153,7 @@ impl Catalogs {
         task: &OperationTask,
     ) -> Result<Kernel, AppError> {
         crate::host::admit_disk(&self.context)?;
-        let source = self.source(&found.catalog)?;
+        let source = self.source(&found.catalog.url)?;
         let stage = StageKey::item("fetch", format!("kernel {}", found.entry.name));
         let file = self
             .files

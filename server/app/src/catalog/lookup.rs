@@ -8,17 +8,34 @@ use banger_core::{Digest, Name, Timestamp};
 use super::{Catalogs, parse, refused};
 use crate::error::AppError;
 
+/// Where a catalog is that has something. Its index is not held on to: it may be large, and a pull long.
+#[derive(Debug, Clone)]
+pub(crate) struct Place {
+    /// Its name here.
+    pub(crate) name: Name,
+    pub(crate) url: String,
+}
+
+impl From<Catalog> for Place {
+    fn from(catalog: Catalog) -> Self {
+        Self {
+            name: catalog.name,
+            url: catalog.url,
+        }
+    }
+}
+
 /// An image that a catalog has.
 #[derive(Debug, Clone)]
 pub(crate) struct FoundBundle {
-    pub(crate) catalog: Catalog,
+    pub(crate) catalog: Place,
     pub(crate) entry: BundleEntry,
 }
 
 /// A kernel that a catalog has.
 #[derive(Debug, Clone)]
 pub(crate) struct FoundKernel {
-    pub(crate) catalog: Catalog,
+    pub(crate) catalog: Place,
     pub(crate) entry: KernelEntry,
 }
 
@@ -94,10 +111,8 @@ impl<'a> Wanted<'a> {
         })
     }
 
-    fn is_of(&self, catalog: &Catalog) -> bool {
-        self.catalog
-            .as_ref()
-            .is_none_or(|name| *name == catalog.name)
+    fn is_of(&self, catalog: &Name) -> bool {
+        self.catalog.as_ref().is_none_or(|name| name == catalog)
     }
 }
 
@@ -145,22 +160,24 @@ impl Catalogs {
         &self,
         wanted: &Wanted<'_>,
         find: impl Fn(&Index) -> Option<T>,
-    ) -> Result<Option<(Catalog, T)>, AppError> {
-        for catalog in self.context.store.all_catalogs().await? {
-            if !wanted.is_of(&catalog) {
+    ) -> Result<Option<(Place, T)>, AppError> {
+        let names = self.context.store.catalog_names().await?;
+        for name in names.into_iter().filter(|name| wanted.is_of(name)) {
+            // One that was removed meanwhile has nothing.
+            let Some(catalog) = self.context.store.find_catalog(&name).await? else {
                 continue;
-            }
+            };
             let index = parse(&catalog)?;
             let Some(found) = find(&index) else { continue };
             let Err(expired) = banger_catalog::check_time(&index, Timestamp::now()) else {
-                return Ok(Some((catalog, found)));
+                return Ok(Some((catalog.into(), found)));
             };
             // It may be newer there.
             let Ok(refreshed) = self.refresh(catalog.name.as_str()).await else {
                 return Err(refused(catalog.name.as_str())(expired));
             };
             if let Some(found) = find(&parse(&refreshed.catalog)?) {
-                return Ok(Some((refreshed.catalog, found)));
+                return Ok(Some((refreshed.catalog.into(), found)));
             }
         }
         Ok(None)
@@ -174,16 +191,19 @@ impl Catalogs {
     pub async fn entries(&self, filter: &EntryFilter) -> Result<Vec<Entry>, AppError> {
         let now = Timestamp::now();
         let mut entries = Vec::new();
-        let catalogs = match filter.catalog.as_str() {
-            "" => self.context.store.all_catalogs().await?,
+        let names = match filter.catalog.as_str() {
+            "" => self.context.store.catalog_names().await?,
             named => {
                 let catalog = self.find(named).await?;
                 let index = parse(&catalog)?;
                 banger_catalog::check_time(&index, now).map_err(refused(named))?;
-                vec![catalog]
+                vec![catalog.name]
             }
         };
-        for catalog in catalogs {
+        for name in names {
+            let Some(catalog) = self.context.store.find_catalog(&name).await? else {
+                continue;
+            };
             let index = parse(&catalog)?;
             if banger_catalog::check_time(&index, now).is_err() {
                 continue;

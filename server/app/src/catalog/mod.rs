@@ -106,7 +106,7 @@ impl Catalogs {
             name => Some(parse_name("name", name)?),
         };
         let _changing = self.changing.lock().await;
-        let kept = self.context.store.all_catalogs().await?;
+        let kept = self.context.store.catalog_names().await?;
         if kept.len() >= CATALOGS_MAX {
             return Err(AppError::TooManyCatalogs {
                 limit: CATALOGS_MAX,
@@ -146,13 +146,22 @@ impl Catalogs {
         view(self.find(named).await?)
     }
 
-    /// All catalogs, in the order in which names are looked up.
+    /// All catalogs without their payloads, in the order in which names are looked up.
     ///
     /// # Errors
     /// If the store cannot be read.
     pub async fn list(&self) -> Result<Vec<CatalogView>, AppError> {
-        let catalogs = self.context.store.all_catalogs().await?;
-        catalogs.into_iter().map(view).collect()
+        let mut views = Vec::new();
+        for name in self.context.store.catalog_names().await? {
+            let Some(catalog) = self.context.store.find_catalog(&name).await? else {
+                continue;
+            };
+            let mut shown = view(catalog)?;
+            // All of them at once may be large.
+            shown.catalog.payload = Vec::new();
+            views.push(shown);
+        }
+        Ok(views)
     }
 
     /// Reads a catalog again. On failure the index that was there stays, and why is remembered with it.
@@ -244,8 +253,8 @@ impl Catalogs {
     }
 
     /// Where a catalog's files come from.
-    pub(crate) fn source(&self, catalog: &Catalog) -> Result<CatalogSource, AppError> {
-        self.source_at(&catalog.url.parse()?)
+    pub(crate) fn source(&self, url: &str) -> Result<CatalogSource, AppError> {
+        self.source_at(&url.parse()?)
     }
 
     fn source_at(&self, address: &CatalogAddress) -> Result<CatalogSource, AppError> {

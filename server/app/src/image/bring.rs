@@ -2,15 +2,15 @@
 
 use std::sync::Arc;
 
-use banger_core::image::{Image, Platform};
+use banger_core::image::{Image, Platform, TakeOver};
 use banger_core::operation::Progress;
 use banger_core::{ImageId, Name, Timestamp};
 use banger_image::{
     BuiltImage, ImageReference, ImageStore, Login, PullOptions, RegisterOptions, RegisterSource,
 };
-use tokio::sync::RwLock;
 use tokio_util::sync::CancellationToken;
 
+use super::turns::Turns;
 use super::{ArchiveFormat, RegisterRequest};
 use crate::Context;
 use crate::catalog::Catalogs;
@@ -20,11 +20,12 @@ use crate::error::AppError;
 const UPLOAD: &str = "the upload";
 
 /// What a task needs to bring an image in.
+#[derive(Clone)]
 pub(super) struct Worker {
     pub(super) context: Arc<Context>,
     pub(super) catalogs: Arc<Catalogs>,
     pub(super) files: ImageStore,
-    pub(super) bringing: Arc<RwLock<()>>,
+    pub(super) turns: Arc<Turns>,
 }
 
 impl Worker {
@@ -48,14 +49,15 @@ impl Worker {
         cancel: &CancellationToken,
     ) -> Result<Image, AppError> {
         crate::host::admit_disk(&self.context)?;
-        let _bringing = self.bringing.read().await;
+        let _bringing = self.begin_bringing().await;
         let mut built = self
             .files
             .pull(reference, options, progress, cancel)
             .await?;
         built.kernel = kernel;
         let origin = format!("registry {}", reference.registry());
-        self.record(reference, built, origin).await
+        self.record(reference, built, origin, TakeOver::Allowed)
+            .await
     }
 
     pub(super) async fn register(
@@ -79,7 +81,7 @@ impl Worker {
         let options = RegisterOptions {
             platform: request.platform.clone().unwrap_or_else(Platform::host),
         };
-        let _bringing = self.bringing.read().await;
+        let _bringing = self.begin_bringing().await;
         let mut built = self
             .files
             .register(source, &options, progress, cancel)
@@ -87,7 +89,8 @@ impl Worker {
             // Where it lies on this host tells a caller nothing.
             .map_err(|error| error.naming(UPLOAD))?;
         built.kernel = request.kernel.clone().or(built.kernel);
-        self.record(reference, built, "upload".to_owned()).await
+        self.record(reference, built, "upload".to_owned(), TakeOver::Allowed)
+            .await
     }
 
     /// Writes the row of what is in the store, and of where it came from.
@@ -96,6 +99,7 @@ impl Worker {
         reference: &ImageReference,
         built: BuiltImage,
         origin: String,
+        take_over: TakeOver,
     ) -> Result<Image, AppError> {
         let image = Image {
             id: ImageId::new(),
@@ -110,12 +114,28 @@ impl Worker {
             kernel: built.kernel,
             create_time: Timestamp::now(),
         };
-        self.insert(image, &reference.to_string()).await
+        self.insert(image, &reference.to_string(), take_over).await
     }
 
-    /// Keeps an image's row. One that has the same content is kept instead, with the new reference.
-    pub(super) async fn insert(&self, image: Image, reference: &str) -> Result<Image, AppError> {
-        let kept = self.context.store.insert_image(&image, reference).await?;
+    /// Keeps an image's row. One that has the same content is kept instead, with the new reference. Whether that is
+    /// free is decided with the row's coming: what took it meanwhile counts.
+    pub(super) async fn insert(
+        &self,
+        image: Image,
+        reference: &str,
+        take_over: TakeOver,
+    ) -> Result<Image, AppError> {
+        let store = &self.context.store;
+        let kept = match take_over {
+            TakeOver::Allowed => Some(store.insert_image(&image, reference).await?),
+            TakeOver::Refused => store.insert_image_unless_taken(&image, reference).await?,
+        };
+        let kept = kept.ok_or_else(|| {
+            self.owe_sweep();
+            AppError::ReferenceTaken {
+                reference: reference.to_owned(),
+            }
+        })?;
         if kept.id == image.id {
             self.context.events.image_added(&kept);
         }

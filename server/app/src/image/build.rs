@@ -1,6 +1,6 @@
 //! What builds need of the images: their files, the empty one, and a record of what was built.
 
-use banger_core::image::{Image, ImageConfig};
+use banger_core::image::{Image, ImageConfig, TakeOver};
 use banger_core::operation::Progress;
 use banger_core::{Digest, Name};
 use banger_image::{BuiltImage, ImageDescription, ImageReference, ImageStore, NewLayer};
@@ -52,7 +52,7 @@ impl Images {
         (progress, cancel): (&dyn Progress, &CancellationToken),
     ) -> Result<Image, AppError> {
         let worker = self.worker();
-        let _bringing = worker.bringing.read().await;
+        let _bringing = worker.begin_bringing().await;
         let built = self
             .files
             .assemble(base, layer, description, progress, cancel)
@@ -73,7 +73,7 @@ impl Images {
         let config = Box::new(config);
         let source = RegisterSource::RootfsTar { path, config };
         let options = RegisterOptions::default();
-        let _bringing = worker.bringing.read().await;
+        let _bringing = worker.begin_bringing().await;
         let built = self
             .files
             .register(source, &options, progress, cancel)
@@ -94,7 +94,7 @@ impl Images {
         origin: &str,
     ) -> Result<Option<Image>, AppError> {
         let worker = self.worker();
-        let _bringing = worker.bringing.read().await;
+        let _bringing = worker.begin_bringing().await;
         let known = self.context.store.find_images_by_digest(&digest).await?;
         let Some(known) = known.into_iter().next() else {
             return Ok(None);
@@ -157,6 +157,7 @@ impl super::bring::Worker {
             kernel,
             create_time: banger_core::Timestamp::now(),
         };
-        self.insert(image, &reference.to_string()).await
+        self.insert(image, &reference.to_string(), TakeOver::Allowed)
+            .await
     }
 }

@@ -1,7 +1,7 @@
 //! Images from catalogs, and as bundles for others.
 
 use banger_core::Name;
-use banger_core::image::{Image, Platform};
+use banger_core::image::{Image, Platform, TakeOver};
 use banger_core::operation::Progress as _;
 use banger_core::operation::StageKey;
 use banger_image::{BundleNames, ImageReference, PullOptions};
@@ -86,6 +86,7 @@ impl Worker {
         found: &FoundBundle,
         task: &OperationTask,
     ) -> Result<Image, AppError> {
+        // Refused before anything is fetched; it counts again when the row comes.
         let named = reference.to_string();
         let kept = self.context.store.find_image_by_reference(&named).await?;
         let is_same = kept
@@ -96,7 +97,7 @@ impl Worker {
         }
         let kernel = self.kernel_for(request, found, task).await?;
         let pulled = self
-            .fetch_bundle(reference, found, kernel.as_ref(), task)
+            .fetch_bundle(reference, request, found, kernel.as_ref(), task)
             .await;
         self.keep_or_undo(pulled, kernel).await
     }
@@ -129,14 +130,15 @@ impl Worker {
     async fn fetch_bundle(
         &self,
         reference: &ImageReference,
+        request: &PullRequest,
         found: &FoundBundle,
         kernel: Option<&Ensured>,
         task: &OperationTask,
     ) -> Result<Image, AppError> {
         crate::host::admit_disk(&self.context)?;
-        let source = self.catalogs.source(&found.catalog)?;
+        let source = self.catalogs.source(&found.catalog.url)?;
         let deadline = PullOptions::default().deadline;
-        let _bringing = self.bringing.read().await;
+        let _bringing = self.begin_bringing().await;
         let mut built = self
             .files
             .pull_bundle(&source, &found.entry, deadline, task, task.cancelled())
@@ -146,7 +148,11 @@ impl Worker {
             "catalog {}: {}:{}",
             found.catalog.name, found.entry.name, found.entry.version
         );
-        self.record(reference, built, origin).await
+        let take_over = match request.replace {
+            true => TakeOver::Allowed,
+            false => TakeOver::Refused,
+        };
+        self.record(reference, built, origin, take_over).await
     }
 
     /// A kernel that came for an image goes with it.

@@ -4,11 +4,10 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::PathBuf;
 
 use banger_core::image::{Image, TakeOver};
-use banger_core::{Digest, Explain as _, FailureKind, ImageId, Name, SignedDuration, Timestamp};
+use banger_core::{Digest, ImageId, Name, SignedDuration, Timestamp};
 use banger_image::{KeptFile, KeptKind, Sweep};
 use banger_store::{DeleteOutcome, TagOutcome, UntagOutcome};
 
-use super::bring::Worker;
 use super::{Images, blocking, canonical};
 use crate::error::AppError;
 use crate::page::{self, Paged};
@@ -22,6 +21,8 @@ pub struct Removed {
     pub image: bool,
     /// The space that was freed.
     pub freed_bytes: u64,
+    /// Whether its files go only when the images that are being brought in are here.
+    pub is_deferred: bool,
 }
 
 /// What to prune.
@@ -44,6 +45,8 @@ pub struct Pruned {
     pub files: u64,
     /// Their space.
     pub freed_bytes: u64,
+    /// Whether files go only when the images that are being brought in are here.
+    pub is_deferred: bool,
 }
 
 /// What one image takes.
@@ -122,11 +125,16 @@ impl Images {
             return Ok(removed);
         }
         match self.forget(&image).await? {
-            DeleteOutcome::Deleted | DeleteOutcome::Missing => Ok(Removed {
-                freed_bytes: self.remove_files(image.digest).await?,
-                references: image.references,
-                image: true,
-            }),
+            DeleteOutcome::Deleted | DeleteOutcome::Missing => {
+                let worker = self.worker();
+                let swept = worker.sweep_files(Sweep::Remove, &HashSet::new()).await?;
+                Ok(Removed {
+                    references: image.references,
+                    image: true,
+                    freed_bytes: swept.bytes,
+                    is_deferred: swept.is_deferred,
+                })
+            }
             DeleteOutcome::UsedBy(users) => Err(AppError::InUse {
                 resource: "image",
                 name: named.to_owned(),
@@ -153,49 +161,27 @@ impl Images {
         }
     }
 
-    async fn remove_files(&self, digest: Digest) -> Result<u64, AppError> {
-        let kept = self.context.store.all_images().await?;
-        if kept.iter().any(|image| image.digest == digest) {
-            return Ok(0);
-        }
-        let files = self.files.clone();
-        let freed = blocking(move || files.remove(digest)).await?;
-        Ok(freed + self.worker().sweep_files(&kept, Sweep::Remove).await?.bytes)
-    }
-
-    /// Removes the files that no record owns.
-    pub(crate) async fn sweep(&self) -> Result<u64, AppError> {
-        let kept = self.context.store.all_images().await?;
-        Ok(self.worker().sweep_files(&kept, Sweep::Remove).await?.files)
-    }
-
-    /// How many files no image needs, and their space; none while an image is brought in.
-    pub(crate) async fn strays(&self) -> Result<(u64, u64), AppError> {
-        let kept = self.context.store.all_images().await?;
-        let told = self.worker().sweep_files(&kept, Sweep::Tell).await?;
-        Ok((told.files, told.bytes))
-    }
-
     /// Removes the images that nothing needs, and the files that no image needs.
     ///
     /// # Errors
     /// If the store or the disk cannot be read or written.
     pub async fn prune(&self, request: PruneRequest) -> Result<Pruned, AppError> {
         let mut pruned = Pruned::default();
-        let mut kept = Vec::new();
         for image in self.context.store.all_images().await? {
-            match self.prune_one(&request, &image).await? {
-                true => pruned.images.push(image),
-                false => kept.push(image),
+            if self.prune_one(&request, &image).await? {
+                pruned.images.push(image);
             }
         }
         let sweep = match request.dry_run {
             true => Sweep::Tell,
             false => Sweep::Remove,
         };
-        let files = self.worker().sweep_files(&kept, sweep).await?;
-        pruned.files = files.files;
-        pruned.freed_bytes = files.bytes;
+        // What is only told of has its rows still.
+        let gone = pruned.images.iter().map(|image| image.id).collect();
+        let swept = self.worker().sweep_files(sweep, &gone).await?;
+        pruned.files = swept.files;
+        pruned.freed_bytes = swept.bytes;
+        pruned.is_deferred = swept.is_deferred;
         Ok(pruned)
     }
 
@@ -235,10 +221,10 @@ impl Images {
         let digests: HashSet<Digest> = all.iter().map(|image| image.digest).collect();
         let (files, keep) = (self.files.clone(), digests.clone());
         let (kept, unreferenced) = blocking(move || {
-            let mut kept = HashMap::new();
-            for digest in digests {
-                kept.insert(digest, files.files_of(digest)?);
-            }
+            let kept: HashMap<_, _> = digests
+                .into_iter()
+                .map(|digest| (digest, files.files_of(digest).kept))
+                .collect();
             Ok((kept, files.prune(&keep, Sweep::Tell)?.bytes))
         })
         .await?;
@@ -253,42 +239,6 @@ impl Images {
             usages.push(files.usage(image, vms));
         }
         Ok((page::cut(usages, limit as usize), files.total(unreferenced)))
-    }
-}
-
-impl Worker {
-    /// Removes what no image needs. What a pull has brought is not referenced yet, so while one goes on
-    /// nothing is removed: the next removal or start does it.
-    pub(super) async fn sweep_files(
-        &self,
-        kept: &[Image],
-        sweep: Sweep,
-    ) -> Result<banger_image::Pruned, AppError> {
-        let Ok(_alone) = self.bringing.try_write() else {
-            return Ok(banger_image::Pruned::default());
-        };
-        let keep: HashSet<Digest> = kept.iter().map(|image| image.digest).collect();
-        let files = self.files.clone();
-        blocking(move || files.prune(&keep, sweep)).await
-    }
-
-    /// After work that a full disk ended: what had come whole goes too, though the next try would have been spared
-    /// it, so that the disk is as it was.
-    pub(super) async fn give_back<T>(&self, result: &Result<T, AppError>) {
-        let Err(error) = result else { return };
-        if !matches!(error.kind(), FailureKind::ResourceExhausted { .. }) {
-            return;
-        }
-        let swept = match self.context.store.all_images().await {
-            Ok(kept) => self.sweep_files(&kept, Sweep::Remove).await.map(drop),
-            Err(error) => Err(error.into()),
-        };
-        if let Err(error) = swept {
-            tracing::warn!(
-                error = banger_core::chain(&error),
-                "could not give back what a full disk cut off"
-            );
-        }
     }
 }
 

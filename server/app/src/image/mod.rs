@@ -4,6 +4,7 @@ mod bring;
 mod build;
 mod bundle;
 mod keep;
+mod turns;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,7 +15,6 @@ use banger_core::{Digest, ImageId, Name, OperationId, Owner};
 pub use banger_image::Login;
 use banger_image::{ImageReference, ImageStore, StoreError as ImageError};
 use banger_store::{Page, RequestKey};
-use tokio::sync::RwLock;
 
 use crate::Context;
 use crate::catalog::Catalogs;
@@ -26,6 +26,7 @@ use crate::upload::{Upload, Uploaded};
 use bring::Worker;
 pub use bundle::ExportRequest;
 pub use keep::{PruneRequest, Pruned, Removed, TotalUsage, Usage};
+use turns::Turns;
 
 /// The images of this host.
 pub struct Images {
@@ -33,8 +34,7 @@ pub struct Images {
     operations: Arc<Operations>,
     catalogs: Arc<Catalogs>,
     files: ImageStore,
-    /// Held for reading by whoever brings an image in, until its record is there.
-    bringing: Arc<RwLock<()>>,
+    turns: Arc<Turns>,
 }
 
 impl std::fmt::Debug for Images {
@@ -121,7 +121,7 @@ impl Images {
             operations: operations.clone(),
             catalogs: catalogs.clone(),
             files,
-            bringing: Arc::default(),
+            turns: Arc::default(),
         }
     }
 
@@ -232,7 +232,7 @@ impl Images {
             context: self.context.clone(),
             catalogs: self.catalogs.clone(),
             files: self.files.clone(),
-            bringing: self.bringing.clone(),
+            turns: self.turns.clone(),
         }
     }
 

@@ -11,6 +11,7 @@ use tempfile::TempDir;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 
+use crate::held::Held;
 use crate::rig::{Rig, assert_refused, drain};
 
 impl Rig {
@@ -261,6 +262,37 @@ async fn a_name_that_another_image_has_is_taken_over_only_if_it_may_be() {
     };
     let image = rig.pull(request).await.unwrap();
     assert_eq!(image.digest, shelf.index.bundles[0].digest.to_string());
+    rig.stopped().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_that_is_taken_while_a_bundle_comes_is_not_taken_over() {
+    let (shelf, rig) = (Shelf::furnished().await, Rig::start().await);
+    let held = Held::serve(shelf.dir.path(), "/web-1.tar.zst").await;
+    let key = shelf.key.public().to_string();
+    rig.add_as("", &held.url, &key).await.unwrap();
+    let take = async {
+        held.asked.notified().await;
+        rig.register("web:1").await.unwrap();
+        held.go.notify_one();
+    };
+    let (refused, ()) = tokio::join!(rig.pull(pulled("web:1")), take);
+    let refused = refused.unwrap_err();
+    assert_refused(&refused, Code::AlreadyExists, "REFERENCE_TAKEN", None);
+    let request = v1::ListImagesRequest::default();
+    let images = rig.images().list_images(request).await.unwrap();
+    let images = images.into_inner().images;
+    assert_eq!(images.len(), 1, "{images:?}");
+    assert_eq!(images[0].origin, "upload");
+    assert_eq!(rig.kernel_names().await, Vec::<String>::new());
+    // What had come goes with the refusal: then only the other image's disk and its record are there.
+    let swept = async {
+        while files(&rig, "rootfs") != 2 {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    };
+    let in_time = tokio::time::timeout(std::time::Duration::from_secs(60), swept);
+    in_time.await.expect("it is swept");
     rig.stopped().await;
 }
 

@@ -18,7 +18,10 @@ impl Rig {
         Ok(answer.image.unwrap())
     }
 
-    async fn remove_image(&self, image: &str) -> Result<v1::DeleteImageResponse, Status> {
+    pub(crate) async fn remove_image(
+        &self,
+        image: &str,
+    ) -> Result<v1::DeleteImageResponse, Status> {
         let request = v1::DeleteImageRequest {
             image: image.into(),
             ..Default::default()
@@ -26,7 +29,7 @@ impl Rig {
         Ok(self.images().delete_image(request).await?.into_inner())
     }
 
-    async fn prune(&self, prune: v1::PruneImagesRequest) -> v1::PruneImagesResponse {
+    pub(crate) async fn prune(&self, prune: v1::PruneImagesRequest) -> v1::PruneImagesResponse {
         self.images()
             .prune_images(prune)
             .await
@@ -34,7 +37,7 @@ impl Rig {
             .into_inner()
     }
 
-    async fn usage(&self) -> v1::ListImageUsageResponse {
+    pub(crate) async fn usage(&self) -> v1::ListImageUsageResponse {
         let request = v1::ListImageUsageRequest::default();
         self.images()
             .list_image_usage(request)
@@ -43,14 +46,14 @@ impl Rig {
             .into_inner()
     }
 
-    fn files_below(&self, directory: &str) -> usize {
+    pub(crate) fn files_below(&self, directory: &str) -> usize {
         let path = self.dir.path().join("state").join(directory);
         std::fs::read_dir(path).unwrap().count()
     }
 }
 
 /// A base disk, and the record of the layers on it.
-const FILES_OF_A_DISK: usize = 2;
+pub(crate) const FILES_OF_A_DISK: usize = 2;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_image_has_as_many_references_as_it_is_given() {

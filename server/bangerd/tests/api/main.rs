@@ -19,6 +19,8 @@ mod events;
 mod file_agent;
 mod files;
 mod growth;
+mod held;
+mod image_turns;
 mod images;
 mod life;
 mod limits;

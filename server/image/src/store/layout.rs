@@ -77,10 +77,13 @@ impl Layout {
         &self.tmp
     }
 
-    /// Keeps a small blob whose digest is known to be right. Blocks.
+    /// Keeps a small blob whose digest is known to be right, in the place of one that was damaged. Blocks.
     pub(super) fn keep_blob(&self, digest: Digest, bytes: &[u8]) -> Result<(), StoreError> {
         let path = self.blob(digest);
-        if path.exists() {
+        let has_length = |metadata: fs::Metadata| metadata.len() == bytes.len() as u64;
+        if fs::metadata(&path).is_ok_and(has_length)
+            && fs::read(&path).is_ok_and(|kept| kept == bytes)
+        {
             return Ok(());
         }
         let write = || -> io::Result<()> {

@@ -47,7 +47,7 @@ use keyed::KeyedLocks;
 use layout::Layout;
 pub(crate) use layout::{publish, sync_directory};
 pub(crate) use plan::Plan;
-pub use prune::{KeptFile, KeptKind, Pruned, Sweep};
+pub use prune::{ImageFiles, KeptFile, KeptKind, Pruned, Sweep};
 use record::Records;
 pub use register::{RegisterOptions, RegisterSource};
 pub(crate) use source::{BlobSource, Region};

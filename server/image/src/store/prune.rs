@@ -50,6 +50,15 @@ pub struct KeptFile {
     pub bytes: u64,
 }
 
+/// The files that an image needs.
+#[derive(Debug)]
+pub struct ImageFiles {
+    /// Those that are known: its base disk's, its manifest, and what that names.
+    pub kept: Vec<KeptFile>,
+    /// Why its manifest could not be read; then what that names is not known.
+    pub unreadable: Option<StoreError>,
+}
+
 impl ImageStore {
     /// Removes an image's base disk with its record, and its manifest, and returns their space; its other blobs go with [`ImageStore::prune`]. A VM that
     /// has the disk open keeps its content. Removing what is not there is no error. Blocks, briefly.
@@ -71,21 +80,13 @@ impl ImageStore {
     }
 
     /// The files that an image needs. Blocks, briefly.
-    ///
-    /// # Errors
-    /// When its manifest cannot be read.
-    pub fn files_of(&self, manifest: Digest) -> Result<Vec<KeptFile>, StoreError> {
+    pub fn files_of(&self, manifest: Digest) -> ImageFiles {
         let layout = &self.inner.layout;
-        let path = layout.blob(manifest);
-        let bytes = fs::read(&path).map_err(StoreError::io("read", &path))?;
-        let mut blobs = vec![path];
-        if bytes.len() as u64 <= MANIFEST_BYTES_MAX
-            && !ImageManifest::is_claimed(&bytes)
-            && let Document::Manifest(parsed) = Document::parse(&bytes)?
-        {
-            blobs.extend(parsed.layers.iter().map(|layer| layout.blob(layer.digest)));
-            blobs.push(layout.blob(parsed.config.digest));
-        }
+        let (mut blobs, unreadable) = match self.blobs_of(manifest) {
+            Ok(blobs) => (blobs, None),
+            Err(error) => (Vec::new(), Some(error)),
+        };
+        blobs.push(layout.blob(manifest));
         // An image may have the same layer twice.
         blobs.sort();
         blobs.dedup();
@@ -97,23 +98,53 @@ impl ImageStore {
             path,
             kind,
         };
-        Ok(rootfs.chain(blobs).map(kept).collect())
+        ImageFiles {
+            kept: rootfs.chain(blobs).map(kept).collect(),
+            unreadable,
+        }
+    }
+
+    /// What a manifest names.
+    fn blobs_of(&self, manifest: Digest) -> Result<Vec<PathBuf>, StoreError> {
+        let layout = &self.inner.layout;
+        let bytes = self.read_document(manifest, manifest, MANIFEST_BYTES_MAX)?;
+        if ImageManifest::is_claimed(&bytes) {
+            return Ok(Vec::new());
+        }
+        let Document::Manifest(parsed) = Document::parse(&bytes)? else {
+            return Ok(Vec::new());
+        };
+        let layers = parsed.layers.iter().map(|layer| layer.digest);
+        let blobs = layers.chain([parsed.config.digest]);
+        Ok(blobs.map(|digest| layout.blob(digest)).collect())
     }
 
     /// Removes every base disk and blob that none of the manifests in `referenced` needs. **Not while a pull
     /// or registration is going on**: what they have brought is not referenced yet. Blocks.
     ///
+    /// When a referenced manifest cannot be read, all blobs stay, since it is not known which are its layers; base
+    /// disks are named by their image, and go all the same.
+    ///
     /// # Errors
-    /// When a directory cannot be read or a file not removed, or when a referenced manifest cannot be read:
-    /// then nothing is removed, since its layers are not known.
+    /// When a directory cannot be read or a file not removed.
     pub fn prune(&self, referenced: &HashSet<Digest>, sweep: Sweep) -> Result<Pruned, StoreError> {
         let layout = &self.inner.layout;
         let mut needed: HashSet<PathBuf> = HashSet::new();
+        let mut directories = vec![layout.rootfs_directory(), layout.blobs_directory()];
         for manifest in referenced {
-            needed.extend(self.files_of(*manifest)?.into_iter().map(|file| file.path));
+            let files = self.files_of(*manifest);
+            needed.extend(files.kept.into_iter().map(|file| file.path));
+            if let Some(error) = files.unreadable {
+                tracing::warn!(
+                    image = %manifest,
+                    error = banger_core::chain(&error),
+                    "an image's manifest cannot be read, so no blob is swept; pull or register the image again, or remove it"
+                );
+                directories.truncate(1);
+            }
         }
         let mut pruned = Pruned::default();
-        for directory in [layout.rootfs_directory(), layout.blobs_directory()] {
+        for directory in directories {
             for entry in
                 fs::read_dir(directory).map_err(StoreError::io("read the directory", directory))?
             {

@@ -50,6 +50,32 @@ async fn the_same_content_is_kept_once_and_gains_the_reference() {
 }
 
 #[tokio::test]
+async fn a_reference_is_taken_over_or_not_where_the_row_is_written() {
+    let scratch = Scratch::new().await;
+    let store = &scratch.store;
+    let first = store.insert_image(&image("1"), "a").await.unwrap();
+    let taken = store.insert_image_unless_taken(&image("2"), "a").await;
+    assert_eq!(taken.unwrap(), None);
+    assert_eq!(
+        store.count_images().await.unwrap(),
+        1,
+        "no row without a name"
+    );
+    let mut again = image("1");
+    again.kernel = Some(name("k"));
+    let same = store.insert_image_unless_taken(&again, "a").await.unwrap();
+    assert_eq!(same.unwrap().id, first.id);
+    let free = store.insert_image_unless_taken(&image("2"), "b").await;
+    assert_eq!(free.unwrap().unwrap().references, ["b"]);
+    // A refusal changes nothing of an image that is here.
+    again.kernel = Some(name("other"));
+    let taken = store.insert_image_unless_taken(&again, "b").await.unwrap();
+    assert_eq!(taken, None);
+    let kept = store.get_image(first.id).await.unwrap().unwrap();
+    assert_eq!(kept.kernel, Some(name("k")));
+}
+
+#[tokio::test]
 async fn another_platform_is_another_image() {
     let scratch = Scratch::new().await;
     let first = image("one");

@@ -68,6 +68,7 @@ pub(crate) fn removed(removed: Removed) -> v1::DeleteImageResponse {
         removed_references: removed.references,
         image_removed: removed.image,
         freed_bytes: int(removed.freed_bytes),
+        deferred: removed.is_deferred,
     }
 }
 
@@ -107,6 +108,7 @@ pub(crate) fn pruned(pruned: &Pruned, steps: CacheUsage) -> v1::PruneImagesRespo
         removed_files: int(pruned.files),
         removed_build_steps: int(steps.steps),
         freed_bytes: int(pruned.freed_bytes + steps.bytes),
+        deferred: pruned.is_deferred,
     }
 }
 
