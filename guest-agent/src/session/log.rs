@@ -11,6 +11,10 @@
 //!
 //! A reader that falls behind `start` gets a gap. A *holding* reader stops the writer instead: while the
 //! window between it and `end` is full, nothing more is taken from the process.
+//!
+//! A log that *passes* is that of a command whose output goes to one holding reader and is then forgotten. What that
+//! reader was sent stays in memory while it can still be on its way, so that the reader can come back for it, and is
+//! then evicted without having been on the disk.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -34,6 +38,11 @@ pub const LOG_MAX_BYTES: usize = 1 << 20;
 pub const LOGS_MAX_BYTES: usize = 32 << 20;
 /// Output that a session keeps when the common bound is reached.
 pub const LOG_LEAST_BYTES: usize = 64 << 10;
+/// Of a log that passes: what its reader was sent and may not have, when its connection breaks. More than the windows
+/// and buffers on the way from here to a client hold.
+pub const PASSING_BYTES: usize = 8 << 20;
+/// What such a log may have in memory: that, the window of its reader, and what frames cost.
+const PASSING_MAX_BYTES: usize = PASSING_BYTES + 2 * LOG_MAX_BYTES;
 /// What a frame costs besides its bytes.
 const FRAME_COST_BYTES: usize = 128;
 /// Frames grow up to this size, so that a process that writes single bytes does not fill the log with
@@ -127,6 +136,8 @@ struct State {
     is_closed: bool,
     /// Holding readers no longer count.
     is_abandoned: bool,
+    /// What a holding reader has is kept for nobody else.
+    passes: bool,
 }
 
 impl State {
@@ -154,6 +165,24 @@ impl State {
         let on_disk = self.ring.segments().front().map(|segment| segment.offset);
         let in_memory = || self.frames.front().map(|frame| frame.offset);
         self.start = on_disk.or_else(in_memory).unwrap_or(self.end);
+    }
+
+    /// Where the reader stands that a passing log is for; none once it is gone.
+    fn passed(&self) -> Option<u64> {
+        self.slowest_holder().filter(|_| self.passes)
+    }
+
+    /// Evicts what the reader of a passing log has by now.
+    fn pass(&mut self) {
+        let Some(passed) = self.passed() else { return };
+        let has = |frame: &Frame| frame.end() + PASSING_BYTES as u64 <= passed;
+        let count = self.frames.iter().take_while(|frame| has(frame)).count();
+        if count > 0 {
+            // What is older goes first.
+            self.ring.clear();
+            self.drop_oldest(count);
+            self.find_start();
+        }
     }
 
     fn drop_oldest(&mut self, count: usize) {
@@ -193,6 +222,7 @@ impl Log {
             next_key: 0,
             is_closed: false,
             is_abandoned: false,
+            passes: false,
         };
         Self {
             state: Mutex::new(state),
@@ -224,6 +254,11 @@ impl Log {
     /// Wakes the readers for another reason than output.
     pub fn wake(&self) {
         self.changed.send_replace(());
+    }
+
+    /// Makes the log pass, or keep what it still has for others than the one reader.
+    pub fn set_passing(&self, passes: bool) {
+        self.state().passes = passes;
     }
 
     /// Keeps what the terminal shows, from now on.
@@ -315,6 +350,9 @@ impl Log {
     /// Whether the disk has something to do that is to be waited for. What it has no room for is evicted.
     fn spill(self: &Arc<Self>) -> bool {
         let mut state = self.state();
+        let before = state.cost;
+        state.pass();
+        self.recount(before, state.cost);
         if state.cost <= self.bound(&state) {
             return false;
         }
@@ -368,6 +406,8 @@ impl Log {
         let others = all.saturating_sub(state.cost);
         if others + state.cost > LOGS_MAX_BYTES {
             LOG_LEAST_BYTES
+        } else if state.passed().is_some() {
+            PASSING_MAX_BYTES
         } else {
             LOG_MAX_BYTES
         }

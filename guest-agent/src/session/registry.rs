@@ -191,6 +191,10 @@ impl Registry {
         let mut entries = self.entries();
         if let Some(entry) = entries.iter_mut().find(|entry| entry.session.id == id) {
             entry.lingers_since = Some(Instant::now());
+            let log = Arc::clone(&entry.session.log);
+            log.set_passing(false);
+            // The memory is for those that go on.
+            self.tasks.spawn(async move { log.settle().await });
         }
         expire(&mut entries);
     }

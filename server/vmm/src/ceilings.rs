@@ -86,8 +86,9 @@ impl Ceilings {
     }
 
     /// Limits of the process hold where no cgroup does. What is counted for the whole user (`RLIMIT_NPROC`) counts
-    /// threads of a VMM with a user of its own, and would count other VMs and other programs else; address space (`RLIMIT_AS`) would count what QEMU maps and never uses;
-    /// a file's size (`RLIMIT_FSIZE`) would forbid a disk to grow.
+    /// threads of a VMM with a user of its own, and would count other VMs and other programs else; address space
+    /// (`RLIMIT_AS`) would count what QEMU maps and never uses; a file's size (`RLIMIT_FSIZE`) would forbid a disk to
+    /// grow.
     fn confinement(&self, plan: &LaunchPlan) -> io::Result<Confinement> {
         // A core would have the guest's memory in it.
         let mut limits = vec![(Resource::Core, 0), (Resource::Nofile, MAX_FILES)];

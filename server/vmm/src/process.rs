@@ -258,8 +258,24 @@ fn find_pidfd(identity: &ProcessIdentity) -> io::Result<Option<OwnedFd>> {
     let Some(pidfd) = open_pidfd(identity.pid)? else {
         return Ok(None);
     };
-    let is_same = identify(identity.pid).is_ok_and(|found| found == *identity);
+    let is_same = match identify(identity.pid) {
+        Ok(found) => found == *identity,
+        Err(error) if tells_of_another(&error) => false,
+        // It may be the one: that no descriptor was free says nothing of it.
+        Err(error) => return Err(error),
+    };
     Ok(is_same.then_some(pidfd))
+}
+
+/// Whether a process is not to be identified since it is gone, ends, or is another user's.
+fn tells_of_another(error: &io::Error) -> bool {
+    let is_gone = error.raw_os_error() == Some(libc::ESRCH);
+    let kinds = [
+        io::ErrorKind::NotFound,
+        io::ErrorKind::PermissionDenied,
+        io::ErrorKind::InvalidData,
+    ];
+    is_gone || kinds.contains(&error.kind())
 }
 
 fn send(pidfd: &OwnedFd, signal: Signal) -> io::Result<bool> {

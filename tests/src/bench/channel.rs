@@ -11,6 +11,7 @@ use banger_e2e::Run;
 use banger_e2e::binaries::workspace;
 use banger_e2e::command::until;
 use banger_sdk::{Command, Event};
+use futures::StreamExt as _;
 
 use crate::bare::{Bare, Change, copy_sparse};
 use crate::stand::{Stand, VM, block};
@@ -185,10 +186,18 @@ fn initramfs(stand: &Stand, original: &str) -> PathBuf {
 pub(crate) fn exec(stand: &Stand, table: &mut Table) {
     let mut raw = RawGuest::boot(stand, "echo", "");
     raw.greet();
-    let (mut ours, mut theirs) = (Figures::default(), Figures::default());
+    let (mut ours, mut theirs, mut calls) =
+        (Figures::default(), Figures::default(), Figures::default());
     block(async {
         let client = stand.daemon.client().await;
         for round in 0..=ROUNDS {
+            for _ in 0..EXCHANGES {
+                let begin = Instant::now();
+                assert!(client.sessions().list(VM).next().await.is_none());
+                if round > 0 {
+                    calls.add_ms(begin.elapsed());
+                }
+            }
             for _ in 0..EXCHANGES {
                 let begin = Instant::now();
                 let process = client
@@ -216,6 +225,16 @@ pub(crate) fn exec(stand: &Stand, table: &mut Table) {
         "warm exec of /bin/true through the SDK",
         ours.text("ms"),
         theirs,
+        ratio,
+    );
+    let ratio = format!("{:.1} ×", ours.median() / calls.median());
+    table.line(
+        "the same",
+        ours.text("ms"),
+        format!(
+            "one message to the agent and back, through the same connections {}",
+            calls.text("ms")
+        ),
         ratio,
     );
     let begin = Instant::now();

@@ -20,6 +20,9 @@ mod parallel;
 mod stand;
 mod table;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::ExitCode;
+
 use stand::Stand;
 use table::Table;
 
@@ -41,19 +44,29 @@ const PARTS: [Part; 12] = [
     ("idle", idle::measure),
 ];
 
-fn main() {
+fn main() -> ExitCode {
     let wanted: Vec<String> = std::env::args()
         .skip(1)
         .filter(|word| !word.starts_with('-'))
         .collect();
     let stand = Stand::new();
     let mut table = Table::new();
+    let mut failed = Vec::new();
     for (name, measure) in PARTS {
         if wanted.is_empty() || wanted.iter().any(|word| word == name) {
             eprintln!("measuring: {name}");
-            measure(&stand, &mut table);
+            // What it panicked of is told already; the figures of the others are of worth without it.
+            let measured = catch_unwind(AssertUnwindSafe(|| measure(&stand, &mut table)));
+            if measured.is_err() {
+                failed.push(name);
+            }
         }
     }
     stand.close();
     println!("{table}");
+    if !failed.is_empty() {
+        eprintln!("not measured: {}", failed.join(", "));
+        return ExitCode::FAILURE;
+    }
+    ExitCode::SUCCESS
 }

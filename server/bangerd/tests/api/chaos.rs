@@ -149,31 +149,42 @@ impl Campaign {
         );
         let count = self.random.usize(REQUESTS);
         let mut asked = Vec::new();
-        let requests: FuturesUnordered<_> = (0..count)
-            .map(|_| {
+        let mut requests: FuturesUnordered<_> = (0..count)
+            .map(|number| {
                 let act = ACTS[self.random.usize(..ACTS.len())];
                 let name = NAMES[self.random.usize(..NAMES.len())];
                 asked.push((act, name));
-                request(daemon.channel.clone(), act, name.to_owned())
+                let answer = request(daemon.channel.clone(), act, name.to_owned());
+                async move { (number, answer.await) }
             })
             .collect();
+        let mut answers: Vec<Option<Result<(), tonic::Status>>> = vec![None; count];
         let number = 1 + usize::from(self.random.u64(..TWO_OF) == 0);
         let disturbances: Vec<Disturbance> = (0..number)
             .map(|_| DISTURBANCES[self.random.usize(..DISTURBANCES.len())])
             .collect();
         let after = LATEST.mul_f64(self.random.f64());
         let context = format!("point {point}: {asked:?}, {disturbances:?} after {after:?}");
-        let answers = tokio::time::timeout(PATIENCE, requests.collect::<Vec<_>>());
+        let answered = tokio::time::timeout(PATIENCE, async {
+            while let Some((number, answer)) = requests.next().await {
+                answers[number] = Some(answer);
+            }
+        });
         let disturbed = async {
             tokio::time::sleep(after).await;
             self.disturb(&disturbances, daemon).await
         };
-        let (answers, daemon) = tokio::join!(answers, disturbed);
-        let Ok(answers) = answers else {
+        let (answered, daemon) = tokio::join!(answered, disturbed);
+        if answered.is_err() {
+            let running = tokio::time::timeout(PATIENCE, daemon.running_operations()).await;
             let vms = tokio::time::timeout(PATIENCE, daemon.all()).await;
-            panic!("a request hangs: {context}; the VMs: {vms:#?}");
-        };
-        for error in answers.iter().filter_map(|answer| answer.as_ref().err()) {
+            panic!("a request hangs: {context}: {answers:?}; {running:?}; the VMs: {vms:#?}");
+        }
+        for error in answers
+            .iter()
+            .flatten()
+            .filter_map(|answer| answer.as_ref().err())
+        {
             let is_cut_off = disturbances.contains(&Disturbance::DaemonKilled);
             let reason = error.get_error_details().error_info().is_some();
             assert!(

@@ -10,7 +10,7 @@ use sqlx::{Connection as _, SqliteConnection};
 use tonic::{Code, Status};
 
 use crate::disk::{Calls, Trouble};
-use crate::rig::{PATIENCE, Rig, assert_refused, creation};
+use crate::rig::{PATIENCE, Rig, assert_refused, creation, mask};
 
 /// A daemon whose patience is short.
 async fn impatient() -> Rig {
@@ -45,7 +45,11 @@ async fn ask(rig: &Rig, ask: Ask) -> Result<Option<v1::Vm>, Status> {
                 vms.start_vm(request).await?.into_inner().vm
             }
             Ask::Stop => {
-                let request = v1::StopVmRequest { vm, request_id };
+                let request = v1::StopVmRequest {
+                    vm,
+                    request_id,
+                    keep_logs: false,
+                };
                 vms.stop_vm(request).await?.into_inner().vm
             }
             Ask::Kill => {
@@ -277,6 +281,49 @@ async fn a_boot_is_given_up_before_the_database_says_so() {
     };
     let told = tokio::time::timeout(PATIENCE, told).await.unwrap();
     assert_refused(&told.unwrap_err(), Code::Aborted, "GIVEN_UP", None);
+    rig.stopped().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_boot_and_a_change_that_wait_for_the_database_do_not_wait_for_each_other() {
+    let rig = impatient().await;
+    let database = rig.dir.path().join("state/banger.db");
+    rig.create("web").await.unwrap();
+    ask(&rig, Ask::Kill).await.unwrap();
+    rig.host.set_faults(Faults {
+        launch_takes: Duration::from_millis(500),
+        ..Faults::default()
+    });
+    let changed = async {
+        until("launching", async || rig.host.launching() == 1).await;
+        let mut connection = SqliteConnection::connect(&format!("sqlite://{}", database.display()))
+            .await
+            .unwrap();
+        sqlx::query("BEGIN IMMEDIATE")
+            .execute(&mut connection)
+            .await
+            .unwrap();
+        // The change has the one writer, and waits for the lock; then the launch waits for the writer.
+        let mut vms = rig.vms();
+        let change = vms.update_vm(v1::UpdateVmRequest {
+            vm: "web".into(),
+            spec: Some(v1::VmSpec {
+                vcpu_count: 2,
+                ..Default::default()
+            }),
+            update_mask: Some(mask(&["vcpu_count"])),
+            ..Default::default()
+        });
+        let released = async {
+            until("launched", async || rig.host.launches() == 2).await;
+            connection.close().await.unwrap();
+        };
+        let change = tokio::time::timeout(PATIENCE, change);
+        let (changed, ()) = tokio::join!(change, released);
+        changed.expect("an answer in bounded time").unwrap();
+    };
+    let (started, ()) = tokio::join!(ask(&rig, Ask::Start), changed);
+    assert_eq!(started.unwrap().unwrap().state(), State::Running);
     rig.stopped().await;
 }
 

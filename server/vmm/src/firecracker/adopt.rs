@@ -13,7 +13,7 @@ use super::{FirecrackerDriver, jail, metrics};
 use crate::ceilings::Holder;
 use crate::console::ConsoleWriter;
 use crate::log;
-use crate::process::Process;
+use crate::process::{JAIL_DIR, Process, strays_below};
 
 /// Adopts the process that `identity` describes, if it lives. A process whose API does not answer is adopted all
 /// the same: it must be possible to end it.
@@ -25,9 +25,7 @@ pub(super) async fn adopt(
 ) -> Result<Option<FirecrackerMachine>, VmmError> {
     let found = Process::find(identity).map_err(|source| VmmError::Signal { source })?;
     let Some(process) = found else {
-        if let Err(error) = jail::clear(dir) {
-            tracing::warn!(%vm, %error, "the jail of a VMM that is gone could not be removed");
-        }
+        clear_jail(vm, dir).await?;
         return Ok(None);
     };
     let failed = |source| VmmError::Control {
@@ -56,6 +54,21 @@ pub(super) async fn adopt(
     Ok(Some(FirecrackerMachine::new(supervised, home, control)))
 }
 
+/// Removes the jail of a VMM that is gone. One in which another process lives, which nobody recorded, stays: by it
+/// that process is found.
+async fn clear_jail(vm: VmId, dir: &Path) -> Result<(), VmmError> {
+    if !dir.join(JAIL_DIR).exists() {
+        return Ok(());
+    }
+    let strays = strays_below(dir.parent().unwrap_or(dir)).await?;
+    if strays.iter().any(|(stray, _)| *stray == vm) {
+        tracing::warn!(%vm, "a VMM that no record names lives in the jail of one that is gone");
+    } else if let Err(error) = jail::clear(dir) {
+        tracing::warn!(%vm, %error, "the jail of a VMM that is gone could not be removed");
+    }
+    Ok(())
+}
+
 fn follow(
     driver: &FirecrackerDriver,
     supervised: &Supervised,
@@ -80,4 +93,40 @@ async fn start_if_held(driver: &FirecrackerDriver, control: &Control) -> Result<
     control
         .put_within(limit, "InstanceStart", "/actions", &Action::InstanceStart)
         .await
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Command, Stdio};
+
+    use banger_core::vmm::Vmm;
+
+    use super::super::FirecrackerConfig;
+    use super::*;
+    use crate::process::{NAME_PREFIX, identify};
+
+    #[tokio::test]
+    async fn a_jail_goes_with_its_vmm_and_not_while_another_process_of_the_vm_lives() {
+        let state = tempfile::tempdir().unwrap();
+        let vm = VmId::new();
+        let dir = state.path().join(vm.to_string());
+        let root = dir.join(format!("{JAIL_DIR}/firecracker/{NAME_PREFIX}{vm}/root"));
+        std::fs::create_dir_all(&root).unwrap();
+        let driver = FirecrackerDriver::new(FirecrackerConfig::new(state.path().to_owned()));
+        let mut child = Command::new("sh")
+            .args(["-c", "read end", "sh", "--id"])
+            .arg(format!("{NAME_PREFIX}{vm}"))
+            .current_dir(&dir)
+            .stdin(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut gone = identify(child.id()).unwrap();
+        gone.start_ticks += 1;
+        assert!(driver.adopt(vm, &dir, &gone).await.unwrap().is_none());
+        assert!(root.exists());
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(driver.adopt(vm, &dir, &gone).await.unwrap().is_none());
+        assert!(!dir.join(JAIL_DIR).exists());
+    }
 }

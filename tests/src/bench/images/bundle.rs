@@ -92,14 +92,17 @@ fn pull(daemon: &Daemon) -> (Duration, u64) {
 
 /// The download, decompressed into a file.
 fn plain(stand: &Stand, url: &str, site: &Path) -> Duration {
-    let file = fs::read_dir(site)
+    let file = fs::read_dir(site.join("images"))
         .unwrap()
         .flatten()
         .map(|entry| entry.file_name().into_string().unwrap())
         .find(|name| name.contains("bench") && name.ends_with(".tar.zst"))
         .unwrap();
     let to = stand.scratch.dir("plain").join("rootfs.tar");
-    let script = format!("curl -sf {url}{file} | zstd -q -d > {}", to.display());
+    let script = format!(
+        "curl -sf {url}images/{file} | zstd -q -d > {}",
+        to.display()
+    );
     let begin = Instant::now();
     Run::new("bash")
         .args(["-o", "pipefail", "-c", &script])

@@ -164,8 +164,7 @@ fn root(stand: &Stand) -> PathBuf {
     root
 }
 
-/// The system as a layer, then copies of it, each below a directory of its own. Programs among the copies are
-/// changed in a byte each, so that no layer is another's.
+/// The system as a layer, then copies of it, each below a directory of its own, so that no layer is another's.
 fn layers(root: &Path, work: &Path, copies: usize) -> Vec<PathBuf> {
     (0..=copies)
         .map(|number| {

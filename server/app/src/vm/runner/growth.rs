@@ -41,10 +41,10 @@ impl Runner {
         let (context, vm, mib) = (self.context.clone(), self.vm.id, self.vm.spec.disk_mib);
         self.hurry = self.context.shutdown.child_token();
         let hurry = self.hurry.clone();
-        self.work = Some(Box::pin(async move {
+        self.begin_work(async move {
             let grown = grow::grow(&context, vm, &*machine, &*guest, mib, &hurry).await;
             Outcome::Grown(mib, grown)
-        }));
+        });
         true
     }
 

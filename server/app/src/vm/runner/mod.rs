@@ -12,37 +12,35 @@
 mod growth;
 mod outcome;
 mod timers;
+mod verbs;
 mod way_down;
 
 use std::future::Future;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use banger_core::guest::Guest;
-use banger_core::lifecycle::{Next, Verb, decide};
-use banger_core::session::SessionState;
+use banger_core::lifecycle::Verb;
 use banger_core::vm::{Phase, StopOutcome, Vm, VmChange, VmState};
 use banger_core::vmm::{Machine, VmmExit};
 use banger_core::{Failure, Timestamp, chain};
 use banger_store::CasOutcome;
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::activity::Activity;
 use super::admission::{Admitted, Lease, Seat};
 use super::boot::{BootFailure, Booted, Booter, Boots, Resolved};
-use super::change;
-use super::hold;
 use super::link;
 use super::queue::Ticket;
 use super::view::VmView;
 use crate::Context;
 use crate::error::AppError;
-use crate::host;
 use crate::operation::OperationTask;
 use crate::volume::attach::Attached;
-use timers::{Due, Timers};
+use timers::Timers;
 
 /// Commands that wait for a runner. Each caller has one at a time, so a full queue means that the VM is
 /// hammered: callers wait their turn.
@@ -55,6 +53,8 @@ pub(super) struct Command {
     pub(super) verb: Verb,
     /// For [`Verb::Update`]: what.
     pub(super) change: Option<VmChange>,
+    /// For [`Verb::Stop`]: whether its logs are kept, even if its spec does not say so.
+    pub(super) keeps_logs: bool,
     /// Whether it is accepted; by then the view shows it. For [`Verb::Pause`] and [`Verb::Resume`]: whether it
     /// was done.
     pub(super) answer: Answer,
@@ -94,7 +94,8 @@ enum Outcome {
     Removed(Result<(), AppError>),
 }
 
-type Work = Pin<Box<dyn Future<Output = Outcome> + Send>>;
+/// A task of its own: what the runner waits for holds no work up, and work that waits for the store no runner.
+type Work = JoinHandle<Outcome>;
 type Link = Pin<Box<dyn Future<Output = Arc<dyn Guest>> + Send>>;
 
 pub(super) struct Runner {
@@ -108,8 +109,6 @@ pub(super) struct Runner {
     machine: Option<Arc<dyn Machine>>,
     guest: Option<Arc<dyn Guest>>,
     work: Option<Work>,
-    /// What came of work that ended while the record was written.
-    done: Option<Outcome>,
     link: Option<Link>,
     /// Tells the work under way to give up or to hurry.
     hurry: CancellationToken,
@@ -119,6 +118,8 @@ pub(super) struct Runner {
     growers: Vec<Answer>,
     /// What the way down is made for, once the work under way has given up.
     way_down: Verb,
+    /// Whether the stop that was asked for keeps the logs.
+    keeps_logs: bool,
     /// The VM's volumes, from its machine's start until that is gone and what it wrote is flushed.
     attached: Option<Attached>,
     /// What a restart begins when the VM is off.
@@ -169,12 +170,12 @@ impl Runner {
             machine: None,
             guest: None,
             work: None,
-            done: None,
             link: None,
             hurry: CancellationToken::new(),
             holders: Vec::new(),
             growers: Vec::new(),
             way_down: Verb::Stop,
+            keeps_logs: false,
             attached: None,
             then_start: None,
             undone: None,
@@ -195,10 +196,6 @@ impl Runner {
         self.begin(beginning).await;
         let shutdown = self.context.shutdown.clone();
         while !self.is_gone {
-            if let Some(outcome) = self.done.take() {
-                self.on_outcome(outcome).await;
-                continue;
-            }
             if let Some(command) = self.heard.take() {
                 self.on_command(command).await;
                 continue;
@@ -212,8 +209,11 @@ impl Runner {
                 biased; // an end must win, or we would act on a dead VM; then what is being done; then new wishes
                 // cancel-safe: `wait` loses nothing when dropped. Work watches its machine itself.
                 exit = ended(machine.as_deref()), if idle => self.on_exit(exit).await,
-                // cancel-safe: the future stays in its field
-                outcome = poll(&mut self.work), if !idle => self.on_outcome(outcome).await,
+                // cancel-safe: the task stays in its field
+                outcome = ended_work(&mut self.work), if !idle => {
+                    self.work = None;
+                    self.on_outcome(outcome).await;
+                }
                 // cancel-safe: `cancelled` holds no state. Work ends first: what makes something is undone.
                 () = shutdown.cancelled(), if idle => break,
                 // cancel-safe: `recv` loses nothing when dropped
@@ -221,7 +221,7 @@ impl Runner {
                 // cancel-safe: `closed` holds no state
                 () = closed(guest.as_deref()), if answers => self.reach_agent(),
                 // cancel-safe: the future stays in its field
-                guest = poll(&mut self.link), if answers && self.link.is_some() => self.on_linked(guest),
+                guest = linked(&mut self.link), if answers && self.link.is_some() => self.on_linked(guest),
                 // cancel-safe: waits for instants that are kept elsewhere
                 due = due => self.on_due(due).await,
             }
@@ -237,10 +237,10 @@ impl Runner {
             } => {
                 self.hurry = booter.cancel.clone();
                 let vm = self.vm.clone();
-                self.work = Some(Box::pin(async move {
+                self.begin_work(async move {
                     let resolved = booter.resolve(&vm, &kernel, pull_if_missing).await;
                     Outcome::Resolved(booter, resolved.map(Box::new))
-                }));
+                });
             }
             Beginning::Rest => {}
             Beginning::Lost => self.timers.restart_after_fault(&self.vm),
@@ -283,7 +283,7 @@ impl Runner {
     fn await_agent(&mut self, machine: Arc<dyn Machine>) {
         self.hurry = CancellationToken::new();
         let (context, vm, hurry) = (self.context.clone(), self.vm.clone(), self.hurry.clone());
-        self.work = Some(Box::pin(async move {
+        self.begin_work(async move {
             let limit = context.config.boot_timeout;
             tokio::select! {
                 biased; // a VM that is gone or to go is not waited for
@@ -300,229 +300,16 @@ impl Runner {
                     Outcome::Reached(None)
                 }
             }
-        }));
-    }
-
-    async fn on_command(&mut self, command: Command) {
-        let Command {
-            verb,
-            change,
-            answer,
-        } = command;
-        let accepted = match decide(self.vm.state.phase(), verb) {
-            Next::Already | Next::Join if matches!(verb, Verb::Pause | Verb::Resume) => {
-                return self.join_hold(answer);
-            }
-            Next::Allow if verb == Verb::Update => {
-                let change = change.unwrap_or_default();
-                let changed = self.change(&change).await;
-                if changed.is_ok() && change.disk_mib.is_some() {
-                    return self.grow_for(answer);
-                }
-                changed
-            }
-            Next::Already | Next::Join | Next::Allow => Ok(()),
-            Next::Refuse => Err(AppError::WrongState {
-                vm: self.vm.spec.name.clone(),
-                phase: self.vm.state.phase(),
-                verb,
-            }),
-            Next::Move(Phase::Pausing) => {
-                self.holders.push(answer);
-                self.transition(VmState::Pausing).await;
-                if self.work.is_some() {
-                    // A disk grows: its end begins the pause.
-                    return self.hurry.cancel();
-                }
-                return self.hold(Phase::Paused);
-            }
-            Next::Move(Phase::Resuming) => {
-                self.holders.push(answer);
-                self.transition(VmState::Resuming).await;
-                return self.hold(Phase::Running);
-            }
-            Next::Move(Phase::Starting) => {
-                self.vm.restart_count = 0;
-                self.start_anew().await
-            }
-            Next::Move(phase) | Next::Preempt(phase) => match self.admit_next(verb).await {
-                Ok(()) => {
-                    self.head_for(phase, verb).await;
-                    Ok(())
-                }
-                Err(error) => Err(error),
-            },
-        };
-        // The caller may have hung up; its wish stands.
-        let _ = answer.send(accepted);
-    }
-
-    /// Begins a start, as an operation of its own.
-    async fn start_anew(&mut self) -> Result<(), AppError> {
-        let booter = self.boots.begin_start(self.vm.id).await?;
-        let task = booter.task.clone();
-        let started = self.start(booter).await;
-        if let Err(error) = &started {
-            task.fail(error.to_failure()).await;
-        }
-        started
-    }
-
-    /// Begins a start with what was resolved when the VM was made.
-    async fn start(&mut self, booter: Booter) -> Result<(), AppError> {
-        if self.machine.is_some() {
-            // One disk has one VMM: the one that does not end has it still.
-            let limit = self.context.config.stop_kill_timeout;
-            return Err(AppError::Unkillable { limit });
-        }
-        let resolved = booter.resolved(&self.vm).await?;
-        self.admit_boot()?;
-        self.timers.forget_restart();
-        self.transition(VmState::Starting).await;
-        self.boot(booter, resolved);
-        Ok(())
-    }
-
-    /// Takes note of what is to follow a stop: nothing, or a boot, for which the queue must have a place.
-    async fn admit_next(&mut self, verb: Verb) -> Result<(), AppError> {
-        (self.ticket, self.then_start) = match verb {
-            Verb::Restart => {
-                let ticket = self.seat.boot_again()?;
-                (
-                    Some(ticket),
-                    Some(self.boots.begin_start(self.vm.id).await?),
-                )
-            }
-            _ => (None, None),
-        };
-        Ok(())
-    }
-
-    /// Makes sure that there is room for a machine. A restart keeps what its machine had.
-    fn admit_boot(&mut self) -> Result<(), AppError> {
-        match (&self.lease, &self.ticket) {
-            (Some(_), Some(_)) => {}
-            (Some(_), None) => self.ticket = Some(self.seat.boot_again()?),
-            (None, _) => {
-                host::admit_disk(&self.context)?;
-                let capacity = host::capacity(&self.context)?;
-                let (lease, ticket) = self.seat.start(self.vm.spec.shape(), &capacity)?;
-                (self.lease, self.ticket) = (Some(lease), Some(ticket));
-            }
-        }
-        Ok(())
-    }
-
-    /// No machine is left, and none is to come.
-    fn give_back(&mut self) {
-        (self.lease, self.ticket) = (None, None);
-    }
-
-    /// Changes the record; what a machine that runs cannot take up waits for the next start.
-    async fn change(&mut self, change: &VmChange) -> Result<(), AppError> {
-        let spec = change::apply(&self.vm, change)?;
-        if spec.shape() != self.vm.spec.shape() {
-            let capacity = host::capacity(&self.context)?;
-            self.seat.resize(&spec, self.vm.shape, &capacity)?;
-        }
-        if spec.disk_mib > self.vm.spec.disk_mib {
-            host::admit_disk(&self.context)?;
-        }
-        let before = std::mem::replace(&mut self.vm.spec, spec);
-        let saved = self.save().await;
-        if saved.is_err() {
-            self.vm.spec = before;
-            self.seat.put_back(&self.vm.spec, self.vm.shape);
-            self.publish();
-        } else {
-            self.context.events.vm_updated(&self.vm);
-        }
-        saved
-    }
-
-    /// Holds the vCPUs, or lets them go on.
-    fn hold(&mut self, goal: Phase) {
-        let Some(machine) = self.machine.clone() else {
-            return;
-        };
-        self.is_held = true;
-        let (context, vm, guest) = (self.context.clone(), self.vm.clone(), self.guest.clone());
-        self.hurry = CancellationToken::new();
-        let hurry = self.hurry.clone();
-        self.work = Some(Box::pin(async move {
-            let held = match goal {
-                Phase::Paused => hold::pause(&context, &*machine, &hurry).await,
-                _ => hold::resume(&context, &vm, &*machine, guest.as_deref(), &hurry).await,
-            };
-            Outcome::Held(held)
-        }));
-    }
-
-    fn join_hold(&mut self, answer: Answer) {
-        match self.vm.state.phase() {
-            Phase::Pausing | Phase::Resuming => self.holders.push(answer),
-            // It is already so. The caller may have hung up.
-            _ => drop(answer.send(Ok(()))),
-        }
-    }
-
-    /// A time of the VM's own has come.
-    async fn on_due(&mut self, due: Due) {
-        match due {
-            Due::Expired => {
-                tracing::info!(vm = %self.vm.id, "a VM's time to live is over");
-                match decide(self.vm.state.phase(), Verb::Delete) {
-                    Next::Move(phase) | Next::Preempt(phase) => {
-                        self.head_for(phase, Verb::Delete).await;
-                    }
-                    Next::Already | Next::Join | Next::Allow | Next::Refuse => {}
-                }
-            }
-            Due::Idle => self.on_idle().await,
-            Due::Restart => self.restart_by_policy().await,
-        }
-    }
-
-    /// Nothing used the VM from outside; what runs in it counts as use.
-    async fn on_idle(&mut self) {
-        let limit = self.context.config.idle_check_timeout;
-        let busy = match &self.guest {
-            Some(guest) => {
-                let asked = tokio::time::timeout(limit, guest.list_sessions());
-                match hear(&mut self.commands, &mut self.heard, asked).await {
-                    Some(Ok(Ok(sessions))) => sessions
-                        .iter()
-                        .any(|session| session.state == SessionState::Running),
-                    // An agent that does not answer is no sign of use, and none of idleness; a request is one.
-                    Some(_) | None => true,
-                }
-            }
-            None => true,
-        };
-        if busy {
-            self.activity.touch();
-        } else {
-            tracing::info!(vm = %self.vm.id, "a VM was idle for its timeout");
-            self.head_for(Phase::Stopping, Verb::Stop).await;
-        }
-    }
-
-    async fn restart_by_policy(&mut self) {
-        self.timers.forget_restart();
-        self.vm.restart_count = self.vm.restart_count.saturating_add(1);
-        if let Err(error) = self.start_anew().await {
-            tracing::error!(vm = %self.vm.id, error = chain(&error), "could not start a VM again by its restart policy");
-            self.timers.restart_after_fault(&self.vm);
-        }
+        });
     }
 
     fn boot(&mut self, booter: Booter, resolved: Resolved) {
         self.hurry = booter.cancel.clone();
         let (vm, ticket) = (self.vm.clone(), self.ticket.take());
-        self.work = Some(Box::pin(async move {
+        self.begin_work(async move {
             let booted = booter.boot(&vm, &resolved, ticket).await;
             Outcome::Booted(booter, booted)
-        }));
+        });
     }
 
     fn reach_agent(&mut self) {
@@ -564,23 +351,20 @@ impl Runner {
         self.context.events.vm_moved(&self.vm, from);
     }
 
+    /// Begins work, of which there is none.
+    fn begin_work(&mut self, work: impl Future<Output = Outcome> + Send + 'static) {
+        debug_assert!(self.work.is_none(), "work is begun when there is none");
+        self.work = Some(self.context.tasks.spawn(work));
+    }
+
     /// Writes the record. Work under way goes on meanwhile: a disk that is slow holds no signal up.
     async fn save(&mut self) -> Result<(), AppError> {
         self.vm.generation += 1;
-        let context = self.context.clone();
-        let mut saving = pin!(context.store.update_vm_since(&self.vm, self.stored));
-        let saved = loop {
-            tokio::select! {
-                biased; // what was begun before is begun before
-                // cancel-safe: the future stays in its field
-                outcome = poll(&mut self.work), if self.work.is_some() => {
-                    self.work = None;
-                    self.done = Some(outcome);
-                }
-                // stays pinned
-                saved = &mut saving => break saved,
-            }
-        };
+        let saved = self
+            .context
+            .store
+            .update_vm_since(&self.vm, self.stored)
+            .await;
         self.publish();
         match saved? {
             CasOutcome::Updated => {
@@ -656,9 +440,21 @@ async fn hear<T>(
     }
 }
 
-async fn poll<T>(future: &mut Option<Pin<Box<dyn Future<Output = T> + Send>>>) -> T {
-    match future {
-        Some(future) => future.await,
+async fn linked(link: &mut Option<Link>) -> Arc<dyn Guest> {
+    match link {
+        Some(link) => link.await,
         None => std::future::pending().await,
+    }
+}
+
+async fn ended_work(work: &mut Option<Work>) -> Outcome {
+    let Some(work) = work else {
+        return std::future::pending().await;
+    };
+    match work.await {
+        Ok(outcome) => outcome,
+        // Dropped with the runtime, which is about to drop the runner too.
+        Err(error) if error.is_cancelled() => std::future::pending().await,
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
     }
 }

@@ -16,7 +16,6 @@ use crate::error::AppError;
 
 impl Runner {
     pub(super) async fn on_outcome(&mut self, outcome: Outcome) {
-        self.work = None;
         match outcome {
             Outcome::Resolved(booter, resolved) => self.on_resolved(booter, resolved).await,
             Outcome::Booted(booter, Ok(booted)) => self.on_booted(booter, booted).await,
@@ -34,10 +33,10 @@ impl Runner {
                 self.tell_undone().await;
                 tracing::error!(vm = %self.vm.id, error = chain(&error), "could not remove a VM's files; trying again");
                 let (context, id) = (self.context.clone(), self.vm.id);
-                self.work = Some(Box::pin(async move {
+                self.begin_work(async move {
                     tokio::time::sleep(RETRY_PAUSE).await;
                     Outcome::Removed(boot::remove_files(&context, id).await)
-                }));
+                });
             }
         }
     }
@@ -163,6 +162,9 @@ impl Runner {
             (_, _) => return self.descend(self.way_down),
         };
         self.is_held = state == VmState::Paused;
+        if let Some(guest) = &self.guest {
+            guest.set_held(self.is_held);
+        }
         self.transition(state).await;
         if !self.is_held && self.guest.is_none() {
             // Adopted while it was held: its agent was not looked for.
@@ -224,20 +226,20 @@ impl Runner {
         }
         if let Some(machine) = self.machine.clone() {
             let ladder = Ladder::hard(&self.context.config, machine);
-            self.work = Some(Box::pin(async move {
+            self.begin_work(async move {
                 tokio::time::sleep(RETRY_PAUSE).await;
                 Outcome::Stopped(ladder.climb(&CancellationToken::new()).await)
-            }));
+            });
         }
     }
 
     async fn on_removed(&mut self) {
         if let Err(error) = self.context.store.delete_vm(self.vm.id).await {
             tracing::error!(vm = %self.vm.id, error = chain(&error), "could not remove the record of a VM; trying again");
-            self.work = Some(Box::pin(async {
+            self.begin_work(async {
                 tokio::time::sleep(RETRY_PAUSE).await;
                 Outcome::Removed(Ok(()))
-            }));
+            });
             return;
         }
         self.seat.leave();

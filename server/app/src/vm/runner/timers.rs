@@ -5,11 +5,14 @@ use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
+use banger_core::lifecycle::{Next, Verb, decide};
+use banger_core::session::SessionState;
 use banger_core::vm::{Phase, RestartPolicy, Vm};
-use banger_core::{SignedDuration, Timestamp};
+use banger_core::{SignedDuration, Timestamp, chain};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::super::activity::Activity;
+use super::{Runner, hear};
 
 /// Before the first start by a restart policy; doubled with each that follows without a caller's start.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
@@ -78,6 +81,58 @@ impl Timers {
             () = after(expired.filter(|_| phase != Phase::Deleting)) => Due::Expired,
             () = until(restart) => Due::Restart,
             () = idle_for(&activity, idle) => Due::Idle,
+        }
+    }
+}
+
+impl Runner {
+    /// A time of the VM's own has come.
+    pub(super) async fn on_due(&mut self, due: Due) {
+        match due {
+            Due::Expired => {
+                tracing::info!(vm = %self.vm.id, "a VM's time to live is over");
+                match decide(self.vm.state.phase(), Verb::Delete) {
+                    Next::Move(phase) | Next::Preempt(phase) => {
+                        self.head_for(phase, Verb::Delete).await;
+                    }
+                    Next::Already | Next::Join | Next::Allow | Next::Refuse => {}
+                }
+            }
+            Due::Idle => self.on_idle().await,
+            Due::Restart => self.restart_by_policy().await,
+        }
+    }
+
+    /// Nothing used the VM from outside; what runs in it counts as use.
+    async fn on_idle(&mut self) {
+        let limit = self.context.config.idle_check_timeout;
+        let busy = match &self.guest {
+            Some(guest) => {
+                let asked = tokio::time::timeout(limit, guest.list_sessions());
+                match hear(&mut self.commands, &mut self.heard, asked).await {
+                    Some(Ok(Ok(sessions))) => sessions
+                        .iter()
+                        .any(|session| session.state == SessionState::Running),
+                    // An agent that does not answer is no sign of use, and none of idleness; a request is one.
+                    Some(_) | None => true,
+                }
+            }
+            None => true,
+        };
+        if busy {
+            self.activity.touch();
+        } else {
+            tracing::info!(vm = %self.vm.id, "a VM was idle for its timeout");
+            self.head_for(Phase::Stopping, Verb::Stop).await;
+        }
+    }
+
+    async fn restart_by_policy(&mut self) {
+        self.timers.forget_restart();
+        self.vm.restart_count = self.vm.restart_count.saturating_add(1);
+        if let Err(error) = self.start_anew().await {
+            tracing::error!(vm = %self.vm.id, error = chain(&error), "could not start a VM again by its restart policy");
+            self.timers.restart_after_fault(&self.vm);
         }
     }
 }

@@ -15,6 +15,7 @@ use banger_proto::v1::vm_service_client::VmServiceClient;
 use banger_sdk::{Client, Host, TunnelTarget};
 use banger_store::{CasOutcome, Store};
 use banger_vmm::FakeHost;
+use bangerd::config::Config;
 use bangerd::daemon::{self, DaemonError};
 use tempfile::TempDir;
 use tokio::io::AsyncWriteExt as _;
@@ -65,6 +66,14 @@ impl Ssh {
 
     /// The same, with or without a key of the VM.
     pub(super) async fn start_with(has_key: bool) -> Option<Self> {
+        Self::start_configured(has_key, |_| {}).await
+    }
+
+    /// The same, of a daemon that is configured otherwise.
+    pub(super) async fn start_configured(
+        has_key: bool,
+        change: impl FnOnce(&mut Config),
+    ) -> Option<Self> {
         if let Some(why) = hindrance() {
             eprintln!("SKIPPED ssh: {why}");
             return None;
@@ -78,6 +87,7 @@ impl Ssh {
         let mut config = config(&dir);
         // The daemon of these tests ends only when its clients have.
         config.shutdown_grace = "5s".parse().unwrap();
+        change(&mut config);
         fs::write(&config.agent, "an agent").unwrap();
         let host = FakeHost::new(real_agent(&dir.path().join("guest"), &tasks));
         let serve = |stop: &CancellationToken| {

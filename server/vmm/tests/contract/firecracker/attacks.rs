@@ -8,11 +8,12 @@ use banger_core::Explain;
 use banger_core::vmm::{Drive, DriveAccess, LaunchPlan, NetworkPlan, VmmError};
 use banger_vmm::process::{find_strays, kill_exactly};
 use banger_vmm::{FirecrackerConfig, FirecrackerDriver};
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::time::timeout;
 
 use super::bare;
 use crate::impostor::{bare_plan, impostor, refused};
-use crate::rules::{Bench, STEP};
+use crate::rules::{Bench, STEP, killed, launched};
 
 /// What an impostor says of itself.
 const VERSION: &str = "Firecracker v9.9.9";
@@ -167,8 +168,8 @@ async fn sockets_that_an_earlier_firecracker_left_are_no_obstacle() {
     let driver = bench.driver();
     let plan = bench.plan("mute");
     for _ in 0..2 {
-        let machine = crate::rules::launched(&driver, &plan).await;
-        crate::rules::killed(&machine).await;
+        let machine = launched(&driver, &plan).await;
+        killed(&machine).await;
         assert!(plan.dir.join("api.sock").exists(), "it leaves them");
     }
 }
@@ -194,4 +195,29 @@ async fn a_kernel_that_does_not_reach_its_agent_in_time_does_not_work_and_that_i
     let later = bench.driver_with(config);
     let again = later.works(&plan.kernel, &plan.initramfs);
     assert_eq!(timeout(STEP, again).await.unwrap().unwrap(), Err(detail));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_firecracker_that_is_silent_is_measured_all_the_same_and_heard_again() {
+    let rule = "a_firecracker_that_is_silent_is_measured_all_the_same_and_heard_again";
+    let Some(bench) = bare(rule) else { return };
+    let machine = launched(&bench.driver(), &bench.plan("mute")).await;
+    let pid = i32::try_from(machine.identity().pid).unwrap();
+    let pid = Pid::from_raw(pid).unwrap();
+    kill_process(pid, Signal::STOP).unwrap();
+    // More than once: what is asked in vain must not be in the way later.
+    for _ in 0..3 {
+        let metrics = timeout(STEP, machine.metrics()).await.unwrap().unwrap();
+        assert!(metrics.rss_bytes > 0 && metrics.thread_count > 0);
+        assert!(metrics.drives.is_empty(), "{metrics:?}");
+    }
+    kill_process(pid, Signal::CONT).unwrap();
+    let heard = async {
+        // On a busy host an answer may be late once more.
+        while machine.metrics().await.unwrap().drives.len() != 1 {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(STEP, heard).await.unwrap();
+    killed(&machine).await;
 }

@@ -2,13 +2,18 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
+use std::sync::Arc;
 
-use banger_core::vmm::{Drive, DriveAccess, LaunchPlan, VmmExit};
+use banger_core::VmId;
+use banger_core::vmm::{Drive, DriveAccess, LaunchPlan, ProcessLimits, Vmm, VmmError, VmmExit};
+use banger_vmm::CgroupChoice;
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
 use super::{Firecracker, JAILER, made, named};
 use crate::guest::skipped;
+use crate::impostor::refused;
 use crate::rules::{
     Bench, GLIMPSE, STEP, asked, echoes, ended, killed, launched, opened, strays, suite,
 };
@@ -93,6 +98,75 @@ async fn a_jail_is_a_user_and_a_root_of_its_own_and_goes_with_its_process() {
         assert!(plan.dir.join("upper").exists());
         ended(machine).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn where_no_cgroup_limits_threads_the_jails_user_has_no_more() {
+    let rule = "where_no_cgroup_limits_threads_the_jails_user_has_no_more";
+    let Some(bench) = jailed(rule) else { return };
+    let mut config = bench.config();
+    config.cgroups = CgroupChoice::Off;
+    let driver: Arc<dyn Vmm> = bench.driver_with(config);
+    let plan = LaunchPlan {
+        vcpu_count: 4,
+        limits: Some(ProcessLimits::of(4, 128, 512)),
+        ..bench.plan("mute")
+    };
+    let machine = launched(&driver, &plan).await;
+    let pid = machine.identity().pid;
+    let limits = fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
+    let limit = |row: &str| {
+        let line = limits.lines().find_map(|line| line.strip_prefix(row));
+        let mut words = line.unwrap().split_whitespace();
+        (words.next().unwrap(), words.next().unwrap())
+    };
+    assert_eq!(limit("Max processes"), ("100", "100"));
+    // Its own thread, the API's and four vCPUs'; KVM may add one of its own.
+    let threads: u32 = status(pid, "Threads").parse().unwrap();
+    assert!((6..20).contains(&threads), "{threads}");
+    // The jailer lowers it once more.
+    assert_eq!(limit("Max open files"), ("2048", "2048"));
+    assert_eq!(limit("Max core file size"), ("0", "0"));
+    killed(&machine).await;
+    // It binds: the second of its vCPUs would be the fourth thread.
+    let mut plan = LaunchPlan {
+        vm: VmId::new(),
+        ..plan
+    };
+    plan.limits.as_mut().unwrap().thread_count = 3;
+    let error = refused(&*driver, &plan).await;
+    assert!(
+        matches!(
+            error,
+            VmmError::Refused { .. } | VmmError::EndedEarly { .. }
+        ),
+        "{error:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_that_is_silent_is_adopted_measured_and_killed_all_the_same() {
+    let rule = "one_that_is_silent_is_adopted_measured_and_killed_all_the_same";
+    let Some(bench) = jailed(rule) else { return };
+    let plan = bench.plan("mute");
+    let machine = launched(&bench.driver(), &plan).await;
+    let identity = machine.identity().clone();
+    drop(machine);
+    bench.end_daemon().await;
+    let pid = Pid::from_raw(i32::try_from(identity.pid).unwrap()).unwrap();
+    kill_process(pid, Signal::STOP).unwrap();
+
+    let mut config = bench.config();
+    config.control_timeout = GLIMPSE;
+    let driver = bench.driver_with(config);
+    let adopted = driver.adopt(plan.vm, &plan.dir, &identity);
+    let adopted = timeout(STEP, adopted).await.unwrap().unwrap();
+    let machine = adopted.unwrap();
+    assert!(machine.pause().await.is_err());
+    let metrics = machine.metrics().await.unwrap();
+    assert!(metrics.rss_bytes > 0 && metrics.drives.is_empty());
+    killed(&machine).await;
+    assert!(!plan.dir.join("jail").exists());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
