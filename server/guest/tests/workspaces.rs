@@ -23,6 +23,7 @@ use support::{PATIENCE, rig};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::task::TaskTracker;
 
 fn git(directory: &Path, words: &[&str]) -> String {
     let output = Command::new("git")
@@ -126,7 +127,7 @@ async fn carry(
                     manifest.push(part);
                 }
                 let sender = sender.clone();
-                sending = Some(tokio::spawn(async move {
+                sending = Some(TaskTracker::new().spawn(async move {
                     for part in manifest {
                         let _ = sender.as_ref().unwrap().send(part).await;
                     }
@@ -142,7 +143,7 @@ async fn carry(
                     };
                     let rest: Vec<Part> = parts.by_ref().filter(wanted).collect();
                     let sender = sender.take().unwrap();
-                    tokio::spawn(async move {
+                    TaskTracker::new().spawn(async move {
                         for part in rest {
                             let _ = sender.send(part).await;
                         }

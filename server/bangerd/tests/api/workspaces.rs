@@ -222,7 +222,7 @@ async fn prepare(
     let mut answers = answers.await?.into_inner();
     let (manifest, contents) = split(parts);
     let mut contents = Some((sender.clone(), contents));
-    tokio::spawn(async move {
+    TaskTracker::new().spawn(async move {
         for part in manifest {
             let _ = sender.send(sent(Sent::Part(part))).await;
         }
@@ -234,7 +234,7 @@ async fn prepare(
                 needed.extend(some.entries);
                 if let Some((sender, contents)) = contents.take_if(|_| some.is_last) {
                     let wanted = needed.clone();
-                    tokio::spawn(async move {
+                    TaskTracker::new().spawn(async move {
                         for part in contents {
                             let is_wanted = match &part.part {
                                 Some(Piece::Content(content)) => wanted.contains(&content.entry),
