@@ -41,6 +41,7 @@ pub(crate) fn attached(event: Event) -> AttachSessionResponse {
     AttachSessionResponse {
         message: Some(message),
         start_offset: 0,
+        writer_offset: None,
     }
 }
 

@@ -147,6 +147,12 @@ pub enum Refusal {
         /// The errno's text.
         detail: String,
     },
+    /// The kernel takes less than the arguments and the environment.
+    #[error("the command and its environment are too long: {detail}")]
+    ArgumentsTooLong {
+        /// The sizes.
+        detail: String,
+    },
     /// The process could not be made.
     #[error("the process could not be started: {detail}")]
     StartProcess {
@@ -277,6 +283,7 @@ impl Refusal {
             | Self::ProgramNotExecutable { .. }
             | Self::UnknownUser { .. }
             | Self::WorkingDirectory { .. }
+            | Self::ArgumentsTooLong { .. }
             | Self::Invalid { .. } => Code::InvalidArgument,
             Self::StdinRefused { .. } => Code::OutOfRange,
             Self::StartProcess { .. }
@@ -300,6 +307,7 @@ impl Refusal {
             Self::ProgramNotExecutable { .. } => "PROGRAM_NOT_EXECUTABLE",
             Self::UnknownUser { .. } => "USER_NOT_FOUND",
             Self::WorkingDirectory { .. } => "WORKING_DIRECTORY_UNUSABLE",
+            Self::ArgumentsTooLong { .. } => "ARGUMENTS_TOO_LONG",
             Self::StartProcess { .. } => "PROCESS_NOT_STARTED",
             Self::TooManySessions { .. } => "TOO_MANY_SESSIONS",
             Self::StdinRefused { .. } => "STDIN_REFUSED",
@@ -342,6 +350,7 @@ impl Refusal {
             | Self::InitNotExecutable { detail, .. }
             | Self::WorkingDirectory { detail, .. }
             | Self::StartProcess { detail }
+            | Self::ArgumentsTooLong { detail }
             | Self::StdinRefused { detail }
             | Self::File { detail, .. }
             | Self::Path { detail, .. }

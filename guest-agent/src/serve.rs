@@ -27,8 +27,8 @@ const SEND_BUFFER_BYTES: usize = 512 << 10;
 const CALLS_MAX: u32 = 4096;
 /// Bytes of the headers of a call.
 const HEADERS_MAX_BYTES: u32 = 16 << 10;
-/// Largest message that the agent takes.
-pub(crate) const MESSAGE_MAX_BYTES: usize = 4 << 20;
+/// Largest message that the agent takes: a command and an environment of 6 MiB together, with room.
+pub(crate) const MESSAGE_MAX_BYTES: usize = 8 << 20;
 
 /// Runs hyper's tasks on the agent's tracker.
 #[derive(Debug, Clone)]

@@ -19,6 +19,7 @@ use crate::files::{self, lend};
 use crate::observe;
 use crate::refusal::Refusal;
 use crate::session::Session;
+use crate::session::input::Numbers;
 use crate::session::locate::locate;
 use crate::session::log::Hold;
 use crate::session::plan::window;
@@ -123,7 +124,10 @@ impl AgentService for GuestService {
     ) -> Answer<proto::ListSessionsResponse> {
         let sessions = self.agent.sessions.list();
         Ok(Response::new(proto::ListSessionsResponse {
-            sessions: sessions.iter().map(|session| session.describe()).collect(),
+            sessions: sessions
+                .iter()
+                .map(|session| session.describe_briefly())
+                .collect(),
         }))
     }
 
@@ -151,6 +155,9 @@ impl AgentService for GuestService {
             .map_err(|_| Refusal::invalid("who writes is unknown"))?;
         let wants_screen = options.from == Some(ReadFrom::Screen(true));
         let screen = wants_screen.then(|| session.log.screen());
+        let numbers = session.input.numbers(&attach.writer)?;
+        // Before the session is described: what is accepted since is told.
+        let acked = numbers.accepted();
         let (range, first) = session.snapshot();
         let position = match &screen {
             Some((offset, _)) => *offset,
@@ -159,6 +166,7 @@ impl AgentService for GuestService {
         let first = proto::AttachSessionResponse {
             message: Some(proto::attach_session_response::Message::Attached(first)),
             start_offset: signed(position),
+            writer_offset: Some(signed(acked)),
         };
         let screen = screen.map(|(offset, data)| proto::AttachSessionResponse {
             message: Some(proto::attach_session_response::Message::Screen(
@@ -168,11 +176,12 @@ impl AgentService for GuestService {
                 },
             )),
             start_offset: 0,
+            writer_offset: None,
         });
-        let writer = writer(&session, writing, incoming);
+        let writer = writer(&session, writing, numbers.clone(), incoming);
         let end = range.1.max(position);
-        let reader =
-            Reader::new(session, (position, end), options, Follow::Exit).with_writer(writer);
+        let reader = Reader::new(session, (position, end), options, Follow::Exit)
+            .with_writer(writer, &numbers, acked);
         drop(hold);
         let forget = attach
             .remove_after_exit
@@ -395,6 +404,7 @@ fn events(
 fn writer(
     session: &Arc<Session>,
     writing: proto::Writing,
+    numbers: Numbers,
     incoming: Streaming<proto::AttachSessionRequest>,
 ) -> Writer {
     let mut writer = Writer::new();
@@ -412,7 +422,7 @@ fn writer(
     writer.spawn(async move {
         tokio::select! {
             // cancel-safe: what was not accepted is sent again by nobody, as after a broken connection
-            written = write(&session, &joined, incoming) => written,
+            written = write(&session, &joined, &numbers, incoming) => written,
             // cancel-safe: only waits
             () = joined.replaced() => Err(Refusal::WriterReplaced),
         }
@@ -434,6 +444,7 @@ async fn deny(mut incoming: Streaming<proto::AttachSessionRequest>) -> Result<()
 async fn write(
     session: &Session,
     joined: &Joined,
+    numbers: &Numbers,
     mut incoming: Streaming<proto::AttachSessionRequest>,
 ) -> Result<(), Refusal> {
     // A connection that ends ends the writer; the reader tells of it.
@@ -442,7 +453,7 @@ async fn write(
             Some(Incoming::Stdin(stdin)) => {
                 let offset = u64::try_from(stdin.offset)
                     .map_err(|_| Refusal::invalid("an offset is negative"))?;
-                session.input.write(offset, stdin.data).await?;
+                session.input.write(numbers, offset, stdin.data).await?;
             }
             Some(Incoming::CloseStdin(_)) => session.input.close().await?,
             Some(Incoming::Resize(size)) => joined.resize(window(size)?),

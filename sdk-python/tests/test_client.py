@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import os
 import threading
 import time
@@ -294,3 +295,40 @@ def test_a_pull_tells_of_its_progress(fake: FakeDaemon, client: banger.Client) -
     image = client.images.pull("debian:bookworm", on_progress=lambda operation: told.append(operation.target))
     assert list(image.references) == told == ["debian:bookworm"]
     assert client.images.get("debian:bookworm").id == image.id
+
+
+def test_limits_are_told_by_name(fake: FakeDaemon, client: banger.Client) -> None:
+    vm = client.vms.create("box")
+    vm.run("true", limits={"nofile": (1024, 4096), "stack": None, "cpu": 5})
+    limits = {limit.resource: limit for limit in fake.commands[-1].spec.limits}
+    nofile = limits[v1.ResourceLimit.RESOURCE_NOFILE]
+    assert (nofile.soft, nofile.hard) == (1024, 4096)
+    stack = limits[v1.ResourceLimit.RESOURCE_STACK]
+    assert not stack.HasField("soft")
+    assert not stack.HasField("hard")
+    assert limits[v1.ResourceLimit.RESOURCE_CPU].hard == 5
+    with pytest.raises(ValueError, match="nofile"):
+        vm.run("true", limits={"files": 5})
+
+
+def test_an_attachment_begins_where_it_is_told_and_as_whom(fake: FakeDaemon, client: banger.Client) -> None:
+    vm = client.vms.create("box")
+    with vm.start("cat") as session:
+        when = datetime.datetime(2026, 1, 31, 12, tzinfo=datetime.timezone.utc)
+        with session.attach(tail_lines=3, steal=True) as first:
+            pass
+        with session.attach(since=when, read_only=True, writer=first.writer) as second:
+            pass
+        with session.attach(screen=True):
+            pass
+        with pytest.raises(ValueError, match="one place"):
+            session.attach(offset=1, end=True)
+        with pytest.raises(ValueError, match="steal or read_only"):
+            session.attach(steal=True, read_only=True)
+    told = fake.attachments[:3]
+    assert (told[0].options.tail_lines, told[0].writing) == (3, v1.WRITING_STEAL)
+    assert told[1].options.since.ToDatetime(datetime.timezone.utc) == when
+    assert told[1].writing == v1.WRITING_NONE
+    assert told[1].writer == told[0].writer == second.writer
+    assert told[2].options.screen
+    assert told[2].writer not in ("", first.writer)

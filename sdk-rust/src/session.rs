@@ -28,6 +28,8 @@ pub use v1::signal_session_request::Target as SignalTarget;
 
 /// Asked for per page; the daemon's default.
 const PAGE_SIZE: i32 = 100;
+/// The largest answer: a session with a command and an environment of 6 MiB together, with room.
+const ANSWER_BYTES_MAX: usize = 16 << 20;
 
 /// Sessions.
 #[derive(Debug, Clone)]
@@ -41,7 +43,7 @@ impl Sessions {
     }
 
     fn rpc(&self) -> SessionServiceClient<tonic::transport::Channel> {
-        SessionServiceClient::new(self.client.channel())
+        SessionServiceClient::new(self.client.channel()).max_decoding_message_size(ANSWER_BYTES_MAX)
     }
 
     /// Starts a session and leaves it running.

@@ -124,9 +124,23 @@ impl Vms {
 
     /// Shuts a VM down; answers when it is off. `last_stop` tells how it went.
     pub fn stop(&self, vm: impl Into<String>) -> Request<v1::Vm> {
-        let (this, vm) = (self.clone(), vm.into());
-        Request::new(|request_id| async move {
-            let request = v1::StopVmRequest { vm, request_id };
+        self.stop_with(vm.into(), false)
+    }
+
+    /// Shuts a VM down as [`Vms::stop`], and copies what is kept of its sessions' output out of it first. They are read as
+    /// before; `last_stop.kept_logs` tells what was copied.
+    pub fn stop_keeping_logs(&self, vm: impl Into<String>) -> Request<v1::Vm> {
+        self.stop_with(vm.into(), true)
+    }
+
+    fn stop_with(&self, vm: String, keep_logs: bool) -> Request<v1::Vm> {
+        let this = self.clone();
+        Request::new(move |request_id| async move {
+            let request = v1::StopVmRequest {
+                vm,
+                request_id,
+                keep_logs,
+            };
             let call = || async { this.rpc().stop_vm(request.clone()).await };
             present(this.client.repeat("StopVm", call).await?.vm, "StopVm")
         })
@@ -319,6 +333,12 @@ impl CreateVm {
     /// Deletes itself when it stops, however it stops.
     pub const fn ephemeral(mut self) -> Self {
         self.spec.ephemeral = true;
+        self
+    }
+
+    /// Every orderly stop copies what is kept of its sessions' output out of it first. See [`Vms::stop_keeping_logs`].
+    pub const fn keep_logs(mut self) -> Self {
+        self.spec.keep_logs = true;
         self
     }
 

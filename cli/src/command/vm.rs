@@ -142,21 +142,40 @@ impl Start {
 The agent flushes the disks and powers off; if it does not, the power button is pressed; if that does not \
 help, the VMM is ended. `vm inspect` tells what worked.
 
+With --keep-logs the output of its sessions is copied out of it first; `session list` and `session log`
+show it as before, until the VM is removed or another stop keeps other logs.
+
 Examples:
-  banger vm stop web")]
+  banger vm stop web
+  banger vm stop --keep-logs web && banger session list web")]
 pub(crate) struct Stop {
     /// The VMs' names or ids
     #[arg(required = true, value_name = "VM", add = ArgValueCandidates::new(complete::vms))]
     vms: Vec<String>,
+    /// Keep the output of its sessions
+    #[arg(long)]
+    keep_logs: bool,
 }
 
 impl Stop {
     async fn run(self, context: &Context) -> Result<u8, Failure> {
         let client = context.client().await?;
         for vm in self.vms {
-            context
-                .printer()
-                .changed(&view::Vm::from(client.vms().stop(vm).await?))?;
+            let stop = match self.keep_logs {
+                true => client.vms().stop_keeping_logs(&vm),
+                false => client.vms().stop(&vm),
+            };
+            let stopped = stop.await?;
+            let kept = stopped.last_stop.as_ref();
+            let problem = kept.and_then(|stop| Some(&stop.kept_logs.as_ref()?.problem));
+            if let Some(problem) = problem.filter(|problem| !problem.is_empty()) {
+                // The VM is stopped all the same.
+                let _ = writeln!(
+                    std::io::stderr(),
+                    "banger: not all logs of {vm} were kept: {problem}"
+                );
+            }
+            context.printer().changed(&view::Vm::from(stopped))?;
         }
         Ok(0)
     }

@@ -77,6 +77,17 @@ impl From<types::VolumeMount> for Mount {
 struct Stop {
     rung: String,
     took_ms: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kept_logs: Option<KeptLogs>,
+}
+
+/// What a stop kept of the output of a VM's sessions.
+#[derive(Debug, Serialize)]
+struct KeptLogs {
+    session_count: i32,
+    size_bytes: i64,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    problem: String,
 }
 
 impl From<types::Vm> for Vm {
@@ -94,6 +105,11 @@ impl From<types::Vm> for Vm {
             rung: word(stop.rung().as_str_name(), "RUNG_"),
             took_ms: stop.took.map_or(0, |took| {
                 took.seconds * 1000 + i64::from(took.nanos) / 1_000_000
+            }),
+            kept_logs: stop.kept_logs.map(|kept| KeptLogs {
+                session_count: kept.session_count,
+                size_bytes: kept.size_bytes,
+                problem: kept.problem,
             }),
         });
         Self {

@@ -1,7 +1,11 @@
 //! Standard input: numbered, so that a writer that comes back neither repeats nor skips, and taken no
 //! faster than the process reads it.
+//!
+//! A writer that has a name has numbers of its own, which hold on whatever connection it comes: what others write
+//! meanwhile changes them not. Those without a name share the numbers of all that was written.
 
 use std::os::fd::AsFd;
+use std::sync::{Arc, PoisonError};
 
 use bytes::Bytes;
 use rustix::io::Errno;
@@ -14,6 +18,10 @@ use crate::refusal::{Refusal, describe};
 
 /// What a standard input pipe holds once more than its first size was written at once.
 const PIPE_MAX_BYTES: usize = 1 << 20;
+/// Longest name of a writer. The host's are UUIDs.
+const NAME_MAX_BYTES: usize = 64;
+/// Writers whose numbers are kept.
+const NAMED_MAX: usize = 1024;
 /// The first size.
 const PIPE_BYTES: usize = 64 << 10;
 /// The end-of-file character of a terminal that does not tell its own.
@@ -34,13 +42,51 @@ enum Sink {
     Unread,
 }
 
+/// How many bytes were accepted of a writer, or of all of them.
+#[derive(Debug, Clone)]
+pub struct Numbers(Arc<watch::Sender<u64>>);
+
+impl Numbers {
+    fn new() -> Self {
+        Self(Arc::new(watch::Sender::new(0)))
+    }
+
+    /// Bytes accepted so far.
+    #[must_use]
+    pub fn accepted(&self) -> u64 {
+        *self.0.borrow()
+    }
+
+    /// Told whenever more was accepted.
+    #[must_use]
+    pub fn subscribe(&self) -> watch::Receiver<u64> {
+        self.0.subscribe()
+    }
+
+    fn add(&self, bytes: u64) {
+        self.0.send_modify(|accepted| *accepted += bytes);
+    }
+
+    fn are(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    /// Whether somebody writes by them now.
+    fn are_used(&self) -> bool {
+        Arc::strong_count(&self.0) > 1
+    }
+}
+
 /// The writing side of a session.
 #[derive(Debug)]
 pub struct Input {
     sink: Mutex<Sink>,
     /// A second handle on the terminal, for its size.
     terminal: Option<std::os::fd::OwnedFd>,
-    accepted: watch::Sender<u64>,
+    /// Of all writers together.
+    all: Numbers,
+    /// Of those that have names, the oldest first.
+    named: std::sync::Mutex<Vec<(String, Numbers)>>,
 }
 
 impl Input {
@@ -53,7 +99,8 @@ impl Input {
         Self {
             sink: Mutex::new(sink),
             terminal,
-            accepted: watch::Sender::new(0),
+            all: Numbers::new(),
+            named: std::sync::Mutex::default(),
         }
     }
 
@@ -72,26 +119,53 @@ impl Input {
         Self::new(Sink::Terminal(end))
     }
 
-    /// Bytes accepted so far.
+    /// Bytes accepted so far, of all writers together.
     #[must_use]
     pub fn accepted(&self) -> u64 {
-        *self.accepted.borrow()
+        self.all.accepted()
     }
 
-    /// Told whenever more was accepted.
-    #[must_use]
-    pub fn subscribe(&self) -> watch::Receiver<u64> {
-        self.accepted.subscribe()
+    /// The numbers of this writer; empty means those of all. One that is new begins at 0. Of those that have left, the
+    /// oldest is forgotten when there are too many.
+    ///
+    /// # Errors
+    /// A name that is too long, or more writers at once than there may be.
+    pub fn numbers(&self, writer: &str) -> Result<Numbers, Refusal> {
+        if writer.is_empty() {
+            return Ok(self.all.clone());
+        }
+        if writer.len() > NAME_MAX_BYTES {
+            return Err(Refusal::invalid("a writer's name is too long"));
+        }
+        // Each section leaves the list consistent, so a panic elsewhere spoils nothing.
+        let mut named = self.named.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, known)) = named.iter().find(|(name, _)| name == writer) {
+            return Ok(known.clone());
+        }
+        if named.len() >= NAMED_MAX {
+            let Some(gone) = named.iter().position(|(_, numbers)| !numbers.are_used()) else {
+                return Err(Refusal::invalid("too many write to it at once"));
+            };
+            named.remove(gone);
+        }
+        let numbers = Numbers::new();
+        named.push((writer.to_owned(), numbers.clone()));
+        Ok(numbers)
     }
 
-    /// Writes `data`, whose first byte has number `offset`, as the process takes it. What was accepted
+    /// Writes `data`, whose first byte has number `offset` among `numbers`, as the process takes it. What was accepted
     /// before is skipped. Dropped half-way, it has accepted what it counted.
     ///
     /// # Errors
     /// [`Refusal::StdinRefused`] for a hole, and where there is no standard input.
-    pub async fn write(&self, offset: u64, mut data: Bytes) -> Result<(), Refusal> {
+    pub async fn write(
+        &self,
+        numbers: &Numbers,
+        offset: u64,
+        mut data: Bytes,
+    ) -> Result<(), Refusal> {
         let mut sink = self.sink.lock().await;
-        let accepted = self.accepted();
+        let accepted = numbers.accepted();
         if offset > accepted {
             let detail = format!("it has accepted {accepted} bytes and byte {offset} came next");
             return Err(Refusal::StdinRefused { detail });
@@ -101,8 +175,10 @@ impl Input {
         while !data.is_empty() {
             let written = sink.write(&data).await?;
             data = data.slice(written..);
-            self.accepted
-                .send_modify(|accepted| *accepted += written as u64);
+            numbers.add(written as u64);
+            if !numbers.are(&self.all) {
+                self.all.add(written as u64);
+            }
         }
         Ok(())
     }
@@ -177,5 +253,30 @@ impl Sink {
                 Err(error) => return Err(refused(&describe(&error.into()))),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_those_who_left_the_oldest_is_forgotten_and_nobody_who_writes() {
+        let input = Input::pipe(None);
+        assert!(input.numbers(&"x".repeat(NAME_MAX_BYTES + 1)).is_err());
+        let kept = input.numbers("kept").unwrap();
+        kept.add(7);
+        input.numbers("left").unwrap().add(7);
+        for index in 2..NAMED_MAX + 1 {
+            input.numbers(&format!("writer-{index}")).unwrap();
+        }
+        assert_eq!(input.numbers("kept").unwrap().accepted(), 7);
+        assert_eq!(input.numbers("left").unwrap().accepted(), 0);
+        let all: Vec<_> = (0..NAMED_MAX - 1)
+            .map(|index| input.numbers(&format!("busy-{index}")).unwrap())
+            .collect();
+        assert!(input.numbers("one-more").is_err());
+        drop(all);
+        assert!(input.numbers("one-more").is_ok());
     }
 }

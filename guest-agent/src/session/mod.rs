@@ -5,6 +5,7 @@
 //! ```
 //! The exit is told only after the last byte of output. A session's children die with its first process.
 
+mod brief;
 pub mod cgroup;
 pub mod input;
 pub mod locate;
@@ -162,6 +163,18 @@ impl Session {
         self.snapshot().1
     }
 
+    /// As it is now, for a list: of a long command, and of a long environment, only the beginning.
+    #[must_use]
+    pub fn describe_briefly(&self) -> proto::Session {
+        let session = self.describe();
+        let (spec, is_spec_shortened) = brief::spec(session.spec.unwrap_or_default());
+        proto::Session {
+            spec: Some(spec),
+            is_spec_shortened,
+            ..session
+        }
+    }
+
     /// As it is now, with the range of its log: where a reader that is told of it begins.
     #[must_use]
     pub fn snapshot(&self) -> ((u64, u64), proto::Session) {
@@ -183,6 +196,7 @@ impl Session {
             log_end_offset: signed(log_end),
             stdin_offset: signed(self.input.accepted()),
             usage: state.used.or_else(|| self.cgroup.as_ref()?.usage()),
+            is_spec_shortened: false,
         }
     }
 

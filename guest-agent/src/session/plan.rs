@@ -8,6 +8,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use banger_proto::guest::v1::{ResourceLimit, SessionSpec, TerminalSize};
+use rustix::process::{Resource, getrlimit};
 use rustix::termios::Winsize;
 
 use super::users::{Identity, Users};
@@ -18,11 +19,15 @@ use crate::sys::Limit;
 pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// The terminal that programs are told of if the environment does not say.
 const DEFAULT_TERM: &str = "xterm-256color";
-/// Words of a command, and variables of an environment: as many as the daemon takes.
-const WORDS_MAX: usize = 16_384;
-/// Bytes of all words of a command or of an environment: as many as the daemon takes. The kernel takes 2 MiB of both
-/// together, and says so itself.
-const WORDS_MAX_BYTES: usize = 3 << 19;
+/// What the words of a command or of an environment may come to, each with its zero byte and its pointer. It bounds
+/// memory only: the kernel takes at most 6 MiB of both together, and says so itself.
+const WORDS_MAX_BYTES: usize = 8 << 20;
+/// What a word costs the kernel beside its bytes: its zero byte and its pointer.
+const WORD_COST: usize = 1 + size_of::<usize>();
+/// The kernel takes this much of arguments and environment however small the stack may be (`ARG_MAX`).
+const ARGUMENTS_MIN_BYTES: u64 = 128 << 10;
+/// And this much however large it may be: three quarters of the kernel's own `_STK_LIM`.
+const ARGUMENTS_MAX_BYTES: u64 = 6 << 20;
 /// The umask of a session that asks for none.
 const DEFAULT_UMASK: u32 = 0o022;
 /// Limits of a session: more than there are resources.
@@ -119,6 +124,34 @@ impl Plan {
             umask,
             limits,
         })
+    }
+
+    /// How long arguments and environment are, and what the kernel takes, for who asked for too much.
+    #[must_use]
+    pub fn sizes(&self) -> String {
+        let all = || self.arguments.iter().chain(&self.environment);
+        let longest = all().map(|word| word.as_bytes().len()).max();
+        format!(
+            "{} arguments and {} variables come to {} bytes, pointers included, of which the kernel takes {}; the longest has {}, of which it takes {}",
+            self.arguments.len(),
+            self.environment.len(),
+            counted(&self.arguments) + counted(&self.environment),
+            self.arguments_max(),
+            longest.unwrap_or_default(),
+            // MAX_ARG_STRLEN, its zero byte excluded.
+            32 * rustix::param::page_size() - 1,
+        )
+    }
+
+    /// What the kernel takes of arguments and environment together: a quarter of the stack's limit, within bounds.
+    fn arguments_max(&self) -> u64 {
+        let asked = self
+            .limits
+            .iter()
+            .find(|limit| limit.resource == libc::RLIMIT_STACK)
+            .map(|limit| limit.soft);
+        let own = || getrlimit(Resource::Stack).current.unwrap_or(u64::MAX);
+        (asked.unwrap_or_else(own) / 4).clamp(ARGUMENTS_MIN_BYTES, ARGUMENTS_MAX_BYTES)
     }
 
     /// Whether a program is there, though executing it was answered with "not found": its interpreter is
@@ -224,12 +257,18 @@ fn candidates(program: &str, path: &str) -> Vec<String> {
         .collect()
 }
 
+/// What the kernel counts of `words`.
+fn counted(words: &[CString]) -> usize {
+    let cost = |word: &CString| word.as_bytes().len() + WORD_COST;
+    words.iter().map(cost).sum()
+}
+
 fn words(what: &str, words: impl IntoIterator<Item = String>) -> Result<Vec<CString>, Refusal> {
     let mut bytes = 0;
     let mut list = Vec::new();
     for word in words {
-        bytes += word.len();
-        if list.len() == WORDS_MAX || bytes > WORDS_MAX_BYTES {
+        bytes += word.len() + WORD_COST;
+        if bytes > WORDS_MAX_BYTES {
             return Err(Refusal::invalid(format!("the {what} is too long")));
         }
         let word = CString::new(word)

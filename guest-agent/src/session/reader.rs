@@ -10,6 +10,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 
 use super::Session;
+use super::input::Numbers;
 use super::log::{Found, Frame, Hold};
 use crate::refusal::Refusal;
 
@@ -53,6 +54,33 @@ pub enum Follow {
 /// What serves a writer on behalf of a reader: it ends with the first refusal, and with the reader.
 pub type Writer = JoinSet<Result<(), Refusal>>;
 
+/// How much of a writer's input was accepted, and how much of that was told.
+#[derive(Debug)]
+struct Acknowledged {
+    accepted: watch::Receiver<u64>,
+    acked: u64,
+}
+
+impl Acknowledged {
+    /// What is to be told.
+    fn news(&mut self) -> Option<u64> {
+        let accepted = *self.accepted.borrow_and_update();
+        (accepted > self.acked).then(|| {
+            self.acked = accepted;
+            accepted
+        })
+    }
+}
+
+/// Resolves when more was accepted.
+async fn more(input: &mut Option<Acknowledged>) {
+    match input {
+        // The session, which the reader holds, has the sender.
+        Some(input) => drop(input.accepted.changed().await),
+        None => std::future::pending().await,
+    }
+}
+
 /// A reader.
 #[derive(Debug)]
 pub struct Reader {
@@ -66,8 +94,8 @@ pub struct Reader {
     /// What of it is still to be sent.
     loaded: VecDeque<Frame>,
     changed: watch::Receiver<()>,
-    accepted: watch::Receiver<u64>,
-    acked: u64,
+    /// Of whom it is told what was accepted.
+    input: Option<Acknowledged>,
     writer: Writer,
     is_done: bool,
 }
@@ -83,8 +111,6 @@ impl Reader {
         follow: Follow,
     ) -> Self {
         let hold = options.hold_process.then(|| session.log.hold(position));
-        let accepted = session.input.subscribe();
-        let acked = *accepted.borrow();
         Self {
             position,
             stop_at: (follow == Follow::Stop).then_some(end),
@@ -92,18 +118,21 @@ impl Reader {
             loading: None,
             loaded: VecDeque::new(),
             changed: session.log.subscribe(),
-            acked,
-            accepted,
+            input: None,
             session,
             writer: Writer::new(),
             is_done: false,
         }
     }
 
-    /// Lets `writer` live as long as this reader.
+    /// Lets `writer` live as long as this reader, which is told what is accepted by `numbers` beyond `acked`.
     #[must_use]
-    pub fn with_writer(mut self, writer: Writer) -> Self {
+    pub fn with_writer(mut self, writer: Writer, numbers: &Numbers, acked: u64) -> Self {
         self.writer = writer;
+        self.input = Some(Acknowledged {
+            accepted: numbers.subscribe(),
+            acked,
+        });
         self
     }
 
@@ -141,7 +170,7 @@ impl Reader {
             tokio::select! {
                 // cancel-safe: each only waits
                 _ = self.changed.changed() => {}
-                _ = self.accepted.changed() => {}
+                () = more(&mut self.input) => {}
                 Some(Ok(Err(refusal))) = self.writer.join_next() => return Err(refusal),
                 () = sleep(HEARTBEAT) => return Ok(Some(Event::Heartbeat)),
             }
@@ -149,9 +178,7 @@ impl Reader {
     }
 
     fn look(&mut self) -> Option<Event> {
-        let accepted = *self.accepted.borrow_and_update();
-        if accepted > self.acked {
-            self.acked = accepted;
+        if let Some(accepted) = self.input.as_mut().and_then(Acknowledged::news) {
             return Some(Event::StdinAck(accepted));
         }
         if self.stop_at.is_some_and(|stop| self.position >= stop) {

@@ -56,7 +56,11 @@ impl Home {
 
     /// No file is made any more: the disk is about to be marked clean.
     pub fn close(&self) {
-        self.is_closed.store(true, Ordering::Relaxed);
+        self.is_closed.store(true, Ordering::SeqCst);
+    }
+
+    fn is_closed(&self) -> bool {
+        self.is_closed.load(Ordering::SeqCst)
     }
 
     /// Bytes of all files together.
@@ -90,8 +94,7 @@ impl Home {
 
     fn open(&self) -> io::Result<File> {
         let directory = self.directory.get();
-        let is_open = !self.is_closed.load(Ordering::Relaxed);
-        let directory = directory.filter(|_| is_open);
+        let directory = directory.filter(|_| !self.is_closed());
         let directory = directory.ok_or(io::ErrorKind::NotFound)?;
         let flags = OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC;
         let opened = rustix::fs::openat(directory, ".", flags, Mode::RUSR | Mode::WUSR);
@@ -229,10 +232,13 @@ impl Ring {
         self.segments.clear();
     }
 
-    /// Gives up all, and the file.
+    /// Gives up all, and the file, once no file is made any more. A disk that hangs is not waited for: who makes the file
+    /// just then gives it up itself.
     pub fn close(&mut self) {
         self.clear();
-        self.disk().file().take();
+        if let Ok(mut file) = self.file.try_lock() {
+            file.take();
+        }
     }
 }
 
@@ -257,10 +263,17 @@ impl Disk {
 
     fn opened(&self) -> io::Result<Arc<File>> {
         let mut file = self.file();
-        match &*file {
-            Some(file) => Ok(Arc::clone(file)),
-            None => Ok(Arc::clone(file.insert(Arc::new(self.home.open()?)))),
+        if let Some(file) = &*file {
+            return Ok(Arc::clone(file));
         }
+        *file = Some(Arc::new(self.home.open()?));
+        drop(file);
+        // Who closed it meanwhile may have found the lock taken.
+        let mut file = self.file();
+        if self.home.is_closed() {
+            file.take();
+        }
+        file.clone().ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
     /// Writes the frames of `segment`.
@@ -319,6 +332,22 @@ fn decode(segment: &Segment, mut bytes: Bytes) -> Option<Vec<Frame>> {
 
 #[cfg(test)]
 impl Disk {
+    /// Whatever is written or read from now on takes until the answer is dropped.
+    pub(super) fn hang(&self) -> std::sync::mpsc::Sender<()> {
+        use std::sync::mpsc::channel;
+        let disk = self.clone();
+        let (release, released) = channel();
+        let (hang, hangs) = channel();
+        std::thread::spawn(move || {
+            let _file = disk.file();
+            hang.send(()).unwrap();
+            // The other end is only ever dropped.
+            let _ = released.recv();
+        });
+        hangs.recv().unwrap();
+        release
+    }
+
     /// Overwrites the beginning of a segment, as root in the guest can.
     pub(super) fn garble(&self, segment: &Segment) {
         let file = self.file().clone().unwrap();

@@ -114,9 +114,10 @@ fn refusal(plan: &Plan, error: &LaunchError) -> Refusal {
             }
         }
         (Step::Execute, Some(libc::ENOENT | libc::ENOTDIR)) => Refusal::ProgramNotFound { program },
-        (Step::Execute, Some(libc::ENOMEM | libc::EAGAIN | libc::E2BIG)) => {
-            Refusal::StartProcess { detail }
-        }
+        (Step::Execute, Some(libc::E2BIG)) => Refusal::ArgumentsTooLong {
+            detail: plan.sizes(),
+        },
+        (Step::Execute, Some(libc::ENOMEM | libc::EAGAIN)) => Refusal::StartProcess { detail },
         (Step::Execute, _) => Refusal::ProgramNotExecutable { program, detail },
         (Step::WorkingDir, _) => Refusal::WorkingDirectory {
             path: plan.spec.working_dir.clone(),

@@ -503,6 +503,9 @@ pub struct Session {
     /// What its processes use; absent where there is no cgroup.
     #[prost(message, optional, tag = "10")]
     pub usage: ::core::option::Option<SessionUsage>,
+    /// The command or the environment was cut, as a list does with long ones.
+    #[prost(bool, tag = "11")]
+    pub is_spec_shortened: bool,
 }
 /// What the processes of a session use.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -638,6 +641,10 @@ pub struct Attach {
     /// Whether to write.
     #[prost(enumeration = "Writing", tag = "5")]
     pub writing: i32,
+    /// Whose standard input it is: bytes of one writer are numbered by themselves, on whatever connection they come. Empty
+    /// means that they are numbered with those of all others who have no name.
+    #[prost(string, tag = "6")]
+    pub writer: ::prost::alloc::string::String,
 }
 /// Standard input.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -658,6 +665,10 @@ pub struct AttachSessionResponse {
     /// With `attached`: of the first byte that this reader gets. Since generation 2.
     #[prost(int64, tag = "8")]
     pub start_offset: i64,
+    /// With `attached`: bytes of this writer's that were accepted. Absent from an agent that numbers the bytes of all
+    /// writers together.
+    #[prost(int64, optional, tag = "9")]
+    pub writer_offset: ::core::option::Option<i64>,
     /// `attached` first and once; `exited` last.
     #[prost(oneof = "attach_session_response::Message", tags = "1, 2, 3, 4, 5, 6, 7")]
     pub message: ::core::option::Option<attach_session_response::Message>,
@@ -676,7 +687,7 @@ pub mod attach_session_response {
         /// Output that is no longer kept.
         #[prost(message, tag = "3")]
         Gap(super::Gap),
-        /// Standard input accepted up to this offset.
+        /// Standard input accepted up to this offset, by the numbers of this writer.
         #[prost(int64, tag = "4")]
         StdinAck(i64),
         /// Still alive.

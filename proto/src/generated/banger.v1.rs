@@ -3221,6 +3221,10 @@ pub struct VmSpec {
     /// VMM's start until it is gone.
     #[prost(message, repeated, tag = "20")]
     pub volumes: ::prost::alloc::vec::Vec<VolumeMount>,
+    /// Every orderly stop, one after its idle timeout included, copies what is kept of the output of its sessions out of
+    /// it first. See StopVmRequest.
+    #[prost(bool, tag = "21")]
+    pub keep_logs: bool,
 }
 /// Nested message and enum types in `VmSpec`.
 pub mod vm_spec {
@@ -3390,7 +3394,7 @@ pub struct VolumeMount {
     pub read_only: bool,
 }
 /// How a stop went.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct StopOutcome {
     /// What worked.
     #[prost(enumeration = "stop_outcome::Rung", tag = "1")]
@@ -3398,6 +3402,9 @@ pub struct StopOutcome {
     /// From the request to the VMM's end.
     #[prost(message, optional, tag = "2")]
     pub took: ::core::option::Option<::prost_types::Duration>,
+    /// What was copied out of it first; absent if nothing was to be.
+    #[prost(message, optional, tag = "3")]
+    pub kept_logs: ::core::option::Option<KeptLogs>,
 }
 /// Nested message and enum types in `StopOutcome`.
 pub mod stop_outcome {
@@ -3456,6 +3463,19 @@ pub mod stop_outcome {
             }
         }
     }
+}
+/// The output of a VM's sessions that was copied out of it before it stopped.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct KeptLogs {
+    /// Sessions whose output was copied, in whole or in part.
+    #[prost(int32, tag = "1")]
+    pub session_count: i32,
+    /// What it takes of the host's disk, at most about 512 MiB.
+    #[prost(int64, tag = "2")]
+    pub size_bytes: i64,
+    /// Why it is not all that there was, in a sentence; empty if it is.
+    #[prost(string, tag = "3")]
+    pub problem: ::prost::alloc::string::String,
 }
 /// Something that happened on the host.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -8128,6 +8148,9 @@ pub struct Session {
     /// What its processes use; of one that has ended, what they used. Absent where the guest cannot tell.
     #[prost(message, optional, tag = "12")]
     pub usage: ::core::option::Option<SessionUsage>,
+    /// The command or the environment in `spec` was cut: a list shows of each at most 4 KiB. GetSession has all of it.
+    #[prost(bool, tag = "13")]
+    pub spec_shortened: bool,
 }
 /// Nested message and enum types in `Session`.
 pub mod session {
@@ -8618,6 +8641,10 @@ pub struct AttachSessionStart {
     /// Whether to write, and what becomes of others who do.
     #[prost(enumeration = "Writing", tag = "3")]
     pub writing: i32,
+    /// A UUID of the writer's own: its bytes are numbered by themselves from 0, however many others write, and it comes back
+    /// by the same one. Empty means that they are numbered with those of all others who give none.
+    #[prost(string, tag = "4")]
+    pub writer: ::prost::alloc::string::String,
 }
 /// What an attached reader receives.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -8625,6 +8652,9 @@ pub struct AttachSessionResponse {
     /// With `attached`: of the first byte that this reader gets.
     #[prost(int64, tag = "8")]
     pub start_offset: i64,
+    /// With `attached`: of the byte of standard input that the guest expects next of this writer.
+    #[prost(int64, optional, tag = "9")]
+    pub stdin_offset: ::core::option::Option<i64>,
     /// `attached` first and once, `exited` last.
     #[prost(oneof = "attach_session_response::Message", tags = "1, 2, 3, 4, 5, 6, 7")]
     pub message: ::core::option::Option<attach_session_response::Message>,
@@ -8643,7 +8673,7 @@ pub mod attach_session_response {
         /// Output that is no longer kept.
         #[prost(message, tag = "3")]
         Gap(super::Gap),
-        /// Standard input accepted up to this offset.
+        /// Standard input accepted up to this offset, by the writer's own numbers.
         #[prost(int64, tag = "4")]
         StdinAck(i64),
         /// No output.
@@ -10630,6 +10660,10 @@ pub struct StopVmRequest {
     /// A UUID: a repeat of the request with the same one gets the first's answer.
     #[prost(string, tag = "2")]
     pub request_id: ::prost::alloc::string::String,
+    /// Copies what is kept of the output of its sessions out of it first, as far as that is done in time, even if the VM's
+    /// spec does not say so. They are read as before, until the VM is removed or a later stop copies others.
+    #[prost(bool, tag = "3")]
+    pub keep_logs: bool,
 }
 /// The VM is off.
 #[derive(Clone, PartialEq, ::prost::Message)]

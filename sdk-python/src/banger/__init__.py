@@ -10,7 +10,7 @@ This module waits; `banger.aio` has the same names for asyncio. Messages of the 
 
 from banger import errors, v1
 from banger._mount import Mount, VmFile
-from banger._position import Event, Exited, Gap, Output
+from banger._position import Event, Exited, Gap, Output, Screen
 from banger._result import Exit, Result
 from banger._sync.client import Client, Operations, connect
 from banger._sync.files import Files
@@ -39,6 +39,7 @@ __all__ = [
     "Event",
     "Output",
     "Gap",
+    "Screen",
     "Exited",
     "Files",
     "Downloaded",

@@ -26,6 +26,30 @@ def duration(seconds: float) -> duration_pb2.Duration:
     return made
 
 
+Limit = int | tuple[int | None, int | None] | None
+"""A limit of the kernel: of soft and hard both, or each; None is no limit."""
+
+_RESOURCES = {
+    "cpu": v1.ResourceLimit.RESOURCE_CPU,
+    "fsize": v1.ResourceLimit.RESOURCE_FSIZE,
+    "data": v1.ResourceLimit.RESOURCE_DATA,
+    "stack": v1.ResourceLimit.RESOURCE_STACK,
+    "core": v1.ResourceLimit.RESOURCE_CORE,
+    "nofile": v1.ResourceLimit.RESOURCE_NOFILE,
+    "as": v1.ResourceLimit.RESOURCE_AS,
+    "nproc": v1.ResourceLimit.RESOURCE_NPROC,
+    "memlock": v1.ResourceLimit.RESOURCE_MEMLOCK,
+}
+
+
+def limit_of(name: str, limit: Limit) -> v1.ResourceLimit:
+    """As the API has it."""
+    if name not in _RESOURCES:
+        raise ValueError(f"{name!r} is no resource that can be limited; these are: {', '.join(_RESOURCES)}")
+    soft, hard = limit if isinstance(limit, tuple) else (limit, limit)
+    return v1.ResourceLimit(resource=_RESOURCES[name], soft=soft, hard=hard)
+
+
 def spec_of(
     command: Command,
     *,
@@ -38,6 +62,7 @@ def spec_of(
     merge_output: bool = False,
     umask: int | None = None,
     keep_children: bool = False,
+    limits: Mapping[str, Limit] | None = None,
 ) -> v1.SessionSpec:
     """As the API has it."""
     if timeout is not None and timeout <= 0:
@@ -51,6 +76,7 @@ def spec_of(
         stdin=stdin,
         merge_output=merge_output,
         keep_children=keep_children,
+        limits=[limit_of(name, limit) for name, limit in (limits or {}).items()],
     )
     if umask is not None:
         spec.umask = umask

@@ -14,6 +14,7 @@ from banger.v1 import (
     tunnel_service_pb2,
     vm_service_pb2,
     volume_service_pb2,
+    workspace_service_pb2,
 )
 
 ADD_CATALOG = Method(
@@ -459,6 +460,27 @@ DELETE_VOLUME = Method(
     False,
     False,
 )
+PREPARE_WORKSPACE = Method(
+    "/banger.v1.WorkspaceService/PrepareWorkspace",
+    workspace_service_pb2.PrepareWorkspaceRequest,
+    workspace_service_pb2.PrepareWorkspaceResponse,
+    True,
+    True,
+)
+EXPORT_WORKSPACE = Method(
+    "/banger.v1.WorkspaceService/ExportWorkspace",
+    workspace_service_pb2.ExportWorkspaceRequest,
+    workspace_service_pb2.ExportWorkspaceResponse,
+    False,
+    True,
+)
+GET_WORKSPACE_STATUS = Method(
+    "/banger.v1.WorkspaceService/GetWorkspaceStatus",
+    workspace_service_pb2.GetWorkspaceStatusRequest,
+    workspace_service_pb2.GetWorkspaceStatusResponse,
+    False,
+    False,
+)
 
 ALL: list[Method[Any, Any]] = [
     ADD_CATALOG,
@@ -536,4 +558,7 @@ ALL: list[Method[Any, Any]] = [
     LIST_VOLUMES,
     UPDATE_VOLUME,
     DELETE_VOLUME,
+    PREPARE_WORKSPACE,
+    EXPORT_WORKSPACE,
+    GET_WORKSPACE_STATUS,
 ]

@@ -40,13 +40,66 @@ class Gap:
 
 
 @dataclass(frozen=True)
+class Screen:
+    """What a terminal shows: the first event, where it was asked for and the guest knows."""
+
+    offset: int
+    """The output after it changes it."""
+    data: bytes
+    """What makes a cleared terminal of its size show the same."""
+
+
+@dataclass(frozen=True)
 class Exited:
     """The process has ended and all its output came before; the last event."""
 
     exit: Exit
 
 
-Event = Output | Gap | Exited
+Event = Output | Gap | Screen | Exited
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where a reader begins; nothing said means at the oldest byte that is kept."""
+
+    offset: int | None = None
+    tail_lines: int | None = None
+    tail_bytes: int | None = None
+    since: datetime.datetime | None = None
+    end: bool = False
+    screen: bool = False
+
+    def __post_init__(self) -> None:
+        told = [self.offset, self.tail_lines, self.tail_bytes, self.since]
+        if sum(one is not None for one in told) + self.end + self.screen > 1:
+            raise ValueError(
+                "a reader begins in one place: give one of offset, tail_lines, tail_bytes, since, end, screen"
+            )
+
+    def options(self, resume: int | None, hold: bool) -> v1.ReadOptions:
+        """As the API has it; `resume` is the next byte of a reader that comes back."""
+        options = v1.ReadOptions(hold_process=hold)
+        if resume is not None:
+            options.offset = resume
+        elif self.offset is not None:
+            options.offset = self.offset
+        elif self.tail_lines is not None:
+            options.tail_lines = self.tail_lines
+        elif self.tail_bytes is not None:
+            options.tail_bytes = self.tail_bytes
+        elif self.since is not None:
+            options.since.FromDatetime(self.since)
+        elif self.end:
+            options.end = True
+        elif self.screen:
+            options.screen = True
+        return options
+
+    def first(self, start_offset: int) -> int | None:
+        """The offset that a new reader comes back to before anything came, given where it begins."""
+        plain = (self.offset, self.tail_lines, self.tail_bytes, self.since) == (None,) * 4
+        return None if plain and not self.end and not self.screen else start_offset
 
 
 def output_of(message: v1.Output, during: str) -> Output:

@@ -366,6 +366,7 @@ _NOT_STARTED = frozenset(
         "PROGRAM_NOT_EXECUTABLE",
         "USER_NOT_FOUND",
         "WORKING_DIRECTORY_UNUSABLE",
+        "ARGUMENTS_TOO_LONG",
         "PROCESS_NOT_STARTED",
         "TOO_MANY_SESSIONS",
     }

@@ -175,6 +175,8 @@ class FakeDaemon:
 
     def __init__(self) -> None:
         self.commands: list[Command] = []
+        self.attachments: list[v1.AttachSessionStart] = []
+        """How sessions were attached to, in order."""
         """Every command that was run, oldest first."""
         self.vms: dict[str, v1.Vm] = {}
         """Every VM that there is, by id."""
@@ -378,6 +380,7 @@ class FakeDaemon:
         self, requests: Iterator[v1.AttachSessionRequest]
     ) -> Iterator[v1.AttachSessionResponse]:
         start = next(requests).start
+        self.attachments.append(start)
         session = self._session(start.session)
         for name, message in self._attached(session, requests, start.options.offset):
             yield v1.AttachSessionResponse(**{name: message})

@@ -13,9 +13,10 @@ use std::sync::Arc;
 
 use banger_proto::v1;
 use futures::future::{BoxFuture, FutureExt};
+use uuid::Uuid;
 
 use super::outbox::{Outbox, Sent};
-use super::reader::{Event, Position, ReadFrom, Receive, Received};
+use super::reader::{Begin, Event, Position, ReadFrom, Receive, Received};
 use super::{Command, Input, Sessions};
 use crate::client::Retry;
 use crate::error::{Code, CodeRan, Error, Result};
@@ -56,6 +57,8 @@ pub struct Process {
     retry: Retry,
     hold_process: bool,
     writing: v1::Writing,
+    /// By which the guest knows whose bytes come; empty for an exec, whose only writer this is.
+    writer: String,
     exec: bool,
     reconnects: u32,
     ended: bool,
@@ -97,6 +100,7 @@ impl Process {
     async fn attach(attach: Attach) -> Result<Self> {
         let (sessions, id) = (attach.sessions, attach.session);
         let (from, hold, writing) = (attach.from, attach.hold_process, attach.writing);
+        let writer = attach.writer;
         let outbox = Arc::new(Outbox::default());
         let mut position = Position::new(from, "AttachSession");
         let mut retry = sessions.client.retry();
@@ -106,16 +110,17 @@ impl Process {
                 Arc::clone(&outbox),
                 id.clone(),
                 from.options(hold),
-                writing,
+                (writing, &writer),
             )
             .await
             {
-                Ok((connection, session, start)) => {
-                    outbox.open(session.stdin_offset);
-                    position.attached(&session, start);
+                Ok((connection, session, begin)) => {
+                    outbox.open(begin.stdin);
+                    position.attached(&session, begin.output);
                     let mut process =
                         Self::new(sessions, session, outbox, connection, position, false);
                     process.hold_process = hold;
+                    process.writer = writer;
                     // Who comes back has taken over already.
                     process.writing = match writing {
                         v1::Writing::Steal => v1::Writing::Shared,
@@ -147,6 +152,7 @@ impl Process {
             position,
             hold_process: exec,
             writing: v1::Writing::Shared,
+            writer: String::new(),
             exec,
             reconnects: 0,
             ended: false,
@@ -174,7 +180,13 @@ impl Process {
         }
     }
 
-    /// How many bytes of standard input the guest is known to have taken.
+    /// Whose bytes are written: who attaches by the same later goes on at [`Process::stdin_offset`]. Empty for an exec.
+    #[must_use]
+    pub fn writer(&self) -> &str {
+        &self.writer
+    }
+
+    /// How many bytes of this writer's standard input the guest is known to have taken.
     #[must_use]
     pub fn stdin_offset(&self) -> i64 {
         self.outbox.accepted()
@@ -259,10 +271,10 @@ impl Process {
             Arc::clone(&self.outbox),
             self.session.id.clone(),
             options,
-            self.writing,
+            (self.writing, &self.writer),
         )
         .await;
-        let (connection, session, _) = match made {
+        let (connection, session, begin) = match made {
             Err(Error::Refused(refusal)) if self.exec && refusal.code == Code::NotFound => {
                 self.ended = true;
                 self.outbox.end();
@@ -271,7 +283,7 @@ impl Process {
             }
             made => made?,
         };
-        self.outbox.open(session.stdin_offset);
+        self.outbox.open(begin.stdin);
         self.session = session;
         self.connection = Some(connection);
         self.reconnects += 1;
@@ -366,39 +378,48 @@ pub struct Attach {
     from: ReadFrom,
     hold_process: bool,
     writing: v1::Writing,
+    writer: String,
 }
 
 impl Attach {
-    pub(super) const fn new(sessions: Sessions, session: String) -> Self {
+    pub(super) fn new(sessions: Sessions, session: String) -> Self {
         Self {
             sessions,
             session,
             from: ReadFrom::Oldest,
             hold_process: false,
             writing: v1::Writing::Shared,
+            writer: Uuid::new_v4().to_string(),
         }
     }
 
+    /// Goes on as this writer, a UUID: by [`Process::writer`] of one that was attached before, it begins at the byte after
+    /// those that the guest has of it, however many others wrote meanwhile.
+    pub fn writer(mut self, writer: impl Into<String>) -> Self {
+        self.writer = writer.into();
+        self
+    }
+
     /// Begins there instead of at the oldest byte that is kept.
-    pub const fn from(mut self, from: ReadFrom) -> Self {
+    pub fn from(mut self, from: ReadFrom) -> Self {
         self.from = from;
         self
     }
 
     /// The process waits for this reader, as on a pipe, instead of losing its oldest output.
-    pub const fn hold_process(mut self) -> Self {
+    pub fn hold_process(mut self) -> Self {
         self.hold_process = true;
         self
     }
 
     /// Only reads: whatever is written is refused.
-    pub const fn read_only(mut self) -> Self {
+    pub fn read_only(mut self) -> Self {
         self.writing = v1::Writing::None;
         self
     }
 
     /// Detaches everybody else who may write; they are told `WRITER_REPLACED`.
-    pub const fn steal(mut self) -> Self {
+    pub fn steal(mut self) -> Self {
         self.writing = v1::Writing::Steal;
         self
     }
@@ -419,14 +440,15 @@ async fn connect(
     outbox: Arc<Outbox>,
     id: String,
     options: v1::ReadOptions,
-    writing: v1::Writing,
-) -> Result<(Connection, v1::Session, i64)> {
+    (writing, writer): (v1::Writing, &str),
+) -> Result<(Connection, v1::Session, Begin)> {
     const CALL: &str = "AttachSession";
     use v1::attach_session_request::Message;
     let start = v1::AttachSessionStart {
         session: id,
         options: Some(options),
         writing: writing.into(),
+        writer: writer.to_owned(),
     };
     let start = v1::AttachSessionRequest {
         message: Some(Message::Start(start)),
@@ -444,15 +466,15 @@ async fn connect(
     });
     let answer = sessions.rpc().attach_session(stream).await;
     let mut connection = Connection::Attach(sessions.client.watched(answer, CALL)?);
-    let (session, start) = first(&mut connection, CALL).await?;
-    Ok((connection, session, start))
+    let (session, begin) = first(&mut connection, CALL).await?;
+    Ok((connection, session, begin))
 }
 
-/// The session that a connection begins with, and where its reader does.
-async fn first(connection: &mut Connection, during: &'static str) -> Result<(v1::Session, i64)> {
+/// The session that a connection begins with, and where its reader and its writer do.
+async fn first(connection: &mut Connection, during: &'static str) -> Result<(v1::Session, Begin)> {
     loop {
         match connection.next().await? {
-            Received::Session(session, start) => return Ok((*session, start)),
+            Received::Session(session, begin) => return Ok((*session, begin)),
             Received::Idle => {}
             _ => {
                 return Err(Error::Protocol {

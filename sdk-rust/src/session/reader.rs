@@ -56,10 +56,19 @@ impl ReadFrom {
     }
 }
 
+/// Where a reader and its writer begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Begin {
+    /// Of the first byte of output that comes.
+    pub(super) output: i64,
+    /// Of the byte of standard input that the guest expects next.
+    pub(super) stdin: i64,
+}
+
 /// A message of any stream of output, in one form.
 pub(super) enum Received {
-    /// The session as it is, and where its reader begins; the first message.
-    Session(Box<v1::Session>, i64),
+    /// The session as it is, and where its reader and its writer begin; the first message.
+    Session(Box<v1::Session>, Begin),
     /// What the terminal shows.
     Screen(v1::Screen),
     /// Output.
@@ -74,6 +83,14 @@ pub(super) enum Received {
     Exited(v1::Exited),
 }
 
+impl Begin {
+    /// Of what begins with its process.
+    const START: Self = Self {
+        output: 0,
+        stdin: 0,
+    };
+}
+
 /// A message that can be taken as [`Received`].
 pub(super) trait Receive {
     /// `None` for a message without content.
@@ -84,7 +101,7 @@ impl Receive for v1::ExecResponse {
     fn receive(self) -> Option<Received> {
         use v1::exec_response::Message;
         Some(match self.message? {
-            Message::Started(session) => Received::Session(Box::new(session), 0),
+            Message::Started(session) => Received::Session(Box::new(session), Begin::START),
             Message::Output(output) => Received::Output(output),
             Message::StdinAck(offset) => Received::StdinAck(offset),
             Message::Heartbeat(_) => Received::Idle,
@@ -96,9 +113,12 @@ impl Receive for v1::ExecResponse {
 impl Receive for v1::AttachSessionResponse {
     fn receive(self) -> Option<Received> {
         use v1::attach_session_response::Message;
-        let start = self.start_offset;
+        let (output, stdin) = (self.start_offset, self.stdin_offset);
         Some(match self.message? {
-            Message::Attached(session) => Received::Session(Box::new(session), start),
+            Message::Attached(session) => {
+                let stdin = stdin.unwrap_or(session.stdin_offset);
+                Received::Session(Box::new(session), Begin { output, stdin })
+            }
             Message::Screen(screen) => Received::Screen(screen),
             Message::Output(output) => Received::Output(output),
             Message::Gap(gap) => Received::Gap(gap),
@@ -112,9 +132,12 @@ impl Receive for v1::AttachSessionResponse {
 impl Receive for v1::ReadSessionLogResponse {
     fn receive(self) -> Option<Received> {
         use v1::read_session_log_response::Message;
-        let start = self.start_offset;
+        let begin = Begin {
+            output: self.start_offset,
+            ..Begin::START
+        };
         Some(match self.message? {
-            Message::Attached(session) => Received::Session(Box::new(session), start),
+            Message::Attached(session) => Received::Session(Box::new(session), begin),
             Message::Output(output) => Received::Output(output),
             Message::Gap(gap) => Received::Gap(gap),
             Message::Heartbeat(_) => Received::Idle,

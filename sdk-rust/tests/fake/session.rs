@@ -254,6 +254,7 @@ impl SessionService for Daemon {
             };
             v1::AttachSessionResponse {
                 start_offset: 0,
+                stdin_offset: None,
                 message: Some(message),
             }
         };

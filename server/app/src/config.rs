@@ -63,6 +63,8 @@ pub struct AppConfig {
     pub stop_terminate_timeout: Duration,
     /// For SIGKILL, after which the process is reported as stuck.
     pub stop_kill_timeout: Duration,
+    /// For the logs of a VM that is stopped to be copied out of it, before the first rung.
+    pub stop_logs_timeout: Duration,
     /// For a VMM to hold a VM's vCPUs, or to let them go on.
     pub pause_timeout: Duration,
     /// For an agent to say what runs in a VM that nothing seems to use.
@@ -73,6 +75,8 @@ pub struct AppConfig {
     pub reconnect_timeout: Duration,
     /// For one of the archives that are being uploaded to end, when there are as many as may be.
     pub upload_queue_timeout: Duration,
+    /// For a client of ssh, from its first byte until it is logged in.
+    pub ssh_login_timeout: Duration,
     /// For work to be undone when the daemon stops.
     pub undo_timeout: Duration,
     /// How long ended operations are kept.
@@ -131,11 +135,13 @@ impl AppConfig {
             stop_power_button_timeout: Duration::from_secs(2),
             stop_terminate_timeout: Duration::from_secs(5),
             stop_kill_timeout: Duration::from_secs(10),
+            stop_logs_timeout: Duration::from_secs(15),
             pause_timeout: Duration::from_secs(5),
             idle_check_timeout: Duration::from_secs(5),
             stats_timeout: Duration::from_secs(3),
             reconnect_timeout: Duration::from_secs(10),
             upload_queue_timeout: Duration::from_secs(60),
+            ssh_login_timeout: Duration::from_secs(120),
             undo_timeout: Duration::from_secs(20),
             operation_retention: Duration::from_secs(24 * 3600),
             pull: PullConfig {

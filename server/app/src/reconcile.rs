@@ -139,6 +139,7 @@ async fn restore(app: &App, mut vm: Vm, machine: Option<Arc<dyn Machine>>, found
             vm.last_stop = Some(StopOutcome {
                 rung: StopRung::AlreadyGone,
                 took: Duration::ZERO,
+                kept_logs: None,
             });
             vm.stop_time = Some(Timestamp::now());
             vm.shape = None;

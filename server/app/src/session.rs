@@ -3,6 +3,8 @@
 //! The agent owns sessions; nothing of their output is kept here. A session that was started by itself is
 //! recorded, so that it can be found by its id alone; one of an exec lives and dies with its call.
 
+pub(crate) mod kept;
+
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll};
@@ -20,10 +22,11 @@ use futures::stream::BoxStream;
 use futures::{Stream, StreamExt as _};
 use tokio::sync::watch;
 
+use self::kept::Kept;
 use crate::Context;
 use crate::error::AppError;
 use crate::image::Images;
-use crate::vm::{Use, VmView, Vms, check_env};
+use crate::vm::{Use, VmView, Vms, check_env_keys};
 
 /// After a link to an agent broke, how long its VM's end may take to be known: it decides between "the VM is
 /// gone" and "the agent is away".
@@ -197,22 +200,54 @@ impl Sessions {
         })
     }
 
-    /// A session as it is now.
+    /// A session as it is now, or as its VM's last stop kept it.
     ///
     /// # Errors
-    /// If it does not exist, or its VM does not run.
+    /// If it does not exist, or its VM does not run and kept nothing of it.
     pub async fn get(&self, id: SessionId) -> Result<Session, AppError> {
-        let (_, guest, _used) = self.find(id).await?;
-        Ok(guest.get_session(id).await?)
+        let found = async {
+            let (_, guest, _used) = self.find(id).await?;
+            Ok(guest.get_session(id).await?)
+        };
+        match found.await {
+            Ok(session) => Ok(session),
+            Err(error) => Ok(self.kept(id, error).await?.session),
+        }
     }
 
-    /// The sessions of a VM, oldest first.
+    /// What the VM's last stop kept of a session that no guest knows; `error` where it kept nothing.
+    async fn kept(&self, id: SessionId, error: AppError) -> Result<Kept, AppError> {
+        let is_out_of_reach = matches!(
+            error,
+            AppError::WrongState { .. } | AppError::Guest(GuestError::UnknownSession { .. })
+        );
+        if !is_out_of_reach {
+            return Err(error);
+        }
+        let Some(vm) = self.context.store.find_session(id).await? else {
+            return Err(error);
+        };
+        kept::find(&self.context, vm, id).await?.ok_or(error)
+    }
+
+    /// The sessions of a VM, oldest first; of one that does not run, those that its last stop kept.
     ///
     /// # Errors
-    /// If the VM does not run.
+    /// If the VM does not run and kept none.
     pub async fn list(&self, vm: &str) -> Result<Vec<Session>, AppError> {
-        let (_, guest, _used) = self.vms.running(vm).await?;
-        Ok(guest.list_sessions().await?)
+        let error = match self.vms.running(vm).await {
+            Ok((_, guest, _used)) => return Ok(guest.list_sessions().await?),
+            Err(error) => error,
+        };
+        let AppError::WrongState { .. } = error else {
+            return Err(error);
+        };
+        let vm = self.vms.get(vm)?.id;
+        let all = kept::list(&self.context, vm).await?;
+        match all.is_empty() {
+            true => Err(error),
+            false => Ok(all.into_iter().map(|kept| kept.session).collect()),
+        }
     }
 
     /// Attaches a reader and writer. Dropping the events detaches.
@@ -232,19 +267,28 @@ impl Sessions {
         Ok(self.judged(vm, used, events))
     }
 
-    /// Reads a session's log.
+    /// Reads a session's log, or what its VM's last stop kept of it.
     ///
     /// # Errors
-    /// If the session does not exist, or its VM does not run.
+    /// If the session does not exist, or its VM does not run and kept nothing of it.
     pub async fn read_log(
         &self,
         id: SessionId,
         options: AttachOptions,
         follow: bool,
     ) -> Result<Events, AppError> {
-        let (vm, guest, used) = self.find(id).await?;
-        let events = guest.read_log(id, options, follow).await?;
-        Ok(self.judged(vm, used, events))
+        let read = async {
+            let (vm, guest, used) = self.find(id).await?;
+            let events = guest.read_log(id, options, follow).await?;
+            Ok(self.judged(vm, used, events))
+        };
+        match read.await {
+            Ok(events) => Ok(events),
+            Err(error) => {
+                let kept = self.kept(id, error).await?;
+                Ok(kept.events(&self.context.tasks, options))
+            }
+        }
     }
 
     /// Sends a signal.
@@ -267,7 +311,10 @@ impl Sessions {
     /// If the session does not exist, or its VM does not run.
     pub async fn wait(&self, id: SessionId) -> Result<Exit, AppError> {
         loop {
-            let (vm, guest, _used) = self.find(id).await?;
+            let (vm, guest, _used) = match self.find(id).await {
+                Ok(found) => found,
+                Err(error) => return Ok(self.kept(id, error).await?.exit),
+            };
             match guest.wait_session(id).await {
                 Ok(exit) => return Ok(exit),
                 Err(GuestError::Lost { .. }) if self.vm_ended(vm).await => return Ok(Exit::VmGone),
@@ -306,6 +353,9 @@ impl Sessions {
             // The answer has no fields, and with that no bytes.
             self.context.store.put_answer(key, &[]).await?;
         }
+        if let Some(vm) = self.context.store.find_session(id).await? {
+            kept::remove(&self.context, vm, id).await;
+        }
         self.context.store.delete_session(id).await?;
         Ok(())
     }
@@ -334,7 +384,11 @@ impl Sessions {
                 problem,
             })
         };
-        let bytes: usize = spec.command.iter().map(|word| word.len() + 1).sum();
+        let words = spec.command.iter().map(String::len);
+        let variables = spec.env.iter();
+        // Between name and value is a `=`.
+        let variables = variables.map(|(name, value)| name.len() + 1 + value.len());
+        let bytes = size::counted(words.chain(variables));
         match spec.command.first() {
             None => return invalid("is missing, and the image has none".into()),
             Some(program) if program.is_empty() => {
@@ -343,19 +397,15 @@ impl Sessions {
             Some(_) if spec.command.iter().any(|word| word.contains('\0')) => {
                 return invalid("has a zero byte".into());
             }
-            Some(_)
-                if bytes > size::COMMAND_BYTES_MAX
-                    || spec.command.len() > size::COMMAND_ITEMS_MAX =>
-            {
+            Some(_) if bytes > size::ARGUMENTS_BYTES_MAX => {
                 return invalid(format!(
-                    "is larger than {} words or {} bytes",
-                    size::COMMAND_ITEMS_MAX,
-                    size::COMMAND_BYTES_MAX
+                    "comes to {bytes} bytes with the environment, each word with its zero byte and its pointer, and no kernel takes more than {}",
+                    size::ARGUMENTS_BYTES_MAX
                 ));
             }
             Some(_) => {}
         }
-        check_env("spec.env", &spec.env)?;
+        check_env_keys("spec.env", &spec.env)?;
         if !(spec.working_dir.is_empty() || spec.working_dir.starts_with('/'))
             || spec.working_dir.contains('\0')
         {

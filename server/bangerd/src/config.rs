@@ -19,6 +19,7 @@ use banger_app::AppConfig;
 use banger_app::config::{AuthFiles, PullConfig, Quotas, Ratio};
 use banger_app::vm::Limits;
 use banger_core::Owner;
+use banger_guest::Deadlines;
 use banger_vmm::{
     AcceleratorChoice, CgroupChoice, DriverChoice, FirecrackerConfig, QemuConfig, ScopeChoice,
 };
@@ -41,6 +42,8 @@ const JAIL_UID_END: u32 = 1 << 31;
 const AUTH_FILE: &str = "auth.json";
 /// The least that a VMM may use beyond its guest's memory, MiB: with less QEMU does not start.
 const VMM_OVERHEAD_MIN_MIB: u64 = 128;
+/// The shortest silence of an agent that may tell that its guest is dead: two of its heartbeats.
+const AGENT_SILENCE_MIN: SignedDuration = SignedDuration::from_secs(4);
 /// The name of the database below the state directory.
 const DATABASE: &str = "banger.db";
 
@@ -102,16 +105,24 @@ pub struct Config {
     pub stop_terminate_timeout: SignedDuration,
     /// For SIGKILL.
     pub stop_kill_timeout: SignedDuration,
+    /// For the logs of a VM to be copied out of it before it is stopped.
+    pub stop_logs_timeout: SignedDuration,
     /// For a VMM to hold a VM's vCPUs, or to let them go on.
     pub pause_timeout: SignedDuration,
     /// For an agent to say what runs in a VM that nothing seems to use.
     pub idle_check_timeout: SignedDuration,
     /// For an agent to say what its guest uses.
     pub stats_timeout: SignedDuration,
+    /// For an agent to say anything while it has calls to answer, before it counts as dead.
+    pub agent_silence_timeout: SignedDuration,
+    /// The same of a guest whose instructions are translated.
+    pub agent_silence_timeout_translated: SignedDuration,
     /// For a lost connection to an agent to come back.
     pub reconnect_timeout: SignedDuration,
     /// For one of the archives that are being uploaded to end.
     pub upload_queue_timeout: SignedDuration,
+    /// For a client of ssh, from its first byte until it is logged in.
+    pub ssh_login_timeout: SignedDuration,
     /// For work to be undone when the daemon stops.
     pub undo_timeout: SignedDuration,
     /// For calls and operations to end when the daemon stops.
@@ -177,6 +188,7 @@ impl Config {
     #[must_use]
     pub fn defaults(place: &Place) -> Self {
         let app = AppConfig::new(place.state_dir.clone(), PathBuf::new());
+        let agent = Deadlines::default();
         let qemu = QemuConfig::new(place.state_dir.clone());
         let firecracker = FirecrackerConfig::new(place.state_dir.clone());
         let jail_users = firecracker.jail_users;
@@ -207,11 +219,15 @@ impl Config {
             stop_power_button_timeout: signed(app.stop_power_button_timeout),
             stop_terminate_timeout: signed(app.stop_terminate_timeout),
             stop_kill_timeout: signed(app.stop_kill_timeout),
+            stop_logs_timeout: signed(app.stop_logs_timeout),
             pause_timeout: signed(app.pause_timeout),
             idle_check_timeout: signed(app.idle_check_timeout),
             stats_timeout: signed(app.stats_timeout),
+            agent_silence_timeout: signed(agent.silence),
+            agent_silence_timeout_translated: signed(agent.silence_translated),
             reconnect_timeout: signed(app.reconnect_timeout),
             upload_queue_timeout: signed(app.upload_queue_timeout),
+            ssh_login_timeout: signed(app.ssh_login_timeout),
             undo_timeout: signed(app.undo_timeout),
             shutdown_grace: SignedDuration::from_secs(10),
             operation_retention: signed(app.operation_retention),
@@ -312,6 +328,19 @@ impl Config {
                 "must be longer than nothing",
             );
             refuse(key, value > DURATION_MAX, "must be at most a year");
+        }
+        for (key, value) in [
+            ("agent_silence_timeout", self.agent_silence_timeout),
+            (
+                "agent_silence_timeout_translated",
+                self.agent_silence_timeout_translated,
+            ),
+        ] {
+            refuse(
+                key,
+                value < AGENT_SILENCE_MIN,
+                "must be at least 4s: an agent that has nothing to say says so every 2s",
+            );
         }
         self.judge_places(&mut refuse);
         self.judge_amounts(&mut refuse);
@@ -423,7 +452,7 @@ impl Config {
         self.log_level.parse()
     }
 
-    fn durations(&self) -> [(&'static str, SignedDuration); 19] {
+    fn durations(&self) -> [(&'static str, SignedDuration); 23] {
         [
             ("boot_timeout", self.boot_timeout),
             ("configure_timeout", self.configure_timeout),
@@ -432,11 +461,18 @@ impl Config {
             ("stop_power_button_timeout", self.stop_power_button_timeout),
             ("stop_terminate_timeout", self.stop_terminate_timeout),
             ("stop_kill_timeout", self.stop_kill_timeout),
+            ("stop_logs_timeout", self.stop_logs_timeout),
             ("pause_timeout", self.pause_timeout),
             ("idle_check_timeout", self.idle_check_timeout),
             ("stats_timeout", self.stats_timeout),
+            ("agent_silence_timeout", self.agent_silence_timeout),
+            (
+                "agent_silence_timeout_translated",
+                self.agent_silence_timeout_translated,
+            ),
             ("reconnect_timeout", self.reconnect_timeout),
             ("upload_queue_timeout", self.upload_queue_timeout),
+            ("ssh_login_timeout", self.ssh_login_timeout),
             ("undo_timeout", self.undo_timeout),
             ("shutdown_grace", self.shutdown_grace),
             ("operation_retention", self.operation_retention),
@@ -445,6 +481,16 @@ impl Config {
             ("vmm_launch_timeout", self.vmm_launch_timeout),
             ("vmm_control_timeout", self.vmm_control_timeout),
         ]
+    }
+
+    /// How long calls on agents may take.
+    #[must_use]
+    pub fn deadlines(&self) -> Deadlines {
+        Deadlines {
+            silence: unsigned(self.agent_silence_timeout),
+            silence_translated: unsigned(self.agent_silence_timeout_translated),
+            ..Deadlines::default()
+        }
     }
 
     /// The settings of the services.
@@ -476,11 +522,13 @@ impl Config {
             stop_power_button_timeout: unsigned(self.stop_power_button_timeout),
             stop_terminate_timeout: unsigned(self.stop_terminate_timeout),
             stop_kill_timeout: unsigned(self.stop_kill_timeout),
+            stop_logs_timeout: unsigned(self.stop_logs_timeout),
             pause_timeout: unsigned(self.pause_timeout),
             idle_check_timeout: unsigned(self.idle_check_timeout),
             stats_timeout: unsigned(self.stats_timeout),
             reconnect_timeout: unsigned(self.reconnect_timeout),
             upload_queue_timeout: unsigned(self.upload_queue_timeout),
+            ssh_login_timeout: unsigned(self.ssh_login_timeout),
             undo_timeout: unsigned(self.undo_timeout),
             operation_retention: unsigned(self.operation_retention),
             pull: PullConfig {

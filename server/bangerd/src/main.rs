@@ -65,7 +65,7 @@ async fn serve(config: Config) -> ExitCode {
         QemuDriver::new(config.qemu()),
         FirecrackerDriver::new(config.firecracker()),
     ));
-    let connector = Arc::new(Connector::default());
+    let connector = Arc::new(Connector::new(config.deadlines()));
     let ended = tokio::select! {
         // cancel-safe: dropped only when ending at once is what is asked for
         ended = daemon::run(config, driver, connector, stop.clone()) => ended,

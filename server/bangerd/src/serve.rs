@@ -26,8 +26,10 @@ use tonic_reflection::server::Builder as Reflection;
 
 use crate::grpc::{Api, Drain, layer};
 
-/// The largest message a caller may send: a command and an environment of 1.5 MiB each, with room.
+/// The largest message a caller may send: an environment or a piece of a file, with room.
 const REQUEST_BYTES_MAX: usize = 4 << 20;
+/// The largest message about sessions: a command and an environment of 6 MiB together, with room.
+const SESSION_REQUEST_BYTES_MAX: usize = 8 << 20;
 /// Calls that go on at once on one connection: hundreds of sandboxes, each with a few streams.
 const STREAMS_MAX: u32 = 4096;
 /// How much of one stream may be under way: what keeps a bulk stream from waiting for the other side.
@@ -132,7 +134,8 @@ pub async fn serve(
             OperationServiceServer::new(api.clone()).max_decoding_message_size(REQUEST_BYTES_MAX),
         )
         .add_service(
-            SessionServiceServer::new(api.clone()).max_decoding_message_size(REQUEST_BYTES_MAX),
+            SessionServiceServer::new(api.clone())
+                .max_decoding_message_size(SESSION_REQUEST_BYTES_MAX),
         )
         .add_service(
             TunnelServiceServer::new(api.clone()).max_decoding_message_size(REQUEST_BYTES_MAX),

@@ -20,6 +20,7 @@ use crate::setup::Secret;
 use crate::stats::GuestStats;
 use crate::tree::{Changes, DiskWrites, PathKind, TreePiece, TreePlace};
 use crate::tunnel::{TunnelEvent, TunnelFault, TunnelInput, TunnelTarget};
+use crate::vmm::Accelerator;
 use crate::workspace::{GuestWorkspaces, WorkspaceProblem};
 use crate::{Explain, FailureKind, SessionId, VmId};
 
@@ -151,11 +152,13 @@ pub type TunnelInputs = BoxStream<'static, TunnelInput>;
 /// Makes a [`Guest`] of a fresh channel.
 #[async_trait]
 pub trait GuestConnector: Send + Sync + 'static {
-    /// Negotiates with the agent behind `channel`, within the connector's own deadline.
+    /// Negotiates with the agent behind `channel`, within the connector's own deadline. How long a silence tells that
+    /// the guest is dead depends on what runs it.
     async fn connect(
         &self,
         vm: VmId,
         channel: BoxedChannel,
+        accelerator: Accelerator,
     ) -> Result<(Arc<dyn Guest>, GuestInfo), GuestError>;
 }
 
@@ -251,6 +254,9 @@ pub trait Guest: GuestFiles + GuestWorkspaces + Send + Sync + 'static {
     /// the agent does it. Returns when it is under way.
     async fn power_off(&self, init_patience: Duration) -> Result<(), GuestError>;
 
+    /// Whether the VM's vCPUs are held: a guest that stands still is not dead, however silent it is.
+    fn set_held(&self, is_held: bool);
+
     /// Resolves when this connection is of no more use.
     async fn closed(&self);
 }
@@ -290,6 +296,12 @@ pub enum GuestError {
         /// As given.
         path: String,
         /// The errno's name or text, bounded.
+        detail: String,
+    },
+    /// Arguments and environment are more than the VM's kernel takes; nothing ran.
+    #[error("the command and its environment are more than the VM's kernel takes ({detail})")]
+    ArgumentsTooLong {
+        /// The sizes, bounded.
         detail: String,
     },
     /// The process could not be made; nothing ran.
@@ -419,9 +431,9 @@ impl Explain for GuestError {
                 resource: "session".into(),
                 name: id.to_string(),
             },
-            Self::ProgramNotFound { .. } | Self::ProgramNotExecutable { .. } => {
-                invalid("spec.command")
-            }
+            Self::ProgramNotFound { .. }
+            | Self::ProgramNotExecutable { .. }
+            | Self::ArgumentsTooLong { .. } => invalid("spec.command"),
             Self::UnknownUser { .. } => invalid("spec.user"),
             Self::WorkingDirectory { .. } => invalid("spec.working_dir"),
             Self::StdinRefused { .. } => invalid("stdin"),
@@ -459,6 +471,7 @@ impl Explain for GuestError {
             Self::ProgramNotExecutable { .. } => "PROGRAM_NOT_EXECUTABLE",
             Self::UnknownUser { .. } => "USER_NOT_FOUND",
             Self::WorkingDirectory { .. } => "WORKING_DIRECTORY_UNUSABLE",
+            Self::ArgumentsTooLong { .. } => "ARGUMENTS_TOO_LONG",
             Self::StartProcess { .. } => "PROCESS_NOT_STARTED",
             Self::TooManySessions { .. } => "TOO_MANY_SESSIONS",
             Self::StdinRefused { .. } => "STDIN_REFUSED",
@@ -495,6 +508,9 @@ impl Explain for GuestError {
             }
             Self::WorkingDirectory { .. } => {
                 "Nothing ran. Give a directory that exists in the VM and that the user may enter."
+            }
+            Self::ArgumentsTooLong { .. } => {
+                "Nothing ran. Pass the data through standard input or a file (banger cp). Together they may come to a quarter of the stack's limit, 6 MiB at most (--ulimit stack=unlimited); a single one to 128 KiB."
             }
             Self::StartProcess { .. } => {
                 "Nothing ran. The VM is short of memory or processes: end some, or give it more memory."
@@ -552,6 +568,7 @@ impl Explain for GuestError {
                 vec![("path", path.clone()), ("detail", detail.clone())]
             }
             Self::StartProcess { detail }
+            | Self::ArgumentsTooLong { detail }
             | Self::StdinRefused { detail }
             | Self::NotSetUp { detail }
             | Self::Refused { detail }
@@ -587,6 +604,7 @@ impl GuestError {
                 | Self::ProgramNotExecutable { .. }
                 | Self::UnknownUser { .. }
                 | Self::WorkingDirectory { .. }
+                | Self::ArgumentsTooLong { .. }
                 | Self::StartProcess { .. }
                 | Self::TooManySessions { .. }
                 | Self::TooOld { .. }

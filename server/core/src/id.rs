@@ -85,6 +85,10 @@ id! {
     SessionId
 }
 id! {
+    /// Identifies a writer of a session, on whatever connection.
+    WriterId
+}
+id! {
     /// Identifies an operation.
     OperationId
 }

@@ -37,7 +37,7 @@ pub mod workspace;
 
 pub use digest::Digest;
 pub use failure::{Explain, Failure, FailureKind, chain};
-pub use id::{ImageId, KernelId, OperationId, SessionId, VmId, VolumeId};
+pub use id::{ImageId, KernelId, OperationId, SessionId, VmId, VolumeId, WriterId};
 pub use name::Name;
 pub use owner::Owner;
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::{SessionId, Timestamp, VmId};
+use crate::{SessionId, Timestamp, VmId, WriterId};
 
 /// The size of a terminal, in characters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -197,6 +197,8 @@ pub struct Session {
     pub stdin_offset: u64,
     /// What its processes use; absent where the guest cannot tell.
     pub usage: Option<SessionUsage>,
+    /// Of the command or the environment a part is missing, as in lists.
+    pub is_spec_shortened: bool,
 }
 
 /// Where in the log a reader begins.
@@ -255,6 +257,8 @@ pub struct AttachOptions {
     pub backpressure: Backpressure,
     /// Whether it writes.
     pub writing: Writing,
+    /// Whose bytes are numbered by themselves; otherwise with those of all who have no name.
+    pub writer: Option<WriterId>,
 }
 
 /// How a reader begins.
@@ -264,6 +268,8 @@ pub struct Attached {
     pub session: Session,
     /// Of the first byte that this reader gets.
     pub start_offset: u64,
+    /// Of the byte of standard input that is expected next of this writer.
+    pub stdin_offset: u64,
 }
 
 /// What an attached reader receives.

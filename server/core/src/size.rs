@@ -21,8 +21,20 @@ pub const LIFE: std::ops::RangeInclusive<Duration> =
 pub const LABELS_MAX: usize = 64;
 /// The most bytes in a label's key, and in its value.
 pub const LABEL_BYTES_MAX: usize = 255;
-/// The most bytes of the arguments of one session, and of its environment. The kernel's own limit is 2 MiB for both
-/// together.
+/// The most bytes of the command of an image, and of the environment of a VM or an image.
 pub const COMMAND_BYTES_MAX: usize = 3 << 19;
-/// The most arguments of a command, and the most variables of an environment.
+/// The most arguments of the command of an image, and the most variables of the environment of a VM or an image.
 pub const COMMAND_ITEMS_MAX: usize = 16_384;
+/// The most that a session's command and its environment may come to, as [`counted`]: what a guest's kernel takes of a
+/// process whose stack has no limit (`fs/exec.c`, three quarters of `_STK_LIM`). What it takes of this one, by its own
+/// stack's limit, the guest's kernel says itself.
+pub const ARGUMENTS_BYTES_MAX: usize = 6 << 20;
+/// What a word costs beside its bytes: its zero byte and its pointer.
+const WORD_COST: usize = 1 + size_of::<u64>();
+
+/// What the kernel counts of `words`, of which each is a number of bytes.
+pub fn counted(words: impl Iterator<Item = usize>) -> usize {
+    words.fold(0, |sum, bytes| {
+        sum.saturating_add(bytes).saturating_add(WORD_COST)
+    })
+}

@@ -55,6 +55,9 @@ pub struct VmSpec {
     /// Who its default user is to others.
     #[serde(default, skip_serializing_if = "VmIdentity::is_empty")]
     pub identity: VmIdentity,
+    /// Every orderly stop copies the output of its sessions out of it first.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub keep_logs: bool,
 }
 
 /// What happens to a VM that ends by itself. What its owner asked for is not undone by it.
@@ -265,6 +268,20 @@ pub struct StopOutcome {
     pub rung: StopRung,
     /// From the request to the process's end.
     pub took: Duration,
+    /// What was copied out of it first; absent if nothing was to be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kept_logs: Option<KeptLogs>,
+}
+
+/// The output of a VM's sessions that was copied out of it before it stopped.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeptLogs {
+    /// Sessions whose output was copied, in whole or in part.
+    pub session_count: u32,
+    /// What it takes of the host's disk.
+    pub size_bytes: u64,
+    /// Why it is not all that there was.
+    pub problem: Option<String>,
 }
 
 /// A VM as it is kept and shown.

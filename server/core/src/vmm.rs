@@ -313,6 +313,9 @@ pub trait Machine: Send + Sync + 'static {
     /// Which process.
     fn identity(&self) -> &ProcessIdentity;
 
+    /// What runs the guest's instructions.
+    fn accelerator(&self) -> Accelerator;
+
     /// Resolves when the process is gone, with the same answer to everyone. Safe to drop.
     async fn wait(&self) -> VmmExit;
 

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use banger_core::guest::{AttachTarget, Guest, GuestConfig, GuestConnector};
 use banger_core::session::{AttachOptions, Backpressure, SessionEvent, SessionSpec};
+use banger_core::vmm::Accelerator;
 use banger_core::{SessionId, VmId};
 use banger_guest::Connector;
 use futures::StreamExt;
@@ -33,7 +34,7 @@ async fn main() -> Result<(), Error> {
     let channel = connect(socket).await?;
     println!("ready line after {:?}", started.elapsed());
     let (guest, info) = Connector::default()
-        .connect(VmId::new(), Box::new(channel))
+        .connect(VmId::new(), Box::new(channel), Accelerator::Tcg)
         .await?;
     println!("hello after {:?}: {info:?}", started.elapsed());
     let step = Instant::now();

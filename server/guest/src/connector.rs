@@ -6,6 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use banger_core::VmId;
 use banger_core::guest::{BoxedChannel, Guest, GuestConnector, GuestError, GuestInfo};
+use banger_core::vmm::Accelerator;
 use banger_proto::guest::{GENERATION, v1 as proto};
 use tokio_util::task::TaskTracker;
 
@@ -36,8 +37,22 @@ pub struct Deadlines {
     pub grow: Duration,
     /// Every other call that does not wait for a process.
     pub call: Duration,
-    /// The longest silence in a session's events; the agent sends a heartbeat every 2 s.
+    /// The longest silence in a session's events, and in any other stream of a guest that the processor itself runs; the
+    /// agent sends a heartbeat every 2 s.
     pub silence: Duration,
+    /// The same of a guest that is translated: its 2 s may take many more on a busy host.
+    pub silence_translated: Duration,
+}
+
+impl Deadlines {
+    /// Those of a guest that this runs.
+    fn under(mut self, accelerator: Accelerator) -> Self {
+        self.silence = match accelerator {
+            Accelerator::Kvm => self.silence,
+            Accelerator::Tcg | Accelerator::None => self.silence_translated,
+        };
+        self
+    }
 }
 
 impl Default for Deadlines {
@@ -51,7 +66,8 @@ impl Default for Deadlines {
             flush: Duration::from_secs(300),
             grow: Duration::from_secs(120),
             call: Duration::from_secs(20),
-            silence: Duration::from_secs(30),
+            silence: Duration::from_secs(5),
+            silence_translated: Duration::from_secs(30),
         }
     }
 }
@@ -80,11 +96,12 @@ impl GuestConnector for Connector {
         &self,
         vm: VmId,
         channel: BoxedChannel,
+        accelerator: Accelerator,
     ) -> Result<(Arc<dyn Guest>, GuestInfo), GuestError> {
         let link = Link::open(channel, &self.tasks)
             .await
             .map_err(|_| GuestError::Lost { during: "hello" })?;
-        let mut guest = RemoteGuest::new(vm, link, self.deadlines);
+        let mut guest = RemoteGuest::new(vm, link, self.deadlines.under(accelerator));
         let request = proto::HelloRequest {
             generation: GENERATION,
         };
@@ -107,4 +124,17 @@ fn agree(generation: i32) -> Result<u32, GuestError> {
         });
     }
     Ok(generation)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_translated_guest_may_be_silent_for_longer() {
+        let silence = |accelerator| Deadlines::default().under(accelerator).silence;
+        assert_eq!(silence(Accelerator::Kvm), Duration::from_secs(5));
+        assert_eq!(silence(Accelerator::Tcg), Duration::from_secs(30));
+        assert_eq!(silence(Accelerator::None), Duration::from_secs(30));
+    }
 }

@@ -1,6 +1,5 @@
 //! Between the domain and the messages of the protocol. From the guest everything is checked on the way.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use banger_core::guest::{GuestConfig, GuestError, GuestIdentity, GuestInfo, GuestVolume};
@@ -8,6 +7,7 @@ use banger_core::session::{
     AttachOptions, Backpressure, Exit, ReadFrom, Resource, ResourceLimit, Session, SessionInput,
     SessionSpec, SessionState, SessionUsage, SignalTarget, Stream, TerminalSize, Writing,
 };
+use banger_core::size::counted;
 use banger_core::{SessionId, Timestamp, VmId};
 use banger_proto::guest::v1 as proto;
 use banger_proto::guest::v1::attach_session_request::Message as Sent;
@@ -17,7 +17,7 @@ use banger_proto::guest::v1::read_options::From as From_;
 use crate::judge::{bounded, broken};
 use crate::limits::{
     AMOUNT_MAX_BYTES, BOOT_STEPS_MAX, LABEL_MAX_BYTES, PROCESSES_MAX, SESSIONS_MAX, TEXT_MAX_BYTES,
-    TIME_MAX, WORDS_MAX,
+    TIME_MAX,
 };
 
 type Checked<T> = Result<T, GuestError>;
@@ -267,6 +267,7 @@ pub(crate) fn session(
         log_end_offset,
         stdin_offset: offset(session.stdin_offset, "a standard input offset")?,
         usage: session.usage.map(usage).transpose()?,
+        is_spec_shortened: session.is_spec_shortened,
     })
 }
 
@@ -299,19 +300,14 @@ fn guest_limit(limit: &proto::ResourceLimit) -> Checked<ResourceLimit> {
 }
 
 fn guest_spec(spec: proto::SessionSpec) -> Checked<SessionSpec> {
-    if spec.command.is_empty() || spec.command.len() > WORDS_MAX {
+    if spec.command.is_empty() {
         return Err(broken("a session's command has an impossible length"));
     }
-    let text_bytes = |env: &BTreeMap<String, String>| -> usize {
-        env.iter()
-            .map(|(name, value)| name.len() + value.len())
-            .sum()
-    };
-    let bytes = spec.command.iter().map(String::len).sum::<usize>()
-        + text_bytes(&spec.env)
-        + spec.working_dir.len()
-        + spec.user.len();
-    if spec.env.len() > WORDS_MAX || bytes > TEXT_MAX_BYTES {
+    let words = spec.command.iter().map(String::len);
+    let variables = spec.env.iter();
+    let variables = variables.map(|(name, value)| name.len() + value.len());
+    let others = [spec.working_dir.len(), spec.user.len()];
+    if counted(words.chain(variables).chain(others)) > TEXT_MAX_BYTES {
         return Err(broken("a session's spec is too long"));
     }
     if spec.limits.len() > Resource::ALL.len() {

@@ -14,27 +14,37 @@ use banger_proto::guest::v1 as proto;
 use banger_proto::guest::v1::attach_session_response::Message as Attached;
 use banger_proto::guest::v1::read_session_log_response::Message as Logged;
 use futures::stream::{self, StreamExt};
-use tokio::time::timeout;
 use tonic::Streaming;
 
 use crate::convert::{exit, offset, required, session, stream, time};
 use crate::judge::{Call, broken, judge};
 use crate::link::Link;
 
+/// Where a reader and its writer begin, as the first message says.
+pub(crate) struct Begin {
+    output: i64,
+    /// Absent from an agent that numbers all writers' bytes together, and of who does not write.
+    stdin: Option<i64>,
+}
+
 /// A message of either stream of events, in the form of the larger one.
 pub(crate) trait Message: Sized + Send + 'static {
-    /// The event in it, and where its reader begins, if it is the first.
-    fn event(self) -> (Option<Attached>, i64);
+    /// The event in it, and where its reader and its writer begin, if it is the first.
+    fn event(self) -> (Option<Attached>, Begin);
 }
 
 impl Message for proto::AttachSessionResponse {
-    fn event(self) -> (Option<Attached>, i64) {
-        (self.message, self.start_offset)
+    fn event(self) -> (Option<Attached>, Begin) {
+        let begin = Begin {
+            output: self.start_offset,
+            stdin: self.writer_offset,
+        };
+        (self.message, begin)
     }
 }
 
 impl Message for proto::ReadSessionLogResponse {
-    fn event(self) -> (Option<Attached>, i64) {
+    fn event(self) -> (Option<Attached>, Begin) {
         let event = self.message.map(|message| match message {
             Logged::Attached(session) => Attached::Attached(session),
             Logged::Output(output) => Attached::Output(output),
@@ -42,7 +52,11 @@ impl Message for proto::ReadSessionLogResponse {
             Logged::Heartbeat(heartbeat) => Attached::Heartbeat(heartbeat),
             Logged::Exited(exited) => Attached::Exited(exited),
         });
-        (event, self.start_offset)
+        let begin = Begin {
+            output: self.start_offset,
+            stdin: None,
+        };
+        (event, begin)
     }
 }
 
@@ -105,7 +119,7 @@ impl Checker {
         let state = Some((self, messages, link));
         stream::unfold(state, |state| async move {
             let (mut checker, mut messages, link) = state?;
-            match checker.next(&mut messages).await {
+            match checker.next(&mut messages, &link).await {
                 Ok(Some(event)) => {
                     let is_last = matches!(event, SessionEvent::Exited { .. });
                     Some((Ok(event), (!is_last).then_some((checker, messages, link))))
@@ -120,10 +134,11 @@ impl Checker {
     async fn next<M: Message>(
         &mut self,
         messages: &mut Streaming<M>,
+        link: &Link,
     ) -> Result<Option<SessionEvent>, GuestError> {
-        let message = match timeout(self.silence, messages.message()).await {
-            Ok(Ok(message)) => message,
-            Ok(Err(status)) => {
+        let message = match link.within(self.silence, messages.message()).await {
+            Some(Ok(message)) => message,
+            Some(Err(status)) => {
                 let call = Call {
                     during: self.during,
                     session: Some(self.id),
@@ -131,7 +146,7 @@ impl Checker {
                 };
                 return Err(judge(&status, &call));
             }
-            Err(_) => {
+            None => {
                 return Err(GuestError::Deadline {
                     during: self.during,
                     limit: self.silence,
@@ -140,17 +155,17 @@ impl Checker {
         };
         match message {
             Some(message) => {
-                let (event, start) = message.event();
-                self.check(required(event, "an event")?, start).map(Some)
+                let (event, begin) = message.event();
+                self.check(required(event, "an event")?, &begin).map(Some)
             }
             None if self.ending == Ending::Anywhere && self.place.is_some() => Ok(None),
             None => Err(broken("the events ended before the session")),
         }
     }
 
-    fn check(&mut self, event: Attached, start: i64) -> Result<SessionEvent, GuestError> {
+    fn check(&mut self, event: Attached, begin: &Begin) -> Result<SessionEvent, GuestError> {
         let Some(place) = &mut self.place else {
-            return self.attached(event, start);
+            return self.attached(event, begin);
         };
         // Only the very next event may be the screen.
         let is_screen_due = std::mem::take(&mut place.is_screen_due);
@@ -166,7 +181,7 @@ impl Checker {
         }
     }
 
-    fn attached(&mut self, event: Attached, start: i64) -> Result<SessionEvent, GuestError> {
+    fn attached(&mut self, event: Attached, begin: &Begin) -> Result<SessionEvent, GuestError> {
         let Attached::Attached(first) = event else {
             return Err(broken("the first event is not the session"));
         };
@@ -180,22 +195,27 @@ impl Checker {
             | ReadFrom::TailLines(_)
             | ReadFrom::Since(_)
             | ReadFrom::Screen => {
-                let start = offset(start, "a reader's start")?;
+                let start = offset(begin.output, "a reader's start")?;
                 if !(session.log_start_offset..=session.log_end_offset).contains(&start) {
                     return Err(broken("a reader starts outside of the log"));
                 }
                 start
             }
         };
+        let stdin_offset = match begin.stdin {
+            Some(own) => offset(own, "a writer's offset")?,
+            None => session.stdin_offset,
+        };
         self.place = Some(Place {
             position,
             is_screen_due: self.from == ReadFrom::Screen,
-            acked: session.stdin_offset,
+            acked: stdin_offset,
             has_terminal: session.spec.terminal.is_some(),
         });
         Ok(SessionEvent::Attached(Box::new(Begun {
             session,
             start_offset: position,
+            stdin_offset,
         })))
     }
 }

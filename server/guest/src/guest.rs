@@ -16,11 +16,11 @@ use banger_core::stats::GuestStats;
 use banger_core::tree::{Changes, DiskWrites, PathKind, TreePlace};
 use banger_core::tunnel::TunnelTarget;
 use banger_core::{SessionId, Timestamp, VmId};
-use banger_proto::guest::v1 as proto;
 use banger_proto::guest::v1::agent_service_client::AgentServiceClient;
 use banger_proto::guest::v1::attach_session_request::Message as Sent;
 use banger_proto::guest::v1::file_service_client::FileServiceClient;
 use banger_proto::guest::v1::workspace_service_client::WorkspaceServiceClient;
+use banger_proto::guest::{GENERATION, v1 as proto};
 use bytes::Bytes;
 use futures::stream::{self, BoxStream, Stream, StreamExt};
 use hyper::Uri;
@@ -107,6 +107,23 @@ impl RemoteGuest {
             Ok(response) => Ok(response.into_inner()),
             Err(_) if self.link.has_ended() => Err(GuestError::Lost { during }),
             Err(status) => Err(judge(&status, &call)),
+        }
+    }
+
+    /// Resolves when the agent has not answered for the longest silence, which it tells: what ends a call that is
+    /// answered only when something happens in the guest.
+    async fn fallen_silent(&self) -> Duration {
+        let limit = self.deadlines.silence;
+        loop {
+            tokio::time::sleep(limit / 2).await;
+            let mut client = self.client(EVENT_MAX_BYTES);
+            let asked = client.hello(proto::HelloRequest {
+                generation: GENERATION,
+            });
+            // A broken connection is told by the call itself.
+            if self.link.within(limit / 2, asked).await.is_none() {
+                return limit;
+            }
         }
     }
 
@@ -247,7 +264,12 @@ impl Guest for RemoteGuest {
         let request = proto::WaitSessionRequest { id: id.to_string() };
         let mut client = self.client(EVENT_MAX_BYTES);
         let answer = client.wait_session(request);
-        let answer = self.answer(about("wait", id), None, answer).await?;
+        let answer = tokio::select! {
+            // cancel-safe: whoever waits asks again
+            answer = self.answer(about("wait", id), None, answer) => answer?,
+            // cancel-safe: holds no state
+            limit = self.fallen_silent() => return Err(GuestError::Deadline { during: "wait", limit }),
+        };
         convert::exit(required(answer.exit, "the exit")?)
     }
 
@@ -443,6 +465,10 @@ impl Guest for RemoteGuest {
         Ok(())
     }
 
+    fn set_held(&self, is_held: bool) {
+        self.link.set_held(is_held);
+    }
+
     async fn closed(&self) {
         self.link.ended().await;
     }
@@ -472,6 +498,10 @@ fn attaching(
         remove_after_exit,
         options: Some(convert::options(options)),
         writing: convert::writing(options.writing).into(),
+        writer: options
+            .writer
+            .map(|writer| writer.to_string())
+            .unwrap_or_default(),
     };
     let first = proto::AttachSessionRequest {
         message: Some(Sent::Attach(attach)),

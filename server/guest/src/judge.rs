@@ -76,6 +76,7 @@ pub(crate) fn judge(status: &Status, call: &Call) -> GuestError {
             path: asked(status, call.asked.as_ref().map(|asked| &asked.working_dir)),
             detail: detail(),
         },
+        (Some("ARGUMENTS_TOO_LONG"), _) => GuestError::ArgumentsTooLong { detail: detail() },
         (Some("PROCESS_NOT_STARTED"), _) => GuestError::StartProcess { detail: detail() },
         (Some("TOO_MANY_SESSIONS"), _) => GuestError::TooManySessions {
             limit: text(status, SUBJECT_KEY)

@@ -7,15 +7,14 @@ pub const EVENT_MAX_BYTES: usize = 1 << 20;
 /// Longest message of a workspace: a repository with its shallow commits, or a piece with its envelope.
 pub const WORKSPACE_MESSAGE_MAX_BYTES: usize = 4 << 20;
 /// Longest message of a session's events: the first has the session, with its command and its environment.
-pub const SESSION_EVENT_MAX_BYTES: usize = 4 << 20;
+pub const SESSION_EVENT_MAX_BYTES: usize = 8 << 20;
 /// Longest other message: a list of sessions with their commands and environments.
 pub const MESSAGE_MAX_BYTES: usize = 16 << 20;
 /// Sessions in a list.
 pub const SESSIONS_MAX: usize = 4096;
-/// Words of a command, and variables of an environment.
-pub const WORDS_MAX: usize = 16_384;
-/// Bytes of a command with its environment, its directory and its user.
-pub const TEXT_MAX_BYTES: usize = 4 << 20;
+/// What a command with its environment, its directory and its user may come to, each word with its zero byte and its
+/// pointer: what a session may have, with room.
+pub const TEXT_MAX_BYTES: usize = 7 << 20;
 /// Bytes of a version, a release or a boot id.
 pub const LABEL_MAX_BYTES: usize = 128;
 /// Steps of a boot.

@@ -1,7 +1,7 @@
 //! HTTP/2 over one channel: the connection, its end, and what the generated client calls it through.
 
 use std::future::Future;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -11,6 +11,8 @@ use hyper::client::conn::http2::{Builder, SendRequest};
 use hyper::rt::Executor;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::sync::watch;
+use tokio::time::sleep;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 use tonic::body::Body;
@@ -21,7 +23,8 @@ use crate::limits::{
     STREAM_WINDOW_BYTES,
 };
 
-/// While a call is open and nothing comes, the agent is asked this often whether it is alive.
+/// While a call is open and nothing comes, the connection is asked this often whether it is alive. Calls know of a
+/// dead guest before: by [`super::Deadlines::silence`].
 const PING_EVERY: Duration = Duration::from_secs(10);
 /// And has this long to answer: a guest that is starved of processor time is slow, not dead.
 const PING_WITHIN: Duration = Duration::from_secs(30);
@@ -45,6 +48,8 @@ where
 pub(crate) struct Link {
     requests: SendRequest<Body>,
     ended: CancellationToken,
+    /// Whether the guest stands still because it was told to.
+    is_held: watch::Sender<bool>,
     _stop: DropGuard,
 }
 
@@ -83,6 +88,7 @@ impl Link {
         Ok(Self {
             requests,
             ended,
+            is_held: watch::Sender::new(false),
             _stop: stop.drop_guard(),
         })
     }
@@ -90,6 +96,35 @@ impl Link {
     /// What the generated client calls.
     pub(crate) fn requests(&self) -> Requests {
         Requests(self.requests.clone())
+    }
+
+    /// The guest stands still, or goes on.
+    pub(crate) fn set_held(&self, is_held: bool) {
+        self.is_held
+            .send_if_modified(|held| std::mem::replace(held, is_held) != is_held);
+    }
+
+    /// What comes within `limit`; nothing if that long a silence says that the guest is dead. While it is held, time
+    /// stands still for it. Safe to drop if `coming` is.
+    pub(crate) async fn within<T>(
+        &self,
+        limit: Duration,
+        coming: impl Future<Output = T>,
+    ) -> Option<T> {
+        let mut held = self.is_held.subscribe();
+        let mut coming = pin!(coming);
+        loop {
+            let is_held = *held.borrow_and_update();
+            tokio::select! {
+                biased; // what came is not late
+                // stays pinned
+                come = &mut coming => return Some(come),
+                // cancel-safe: looks at a level. The sender lives as long as the link.
+                _ = held.changed() => {}
+                // cancel-safe: holds no state
+                () = sleep(limit), if !is_held => return None,
+            }
+        }
     }
 
     /// Whether it has ended.

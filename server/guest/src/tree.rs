@@ -16,7 +16,6 @@ use banger_proto::guest::v1::tree_entry::Kind;
 use banger_proto::guest::v1::tree_piece::Piece;
 use bytes::Bytes;
 use futures::stream::{self, StreamExt};
-use tokio::time::timeout;
 use tonic::Streaming;
 
 use crate::judge::{Call, broken, judge};
@@ -166,18 +165,18 @@ pub(crate) fn pieces(
     let state = Some((messages, checker, Arc::clone(link)));
     stream::unfold(state, move |state| async move {
         let (mut messages, mut checker, link) = state?;
-        let piece = match timeout(silence, messages.message()).await {
-            Err(_) => Err(GuestError::Deadline {
+        let piece = match link.within(silence, messages.message()).await {
+            None => Err(GuestError::Deadline {
                 during: "tree",
                 limit: silence,
             }),
-            Ok(Ok(None)) => match checker.end() {
+            Some(Ok(None)) => match checker.end() {
                 Ok(()) => return None,
                 Err(error) => Err(error),
             },
-            Ok(Ok(Some(message))) => checker.check(message),
-            Ok(Err(_)) if link.has_ended() => Err(GuestError::Lost { during: "tree" }),
-            Ok(Err(status)) => Err(judge(&status, &TREE)),
+            Some(Ok(Some(message))) => checker.check(message),
+            Some(Err(_)) if link.has_ended() => Err(GuestError::Lost { during: "tree" }),
+            Some(Err(status)) => Err(judge(&status, &TREE)),
         };
         let next = piece.is_ok().then_some((messages, checker, link));
         Some((piece, next))

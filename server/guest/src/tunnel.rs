@@ -17,7 +17,6 @@ use banger_proto::guest::v1::open_tunnel_request::Message as Sent;
 use banger_proto::guest::v1::open_tunnel_response::Message as Heard;
 use banger_proto::guest::v1::tunnel_start::Target;
 use futures::stream::{self, Stream, StreamExt};
-use tokio::time::timeout;
 use tokio_util::sync::DropGuard;
 use tonic::{Status, Streaming};
 
@@ -182,11 +181,11 @@ impl Checker {
         link: &Link,
     ) -> Result<Option<TunnelEvent>, GuestError> {
         let during = call().during;
-        let message = match timeout(self.silence, messages.message()).await {
-            Ok(Ok(message)) => message,
-            Ok(Err(_)) if link.has_ended() => return Err(GuestError::Lost { during }),
-            Ok(Err(status)) => return Err(judge_tunnel(&status, &self.target, self.limit)),
-            Err(_) => {
+        let message = match link.within(self.silence, messages.message()).await {
+            Some(Ok(message)) => message,
+            Some(Err(_)) if link.has_ended() => return Err(GuestError::Lost { during }),
+            Some(Err(status)) => return Err(judge_tunnel(&status, &self.target, self.limit)),
+            None => {
                 let limit = self.silence;
                 return Err(GuestError::Deadline { during, limit });
             }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use banger_core::guest::{AttachTarget, Guest, GuestConnector, GuestError, GuestInfo};
 use banger_core::session::{AttachOptions, ReadFrom, SessionEvent};
+use banger_core::vmm::Accelerator;
 use banger_core::{SessionId, VmId};
 use banger_guest::{Connector, Deadlines};
 use banger_proto::guest::v1 as proto;
@@ -30,6 +31,7 @@ fn deadlines() -> Deadlines {
         grow: SHORT,
         call: SHORT,
         silence: SHORT,
+        silence_translated: SHORT,
     }
 }
 
@@ -51,7 +53,7 @@ async fn lie(script: Script) -> (Result<(Arc<dyn Guest>, GuestInfo), GuestError>
     let mut tasks = JoinSet::new();
     tasks.spawn(liar::serve(theirs, Liar(Arc::new(script))));
     let connected = Connector::new(deadlines())
-        .connect(VmId::new(), Box::new(ours))
+        .connect(VmId::new(), Box::new(ours), Accelerator::Kvm)
         .await;
     (connected, tasks)
 }
@@ -332,7 +334,7 @@ async fn silence_ends_in_a_deadline() {
 async fn a_guest_that_never_says_hello_ends_in_a_deadline() {
     let (ours, _theirs) = duplex(1 << 16);
     let result = Connector::new(deadlines())
-        .connect(VmId::new(), Box::new(ours))
+        .connect(VmId::new(), Box::new(ours), Accelerator::Kvm)
         .await;
     assert_eq!(
         result.err(),
@@ -357,7 +359,7 @@ async fn garbage_instead_of_http2_is_a_lost_connection() {
         }
     });
     let result = Connector::new(deadlines())
-        .connect(VmId::new(), Box::new(ours))
+        .connect(VmId::new(), Box::new(ours), Accelerator::Kvm)
         .await;
     assert!(matches!(result.err(), Some(GuestError::Lost { .. })));
 }
@@ -367,7 +369,7 @@ async fn a_channel_that_ends_is_a_lost_connection() {
     let (ours, theirs): (DuplexStream, DuplexStream) = duplex(64);
     drop(theirs);
     let result = Connector::new(deadlines())
-        .connect(VmId::new(), Box::new(ours))
+        .connect(VmId::new(), Box::new(ours), Accelerator::Kvm)
         .await;
     assert_eq!(result.err(), Some(GuestError::Lost { during: "hello" }));
 }

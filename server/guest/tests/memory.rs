@@ -23,6 +23,7 @@ const MIB: usize = 1 << 20;
 async fn neither_output_nor_input_in_bulk_costs_memory() {
     a_slow_holding_reader_gets_everything_in_bounded_memory().await;
     stdin_in_bulk_waits_for_the_process_and_arrives_whole().await;
+    gigabytes_of_stdin_cost_no_more_than_megabytes().await;
 }
 
 async fn a_slow_holding_reader_gets_everything_in_bounded_memory() {
@@ -86,4 +87,36 @@ async fn stdin_in_bulk_waits_for_the_process_and_arrives_whole() {
     assert_eq!(done.text(), format!("{TOTAL}\ndone\n"));
     assert_eq!(done.acked, TOTAL as u64);
     assert!(held < 30 * MIB, "{} MiB", held / MIB);
+}
+
+/// Both ends are this process: what it holds is what both hold, and the pipe between them.
+async fn gigabytes_of_stdin_cost_no_more_than_megabytes() {
+    const PIECES: usize = 2049;
+    let rig = rig().await;
+    let before = resident();
+    // Slow to begin, so that whoever does not wait for it piles up what it did not take.
+    let mut asked = shell("sleep 0.5; wc -c");
+    asked.stdin = true;
+    let session = rig.start(asked).await;
+    let input = session.input.clone();
+    let writer = async move {
+        let (piece, mut peak) = (Bytes::from(vec![7; MIB]), 0);
+        for index in 0..PIECES {
+            let stdin = SessionInput::Stdin {
+                offset: (index * MIB) as u64,
+                data: piece.clone(),
+            };
+            timeout(support::PATIENCE, input.send(stdin))
+                .await
+                .unwrap()
+                .unwrap();
+            peak = peak.max(resident());
+        }
+        input.send(SessionInput::CloseStdin).await.unwrap();
+        peak.saturating_sub(before)
+    };
+    let (held, done) = tokio::join!(writer, outcome(session.events));
+    assert_eq!(done.text(), format!("{}\n", PIECES * MIB));
+    assert_eq!(done.acked, (PIECES * MIB) as u64);
+    assert!(held < 40 * MIB, "{} MiB", held / MIB);
 }

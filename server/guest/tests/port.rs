@@ -11,6 +11,7 @@ use banger_agent::handshake::{ANNOUNCEMENT, accept};
 use banger_agent::serve::serve;
 use banger_core::VmId;
 use banger_core::guest::GuestConnector;
+use banger_core::vmm::Accelerator;
 use banger_guest::Connector;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::UnixStream;
@@ -102,7 +103,7 @@ async fn forty_hosts_in_a_row_take_over_a_stale_session() {
             };
             let talk = async {
                 let (guest, _) = connector
-                    .connect(VmId::new(), Box::new(ours))
+                    .connect(VmId::new(), Box::new(ours), Accelerator::Kvm)
                     .await
                     .unwrap();
                 guest.list_sessions().await.unwrap();

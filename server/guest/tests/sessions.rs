@@ -405,6 +405,7 @@ async fn closed_resolves_when_the_channel_ends_and_sessions_live_on() {
         &connector,
         banger_core::VmId::new(),
         Box::new(ours),
+        banger_core::vmm::Accelerator::Tcg,
     )
     .await
     .unwrap();

@@ -13,7 +13,8 @@ use russh::{MethodKind, MethodSet, SshId};
 
 use crate::handler::Handler;
 use crate::limits::{
-    AUTH_TRIES, KEEPALIVE_EVERY, KEEPALIVES_MAX, LOGIN_WITHIN, MESSAGES_WAITING, PACKET_MAX, WINDOW,
+    AUTH_TRIES, FAREWELL_WITHIN, KEEPALIVE_EVERY, KEEPALIVES_MAX, MESSAGES_WAITING, PACKET_MAX,
+    WINDOW,
 };
 use crate::transport::Transport;
 
@@ -21,23 +22,34 @@ use crate::transport::Transport;
 pub(crate) async fn serve(app: Arc<App>, admission: Admission, transport: Transport) {
     let vm = admission.vm.spec.name.clone();
     let config = Arc::new(config(&admission.host_key));
+    let limit = admission.login_within;
+    let cutter = transport.cutter();
     let (handler, logged_in) = Handler::new(app, admission);
     let begun = run_stream(config, transport, handler);
-    let ended = match tokio::time::timeout(LOGIN_WITHIN, begun).await {
+    let ended = match tokio::time::timeout(limit, begun).await {
         Ok(Ok(mut session)) => tokio::select! {
             // cancel-safe: the session is a task of its own
             ended = &mut session => ended,
             // cancel-safe: dropping it says nothing
-            () = late(logged_in) => {
+            () = late(logged_in, limit) => {
                 let handle = session.handle();
                 let farewell = handle.disconnect(
                     russh::Disconnect::NoMoreAuthMethodsAvailable,
                     "nobody has logged in for too long".into(),
                     "en".into(),
                 );
-                // A session that hears nothing any more ends with the call.
-                let _ = tokio::time::timeout(LOGIN_WITHIN, farewell).await;
-                session.await
+                let farewell = async {
+                    // It is told only between two exchanges of keys, and a client may leave off in the middle of one.
+                    let _ = farewell.await;
+                    (&mut session).await
+                };
+                match tokio::time::timeout(FAREWELL_WITHIN, farewell).await {
+                    Ok(ended) => ended,
+                    Err(_) => {
+                        cutter.cut();
+                        session.await
+                    }
+                }
             }
         },
         Ok(Err(error)) => Err(error),
@@ -52,8 +64,8 @@ pub(crate) async fn serve(app: Arc<App>, admission: Admission, transport: Transp
 }
 
 /// Resolves when nobody has logged in in time.
-async fn late(logged_in: tokio_util::sync::CancellationToken) {
-    if tokio::time::timeout(LOGIN_WITHIN, logged_in.cancelled())
+async fn late(logged_in: tokio_util::sync::CancellationToken, limit: Duration) {
+    if tokio::time::timeout(limit, logged_in.cancelled())
         .await
         .is_ok()
     {

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-/// How long a client has from its first byte until it is logged in; a person may have to type a passphrase meanwhile.
-pub(crate) const LOGIN_WITHIN: Duration = Duration::from_secs(120);
+/// How long it may take to tell a client that it is too late.
+pub(crate) const FAREWELL_WITHIN: Duration = Duration::from_secs(5);
 /// Keys that may be tried: an agent may hold many.
 pub(crate) const AUTH_TRIES: usize = 32;
 /// How long the guest has to tell of the user who logs in.

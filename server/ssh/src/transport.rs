@@ -54,6 +54,23 @@ struct State {
     caller: Option<Waker>,
 }
 
+/// Breaks a connection off whose other users do not let go of it.
+pub(crate) struct Cutter(Arc<Mutex<State>>);
+
+impl Cutter {
+    /// Whoever reads or writes is told that the caller has gone, and the caller that the server has.
+    pub(crate) fn cut(&self) {
+        lock(&self.0).break_off();
+    }
+}
+
+impl Transport {
+    /// The means to break it off later.
+    pub(crate) fn cutter(&self) -> Cutter {
+        Cutter(self.0.clone())
+    }
+}
+
 /// Both ends.
 pub(crate) fn pair(input: TunnelInputs) -> (Transport, Events) {
     let state = Arc::new(Mutex::new(State::default()));
@@ -316,6 +333,18 @@ mod tests {
         assert!(events.next().await.is_none());
         assert_eq!(transport.read_u8().await.unwrap(), b'a');
         assert!(transport.read_u8().await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_is_cut_ends_at_both_ends() {
+        let (_caller, mut transport, mut events) = rig();
+        let cutter = transport.cutter();
+        let (read, ended) = tokio::join!(transport.read_u8(), async {
+            assert!(futures::poll!(events.next()).is_pending());
+            cutter.cut();
+            events.next().await
+        });
+        assert!(read.is_err() && ended.is_none());
     }
 
     #[tokio::test]

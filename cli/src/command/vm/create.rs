@@ -120,6 +120,9 @@ pub(crate) struct Create {
     /// Remove the VM when it stops, however it stops
     #[arg(long)]
     ephemeral: bool,
+    /// Keep the output of its sessions whenever it is stopped in order
+    #[arg(long, conflicts_with = "ephemeral")]
+    keep_logs: bool,
     /// What happens when the VM ends by itself
     #[arg(long, value_enum, value_name = "POLICY", conflicts_with = "ephemeral")]
     restart: Option<Restart>,
@@ -139,6 +142,9 @@ impl Create {
         }
         if self.ephemeral {
             create = create.ephemeral();
+        }
+        if self.keep_logs {
+            create = create.keep_logs();
         }
         if let Some(policy) = self.restart {
             create = create.restart_policy(policy.into());

@@ -2,6 +2,7 @@ use std::fs::File;
 
 use super::super::spill::{SPILL_MAX_BYTES, SPILLS_MAX_BYTES};
 use super::*;
+use futures::FutureExt as _;
 
 /// The largest frame there is.
 const PIECE: usize = 32 << 10;
@@ -239,4 +240,54 @@ async fn no_log_takes_more_than_all_may_have() {
     write(&log, 100).await;
     assert!(log.range().0 > 0);
     assert_eq!(home.used(), SPILLS_MAX_BYTES);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_disk_that_hangs_holds_the_process_for_its_time_and_no_longer() {
+    let directory = tempfile::tempdir().unwrap();
+    let log = Arc::new(Log::new(Arc::default(), home(directory.path())));
+    let disk = log.state().ring.disk();
+    let hangs = disk.hang();
+    const PIECES: u64 = 80;
+    let mut writing = Box::pin(write(&log, PIECES));
+    for _ in 0..100 {
+        assert!(writing.as_mut().now_or_never().is_none());
+        tokio::task::yield_now().await;
+    }
+    // It waits as for a file; what it wrote before is there for everybody meanwhile.
+    let written = log.range().1;
+    assert!(written > LOG_MAX_BYTES as u64 && written < PIECES * PIECE as u64);
+    assert_eq!(read(&log, 0).await, (written, 0));
+    tokio::time::advance(SPILL_WITHIN + Duration::from_secs(1)).await;
+    // Without the disk from then on: nothing waits, and the memory stays within its bound.
+    writing.await;
+    let (start, end) = log.range();
+    assert_eq!(end, PIECES * PIECE as u64);
+    assert_eq!(read(&log, 0).await, (end - start, start));
+    assert!(log.state().cost <= LOG_MAX_BYTES + PIECE);
+    // Nor does the end of everything wait.
+    log.close_spill();
+    drop(hangs);
+}
+
+#[tokio::test]
+async fn a_disk_that_comes_back_is_used_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let log = Arc::new(Log::new(Arc::default(), home(directory.path())));
+    let disk = log.state().ring.disk();
+    let hangs = disk.hang();
+    let mut spilled = log.spilled.subscribe();
+    let mut writing = Box::pin(write(&log, 80));
+    assert!(writing.as_mut().now_or_never().is_none());
+    log.state().spilling = Spilling::Late;
+    drop(writing);
+    let late = log.range().1;
+    write(&log, 40).await;
+    drop(hangs);
+    spilled.changed().await.unwrap();
+    write(&log, 80).await;
+    let (start, end) = log.range();
+    assert_eq!(end, late + 120 * PIECE as u64);
+    assert!(end - start > 2 * LOG_MAX_BYTES as u64, "{start} to {end}");
+    assert_eq!(read(&log, start).await, (end - start, 0));
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import uuid
 from collections.abc import AsyncIterator
 
@@ -10,7 +11,7 @@ from banger._async import _io
 from banger._async._call import PAGE_SIZE, Caller, new_request_id
 from banger._async.process import Process
 from banger._command import Command, Lines, LineSplitter, spec_of
-from banger._position import Event, Exited, Gap, Output, Position, output_of
+from banger._position import Event, Exited, Gap, Output, Position, Start, output_of
 from banger._result import Exit, Result, checked, exit_of
 
 # How long a session that was begun is removed, when its caller is gone.
@@ -95,11 +96,32 @@ class Session:
     def __repr__(self) -> str:
         return f"<banger.Session {self.id}>"
 
-    async def attach(self, *, offset: int | None = None, hold: bool = False) -> Process:
-        """Another reader and writer, from an offset of the output or the oldest that is kept. With `hold` the process
-        waits for it as on a pipe, where else the oldest output goes and a gap tells so.
+    async def attach(
+        self,
+        *,
+        offset: int | None = None,
+        tail_lines: int | None = None,
+        tail_bytes: int | None = None,
+        since: datetime.datetime | None = None,
+        end: bool = False,
+        screen: bool = False,
+        hold: bool = False,
+        steal: bool = False,
+        read_only: bool = False,
+        writer: str | None = None,
+    ) -> Process:
+        """Another reader and writer: from the oldest output that is kept, an offset, so many lines or bytes before the
+        end, a time by the guest's clock, or the end; with `screen` from the end, after what the terminal shows.
+
+        With `hold` the process waits for it as on a pipe, where else the oldest output goes and a gap tells so. `steal`
+        detaches everybody else who may write, `read_only` only looks on. `writer` is that of a `Process` from before,
+        to go on after the input that the guest has of it.
         """
-        return await Process.attach(self._caller, self.id, offset=offset, hold=hold)
+        if steal and read_only:
+            raise ValueError("who only reads takes over nothing: give steal or read_only")
+        start = Start(offset, tail_lines, tail_bytes, since, end, screen)
+        writing = v1.WRITING_STEAL if steal else v1.WRITING_NONE if read_only else v1.WRITING_SHARED
+        return await Process.attach(self._caller, self.id, start=start, hold=hold, writing=writing, writer=writer)
 
     async def _attached(self) -> Process:
         """The session's own reader and writer, attached when first needed."""
@@ -218,19 +240,22 @@ class Session:
         return self.info
 
     async def log(
-        self, *, offset: int | None = None, tail_lines: int | None = None, follow: bool = False
+        self,
+        *,
+        offset: int | None = None,
+        tail_lines: int | None = None,
+        tail_bytes: int | None = None,
+        since: datetime.datetime | None = None,
+        follow: bool = False,
     ) -> AsyncIterator[Event]:
-        """What it wrote: from an offset, so many lines before the end, or the oldest that is kept; with `follow` also
-        what comes until its end.
+        """What it wrote: from an offset, so many lines or bytes before the end, a time by the guest's clock, or the
+        oldest that is kept; with `follow` also what comes until its end. Of a VM that was stopped, what the stop kept.
         """
+        start = Start(offset, tail_lines, tail_bytes, since)
         position = Position(offset)
         retry = self._caller.retry()
         while True:
-            options = v1.ReadOptions()
-            if position.next is not None:
-                options.offset = position.next
-            elif tail_lines is not None:
-                options.tail_lines = tail_lines
+            options = start.options(position.next, False)
             request = v1.ReadSessionLogRequest(session=self.id, options=options, follow=follow)
             stream = self._caller.channel.stream(_methods.READ_SESSION_LOG, request)
             try:
@@ -238,7 +263,9 @@ class Session:
                     retry.established()
                     events: list[Event] = []
                     which = message.WhichOneof("message")
-                    if which == "output":
+                    if which == "attached" and position.next is None:
+                        position.next = start.first(message.start_offset)
+                    elif which == "output":
                         events = position.output(output_of(message.output, "ReadSessionLog"))
                     elif which == "gap":
                         events = list(position.gap(message.gap))

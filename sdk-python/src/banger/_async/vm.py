@@ -15,7 +15,7 @@ from banger._async._call import PAGE_SIZE, Caller, Progress, new_request_id
 from banger._async.files import Files
 from banger._async.session import Session, Sessions, run
 from banger._async.tunnel import Forward, Tunnel, forward
-from banger._command import Command, Lines, duration, spec_of
+from banger._command import Command, Limit, Lines, duration, spec_of
 from banger._mount import Mount, VmFile
 from banger._result import Result
 
@@ -93,6 +93,7 @@ class Vm:
         stdin: bytes | str | None = None,
         merge_output: bool = False,
         umask: int | None = None,
+        limits: Mapping[str, Limit] | None = None,
         on_stdout: Lines | None = None,
         on_stderr: Lines | None = None,
         check: bool = False,
@@ -100,7 +101,8 @@ class Vm:
     ) -> Result:
         """Runs a command to its end. A text is run by `/bin/sh -c`. `timeout` is in seconds, and kills all of its
         processes; None means no limit. The callbacks get each line without its end, as it comes. `merge_output` makes
-        both streams one, in the order in which they are written.
+        both streams one, in the order in which they are written. `limits` are those of setrlimit(2) by name, such as
+        `{"nofile": 1024, "stack": None}`: a number for soft and hard, a pair for each, None for none.
 
         Raises:
             CommandNotStarted: Nothing ran: no such program, user or directory. A repeat is safe.
@@ -118,6 +120,7 @@ class Vm:
             stdin=data is not None,
             merge_output=merge_output,
             umask=umask,
+            limits=limits,
         )
         return await run(
             self._caller,
@@ -142,12 +145,13 @@ class Vm:
         pty: bool | tuple[int, int] = False,
         merge_output: bool = False,
         umask: int | None = None,
+        limits: Mapping[str, Limit] | None = None,
         keep_children: bool = False,
         request_id: str | uuid.UUID | None = None,
     ) -> Session:
         """Starts a command that goes on without its caller, with open standard input; `pty` gives it a terminal, of 24
         rows and 80 columns or of this size. No command means the image's own. With `keep_children` processes that the
-        first one leaves behind go on after its end, until the session is removed.
+        first one leaves behind go on after its end, until the session is removed. `limits` are as those of `run`.
         """
         spec = spec_of(
             command,
@@ -159,6 +163,7 @@ class Vm:
             pty=pty,
             merge_output=merge_output,
             umask=umask,
+            limits=limits,
             keep_children=keep_children,
         )
         return await self.sessions.start(spec, request_id)
@@ -211,9 +216,11 @@ class Vm:
         self.info = (await self._caller.repeat(_methods.START_VM, request)).vm
         return self.info
 
-    async def stop(self) -> v1.Vm:
-        """Shuts it down; returns when it is off. `info.last_stop` tells how it went."""
-        request = v1.StopVmRequest(vm=self.id, request_id=new_request_id(None))
+    async def stop(self, *, keep_logs: bool = False) -> v1.Vm:
+        """Shuts it down; returns when it is off. `info.last_stop` tells how it went. With `keep_logs` the output of its
+        sessions is copied out of it first, and read as before; `info.last_stop.kept_logs` tells what was.
+        """
+        request = v1.StopVmRequest(vm=self.id, request_id=new_request_id(None), keep_logs=keep_logs)
         self.info = (await self._caller.repeat(_methods.STOP_VM, request)).vm
         return self.info
 
@@ -392,6 +399,7 @@ class Vms:
         env: Mapping[str, str] | None = None,
         network: Network = "default",
         ephemeral: bool = False,
+        keep_logs: bool = False,
         ttl: float | None = None,
         idle_timeout: float | None = None,
         restart_policy: RestartPolicy | None = None,
@@ -408,7 +416,7 @@ class Vms:
 
         `init` boots the image's own init instead of the agent alone. `volumes` are mounted by path: a volume's name,
         or a `Mount`. `files` are written before it runs, by path. With a `request_id` a repeat joins the first. A
-        caller that is interrupted leaves nothing behind.
+        caller that is interrupted leaves nothing behind. With `keep_logs` every orderly stop keeps them as `stop` does.
         """
         spec = v1.VmSpec(
             name=name,
@@ -421,6 +429,7 @@ class Vms:
             env=dict(env or {}),
             network_mode=_NETWORKS[network],
             ephemeral=ephemeral,
+            keep_logs=keep_logs,
             identity=identity,
         )
         if ttl is not None:

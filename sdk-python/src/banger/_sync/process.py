@@ -12,6 +12,7 @@ messages until it is there, one at a time; the others wait for what it receives.
 
 from __future__ import annotations
 
+import uuid
 from collections import deque
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -21,7 +22,7 @@ import grpc
 
 from banger import _methods, _outbox, errors, v1
 from banger._outbox import Outbox, Over
-from banger._position import Event, Exited, Output, Position, output_of
+from banger._position import Event, Exited, Output, Position, Screen, Start, output_of
 from banger._result import Exit, exit_of
 from banger._sync import _io
 from banger._sync._call import Caller
@@ -37,11 +38,24 @@ class Process:
     tasks may use it at once.
     """
 
-    def __init__(self, caller: Caller, *, start: int | None, hold: bool, is_exec: bool) -> None:
+    def __init__(
+        self,
+        caller: Caller,
+        *,
+        start: Start,
+        hold: bool,
+        is_exec: bool,
+        writing: v1.Writing = v1.WRITING_SHARED,
+        writer: str = "",
+    ) -> None:
         self._caller = caller
         self._changes = _io.Changes()
         self._outbox = Outbox()
-        self._position = Position(start)
+        self._start = start
+        self._position = Position(start.offset)
+        self._writing = writing
+        self.writer = writer
+        """Whose bytes are written: who attaches by the same later goes on where it was. Empty for an exec."""
         self._hold = hold
         self._is_exec = is_exec
         self._stream: _io.Stream[Any] | None = None
@@ -54,13 +68,15 @@ class Process:
         self._exit: Exit | None = None
         self.reconnects = 0
         """How often the connection was lost and came back."""
+        # Where this reader and this writer begin.
+        self._begin = v1.AttachSessionResponse()
         self.session = v1.Session()
         """The session, as it was when the connection was made."""
 
     @classmethod
     def exec(cls, caller: Caller, vm: str, spec: v1.SessionSpec) -> Process:
         """Starts a process that ends with its caller."""
-        process = cls(caller, start=0, hold=True, is_exec=True)
+        process = cls(caller, start=Start(offset=0), hold=True, is_exec=True)
         start = v1.ExecRequest(start=v1.ExecStart(vm=vm, spec=spec))
         requests = process._requests(start, lambda sent: v1.ExecRequest(**_message(sent)))
         process._stream = caller.channel.stream(_methods.EXEC, requests)
@@ -73,9 +89,20 @@ class Process:
         return process
 
     @classmethod
-    def attach(cls, caller: Caller, session: str, *, offset: int | None, hold: bool) -> Process:
+    def attach(
+        cls,
+        caller: Caller,
+        session: str,
+        *,
+        start: Start,
+        hold: bool,
+        writing: v1.Writing = v1.WRITING_SHARED,
+        writer: str | None = None,
+    ) -> Process:
         """Attaches to a session that goes on without its caller."""
-        process = cls(caller, start=offset, hold=hold, is_exec=False)
+        process = cls(
+            caller, start=start, hold=hold, is_exec=False, writing=writing, writer=writer or str(uuid.uuid4())
+        )
         process.session.id = session
         try:
             while process._stream is None:
@@ -110,10 +137,10 @@ class Process:
 
     def _connect(self) -> None:
         """Attaches, at the next byte."""
-        options = v1.ReadOptions(hold_process=self._hold)
-        if self._position.next is not None:
-            options.offset = self._position.next
-        start = v1.AttachSessionStart(session=self.session.id, options=options)
+        options = self._start.options(self._position.next, self._hold)
+        start = v1.AttachSessionStart(
+            session=self.session.id, options=options, writing=self._writing, writer=self.writer
+        )
         requests = self._requests(
             v1.AttachSessionRequest(start=start), lambda sent: v1.AttachSessionRequest(**_message(sent))
         )
@@ -123,7 +150,13 @@ class Process:
         except BaseException:
             self._drop()
             raise
-        self._attached(session, session.stdin_offset)
+        if self._position.next is None:
+            self._position.next = self._start.first(self._begin.start_offset)
+        if self._writing == v1.WRITING_STEAL:
+            # Who comes back has taken over already.
+            self._writing = v1.WRITING_SHARED
+        told = self._begin.HasField("stdin_offset")
+        self._attached(session, self._begin.stdin_offset if told else session.stdin_offset)
 
     def _first(self, name: str) -> v1.Session:
         """The session that a connection begins with."""
@@ -134,6 +167,8 @@ class Process:
                 break
             which = message.WhichOneof("message")
             if which == name:
+                if isinstance(message, v1.AttachSessionResponse):
+                    self._begin = message
                 session: v1.Session = getattr(message, name)
                 return session
             if which != "heartbeat":
@@ -205,6 +240,9 @@ class Process:
             self._keep(self._position.output(output_of(message.output, during)))
         elif which == "gap":
             self._keep(list(self._position.gap(message.gap)))
+        elif which == "screen":
+            if message.screen.data:
+                self._keep([Screen(message.screen.offset, message.screen.data)])
         elif which == "stdin_ack":
             self._outbox.accept(message.stdin_ack)
         elif which == "exited":

@@ -11,7 +11,7 @@ from typing import Literal
 from google.protobuf import field_mask_pb2
 
 from banger import _methods, errors, v1
-from banger._command import Command, Lines, duration, spec_of
+from banger._command import Command, Limit, Lines, duration, spec_of
 from banger._mount import Mount, VmFile
 from banger._result import Result
 from banger._sync import _io
@@ -94,6 +94,7 @@ class Vm:
         stdin: bytes | str | None = None,
         merge_output: bool = False,
         umask: int | None = None,
+        limits: Mapping[str, Limit] | None = None,
         on_stdout: Lines | None = None,
         on_stderr: Lines | None = None,
         check: bool = False,
@@ -101,7 +102,8 @@ class Vm:
     ) -> Result:
         """Runs a command to its end. A text is run by `/bin/sh -c`. `timeout` is in seconds, and kills all of its
         processes; None means no limit. The callbacks get each line without its end, as it comes. `merge_output` makes
-        both streams one, in the order in which they are written.
+        both streams one, in the order in which they are written. `limits` are those of setrlimit(2) by name, such as
+        `{"nofile": 1024, "stack": None}`: a number for soft and hard, a pair for each, None for none.
 
         Raises:
             CommandNotStarted: Nothing ran: no such program, user or directory. A repeat is safe.
@@ -119,6 +121,7 @@ class Vm:
             stdin=data is not None,
             merge_output=merge_output,
             umask=umask,
+            limits=limits,
         )
         return run(
             self._caller,
@@ -143,12 +146,13 @@ class Vm:
         pty: bool | tuple[int, int] = False,
         merge_output: bool = False,
         umask: int | None = None,
+        limits: Mapping[str, Limit] | None = None,
         keep_children: bool = False,
         request_id: str | uuid.UUID | None = None,
     ) -> Session:
         """Starts a command that goes on without its caller, with open standard input; `pty` gives it a terminal, of 24
         rows and 80 columns or of this size. No command means the image's own. With `keep_children` processes that the
-        first one leaves behind go on after its end, until the session is removed.
+        first one leaves behind go on after its end, until the session is removed. `limits` are as those of `run`.
         """
         spec = spec_of(
             command,
@@ -160,6 +164,7 @@ class Vm:
             pty=pty,
             merge_output=merge_output,
             umask=umask,
+            limits=limits,
             keep_children=keep_children,
         )
         return self.sessions.start(spec, request_id)
@@ -212,9 +217,11 @@ class Vm:
         self.info = (self._caller.repeat(_methods.START_VM, request)).vm
         return self.info
 
-    def stop(self) -> v1.Vm:
-        """Shuts it down; returns when it is off. `info.last_stop` tells how it went."""
-        request = v1.StopVmRequest(vm=self.id, request_id=new_request_id(None))
+    def stop(self, *, keep_logs: bool = False) -> v1.Vm:
+        """Shuts it down; returns when it is off. `info.last_stop` tells how it went. With `keep_logs` the output of its
+        sessions is copied out of it first, and read as before; `info.last_stop.kept_logs` tells what was.
+        """
+        request = v1.StopVmRequest(vm=self.id, request_id=new_request_id(None), keep_logs=keep_logs)
         self.info = (self._caller.repeat(_methods.STOP_VM, request)).vm
         return self.info
 
@@ -393,6 +400,7 @@ class Vms:
         env: Mapping[str, str] | None = None,
         network: Network = "default",
         ephemeral: bool = False,
+        keep_logs: bool = False,
         ttl: float | None = None,
         idle_timeout: float | None = None,
         restart_policy: RestartPolicy | None = None,
@@ -409,7 +417,7 @@ class Vms:
 
         `init` boots the image's own init instead of the agent alone. `volumes` are mounted by path: a volume's name,
         or a `Mount`. `files` are written before it runs, by path. With a `request_id` a repeat joins the first. A
-        caller that is interrupted leaves nothing behind.
+        caller that is interrupted leaves nothing behind. With `keep_logs` every orderly stop keeps them as `stop` does.
         """
         spec = v1.VmSpec(
             name=name,
@@ -422,6 +430,7 @@ class Vms:
             env=dict(env or {}),
             network_mode=_NETWORKS[network],
             ephemeral=ephemeral,
+            keep_logs=keep_logs,
             identity=identity,
         )
         if ttl is not None:

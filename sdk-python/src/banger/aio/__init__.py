@@ -16,7 +16,7 @@ from banger._async.session import Session, Sessions
 from banger._async.tunnel import Forward, Tunnel
 from banger._async.vm import ConsoleOutput, Vm, Vms
 from banger._mount import Mount, VmFile
-from banger._position import Event, Exited, Gap, Output
+from banger._position import Event, Exited, Gap, Output, Screen
 from banger._result import Exit, Result
 from banger._unpack import Downloaded
 from banger.errors import BangerError
@@ -36,6 +36,7 @@ __all__ = [
     "Event",
     "Output",
     "Gap",
+    "Screen",
     "Exited",
     "Files",
     "Downloaded",

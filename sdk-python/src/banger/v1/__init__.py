@@ -22,3 +22,4 @@ from banger.v1.vm_pb2 import *  # noqa: F403
 from banger.v1.vm_service_pb2 import *  # noqa: F403
 from banger.v1.volume_pb2 import *  # noqa: F403
 from banger.v1.volume_service_pb2 import *  # noqa: F403
+from banger.v1.workspace_service_pb2 import *  # noqa: F403

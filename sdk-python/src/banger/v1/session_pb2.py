@@ -26,7 +26,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x62\x61nger/v1/session.proto\x12\tbanger.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe1\x03\n\x07Session\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05vm_id\x18\x02 \x01(\t\x12$\n\x04spec\x18\x03 \x01(\x0b\x32\x16.banger.v1.SessionSpec\x12\'\n\x05state\x18\x04 \x01(\x0e\x32\x18.banger.v1.Session.State\x12\"\n\x04\x65xit\x18\x05 \x01(\x0b\x32\x0f.banger.v1.ExitH\x00\x88\x01\x01\x12\x0b\n\x03pid\x18\x06 \x01(\x05\x12.\n\nstart_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\x08\x65nd_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x01\x88\x01\x01\x12\x18\n\x10log_start_offset\x18\t \x01(\x03\x12\x16\n\x0elog_end_offset\x18\n \x01(\x03\x12\x14\n\x0cstdin_offset\x18\x0b \x01(\x03\x12+\n\x05usage\x18\x0c \x01(\x0b\x32\x17.banger.v1.SessionUsageH\x02\x88\x01\x01\"C\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n\rSTATE_RUNNING\x10\x01\x12\x10\n\x0cSTATE_EXITED\x10\x02\x42\x07\n\x05_exitB\x0b\n\t_end_timeB\x08\n\x06_usage\"h\n\x0cSessionUsage\x12+\n\x08\x63pu_time\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x14\n\x0cmemory_bytes\x18\x02 \x01(\x03\x12\x15\n\rprocess_count\x18\x03 \x01(\x05\"\x99\x03\n\x0bSessionSpec\x12\x0f\n\x07\x63ommand\x18\x01 \x03(\t\x12,\n\x03\x65nv\x18\x02 \x03(\x0b\x32\x1f.banger.v1.SessionSpec.EnvEntry\x12\x13\n\x0bworking_dir\x18\x03 \x01(\t\x12\x0c\n\x04user\x18\x04 \x01(\t\x12.\n\x08terminal\x18\x05 \x01(\x0b\x32\x17.banger.v1.TerminalSizeH\x00\x88\x01\x01\x12\r\n\x05stdin\x18\x06 \x01(\x08\x12/\n\x07timeout\x18\x07 \x01(\x0b\x32\x19.google.protobuf.DurationH\x01\x88\x01\x01\x12\x14\n\x0cmerge_output\x18\x08 \x01(\x08\x12\x12\n\x05umask\x18\t \x01(\x05H\x02\x88\x01\x01\x12(\n\x06limits\x18\n \x03(\x0b\x32\x18.banger.v1.ResourceLimit\x12\x15\n\rkeep_children\x18\x0b \x01(\x08\x1a*\n\x08\x45nvEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x0b\n\t_terminalB\n\n\x08_timeoutB\x08\n\x06_umask\"\xd3\x02\n\rResourceLimit\x12\x33\n\x08resource\x18\x01 \x01(\x0e\x32!.banger.v1.ResourceLimit.Resource\x12\x11\n\x04soft\x18\x02 \x01(\x03H\x00\x88\x01\x01\x12\x11\n\x04hard\x18\x03 \x01(\x03H\x01\x88\x01\x01\"\xd4\x01\n\x08Resource\x12\x18\n\x14RESOURCE_UNSPECIFIED\x10\x00\x12\x10\n\x0cRESOURCE_CPU\x10\x01\x12\x12\n\x0eRESOURCE_FSIZE\x10\x02\x12\x11\n\rRESOURCE_DATA\x10\x03\x12\x12\n\x0eRESOURCE_STACK\x10\x04\x12\x11\n\rRESOURCE_CORE\x10\x05\x12\x13\n\x0fRESOURCE_NOFILE\x10\x06\x12\x0f\n\x0bRESOURCE_AS\x10\x07\x12\x12\n\x0eRESOURCE_NPROC\x10\x08\x12\x14\n\x10RESOURCE_MEMLOCK\x10\tB\x07\n\x05_softB\x07\n\x05_hard\"-\n\x0cTerminalSize\x12\x0c\n\x04rows\x18\x01 \x01(\x05\x12\x0f\n\x07\x63olumns\x18\x02 \x01(\x05\"o\n\x04\x45xit\x12\x0e\n\x04\x63ode\x18\x01 \x01(\x05H\x00\x12\x10\n\x06signal\x18\x02 \x01(\x05H\x00\x12\x17\n\rout_of_memory\x18\x03 \x01(\x08H\x00\x12\x12\n\x08\x64\x65\x61\x64line\x18\x04 \x01(\x08H\x00\x12\x11\n\x07vm_gone\x18\x05 \x01(\x08H\x00\x42\x05\n\x03how\"s\n\x06Output\x12\x0e\n\x06offset\x18\x01 \x01(\x03\x12!\n\x06stream\x18\x02 \x01(\x0e\x32\x11.banger.v1.Stream\x12(\n\x04time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x64\x61ta\x18\x04 \x01(\x0c\")\n\x03Gap\x12\x0e\n\x06offset\x18\x01 \x01(\x03\x12\x12\n\nlost_bytes\x18\x02 \x01(\x03\";\n\x06\x45xited\x12\x1d\n\x04\x65xit\x18\x01 \x01(\x0b\x32\x0f.banger.v1.Exit\x12\x12\n\nend_offset\x18\x02 \x01(\x03\"%\n\x05Stdin\x12\x0e\n\x06offset\x18\x01 \x01(\x03\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\"\x0c\n\nCloseStdin\"\xb7\x01\n\x0bReadOptions\x12\x10\n\x06offset\x18\x01 \x01(\x03H\x00\x12\r\n\x03\x65nd\x18\x02 \x01(\x08H\x00\x12\x14\n\ntail_bytes\x18\x04 \x01(\x03H\x00\x12\x14\n\ntail_lines\x18\x05 \x01(\x03H\x00\x12+\n\x05since\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x00\x12\x10\n\x06screen\x18\x07 \x01(\x08H\x00\x12\x14\n\x0chold_process\x18\x03 \x01(\x08\x42\x06\n\x04\x66rom\"&\n\x06Screen\x12\x0e\n\x06offset\x18\x01 \x01(\x03\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c*F\n\x06Stream\x12\x16\n\x12STREAM_UNSPECIFIED\x10\x00\x12\x11\n\rSTREAM_STDOUT\x10\x01\x12\x11\n\rSTREAM_STDERR\x10\x02*[\n\x07Writing\x12\x17\n\x13WRITING_UNSPECIFIED\x10\x00\x12\x12\n\x0eWRITING_SHARED\x10\x01\x12\x11\n\rWRITING_STEAL\x10\x02\x12\x10\n\x0cWRITING_NONE\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x62\x61nger/v1/session.proto\x12\tbanger.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf9\x03\n\x07Session\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05vm_id\x18\x02 \x01(\t\x12$\n\x04spec\x18\x03 \x01(\x0b\x32\x16.banger.v1.SessionSpec\x12\'\n\x05state\x18\x04 \x01(\x0e\x32\x18.banger.v1.Session.State\x12\"\n\x04\x65xit\x18\x05 \x01(\x0b\x32\x0f.banger.v1.ExitH\x00\x88\x01\x01\x12\x0b\n\x03pid\x18\x06 \x01(\x05\x12.\n\nstart_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\x08\x65nd_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x01\x88\x01\x01\x12\x18\n\x10log_start_offset\x18\t \x01(\x03\x12\x16\n\x0elog_end_offset\x18\n \x01(\x03\x12\x14\n\x0cstdin_offset\x18\x0b \x01(\x03\x12+\n\x05usage\x18\x0c \x01(\x0b\x32\x17.banger.v1.SessionUsageH\x02\x88\x01\x01\x12\x16\n\x0espec_shortened\x18\r \x01(\x08\"C\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n\rSTATE_RUNNING\x10\x01\x12\x10\n\x0cSTATE_EXITED\x10\x02\x42\x07\n\x05_exitB\x0b\n\t_end_timeB\x08\n\x06_usage\"h\n\x0cSessionUsage\x12+\n\x08\x63pu_time\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x14\n\x0cmemory_bytes\x18\x02 \x01(\x03\x12\x15\n\rprocess_count\x18\x03 \x01(\x05\"\x99\x03\n\x0bSessionSpec\x12\x0f\n\x07\x63ommand\x18\x01 \x03(\t\x12,\n\x03\x65nv\x18\x02 \x03(\x0b\x32\x1f.banger.v1.SessionSpec.EnvEntry\x12\x13\n\x0bworking_dir\x18\x03 \x01(\t\x12\x0c\n\x04user\x18\x04 \x01(\t\x12.\n\x08terminal\x18\x05 \x01(\x0b\x32\x17.banger.v1.TerminalSizeH\x00\x88\x01\x01\x12\r\n\x05stdin\x18\x06 \x01(\x08\x12/\n\x07timeout\x18\x07 \x01(\x0b\x32\x19.google.protobuf.DurationH\x01\x88\x01\x01\x12\x14\n\x0cmerge_output\x18\x08 \x01(\x08\x12\x12\n\x05umask\x18\t \x01(\x05H\x02\x88\x01\x01\x12(\n\x06limits\x18\n \x03(\x0b\x32\x18.banger.v1.ResourceLimit\x12\x15\n\rkeep_children\x18\x0b \x01(\x08\x1a*\n\x08\x45nvEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x0b\n\t_terminalB\n\n\x08_timeoutB\x08\n\x06_umask\"\xd3\x02\n\rResourceLimit\x12\x33\n\x08resource\x18\x01 \x01(\x0e\x32!.banger.v1.ResourceLimit.Resource\x12\x11\n\x04soft\x18\x02 \x01(\x03H\x00\x88\x01\x01\x12\x11\n\x04hard\x18\x03 \x01(\x03H\x01\x88\x01\x01\"\xd4\x01\n\x08Resource\x12\x18\n\x14RESOURCE_UNSPECIFIED\x10\x00\x12\x10\n\x0cRESOURCE_CPU\x10\x01\x12\x12\n\x0eRESOURCE_FSIZE\x10\x02\x12\x11\n\rRESOURCE_DATA\x10\x03\x12\x12\n\x0eRESOURCE_STACK\x10\x04\x12\x11\n\rRESOURCE_CORE\x10\x05\x12\x13\n\x0fRESOURCE_NOFILE\x10\x06\x12\x0f\n\x0bRESOURCE_AS\x10\x07\x12\x12\n\x0eRESOURCE_NPROC\x10\x08\x12\x14\n\x10RESOURCE_MEMLOCK\x10\tB\x07\n\x05_softB\x07\n\x05_hard\"-\n\x0cTerminalSize\x12\x0c\n\x04rows\x18\x01 \x01(\x05\x12\x0f\n\x07\x63olumns\x18\x02 \x01(\x05\"o\n\x04\x45xit\x12\x0e\n\x04\x63ode\x18\x01 \x01(\x05H\x00\x12\x10\n\x06signal\x18\x02 \x01(\x05H\x00\x12\x17\n\rout_of_memory\x18\x03 \x01(\x08H\x00\x12\x12\n\x08\x64\x65\x61\x64line\x18\x04 \x01(\x08H\x00\x12\x11\n\x07vm_gone\x18\x05 \x01(\x08H\x00\x42\x05\n\x03how\"s\n\x06Output\x12\x0e\n\x06offset\x18\x01 \x01(\x03\x12!\n\x06stream\x18\x02 \x01(\x0e\x32\x11.banger.v1.Stream\x12(\n\x04time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x64\x61ta\x18\x04 \x01(\x0c\")\n\x03Gap\x12\x0e\n\x06offset\x18\x01 \x01(\x03\x12\x12\n\nlost_bytes\x18\x02 \x01(\x03\";\n\x06\x45xited\x12\x1d\n\x04\x65xit\x18\x01 \x01(\x0b\x32\x0f.banger.v1.Exit\x12\x12\n\nend_offset\x18\x02 \x01(\x03\"%\n\x05Stdin\x12\x0e\n\x06offset\x18\x01 \x01(\x03\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\"\x0c\n\nCloseStdin\"\xb7\x01\n\x0bReadOptions\x12\x10\n\x06offset\x18\x01 \x01(\x03H\x00\x12\r\n\x03\x65nd\x18\x02 \x01(\x08H\x00\x12\x14\n\ntail_bytes\x18\x04 \x01(\x03H\x00\x12\x14\n\ntail_lines\x18\x05 \x01(\x03H\x00\x12+\n\x05since\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x00\x12\x10\n\x06screen\x18\x07 \x01(\x08H\x00\x12\x14\n\x0chold_process\x18\x03 \x01(\x08\x42\x06\n\x04\x66rom\"&\n\x06Screen\x12\x0e\n\x06offset\x18\x01 \x01(\x03\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c*F\n\x06Stream\x12\x16\n\x12STREAM_UNSPECIFIED\x10\x00\x12\x11\n\rSTREAM_STDOUT\x10\x01\x12\x11\n\rSTREAM_STDERR\x10\x02*[\n\x07Writing\x12\x17\n\x13WRITING_UNSPECIFIED\x10\x00\x12\x12\n\x0eWRITING_SHARED\x10\x01\x12\x11\n\rWRITING_STEAL\x10\x02\x12\x10\n\x0cWRITING_NONE\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,40 +35,40 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_SESSIONSPEC_ENVENTRY']._loaded_options = None
   _globals['_SESSIONSPEC_ENVENTRY']._serialized_options = b'8\001'
-  _globals['_STREAM']._serialized_start=2107
-  _globals['_STREAM']._serialized_end=2177
-  _globals['_WRITING']._serialized_start=2179
-  _globals['_WRITING']._serialized_end=2270
+  _globals['_STREAM']._serialized_start=2131
+  _globals['_STREAM']._serialized_end=2201
+  _globals['_WRITING']._serialized_start=2203
+  _globals['_WRITING']._serialized_end=2294
   _globals['_SESSION']._serialized_start=104
-  _globals['_SESSION']._serialized_end=585
-  _globals['_SESSION_STATE']._serialized_start=486
-  _globals['_SESSION_STATE']._serialized_end=553
-  _globals['_SESSIONUSAGE']._serialized_start=587
-  _globals['_SESSIONUSAGE']._serialized_end=691
-  _globals['_SESSIONSPEC']._serialized_start=694
-  _globals['_SESSIONSPEC']._serialized_end=1103
-  _globals['_SESSIONSPEC_ENVENTRY']._serialized_start=1026
-  _globals['_SESSIONSPEC_ENVENTRY']._serialized_end=1068
-  _globals['_RESOURCELIMIT']._serialized_start=1106
-  _globals['_RESOURCELIMIT']._serialized_end=1445
-  _globals['_RESOURCELIMIT_RESOURCE']._serialized_start=1215
-  _globals['_RESOURCELIMIT_RESOURCE']._serialized_end=1427
-  _globals['_TERMINALSIZE']._serialized_start=1447
-  _globals['_TERMINALSIZE']._serialized_end=1492
-  _globals['_EXIT']._serialized_start=1494
-  _globals['_EXIT']._serialized_end=1605
-  _globals['_OUTPUT']._serialized_start=1607
-  _globals['_OUTPUT']._serialized_end=1722
-  _globals['_GAP']._serialized_start=1724
-  _globals['_GAP']._serialized_end=1765
-  _globals['_EXITED']._serialized_start=1767
-  _globals['_EXITED']._serialized_end=1826
-  _globals['_STDIN']._serialized_start=1828
-  _globals['_STDIN']._serialized_end=1865
-  _globals['_CLOSESTDIN']._serialized_start=1867
-  _globals['_CLOSESTDIN']._serialized_end=1879
-  _globals['_READOPTIONS']._serialized_start=1882
-  _globals['_READOPTIONS']._serialized_end=2065
-  _globals['_SCREEN']._serialized_start=2067
-  _globals['_SCREEN']._serialized_end=2105
+  _globals['_SESSION']._serialized_end=609
+  _globals['_SESSION_STATE']._serialized_start=510
+  _globals['_SESSION_STATE']._serialized_end=577
+  _globals['_SESSIONUSAGE']._serialized_start=611
+  _globals['_SESSIONUSAGE']._serialized_end=715
+  _globals['_SESSIONSPEC']._serialized_start=718
+  _globals['_SESSIONSPEC']._serialized_end=1127
+  _globals['_SESSIONSPEC_ENVENTRY']._serialized_start=1050
+  _globals['_SESSIONSPEC_ENVENTRY']._serialized_end=1092
+  _globals['_RESOURCELIMIT']._serialized_start=1130
+  _globals['_RESOURCELIMIT']._serialized_end=1469
+  _globals['_RESOURCELIMIT_RESOURCE']._serialized_start=1239
+  _globals['_RESOURCELIMIT_RESOURCE']._serialized_end=1451
+  _globals['_TERMINALSIZE']._serialized_start=1471
+  _globals['_TERMINALSIZE']._serialized_end=1516
+  _globals['_EXIT']._serialized_start=1518
+  _globals['_EXIT']._serialized_end=1629
+  _globals['_OUTPUT']._serialized_start=1631
+  _globals['_OUTPUT']._serialized_end=1746
+  _globals['_GAP']._serialized_start=1748
+  _globals['_GAP']._serialized_end=1789
+  _globals['_EXITED']._serialized_start=1791
+  _globals['_EXITED']._serialized_end=1850
+  _globals['_STDIN']._serialized_start=1852
+  _globals['_STDIN']._serialized_end=1889
+  _globals['_CLOSESTDIN']._serialized_start=1891
+  _globals['_CLOSESTDIN']._serialized_end=1903
+  _globals['_READOPTIONS']._serialized_start=1906
+  _globals['_READOPTIONS']._serialized_end=2089
+  _globals['_SCREEN']._serialized_start=2091
+  _globals['_SCREEN']._serialized_end=2129
 # @@protoc_insertion_point(module_scope)

@@ -32,7 +32,7 @@ WRITING_STEAL: Writing
 WRITING_NONE: Writing
 
 class Session(_message.Message):
-    __slots__ = ("id", "vm_id", "spec", "state", "exit", "pid", "start_time", "end_time", "log_start_offset", "log_end_offset", "stdin_offset", "usage")
+    __slots__ = ("id", "vm_id", "spec", "state", "exit", "pid", "start_time", "end_time", "log_start_offset", "log_end_offset", "stdin_offset", "usage", "spec_shortened")
     class State(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         STATE_UNSPECIFIED: _ClassVar[Session.State]
@@ -53,6 +53,7 @@ class Session(_message.Message):
     LOG_END_OFFSET_FIELD_NUMBER: _ClassVar[int]
     STDIN_OFFSET_FIELD_NUMBER: _ClassVar[int]
     USAGE_FIELD_NUMBER: _ClassVar[int]
+    SPEC_SHORTENED_FIELD_NUMBER: _ClassVar[int]
     id: str
     vm_id: str
     spec: SessionSpec
@@ -65,7 +66,8 @@ class Session(_message.Message):
     log_end_offset: int
     stdin_offset: int
     usage: SessionUsage
-    def __init__(self, id: _Optional[str] = ..., vm_id: _Optional[str] = ..., spec: _Optional[_Union[SessionSpec, _Mapping]] = ..., state: _Optional[_Union[Session.State, str]] = ..., exit: _Optional[_Union[Exit, _Mapping]] = ..., pid: _Optional[int] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., log_start_offset: _Optional[int] = ..., log_end_offset: _Optional[int] = ..., stdin_offset: _Optional[int] = ..., usage: _Optional[_Union[SessionUsage, _Mapping]] = ...) -> None: ...
+    spec_shortened: bool
+    def __init__(self, id: _Optional[str] = ..., vm_id: _Optional[str] = ..., spec: _Optional[_Union[SessionSpec, _Mapping]] = ..., state: _Optional[_Union[Session.State, str]] = ..., exit: _Optional[_Union[Exit, _Mapping]] = ..., pid: _Optional[int] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., log_start_offset: _Optional[int] = ..., log_end_offset: _Optional[int] = ..., stdin_offset: _Optional[int] = ..., usage: _Optional[_Union[SessionUsage, _Mapping]] = ..., spec_shortened: bool = ...) -> None: ...
 
 class SessionUsage(_message.Message):
     __slots__ = ("cpu_time", "memory_bytes", "process_count")

@@ -26,7 +26,7 @@ from banger.v1 import operation_pb2 as banger_dot_v1_dot_operation__pb2
 from banger.v1 import session_pb2 as banger_dot_v1_dot_session__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x62\x61nger/v1/session_service.proto\x12\tbanger.v1\x1a\x19\x62\x61nger/v1/operation.proto\x1a\x17\x62\x61nger/v1/session.proto\"[\n\x13StartSessionRequest\x12\n\n\x02vm\x18\x01 \x01(\t\x12$\n\x04spec\x18\x02 \x01(\x0b\x32\x16.banger.v1.SessionSpec\x12\x12\n\nrequest_id\x18\x03 \x01(\t\";\n\x14StartSessionResponse\x12#\n\x07session\x18\x01 \x01(\x0b\x32\x12.banger.v1.Session\"$\n\x11GetSessionRequest\x12\x0f\n\x07session\x18\x01 \x01(\t\"9\n\x12GetSessionResponse\x12#\n\x07session\x18\x01 \x01(\x0b\x32\x12.banger.v1.Session\"H\n\x13ListSessionsRequest\x12\n\n\x02vm\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"U\n\x14ListSessionsResponse\x12$\n\x08sessions\x18\x01 \x03(\x0b\x32\x12.banger.v1.Session\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xcd\x01\n\x14\x41ttachSessionRequest\x12.\n\x05start\x18\x01 \x01(\x0b\x32\x1d.banger.v1.AttachSessionStartH\x00\x12!\n\x05stdin\x18\x02 \x01(\x0b\x32\x10.banger.v1.StdinH\x00\x12,\n\x0b\x63lose_stdin\x18\x03 \x01(\x0b\x32\x15.banger.v1.CloseStdinH\x00\x12)\n\x06resize\x18\x04 \x01(\x0b\x32\x17.banger.v1.TerminalSizeH\x00\x42\t\n\x07message\"s\n\x12\x41ttachSessionStart\x12\x0f\n\x07session\x18\x01 \x01(\t\x12\'\n\x07options\x18\x02 \x01(\x0b\x32\x16.banger.v1.ReadOptions\x12#\n\x07writing\x18\x03 \x01(\x0e\x32\x12.banger.v1.Writing\"\xae\x02\n\x15\x41ttachSessionResponse\x12&\n\x08\x61ttached\x18\x01 \x01(\x0b\x32\x12.banger.v1.SessionH\x00\x12#\n\x06output\x18\x02 \x01(\x0b\x32\x11.banger.v1.OutputH\x00\x12\x1d\n\x03gap\x18\x03 \x01(\x0b\x32\x0e.banger.v1.GapH\x00\x12\x13\n\tstdin_ack\x18\x04 \x01(\x03H\x00\x12)\n\theartbeat\x18\x05 \x01(\x0b\x32\x14.banger.v1.HeartbeatH\x00\x12#\n\x06\x65xited\x18\x06 \x01(\x0b\x32\x11.banger.v1.ExitedH\x00\x12#\n\x06screen\x18\x07 \x01(\x0b\x32\x11.banger.v1.ScreenH\x00\x12\x14\n\x0cstart_offset\x18\x08 \x01(\x03\x42\t\n\x07message\"a\n\x15ReadSessionLogRequest\x12\x0f\n\x07session\x18\x01 \x01(\t\x12\'\n\x07options\x18\x02 \x01(\x0b\x32\x16.banger.v1.ReadOptions\x12\x0e\n\x06\x66ollow\x18\x03 \x01(\x08\"\xf5\x01\n\x16ReadSessionLogResponse\x12&\n\x08\x61ttached\x18\x01 \x01(\x0b\x32\x12.banger.v1.SessionH\x00\x12#\n\x06output\x18\x02 \x01(\x0b\x32\x11.banger.v1.OutputH\x00\x12\x1d\n\x03gap\x18\x03 \x01(\x0b\x32\x0e.banger.v1.GapH\x00\x12)\n\theartbeat\x18\x04 \x01(\x0b\x32\x14.banger.v1.HeartbeatH\x00\x12#\n\x06\x65xited\x18\x05 \x01(\x0b\x32\x11.banger.v1.ExitedH\x00\x12\x14\n\x0cstart_offset\x18\x06 \x01(\x03\x42\t\n\x07message\"\xc6\x01\n\x14SignalSessionRequest\x12\x0f\n\x07session\x18\x01 \x01(\t\x12\x0e\n\x06signal\x18\x02 \x01(\x05\x12\x36\n\x06target\x18\x03 \x01(\x0e\x32&.banger.v1.SignalSessionRequest.Target\"U\n\x06Target\x12\x16\n\x12TARGET_UNSPECIFIED\x10\x00\x12\x10\n\x0cTARGET_GROUP\x10\x01\x12\x11\n\rTARGET_LEADER\x10\x02\x12\x0e\n\nTARGET_ALL\x10\x03\"\x17\n\x15SignalSessionResponse\"%\n\x12WaitSessionRequest\x12\x0f\n\x07session\x18\x01 \x01(\t\"4\n\x13WaitSessionResponse\x12\x1d\n\x04\x65xit\x18\x01 \x01(\x0b\x32\x0f.banger.v1.Exit\";\n\x14\x44\x65leteSessionRequest\x12\x0f\n\x07session\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"\x17\n\x15\x44\x65leteSessionResponse\"\xcd\x01\n\x0b\x45xecRequest\x12%\n\x05start\x18\x01 \x01(\x0b\x32\x14.banger.v1.ExecStartH\x00\x12!\n\x05stdin\x18\x02 \x01(\x0b\x32\x10.banger.v1.StdinH\x00\x12,\n\x0b\x63lose_stdin\x18\x03 \x01(\x0b\x32\x15.banger.v1.CloseStdinH\x00\x12)\n\x06resize\x18\x04 \x01(\x0b\x32\x17.banger.v1.TerminalSizeH\x00\x12\x10\n\x06signal\x18\x05 \x01(\x05H\x00\x42\t\n\x07message\"=\n\tExecStart\x12\n\n\x02vm\x18\x01 \x01(\t\x12$\n\x04spec\x18\x02 \x01(\x0b\x32\x16.banger.v1.SessionSpec\"\xca\x01\n\x0c\x45xecResponse\x12%\n\x07started\x18\x01 \x01(\x0b\x32\x12.banger.v1.SessionH\x00\x12#\n\x06output\x18\x02 \x01(\x0b\x32\x11.banger.v1.OutputH\x00\x12\x13\n\tstdin_ack\x18\x03 \x01(\x03H\x00\x12)\n\theartbeat\x18\x04 \x01(\x0b\x32\x14.banger.v1.HeartbeatH\x00\x12#\n\x06\x65xited\x18\x05 \x01(\x0b\x32\x11.banger.v1.ExitedH\x00\x42\t\n\x07message2\xe1\x05\n\x0eSessionService\x12O\n\x0cStartSession\x12\x1e.banger.v1.StartSessionRequest\x1a\x1f.banger.v1.StartSessionResponse\x12I\n\nGetSession\x12\x1c.banger.v1.GetSessionRequest\x1a\x1d.banger.v1.GetSessionResponse\x12O\n\x0cListSessions\x12\x1e.banger.v1.ListSessionsRequest\x1a\x1f.banger.v1.ListSessionsResponse\x12V\n\rAttachSession\x12\x1f.banger.v1.AttachSessionRequest\x1a .banger.v1.AttachSessionResponse(\x01\x30\x01\x12W\n\x0eReadSessionLog\x12 .banger.v1.ReadSessionLogRequest\x1a!.banger.v1.ReadSessionLogResponse0\x01\x12R\n\rSignalSession\x12\x1f.banger.v1.SignalSessionRequest\x1a .banger.v1.SignalSessionResponse\x12L\n\x0bWaitSession\x12\x1d.banger.v1.WaitSessionRequest\x1a\x1e.banger.v1.WaitSessionResponse\x12R\n\rDeleteSession\x12\x1f.banger.v1.DeleteSessionRequest\x1a .banger.v1.DeleteSessionResponse\x12;\n\x04\x45xec\x12\x16.banger.v1.ExecRequest\x1a\x17.banger.v1.ExecResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x62\x61nger/v1/session_service.proto\x12\tbanger.v1\x1a\x19\x62\x61nger/v1/operation.proto\x1a\x17\x62\x61nger/v1/session.proto\"[\n\x13StartSessionRequest\x12\n\n\x02vm\x18\x01 \x01(\t\x12$\n\x04spec\x18\x02 \x01(\x0b\x32\x16.banger.v1.SessionSpec\x12\x12\n\nrequest_id\x18\x03 \x01(\t\";\n\x14StartSessionResponse\x12#\n\x07session\x18\x01 \x01(\x0b\x32\x12.banger.v1.Session\"$\n\x11GetSessionRequest\x12\x0f\n\x07session\x18\x01 \x01(\t\"9\n\x12GetSessionResponse\x12#\n\x07session\x18\x01 \x01(\x0b\x32\x12.banger.v1.Session\"H\n\x13ListSessionsRequest\x12\n\n\x02vm\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"U\n\x14ListSessionsResponse\x12$\n\x08sessions\x18\x01 \x03(\x0b\x32\x12.banger.v1.Session\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xcd\x01\n\x14\x41ttachSessionRequest\x12.\n\x05start\x18\x01 \x01(\x0b\x32\x1d.banger.v1.AttachSessionStartH\x00\x12!\n\x05stdin\x18\x02 \x01(\x0b\x32\x10.banger.v1.StdinH\x00\x12,\n\x0b\x63lose_stdin\x18\x03 \x01(\x0b\x32\x15.banger.v1.CloseStdinH\x00\x12)\n\x06resize\x18\x04 \x01(\x0b\x32\x17.banger.v1.TerminalSizeH\x00\x42\t\n\x07message\"\x83\x01\n\x12\x41ttachSessionStart\x12\x0f\n\x07session\x18\x01 \x01(\t\x12\'\n\x07options\x18\x02 \x01(\x0b\x32\x16.banger.v1.ReadOptions\x12#\n\x07writing\x18\x03 \x01(\x0e\x32\x12.banger.v1.Writing\x12\x0e\n\x06writer\x18\x04 \x01(\t\"\xda\x02\n\x15\x41ttachSessionResponse\x12&\n\x08\x61ttached\x18\x01 \x01(\x0b\x32\x12.banger.v1.SessionH\x00\x12#\n\x06output\x18\x02 \x01(\x0b\x32\x11.banger.v1.OutputH\x00\x12\x1d\n\x03gap\x18\x03 \x01(\x0b\x32\x0e.banger.v1.GapH\x00\x12\x13\n\tstdin_ack\x18\x04 \x01(\x03H\x00\x12)\n\theartbeat\x18\x05 \x01(\x0b\x32\x14.banger.v1.HeartbeatH\x00\x12#\n\x06\x65xited\x18\x06 \x01(\x0b\x32\x11.banger.v1.ExitedH\x00\x12#\n\x06screen\x18\x07 \x01(\x0b\x32\x11.banger.v1.ScreenH\x00\x12\x14\n\x0cstart_offset\x18\x08 \x01(\x03\x12\x19\n\x0cstdin_offset\x18\t \x01(\x03H\x01\x88\x01\x01\x42\t\n\x07messageB\x0f\n\r_stdin_offset\"a\n\x15ReadSessionLogRequest\x12\x0f\n\x07session\x18\x01 \x01(\t\x12\'\n\x07options\x18\x02 \x01(\x0b\x32\x16.banger.v1.ReadOptions\x12\x0e\n\x06\x66ollow\x18\x03 \x01(\x08\"\xf5\x01\n\x16ReadSessionLogResponse\x12&\n\x08\x61ttached\x18\x01 \x01(\x0b\x32\x12.banger.v1.SessionH\x00\x12#\n\x06output\x18\x02 \x01(\x0b\x32\x11.banger.v1.OutputH\x00\x12\x1d\n\x03gap\x18\x03 \x01(\x0b\x32\x0e.banger.v1.GapH\x00\x12)\n\theartbeat\x18\x04 \x01(\x0b\x32\x14.banger.v1.HeartbeatH\x00\x12#\n\x06\x65xited\x18\x05 \x01(\x0b\x32\x11.banger.v1.ExitedH\x00\x12\x14\n\x0cstart_offset\x18\x06 \x01(\x03\x42\t\n\x07message\"\xc6\x01\n\x14SignalSessionRequest\x12\x0f\n\x07session\x18\x01 \x01(\t\x12\x0e\n\x06signal\x18\x02 \x01(\x05\x12\x36\n\x06target\x18\x03 \x01(\x0e\x32&.banger.v1.SignalSessionRequest.Target\"U\n\x06Target\x12\x16\n\x12TARGET_UNSPECIFIED\x10\x00\x12\x10\n\x0cTARGET_GROUP\x10\x01\x12\x11\n\rTARGET_LEADER\x10\x02\x12\x0e\n\nTARGET_ALL\x10\x03\"\x17\n\x15SignalSessionResponse\"%\n\x12WaitSessionRequest\x12\x0f\n\x07session\x18\x01 \x01(\t\"4\n\x13WaitSessionResponse\x12\x1d\n\x04\x65xit\x18\x01 \x01(\x0b\x32\x0f.banger.v1.Exit\";\n\x14\x44\x65leteSessionRequest\x12\x0f\n\x07session\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"\x17\n\x15\x44\x65leteSessionResponse\"\xcd\x01\n\x0b\x45xecRequest\x12%\n\x05start\x18\x01 \x01(\x0b\x32\x14.banger.v1.ExecStartH\x00\x12!\n\x05stdin\x18\x02 \x01(\x0b\x32\x10.banger.v1.StdinH\x00\x12,\n\x0b\x63lose_stdin\x18\x03 \x01(\x0b\x32\x15.banger.v1.CloseStdinH\x00\x12)\n\x06resize\x18\x04 \x01(\x0b\x32\x17.banger.v1.TerminalSizeH\x00\x12\x10\n\x06signal\x18\x05 \x01(\x05H\x00\x42\t\n\x07message\"=\n\tExecStart\x12\n\n\x02vm\x18\x01 \x01(\t\x12$\n\x04spec\x18\x02 \x01(\x0b\x32\x16.banger.v1.SessionSpec\"\xca\x01\n\x0c\x45xecResponse\x12%\n\x07started\x18\x01 \x01(\x0b\x32\x12.banger.v1.SessionH\x00\x12#\n\x06output\x18\x02 \x01(\x0b\x32\x11.banger.v1.OutputH\x00\x12\x13\n\tstdin_ack\x18\x03 \x01(\x03H\x00\x12)\n\theartbeat\x18\x04 \x01(\x0b\x32\x14.banger.v1.HeartbeatH\x00\x12#\n\x06\x65xited\x18\x05 \x01(\x0b\x32\x11.banger.v1.ExitedH\x00\x42\t\n\x07message2\xe1\x05\n\x0eSessionService\x12O\n\x0cStartSession\x12\x1e.banger.v1.StartSessionRequest\x1a\x1f.banger.v1.StartSessionResponse\x12I\n\nGetSession\x12\x1c.banger.v1.GetSessionRequest\x1a\x1d.banger.v1.GetSessionResponse\x12O\n\x0cListSessions\x12\x1e.banger.v1.ListSessionsRequest\x1a\x1f.banger.v1.ListSessionsResponse\x12V\n\rAttachSession\x12\x1f.banger.v1.AttachSessionRequest\x1a .banger.v1.AttachSessionResponse(\x01\x30\x01\x12W\n\x0eReadSessionLog\x12 .banger.v1.ReadSessionLogRequest\x1a!.banger.v1.ReadSessionLogResponse0\x01\x12R\n\rSignalSession\x12\x1f.banger.v1.SignalSessionRequest\x1a .banger.v1.SignalSessionResponse\x12L\n\x0bWaitSession\x12\x1d.banger.v1.WaitSessionRequest\x1a\x1e.banger.v1.WaitSessionResponse\x12R\n\rDeleteSession\x12\x1f.banger.v1.DeleteSessionRequest\x1a .banger.v1.DeleteSessionResponse\x12;\n\x04\x45xec\x12\x16.banger.v1.ExecRequest\x1a\x17.banger.v1.ExecResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -47,34 +47,34 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTSESSIONSRESPONSE']._serialized_end=508
   _globals['_ATTACHSESSIONREQUEST']._serialized_start=511
   _globals['_ATTACHSESSIONREQUEST']._serialized_end=716
-  _globals['_ATTACHSESSIONSTART']._serialized_start=718
-  _globals['_ATTACHSESSIONSTART']._serialized_end=833
-  _globals['_ATTACHSESSIONRESPONSE']._serialized_start=836
-  _globals['_ATTACHSESSIONRESPONSE']._serialized_end=1138
-  _globals['_READSESSIONLOGREQUEST']._serialized_start=1140
-  _globals['_READSESSIONLOGREQUEST']._serialized_end=1237
-  _globals['_READSESSIONLOGRESPONSE']._serialized_start=1240
-  _globals['_READSESSIONLOGRESPONSE']._serialized_end=1485
-  _globals['_SIGNALSESSIONREQUEST']._serialized_start=1488
-  _globals['_SIGNALSESSIONREQUEST']._serialized_end=1686
-  _globals['_SIGNALSESSIONREQUEST_TARGET']._serialized_start=1601
-  _globals['_SIGNALSESSIONREQUEST_TARGET']._serialized_end=1686
-  _globals['_SIGNALSESSIONRESPONSE']._serialized_start=1688
-  _globals['_SIGNALSESSIONRESPONSE']._serialized_end=1711
-  _globals['_WAITSESSIONREQUEST']._serialized_start=1713
-  _globals['_WAITSESSIONREQUEST']._serialized_end=1750
-  _globals['_WAITSESSIONRESPONSE']._serialized_start=1752
-  _globals['_WAITSESSIONRESPONSE']._serialized_end=1804
-  _globals['_DELETESESSIONREQUEST']._serialized_start=1806
-  _globals['_DELETESESSIONREQUEST']._serialized_end=1865
-  _globals['_DELETESESSIONRESPONSE']._serialized_start=1867
-  _globals['_DELETESESSIONRESPONSE']._serialized_end=1890
-  _globals['_EXECREQUEST']._serialized_start=1893
-  _globals['_EXECREQUEST']._serialized_end=2098
-  _globals['_EXECSTART']._serialized_start=2100
-  _globals['_EXECSTART']._serialized_end=2161
-  _globals['_EXECRESPONSE']._serialized_start=2164
-  _globals['_EXECRESPONSE']._serialized_end=2366
-  _globals['_SESSIONSERVICE']._serialized_start=2369
-  _globals['_SESSIONSERVICE']._serialized_end=3106
+  _globals['_ATTACHSESSIONSTART']._serialized_start=719
+  _globals['_ATTACHSESSIONSTART']._serialized_end=850
+  _globals['_ATTACHSESSIONRESPONSE']._serialized_start=853
+  _globals['_ATTACHSESSIONRESPONSE']._serialized_end=1199
+  _globals['_READSESSIONLOGREQUEST']._serialized_start=1201
+  _globals['_READSESSIONLOGREQUEST']._serialized_end=1298
+  _globals['_READSESSIONLOGRESPONSE']._serialized_start=1301
+  _globals['_READSESSIONLOGRESPONSE']._serialized_end=1546
+  _globals['_SIGNALSESSIONREQUEST']._serialized_start=1549
+  _globals['_SIGNALSESSIONREQUEST']._serialized_end=1747
+  _globals['_SIGNALSESSIONREQUEST_TARGET']._serialized_start=1662
+  _globals['_SIGNALSESSIONREQUEST_TARGET']._serialized_end=1747
+  _globals['_SIGNALSESSIONRESPONSE']._serialized_start=1749
+  _globals['_SIGNALSESSIONRESPONSE']._serialized_end=1772
+  _globals['_WAITSESSIONREQUEST']._serialized_start=1774
+  _globals['_WAITSESSIONREQUEST']._serialized_end=1811
+  _globals['_WAITSESSIONRESPONSE']._serialized_start=1813
+  _globals['_WAITSESSIONRESPONSE']._serialized_end=1865
+  _globals['_DELETESESSIONREQUEST']._serialized_start=1867
+  _globals['_DELETESESSIONREQUEST']._serialized_end=1926
+  _globals['_DELETESESSIONRESPONSE']._serialized_start=1928
+  _globals['_DELETESESSIONRESPONSE']._serialized_end=1951
+  _globals['_EXECREQUEST']._serialized_start=1954
+  _globals['_EXECREQUEST']._serialized_end=2159
+  _globals['_EXECSTART']._serialized_start=2161
+  _globals['_EXECSTART']._serialized_end=2222
+  _globals['_EXECRESPONSE']._serialized_start=2225
+  _globals['_EXECRESPONSE']._serialized_end=2427
+  _globals['_SESSIONSERVICE']._serialized_start=2430
+  _globals['_SESSIONSERVICE']._serialized_end=3167
 # @@protoc_insertion_point(module_scope)

@@ -68,17 +68,19 @@ class AttachSessionRequest(_message.Message):
     def __init__(self, start: _Optional[_Union[AttachSessionStart, _Mapping]] = ..., stdin: _Optional[_Union[_session_pb2.Stdin, _Mapping]] = ..., close_stdin: _Optional[_Union[_session_pb2.CloseStdin, _Mapping]] = ..., resize: _Optional[_Union[_session_pb2.TerminalSize, _Mapping]] = ...) -> None: ...
 
 class AttachSessionStart(_message.Message):
-    __slots__ = ("session", "options", "writing")
+    __slots__ = ("session", "options", "writing", "writer")
     SESSION_FIELD_NUMBER: _ClassVar[int]
     OPTIONS_FIELD_NUMBER: _ClassVar[int]
     WRITING_FIELD_NUMBER: _ClassVar[int]
+    WRITER_FIELD_NUMBER: _ClassVar[int]
     session: str
     options: _session_pb2.ReadOptions
     writing: _session_pb2.Writing
-    def __init__(self, session: _Optional[str] = ..., options: _Optional[_Union[_session_pb2.ReadOptions, _Mapping]] = ..., writing: _Optional[_Union[_session_pb2.Writing, str]] = ...) -> None: ...
+    writer: str
+    def __init__(self, session: _Optional[str] = ..., options: _Optional[_Union[_session_pb2.ReadOptions, _Mapping]] = ..., writing: _Optional[_Union[_session_pb2.Writing, str]] = ..., writer: _Optional[str] = ...) -> None: ...
 
 class AttachSessionResponse(_message.Message):
-    __slots__ = ("attached", "output", "gap", "stdin_ack", "heartbeat", "exited", "screen", "start_offset")
+    __slots__ = ("attached", "output", "gap", "stdin_ack", "heartbeat", "exited", "screen", "start_offset", "stdin_offset")
     ATTACHED_FIELD_NUMBER: _ClassVar[int]
     OUTPUT_FIELD_NUMBER: _ClassVar[int]
     GAP_FIELD_NUMBER: _ClassVar[int]
@@ -87,6 +89,7 @@ class AttachSessionResponse(_message.Message):
     EXITED_FIELD_NUMBER: _ClassVar[int]
     SCREEN_FIELD_NUMBER: _ClassVar[int]
     START_OFFSET_FIELD_NUMBER: _ClassVar[int]
+    STDIN_OFFSET_FIELD_NUMBER: _ClassVar[int]
     attached: _session_pb2.Session
     output: _session_pb2.Output
     gap: _session_pb2.Gap
@@ -95,7 +98,8 @@ class AttachSessionResponse(_message.Message):
     exited: _session_pb2.Exited
     screen: _session_pb2.Screen
     start_offset: int
-    def __init__(self, attached: _Optional[_Union[_session_pb2.Session, _Mapping]] = ..., output: _Optional[_Union[_session_pb2.Output, _Mapping]] = ..., gap: _Optional[_Union[_session_pb2.Gap, _Mapping]] = ..., stdin_ack: _Optional[int] = ..., heartbeat: _Optional[_Union[_operation_pb2.Heartbeat, _Mapping]] = ..., exited: _Optional[_Union[_session_pb2.Exited, _Mapping]] = ..., screen: _Optional[_Union[_session_pb2.Screen, _Mapping]] = ..., start_offset: _Optional[int] = ...) -> None: ...
+    stdin_offset: int
+    def __init__(self, attached: _Optional[_Union[_session_pb2.Session, _Mapping]] = ..., output: _Optional[_Union[_session_pb2.Output, _Mapping]] = ..., gap: _Optional[_Union[_session_pb2.Gap, _Mapping]] = ..., stdin_ack: _Optional[int] = ..., heartbeat: _Optional[_Union[_operation_pb2.Heartbeat, _Mapping]] = ..., exited: _Optional[_Union[_session_pb2.Exited, _Mapping]] = ..., screen: _Optional[_Union[_session_pb2.Screen, _Mapping]] = ..., start_offset: _Optional[int] = ..., stdin_offset: _Optional[int] = ...) -> None: ...
 
 class ReadSessionLogRequest(_message.Message):
     __slots__ = ("session", "options", "follow")

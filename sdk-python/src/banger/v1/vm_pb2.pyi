@@ -72,7 +72,7 @@ class Vm(_message.Message):
     def __init__(self, id: _Optional[str] = ..., spec: _Optional[_Union[VmSpec, _Mapping]] = ..., state: _Optional[_Union[Vm.State, str]] = ..., failure: _Optional[_Union[_status_pb2.Status, _Mapping]] = ..., image_id: _Optional[str] = ..., kernel_id: _Optional[str] = ..., etag: _Optional[str] = ..., boot_timing: _Optional[_Iterable[_Union[_operation_pb2.Stage, _Mapping]]] = ..., last_stop: _Optional[_Union[StopOutcome, _Mapping]] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., stop_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., owner: _Optional[str] = ..., pending_fields: _Optional[_Iterable[str]] = ..., restart_count: _Optional[int] = ...) -> None: ...
 
 class VmSpec(_message.Message):
-    __slots__ = ("name", "labels", "image", "kernel", "vcpu_count", "memory_mib", "disk_mib", "env", "network_mode", "ephemeral", "ttl", "idle_timeout", "restart_policy", "init_mode", "init_path", "identity", "volumes")
+    __slots__ = ("name", "labels", "image", "kernel", "vcpu_count", "memory_mib", "disk_mib", "env", "network_mode", "ephemeral", "ttl", "idle_timeout", "restart_policy", "init_mode", "init_path", "identity", "volumes", "keep_logs")
     class NetworkMode(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         NETWORK_MODE_UNSPECIFIED: _ClassVar[VmSpec.NetworkMode]
@@ -130,6 +130,7 @@ class VmSpec(_message.Message):
     INIT_PATH_FIELD_NUMBER: _ClassVar[int]
     IDENTITY_FIELD_NUMBER: _ClassVar[int]
     VOLUMES_FIELD_NUMBER: _ClassVar[int]
+    KEEP_LOGS_FIELD_NUMBER: _ClassVar[int]
     name: str
     labels: _containers.ScalarMap[str, str]
     image: str
@@ -147,7 +148,8 @@ class VmSpec(_message.Message):
     init_path: str
     identity: VmIdentity
     volumes: _containers.RepeatedCompositeFieldContainer[VolumeMount]
-    def __init__(self, name: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., image: _Optional[str] = ..., kernel: _Optional[str] = ..., vcpu_count: _Optional[int] = ..., memory_mib: _Optional[int] = ..., disk_mib: _Optional[int] = ..., env: _Optional[_Mapping[str, str]] = ..., network_mode: _Optional[_Union[VmSpec.NetworkMode, str]] = ..., ephemeral: bool = ..., ttl: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., idle_timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., restart_policy: _Optional[_Union[VmSpec.RestartPolicy, str]] = ..., init_mode: _Optional[_Union[VmSpec.InitMode, str]] = ..., init_path: _Optional[str] = ..., identity: _Optional[_Union[VmIdentity, _Mapping]] = ..., volumes: _Optional[_Iterable[_Union[VolumeMount, _Mapping]]] = ...) -> None: ...
+    keep_logs: bool
+    def __init__(self, name: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., image: _Optional[str] = ..., kernel: _Optional[str] = ..., vcpu_count: _Optional[int] = ..., memory_mib: _Optional[int] = ..., disk_mib: _Optional[int] = ..., env: _Optional[_Mapping[str, str]] = ..., network_mode: _Optional[_Union[VmSpec.NetworkMode, str]] = ..., ephemeral: bool = ..., ttl: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., idle_timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., restart_policy: _Optional[_Union[VmSpec.RestartPolicy, str]] = ..., init_mode: _Optional[_Union[VmSpec.InitMode, str]] = ..., init_path: _Optional[str] = ..., identity: _Optional[_Union[VmIdentity, _Mapping]] = ..., volumes: _Optional[_Iterable[_Union[VolumeMount, _Mapping]]] = ..., keep_logs: bool = ...) -> None: ...
 
 class VmIdentity(_message.Message):
     __slots__ = ("git_name", "git_email", "ssh_authorized_keys", "credentials")
@@ -172,7 +174,7 @@ class VolumeMount(_message.Message):
     def __init__(self, volume: _Optional[str] = ..., path: _Optional[str] = ..., read_only: bool = ...) -> None: ...
 
 class StopOutcome(_message.Message):
-    __slots__ = ("rung", "took")
+    __slots__ = ("rung", "took", "kept_logs")
     class Rung(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         RUNG_UNSPECIFIED: _ClassVar[StopOutcome.Rung]
@@ -189,6 +191,18 @@ class StopOutcome(_message.Message):
     RUNG_KILL: StopOutcome.Rung
     RUNG_FIELD_NUMBER: _ClassVar[int]
     TOOK_FIELD_NUMBER: _ClassVar[int]
+    KEPT_LOGS_FIELD_NUMBER: _ClassVar[int]
     rung: StopOutcome.Rung
     took: _duration_pb2.Duration
-    def __init__(self, rung: _Optional[_Union[StopOutcome.Rung, str]] = ..., took: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+    kept_logs: KeptLogs
+    def __init__(self, rung: _Optional[_Union[StopOutcome.Rung, str]] = ..., took: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., kept_logs: _Optional[_Union[KeptLogs, _Mapping]] = ...) -> None: ...
+
+class KeptLogs(_message.Message):
+    __slots__ = ("session_count", "size_bytes", "problem")
+    SESSION_COUNT_FIELD_NUMBER: _ClassVar[int]
+    SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    PROBLEM_FIELD_NUMBER: _ClassVar[int]
+    session_count: int
+    size_bytes: int
+    problem: str
+    def __init__(self, session_count: _Optional[int] = ..., size_bytes: _Optional[int] = ..., problem: _Optional[str] = ...) -> None: ...

@@ -132,12 +132,14 @@ class StartVmResponse(_message.Message):
     def __init__(self, vm: _Optional[_Union[_vm_pb2.Vm, _Mapping]] = ...) -> None: ...
 
 class StopVmRequest(_message.Message):
-    __slots__ = ("vm", "request_id")
+    __slots__ = ("vm", "request_id", "keep_logs")
     VM_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    KEEP_LOGS_FIELD_NUMBER: _ClassVar[int]
     vm: str
     request_id: str
-    def __init__(self, vm: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
+    keep_logs: bool
+    def __init__(self, vm: _Optional[str] = ..., request_id: _Optional[str] = ..., keep_logs: bool = ...) -> None: ...
 
 class StopVmResponse(_message.Message):
     __slots__ = ("vm",)

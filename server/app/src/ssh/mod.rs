@@ -5,6 +5,7 @@ mod error;
 mod host_key;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use banger_core::vm::Vm;
 
@@ -38,6 +39,8 @@ pub struct Admission {
     pub vm: Arc<Vm>,
     /// What the server proves itself with.
     pub host_key: HostKey,
+    /// How long a client has from its first byte until it is logged in; a person may have to type a passphrase meanwhile.
+    pub login_within: Duration,
     _used: Use,
     _place: Place,
 }
@@ -72,6 +75,7 @@ impl Ssh {
         })?;
         Ok(Admission {
             host_key: self.key_of(&vm).await?,
+            login_within: self.context.config.ssh_login_timeout,
             vm,
             _used: used,
             _place: place,

@@ -22,7 +22,8 @@ pub(super) async fn connect(
     machine: &dyn Machine,
 ) -> Result<(Arc<dyn Guest>, GuestInfo), AppError> {
     let channel = machine.open_channel().await?;
-    Ok(context.connector.connect(vm, channel).await?)
+    let accelerator = machine.accelerator();
+    Ok(context.connector.connect(vm, channel, accelerator).await?)
 }
 
 /// Tries until the agent answers. Safe to drop; whoever waits has the limit.

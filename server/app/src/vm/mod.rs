@@ -51,7 +51,7 @@ pub(crate) use places::{Place, Places};
 pub use queue::QueueState;
 use runner::{Beginning, Command, Runner};
 pub use spec::VmRequest;
-pub(crate) use spec::{check_env, check_labels};
+pub(crate) use spec::{check_env_keys, check_labels};
 pub use stats::{DriveRates, HostStats, Meter, Rates, Round, VmStats};
 pub use view::VmView;
 use view::settled;
@@ -77,6 +77,7 @@ pub struct Vms {
 enum With {
     Nothing,
     Change(VmChange),
+    KeptLogs,
 }
 
 /// What a starting daemon finds of a VM's machine.
@@ -387,13 +388,15 @@ impl Vms {
 
     async fn ask(&self, handle: &Handle, verb: Verb, with: With) -> Result<(), AppError> {
         let (answer, answered) = oneshot::channel();
+        let keeps_logs = matches!(with, With::KeptLogs);
         let change = match with {
-            With::Nothing => None,
+            With::Nothing | With::KeptLogs => None,
             With::Change(change) => Some(change),
         };
         let command = Command {
             verb,
             change,
+            keeps_logs,
             answer,
         };
         // A runner that is gone has removed its VM, or stopped with the daemon.
@@ -458,8 +461,20 @@ impl Vms {
     /// # Errors
     /// If its state forbids it, or its process cannot be ended.
     pub async fn stop(&self, named: &str, verb: Verb) -> Result<Arc<Vm>, AppError> {
+        self.stop_with(named, verb, With::Nothing).await
+    }
+
+    /// Shuts a VM down as [`Vms::stop`], and keeps the logs of its sessions first, even if its spec does not say so.
+    ///
+    /// # Errors
+    /// As [`Vms::stop`].
+    pub async fn stop_keeping_logs(&self, named: &str) -> Result<Arc<Vm>, AppError> {
+        self.stop_with(named, Verb::Stop, With::KeptLogs).await
+    }
+
+    async fn stop_with(&self, named: &str, verb: Verb, with: With) -> Result<Arc<Vm>, AppError> {
         let mut handle = self.handle(named)?;
-        self.ask(&handle, verb, With::Nothing).await?;
+        self.ask(&handle, verb, with).await?;
         let view = settled(&mut handle.view, |view| {
             view.deleted || !matches!(view.phase(), Phase::Stopping | Phase::Deleting)
         })

@@ -41,6 +41,8 @@ pub struct VmRequest {
     pub network: NetworkPlan,
     /// Whether it deletes itself when it stops.
     pub ephemeral: bool,
+    /// Whether every orderly stop copies the output of its sessions out of it first.
+    pub keep_logs: bool,
     /// After which it deletes itself; absent means never.
     pub ttl: Option<Duration>,
     /// After which it stops itself when nothing used it; absent means never.
@@ -100,6 +102,7 @@ pub(super) fn spec(
         volumes: Vec::new(),
         init: request.init.clone(),
         identity: request.identity.clone(),
+        keep_logs: request.keep_logs,
     };
     check_life(&spec)?;
     Ok(spec)
@@ -208,11 +211,8 @@ pub(crate) fn check_labels(
     Ok(())
 }
 
-/// Checks an environment: its size, and that each key can be one.
-pub(crate) fn check_env(
-    field: &'static str,
-    env: &BTreeMap<String, String>,
-) -> Result<(), AppError> {
+/// Checks a VM's environment: its size, and that each key can be one.
+fn check_env(field: &'static str, env: &BTreeMap<String, String>) -> Result<(), AppError> {
     let invalid = |problem: String| Err(AppError::Invalid { field, problem });
     let bytes: usize = env
         .iter()
@@ -225,6 +225,15 @@ pub(crate) fn check_env(
             size::COMMAND_BYTES_MAX
         ));
     }
+    check_env_keys(field, env)
+}
+
+/// Checks that each key of an environment can be one.
+pub(crate) fn check_env_keys(
+    field: &'static str,
+    env: &BTreeMap<String, String>,
+) -> Result<(), AppError> {
+    let invalid = |problem: String| Err(AppError::Invalid { field, problem });
     let bad = env
         .iter()
         .find(|(key, value)| key.is_empty() || key.contains(['=', '\0']) || value.contains('\0'));

@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use banger_core::guest::Guest;
-use banger_core::vm::StopOutcome;
+use banger_core::vm::{KeptLogs, StopOutcome};
 use banger_core::vmm::{Machine, StopRung};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::AppConfig;
 use crate::error::AppError;
+use crate::session::kept::Keeping;
 
 /// A machine to be stopped.
 pub(crate) struct Ladder {
@@ -18,6 +19,8 @@ pub(crate) struct Ladder {
     rungs: Vec<(StopRung, Duration)>,
     /// The vCPUs are held, and are let go first: a guest that stands still cannot power off.
     held_for: Option<Duration>,
+    /// What is to be copied out of the guest before it is asked to power off.
+    keeping: Option<Keeping>,
     /// How long an init of the image's own has for powering off, before the agent does it.
     init_patience: Duration,
 }
@@ -40,8 +43,15 @@ impl Ladder {
             guest,
             rungs,
             held_for: None,
+            keeping: None,
             init_patience: Duration::ZERO,
         }
+    }
+
+    /// Of a guest whose logs are kept: as many as can be copied in their own time, before the first rung.
+    pub(super) fn keeping(mut self, keeping: Option<Keeping>) -> Self {
+        self.keeping = keeping;
+        self
     }
 
     /// Of a machine whose vCPUs are held, or may be.
@@ -69,6 +79,7 @@ impl Ladder {
             guest: None,
             rungs: vec![(StopRung::Kill, config.stop_kill_timeout)],
             held_for: None,
+            keeping: None,
             init_patience: Duration::ZERO,
         }
     }
@@ -76,20 +87,31 @@ impl Ladder {
     /// Climbs until the machine has ended. `hurry` skips to the last rung.
     pub(crate) async fn climb(self, hurry: &CancellationToken) -> Result<StopOutcome, AppError> {
         let begin = Instant::now();
-        let ended = |rung| StopOutcome {
+        let mut kept_logs = None;
+        let ended = |rung, kept_logs: &mut Option<KeptLogs>| StopOutcome {
             rung,
             took: begin.elapsed(),
+            kept_logs: kept_logs.take(),
         };
         if tokio::time::timeout(Duration::ZERO, self.machine.wait())
             .await
             .is_ok()
         {
-            return Ok(ended(StopRung::AlreadyGone));
+            return Ok(ended(StopRung::AlreadyGone, &mut kept_logs));
         }
         if let Some(limit) = self.held_for {
             // One that cannot be let go is stopped by a harder rung.
             let let_go = tokio::time::timeout(limit, self.machine.resume());
             let _ = hurry.run_until_cancelled(let_go).await;
+        }
+        if let Some(keeping) = &self.keeping {
+            tokio::select! {
+                biased; // a machine that has ended has nothing to give
+                // cancel-safe: `wait` loses nothing when dropped
+                _ = self.machine.wait() => {}
+                // has a deadline of its own; what is given up half-way is not kept
+                kept = keeping.run(hurry) => kept_logs = Some(kept),
+            }
         }
         for (rung, deadline) in &self.rungs {
             if hurry.is_cancelled() && *rung != StopRung::Kill {
@@ -110,10 +132,10 @@ impl Ladder {
             tokio::select! {
                 biased; // an exit must win: it is what we are here for
                 // cancel-safe: `wait` loses nothing when dropped
-                _ = self.machine.wait() => return Ok(ended(*rung)),
+                _ = self.machine.wait() => return Ok(ended(*rung, &mut kept_logs)),
                 // a rung that is given up half-way is followed by a harder one
                 applied = applied => match applied {
-                    Some(_) => return Ok(ended(*rung)),
+                    Some(_) => return Ok(ended(*rung, &mut kept_logs)),
                     None => continue,
                 },
                 // cancel-safe: `cancelled` holds no state

@@ -107,7 +107,7 @@ impl Offsets {
         match event {
             SessionEvent::Attached(attached) => {
                 self.output = attached.start_offset;
-                self.stdin = attached.session.stdin_offset;
+                self.stdin = attached.stdin_offset;
             }
             SessionEvent::Output { offset, data, .. } => self.output = offset + data.len() as u64,
             SessionEvent::Gap { offset, lost_bytes } => self.output = offset + lost_bytes,

@@ -89,6 +89,7 @@ impl SessionService for Api {
         let id: SessionId = field::id("start.session", &start.session)?;
         let options = AttachOptions {
             writing: session::writing(start.writing)?,
+            writer: session::writer(&start.writer)?,
             ..session::options(start.options)?
         };
         let (input, faults) = process::input(messages, process::attach_input);

@@ -103,8 +103,12 @@ impl VmService for Api {
         &self,
         request: Request<v1::StopVmRequest>,
     ) -> Result<Response<v1::StopVmResponse>, Status> {
-        self.put(request, |vms, named| async move {
-            let found = vms.stop(&named, Verb::Stop).await?;
+        let keeps_logs = request.get_ref().keep_logs;
+        self.put(request, move |vms, named| async move {
+            let found = match keeps_logs {
+                true => vms.stop_keeping_logs(&named).await?,
+                false => vms.stop(&named, Verb::Stop).await?,
+            };
             let vm = Some(vm::vm(&found));
             Ok(v1::StopVmResponse { vm })
         })

@@ -19,6 +19,7 @@ use banger_core::session::{
 use banger_core::stats::GuestStats;
 use banger_core::tree::{Changes, DiskWrites, PathKind, TreeEntry, TreeKind, TreePiece, TreePlace};
 use banger_core::tunnel::TunnelTarget;
+use banger_core::vmm::Accelerator;
 use banger_core::{SessionId, Timestamp, VmId};
 use banger_vmm::fake::Agent;
 use bytes::Bytes;
@@ -184,6 +185,7 @@ impl GuestConnector for FakeConnector {
         &self,
         vm: VmId,
         mut channel: BoxedChannel,
+        _: Accelerator,
     ) -> Result<(Arc<dyn Guest>, GuestInfo), GuestError> {
         let boot = channel.read_u64().await;
         let boot = boot.map_err(|_| GuestError::Lost { during: "hello" })?;
@@ -238,6 +240,7 @@ impl FakeGuest {
             log_end_offset: 0,
             stdin_offset: 0,
             usage: None,
+            is_spec_shortened: false,
         };
         let running = Running {
             session: session.clone(),
@@ -265,6 +268,7 @@ impl FakeGuest {
         let attached = stream::iter([Ok(SessionEvent::Attached(Box::new(Attached {
             session,
             start_offset: 0,
+            stdin_offset: 0,
         })))]);
         let end = |exit, end_offset| Ok(SessionEvent::Exited { exit, end_offset });
         let rest = match command[0].as_str() {
@@ -566,6 +570,8 @@ impl Guest for FakeGuest {
             during: "power off",
         })
     }
+
+    fn set_held(&self, _: bool) {}
 
     async fn closed(&self) {
         let mut byte = [0];

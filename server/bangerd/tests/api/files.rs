@@ -5,8 +5,10 @@ use std::time::Duration;
 use banger_proto::v1;
 use banger_proto::v1::file_service_client::FileServiceClient;
 use banger_proto::v1::write_file_request::Message as Write;
+use bangerd::config::Config;
 use bytes::Bytes;
 use futures::stream::{self, StreamExt as _};
+use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
@@ -16,7 +18,12 @@ use crate::rig::{PATIENCE, Rig, drain};
 const UUID: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
 
 async fn rig() -> (Rig, FileServiceClient<Channel>) {
-    let rig = Rig::start().await;
+    rig_with(|_| {}).await
+}
+
+/// The same, of a daemon that is configured otherwise.
+async fn rig_with(change: impl FnOnce(&mut Config)) -> (Rig, FileServiceClient<Channel>) {
+    let rig = Rig::start_with(change).await;
     rig.furnish().await;
     rig.create("web").await.unwrap();
     let files = FileServiceClient::new(rig.channel.clone());
@@ -471,5 +478,52 @@ async fn an_archive_that_is_none_or_leads_out_is_refused() {
         assert!(!told(&refused, "detail").is_empty(), "{number}");
     }
     assert!(rig.files.lock().unwrap().is_empty());
+    rig.stopped().await;
+}
+
+/// As many as the daemon reads at once.
+const UPLOADS_MAX: usize = 32;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_waits_its_time_for_its_turn_and_is_then_refused() {
+    let change = |config: &mut Config| config.upload_queue_timeout = "2s".parse().unwrap();
+    let (rig, files) = rig_with(change).await;
+    use v1::upload_files_request::Message;
+    let start = v1::UploadFilesRequest {
+        message: Some(Message::Start(v1::UploadFilesStart {
+            vm: "web".into(),
+            path: "/waiting".into(),
+            ..Default::default()
+        })),
+    };
+    // Each has begun, and its archive never ends.
+    let (mut begun, end) = (Vec::new(), CancellationToken::new());
+    for _ in 0..UPLOADS_MAX {
+        let rest = stream::pending().take_until(end.clone().cancelled_owned());
+        let messages = stream::iter([start.clone()]).chain(rest);
+        let answers = files.clone().upload_files(messages).await.unwrap();
+        begun.push(answers.into_inner());
+    }
+    let one_more = async || upload(&files, &archive("file", b"x")).await;
+    let refused = tokio::time::timeout(PATIENCE, async {
+        loop {
+            // The last of them may not have had its turn yet.
+            if let Err(refused) = one_more().await {
+                break refused;
+            }
+        }
+    });
+    let refused = refused.await.unwrap();
+    assert_refused(&refused, Code::ResourceExhausted, "TOO_MANY_UPLOADS");
+    assert_eq!(told(&refused, "limit"), UPLOADS_MAX.to_string());
+    // HTTP/2 does not give up a call of which one half goes on.
+    end.cancel();
+    drop(begun);
+    let again = tokio::time::timeout(PATIENCE, async {
+        while one_more().await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    });
+    again.await.unwrap();
     rig.stopped().await;
 }

@@ -138,7 +138,11 @@ async fn a_growth_that_hangs_holds_nothing_up() {
                     .await
                     .map(drop),
                 "stop" => vms
-                    .stop_vm(v1::StopVmRequest { vm, request_id })
+                    .stop_vm(v1::StopVmRequest {
+                        vm,
+                        request_id,
+                        keep_logs: false,
+                    })
                     .await
                     .map(drop),
                 _ => vms

@@ -256,6 +256,7 @@ async fn what_a_spec_or_an_attachment_gets_wrong_is_named() {
                 hold_process: false,
             }),
             writing,
+            writer: String::new(),
         });
         let messages = stream::iter([v1::AttachSessionRequest {
             message: Some(start),
@@ -385,6 +386,7 @@ async fn a_session_is_attached_signalled_waited_for_and_removed() {
         session: session.clone(),
         options: None,
         writing: 0,
+        writer: String::new(),
     });
     let messages = stream::iter([v1::AttachSessionRequest {
         message: Some(start),
@@ -444,5 +446,136 @@ async fn a_stopped_vm_runs_nothing() {
         .unwrap();
     let refused = exec(&rig, vec![start(&["echo"])]).await.unwrap_err();
     assert_refused(&refused, Code::FailedPrecondition, "WRONG_STATE", None);
+    rig.stopped().await;
+}
+
+/// Starts a session that goes on by itself.
+async fn begin(rig: &Rig, command: &[&str]) -> String {
+    let request = v1::StartSessionRequest {
+        vm: "web".into(),
+        spec: Some(spec(command)),
+        ..Default::default()
+    };
+    let started = rig.sessions().start_session(request).await.unwrap();
+    started.into_inner().session.unwrap().id
+}
+
+/// Stops the VM, its logs kept.
+async fn stop(rig: &Rig) -> v1::KeptLogs {
+    let request = v1::StopVmRequest {
+        vm: "web".into(),
+        keep_logs: true,
+        ..Default::default()
+    };
+    let stopped = rig.vms().stop_vm(request).await.unwrap().into_inner();
+    let stopped = stopped.vm.unwrap();
+    assert_eq!(stopped.state(), v1::vm::State::Stopped);
+    stopped.last_stop.unwrap().kept_logs.unwrap()
+}
+
+async fn listed(rig: &Rig) -> Result<Vec<v1::Session>, Status> {
+    let request = v1::ListSessionsRequest {
+        vm: "web".into(),
+        ..Default::default()
+    };
+    let page = rig.sessions().list_sessions(request).await?;
+    Ok(page.into_inner().sessions)
+}
+
+/// The output of a log, and whether it ends with its VM's end.
+async fn log_of(rig: &Rig, session: &str) -> Result<(String, bool), Status> {
+    use v1::read_session_log_response::Message;
+    let request = v1::ReadSessionLogRequest {
+        session: session.into(),
+        ..Default::default()
+    };
+    let answers = rig.sessions().read_session_log(request).await?;
+    let (mut text, mut is_gone) = (String::new(), false);
+    for answer in drain(answers.into_inner()).await? {
+        match answer.message.unwrap() {
+            Message::Output(output) => text.push_str(std::str::from_utf8(&output.data).unwrap()),
+            Message::Exited(exited) => {
+                let exit = exited.exit.unwrap();
+                is_gone = matches!(exit.how, Some(v1::exit::How::VmGone(true)));
+            }
+            _ => {}
+        }
+    }
+    Ok((text, is_gone))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_keeps_the_logs_if_it_is_asked_to() {
+    let rig = rig().await;
+    let first = begin(&rig, &["echo", "one"]).await;
+    let second = begin(&rig, &["echo", "two"]).await;
+    let kept = stop(&rig).await;
+    assert_eq!((kept.session_count, kept.problem.as_str()), (2, ""));
+    assert!(kept.size_bytes > 0);
+    let ids: Vec<_> = listed(&rig)
+        .await
+        .unwrap()
+        .into_iter()
+        .map(|one| one.id)
+        .collect();
+    assert_eq!(ids, [first.clone(), second.clone()]);
+    assert_eq!(log_of(&rig, &first).await.unwrap(), ("one".into(), true));
+    let request = v1::WaitSessionRequest {
+        session: second.clone(),
+    };
+    let exit = rig.sessions().wait_session(request).await.unwrap();
+    let how = exit.into_inner().exit.unwrap().how;
+    assert_eq!(how, Some(v1::exit::How::VmGone(true)));
+    let request = v1::DeleteSessionRequest {
+        session: second.clone(),
+        ..Default::default()
+    };
+    rig.sessions().delete_session(request).await.unwrap();
+    assert_eq!(listed(&rig).await.unwrap().len(), 1);
+    let gone = log_of(&rig, &second).await.unwrap_err();
+    assert_refused(&gone, Code::NotFound, "SESSION_NOT_FOUND", None);
+    // What is kept is there while the VM runs again, and until another stop keeps other logs.
+    rig.start_vm("web").await.unwrap();
+    assert_eq!(log_of(&rig, &first).await.unwrap(), ("one".into(), true));
+    assert!(listed(&rig).await.unwrap().is_empty());
+    let third = begin(&rig, &["echo", "three"]).await;
+    assert_eq!(stop(&rig).await.session_count, 1);
+    assert_eq!(log_of(&rig, &third).await.unwrap(), ("three".into(), true));
+    log_of(&rig, &first).await.unwrap_err();
+    rig.stopped().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_that_was_not_asked_to_keeps_nothing() {
+    let rig = rig().await;
+    let session = begin(&rig, &["echo", "one"]).await;
+    let request = v1::StopVmRequest {
+        vm: "web".into(),
+        ..Default::default()
+    };
+    let stopped = rig.vms().stop_vm(request).await.unwrap().into_inner();
+    assert_eq!(stopped.vm.unwrap().last_stop.unwrap().kept_logs, None);
+    let refused = listed(&rig).await.unwrap_err();
+    assert_refused(&refused, Code::FailedPrecondition, "WRONG_STATE", None);
+    let refused = log_of(&rig, &session).await.unwrap_err();
+    assert_refused(&refused, Code::FailedPrecondition, "WRONG_STATE", None);
+    rig.stopped().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_waits_no_longer_for_logs_than_it_may() {
+    let rig = Rig::start_with(|config| config.stop_logs_timeout = "2s".parse().unwrap()).await;
+    rig.furnish().await;
+    rig.create("web").await.unwrap();
+    // Its log never ends; the newer one comes first.
+    let endless = begin(&rig, &["lose"]).await;
+    let whole = begin(&rig, &["echo", "whole"]).await;
+    let kept = stop(&rig).await;
+    assert_eq!(
+        (kept.session_count, kept.problem.as_str()),
+        (2, "not all was copied within 2s")
+    );
+    assert_eq!(log_of(&rig, &whole).await.unwrap(), ("whole".into(), true));
+    assert_eq!(log_of(&rig, &endless).await.unwrap(), (String::new(), true));
     rig.stopped().await;
 }

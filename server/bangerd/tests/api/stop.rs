@@ -45,7 +45,11 @@ async fn ask(rig: &Rig, ask: Ask) -> Result<Option<v1::Vm>, Status> {
                 vms.start_vm(request).await?.into_inner().vm
             }
             Ask::Stop => {
-                let request = v1::StopVmRequest { vm, request_id };
+                let request = v1::StopVmRequest {
+                    vm,
+                    request_id,
+                    keep_logs: false,
+                };
                 vms.stop_vm(request).await?.into_inner().vm
             }
             Ask::Kill => {

@@ -23,7 +23,14 @@ async fn ask(rig: &Rig, verb: Verb) -> Result<(), Status> {
     let asked = async {
         match verb {
             Verb::Start => drop(vms.start_vm(v1::StartVmRequest { vm, request_id }).await?),
-            Verb::Stop => drop(vms.stop_vm(v1::StopVmRequest { vm, request_id }).await?),
+            Verb::Stop => drop(
+                vms.stop_vm(v1::StopVmRequest {
+                    vm,
+                    request_id,
+                    keep_logs: false,
+                })
+                .await?,
+            ),
             Verb::Restart => drop(
                 vms.restart_vm(v1::RestartVmRequest { vm, request_id })
                     .await?,

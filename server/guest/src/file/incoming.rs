@@ -9,7 +9,6 @@ use banger_proto::guest::v1 as proto;
 use banger_proto::guest::v1::read_file_response::Message;
 use bytes::Bytes;
 use futures::stream::{self, StreamExt};
-use tokio::time::timeout;
 use tonic::Streaming;
 
 use super::{by, check};
@@ -28,11 +27,11 @@ struct Incoming<M> {
 impl<M> Incoming<M> {
     async fn next(&mut self) -> Result<Option<M>, GuestError> {
         let (during, limit) = (self.call.during, self.silence);
-        match timeout(limit, self.messages.message()).await {
-            Ok(Ok(message)) => Ok(message),
-            Ok(Err(_)) if self.link.has_ended() => Err(GuestError::Lost { during }),
-            Ok(Err(status)) => Err(judge(&status, &self.call)),
-            Err(_) => Err(GuestError::Deadline { during, limit }),
+        match self.link.within(limit, self.messages.message()).await {
+            Some(Ok(message)) => Ok(message),
+            Some(Err(_)) if self.link.has_ended() => Err(GuestError::Lost { during }),
+            Some(Err(status)) => Err(judge(&status, &self.call)),
+            None => Err(GuestError::Deadline { during, limit }),
         }
     }
 }

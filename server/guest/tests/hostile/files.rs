@@ -12,6 +12,7 @@ use banger_core::file::{
     Replacing, TreeOwners, WatchEvent, WriteMode,
 };
 use banger_core::guest::{Guest, GuestConnector as _, GuestError};
+use banger_core::vmm::Accelerator;
 use banger_guest::Connector;
 use banger_proto::guest::v1 as proto;
 use banger_proto::guest::v1::agent_service_server::AgentServiceServer;
@@ -206,7 +207,7 @@ async fn lie(lie: Lie) -> (Arc<dyn Guest>, JoinSet<()>) {
             .await;
     });
     let connected = Connector::new(deadlines())
-        .connect(VmId::new(), Box::new(ours))
+        .connect(VmId::new(), Box::new(ours), Accelerator::Kvm)
         .await;
     (connected.unwrap().0, tasks)
 }

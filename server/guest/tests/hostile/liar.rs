@@ -134,6 +134,7 @@ impl AgentService for Liar {
         let messages = self.0.messages.clone().into_iter().map(|message| {
             Ok(proto::AttachSessionResponse {
                 start_offset,
+                writer_offset: None,
                 message: Some(message),
             })
         });

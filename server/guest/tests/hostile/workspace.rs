@@ -9,6 +9,7 @@ use std::task::{Context, Poll};
 use banger_core::VmId;
 use banger_core::file::FilePlace;
 use banger_core::guest::{Guest, GuestConnector as _, GuestError};
+use banger_core::vmm::Accelerator;
 use banger_core::workspace::{
     Base, ExportEvent, PrepareEvent, WorkspacePreparation, WorkspaceProblem, WorkspaceView,
 };
@@ -148,7 +149,7 @@ async fn lie(lie: Lie) -> (Arc<dyn Guest>, JoinSet<()>) {
             .await;
     });
     let connected = Connector::new(deadlines())
-        .connect(VmId::new(), Box::new(ours))
+        .connect(VmId::new(), Box::new(ours), Accelerator::Kvm)
         .await;
     (connected.unwrap().0, tasks)
 }

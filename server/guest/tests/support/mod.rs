@@ -23,6 +23,7 @@ use banger_core::guest::{
 use banger_core::session::{
     AttachOptions, Backpressure, Exit, ReadFrom, SessionEvent, SessionInput, SessionSpec, Stream,
 };
+use banger_core::vmm::Accelerator;
 use banger_core::{SessionId, VmId};
 use banger_guest::{Connector, Deadlines};
 use bytes::Bytes;
@@ -108,7 +109,7 @@ pub async fn connect(agent: &Arc<Agent>) -> Arc<dyn Guest> {
         .spawn(async move { serve(&serving, theirs).await });
     let connector = Connector::new(Deadlines::default());
     let (guest, info) = connector
-        .connect(VmId::new(), Box::new(ours))
+        .connect(VmId::new(), Box::new(ours), Accelerator::Kvm)
         .await
         .unwrap();
     assert_eq!(info.generation, 2);

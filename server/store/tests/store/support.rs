@@ -75,6 +75,7 @@ pub(crate) fn vm(text: &str) -> Vm {
             restart_policy: RestartPolicy::OnFailure,
             init: InitMode::Agent,
             identity: VmIdentity::default(),
+            keep_logs: false,
             volumes: Vec::new(),
         },
         image: None,
@@ -92,6 +93,7 @@ pub(crate) fn vm(text: &str) -> Vm {
         last_stop: Some(StopOutcome {
             rung: StopRung::Agent,
             took: Duration::from_millis(1234),
+            kept_logs: None,
         }),
         create_time: at(1_700_000_000),
         start_time: Some(at(1_700_000_001)),

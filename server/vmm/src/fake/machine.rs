@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use banger_core::VmId;
 use banger_core::guest::BoxedChannel;
 use banger_core::vmm::{
-    DriveMetrics, LaunchPlan, Machine, ProcessIdentity, VmmError, VmmExit, VmmMetrics,
+    Accelerator, DriveMetrics, LaunchPlan, Machine, ProcessIdentity, VmmError, VmmExit, VmmMetrics,
 };
 use tokio::io::{DuplexStream, duplex};
 use tokio::sync::watch;
@@ -201,6 +201,10 @@ pub(super) struct FakeMachine {
 impl Machine for FakeMachine {
     fn identity(&self) -> &ProcessIdentity {
         &self.body.identity
+    }
+
+    fn accelerator(&self) -> Accelerator {
+        Accelerator::None
     }
 
     async fn wait(&self) -> VmmExit {

@@ -13,7 +13,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use banger_core::VmId;
 use banger_core::guest::BoxedChannel;
-use banger_core::vmm::{DriveMetrics, Machine, ProcessIdentity, VmmError, VmmExit, VmmMetrics};
+use banger_core::vmm::{
+    Accelerator, DriveMetrics, Machine, ProcessIdentity, VmmError, VmmExit, VmmMetrics,
+};
 use rustix::process::Signal;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -375,6 +377,10 @@ impl crate::trial::Audible for FirecrackerMachine {
 impl Machine for FirecrackerMachine {
     fn identity(&self) -> &ProcessIdentity {
         self.control.identity()
+    }
+
+    fn accelerator(&self) -> Accelerator {
+        Accelerator::Kvm
     }
 
     async fn wait(&self) -> VmmExit {

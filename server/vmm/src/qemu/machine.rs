@@ -14,7 +14,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use banger_core::guest::BoxedChannel;
-use banger_core::vmm::{DriveMetrics, Machine, ProcessIdentity, VmmError, VmmExit, VmmMetrics};
+use banger_core::vmm::{
+    Accelerator, DriveMetrics, Machine, ProcessIdentity, VmmError, VmmExit, VmmMetrics,
+};
 use rustix::process::Signal;
 use serde_json::json;
 use tokio::net::UnixStream;
@@ -159,6 +161,20 @@ fn judge(reason: Option<&str>, ending: Ending, tail: &str) -> VmmExit {
     }
 }
 
+/// What a QEMU runs its guest with, by its own command line: one that was adopted tells nothing else. Where that cannot
+/// be read the guest counts as translated, which is never too impatient.
+fn accelerator_of(pid: u32) -> Accelerator {
+    let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let words: Vec<&[u8]> = line.split(|&byte| byte == 0).collect();
+    match words
+        .windows(2)
+        .any(|pair| pair == [&b"-accel"[..], b"kvm"])
+    {
+        true => Accelerator::Kvm,
+        false => Accelerator::Tcg,
+    }
+}
+
 /// A QEMU of this driver.
 #[derive(Debug)]
 pub(super) struct QemuMachine {
@@ -166,6 +182,7 @@ pub(super) struct QemuMachine {
     dir: VmDir,
     control: Control,
     channel: CurrentChannel,
+    accelerator: Accelerator,
 }
 
 /// The control socket. A VM may be adopted without one, and a connection may break: whoever needs it then connects
@@ -202,6 +219,7 @@ impl Control {
 impl QemuMachine {
     pub(super) fn new(supervised: Supervised, dir: VmDir, control: Control) -> Self {
         Self {
+            accelerator: accelerator_of(supervised.process.identity().pid),
             supervised,
             dir,
             control,
@@ -253,6 +271,10 @@ impl QemuMachine {
 impl Machine for QemuMachine {
     fn identity(&self) -> &ProcessIdentity {
         self.supervised.process.identity()
+    }
+
+    fn accelerator(&self) -> Accelerator {
+        self.accelerator
     }
 
     async fn wait(&self) -> VmmExit {

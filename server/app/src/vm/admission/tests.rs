@@ -36,6 +36,7 @@ fn vm(uid: u32, (vcpu_count, memory_mib, disk_mib): (u32, u64, u64)) -> Vm {
         volumes: Vec::new(),
         init: banger_core::setup::InitMode::Agent,
         identity: banger_core::setup::VmIdentity::default(),
+        keep_logs: false,
         name: "web".parse().unwrap(),
         labels: BTreeMap::new(),
         image: "web:1".into(),

@@ -53,6 +53,8 @@ pub(super) struct Command {
     pub(super) verb: Verb,
     /// For [`Verb::Update`]: what.
     pub(super) change: Option<VmChange>,
+    /// For [`Verb::Stop`]: whether its logs are kept, even if its spec does not say so.
+    pub(super) keeps_logs: bool,
     /// Whether it is accepted; by then the view shows it. For [`Verb::Pause`] and [`Verb::Resume`]: whether it
     /// was done.
     pub(super) answer: Answer,
@@ -116,6 +118,8 @@ pub(super) struct Runner {
     growers: Vec<Answer>,
     /// What the way down is made for, once the work under way has given up.
     way_down: Verb,
+    /// Whether the stop that was asked for keeps the logs.
+    keeps_logs: bool,
     /// The VM's volumes, from its machine's start until that is gone and what it wrote is flushed.
     attached: Option<Attached>,
     /// What a restart begins when the VM is off.
@@ -171,6 +175,7 @@ impl Runner {
             holders: Vec::new(),
             growers: Vec::new(),
             way_down: Verb::Stop,
+            keeps_logs: false,
             attached: None,
             then_start: None,
             undone: None,

@@ -162,6 +162,9 @@ impl Runner {
             (_, _) => return self.descend(self.way_down),
         };
         self.is_held = state == VmState::Paused;
+        if let Some(guest) = &self.guest {
+            guest.set_held(self.is_held);
+        }
         self.transition(state).await;
         if !self.is_held && self.guest.is_none() {
             // Adopted while it was held: its agent was not looked for.

@@ -15,6 +15,7 @@ impl Runner {
         let Command {
             verb,
             change,
+            keeps_logs,
             answer,
         } = command;
         let accepted = match decide(self.vm.state.phase(), verb) {
@@ -55,6 +56,7 @@ impl Runner {
             }
             Next::Move(phase) | Next::Preempt(phase) => match self.admit_next(verb).await {
                 Ok(()) => {
+                    self.keeps_logs = keeps_logs;
                     self.head_for(phase, verb).await;
                     Ok(())
                 }
@@ -155,6 +157,9 @@ impl Runner {
         };
         self.is_held = true;
         let (context, vm, guest) = (self.context.clone(), self.vm.clone(), self.guest.clone());
+        if let Some(guest) = &guest {
+            guest.set_held(true);
+        }
         self.hurry = CancellationToken::new();
         let hurry = self.hurry.clone();
         self.begin_work(async move {

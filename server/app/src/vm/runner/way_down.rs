@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Outcome, Runner, hear};
 use crate::error::AppError;
+use crate::session::kept::Keeping;
 use crate::vm::boot;
 use crate::vm::stop::Ladder;
 
@@ -47,6 +48,7 @@ impl Runner {
             Verb::Stop | Verb::Restart => {
                 let ladder = Ladder::gentle(&self.context.config, machine, self.guest.clone());
                 let ladder = ladder.held(self.is_held, self.context.config.pause_timeout);
+                let ladder = ladder.keeping(self.keeping());
                 match self.vm.spec.init.is_agent() {
                     true => ladder,
                     false => ladder.with_init(self.context.config.stop_init_timeout),
@@ -63,6 +65,19 @@ impl Runner {
         self.hurry = CancellationToken::new();
         let hurry = self.hurry.clone();
         self.begin_work(async move { Outcome::Stopped(ladder.climb(&hurry).await) });
+    }
+
+    /// How its logs are kept, if they are to be: nothing is left of an ephemeral VM.
+    fn keeping(&mut self) -> Option<Keeping> {
+        let is_wanted = std::mem::take(&mut self.keeps_logs) || self.vm.spec.keep_logs;
+        let guest = self.guest.clone();
+        guest
+            .filter(|_| is_wanted && !self.vm.spec.ephemeral)
+            .map(|guest| Keeping {
+                context: self.context.clone(),
+                vm: self.vm.id,
+                guest,
+            })
     }
 
     pub(super) fn remove(&mut self) {

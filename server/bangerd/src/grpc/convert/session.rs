@@ -1,5 +1,6 @@
 //! Sessions: what to run, what is said, what is asked.
 
+use banger_core::WriterId;
 use banger_core::session::{
     AttachOptions, Backpressure, Exit, ReadFrom, Resource, ResourceLimit, Session, SessionEvent,
     SessionInput, SessionSpec, SessionState, SignalTarget, Stream, TerminalSize, Writing,
@@ -35,6 +36,7 @@ pub(crate) fn session(session: &Session) -> v1::Session {
             memory_bytes: int(usage.memory_bytes),
             process_count: i32::try_from(usage.process_count).unwrap_or(i32::MAX),
         }),
+        spec_shortened: session.is_spec_shortened,
     }
 }
 
@@ -253,6 +255,14 @@ pub(crate) fn writing(writing: i32) -> Result<Writing, RequestError> {
     }
 }
 
+/// Whose bytes are numbered by themselves.
+pub(crate) fn writer(writer: &str) -> Result<Option<WriterId>, RequestError> {
+    match writer {
+        "" => Ok(None),
+        writer => field::id("start.writer", writer).map(Some),
+    }
+}
+
 /// A signal's number.
 pub(crate) fn signal(field: &'static str, signal: i32) -> Result<i32, RequestError> {
     if SIGNALS.contains(&signal) {
@@ -323,10 +333,11 @@ fn gap(offset: u64, lost_bytes: u64) -> v1::Gap {
 /// What an attached reader is told.
 pub(crate) fn attach_event(event: SessionEvent) -> v1::AttachSessionResponse {
     use v1::attach_session_response::Message;
-    let mut start_offset = 0;
+    let (mut start_offset, mut stdin_offset) = (0, None);
     let message = match event {
         SessionEvent::Attached(attached) => {
             start_offset = int(attached.start_offset);
+            stdin_offset = Some(int(attached.stdin_offset));
             Message::Attached(self::session(&attached.session))
         }
         SessionEvent::Screen { offset, data } => Message::Screen(v1::Screen {
@@ -347,6 +358,7 @@ pub(crate) fn attach_event(event: SessionEvent) -> v1::AttachSessionResponse {
     v1::AttachSessionResponse {
         message: Some(message),
         start_offset,
+        stdin_offset,
     }
 }
 

@@ -93,6 +93,7 @@ fn spec(spec: &VmSpec) -> v1::VmSpec {
         init_mode: setup::init_mode(&spec.init).into(),
         init_path: setup::init_path(&spec.init),
         identity: setup::identity(&spec.identity),
+        keep_logs: spec.keep_logs,
     }
 }
 
@@ -122,6 +123,11 @@ fn stop_outcome(outcome: &StopOutcome) -> v1::StopOutcome {
     v1::StopOutcome {
         rung: rung.into(),
         took: Some(span(outcome.took)),
+        kept_logs: outcome.kept_logs.as_ref().map(|kept| v1::KeptLogs {
+            session_count: i32::try_from(kept.session_count).unwrap_or(i32::MAX),
+            size_bytes: int(kept.size_bytes),
+            problem: kept.problem.clone().unwrap_or_default(),
+        }),
     }
 }
 
@@ -158,6 +164,7 @@ pub(crate) fn create(
         env: spec.env,
         network,
         ephemeral: spec.ephemeral,
+        keep_logs: spec.keep_logs,
         ttl: life("spec.ttl", spec.ttl.as_ref())?,
         idle_timeout: life("spec.idle_timeout", spec.idle_timeout.as_ref())?,
         restart_policy: restart_policy(spec.restart_policy)?,

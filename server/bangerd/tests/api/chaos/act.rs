@@ -61,7 +61,11 @@ pub(super) async fn request(channel: Channel, act: Act, name: String) -> Result<
             .await
             .map(drop),
         Act::Stop => vms
-            .stop_vm(v1::StopVmRequest { vm, request_id })
+            .stop_vm(v1::StopVmRequest {
+                vm,
+                request_id,
+                keep_logs: false,
+            })
             .await
             .map(drop),
         Act::Restart => vms

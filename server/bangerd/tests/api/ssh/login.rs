@@ -3,6 +3,7 @@
 use std::fs;
 
 use banger_sdk::TunnelTarget;
+use bangerd::config::Config;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::rig::{Ssh, complaint, ended};
@@ -139,5 +140,30 @@ async fn connections_are_counted_and_come_back() {
         }
     };
     tokio::time::timeout(PATIENCE, again).await.unwrap();
+    ssh.stopped().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_does_not_log_in_in_time_is_hung_up_on_and_who_did_stays() {
+    let limit = |config: &mut Config| config.ssh_login_timeout = "10s".parse().unwrap();
+    let Some(ssh) = Ssh::start_configured(true, limit).await else {
+        return;
+    };
+    let tunnels = ssh.client.tunnels();
+    let hung_up_on = async |said: &[u8]| {
+        let mut tunnel = tunnels.open("web", TunnelTarget::Ssh).await.unwrap();
+        tunnel.write_all(said).await.unwrap();
+        let mut heard = Vec::new();
+        let read = tokio::time::timeout(PATIENCE * 3, tunnel.read_to_end(&mut heard)).await;
+        let _ = read.expect("the server hangs up");
+        assert!(heard.starts_with(b"SSH-2.0-banger_"), "{heard:?}");
+    };
+    // One says nothing, one who it is and no more; one has logged in, and works for longer.
+    let ((), (), said) = tokio::join!(
+        hung_up_on(b""),
+        hung_up_on(b"SSH-2.0-patient\r\n"),
+        ssh.said(&["web", "sleep 12; echo hi"]),
+    );
+    assert_eq!(said, "hi\n");
     ssh.stopped().await;
 }

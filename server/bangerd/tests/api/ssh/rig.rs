@@ -10,14 +10,12 @@ use std::process::{Output, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use banger_agent::agent::{Agent, Machine, Options};
-use banger_agent::reap::Reaping;
-use banger_agent::serve::serve;
 use banger_guest::{Connector, Deadlines};
 use banger_proto::v1::vm_service_client::VmServiceClient;
 use banger_sdk::{Client, Host, TunnelTarget};
 use banger_store::{CasOutcome, Store};
 use banger_vmm::FakeHost;
+use bangerd::config::Config;
 use bangerd::daemon::{self, DaemonError};
 use tempfile::TempDir;
 use tokio::io::AsyncWriteExt as _;
@@ -27,6 +25,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::real_agent::real_agent;
 use crate::rig::{self, config, connect, creation, drain, furnish};
 
 /// How long one client may take on a machine that has much to do.
@@ -67,6 +66,14 @@ impl Ssh {
 
     /// The same, with or without a key of the VM.
     pub(super) async fn start_with(has_key: bool) -> Option<Self> {
+        Self::start_configured(has_key, |_| {}).await
+    }
+
+    /// The same, of a daemon that is configured otherwise.
+    pub(super) async fn start_configured(
+        has_key: bool,
+        change: impl FnOnce(&mut Config),
+    ) -> Option<Self> {
         if let Some(why) = hindrance() {
             eprintln!("SKIPPED ssh: {why}");
             return None;
@@ -80,6 +87,7 @@ impl Ssh {
         let mut config = config(&dir);
         // The daemon of these tests ends only when its clients have.
         config.shutdown_grace = "5s".parse().unwrap();
+        change(&mut config);
         fs::write(&config.agent, "an agent").unwrap();
         let host = FakeHost::new(real_agent(&dir.path().join("guest"), &tasks));
         let serve = |stop: &CancellationToken| {
@@ -267,23 +275,4 @@ async fn keygen(path: &Path) {
         .args(["-q", "-t", "ed25519", "-N", "", "-f"])
         .arg(path);
     assert!(ended(command).await.status.success());
-}
-
-/// What runs in a fake VM: an agent as it is in real ones, for whom this directory is the guest.
-fn real_agent(root: &Path, tasks: &TaskTracker) -> banger_vmm::fake::Agent {
-    let agent = Agent::new(&Options {
-        root: root.into(),
-        cgroups: None,
-        reaping: Reaping::Own,
-        machine: Machine::Foreign,
-        init: None,
-    });
-    let reaping = agent.clone();
-    tasks.spawn(async move { reaping.reap().await });
-    Arc::new(move |guest| {
-        let agent = agent.clone();
-        Box::pin(async move {
-            let _ = serve(&agent, guest.stream).await;
-        })
-    })
 }
