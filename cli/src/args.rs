@@ -1,7 +1,9 @@
 //! The command tree. Options that several commands share are here; a command's own are in its file.
 
-use banger_sdk::HOST_VARIABLE;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::ffi::OsString;
+
+use banger_sdk::{CERTIFICATE_VARIABLES, HOST_VARIABLE};
+use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 
 use crate::command;
 
@@ -26,7 +28,12 @@ Exit codes:
 
 Environment:
   BANGER_HOST  the daemon's socket: unix:///path or a path. Without it, root talks to
-               /run/banger/bangerd.sock, others to $XDG_RUNTIME_DIR/banger/bangerd.sock if there";
+               /run/banger/bangerd.sock, others to $XDG_RUNTIME_DIR/banger/bangerd.sock if there.
+               A daemon on another host: https://HOST:PORT, port 7443 if none is given
+  BANGER_CERT, BANGER_KEY, BANGER_CA
+               PEM files of the client's certificate and key, and of the daemon's authority, for
+               a daemon on another host; or BANGER_CERT alone, the directory of banger cert issue.
+               The options --tls-cert, --tls-key and --tls-ca of every command are the same";
 
 /// Real virtual machines as sandboxes.
 #[derive(Debug, Parser)]
@@ -41,9 +48,18 @@ pub(crate) struct Cli {
 /// Options of every command.
 #[derive(Debug, Args)]
 pub(crate) struct Global {
-    /// The daemon: unix:///path/to/bangerd.sock, or the path
+    /// The daemon: unix:///path/to/bangerd.sock or the path; https://HOST:PORT on another host
     #[arg(long, global = true, env = HOST_VARIABLE, hide_env = true, value_name = "HOST", help_heading = "Global options")]
     pub(crate) host: Option<String>,
+    /// For another host: the client's certificate (PEM), or the directory of banger cert issue, which has all three
+    #[arg(long, global = true, env = CERTIFICATE_VARIABLES[0], hide_env = true, hide = true, value_name = "PATH", value_hint = ValueHint::AnyPath, help_heading = "Global options")]
+    pub(crate) tls_cert: Option<OsString>,
+    /// For another host: the certificate's key (PEM)
+    #[arg(long, global = true, env = CERTIFICATE_VARIABLES[1], hide_env = true, hide = true, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "Global options")]
+    pub(crate) tls_key: Option<OsString>,
+    /// For another host: the authority of the daemon's certificate (PEM)
+    #[arg(long, global = true, env = CERTIFICATE_VARIABLES[2], hide_env = true, hide = true, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "Global options")]
+    pub(crate) tls_ca: Option<OsString>,
     /// How to print what is read, and errors; JSON keeps its shape from version to version
     #[arg(
         short,
@@ -112,6 +128,8 @@ pub(crate) enum Command {
     Events(command::event::Events),
     #[command(subcommand)]
     Host(command::host::Host),
+    #[command(subcommand, visible_alias = "certs")]
+    Cert(command::cert::Cert),
     Doctor(command::doctor::Doctor),
     Completion(command::completion::Completion),
 }

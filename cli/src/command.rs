@@ -1,6 +1,7 @@
 //! The commands, a file each.
 
 pub(crate) mod catalog;
+pub(crate) mod cert;
 pub(crate) mod completion;
 pub(crate) mod cp;
 pub(crate) mod doctor;
@@ -40,6 +41,7 @@ pub(crate) async fn run(context: &Context, command: Command) -> Result<u8, Failu
         Command::SshHostKey(key) => key.run(context).await,
         Command::Operation(operation) => operation.run(context).await,
         Command::Host(host) => host.run(context).await,
+        Command::Cert(cert) => cert.run(context).await,
         Command::Doctor(doctor) => doctor.run(context).await,
         Command::Events(events) => events.run(context).await,
         Command::Completion(completion) => completion.run(),

@@ -1,8 +1,9 @@
 //! What every command is given: the daemon to talk to and how to print.
 
 use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
 
-use banger_sdk::{Client, Host};
+use banger_sdk::{Client, Credentials, Host, HostError};
 
 use crate::args::{Format, Global};
 use crate::failure::Failure;
@@ -13,6 +14,9 @@ use crate::progress::{Progress, Style};
 #[derive(Debug)]
 pub(crate) struct Context {
     host: Option<String>,
+    cert: Option<PathBuf>,
+    key: Option<PathBuf>,
+    ca: Option<PathBuf>,
     /// How to print what was read.
     pub(crate) format: Format,
     /// Ids or names only, and no progress.
@@ -25,6 +29,9 @@ impl Context {
     pub(crate) fn new(global: &Global) -> Self {
         Self {
             host: global.host.clone(),
+            cert: global.tls_cert.clone().map(PathBuf::from),
+            key: global.tls_key.clone().map(PathBuf::from),
+            ca: global.tls_ca.clone().map(PathBuf::from),
             format: global.output,
             quiet: global.quiet,
             verbose: global.verbose,
@@ -33,11 +40,22 @@ impl Context {
 
     /// Which daemon to talk to.
     pub(crate) fn host(&self) -> Result<Host, Failure> {
-        let host = match &self.host {
-            Some(text) if !text.is_empty() => text.parse(),
-            _ => Ok(Host::local()),
+        Ok(self.find().map_err(banger_sdk::Error::from)?)
+    }
+
+    fn find(&self) -> Result<Host, HostError> {
+        let host: Host = match &self.host {
+            Some(text) if !text.is_empty() => text.parse()?,
+            _ => return Ok(Host::local()),
         };
-        Ok(host.map_err(banger_sdk::Error::from)?)
+        if host.is_local() {
+            return Ok(host);
+        }
+        let given = Credentials::given(self.cert.clone(), self.key.clone(), self.ca.clone())?;
+        Ok(match given {
+            Some(credentials) => host.with_credentials(credentials),
+            None => host,
+        })
     }
 
     /// Whether the daemon was named, and is not the one that is there.

@@ -9,6 +9,7 @@ use banger_sdk::{Code, Error, chain};
 use serde::Serialize;
 
 use crate::command::catalog::CatalogError;
+use crate::command::cert::CertError;
 use crate::command::kernel::BuildError;
 
 /// banger itself failed.
@@ -97,6 +98,9 @@ pub(crate) enum Failure {
     /// A catalog was not made or read.
     #[error(transparent)]
     Catalog(#[from] CatalogError),
+    /// A certificate was not made or revoked.
+    #[error(transparent)]
+    Cert(#[from] CertError),
     /// A file is there that must not be replaced unasked.
     #[error("`{}` is there already", path.display())]
     FileExists {
@@ -235,6 +239,7 @@ impl Failure {
             Self::Interrupted { .. } | Self::CopyInterrupted { .. } => "INTERRUPTED",
             Self::Build(error) => error.reason(),
             Self::Catalog(error) => error.reason(),
+            Self::Cert(error) => error.reason(),
             Self::FileExists { .. } => "FILE_EXISTS",
             Self::ReadFile { .. } => "FILE_NOT_READ",
             Self::WriteFile { .. } => "FILE_NOT_WRITTEN",
@@ -252,6 +257,7 @@ impl Failure {
             }
             Self::Build(error) => error.remedy(),
             Self::Catalog(error) => error.remedy(),
+            Self::Cert(error) => error.remedy(),
             Self::ReadFile { .. } => {
                 Some("Name a file that is there and readable, of at most 1 MiB".to_owned())
             }
@@ -290,6 +296,7 @@ impl Failure {
             | Self::Listen { .. }
             | Self::Build(_)
             | Self::Catalog(_)
+            | Self::Cert(_)
             | Self::FileExists { .. }
             | Self::ReadFile { .. }
             | Self::WriteFile { .. } => "no",

@@ -2,6 +2,7 @@
 //! renamed or removed.
 
 mod catalog;
+mod certificate;
 pub(crate) mod doctor;
 mod event;
 mod file;
@@ -25,6 +26,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 pub(crate) use catalog::{BuiltCatalog, Catalog, CatalogEntry};
+pub(crate) use certificate::{Authority, Certificate, Issued};
 pub(crate) use event::EventItem;
 pub(crate) use file::{Copied, File, FileChange, shown};
 pub(crate) use forward::ForwardItem;

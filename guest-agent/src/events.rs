@@ -338,6 +338,7 @@ mod tests {
                 data: Bytes::from(vec![7; length]),
             };
             let attached = AttachSessionResponse {
+                writer_offset: None,
                 start_offset: 0,
                 message: Some(Attached::Output(output.clone())),
             };
@@ -368,6 +369,7 @@ mod tests {
     #[test]
     fn other_messages_are_encoded_as_the_codec_does() {
         let message = AttachSessionResponse {
+            writer_offset: None,
             start_offset: 0,
             message: Some(Attached::Heartbeat(Heartbeat {})),
         };

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -46,7 +47,9 @@ class Daemon:
 
     def start(self) -> None:
         config = self.directory / "bangerd.toml"
-        config.write_text(f'agent = "{dist() / "banger-agent"}"\nlog_level = "info"\ndisk_reserve_mib = 64\n')
+        config.write_text(
+            f'agent = "{dist() / "banger-agent"}"\nlog_level = "info"\ndisk_reserve_mib = 64\n' + self._tcp()
+        )
         log = (self.directory / "log").open("ab")
         state = self.directory / "state"
         command: list[str | Path] = [
@@ -63,6 +66,29 @@ class Daemon:
                 command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, cwd="/", start_new_session=True
             )
         self.wait_until_it_serves()
+
+    def _tcp(self) -> str:
+        """What it serves other hosts with: an authority and certificates of its own."""
+        pki, tls = self.directory / "pki", self.directory / "tls"
+        if not pki.exists():
+            self.cert("init")
+            self.cert("issue", "--server", "127.0.0.1", "--out", tls)
+        return (
+            f'[tcp]\nlisten = ["127.0.0.1:0"]\ncert_file = "{tls}/server.crt"\nkey_file = "{tls}/server.key"\n'
+            f'client_ca_files = ["{tls}/ca.crt"]\ncrl_files = ["{pki}/ca.crl"]\n'
+        )
+
+    def cert(self, *words: str | Path) -> None:
+        """Runs `banger cert` on its authority."""
+        command = [dist() / "banger", "cert", *words, "--dir", self.directory / "pki"]
+        subprocess.run(command, check=True, capture_output=True)
+
+    @property
+    def remote(self) -> str:
+        """Where it serves other hosts."""
+        log = (self.directory / "log").read_text(errors="replace")
+        port = re.findall(r"127\.0\.0\.1:(\d+)", log)[-1]
+        return f"https://127.0.0.1:{port}"
 
     def wait_until_it_serves(self) -> None:
         deadline = time.monotonic() + _START_SECONDS

@@ -6,6 +6,7 @@ import datetime
 import os
 import threading
 import time
+from pathlib import Path
 
 import grpc
 import pytest
@@ -277,11 +278,42 @@ def test_nobody_at_the_address_is_told_at_once() -> None:
     assert "BANGER_HOST" in (caught.value.remedy or "")
 
 
-@pytest.mark.parametrize("host", ["tcp://host:1", "host:1", "unix://", "/" + "x" * 200])
+@pytest.mark.parametrize(
+    "host",
+    [
+        "tcp://host:1",
+        "host:1",
+        "unix://",
+        "/" + "x" * 200,
+        "http://host",
+        "https://",
+        "https://host:0",
+        "https://host:99999",
+        "https://host/path",
+        "https://user@host",
+        "https://[host]:1",
+    ],
+)
 def test_an_address_that_is_none_is_refused(host: str) -> None:
     with pytest.raises(errors.HostError) as caught:
         banger.connect(host)
     assert caught.value.remedy
+
+
+def test_another_host_needs_certificates(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("BANGER_CERT", "BANGER_KEY", "BANGER_CA"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(errors.HostError, match="no certificate is given"):
+        banger.connect("https://host")
+    for cert, key, ca, missing in [
+        (None, "k", "a", "certificate"),
+        ("c", None, "a", "key"),
+        ("c", "k", None, "authority"),
+    ]:
+        with pytest.raises(errors.HostError, match=missing):
+            banger.connect("https://host", cert=cert, key=key, ca=ca)
+    with pytest.raises(errors.HostError, match=r"ca\.crt"):
+        banger.connect("https://host", cert=tmp_path)
 
 
 def test_the_environment_names_the_daemon(fake: FakeDaemon, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,10 +1,10 @@
 //! The connection to a daemon, and what is repeated when it breaks.
 //!
-//! One HTTP/2 connection over the unix socket, made again when it is lost. Calls that are safe to
+//! One HTTP/2 connection over the unix socket, or by TLS to another host, made again when it is lost. Calls that are safe to
 //! repeat (reads, and changes with a request id) are repeated within the reconnect window.
 
 use std::future::Future;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,12 +21,13 @@ use crate::doctor::Doctor;
 use crate::error::{Code, Error, Result, io_source};
 use crate::event::Events;
 use crate::file::Files;
-use crate::host::Host;
+use crate::host::{Host, HostError, Network};
 use crate::image::Images;
 use crate::kernel::Kernels;
 use crate::operation::Operations;
 use crate::session::Sessions;
 use crate::stream::Watched;
+use crate::tls;
 use crate::tunnel::Tunnels;
 use crate::vm::Vms;
 use crate::volume::Volumes;
@@ -34,6 +35,10 @@ use crate::workspace::Workspace;
 
 /// How long a connection may take to be made.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// A connection to another host that is silent for this long is asked for a sign of life.
+const KEEPALIVE_EVERY: Duration = Duration::from_secs(10);
+/// How long the sign may take before the connection counts as lost.
+const KEEPALIVE_WITHIN: Duration = Duration::from_secs(10);
 /// How long a stream may be silent: the daemon speaks at least every 2 s.
 const SILENCE: Duration = Duration::from_secs(10);
 /// How long a lost connection is tried again.
@@ -59,7 +64,7 @@ pub struct Client {
 #[derive(Debug)]
 struct Shared {
     channel: Channel,
-    socket: PathBuf,
+    host: Host,
     options: ClientOptions,
 }
 
@@ -102,7 +107,8 @@ impl Client {
     /// Connects to the daemon at `host`.
     ///
     /// # Errors
-    /// [`Error::Connect`] when nobody answers there.
+    /// [`Error::Connect`] or [`Error::Unreachable`] when nobody answers there, [`Error::Tls`] when the two sides do not
+    /// know each other.
     pub async fn connect(host: Host) -> Result<Self> {
         Self::connect_with(host, ClientOptions::default()).await
     }
@@ -110,23 +116,25 @@ impl Client {
     /// Connects with other time limits.
     ///
     /// # Errors
-    /// [`Error::Connect`] when nobody answers there.
+    /// As [`Client::connect`].
     pub async fn connect_with(host: Host, options: ClientOptions) -> Result<Self> {
-        let socket = host.path().to_path_buf();
-        let channel = open_channel(socket.clone()).await?;
+        let channel = match host.network() {
+            Some(network) => open_network(&host, network.clone()).await?,
+            None => open_socket(host.path().unwrap_or(Path::new("")).to_owned()).await?,
+        };
         Ok(Self {
             shared: Arc::new(Shared {
                 channel,
-                socket,
+                host,
                 options,
             }),
         })
     }
 
-    /// The socket this client is connected to.
+    /// The daemon that this client is connected to.
     #[must_use]
-    pub fn socket(&self) -> &std::path::Path {
-        &self.shared.socket
+    pub fn host(&self) -> &Host {
+        &self.shared.host
     }
 
     /// What VMs were promised, what they take, and the limits.
@@ -333,26 +341,69 @@ impl Retry {
 }
 
 /// An HTTP/2 connection over `socket`, made now, and again whenever it is lost.
-async fn open_channel(socket: PathBuf) -> Result<Channel> {
+async fn open_socket(socket: PathBuf) -> Result<Channel> {
     let path = socket.clone();
     let dial = service_fn(move |_| {
         let path = path.clone();
         async move { UnixStream::connect(path).await.map(TokioIo::new) }
     });
+    endpoint()
+        .connect_with_connector(dial)
+        .await
+        .map_err(|error| Error::Connect {
+            path: socket,
+            source: cause(&error),
+        })
+}
+
+/// The same by TLS to another host.
+async fn open_network(host: &Host, network: Network) -> Result<Channel> {
+    let credentials = host
+        .credentials()
+        .ok_or_else(|| HostError::NoCredentials {
+            host: network.to_string(),
+        })?
+        .clone();
+    // What is wrong with the files is told as it is; they are read again at each connection.
+    tls::config(&credentials)?;
+    let to = network.clone();
+    let dial = service_fn(move |_| {
+        let (to, credentials) = (to.clone(), credentials.clone());
+        async move {
+            let config = tls::config(&credentials).map_err(std::io::Error::other)?;
+            tls::dial(&to, config).await.map(TokioIo::new)
+        }
+    });
+    endpoint()
+        .http2_keep_alive_interval(KEEPALIVE_EVERY)
+        .keep_alive_timeout(KEEPALIVE_WITHIN)
+        .connect_with_connector(dial)
+        .await
+        .map_err(|error| {
+            let problem = io_source(&error).and_then(tls::problem);
+            let (host, source) = (network.to_string(), cause(&error));
+            match problem {
+                Some(problem) => Error::Tls {
+                    to: format!("bangerd at {host}"),
+                    problem,
+                    source,
+                },
+                None => Error::Unreachable { host, source },
+            }
+        })
+}
+
+fn endpoint() -> Endpoint {
     Endpoint::from_static("http://bangerd")
         .connect_timeout(CONNECT_TIMEOUT)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-        .connect_with_connector(dial)
-        .await
-        .map_err(|error| {
-            let source = io_source(&error).map_or_else(
-                || std::io::Error::other(crate::error::chain(&error)),
-                |io| std::io::Error::new(io.kind(), io.to_string()),
-            );
-            Error::Connect {
-                path: socket,
-                source,
-            }
-        })
+}
+
+/// The system's error, or all that is told.
+fn cause(error: &tonic::transport::Error) -> std::io::Error {
+    io_source(error).map_or_else(
+        || std::io::Error::other(crate::error::chain(error)),
+        |io| std::io::Error::new(io.kind(), io.to_string()),
+    )
 }

@@ -13,6 +13,7 @@ use tonic::Status;
 use tonic_types::{ErrorDetails, RpcStatusExt, StatusExt};
 
 use crate::host::HostError;
+use crate::tls::{self, TlsProblem};
 
 /// The metadata key under which the daemon says what to do.
 const REMEDY: &str = "remedy";
@@ -56,6 +57,37 @@ pub enum Error {
     Connect {
         /// The socket.
         path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// No connection to the daemon of another host was made.
+    #[error("could not connect to bangerd at {host}")]
+    Unreachable {
+        /// The daemon.
+        host: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The two sides do not know each other by their certificates.
+    #[error("could not connect to {to}: {problem}")]
+    Tls {
+        /// The daemon, or what was being done when it was connected to again.
+        to: String,
+        /// What is wrong.
+        problem: TlsProblem,
+        /// How it was told.
+        #[source]
+        source: io::Error,
+    },
+    /// A file with a certificate or key is of no use.
+    #[error("`{}` {problem}", path.display())]
+    CertificateFile {
+        /// Which.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: &'static str,
         /// Why.
         #[source]
         source: io::Error,
@@ -218,6 +250,14 @@ impl Error {
     /// The daemon's answer, or the break of the connection, that `status` stands for.
     pub(crate) fn from_status(status: Status, during: &'static str) -> Self {
         if is_break(&status) {
+            let refused = io_source(&status).and_then(|io| Some((io, tls::problem(io)?)));
+            if let Some((io, problem)) = refused.filter(|(_, problem)| problem.is_certificate()) {
+                return Self::Tls {
+                    to: format!("bangerd again during {during}"),
+                    problem,
+                    source: io::Error::new(io.kind(), io.to_string()),
+                };
+            }
             let code_ran = CodeRan::Maybe;
             return Self::Disconnected {
                 during,
@@ -284,7 +324,9 @@ impl Error {
     pub fn reason(&self) -> &str {
         match self {
             Self::Host(_) => "HOST_INVALID",
-            Self::Connect { .. } => "DAEMON_UNREACHABLE",
+            Self::Connect { .. } | Self::Unreachable { .. } => "DAEMON_UNREACHABLE",
+            Self::Tls { problem, .. } => problem.reason(),
+            Self::CertificateFile { .. } => "CERTIFICATE_FILE",
             Self::Refused(refusal) => &refusal.reason,
             Self::Disconnected { .. } => "CONNECTION_LOST",
             Self::ConnectionSilent { .. } => "CONNECTION_SILENT",
@@ -307,11 +349,16 @@ impl Error {
     pub fn code(&self) -> Code {
         match self {
             Self::Refused(refusal) => refusal.code,
-            Self::Host(_) | Self::Upload { .. } => Code::InvalidArgument,
-            Self::Credentials(_) => Code::FailedPrecondition,
-            Self::Connect { .. } | Self::Disconnected { .. } | Self::ConnectionSilent { .. } => {
-                Code::Unavailable
+            Self::Host(_) | Self::Upload { .. } | Self::CertificateFile { .. } => {
+                Code::InvalidArgument
             }
+            Self::Tls { problem, .. } if problem.passes() => Code::Unavailable,
+            Self::Tls { .. } => Code::Unauthenticated,
+            Self::Credentials(_) => Code::FailedPrecondition,
+            Self::Connect { .. }
+            | Self::Unreachable { .. }
+            | Self::Disconnected { .. }
+            | Self::ConnectionSilent { .. } => Code::Unavailable,
             Self::Protocol { .. } => Code::Internal,
             Self::InputClosed => Code::FailedPrecondition,
             Self::OutputTooLong { .. } | Self::FileTooLong { .. } => Code::ResourceExhausted,
@@ -330,6 +377,13 @@ impl Error {
             Self::Host(error) => return Some(error.remedy().to_owned()),
             Self::Workspace(error) => return error.remedy(),
             Self::Connect { source, .. } => connect_remedy(source.kind()),
+            Self::Unreachable { .. } => {
+                "Check the host and port (tcp.listen of the daemon's configuration), its firewall, and that bangerd runs there."
+            }
+            Self::Tls { problem, .. } => problem.remedy(),
+            Self::CertificateFile { .. } => {
+                "Give PEM files of a certificate, its key and the daemon's authority, or the directory that `banger cert issue` made."
+            }
             Self::Disconnected { .. } | Self::ConnectionSilent { .. } => {
                 "Check that bangerd runs and look at its log. VMs and sessions outlive it: list them before repeating."
             }
@@ -356,9 +410,12 @@ impl Error {
         let one = |key: &str, value: String| BTreeMap::from([(key.to_owned(), value)]);
         match self {
             Self::Refused(refusal) => refusal.metadata.clone(),
-            Self::Connect { path, .. } | Self::Upload { path, .. } | Self::Unpack { path, .. } => {
-                one("path", path.display().to_string())
-            }
+            Self::Connect { path, .. }
+            | Self::CertificateFile { path, .. }
+            | Self::Upload { path, .. }
+            | Self::Unpack { path, .. } => one("path", path.display().to_string()),
+            Self::Unreachable { host, .. } => one("host", host.clone()),
+            Self::Tls { to, .. } => one("to", to.clone()),
             Self::Disconnected { during, .. }
             | Self::Protocol { during, .. }
             | Self::ConnectionSilent { during, .. } => one("during", (*during).to_owned()),
@@ -384,6 +441,9 @@ impl Error {
         match self {
             Self::Host(_)
             | Self::Connect { .. }
+            | Self::Unreachable { .. }
+            | Self::Tls { .. }
+            | Self::CertificateFile { .. }
             | Self::Upload { .. }
             | Self::Credentials(_)
             | Self::FileTooLong { .. }

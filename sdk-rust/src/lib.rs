@@ -14,6 +14,18 @@
 //! # }
 //! ```
 //!
+//! A daemon on another host is reached by TLS, with the directory that `banger cert issue` made or files of one's own; both
+//! are read at each connection:
+//!
+//! ```no_run
+//! # async fn example() -> banger_sdk::Result<()> {
+//! # use banger_sdk::{Client, Credentials, Host};
+//! let host: Host = "https://sandbox.example.com".parse()?;
+//! let client = Client::connect(host.with_credentials(Credentials::directory("ci".as_ref()))).await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! - Changes carry a request id, so that they are repeated without harm when the connection breaks.
 //! - Attached processes and logs go on at the byte where a broken connection left them.
 //! - A daemon that has gone silent is noticed within 10 s ([`Error::ConnectionSilent`]).
@@ -39,6 +51,7 @@ mod operation;
 mod request;
 mod session;
 mod stream;
+mod tls;
 mod tunnel;
 mod upload;
 mod vm;
@@ -59,7 +72,7 @@ pub use file::{
     RemoveFile, SetAttributes, Unpack, UnpackLimits, Unpacked, Upload, WatchEvent, WatchFiles,
     Watcher, WriteFile,
 };
-pub use host::{HOST_VARIABLE, Host, HostError};
+pub use host::{CERTIFICATE_VARIABLES, Credentials, DEFAULT_PORT, HOST_VARIABLE, Host, HostError};
 pub use image::{
     ArchiveFormat, BundleNames, Images, ImagesUsage, Prune, PullImage, PullSource, RegisterImage,
     TakeOver,
@@ -72,6 +85,7 @@ pub use session::{
     SignalTarget,
 };
 pub use stream::Pages;
+pub use tls::TlsProblem;
 pub use tunnel::{OpenTunnel, TargetError, Tunnel, TunnelTarget, Tunnels};
 pub use upload::Source;
 pub use vm::{

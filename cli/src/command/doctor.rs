@@ -132,7 +132,7 @@ impl Doctor {
                 Ok(DoctorEvent::Check(check)) => diagnosis.add(Check::from(*check)),
                 Ok(DoctorEvent::Summary(_)) => {}
                 Err(error) if reach::is_lost(&error) => {
-                    diagnosis.add(reach::lost(client.socket(), &error));
+                    diagnosis.add(reach::lost(client.host(), &error));
                 }
                 Err(error) => return Err(error.into()),
             }

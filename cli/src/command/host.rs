@@ -22,7 +22,10 @@ impl Host {
         match self {
             Self::Info => {
                 let client = context.client().await?;
-                let socket = client.socket().display().to_string();
+                let host = client.host();
+                let socket = host
+                    .path()
+                    .map_or_else(|| host.to_string(), |path| path.display().to_string());
                 context
                     .printer()
                     .one(&view::HostInfo::new(client.host_info().await?, socket))

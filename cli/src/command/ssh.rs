@@ -52,9 +52,23 @@ impl SshConfig {
         let mut banger = word(&program)?;
         if context.has_host() {
             // ssh may be run from anywhere.
-            let socket = path::absolute(context.host()?.path());
-            let socket = socket.map_err(|source| Failure::Runtime { source })?;
-            banger = format!("{banger} --host {}", word(&socket)?);
+            let absolute =
+                |path: &Path| path::absolute(path).map_err(|source| Failure::Runtime { source });
+            let host = context.host()?;
+            let place = match host.path() {
+                Some(socket) => absolute(socket)?,
+                None => host.to_string().into(),
+            };
+            banger = format!("{banger} --host {}", word(&place)?);
+            if let Some(shown) = host.credentials() {
+                for (option, file) in [
+                    ("--tls-cert", &shown.cert_file),
+                    ("--tls-key", &shown.key_file),
+                    ("--tls-ca", &shown.ca_file),
+                ] {
+                    banger = format!("{banger} {option} {}", word(&absolute(file)?)?);
+                }
+            }
         }
         let start = if self.start { " --start" } else { "" };
         let mut options = vec![

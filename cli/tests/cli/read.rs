@@ -32,6 +32,7 @@ fn a_vm_in_json_keeps_its_shape() {
         "network": "unspecified",
         "volumes": [],
         "ephemeral": false,
+        "keep_logs": false,
         "ttl_seconds": null,
         "idle_timeout_seconds": null,
         "restart_policy": "unspecified",

@@ -41,3 +41,27 @@ fn a_host_key_is_told_for_the_host_that_was_asked_for() {
         assert!(output.stdout.is_empty());
     }
 }
+
+#[test]
+fn a_stopped_vm_is_started_for_ssh_if_that_was_asked_for() {
+    let fake = with_vm();
+    let state = || {
+        let inspected = output(&fake, &["vm", "inspect", "web", "--output", "json"]);
+        let json: serde_json::Value = serde_json::from_slice(&inspected.stdout).unwrap();
+        json["state"].as_str().unwrap().to_owned()
+    };
+    let running = state();
+    output(&fake, &["vm", "stop", "web"]);
+    let stopped = state();
+    assert_ne!(stopped, running);
+    // The fake daemon has no ssh server: what matters is what was done before it was asked for.
+    for (words, expected) in [
+        (&["ssh-proxy", "web.vm"][..], &stopped),
+        (&["ssh-proxy", "--start", "web.vm"], &running),
+    ] {
+        let proxied = output(&fake, words);
+        assert_eq!(code(&proxied), 125, "{proxied:?}");
+        assert!(text(&proxied.stderr).contains("there is no socket"));
+        assert_eq!(&state(), expected, "{words:?}");
+    }
+}

@@ -5,10 +5,13 @@ from __future__ import annotations
 import errno
 import os
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
+from banger import _tls
+from banger._host import Address
 from banger.errors import ConnectError, ForkedError
 
 # The longest message: pages of a thousand images are long.
@@ -46,27 +49,39 @@ class Limits:
     """How long a lost connection is tried again before the caller learns of it; 0 means not at all."""
 
 
-def target(path: Path) -> str:
-    """The socket as gRPC names it."""
-    return "unix:" + quote(str(path))
+def open_channel(address: Address, secure: Callable[..., Any], insecure: Callable[..., Any]) -> Any:
+    """The channel to a daemon, by one of these two functions of gRPC's."""
+    if address.socket is not None:
+        return insecure("unix:" + quote(str(address.socket)), options=CHANNEL_OPTIONS)
+    assert address.credentials is not None
+    shown = _tls.channel_credentials(address.credentials)
+    options = [option for option in CHANNEL_OPTIONS if option[0] != "grpc.default_authority"]
+    return secure("dns:///" + address.authority, shown, options=options)
 
 
-def look_at(path: Path, timeout: float) -> None:
+def look_at(address: Address, timeout: float) -> None:
     """Connects once and hangs up, to say exactly what is wrong where that fails.
 
     Raises:
         ConnectError: If nobody answers there.
     """
+    if address.socket is None:
+        _tls.look_at(address, timeout)
+        return
+    path = address.socket
     with socket.socket(socket.AF_UNIX) as probe:
         probe.settimeout(timeout)
         try:
             probe.connect(str(path))
         except OSError as error:
-            raise connect_error(path, error) from error
+            raise connect_error(address, error) from error
 
 
-def connect_error(path: Path, error: OSError | None) -> ConnectError:
-    """Why the daemon at `path` was not reached."""
+def connect_error(address: Address, error: OSError | None) -> ConnectError:
+    """Why the daemon was not reached."""
+    path = address.socket
+    if path is None:
+        return _tls.unreachable(address, error)
     number = error.errno if error is not None else None
     if number in (errno.EACCES, errno.EPERM):
         remedy = "Use an account that may write to the socket (group `banger`), or start a bangerd of your own."

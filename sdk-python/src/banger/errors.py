@@ -3,6 +3,7 @@
     BangerError
     ├── HostError              the address is no daemon's
     ├── ConnectError           nobody answers there
+    │   └── TlsError           the two sides do not know each other by their certificates
     ├── RefusedError           the daemon said no; `code`, `reason` and `remedy` say why
     │   ├── NotFoundError
     │   ├── AlreadyExistsError
@@ -64,6 +65,7 @@ __all__ = [
     "OutputTooLong",
     "ProtocolError",
     "RefusedError",
+    "TlsError",
     "UnsafeDownload",
     "Violation",
     "VmGone",
@@ -150,6 +152,17 @@ class ConnectError(BangerError):
 
     reason = "DAEMON_UNREACHABLE"
     retryable = True
+
+
+class TlsError(ConnectError):
+    """The client and a daemon on another host do not know each other by their certificates; `reason` says why.
+
+    One of TLS_SERVER_UNTRUSTED, TLS_SERVER_NAME_WRONG, TLS_SERVER_EXPIRED, TLS_CLIENT_UNTRUSTED, TLS_CLIENT_EXPIRED,
+    TLS_CLIENT_REVOKED, TLS_CLIENT_REFUSED, TLS_NOT_SPOKEN, TLS_TURNED_AWAY.
+    """
+
+    reason = "TLS_CLIENT_REFUSED"
+    retryable = False
 
 
 class ForkedError(BangerError):

@@ -47,7 +47,10 @@ VmFactory = Callable[..., "banger.Vm"]
 def pytest_addoption(parser: pytest.Parser) -> None:
     """The options."""
     group = parser.getgroup("banger", "sandboxes that are microVMs")
-    group.addoption("--banger-host", help="the daemon: unix:///path/to/bangerd.sock (BANGER_HOST)")
+    group.addoption(
+        "--banger-host",
+        help="the daemon: unix:///path/to/bangerd.sock, or https://HOST:PORT with BANGER_CERT (BANGER_HOST)",
+    )
     group.addoption("--banger-keep", action="store_true", help="keep the VMs of tests that failed, and say their names")
     group.addoption("--banger-artifacts", metavar="DIR", help="where consoles and logs of failed tests go")
     parser.addini("banger_image", "the image of tests that name none")
@@ -115,7 +118,7 @@ def _banger_images(banger_client: banger.Client) -> Callable[[str], None]:
     def need(reference: str) -> None:
         if reference in known:
             return
-        key = hashlib.sha256(f"{banger_client.socket} {reference}".encode()).hexdigest()[:32]
+        key = hashlib.sha256(f"{banger_client.host} {reference}".encode()).hexdigest()[:32]
         # The workers of a run, and runs beside each other, are of one user.
         directory = Path(tempfile.gettempdir()) / f"banger-pytest-{os.getuid()}"
         directory.mkdir(mode=0o700, exist_ok=True)

@@ -1,14 +1,16 @@
 //! The command line: where to find the configuration, and the few settings that may be said twice.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use clap::Parser;
 
 use crate::config::{Config, ConfigError, Place};
+use crate::listen::reload::Reread;
 use crate::logging::LogFormat;
 
 /// The banger daemon: runs virtual machines as sandboxes behind one gRPC API on a Unix socket.
-#[derive(Debug, Parser)]
+#[derive(Debug, Clone, Parser)]
 #[command(
     name = "bangerd",
     version,
@@ -50,13 +52,31 @@ pub struct Args {
 }
 
 impl Args {
+    /// The configuration file, if there is one.
+    fn file(&self) -> Option<PathBuf> {
+        let place = Place::of_this_process();
+        self.config
+            .clone()
+            .or_else(|| place.config_file().map(PathBuf::from))
+    }
+
+    /// How a daemon that was started so reads its configuration again.
+    #[must_use]
+    pub fn reread(&self) -> Reread {
+        let args = self.clone();
+        let file = self.file();
+        Reread {
+            file: file.and_then(|file| std::path::absolute(file).ok()),
+            read: Arc::new(move || args.load_config()),
+        }
+    }
+
     /// The configuration file with the command line on top, checked.
     ///
     /// # Errors
     /// With every mistake of the file, or of what came together.
     pub fn load_config(&self) -> Result<Config, ConfigError> {
-        let place = Place::of_this_process();
-        let mut config = Config::load(self.config.as_deref().or_else(|| place.config_file()))?;
+        let mut config = Config::load(self.file().as_deref())?;
         let absolute = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
         let set = |setting: &mut PathBuf, path: &Option<PathBuf>| {
             if let Some(path) = path {

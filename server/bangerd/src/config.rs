@@ -3,12 +3,15 @@
 //! Every key is optional and stands for itself: each is read and checked alone, so that all mistakes of a
 //! file are told together. `deploy/bangerd.toml` documents every key; a test holds it to the defaults here.
 
+pub mod access;
 mod credentials;
+mod limits;
 mod mistake;
 mod place;
 mod quota;
 mod registry;
 mod table;
+mod tcp;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -27,10 +30,13 @@ use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
 
 use crate::logging::LogFormat;
+pub use access::AccessConfig;
 pub use credentials::{CredentialFile, CredentialsConfig};
+pub use limits::LimitsConfig;
 pub use mistake::{ConfigError, Mistake};
 pub use place::Place;
 pub use registry::RegistryConfig;
+pub use tcp::{IdentityRule, TcpConfig};
 
 /// The most a duration may be: longer ones are a mistake of unit.
 const DURATION_MAX: SignedDuration = SignedDuration::from_hours(24 * 366);
@@ -57,6 +63,15 @@ pub struct Config {
     pub socket: PathBuf,
     /// As root: the group whose members may use the socket, if it exists.
     pub socket_group: String,
+    /// Which role who has at the socket.
+    #[serde(skip_serializing_if = "everybody_is_admin")]
+    pub access: AccessConfig,
+    /// Where and to whom the API is served by TCP.
+    #[serde(skip_serializing_if = "usual")]
+    pub tcp: TcpConfig,
+    /// What callers may ask, at once and in a time.
+    #[serde(skip_serializing_if = "usual")]
+    pub limits: LimitsConfig,
     /// The static agent binary; empty means beside the daemon, then below `/usr/lib/banger`.
     pub agent: PathBuf,
     /// What is logged: a level, or targets with levels.
@@ -164,6 +179,16 @@ pub struct Config {
     pub credentials: BTreeMap<String, CredentialsConfig>,
 }
 
+/// Whether no rule is given.
+fn everybody_is_admin(access: &AccessConfig) -> bool {
+    *access == AccessConfig::default()
+}
+
+/// Whether a table says nothing else than its defaults.
+fn usual<T: Default + PartialEq>(table: &T) -> bool {
+    *table == T::default()
+}
+
 /// Whether nothing is limited.
 fn nothing(limits: &Limits) -> bool {
     *limits == Limits::default()
@@ -196,6 +221,9 @@ impl Config {
             state_dir: place.state_dir.clone(),
             socket: place.socket.clone(),
             socket_group: "banger".into(),
+            access: AccessConfig::default(),
+            tcp: TcpConfig::default(),
+            limits: LimitsConfig::default(),
             agent: PathBuf::new(),
             log_level: "info".into(),
             log_format: LogFormat::Human,
@@ -280,6 +308,9 @@ impl Config {
             &mut table,
             credentials::KEY,
         ));
+        mistakes.extend(access::sift(&mut table));
+        mistakes.extend(tcp::sift(&mut table));
+        mistakes.extend(limits::sift(&mut table));
         let (table, of_quotas) = quota::sift(table);
         mistakes.extend(of_quotas);
         let (right, wrong): (Vec<_>, Vec<_>) = table
@@ -346,6 +377,9 @@ impl Config {
         self.judge_amounts(&mut refuse);
         self.judge_drivers(&mut refuse);
         mistakes.extend(registry::mistakes(&self.registries));
+        mistakes.extend(access::mistakes(&self.access));
+        mistakes.extend(tcp::mistakes(&self.tcp));
+        mistakes.extend(limits::mistakes(&self.limits));
         mistakes.extend(quota::mistakes(&self.owners));
         mistakes.extend(credentials::mistakes(&self.credentials));
         mistakes

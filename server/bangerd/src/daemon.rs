@@ -9,11 +9,12 @@ use banger_core::vmm::Vmm;
 use banger_store::{Store, StoreError};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::config::Config;
+use crate::listen::{Doors, DoorsError, Outside};
 use crate::lock::{LockError, StateLock};
 use crate::serve::{self, ServeError};
-use crate::socket::{self, SocketError};
 
 /// Why the daemon did not start, or ended otherwise than asked.
 #[derive(Debug, thiserror::Error)]
@@ -33,9 +34,9 @@ pub enum DaemonError {
     /// What an earlier daemon left could not be put in order.
     #[error("could not take up the state of an earlier daemon")]
     Reconcile(#[source] AppError),
-    /// The socket could not be made.
+    /// What it serves on could not be had.
     #[error(transparent)]
-    Socket(#[from] SocketError),
+    Doors(#[from] DoorsError),
     /// Serving failed.
     #[error(transparent)]
     Serve(#[from] ServeError),
@@ -51,6 +52,21 @@ pub async fn run(
     connector: Arc<dyn GuestConnector>,
     stop: CancellationToken,
 ) -> Result<(), DaemonError> {
+    run_with(config, vmm, connector, Outside::default(), stop).await
+}
+
+/// As [`run`], with what comes from `outside` of the configuration.
+///
+/// # Errors
+/// As [`run`].
+pub async fn run_with(
+    config: Config,
+    vmm: Arc<dyn Vmm>,
+    connector: Arc<dyn GuestConnector>,
+    outside: impl Into<Outside>,
+    stop: CancellationToken,
+) -> Result<(), DaemonError> {
+    let outside = outside.into();
     let lock = StateLock::acquire(&config.state_dir)?;
     let path = config.database();
     let store = Store::open(&path)
@@ -61,7 +77,7 @@ pub async fn run(
         .map_err(DaemonError::Reconcile)?;
     tracing::info!(?found, "took up the state directory");
     let app = Arc::new(app);
-    let served = serve_until(&config, &app, &lock, stop.clone()).await;
+    let served = serve_until(&config, &app, &lock, outside, stop.clone()).await;
     let grace = config.grace();
     let begin = Instant::now();
     let in_order = app.shut_down(grace).await;
@@ -77,16 +93,20 @@ async fn serve_until(
     config: &Config,
     app: &Arc<App>,
     lock: &StateLock,
+    outside: Outside,
     stop: CancellationToken,
 ) -> Result<(), DaemonError> {
-    let (listener, _socket) = socket::listen(&config.socket, &config.socket_group, lock).await?;
+    let doors = Doors::open(config, outside, lock).await?;
     tell_service_manager(&[sd_notify::NotifyState::Ready]);
     tracing::info!(
         socket = %config.socket.display(),
+        tcp = ?doors.addresses(),
         state_dir = %config.state_dir.display(),
         version = env!("CARGO_PKG_VERSION"),
         "serving"
     );
+    let tasks = TaskTracker::new();
+    let (connections, _socket) = doors.accept(&tasks, &stop)?;
     let telling = stop.clone();
     let tell = async move {
         telling.cancelled().await;
@@ -95,9 +115,11 @@ async fn serve_until(
     };
     let ended = tokio::select! {
         // cancel-safe: neither is dropped before serving has ended
-        ended = serve::serve(app.clone(), listener, stop, config.grace()) => ended?,
+        ended = serve::serve(app.clone(), connections, &config.limits, stop, config.grace()) => ended?,
         () = tell => unreachable!("it never ends"),
     };
+    tasks.close();
+    tasks.wait().await;
     if !ended {
         tracing::warn!("calls were cut off at the end of the grace");
     }

@@ -8,10 +8,13 @@
 //! Nothing here decides what a VM may do: that is `banger-app`. Only this crate names a driver.
 #![deny(unsafe_code)]
 
+pub mod access;
 pub mod args;
 pub mod config;
+pub mod connection;
 pub mod daemon;
 pub mod grpc;
+pub mod listen;
 pub mod lock;
 pub mod logging;
 pub mod memory;

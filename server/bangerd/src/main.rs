@@ -10,6 +10,9 @@ use banger_guest::Connector;
 use banger_vmm::{AutoDriver, FirecrackerDriver, QemuDriver};
 use bangerd::args::Args;
 use bangerd::config::{Config, ConfigError};
+use bangerd::listen::Outside;
+use bangerd::listen::activation::Sockets;
+use bangerd::listen::tls::Tls;
 use bangerd::shutdown::Signals;
 use bangerd::{daemon, logging, memory};
 use clap::Parser as _;
@@ -22,17 +25,34 @@ const LEAVE_WITHIN: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
     memory::give_back();
+    // Before any thread: it changes the environment.
+    let sockets = Sockets::take();
     let args = Args::parse();
     let config = match args.load_config() {
         Ok(config) => config,
         Err(error) => return refuse(&error),
     };
     if args.check_config {
+        if config.tcp.has_tls()
+            && let Err(error) = Tls::load(&config.tcp)
+        {
+            eprintln!("bangerd: {}", chain(&error));
+            return ExitCode::from(EXIT_USAGE);
+        }
         println!("the configuration is right");
         return ExitCode::SUCCESS;
     }
     logging::init(config.log_format, config.log_targets().unwrap_or_default());
-    run(config)
+    let sockets = match sockets {
+        Ok(sockets) => sockets,
+        Err(error) => return failed("could not start", &error),
+    };
+    let outside = Outside {
+        sockets,
+        reread: Some(args.reread()),
+        ..Outside::default()
+    };
+    run(config, outside)
 }
 
 fn refuse(error: &ConfigError) -> ExitCode {
@@ -40,7 +60,7 @@ fn refuse(error: &ConfigError) -> ExitCode {
     ExitCode::from(EXIT_USAGE)
 }
 
-fn run(config: Config) -> ExitCode {
+fn run(config: Config, outside: Outside) -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name("bangerd")
@@ -49,12 +69,12 @@ fn run(config: Config) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return failed("could not start the runtime", &error),
     };
-    let code = runtime.block_on(serve(config));
+    let code = runtime.block_on(serve(config, outside));
     runtime.shutdown_timeout(LEAVE_WITHIN);
     code
 }
 
-async fn serve(config: Config) -> ExitCode {
+async fn serve(config: Config, outside: Outside) -> ExitCode {
     let mut signals = match Signals::new() {
         Ok(signals) => signals,
         Err(error) => return failed("could not take signals", &error),
@@ -68,7 +88,7 @@ async fn serve(config: Config) -> ExitCode {
     let connector = Arc::new(Connector::new(config.deadlines()));
     let ended = tokio::select! {
         // cancel-safe: dropped only when ending at once is what is asked for
-        ended = daemon::run(config, driver, connector, stop.clone()) => ended,
+        ended = daemon::run_with(config, driver, connector, outside, stop.clone()) => ended,
         () = signals.ask_then_insist(&stop) => return ExitCode::FAILURE,
     };
     match ended {

@@ -1,5 +1,6 @@
-//! The gRPC server on its socket: what it serves, its limits, and how it ends.
+//! The gRPC server: what it serves, its limits, and how it ends.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,32 +16,30 @@ use banger_proto::v1::tunnel_service_server::TunnelServiceServer;
 use banger_proto::v1::vm_service_server::VmServiceServer;
 use banger_proto::v1::volume_service_server::VolumeServiceServer;
 use banger_proto::v1::workspace_service_server::WorkspaceServiceServer;
-use tokio::net::UnixListener;
-use tokio_stream::wrappers::UnixListenerStream;
+use futures::Stream;
 use tokio_util::sync::CancellationToken;
+use tonic::body::Body;
 use tonic::server::NamedService;
 use tonic::transport::Server;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 use tonic_reflection::server::Builder as Reflection;
 
+use crate::config::LimitsConfig;
+use crate::connection::Connection;
+use crate::grpc::admit::{self, AdmitLayer};
 use crate::grpc::{Api, Drain, layer};
+use crate::listen::rate::Rates;
 
 /// The largest message a caller may send: an environment or a piece of a file, with room.
 const REQUEST_BYTES_MAX: usize = 4 << 20;
 /// The largest message about sessions: a command and an environment of 6 MiB together, with room.
 const SESSION_REQUEST_BYTES_MAX: usize = 8 << 20;
-/// Calls that go on at once on one connection: hundreds of sandboxes, each with a few streams.
-const STREAMS_MAX: u32 = 4096;
 /// How much of one stream may be under way: what keeps a bulk stream from waiting for the other side.
 const STREAM_WINDOW: u32 = 4 << 20;
 /// How much of one connection may be under way: more than a few guests hold up that take nothing of what is sent to
 /// them, for as long as they are given to take it.
 const CONNECTION_WINDOW: u32 = 128 << 20;
-/// A connection this long without a sign of life is asked for one.
-const KEEPALIVE_EVERY: Duration = Duration::from_secs(20);
-/// How long the sign may take before the connection is closed.
-const KEEPALIVE_WITHIN: Duration = Duration::from_secs(20);
 /// The largest headers of a request.
 const HEADERS_MAX: u32 = 16 << 10;
 /// Streams that a caller may reset before they were looked at (against rapid resets, CVE-2023-44487).
@@ -88,14 +87,15 @@ pub enum ServeError {
     },
 }
 
-/// Serves until `stop`, then ends in good order: health says so, no new connection is taken, what can be taken
+/// Serves the callers of `connections` until `stop`, then ends in good order: health says so, no new connection is taken, what can be taken
 /// up again ends at once, and everything else has `grace` to end by itself. Returns whether all did.
 ///
 /// # Errors
 /// If serving could not begin, or the socket failed.
 pub async fn serve(
     app: Arc<App>,
-    listener: UnixListener,
+    connections: impl Stream<Item = io::Result<Connection>> + Send + 'static,
+    limits: &LimitsConfig,
     stop: CancellationToken,
     grace: Duration,
 ) -> Result<bool, ServeError> {
@@ -109,9 +109,11 @@ pub async fn serve(
         .build_v1alpha()
         .map_err(|source| ServeError::Reflection { source })?;
     let api = Api::new(app, drain.clone());
-    let router = server()
+    let router = server(limits)
+        .layer(tower::util::MapRequestLayer::new(admit::identify::<Body>))
         .layer(layer::log())
         .layer(layer::catch_panic())
+        .layer(AdmitLayer::new(Rates::new(limits)))
         .add_service(health_service)
         .add_service(reflection)
         .add_service(reflection_alpha)
@@ -146,7 +148,7 @@ pub async fn serve(
         )
         .add_service(WorkspaceServiceServer::new(api).max_decoding_message_size(REQUEST_BYTES_MAX));
     let stopped = drain.begun.clone().cancelled_owned();
-    let served = router.serve_with_incoming_shutdown(UnixListenerStream::new(listener), stopped);
+    let served = router.serve_with_incoming_shutdown(connections, stopped);
     let ending = end_in_order(stop, &health, &drain, grace);
     tokio::select! {
         // cancel-safe: dropped only when everything had its time to end
@@ -176,13 +178,13 @@ async fn set_health(health: &HealthReporter, status: ServingStatus) {
     }
 }
 
-fn server() -> Server {
+fn server(limits: &LimitsConfig) -> Server {
     Server::builder()
-        .max_concurrent_streams(STREAMS_MAX)
+        .max_concurrent_streams(limits.streams_max)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
-        .http2_keepalive_interval(Some(KEEPALIVE_EVERY))
-        .http2_keepalive_timeout(Some(KEEPALIVE_WITHIN))
+        .http2_keepalive_interval(Some(limits.keepalive_interval.unsigned_abs()))
+        .http2_keepalive_timeout(Some(limits.keepalive_timeout.unsigned_abs()))
         .http2_max_header_list_size(HEADERS_MAX)
         .http2_max_pending_accept_reset_streams(Some(RESETS_WAITING_MAX))
 }

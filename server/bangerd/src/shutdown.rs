@@ -10,10 +10,12 @@ use tokio_util::sync::CancellationToken;
 pub struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    /// Taken so that it ends nobody; `listen::reload` takes it too.
+    _hangup: Signal,
 }
 
 impl Signals {
-    /// Takes both signals from now on.
+    /// Takes the signals from now on.
     ///
     /// # Errors
     /// If the host refuses.
@@ -21,6 +23,7 @@ impl Signals {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
+            _hangup: signal(SignalKind::hangup())?,
         })
     }
 

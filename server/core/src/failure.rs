@@ -44,6 +44,15 @@ pub enum FailureKind {
         /// Whose limit, e.g. `host/disk`.
         subject: String,
     },
+    /// Too much was asked in a time, or at once; it passes by itself.
+    Throttled {
+        /// Whose limit, e.g. `requests/cert:ci`.
+        subject: String,
+        /// How long to wait before the next try.
+        retry_after: Duration,
+    },
+    /// The caller is known, and may not.
+    PermissionDenied,
     /// Something needed cannot be reached now: back off and retry.
     Unavailable {
         /// How long to wait before the next try.

@@ -8,6 +8,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+pub mod access;
 pub mod catalog;
 pub mod digest;
 pub mod doctor;
@@ -35,6 +36,7 @@ pub mod vmm;
 pub mod volume;
 pub mod workspace;
 
+pub use access::{Identity, Role};
 pub use digest::Digest;
 pub use failure::{Explain, Failure, FailureKind, chain};
 pub use id::{ImageId, KernelId, OperationId, SessionId, VmId, VolumeId, WriterId};

@@ -24,6 +24,7 @@ mod life;
 mod limits;
 mod observe;
 mod registry;
+mod remote;
 mod run;
 mod secret;
 mod session;
@@ -73,6 +74,7 @@ fn cases() -> Vec<Case<Suite>> {
         setup::cases,
         user::cases,
         limits::cases,
+        remote::cases,
         faults::cases,
         campaign::cases,
         chaos::cases,

@@ -63,32 +63,29 @@ pub(super) async fn look(
     let client = match client {
         Ok(client) => client,
         Err(error) => {
-            return (
-                None,
-                not_connected(host.path(), &error).check(begin.elapsed()),
-            );
+            return (None, not_connected(host, &error).check(begin.elapsed()));
         }
     };
     let info = tokio::time::timeout(ANSWER_WITHIN, client.host_info()).await;
     let own = env!("CARGO_PKG_VERSION");
     let found = match info {
         Err(_) => Found::problem(
-            format!("{} takes connections and does not answer", host.path().display()),
+            format!("{} takes connections and does not answer", place(host)),
             "The daemon's process is stopped, or the host is overloaded.",
             "Look at its process; if it is in state T, let it go on (kill -CONT), else start it anew: VMs run on.",
         )
-        .command(restart(host.path())),
-        Ok(Err(error)) => lost_words(host.path(), &error),
+        .command(restart_of(host)),
+        Ok(Err(error)) => lost_words(host, &error),
         Ok(Ok(info)) if info.version != own => Found {
             status: Status::Warning,
             found: format!("bangerd {}, process {}; this is banger {own}", info.version, info.pid),
             cause: "What only one of them knows does not work.".into(),
             remedy: "Install banger and bangerd of the same release, and start the daemon anew: VMs run on.".into(),
-            command: restart(host.path()),
+            command: restart_of(host),
         },
         Ok(Ok(info)) => Found {
             status: Status::Ok,
-            found: format!("bangerd {}, process {}, {}", info.version, info.pid, host.path().display()),
+            found: format!("bangerd {}, process {}, {}", info.version, info.pid, place(host)),
             cause: String::new(),
             remedy: String::new(),
             command: String::new(),
@@ -106,20 +103,36 @@ pub(super) fn is_lost(error: &Error) -> bool {
 }
 
 /// The daemon went away before it had told everything.
-pub(super) fn lost(socket: &Path, error: &Error) -> Check {
-    lost_words(socket, error).check(Duration::ZERO)
+pub(super) fn lost(host: &Host, error: &Error) -> Check {
+    lost_words(host, error).check(Duration::ZERO)
 }
 
-fn lost_words(socket: &Path, error: &Error) -> Found {
+/// The socket, or the address of another host.
+fn place(host: &Host) -> String {
+    host.path()
+        .map_or_else(|| host.to_string(), |path| path.display().to_string())
+}
+
+/// A daemon on another host is not started from here.
+fn restart_of(host: &Host) -> String {
+    host.path().map_or_else(String::new, restart)
+}
+
+fn lost_words(host: &Host, error: &Error) -> Found {
     Found::problem(
         "the daemon went away before it had answered",
         chain(error),
         "Look at its log, start it, and look again. VMs run on meanwhile.",
     )
-    .command(restart(socket))
+    .command(restart_of(host))
 }
 
-fn not_connected(socket: &Path, error: &Error) -> Found {
+fn not_connected(host: &Host, error: &Error) -> Found {
+    let Some(socket) = host.path() else {
+        let remedy = error.remedy().unwrap_or_default();
+        let found = format!("{host} cannot be connected to");
+        return Found::problem(found, chain(error), &remedy);
+    };
     let kind = match error {
         Error::Connect { source, .. } => source.kind(),
         _ => io::ErrorKind::Other,
@@ -326,28 +339,29 @@ mod tests {
     fn why_a_daemon_cannot_be_reached_is_told_with_what_to_do() {
         let dir = tempfile::tempdir().unwrap();
         let socket = dir.path().join("s");
+        let host = Host::socket(&socket);
         let error = |kind: io::ErrorKind| Error::Connect {
             path: socket.clone(),
             source: kind.into(),
         };
-        let missing = not_connected(&socket, &error(io::ErrorKind::NotFound));
+        let missing = not_connected(&host, &error(io::ErrorKind::NotFound));
         assert!(missing.found.ends_with("is not there"));
         assert_eq!(missing.command, "bangerd &");
         std::fs::write(&socket, "").unwrap();
-        let other = not_connected(&socket, &error(io::ErrorKind::ConnectionRefused));
+        let other = not_connected(&host, &error(io::ErrorKind::ConnectionRefused));
         assert!(other.found.ends_with("is not a socket"));
         std::fs::remove_file(&socket).unwrap();
         drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
-        let stale = not_connected(&socket, &error(io::ErrorKind::ConnectionRefused));
+        let stale = not_connected(&host, &error(io::ErrorKind::ConnectionRefused));
         assert!(stale.found.ends_with("the socket is stale"));
         let mode = |mode| std::fs::set_permissions(&socket, std::fs::Permissions::from_mode(mode));
         mode(0o600).unwrap();
-        let own = not_connected(&socket, &error(io::ErrorKind::PermissionDenied));
+        let own = not_connected(&host, &error(io::ErrorKind::PermissionDenied));
         assert!(own.cause.contains("owner's alone"));
         mode(0o660).unwrap();
-        let group = not_connected(&socket, &error(io::ErrorKind::PermissionDenied));
+        let group = not_connected(&host, &error(io::ErrorKind::PermissionDenied));
         assert!(group.command.starts_with("sudo usermod -aG "));
-        let strange = not_connected(&socket, &error(io::ErrorKind::TimedOut));
+        let strange = not_connected(&host, &error(io::ErrorKind::TimedOut));
         assert!(strange.found.ends_with("cannot be connected to"));
     }
 }

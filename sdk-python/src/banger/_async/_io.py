@@ -6,13 +6,13 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import grpc
 import grpc.aio
 
 from banger import _channel, errors
+from banger._host import Address
 from banger._method import Method, Req, Res
 
 T = TypeVar("T")
@@ -111,22 +111,22 @@ class Stream(Generic[Res]):
 class Channel:
     """The connection to a daemon; made again by itself when it is lost."""
 
-    def __init__(self, path: Path, limits: _channel.Limits) -> None:
+    def __init__(self, address: Address, limits: _channel.Limits) -> None:
         self.limits = limits
-        self.path = path
+        self.address = address
         self._owner = _channel.Owner()
-        self._channel = grpc.aio.insecure_channel(_channel.target(path), options=_channel.CHANNEL_OPTIONS)
+        self._channel = _channel.open_channel(address, grpc.aio.secure_channel, grpc.aio.insecure_channel)
         self._calls: dict[str, Any] = {}
 
     async def connect(self) -> None:
         """Waits until the daemon answers."""
         try:
-            await blocking(_channel.look_at, self.path, self.limits.connect)
+            await blocking(_channel.look_at, self.address, self.limits.connect)
             await asyncio.wait_for(self._channel.channel_ready(), self.limits.connect)
         except asyncio.TimeoutError:
             await self.close()
-            raise _channel.connect_error(self.path, None) from None
-        except errors.ConnectError:
+            raise _channel.connect_error(self.address, None) from None
+        except (errors.ConnectError, errors.HostError):
             await self.close()
             raise
 

@@ -12,7 +12,7 @@ from banger._async.images import Catalogs, Images, Kernels, Volumes
 from banger._async.session import Session
 from banger._async.vm import Vms
 from banger._channel import Limits
-from banger._host import socket_path
+from banger._host import PathLike, address
 
 
 class Operations:
@@ -86,12 +86,17 @@ class Client:
         """Long work."""
 
     def __repr__(self) -> str:
-        return f"<banger.Client {self.socket}>"
+        return f"<banger.Client {self.host}>"
 
     @property
-    def socket(self) -> Path:
-        """The socket it is connected to."""
-        return self._channel.path
+    def socket(self) -> Path | None:
+        """The socket it is connected to; None for a daemon on another host."""
+        return self._channel.address.socket
+
+    @property
+    def host(self) -> str:
+        """The daemon it is connected to: a socket's path, or https://HOST:PORT."""
+        return str(self._channel.address)
 
     async def session(self, session: str) -> Session:
         """The session with this id, of whatever VM."""
@@ -165,19 +170,27 @@ class Client:
 async def connect(
     host: str | None = None,
     *,
+    cert: PathLike | None = None,
+    key: PathLike | None = None,
+    ca: PathLike | None = None,
     connect_timeout: float = 5.0,
     silence: float = 10.0,
     reconnect_window: float = 30.0,
 ) -> Client:
-    """Connects to the daemon at `host`, a unix socket; else to that of BANGER_HOST, else to this machine's.
+    """Connects to the daemon at `host`, a unix socket or https://HOST:PORT; else to that of BANGER_HOST, else to this
+    machine's.
+
+    To another host, `cert` and `key` are shown, and the word of the authorities in `ca` for the daemon counts: PEM
+    files; or `cert` is a directory that `banger cert issue` made, which has all three. Without them, BANGER_CERT,
+    BANGER_KEY and BANGER_CA name them.
 
     `silence` is how long a stream may say nothing before it counts as dead, `reconnect_window` how long a lost
     connection is tried again before the caller learns of it; all in seconds.
 
     Raises:
         HostError: If the address cannot be used.
-        ConnectError: If nobody answers there.
+        ConnectError: If nobody answers there; a `TlsError` if the two sides do not know each other.
     """
-    channel = _io.Channel(socket_path(host), Limits(connect_timeout, silence, reconnect_window))
+    channel = _io.Channel(address(host, cert, key, ca), Limits(connect_timeout, silence, reconnect_window))
     await channel.connect()
     return Client(channel)

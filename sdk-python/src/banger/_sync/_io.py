@@ -7,12 +7,12 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import grpc
 
 from banger import _channel, errors
+from banger._host import Address
 from banger._method import Method, Req, Res
 
 T = TypeVar("T")
@@ -174,23 +174,23 @@ class Stream(Generic[Res]):
 class Channel:
     """The connection to a daemon; made again by itself when it is lost."""
 
-    def __init__(self, path: Path, limits: _channel.Limits) -> None:
+    def __init__(self, address: Address, limits: _channel.Limits) -> None:
         self.limits = limits
-        self.path = path
+        self.address = address
         self._owner = _channel.Owner()
         self._watchdog = _Watchdog(limits.silence)
-        self._channel = grpc.insecure_channel(_channel.target(path), options=_channel.CHANNEL_OPTIONS)
+        self._channel = _channel.open_channel(address, grpc.secure_channel, grpc.insecure_channel)
         self._calls: dict[str, Any] = {}
 
     def connect(self) -> None:
         """Waits until the daemon answers."""
         try:
-            _channel.look_at(self.path, self.limits.connect)
+            _channel.look_at(self.address, self.limits.connect)
             grpc.channel_ready_future(self._channel).result(self.limits.connect)
         except grpc.FutureTimeoutError:
             self.close()
-            raise _channel.connect_error(self.path, None) from None
-        except errors.ConnectError:
+            raise _channel.connect_error(self.address, None) from None
+        except (errors.ConnectError, errors.HostError):
             self.close()
             raise
 

@@ -46,13 +46,12 @@ fn path(owner: &str) -> String {
 /// What types cannot say: an owner that nobody can be would be a limit for nobody.
 pub(super) fn mistakes(owners: &BTreeMap<Owner, Limits>) -> Vec<Mistake> {
     let is_somebody = |owner: &Owner| {
-        let uid = owner.as_str().strip_prefix("uid:");
-        uid.and_then(|uid| uid.parse().ok())
-            .is_some_and(|uid| Owner::of_uid(uid) == *owner)
+        let is_user = owner.uid().is_some_and(|uid| Owner::of_uid(uid) == *owner);
+        is_user || owner.certificate().is_some()
     };
     let wrong = owners.keys().filter(|owner| !is_somebody(owner));
     let told = wrong.map(|owner| {
-        let problem = "must be written as uid: and a user's number, such as uid:1000";
+        let problem = "must be written as uid: and a user's number, such as uid:1000, or as cert: and a certificate's name";
         Mistake::new(&path(owner.as_str()), problem)
     });
     told.collect()

@@ -1,3 +1,5 @@
+use banger_core::Role;
+
 use super::*;
 
 const EXAMPLE: &str = include_str!("../../../../deploy/bangerd.toml");
@@ -182,6 +184,42 @@ fn the_example_has_every_key_of_a_registry() {
     assert_eq!(keys, every);
 }
 
+/// The example's tables of what is served and to whom, switched on.
+fn doors_of_the_example() -> String {
+    let lines = EXAMPLE.lines().filter_map(|line| line.strip_prefix('#'));
+    let from_tcp = lines.skip_while(|line| *line != "[tcp]");
+    let lines = from_tcp.take_while(|line| !line.starts_with("[quota]"));
+    let kept = lines.filter(|line| line.starts_with('[') || line.starts_with("  "));
+    kept.collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn the_example_has_every_key_of_tcp_and_limits() {
+    let text = doors_of_the_example();
+    let config = Config::parse(&text).unwrap();
+    config.check().unwrap();
+    let keys = |table: &toml::Table| table.keys().cloned().collect::<Vec<_>>();
+    let given: toml::Table = text.parse().unwrap();
+    let given = |key: &str| given[key].as_table().unwrap().clone();
+    let whole = |value| toml::Table::try_from(value).unwrap();
+    assert_eq!(keys(&given("tcp")), keys(&whole(config.tcp.clone())));
+    assert_eq!(
+        given("limits"),
+        toml::Table::try_from(LimitsConfig::default()).unwrap()
+    );
+    let usual = TcpConfig::default();
+    let numbers = TcpConfig {
+        listen: Vec::new(),
+        cert_file: PathBuf::new(),
+        key_file: PathBuf::new(),
+        client_ca_files: Vec::new(),
+        crl_files: Vec::new(),
+        identities: Vec::new(),
+        ..config.tcp
+    };
+    assert_eq!(numbers, usual);
+}
+
 /// The example's tables of quotas, switched on.
 fn quotas_of_the_example() -> String {
     let lines = EXAMPLE.lines().filter_map(|line| line.strip_prefix('#'));
@@ -280,6 +318,28 @@ mirrors = ["s.example"]
             "`registries.\"s.example\".ca_file`",
             "`registries.\"s.example\".mirrors`",
             "`registry_auth_files`",
+        ],
+        "{told:?}"
+    );
+}
+
+#[test]
+fn roles_at_the_socket_are_by_name_or_number() {
+    let text = "[access]\nsocket_role = 'viewer'\n[access.users]\nroot = 'user'\n1000 = 'operator'\n[access.groups]\nroot = 'user'\n";
+    let config = Config::parse(text).unwrap();
+    config.check().unwrap();
+    assert_eq!(config.access.socket_role, Role::Viewer);
+    let wrong = "[access]\nsocket_role = 'boss'\nroles = 1\n[access.users]\nno-such-user-here = 'user'\n[access.groups]\nno-such-group-here = 'user'\n";
+    let told = Config::parse(wrong).unwrap_err();
+    let mut at: Vec<&str> = told.iter().map(|mistake| mistake.at.as_str()).collect();
+    at.sort_unstable();
+    assert_eq!(
+        at,
+        [
+            "`access.groups.\"no-such-group-here\"`",
+            "`access.roles`",
+            "`access.socket_role`",
+            "`access.users.\"no-such-user-here\"`",
         ],
         "{told:?}"
     );

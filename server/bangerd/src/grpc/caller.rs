@@ -1,12 +1,18 @@
 //! Who calls.
 
-use banger_core::Owner;
-use tonic::Request;
-use tonic::transport::server::UdsConnectInfo;
+use std::sync::Arc;
 
-/// The owner of what a call makes: the user of the process at the socket's other end.
+use banger_core::{Identity, Owner};
+use http::Extensions;
+use tonic::Request;
+
+/// Who calls, as the connection that carries the call says.
+pub(crate) fn identity(extensions: &Extensions) -> Option<&Arc<Identity>> {
+    extensions.get()
+}
+
+/// The owner of what a call makes.
 pub(crate) fn owner<T>(request: &Request<T>) -> Owner {
-    let info = request.extensions().get::<UdsConnectInfo>();
-    let peer = info.and_then(|info| info.peer_cred);
-    peer.map_or_else(Owner::daemon, |peer| Owner::of_uid(peer.uid()))
+    let identity: Option<&Arc<Identity>> = request.extensions().get();
+    identity.map_or_else(Owner::daemon, |identity| identity.owner.clone())
 }

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use http::{HeaderMap, Request, Response};
 use tonic::body::Body;
-use tonic::transport::server::UdsConnectInfo;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::classify::{GrpcErrorsAsFailures, SharedClassifier};
 use tower_http::trace::{
@@ -13,7 +12,7 @@ use tower_http::trace::{
 };
 use tracing::{Span, field};
 
-use super::status;
+use super::{caller, status};
 
 /// The words with which methods begin that change something: these are logged at `info`, all others at
 /// `debug`.
@@ -57,7 +56,7 @@ pub fn log() -> LogLayer {
         .on_failure(LogEnd)
 }
 
-/// A span with the method and the caller's user.
+/// A span with the method and the caller.
 #[derive(Debug, Clone, Copy)]
 pub struct CallSpan;
 
@@ -68,18 +67,15 @@ impl<B> MakeSpan<B> for CallSpan {
             .path()
             .trim_start_matches('/')
             .trim_start_matches("banger.v1.");
-        let peer = request
-            .extensions()
-            .get::<UdsConnectInfo>()
-            .and_then(|info| info.peer_cred);
-        let uid = peer.map(|peer| peer.uid());
+        let identity = caller::identity(request.extensions());
+        let caller = identity.map(|identity| identity.owner.as_str());
         let changes = method
             .split_once('/')
             .is_some_and(|(_, name)| VERBS_OF_CHANGE.iter().any(|verb| name.starts_with(verb)));
         if changes {
-            tracing::info_span!("call", method, uid, answered_ms = field::Empty)
+            tracing::info_span!("call", method, caller, answered_ms = field::Empty)
         } else {
-            tracing::debug_span!("call", method, uid, answered_ms = field::Empty)
+            tracing::debug_span!("call", method, caller, answered_ms = field::Empty)
         }
     }
 }

@@ -1,9 +1,10 @@
 //! The API over gRPC. Handlers parse, make one call of a service, convert and map the error; nothing else.
 //!
 //! ```text
-//! request ─▶ layer (log, panic) ─▶ handler ─▶ convert ─▶ banger-app ─▶ convert / status ─▶ answer
+//! request ─▶ admit, layer (log, panic) ─▶ handler ─▶ convert ─▶ banger-app ─▶ convert / status ─▶ answer
 //! ```
 
+pub mod admit;
 mod build;
 mod caller;
 mod catalog;

@@ -116,7 +116,10 @@ fn code(kind: &FailureKind) -> Code {
         FailureKind::AlreadyExists { .. } => Code::AlreadyExists,
         FailureKind::FailedPrecondition { .. } => Code::FailedPrecondition,
         FailureKind::Aborted => Code::Aborted,
-        FailureKind::ResourceExhausted { .. } => Code::ResourceExhausted,
+        FailureKind::ResourceExhausted { .. } | FailureKind::Throttled { .. } => {
+            Code::ResourceExhausted
+        }
+        FailureKind::PermissionDenied => Code::PermissionDenied,
         FailureKind::Unavailable { .. } => Code::Unavailable,
         FailureKind::DeadlineExceeded => Code::DeadlineExceeded,
         FailureKind::Unimplemented => Code::Unimplemented,
@@ -145,10 +148,18 @@ fn details(failure: &Failure) -> ErrorDetails {
         FailureKind::ResourceExhausted { subject } => {
             details.add_quota_failure_violation(subject, message);
         }
+        FailureKind::Throttled {
+            subject,
+            retry_after,
+        } => {
+            details.add_quota_failure_violation(subject, message);
+            details.set_retry_info(Some(*retry_after));
+        }
         FailureKind::Unavailable { retry_after } => {
             details.set_retry_info(Some(*retry_after));
         }
         FailureKind::Aborted
+        | FailureKind::PermissionDenied
         | FailureKind::DeadlineExceeded
         | FailureKind::Unimplemented
         | FailureKind::Cancelled
@@ -180,6 +191,8 @@ fn code_ran(failure: &Failure) -> Option<&'static str> {
         FailureKind::InvalidArgument { .. }
             | FailureKind::NotFound { .. }
             | FailureKind::AlreadyExists { .. }
+            | FailureKind::Throttled { .. }
+            | FailureKind::PermissionDenied
             | FailureKind::Unimplemented
     );
     (before_anything || NEVER_RAN.contains(&reason)).then_some("no")
@@ -227,6 +240,8 @@ fn log(failure: &Failure) {
         | FailureKind::FailedPrecondition { .. }
         | FailureKind::Aborted
         | FailureKind::ResourceExhausted { .. }
+        | FailureKind::Throttled { .. }
+        | FailureKind::PermissionDenied
         | FailureKind::Unavailable { .. }
         | FailureKind::DeadlineExceeded
         | FailureKind::Unimplemented

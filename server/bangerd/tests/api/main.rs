@@ -23,6 +23,7 @@ mod life;
 mod limits;
 mod operations;
 mod real_agent;
+mod remote;
 mod rig;
 mod sessions;
 mod setup;

@@ -18,6 +18,7 @@ use banger_proto::v1::volume_service_client::VolumeServiceClient;
 use banger_vmm::FakeHost;
 use bangerd::config::Config;
 use bangerd::daemon::{self, DaemonError};
+use bangerd::listen::Outside;
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -66,6 +67,16 @@ impl Rig {
     }
 
     pub(crate) async fn start_configured(dir: TempDir, host: FakeHost, config: Config) -> Self {
+        Self::start_from_outside(dir, host, config, Outside::default()).await
+    }
+
+    /// A daemon that is given more than a configuration.
+    pub(crate) async fn start_from_outside(
+        dir: TempDir,
+        host: FakeHost,
+        config: Config,
+        outside: Outside,
+    ) -> Self {
         let socket = config.socket.clone();
         std::fs::write(dir.path().join("agent"), "an agent").unwrap();
         let connector = Arc::new(FakeConnector::default());
@@ -74,7 +85,8 @@ impl Rig {
         let setup = connector.setup.clone();
         let files = connector.files.clone();
         let stop = CancellationToken::new();
-        let run = daemon::run(config, Arc::new(host.driver()), connector, stop.clone());
+        let driver = Arc::new(host.driver());
+        let run = daemon::run_with(config, driver, connector, outside, stop.clone());
         let daemon = TaskTracker::new().spawn(run);
         let channel = connect(&socket).await;
         Self {

@@ -11,15 +11,15 @@ use std::io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
+use banger_core::Timestamp;
 use banger_core::session::{Attached, Session, SessionEvent, Stream};
-use banger_core::{Timestamp, size};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 /// Bytes that are read and written at once.
 const BUFFER_BYTES: usize = 256 << 10;
-/// The longest header: a command and an environment, each byte of them escaped.
-const HEADER_MAX_BYTES: u32 = 8 * size::ARGUMENTS_BYTES_MAX as u32;
+/// The longest header: a command and an environment of 6 MiB together, each byte of them escaped, with room.
+const HEADER_MAX_BYTES: u32 = 48 << 20;
 /// The longest piece: more than any that a guest may send.
 const PIECE_MAX_BYTES: u32 = 4 << 20;
 /// The kind of a gap. Streams have their own numbers.

@@ -1,0 +1,102 @@
+//! The `[limits]` table: what callers may ask in a time and at once, whichever way they come.
+
+use jiff::SignedDuration;
+use serde::{Deserialize, Serialize};
+
+use super::{DURATION_MAX, Mistake};
+
+/// The key of the table.
+const KEY: &str = "limits";
+/// HTTP/2 has no more streams on a connection.
+const STREAMS_END: u32 = 1 << 31;
+
+/// What holds for each connection, each caller, and all of them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LimitsConfig {
+    /// Requests of all callers together in a second; zero means any number.
+    pub requests_per_second: u32,
+    /// How many may come at once before that rate holds.
+    pub requests_burst: u32,
+    /// Requests of one caller in a second; zero means any number.
+    pub caller_requests_per_second: u32,
+    /// How many may come at once before that rate holds.
+    pub caller_requests_burst: u32,
+    /// Calls that go on at once on one connection.
+    pub streams_max: u32,
+    /// A connection that is silent for this long is asked for a sign of life.
+    pub keepalive_interval: SignedDuration,
+    /// How long the sign may take before the connection is closed.
+    pub keepalive_timeout: SignedDuration,
+}
+
+impl Default for LimitsConfig {
+    fn default() -> Self {
+        Self {
+            requests_per_second: 20_000,
+            requests_burst: 40_000,
+            caller_requests_per_second: 5_000,
+            caller_requests_burst: 10_000,
+            // Hundreds of sandboxes, each with a few streams.
+            streams_max: 4096,
+            keepalive_interval: SignedDuration::from_secs(20),
+            keepalive_timeout: SignedDuration::from_secs(20),
+        }
+    }
+}
+
+/// Takes what is wrong by itself out of the table.
+pub(super) fn sift(table: &mut toml::Table) -> Vec<Mistake> {
+    super::table::sift_one::<LimitsConfig>(table, KEY)
+}
+
+/// What types cannot say.
+pub(super) fn mistakes(limits: &LimitsConfig) -> Vec<Mistake> {
+    let mut mistakes = Vec::new();
+    let mut refuse = |key: &str, wrong: bool, problem: &str| {
+        if wrong {
+            mistakes.push(Mistake::new(&format!("{KEY}.{key}"), problem));
+        }
+    };
+    for (key, value) in [
+        ("requests_burst", limits.requests_burst),
+        ("caller_requests_burst", limits.caller_requests_burst),
+        ("streams_max", limits.streams_max),
+    ] {
+        refuse(key, value == 0, "must be at least 1");
+    }
+    refuse(
+        "streams_max",
+        limits.streams_max >= STREAMS_END,
+        "is more than HTTP/2 has",
+    );
+    for (key, value) in [
+        ("keepalive_interval", limits.keepalive_interval),
+        ("keepalive_timeout", limits.keepalive_timeout),
+    ] {
+        let fits = value > SignedDuration::ZERO && value <= DURATION_MAX;
+        refuse(key, !fits, "must be longer than nothing and at most a year");
+    }
+    mistakes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Config;
+
+    #[test]
+    fn each_mistake_is_told_by_its_key() {
+        let of_values = Config::parse(
+            "[limits]\nrequests_burst = 0\nstreams_max = 3000000000\nkeepalive_timeout = \"0s\"\n",
+        );
+        let said = of_values.unwrap().check().unwrap_err().to_string();
+        for key in ["requests_burst", "streams_max", "keepalive_timeout"] {
+            assert!(
+                said.contains(&format!("`limits.{key}`: ")),
+                "{key} in {said}"
+            );
+        }
+        let of_types = Config::parse("[limits]\nrequests_per_second = -1\nrequests = 1\n");
+        assert_eq!(of_types.unwrap_err().len(), 2);
+    }
+}

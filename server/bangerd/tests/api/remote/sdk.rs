@@ -1,0 +1,135 @@
+//! The SDK as a client from another host: what it says of each thing that is wrong.
+
+use std::path::PathBuf;
+
+use banger_sdk::{Client, Credentials, Error, Host, TlsProblem};
+use rcgen::ExtendedKeyUsagePurpose;
+use time::{Duration, OffsetDateTime};
+
+use super::certificates::{Authority, Wanted, replace};
+use super::{Remote, until};
+
+impl Remote {
+    fn bundle(&self, name: &str, change: impl FnOnce(&mut Wanted)) -> PathBuf {
+        let mut wanted = Wanted::default();
+        change(&mut wanted);
+        let path = self.file(name);
+        self.authority.bundle(&path, &wanted);
+        path
+    }
+
+    async fn connect(&self, bundle: &std::path::Path) -> Result<Client, Error> {
+        let host: Host = format!("https://{}", self.address).parse().unwrap();
+        Client::connect(host.with_credentials(Credentials::directory(bundle))).await
+    }
+}
+
+fn problem(tried: Result<Client, Error>) -> TlsProblem {
+    match tried {
+        Err(error @ Error::Tls { problem, .. }) => {
+            assert_eq!(error.reason(), problem.reason());
+            assert!(error.remedy().is_some());
+            problem
+        }
+        Err(error) => panic!("{error:?}"),
+        Ok(_) => panic!("it connected"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_wrong_with_a_clients_certificate_is_told() {
+    let remote = Remote::start().await;
+    let good = remote.bundle("good", |_| {});
+    remote
+        .connect(&good)
+        .await
+        .unwrap()
+        .host_info()
+        .await
+        .unwrap();
+    let now = OffsetDateTime::now_utc();
+    let expired = remote.bundle("expired", |wanted| wanted.end = now - Duration::hours(1));
+    assert_eq!(
+        problem(remote.connect(&expired).await),
+        TlsProblem::ClientExpired
+    );
+    let swapped = remote.bundle("swapped", |wanted| {
+        wanted.usage = Some(ExtendedKeyUsagePurpose::ServerAuth);
+    });
+    assert_eq!(
+        problem(remote.connect(&swapped).await),
+        TlsProblem::ClientRefused
+    );
+    let other = remote.file("other");
+    Authority::new("another").bundle(&other, &Wanted::default());
+    assert_eq!(
+        problem(remote.connect(&other).await),
+        TlsProblem::ServerUntrusted
+    );
+    replace(&other.join("ca.crt"), remote.authority.pem().as_bytes());
+    assert_eq!(
+        problem(remote.connect(&other).await),
+        TlsProblem::ClientUntrusted
+    );
+    let unmapped = remote.bundle("unmapped", |wanted| wanted.uri = None);
+    let refused = remote.connect(&unmapped).await.unwrap().host_info().await;
+    assert_eq!(refused.unwrap_err().reason(), "CERTIFICATE_NOT_MAPPED");
+    remote.rig.stopped().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_with_the_wrong_certificate_is_not_believed() {
+    let remote = Remote::start().await;
+    let good = remote.bundle("good", |_| {});
+    let (certificate, key) = (remote.file("server.crt"), remote.file("server.key"));
+    for (usage, end, expected) in [
+        (
+            ExtendedKeyUsagePurpose::ClientAuth,
+            Duration::days(1),
+            TlsProblem::ServerWrong,
+        ),
+        (
+            ExtendedKeyUsagePurpose::ServerAuth,
+            -Duration::days(1),
+            TlsProblem::ServerExpired,
+        ),
+    ] {
+        remote
+            .authority
+            .write_server_for(usage, end, &certificate, &key);
+        until(
+            "that the certificate is shown and refused",
+            async || match remote.connect(&good).await {
+                Err(Error::Tls { problem, .. }) => (problem == expected).then_some(()),
+                Err(error) => panic!("{error:?}"),
+                Ok(_) => None,
+            },
+        )
+        .await;
+    }
+    let elsewhere: Host = format!("https://localhost:{}", remote.address.port())
+        .parse()
+        .unwrap();
+    remote.authority.write_server(&certificate, &key);
+    let credentials = Credentials::directory(&good);
+    until("the wrong name", async || {
+        let tried = Client::connect(elsewhere.clone().with_credentials(credentials.clone())).await;
+        (problem(tried) == TlsProblem::ServerName).then_some(())
+    })
+    .await;
+    remote.rig.stopped().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_is_revoked_while_it_works_is_told_at_once() {
+    let remote = Remote::start().await;
+    let path = remote.file("lost");
+    let serial = remote.authority.bundle(&path, &Wanted::default());
+    let client = remote.connect(&path).await.unwrap();
+    client.host_info().await.unwrap();
+    let list = remote.authority.revoked(&[serial]);
+    replace(&remote.file("ca.crl"), list.as_bytes());
+    let error = until("the refusal", async || client.host_info().await.err()).await;
+    assert_eq!(error.reason(), "TLS_CLIENT_REVOKED", "{error:?}");
+    remote.rig.stopped().await;
+}
