@@ -1,6 +1,7 @@
 //! How resources look in JSON and in tables. These shapes are what scripts read: fields are added, never
 //! renamed or removed.
 
+mod audit;
 mod catalog;
 mod certificate;
 pub(crate) mod doctor;
@@ -25,6 +26,7 @@ use indicatif::{HumanBytes, HumanDuration};
 use jiff::Timestamp;
 use serde::Serialize;
 
+pub(crate) use audit::AuditRecord;
 pub(crate) use catalog::{BuiltCatalog, Catalog, CatalogEntry};
 pub(crate) use certificate::{Authority, Certificate, Issued};
 pub(crate) use event::EventItem;

@@ -35,6 +35,7 @@
 //! Resources are the API's own messages, in [`types`]. Nothing here spawns a task: what is dropped stops.
 #![forbid(unsafe_code)]
 
+mod audit;
 mod build;
 mod catalog;
 mod client;
@@ -58,6 +59,7 @@ mod vm;
 mod volume;
 mod workspace;
 
+pub use audit::Audit;
 pub use banger_registry_auth::{AuthError, AuthFiles, Login};
 pub use build::BuildImage;
 pub use catalog::{Catalogs, Search};
@@ -116,12 +118,12 @@ pub mod workspaces {
 /// The messages of the API.
 pub mod types {
     pub use banger_proto::v1::{
-        BuildLog, Catalog, CatalogEntry, ConsoleOutput, DeleteImageResponse, DoctorCheck,
-        DoctorSummary, DriveStats, Event, EventsSnapshot, Exit, FileEvent, FileInfo, FilesMoved,
-        Gap, GuestStats, HostInfo, HostStats, HostUsage, Image, ImageConfig, ImageLayer,
-        ImageUsage, Kernel, KernelFeature, KernelInspection, ListPortsResponse, NetworkStats,
-        Operation, Output, OwnerUsage, Port, Promise, Promises, PruneImagesResponse, Screen,
-        Session, SessionSpec, SessionUsage, Stage, StopOutcome, Stream, TerminalSize, Vm,
+        AuditRecord, BuildLog, Catalog, CatalogEntry, ConsoleOutput, DeleteImageResponse,
+        DoctorCheck, DoctorSummary, DriveStats, Event, EventsSnapshot, Exit, FileEvent, FileInfo,
+        FilesMoved, Gap, GuestStats, HostInfo, HostStats, HostUsage, Image, ImageConfig,
+        ImageLayer, ImageUsage, Kernel, KernelFeature, KernelInspection, ListPortsResponse,
+        NetworkStats, Operation, Output, OwnerUsage, Port, Promise, Promises, PruneImagesResponse,
+        Screen, Session, SessionSpec, SessionUsage, Stage, StopOutcome, Stream, TerminalSize, Vm,
         VmIdentity, VmSpec, VmStats, VmSummary, Volume, VolumeMount, VolumeUser, build_log,
         catalog_entry, doctor_check, event, exit, file_event, file_info, kernel_feature, operation,
         port, session, stop_outcome, vm, vm_spec,

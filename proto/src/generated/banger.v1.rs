@@ -3031,6 +3031,46 @@ pub mod file_service_server {
         const NAME: &'static str = SERVICE_NAME;
     }
 }
+/// A call that changed something, or was to. Arguments, contents and credentials are never kept.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AuditRecord {
+    /// Its place in the log, from 1; never given twice.
+    #[prost(int64, tag = "1")]
+    pub sequence: i64,
+    /// When the call came.
+    #[prost(message, optional, tag = "2")]
+    pub time: ::core::option::Option<::prost_types::Timestamp>,
+    /// How long it took, to the end of its answer.
+    #[prost(message, optional, tag = "3")]
+    pub duration: ::core::option::Option<::prost_types::Duration>,
+    /// Who called: `uid:<number>` or `cert:<name>`.
+    #[prost(string, tag = "4")]
+    pub owner: ::prost::alloc::string::String,
+    /// In which role: viewer, user, operator or admin.
+    #[prost(string, tag = "5")]
+    pub role: ::prost::alloc::string::String,
+    /// By what the caller was known: `unix:<uid>` or `certificate:<serial>`.
+    #[prost(string, tag = "6")]
+    pub via: ::prost::alloc::string::String,
+    /// The method, such as banger.v1.VmService/StopVm.
+    #[prost(string, tag = "7")]
+    pub method: ::prost::alloc::string::String,
+    /// What it was about, as the caller named it; empty for nothing, and for calls that were refused before they were read.
+    #[prost(string, tag = "8")]
+    pub object: ::prost::alloc::string::String,
+    /// The caller's id for the request; empty without one.
+    #[prost(string, tag = "9")]
+    pub request_id: ::prost::alloc::string::String,
+    /// The code of gRPC that it ended with: 0 is success, 1 that the caller hung up.
+    #[prost(int32, tag = "10")]
+    pub code: i32,
+    /// The stable reason of its failure; empty where it succeeded.
+    #[prost(string, tag = "11")]
+    pub reason: ::prost::alloc::string::String,
+    /// Records that were lost before this one, because they came faster than they could be written.
+    #[prost(int64, tag = "12")]
+    pub lost_count: i64,
+}
 /// A virtual machine and its disks.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Vm {
@@ -3070,7 +3110,7 @@ pub struct Vm {
     /// When it last ceased to run.
     #[prost(message, optional, tag = "12")]
     pub stop_time: ::core::option::Option<::prost_types::Timestamp>,
-    /// Who asked for it: `uid:<number>` for a caller of the unix socket.
+    /// Who asked for it: `uid:<number>` for a caller of the unix socket, `cert:<name>` for one with a certificate.
     #[prost(string, tag = "13")]
     pub owner: ::prost::alloc::string::String,
     /// Fields of `spec` that were changed and that the machine takes up at its next start.
@@ -3672,6 +3712,38 @@ pub struct VmSummary {
     #[prost(enumeration = "vm::State", tag = "3")]
     pub state: i32,
 }
+/// Asks for the audit log.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListAuditRequest {
+    /// The most records; 0 means 100, and more than 1000 means that.
+    #[prost(int32, tag = "1")]
+    pub page_size: i32,
+    /// From the page before; empty for the first.
+    #[prost(string, tag = "2")]
+    pub page_token: ::prost::alloc::string::String,
+    /// Only calls of this caller; empty means all.
+    #[prost(string, tag = "3")]
+    pub owner: ::prost::alloc::string::String,
+    /// Only calls that came at this time or later.
+    #[prost(message, optional, tag = "4")]
+    pub since: ::core::option::Option<::prost_types::Timestamp>,
+    /// Only calls of this method, such as banger.v1.VmService/StopVm; empty means all.
+    #[prost(string, tag = "5")]
+    pub method: ::prost::alloc::string::String,
+    /// Only calls that did not succeed.
+    #[prost(bool, tag = "6")]
+    pub failed: bool,
+}
+/// A page of the audit log.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListAuditResponse {
+    /// Newest first.
+    #[prost(message, repeated, tag = "1")]
+    pub records: ::prost::alloc::vec::Vec<AuditRecord>,
+    /// For the next page; empty at the end.
+    #[prost(string, tag = "2")]
+    pub next_page_token: ::prost::alloc::string::String,
+}
 /// Asks for the host.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GetInfoRequest {}
@@ -4221,6 +4293,32 @@ pub mod host_service_client {
                 .insert(GrpcMethod::new("banger.v1.HostService", "GetUsage"));
             self.inner.unary(req, path, codec).await
         }
+        /// The audit log: the calls that changed something, or were to, newest first. Those that ended before this call are in
+        /// it. For admins.
+        pub async fn list_audit(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListAuditRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListAuditResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/banger.v1.HostService/ListAudit",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("banger.v1.HostService", "ListAudit"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -4277,6 +4375,15 @@ pub mod host_service_server {
             request: tonic::Request<super::GetUsageRequest>,
         ) -> std::result::Result<
             tonic::Response<super::GetUsageResponse>,
+            tonic::Status,
+        >;
+        /// The audit log: the calls that changed something, or were to, newest first. Those that ended before this call are in
+        /// it. For admins.
+        async fn list_audit(
+            &self,
+            request: tonic::Request<super::ListAuditRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListAuditResponse>,
             tonic::Status,
         >;
     }
@@ -4524,6 +4631,51 @@ pub mod host_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = GetUsageSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/banger.v1.HostService/ListAudit" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListAuditSvc<T: HostService>(pub Arc<T>);
+                    impl<
+                        T: HostService,
+                    > tonic::server::UnaryService<super::ListAuditRequest>
+                    for ListAuditSvc<T> {
+                        type Response = super::ListAuditResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListAuditRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as HostService>::list_audit(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListAuditSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

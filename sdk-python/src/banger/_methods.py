@@ -151,6 +151,13 @@ WATCH_EVENTS = Method(
 GET_USAGE = Method(
     "/banger.v1.HostService/GetUsage", host_service_pb2.GetUsageRequest, host_service_pb2.GetUsageResponse, False, False
 )
+LIST_AUDIT = Method(
+    "/banger.v1.HostService/ListAudit",
+    host_service_pb2.ListAuditRequest,
+    host_service_pb2.ListAuditResponse,
+    False,
+    False,
+)
 PULL_IMAGE = Method(
     "/banger.v1.ImageService/PullImage",
     image_service_pb2.PullImageRequest,
@@ -505,6 +512,7 @@ ALL: list[Method[Any, Any]] = [
     DOCTOR,
     WATCH_EVENTS,
     GET_USAGE,
+    LIST_AUDIT,
     PULL_IMAGE,
     REGISTER_IMAGE,
     BUILD_IMAGE,

@@ -222,6 +222,38 @@ impl HostService for Daemon {
         Ok(Response::new(observe::watch_events(request.into_inner())))
     }
 
+    async fn list_audit(
+        &self,
+        request: Request<v1::ListAuditRequest>,
+    ) -> Result<Response<v1::ListAuditResponse>, Status> {
+        let request = request.into_inner();
+        let record = v1::AuditRecord {
+            sequence: 7,
+            time: Some(prost_types::Timestamp {
+                seconds: 1_700_000_000,
+                nanos: 0,
+            }),
+            duration: Some(prost_types::Duration {
+                seconds: 1,
+                nanos: 0,
+            }),
+            owner: "cert:ci".into(),
+            role: "user".into(),
+            via: "certificate:0a".into(),
+            method: "banger.v1.VmService/StopVm".into(),
+            object: "web".into(),
+            request_id: String::new(),
+            code: 7,
+            reason: "ROLE_TOO_LOW".into(),
+            lost_count: 0,
+        };
+        let is_wanted = request.owner.is_empty() || request.owner == record.owner;
+        Ok(Response::new(v1::ListAuditResponse {
+            records: is_wanted.then_some(record).into_iter().collect(),
+            next_page_token: String::new(),
+        }))
+    }
+
     async fn get_usage(
         &self,
         _: Request<v1::GetUsageRequest>,

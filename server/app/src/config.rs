@@ -81,6 +81,10 @@ pub struct AppConfig {
     pub undo_timeout: Duration,
     /// How long ended operations are kept.
     pub operation_retention: Duration,
+    /// How long records of the audit log are kept.
+    pub audit_retention: Duration,
+    /// The most records of the audit log.
+    pub audit_records_max: u32,
     /// How image pulls behave.
     pub pull: PullConfig,
     /// Credential files that VMs may be given, by name.
@@ -144,6 +148,8 @@ impl AppConfig {
             ssh_login_timeout: Duration::from_secs(120),
             undo_timeout: Duration::from_secs(20),
             operation_retention: Duration::from_secs(24 * 3600),
+            audit_retention: Duration::from_secs(90 * 24 * 3600),
+            audit_records_max: 100_000,
             pull: PullConfig {
                 registries: Arc::default(),
                 auth_files: AuthFiles::default(),

@@ -14,7 +14,7 @@ use banger_core::event::{Event, EventKind, Subject, VmSummary};
 use banger_core::image::Image;
 use banger_core::kernel::Kernel;
 use banger_core::vm::{Phase, Vm, VmState};
-use banger_core::{Timestamp, VmId};
+use banger_core::{Scope, Timestamp, VmId};
 use tokio::sync::watch;
 
 /// Events that are kept: an hour of a busy host, and less than 2 MiB.
@@ -53,6 +53,8 @@ pub struct Filter {
     pub kinds: Vec<EventKind>,
     /// Of this VM, and of work on it.
     pub vm: Option<VmId>,
+    /// Of what the caller knows of.
+    pub scope: Scope,
 }
 
 /// Where a watch begins.
@@ -220,7 +222,14 @@ fn reason(vm: &Vm, from: Phase) -> String {
 impl Log {
     /// Keeps where the VMs are.
     fn note(&mut self, subject: &Subject) {
-        let Subject::Vm { id, name, to, .. } = subject else {
+        let Subject::Vm {
+            id,
+            name,
+            owner,
+            to,
+            ..
+        } = subject
+        else {
             return;
         };
         match to {
@@ -229,6 +238,7 @@ impl Log {
                 let summary = VmSummary {
                     id: *id,
                     name: name.clone(),
+                    owner: owner.clone(),
                     phase: *phase,
                 };
                 self.vms.insert(*id, summary);
@@ -311,7 +321,10 @@ impl Watch {
         };
         self.next = log.sequence + 1;
         self.due = Due::No;
-        let wanted = |vm: &&VmSummary| self.filter.vm.is_none_or(|wanted| wanted == vm.id);
+        let filter = &self.filter;
+        let wanted = |vm: &&VmSummary| {
+            filter.scope.sees(&vm.owner) && filter.vm.is_none_or(|wanted| wanted == vm.id)
+        };
         Told::Snapshot(Snapshot {
             epoch: self.events.epoch.clone(),
             sequence: log.sequence,
@@ -325,6 +338,7 @@ impl Filter {
     fn wants(&self, event: &Event) -> bool {
         (self.kinds.is_empty() || self.kinds.contains(&event.kind))
             && self.vm.is_none_or(|vm| event.subject.concerns(vm))
+            && event.subject.is_seen(&self.scope)
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use banger_core::kernel::Kernel;
 use banger_core::operation::OperationKind;
-use banger_core::{KernelId, Name, OperationId, Timestamp};
+use banger_core::{KernelId, Name, OperationId, Owner, Timestamp};
 use banger_image::{ImportedKernel, KernelError, KernelFiles, KernelStore};
 use banger_store::{DeleteOutcome, Page, ReplaceOutcome, RequestKey, StoreError};
 use tokio::sync::RwLock;
@@ -119,7 +119,7 @@ impl Kernels {
         let target = name.as_ref().map_or_else(String::new, Name::to_string);
         let task = match self
             .operations
-            .begin(OperationKind::ImportKernel, target, key)
+            .begin(OperationKind::ImportKernel, &Owner::daemon(), target, key)
             .await?
         {
             Begun::Joined(id) => return Ok(id),

@@ -11,6 +11,7 @@
 //! at any time: that cancels their waiting, never the work.
 #![deny(unsafe_code)]
 
+pub mod audit;
 pub mod build;
 pub mod catalog;
 pub mod config;
@@ -44,6 +45,7 @@ use std::time::Duration;
 
 use banger_core::guest::GuestConnector;
 use banger_core::vmm::{DriverInfo, Vmm};
+use banger_core::{Identity, Owner, Role, Scope};
 use banger_store::Store;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -70,6 +72,23 @@ pub(crate) struct Context {
     pub(crate) shutdown: CancellationToken,
 }
 
+/// For whom services are: the daemon itself, or a caller.
+struct Caller {
+    owner: Owner,
+    scope: Scope,
+    role: Role,
+}
+
+impl Default for Caller {
+    fn default() -> Self {
+        Self {
+            owner: Owner::daemon(),
+            scope: Scope::Everybody,
+            role: Role::Admin,
+        }
+    }
+}
+
 /// All services of one daemon.
 pub struct App {
     context: Arc<Context>,
@@ -86,7 +105,7 @@ pub struct App {
     /// Volumes.
     pub volumes: volume::Volumes,
     /// Builds.
-    pub builds: build::Builds,
+    pub builds: Arc<build::Builds>,
     /// Sessions.
     pub sessions: session::Sessions,
     /// Files.
@@ -98,7 +117,10 @@ pub struct App {
     /// Who may connect by ssh.
     pub ssh: ssh::Ssh,
     /// Looks whether the host is fit.
-    pub doctor: doctor::Doctor,
+    pub doctor: Arc<doctor::Doctor>,
+    audit: Arc<audit::Audit>,
+    /// For whom all of this is.
+    caller: Caller,
 }
 
 impl std::fmt::Debug for App {
@@ -143,13 +165,14 @@ impl App {
         let volumes = volume::Volumes::new(&context, &operations);
         let vms = vm::Vms::new(&context, &operations, &images, &kernels, &volumes);
         let vms = Arc::new(vms);
-        let builds = build::Builds::open(&context, &operations, &images, &vms)?;
+        let builds = Arc::new(build::Builds::open(&context, &operations, &images, &vms)?);
         let sessions = session::Sessions::new(&context, &vms, &images);
         let files = file::Files::new(&context, &vms);
         let workspaces = workspace::Workspaces::new(&context, &vms);
         let tunnels = tunnel::Tunnels::new(&vms);
         let ssh = ssh::Ssh::new(&context, &vms);
-        let doctor = doctor::Doctor::new(&context, &images, &kernels);
+        let doctor = Arc::new(doctor::Doctor::new(&context, &images, &kernels));
+        let audit = Arc::new(audit::Audit::new(&context));
         let app = Self {
             context,
             operations,
@@ -165,10 +188,55 @@ impl App {
             tunnels,
             ssh,
             doctor,
+            audit,
+            caller: Caller::default(),
         };
         let reconciled = reconcile::reconcile(&app).await?;
         app.operations.keep_pruned();
+        app.audit.keep_written();
         Ok((app, reconciled))
+    }
+
+    /// The same services as `caller` sees them: what it may not know of does not exist there, whatever it is called by.
+    /// This is the one place where callers are told apart.
+    #[must_use]
+    pub fn seen_by(&self, caller: &Identity) -> Self {
+        let scope = caller.scope();
+        let vms = Arc::new(self.vms.seen_by(&scope));
+        Self {
+            context: self.context.clone(),
+            operations: Arc::new(self.operations.seen_by(&scope)),
+            images: self.images.clone(),
+            catalogs: self.catalogs.clone(),
+            kernels: self.kernels.clone(),
+            volumes: self.volumes.seen_by(&scope),
+            builds: self.builds.clone(),
+            sessions: self.sessions.seen_by(&caller.owner, &vms),
+            files: self.files.seen_by(&vms),
+            tunnels: self.tunnels.seen_by(&vms),
+            workspaces: self.workspaces.seen_by(&vms),
+            ssh: self.ssh.seen_by(&vms),
+            doctor: self.doctor.clone(),
+            audit: self.audit.clone(),
+            caller: Caller {
+                owner: caller.owner.clone(),
+                scope,
+                role: caller.role,
+            },
+            vms,
+        }
+    }
+
+    /// Who asks: the owner of what is made, whose request ids are meant.
+    #[must_use]
+    pub const fn caller(&self) -> &Owner {
+        &self.caller.owner
+    }
+
+    /// The role of who asks.
+    #[must_use]
+    pub const fn role(&self) -> Role {
+        self.caller.role
     }
 
     /// Ends the daemon's own work: waits for running operations up to `grace`, then gives them up, undone.
@@ -187,10 +255,20 @@ impl App {
         drained && ended
     }
 
-    /// What happens here.
+    /// Watches what happens here, as far as who asks knows of it.
     #[must_use]
-    pub fn events(&self) -> &Arc<event::Events> {
-        &self.context.events
+    pub fn watch_events(&self, from: &event::From, filter: event::Filter) -> event::Watch {
+        let filter = event::Filter {
+            scope: self.caller.scope.clone(),
+            ..filter
+        };
+        self.context.events.watch(from, filter)
+    }
+
+    /// The audit log.
+    #[must_use]
+    pub const fn audit(&self) -> &Arc<audit::Audit> {
+        &self.audit
     }
 
     /// Where tasks that belong to the daemon are spawned.

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use banger_core::event::{EventKind, Subject};
 use banger_core::operation::{Operation, OperationKind, OperationState, Progress, Stage, StageKey};
-use banger_core::{Failure, FailureKind, OperationId, Timestamp};
+use banger_core::{Failure, FailureKind, OperationId, Owner, Scope, Timestamp};
 use banger_store::{InsertOperation, Page, RequestKey};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -47,6 +47,8 @@ pub struct Operations {
     context: Arc<Context>,
     live: Live,
     count: watch::Sender<usize>,
+    /// Whose are found.
+    scope: Scope,
 }
 
 impl std::fmt::Debug for Operations {
@@ -69,19 +71,32 @@ impl Operations {
             context: context.clone(),
             live: Live::default(),
             count: watch::Sender::new(0),
+            scope: Scope::Everybody,
         }
     }
 
-    /// Records an operation, or finds the one that `request` began before.
+    /// The same operations, of which those that `scope` does not see do not exist.
+    pub(crate) fn seen_by(&self, scope: &Scope) -> Self {
+        Self {
+            context: self.context.clone(),
+            live: self.live.clone(),
+            count: self.count.clone(),
+            scope: scope.clone(),
+        }
+    }
+
+    /// Records an operation of `owner`'s, or finds the one that the owner's `request` began before.
     pub(crate) async fn begin(
         &self,
         kind: OperationKind,
+        owner: &Owner,
         target: String,
         request: Option<&RequestKey>,
     ) -> Result<Begun, AppError> {
         let operation = Operation {
             id: OperationId::new(),
             kind,
+            owner: owner.clone(),
             target,
             state: OperationState::Running,
             stages: Vec::new(),
@@ -94,12 +109,13 @@ impl Operations {
             cancel: self.context.shutdown.child_token(),
             given_up: Arc::default(),
         };
+        let request = request.map(|key| key.of(owner));
         // Live before it is stored: whoever finds it in the store can watch it.
         self.lock().insert(operation.id, running.clone());
         match self
             .context
             .store
-            .insert_operation(&operation, request)
+            .insert_operation(&operation, request.as_ref())
             .await
         {
             Ok(InsertOperation::Inserted) => {
@@ -147,10 +163,14 @@ impl Operations {
         &self,
         id: OperationId,
     ) -> Result<watch::Receiver<Arc<Operation>>, AppError> {
-        if let Some(running) = self.lock().get(&id) {
-            return Ok(running.view.clone());
+        let running = self.lock().get(&id).map(|running| running.view.clone());
+        if let Some(view) = running
+            && self.scope.sees(&view.borrow().owner)
+        {
+            return Ok(view);
         }
         let stored = self.context.store.get_operation(id).await?;
+        let stored = stored.filter(|operation| self.scope.sees(&operation.owner));
         let stored = stored.ok_or_else(|| AppError::NotFound {
             resource: "operation",
             name: id.to_string(),
@@ -185,11 +205,11 @@ impl Operations {
     /// # Errors
     /// If it does not exist.
     pub async fn cancel(&self, id: OperationId) -> Result<Arc<Operation>, AppError> {
+        let mut view = self.watch(id).await?;
         if let Some(running) = self.lock().get(&id) {
             running.given_up.store(true, Ordering::Release);
             running.cancel.cancel();
         }
-        let mut view = self.watch(id).await?;
         // The sender goes without a final state only with the daemon.
         let last = view.wait_for(|operation| operation.state.is_final()).await;
         last.map(|last| last.clone())
@@ -208,10 +228,13 @@ impl Operations {
         let stored = self
             .context
             .store
-            .list_operations(Page {
-                limit: limit + 1,
-                before,
-            })
+            .list_operations(
+                Page {
+                    limit: limit + 1,
+                    before,
+                },
+                self.scope.only(),
+            )
             .await?;
         let live = self.lock();
         let fresh = |stored: Operation| match live.get(&stored.id) {
@@ -296,6 +319,7 @@ fn tell(context: &Context, kind: EventKind, operation: &Operation) {
     let subject = Subject::Operation {
         id: operation.id,
         kind: operation.kind,
+        owner: operation.owner.clone(),
         target: operation.target.clone(),
         end,
     };

@@ -15,7 +15,7 @@ use banger_core::session::{
     AttachOptions, Backpressure, Exit, Session, SessionEvent, SessionSpec, SignalTarget,
 };
 use banger_core::vm::Vm;
-use banger_core::{SessionId, VmId, size};
+use banger_core::{Owner, SessionId, VmId, size};
 use banger_store::{Answer, RequestKey};
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
@@ -40,6 +40,8 @@ pub struct Sessions {
     context: Arc<Context>,
     vms: Arc<Vms>,
     images: Arc<Images>,
+    /// Whose request ids are meant.
+    caller: Owner,
 }
 
 impl std::fmt::Debug for Sessions {
@@ -88,6 +90,17 @@ impl Sessions {
             context: context.clone(),
             vms: vms.clone(),
             images: images.clone(),
+            caller: Owner::daemon(),
+        }
+    }
+
+    /// The same sessions for `caller`, who sees `vms`.
+    pub(crate) fn seen_by(&self, caller: &Owner, vms: &Arc<Vms>) -> Self {
+        Self {
+            context: self.context.clone(),
+            vms: vms.clone(),
+            images: self.images.clone(),
+            caller: caller.clone(),
         }
     }
 
@@ -102,6 +115,8 @@ impl Sessions {
         spec: SessionSpec,
         key: Option<&RequestKey>,
     ) -> Result<Session, AppError> {
+        let key = key.map(|key| key.of(&self.caller));
+        let key = key.as_ref();
         if let Some(session) = self.started_before(key).await? {
             return self.start_again(session, spec).await;
         }
@@ -349,9 +364,9 @@ impl Sessions {
             Err(AppError::WrongState { .. }) => {}
             Err(error) => return Err(error),
         }
-        if let Some(key) = key {
+        if let Some(key) = key.map(|key| key.of(&self.caller)) {
             // The answer has no fields, and with that no bytes.
-            self.context.store.put_answer(key, &[]).await?;
+            self.context.store.put_answer(&key, &[]).await?;
         }
         if let Some(vm) = self.context.store.find_session(id).await? {
             kept::remove(&self.context, vm, id).await;
@@ -362,6 +377,8 @@ impl Sessions {
 
     async fn find(&self, id: SessionId) -> Result<(VmId, Arc<dyn Guest>, Use), AppError> {
         let vm = self.context.store.find_session(id).await?;
+        // One in a VM that the caller does not see is as one that is not.
+        let vm = vm.filter(|vm| self.vms.get(&vm.to_string()).is_ok());
         let vm = vm.ok_or_else(|| AppError::NotFound {
             resource: "session",
             name: id.to_string(),

@@ -41,6 +41,14 @@ impl Tunnels {
         }
     }
 
+    /// The same tunnels for who sees `vms`.
+    pub(crate) fn seen_by(&self, vms: &Arc<Vms>) -> Self {
+        Self {
+            vms: vms.clone(),
+            places: self.places.clone(),
+        }
+    }
+
     /// Connects to a socket in a VM, within `limit`. The VM counts as used until the events are dropped, which resets
     /// a connection that has not ended.
     ///

@@ -144,6 +144,10 @@ pub struct Config {
     pub shutdown_grace: SignedDuration,
     /// How long ended operations are kept.
     pub operation_retention: SignedDuration,
+    /// How long records of the audit log are kept.
+    pub audit_retention: SignedDuration,
+    /// The most records of the audit log; the oldest go first.
+    pub audit_records_max: u32,
     /// Docker's or Podman's files with the logins that a request does not bring; the first that knows is
     /// believed, missing ones know nothing.
     pub registry_auth_files: Vec<PathBuf>,
@@ -259,6 +263,8 @@ impl Config {
             undo_timeout: signed(app.undo_timeout),
             shutdown_grace: SignedDuration::from_secs(10),
             operation_retention: signed(app.operation_retention),
+            audit_retention: signed(app.audit_retention),
+            audit_records_max: app.audit_records_max,
             registry_auth_files: vec![place.config.with_file_name(AUTH_FILE)],
             registries: BTreeMap::new(),
             pull_stall_timeout: signed(app.pull.stall_timeout),
@@ -425,6 +431,11 @@ impl Config {
         refuse("max_vms", self.max_vms == 0, "must be at least 1");
         refuse("max_volumes", self.max_volumes == 0, "must be at least 1");
         refuse(
+            "audit_records_max",
+            self.audit_records_max == 0,
+            "must be at least 1",
+        );
+        refuse(
             "memory_overcommit",
             self.memory_overcommit.is_zero(),
             "must be more than nothing",
@@ -486,7 +497,7 @@ impl Config {
         self.log_level.parse()
     }
 
-    fn durations(&self) -> [(&'static str, SignedDuration); 23] {
+    fn durations(&self) -> [(&'static str, SignedDuration); 24] {
         [
             ("boot_timeout", self.boot_timeout),
             ("configure_timeout", self.configure_timeout),
@@ -510,6 +521,7 @@ impl Config {
             ("undo_timeout", self.undo_timeout),
             ("shutdown_grace", self.shutdown_grace),
             ("operation_retention", self.operation_retention),
+            ("audit_retention", self.audit_retention),
             ("pull_stall_timeout", self.pull_stall_timeout),
             ("kvm_probe_timeout", self.kvm_probe_timeout),
             ("vmm_launch_timeout", self.vmm_launch_timeout),
@@ -565,6 +577,8 @@ impl Config {
             ssh_login_timeout: unsigned(self.ssh_login_timeout),
             undo_timeout: unsigned(self.undo_timeout),
             operation_retention: unsigned(self.operation_retention),
+            audit_retention: unsigned(self.audit_retention),
+            audit_records_max: self.audit_records_max,
             pull: PullConfig {
                 registries: Arc::new(registry::settings(&self.registries)),
                 auth_files: AuthFiles::of(self.registry_auth_files.clone()),

@@ -17,6 +17,8 @@ use banger_proto::v1::vm_service_server::VmServiceServer;
 use banger_proto::v1::volume_service_server::VolumeServiceServer;
 use banger_proto::v1::workspace_service_server::WorkspaceServiceServer;
 use futures::Stream;
+use prost::Message as _;
+use prost_types::FileDescriptorSet;
 use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 use tonic::server::NamedService;
@@ -27,8 +29,9 @@ use tonic_reflection::server::Builder as Reflection;
 
 use crate::config::LimitsConfig;
 use crate::connection::Connection;
+use crate::grpc::access::AccessLayer;
 use crate::grpc::admit::{self, AdmitLayer};
-use crate::grpc::{Api, Drain, layer};
+use crate::grpc::{Api, Drain, PerCaller, layer};
 use crate::listen::rate::Rates;
 
 /// The largest message a caller may send: an environment or a piece of a file, with room.
@@ -67,6 +70,15 @@ const COMMON_SERVICES: [&str; 3] = [
     "grpc.reflection.v1.ServerReflection",
     "grpc.reflection.v1alpha.ServerReflection",
 ];
+
+/// A service of the API, with handlers for each caller and a bound on its messages.
+macro_rules! per_caller {
+    ($api:expr, $server:ident, $bytes_max:ident) => {
+        PerCaller::new($api.clone(), |api| {
+            $server::new(api).max_decoding_message_size($bytes_max)
+        })
+    };
+}
 
 /// Why serving ended otherwise than asked.
 #[derive(Debug, thiserror::Error)]
@@ -108,45 +120,28 @@ pub async fn serve(
     let reflection_alpha = self::reflection()
         .build_v1alpha()
         .map_err(|source| ServeError::Reflection { source })?;
+    let audit = app.audit().clone();
     let api = Api::new(app, drain.clone());
     let router = server(limits)
         .layer(tower::util::MapRequestLayer::new(admit::identify::<Body>))
         .layer(layer::log())
         .layer(layer::catch_panic())
         .layer(AdmitLayer::new(Rates::new(limits)))
+        .layer(AccessLayer::new(audit))
         .add_service(health_service)
         .add_service(reflection)
         .add_service(reflection_alpha)
-        .add_service(
-            CatalogServiceServer::new(api.clone()).max_decoding_message_size(REQUEST_BYTES_MAX),
-        )
-        .add_service(
-            FileServiceServer::new(api.clone()).max_decoding_message_size(REQUEST_BYTES_MAX),
-        )
-        .add_service(
-            HostServiceServer::new(api.clone()).max_decoding_message_size(REQUEST_BYTES_MAX),
-        )
-        .add_service(
-            ImageServiceServer::new(api.clone()).max_decoding_message_size(REQUEST_BYTES_MAX),
-        )
-        .add_service(
-            KernelServiceServer::new(api.clone()).max_decoding_message_size(REQUEST_BYTES_MAX),
-        )
-        .add_service(
-            OperationServiceServer::new(api.clone()).max_decoding_message_size(REQUEST_BYTES_MAX),
-        )
-        .add_service(
-            SessionServiceServer::new(api.clone())
-                .max_decoding_message_size(SESSION_REQUEST_BYTES_MAX),
-        )
-        .add_service(
-            TunnelServiceServer::new(api.clone()).max_decoding_message_size(REQUEST_BYTES_MAX),
-        )
-        .add_service(VmServiceServer::new(api.clone()).max_decoding_message_size(REQUEST_BYTES_MAX))
-        .add_service(
-            VolumeServiceServer::new(api.clone()).max_decoding_message_size(REQUEST_BYTES_MAX),
-        )
-        .add_service(WorkspaceServiceServer::new(api).max_decoding_message_size(REQUEST_BYTES_MAX));
+        .add_service(per_caller!(api, CatalogServiceServer, REQUEST_BYTES_MAX))
+        .add_service(per_caller!(api, FileServiceServer, REQUEST_BYTES_MAX))
+        .add_service(per_caller!(api, HostServiceServer, REQUEST_BYTES_MAX))
+        .add_service(per_caller!(api, ImageServiceServer, REQUEST_BYTES_MAX))
+        .add_service(per_caller!(api, KernelServiceServer, REQUEST_BYTES_MAX))
+        .add_service(per_caller!(api, OperationServiceServer, REQUEST_BYTES_MAX))
+        .add_service(per_caller!(api, SessionServiceServer, SESSION_REQUEST_BYTES_MAX))
+        .add_service(per_caller!(api, TunnelServiceServer, REQUEST_BYTES_MAX))
+        .add_service(per_caller!(api, VmServiceServer, REQUEST_BYTES_MAX))
+        .add_service(per_caller!(api, VolumeServiceServer, REQUEST_BYTES_MAX))
+        .add_service(per_caller!(api, WorkspaceServiceServer, REQUEST_BYTES_MAX));
     let stopped = drain.begun.clone().cancelled_owned();
     let served = router.serve_with_incoming_shutdown(connections, stopped);
     let ending = end_in_order(stop, &health, &drain, grace);
@@ -189,10 +184,21 @@ fn server(limits: &LimitsConfig) -> Server {
         .http2_max_pending_accept_reset_streams(Some(RESETS_WAITING_MAX))
 }
 
+/// The details that errors carry, so that whoever asks by reflection can read them. `google.rpc.Status` itself is among
+/// the descriptors of the API.
+fn error_details() -> FileDescriptorSet {
+    let set = FileDescriptorSet::decode(tonic_types::pb::FILE_DESCRIPTOR_SET);
+    let mut set = set.unwrap_or_default();
+    set.file
+        .retain(|file| file.name().ends_with("error_details.proto"));
+    set
+}
+
 /// The descriptors of everything that is served; the protocol between host and guest is not.
 fn reflection() -> Reflection<'static> {
     let builder = Reflection::configure()
         .register_encoded_file_descriptor_set(banger_proto::FILE_DESCRIPTOR_SET)
+        .register_file_descriptor_set(error_details())
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .register_encoded_file_descriptor_set(tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET)
         .register_encoded_file_descriptor_set(tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET)

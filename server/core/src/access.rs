@@ -25,6 +25,15 @@ impl Role {
     /// All, from the least to the most.
     pub const ALL: [Self; 4] = [Self::Viewer, Self::User, Self::Operator, Self::Admin];
 
+    /// Whether it is shown the values of environments.
+    #[must_use]
+    pub const fn secrets(self) -> Secrets {
+        match self {
+            Self::Viewer => Secrets::Hidden,
+            Self::User | Self::Operator | Self::Admin => Secrets::Shown,
+        }
+    }
+
     /// The word in configuration, messages and records.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -89,7 +98,55 @@ pub struct Identity {
     pub via: Via,
 }
 
+/// Whose things a caller knows of.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub enum Scope {
+    /// Everybody's.
+    #[default]
+    Everybody,
+    /// Its own alone: to it, those of others do not exist.
+    Own(Owner),
+}
+
+impl Scope {
+    /// Whether what belongs to `owner` exists, as far as the caller knows.
+    #[must_use]
+    pub fn sees(&self, owner: &Owner) -> bool {
+        match self {
+            Self::Everybody => true,
+            Self::Own(own) => own == owner,
+        }
+    }
+
+    /// The one owner whose things are seen.
+    #[must_use]
+    pub const fn only(&self) -> Option<&Owner> {
+        match self {
+            Self::Everybody => None,
+            Self::Own(own) => Some(own),
+        }
+    }
+}
+
+/// Whether a caller is shown what VMs are given to keep to themselves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Secrets {
+    /// As it is.
+    Shown,
+    /// Without its values.
+    Hidden,
+}
+
 impl Identity {
+    /// Whose things it knows of.
+    #[must_use]
+    pub fn scope(&self) -> Scope {
+        match self.role {
+            Role::User => Scope::Own(self.owner.clone()),
+            Role::Viewer | Role::Operator | Role::Admin => Scope::Everybody,
+        }
+    }
+
     /// A user of this host, at the unix socket.
     #[must_use]
     pub fn of_uid(uid: u32, role: Role) -> Self {
@@ -112,6 +169,17 @@ mod tests {
             assert_eq!(role.as_str().parse::<Role>(), Ok(role));
         }
         assert_eq!("root".parse::<Role>(), Err("root".to_owned()));
+    }
+
+    #[test]
+    fn a_user_knows_of_its_own_alone() {
+        let (own, other) = (Owner::of_uid(7), Owner::of_uid(8));
+        for role in Role::ALL {
+            let scope = Identity::of_uid(7, role).scope();
+            assert!(scope.sees(&own));
+            assert_eq!(scope.sees(&other), role != Role::User, "{role}");
+            assert_eq!(scope.only().is_some(), role == Role::User, "{role}");
+        }
     }
 
     #[test]

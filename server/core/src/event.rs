@@ -2,7 +2,7 @@
 
 use crate::operation::OperationKind;
 use crate::vm::{Phase, Vm};
-use crate::{ImageId, KernelId, Name, OperationId, Timestamp, VmId};
+use crate::{ImageId, KernelId, Name, OperationId, Owner, Scope, Timestamp, VmId};
 
 /// Something that happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,6 +51,8 @@ pub enum Subject {
         id: VmId,
         /// Its name.
         name: Name,
+        /// Whose it is.
+        owner: Owner,
         /// Where it was; absent for one that is new.
         from: Option<Phase>,
         /// Where it is; absent for one that is gone.
@@ -64,6 +66,8 @@ pub enum Subject {
         id: OperationId,
         /// What it does.
         kind: OperationKind,
+        /// Who asked for it.
+        owner: Owner,
         /// What it makes or changes.
         target: String,
         /// How it ended, where it has: well, or with the reason of its failure.
@@ -92,9 +96,19 @@ impl Subject {
         Self::Vm {
             id: vm.id,
             name: vm.spec.name.clone(),
+            owner: vm.owner.clone(),
             from,
             to,
             reason: reason.into(),
+        }
+    }
+
+    /// Whether a caller with this scope knows of it. Images and kernels are everybody's.
+    #[must_use]
+    pub fn is_seen(&self, scope: &Scope) -> bool {
+        match self {
+            Self::Vm { owner, .. } | Self::Operation { owner, .. } => scope.sees(owner),
+            Self::Image { .. } | Self::Kernel { .. } => true,
         }
     }
 
@@ -116,6 +130,8 @@ pub struct VmSummary {
     pub id: VmId,
     /// Its name.
     pub name: Name,
+    /// Whose it is.
+    pub owner: Owner,
     /// Where it is.
     pub phase: Phase,
 }

@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 pub mod access;
+pub mod audit;
 pub mod catalog;
 pub mod digest;
 pub mod doctor;
@@ -36,7 +37,7 @@ pub mod vmm;
 pub mod volume;
 pub mod workspace;
 
-pub use access::{Identity, Role};
+pub use access::{Identity, Role, Scope};
 pub use digest::Digest;
 pub use failure::{Explain, Failure, FailureKind, chain};
 pub use id::{ImageId, KernelId, OperationId, SessionId, VmId, VolumeId, WriterId};

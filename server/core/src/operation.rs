@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Failure, OperationId, Timestamp};
+use crate::{Failure, OperationId, Owner, Timestamp};
 
 /// What an operation does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -149,6 +149,8 @@ pub struct Operation {
     pub id: OperationId,
     /// What it does.
     pub kind: OperationKind,
+    /// Who asked for it.
+    pub owner: Owner,
     /// The resource it makes or changes: an id, or a reference while there is no id yet.
     pub target: String,
     /// Where it is.

@@ -11,6 +11,7 @@
 //! - Every method is one transaction: dropped before it resolves, it has happened whole or not at all.
 #![forbid(unsafe_code)]
 
+mod audit;
 mod catalog;
 mod error;
 mod health;

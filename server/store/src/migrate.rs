@@ -22,6 +22,7 @@ pub(crate) const MIGRATIONS: [(i64, &str, &str); 5] = [
         include_str!("../migrations/0003_vm_lifecycle.sql"),
     ),
     (4, "volumes", include_str!("../migrations/0004_volumes.sql")),
+    (5, "access", include_str!("../migrations/0005_access.sql")),
     (
         6,
         "workspaces",

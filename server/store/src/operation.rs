@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use banger_core::operation::{Operation, OperationState};
-use banger_core::{OperationId, Timestamp};
+use banger_core::{OperationId, Owner, Timestamp};
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 
 use crate::error::{failed, is_unique_violation};
@@ -87,7 +87,7 @@ impl fmt::Display for UnknownWord {
 macro_rules! select {
     ($tail:literal) => {
         concat!(
-            "SELECT id, kind, target, state, failure, stages, create_time, end_time FROM operations ",
+            "SELECT id, kind, owner, target, state, failure, stages, create_time, end_time FROM operations ",
             $tail
         )
     };
@@ -106,6 +106,7 @@ fn decode(row: &SqliteRow) -> Result<Operation, StoreError> {
     Ok(Operation {
         id: columns.parse("id")?,
         kind: columns.parse("kind")?,
+        owner: columns.parse("owner")?,
         target: columns.get("target")?,
         state,
         stages: columns.json("stages")?,
@@ -213,16 +214,21 @@ impl Store {
         row.as_ref().map(decode).transpose()
     }
 
-    /// A page of operations, newest first.
+    /// A page of operations, of one owner or of all, newest first.
     ///
     /// # Errors
     /// Of the database only.
-    pub async fn list_operations(&self, page: Page) -> Result<Vec<Operation>, StoreError> {
+    pub async fn list_operations(
+        &self,
+        page: Page,
+        owner: Option<&Owner>,
+    ) -> Result<Vec<Operation>, StoreError> {
         let rows = sqlx::query(select!(
-            "WHERE ?1 IS NULL OR id < ?1 ORDER BY id DESC LIMIT ?2"
+            "WHERE (?1 IS NULL OR id < ?1) AND (?3 IS NULL OR owner = ?3) ORDER BY id DESC LIMIT ?2"
         ))
         .bind(page.before)
         .bind(page.limit)
+        .bind(owner.map(Owner::as_str))
         .fetch_all(self.reader())
         .await
         .map_err(failed("list the operations"))?;
@@ -289,11 +295,12 @@ async fn insert_row(
     operation: &Operation,
 ) -> Result<(), StoreError> {
     sqlx::query(
-        "INSERT INTO operations (id, kind, target, state, failure, stages, create_time, end_time) \
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO operations (id, kind, owner, target, state, failure, stages, create_time, end_time) \
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
     )
     .bind(operation.id.to_string())
     .bind(operation.kind.as_str())
+    .bind(operation.owner.as_str())
     .bind(&operation.target)
     .bind(Word::of(&operation.state).as_str())
     .bind(failure_of(&operation.state)?)

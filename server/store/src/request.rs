@@ -1,6 +1,6 @@
 //! Request ids: what each stands for, so that a repeated call is recognised. Rows of `requests`.
 
-use banger_core::{Digest, Timestamp};
+use banger_core::{Digest, Owner, Timestamp};
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 
 use crate::error::failed;
@@ -13,10 +13,31 @@ use crate::{Store, StoreError};
 pub struct RequestKey {
     /// The caller's `request_id`, a UUID as text, at most 64 bytes.
     pub id: String,
+    /// Who calls: the ids of one caller say nothing of another's.
+    pub owner: Owner,
     /// The full name of the method.
     pub method: String,
     /// Of the request's body, so that a reused id with another body is noticed.
     pub body_digest: Digest,
+}
+
+impl RequestKey {
+    /// The same call, made by `owner`.
+    #[must_use]
+    pub fn of(&self, owner: &Owner) -> Self {
+        Self {
+            owner: owner.clone(),
+            ..self.clone()
+        }
+    }
+
+    /// What the row is found by: as long as an id may be, whoever's it is.
+    fn stored(&self) -> String {
+        match self.owner == Owner::daemon() {
+            true => self.id.clone(),
+            false => Digest::of(format!("{}\0{}", self.owner, self.id).as_bytes()).hex(),
+        }
+    }
 }
 
 /// What is known of an earlier call.
@@ -62,7 +83,7 @@ pub(crate) async fn find(
     key: &RequestKey,
 ) -> Result<Option<Known>, StoreError> {
     let row = sqlx::query(FIND)
-        .bind(&key.id)
+        .bind(key.stored())
         .fetch_optional(connection)
         .await
         .map_err(failed("find the request"))?;
@@ -81,7 +102,7 @@ pub(crate) async fn insert(
         "INSERT INTO requests (id, method, body_digest, operation_id, answer, create_time) \
          VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING",
     )
-    .bind(&key.id)
+    .bind(key.stored())
     .bind(&key.method)
     .bind(key.body_digest.to_string())
     .bind(operation_id)
@@ -100,7 +121,7 @@ impl Store {
     /// Of the database only.
     pub async fn get_answer(&self, key: &RequestKey) -> Result<Answer, StoreError> {
         let row = sqlx::query(FIND)
-            .bind(&key.id)
+            .bind(key.stored())
             .fetch_optional(self.reader())
             .await
             .map_err(failed("find the request"))?;
@@ -131,7 +152,7 @@ impl Store {
         const DURING: &str = "forget the answer";
         let mut transaction = self.begin(Durability::Soon, DURING).await?;
         sqlx::query("DELETE FROM requests WHERE answer IS NOT NULL AND id = ?")
-            .bind(&key.id)
+            .bind(key.stored())
             .execute(&mut *transaction)
             .await
             .map_err(failed(DURING))?;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use banger_core::volume::{Volume, VolumeUser};
-use banger_core::{Name, VolumeId};
+use banger_core::{Name, Owner, VolumeId};
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 
 use crate::error::{failed, is_unique_violation};
@@ -121,23 +121,25 @@ impl Store {
         row.as_ref().map(decode).transpose()
     }
 
-    /// A page of the volumes that have all `labels`, newest first.
+    /// A page of the volumes, of one owner or of all, that have all `labels`, newest first.
     ///
     /// # Errors
     /// Of the database only.
     pub async fn list_volumes(
         &self,
         page: Page,
+        owner: Option<&Owner>,
         labels: &BTreeMap<String, String>,
     ) -> Result<Vec<Volume>, StoreError> {
         let rows = sqlx::query(select!(
-            "WHERE (?1 IS NULL OR id < ?1) AND NOT EXISTS (SELECT 1 FROM json_each(?3) AS wanted WHERE NOT EXISTS \
+            "WHERE (?1 IS NULL OR id < ?1) AND (?4 IS NULL OR owner = ?4) AND NOT EXISTS (SELECT 1 FROM json_each(?3) AS wanted WHERE NOT EXISTS \
              (SELECT 1 FROM json_each(labels) AS given WHERE given.key = wanted.key AND given.value = wanted.value)) \
              ORDER BY id DESC LIMIT ?2"
         ))
         .bind(page.before)
         .bind(page.limit)
         .bind(json("labels", labels)?)
+        .bind(owner.map(Owner::as_str))
         .fetch_all(self.reader())
         .await
         .map_err(failed("list the volumes"))?;

@@ -30,7 +30,7 @@ use std::sync::Arc;
 
 use banger_core::image::Image;
 use banger_core::operation::OperationKind;
-use banger_core::{Digest, Name, OperationId, VmId};
+use banger_core::{Digest, Name, OperationId, Owner, VmId};
 use banger_image::{ImageDescription, ImageReference, NewLayer, TreeArchive};
 use banger_store::RequestKey;
 
@@ -183,7 +183,7 @@ impl Builds {
         let kind = OperationKind::BuildImage;
         let task = match self
             .operations
-            .begin(kind, reference.to_string(), key)
+            .begin(kind, &Owner::daemon(), reference.to_string(), key)
             .await?
         {
             Begun::Joined(id) => return Ok((id, self.log(id))),

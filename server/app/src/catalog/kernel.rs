@@ -5,7 +5,7 @@ use std::sync::Arc;
 use banger_core::image::Platform;
 use banger_core::kernel::Kernel;
 use banger_core::operation::{OperationKind, StageKey};
-use banger_core::{Name, OperationId};
+use banger_core::{Name, OperationId, Owner};
 use banger_store::RequestKey;
 
 use super::{Catalogs, FoundKernel, parse_name};
@@ -49,7 +49,12 @@ impl Catalogs {
         };
         let begun = self
             .operations
-            .begin(OperationKind::PullKernel, request.kernel.clone(), key)
+            .begin(
+                OperationKind::PullKernel,
+                &Owner::daemon(),
+                request.kernel.clone(),
+                key,
+            )
             .await?;
         let task = match begun {
             Begun::Joined(id) => return Ok(id),

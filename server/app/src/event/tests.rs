@@ -1,4 +1,4 @@
-use banger_core::KernelId;
+use banger_core::{KernelId, Owner};
 
 use super::*;
 
@@ -17,6 +17,7 @@ fn vm(id: VmId, from: Option<Phase>, to: Option<Phase>) -> Subject {
     Subject::Vm {
         id,
         name: name("web"),
+        owner: Owner::of_uid(7),
         from,
         to,
         reason: String::new(),
@@ -132,6 +133,7 @@ fn a_filter_leaves_out_what_is_not_wanted() {
     let work = |target: String| Subject::Operation {
         id: banger_core::OperationId::new(),
         kind: banger_core::operation::OperationKind::StartVm,
+        owner: Owner::of_uid(7),
         target,
         end: None,
     };

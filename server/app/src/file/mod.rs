@@ -72,6 +72,15 @@ impl Files {
         }
     }
 
+    /// The same files for who sees `vms`.
+    pub(crate) fn seen_by(&self, vms: &Arc<Vms>) -> Self {
+        Self {
+            context: self.context.clone(),
+            vms: vms.clone(),
+            uploads: self.uploads.clone(),
+        }
+    }
+
     async fn guest(&self, vm: &str) -> Result<(Arc<dyn Guest>, Use), AppError> {
         let (_, guest, used) = self.vms.running(vm).await?;
         Ok((guest, used))

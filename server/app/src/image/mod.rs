@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use banger_core::image::{Image, ImageConfig, Platform};
 use banger_core::operation::OperationKind;
-use banger_core::{Digest, ImageId, Name, OperationId};
+use banger_core::{Digest, ImageId, Name, OperationId, Owner};
 pub use banger_image::Login;
 use banger_image::{ImageReference, ImageStore, StoreError as ImageError};
 use banger_store::{Page, RequestKey};
@@ -46,6 +46,8 @@ impl std::fmt::Debug for Images {
 /// What to pull.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PullRequest {
+    /// Who asks.
+    pub owner: Owner,
     /// As the caller names it.
     pub reference: String,
     /// Absent means the host's.
@@ -135,7 +137,12 @@ impl Images {
         let reference = canonical("reference", &request.reference)?;
         let begun = self
             .operations
-            .begin(OperationKind::PullImage, reference.to_string(), key)
+            .begin(
+                OperationKind::PullImage,
+                &request.owner,
+                reference.to_string(),
+                key,
+            )
             .await?;
         let task = match begun {
             Begun::Joined(id) => return Ok(id),
@@ -159,6 +166,7 @@ impl Images {
     ) -> Result<Image, AppError> {
         let reference = canonical("spec.image", named)?;
         let request = PullRequest {
+            owner: Owner::daemon(),
             reference: named.to_owned(),
             platform: None,
             auth: None,
@@ -193,7 +201,12 @@ impl Images {
         let reference = canonical("start.reference", &request.reference)?;
         let begun = self
             .operations
-            .begin(OperationKind::RegisterImage, reference.to_string(), key)
+            .begin(
+                OperationKind::RegisterImage,
+                &Owner::daemon(),
+                reference.to_string(),
+                key,
+            )
             .await?;
         let task = match begun {
             Begun::Joined(id) => return Ok(id),

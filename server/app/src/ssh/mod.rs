@@ -62,6 +62,15 @@ impl Ssh {
         }
     }
 
+    /// The same servers for who sees `vms`.
+    pub(crate) fn seen_by(&self, vms: &Arc<Vms>) -> Self {
+        Self {
+            context: self.context.clone(),
+            vms: vms.clone(),
+            places: self.places.clone(),
+        }
+    }
+
     /// Leave to serve one connection to a VM.
     ///
     /// # Errors

@@ -67,10 +67,10 @@ impl Boots {
     }
 
     /// A start of a VM, as an operation of its own.
-    pub(super) async fn begin_start(&self, vm: VmId) -> Result<Booter, AppError> {
+    pub(super) async fn begin_start(&self, vm: &Vm) -> Result<Booter, AppError> {
         let begun = self
             .operations
-            .begin(OperationKind::StartVm, vm.to_string(), None)
+            .begin(OperationKind::StartVm, &vm.owner, vm.id.to_string(), None)
             .await?;
         match begun {
             Begun::New(task) => Ok(self.booter(Arc::new(task))),

@@ -28,7 +28,7 @@ use banger_core::lifecycle::Verb;
 use banger_core::operation::OperationKind;
 use banger_core::vm::{Phase, Vm, VmChange, VmSpec, VmState};
 use banger_core::vmm::{Console, Machine, VmmExit};
-use banger_core::{Name, OperationId, Timestamp, VmId};
+use banger_core::{Name, OperationId, Scope, Timestamp, VmId};
 use banger_store::{RequestKey, StoreError};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -71,6 +71,8 @@ pub struct Vms {
     context: Arc<Context>,
     boots: Boots,
     runners: Arc<Mutex<Runners>>,
+    /// Whose are found.
+    scope: Scope,
 }
 
 /// What a verb needs beside the VM.
@@ -129,6 +131,17 @@ impl Vms {
                 admission: Admission::new(&context.config),
             },
             runners: Arc::default(),
+            scope: Scope::Everybody,
+        }
+    }
+
+    /// The same VMs, of which those that `scope` does not see do not exist.
+    pub(crate) fn seen_by(&self, scope: &Scope) -> Self {
+        Self {
+            context: self.context.clone(),
+            boots: self.boots.clone(),
+            runners: self.runners.clone(),
+            scope: scope.clone(),
         }
     }
 
@@ -147,7 +160,12 @@ impl Vms {
         let task = match self
             .boots
             .operations
-            .begin(OperationKind::CreateVm, request.image.clone(), key)
+            .begin(
+                OperationKind::CreateVm,
+                &request.owner,
+                request.image.clone(),
+                key,
+            )
             .await?
         {
             Begun::Joined(id) => return Ok(id),
@@ -167,7 +185,7 @@ impl Vms {
         let task = match self
             .boots
             .operations
-            .begin(OperationKind::CreateVm, target, None)
+            .begin(OperationKind::CreateVm, &request.owner, target, None)
             .await?
         {
             Begun::Joined(id) => return Ok(id),
@@ -205,7 +223,8 @@ impl Vms {
         setup::check(&request.init, &request.identity)?;
         let profiles = &self.context.config.credentials;
         credentials::find(profiles, &request.owner, &request.identity.credentials)?;
-        let volumes = self.boots.volumes.resolve(&request.volumes).await?;
+        let volumes = self.boots.volumes.seen_by(&self.scope);
+        let volumes = volumes.resolve(&request.volumes).await?;
         let mut vm = Vm {
             id: VmId::new(),
             spec: VmSpec {
@@ -292,15 +311,15 @@ impl Vms {
         self.run(vm, admitted, beginning);
     }
 
-    /// What is promised to VMs, of what may be.
+    /// What is promised to all VMs, of what may be, and to each owner that is seen.
     ///
     /// # Errors
     /// If the host does not tell what it has.
     pub fn account(&self) -> Result<Account, AppError> {
-        Ok(self
-            .boots
-            .admission
-            .account(&host::capacity(&self.context)?))
+        let capacity = host::capacity(&self.context)?;
+        let mut account = self.boots.admission.account(&capacity);
+        account.owners.retain(|(owner, _)| self.scope.sees(owner));
+        Ok(account)
     }
 
     /// Every VM that exists, as it is now, oldest first.
@@ -308,9 +327,14 @@ impl Vms {
         let index = self.lock();
         let views = index.by_id.values().map(|handle| handle.view.borrow());
         views
-            .filter(|view| !view.deleted)
+            .filter(|view| self.sees(view))
             .map(|view| view.clone())
             .collect()
+    }
+
+    /// Whether a VM is there, as far as whoever asks knows.
+    fn sees(&self, view: &VmView) -> bool {
+        !view.deleted && self.scope.sees(&view.vm.owner)
     }
 
     fn handle(&self, named: &str) -> Result<Handle, AppError> {
@@ -322,7 +346,7 @@ impl Vms {
                 .and_then(|name| index.by_name.get(&name).copied())
         });
         let handle = id.and_then(|id| index.by_id.get(&id));
-        let handle = handle.filter(|handle| !handle.view.borrow().deleted);
+        let handle = handle.filter(|handle| self.sees(&handle.view.borrow()));
         handle.cloned().ok_or_else(|| AppError::NotFound {
             resource: "vm",
             name: named.chars().take(128).collect(),
@@ -366,7 +390,7 @@ impl Vms {
         let wanted = views.filter(|(id, view)| {
             let has =
                 |(key, value): (&String, &String)| view.vm.spec.labels.get(key) == Some(value);
-            before.is_none_or(|before| **id < before) && !view.deleted && labels.iter().all(has)
+            before.is_none_or(|before| **id < before) && self.sees(view) && labels.iter().all(has)
         });
         page::cut(
             wanted.map(|(_, view)| view.vm).take(limit + 1).collect(),
@@ -378,12 +402,15 @@ impl Vms {
     #[must_use]
     pub fn count(&self) -> (usize, usize) {
         let index = self.lock();
-        let running = index
-            .by_id
-            .values()
-            .filter(|handle| handle.view.borrow().phase() == Phase::Running)
-            .count();
-        (index.by_id.len(), running)
+        let (mut count, mut running) = (0, 0);
+        for handle in index.by_id.values() {
+            let view = handle.view.borrow();
+            if self.scope.sees(&view.vm.owner) {
+                count += 1;
+                running += usize::from(view.phase() == Phase::Running);
+            }
+        }
+        (count, running)
     }
 
     async fn ask(&self, handle: &Handle, verb: Verb, with: With) -> Result<(), AppError> {

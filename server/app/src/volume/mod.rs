@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use banger_core::operation::{OperationKind, Progress as _, StageKey};
 use banger_core::volume::{Volume, VolumeChange, VolumeUser};
-use banger_core::{Name, OperationId, Owner, Timestamp, VolumeId, chain, size};
+use banger_core::{Name, OperationId, Owner, Scope, Timestamp, VolumeId, chain, size};
 use banger_store::{CasOutcome, DeleteOutcome, Page, RequestKey, StoreError};
 
 pub use attach::Access;
@@ -43,6 +43,8 @@ pub struct Volumes {
     reserved: Arc<Mutex<HashSet<Name>>>,
     /// Held by whoever changes a volume, so that changes of one daemon follow each other.
     changing: Arc<tokio::sync::Mutex<()>>,
+    /// Whose are found.
+    scope: Scope,
 }
 
 impl std::fmt::Debug for Volumes {
@@ -106,6 +108,15 @@ impl Volumes {
             attachments: Attachments::default(),
             reserved: Arc::default(),
             changing: Arc::default(),
+            scope: Scope::Everybody,
+        }
+    }
+
+    /// The same volumes, of which those that `scope` does not see do not exist.
+    pub(crate) fn seen_by(&self, scope: &Scope) -> Self {
+        Self {
+            scope: scope.clone(),
+            ..self.clone()
         }
     }
 
@@ -120,9 +131,12 @@ impl Volumes {
         key: Option<&RequestKey>,
     ) -> Result<OperationId, AppError> {
         // A repeat joins before anything is looked at: its name is taken, by itself.
-        let begun = self
-            .operations
-            .begin(OperationKind::CreateVolume, request.name.clone(), key);
+        let begun = self.operations.begin(
+            OperationKind::CreateVolume,
+            &request.owner,
+            request.name.clone(),
+            key,
+        );
         let task = match begun.await? {
             Begun::Joined(id) => return Ok(id),
             Begun::New(task) => Arc::new(task),
@@ -285,6 +299,7 @@ impl Volumes {
             (Err(_), Ok(name)) => self.context.store.find_volume(&name).await?,
             (Err(_), Err(_)) => None,
         };
+        let found = found.filter(|volume| self.scope.sees(&volume.owner));
         found.ok_or_else(|| AppError::NotFound {
             resource: "volume",
             name: named.chars().take(128).collect(),
@@ -313,7 +328,11 @@ impl Volumes {
             limit: limit + 1,
             before,
         };
-        let found = self.context.store.list_volumes(page, labels).await?;
+        let found = self
+            .context
+            .store
+            .list_volumes(page, self.scope.only(), labels)
+            .await?;
         let Paged { items, has_more } = page::cut(found, limit as usize);
         let mut views = Vec::with_capacity(items.len());
         for volume in items {

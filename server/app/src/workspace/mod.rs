@@ -94,6 +94,14 @@ impl Workspaces {
         }
     }
 
+    /// The same workspaces for who sees `vms`.
+    pub(crate) fn seen_by(&self, vms: &Arc<Vms>) -> Self {
+        Self {
+            context: self.context.clone(),
+            vms: vms.clone(),
+        }
+    }
+
     async fn guest(&self, vm: &str) -> Result<(VmId, Arc<dyn Guest>, Use), AppError> {
         let (vm, guest, used) = self.vms.running(vm).await?;
         Ok((vm.id, guest, used))

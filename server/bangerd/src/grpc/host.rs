@@ -4,16 +4,17 @@ mod events;
 
 use banger_app::doctor::DoctorRequest;
 use banger_app::event::Filter;
+use banger_core::Role;
 use banger_proto::v1;
 use banger_proto::v1::doctor_response::Message;
 use banger_proto::v1::host_service_server::HostService;
 use futures::StreamExt as _;
 use tonic::{Request, Response, Status};
 
-use super::convert::field;
+use super::convert::{field, page};
 use super::request::RequestError;
 use super::stream::{self, Answers};
-use super::{Api, convert, refused};
+use super::{Api, access, convert, refused};
 
 /// The most checks that may be named: more than there are.
 const CHECKS_MAX: usize = 256;
@@ -37,6 +38,9 @@ impl HostService for Api {
         request: Request<v1::DoctorRequest>,
     ) -> Result<Response<Self::DoctorStream>, Status> {
         let v1::DoctorRequest { fix, checks } = request.into_inner();
+        if fix {
+            access::require(self.app.role(), Role::Admin, "Doctor with `fix`")?;
+        }
         if checks.len() > CHECKS_MAX {
             let problem = format!("has {} entries, and may have {CHECKS_MAX}", checks.len());
             return Err(RequestError::invalid("checks", problem).into());
@@ -74,10 +78,27 @@ impl HostService for Api {
         let filter = Filter {
             kinds: convert::event::kinds(&request.kinds)?,
             vm,
+            ..Filter::default()
         };
         let from = convert::event::from(request.start)?;
-        let watch = self.app.events().watch(&from, filter);
+        let watch = self.app.watch_events(&from, filter);
         Ok(Response::new(events::watch(watch, &self.drain)))
+    }
+
+    async fn list_audit(
+        &self,
+        request: Request<v1::ListAuditRequest>,
+    ) -> Result<Response<v1::ListAuditResponse>, Status> {
+        let wanted = convert::audit::wanted(request.into_inner())?;
+        let audit = self.app.audit();
+        let found = audit.list(wanted.size, wanted.before, &wanted.filter);
+        let found = found.await.map_err(refused)?;
+        Ok(Response::new(v1::ListAuditResponse {
+            records: found.items.iter().map(convert::audit::record).collect(),
+            next_page_token: page::next(&found.items, found.has_more, |item| {
+                item.sequence.to_string()
+            }),
+        }))
     }
 
     async fn get_usage(

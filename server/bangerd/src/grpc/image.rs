@@ -4,6 +4,7 @@ use banger_app::build::CacheUsage;
 use banger_app::image::ExportRequest;
 use banger_app::upload::{Upload, Uploaded};
 use banger_app::{App, AppError};
+use banger_core::Role;
 use banger_proto::v1;
 use banger_proto::v1::image_service_server::ImageService;
 use banger_proto::v1::register_image_request::Message;
@@ -13,7 +14,7 @@ use super::convert::{field, image, page};
 use super::export::{self, ExportMessage};
 use super::request::{self, RequestError};
 use super::stream::{self, Answers, OperationMessage};
-use super::{Api, build, refused};
+use super::{Api, access, build, refused};
 
 #[tonic::async_trait]
 impl ImageService for Api {
@@ -24,6 +25,11 @@ impl ImageService for Api {
         request: Request<v1::PullImageRequest>,
     ) -> Result<Response<Self::PullImageStream>, Status> {
         let mut request = request.into_inner();
+        if request.replace || !request.kernel.is_empty() {
+            // It changes what others get by a name, or what they boot.
+            let what = "PullImage with `replace` or `kernel`";
+            access::require(self.app.role(), Role::Admin, what)?;
+        }
         let id = std::mem::take(&mut request.request_id);
         // The key is stored, and is a digest of the request: not of a password, which could be guessed from it.
         let auth = request.auth.take();
@@ -32,7 +38,10 @@ impl ImageService for Api {
         let operation = self
             .app
             .images
-            .pull(image::pull(request)?, key.as_ref())
+            .pull(
+                image::pull(request, self.app.caller().clone())?,
+                key.as_ref(),
+            )
             .await
             .map_err(refused)?;
         stream::operation(&self.app, &self.drain, operation).await

@@ -1,9 +1,10 @@
 //! The API over gRPC. Handlers parse, make one call of a service, convert and map the error; nothing else.
 //!
 //! ```text
-//! request ─▶ admit, layer (log, panic) ─▶ handler ─▶ convert ─▶ banger-app ─▶ convert / status ─▶ answer
+//! request ─▶ admit, layer (log, panic) ─▶ access ─▶ caller ─▶ handler ─▶ convert ─▶ banger-app ─▶ convert / status ─▶ answer
 //! ```
 
+pub mod access;
 pub mod admit;
 mod build;
 mod caller;
@@ -29,8 +30,10 @@ mod workspace;
 use std::sync::Arc;
 
 use banger_app::{App, AppError};
+use banger_core::Identity;
 use tonic::Status;
 
+pub use caller::PerCaller;
 pub use stream::Drain;
 
 /// All handlers: one value serves every service of the API.
@@ -49,6 +52,17 @@ impl Api {
             app,
             once: Arc::default(),
             drain,
+        }
+    }
+}
+
+impl Api {
+    /// The handlers for `caller`, who finds what it may.
+    #[must_use]
+    pub fn seen_by(&self, caller: &Identity) -> Self {
+        Self {
+            app: Arc::new(self.app.seen_by(caller)),
+            ..self.clone()
         }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use banger_app::{App, AppError};
-use banger_core::{Digest, Explain, Failure, FailureKind};
+use banger_core::{Digest, Explain, Failure, FailureKind, Owner};
 use banger_store::{Answer, RequestKey};
 use prost::Message;
 use tonic::{Response, Status};
@@ -129,6 +129,8 @@ pub(crate) fn key<M: Message>(
     let uuid = uuid.ok_or_else(|| RequestError::invalid("request_id", "is not a UUID"))?;
     Ok(Some(RequestKey {
         id: uuid.hyphenated().to_string(),
+        // Set by whoever uses the key, who knows who calls.
+        owner: Owner::daemon(),
         method: method.to_owned(),
         body_digest: Digest::of(&body.encode_to_vec()),
     }))
@@ -155,6 +157,7 @@ impl Once {
     {
         let (once, tasks) = (self.clone(), app.tasks().clone());
         let app = app.clone();
+        let key = key.map(|key| key.of(app.caller()));
         let done = tasks.spawn(async move {
             match key {
                 Some(key) => once.keyed(&app, &key, work).await,

@@ -14,9 +14,9 @@ use banger_proto::v1::vm_service_server::VmService;
 use tonic::{Request, Response, Status};
 
 use super::convert::{self, change, field, page, vm};
+use super::request;
 use super::stream::{self, Answers, OperationMessage};
 use super::{Api, refused};
-use super::{caller, request};
 
 #[tonic::async_trait]
 impl VmService for Api {
@@ -26,7 +26,7 @@ impl VmService for Api {
         &self,
         request: Request<v1::CreateVmRequest>,
     ) -> Result<Response<Self::CreateVmStream>, Status> {
-        let owner = caller::owner(&request);
+        let owner = self.app.caller().clone();
         let mut request = request.into_inner();
         let id = std::mem::take(&mut request.request_id);
         let key = request::key("banger.v1.VmService/CreateVm", &id, &request)?;
@@ -49,7 +49,7 @@ impl VmService for Api {
             .get(field::named("vm", &request.get_ref().vm)?)
             .map_err(refused)?;
         Ok(Response::new(v1::GetVmResponse {
-            vm: Some(vm::vm(&found)),
+            vm: Some(vm::shown(&found, self.app.role().secrets())),
         }))
     }
 
@@ -62,7 +62,11 @@ impl VmService for Api {
         let size = usize::try_from(wanted.size).unwrap_or(usize::MAX);
         let found = self.app.vms.list(size, wanted.before_vm(), &request.labels);
         Ok(Response::new(v1::ListVmsResponse {
-            vms: found.items.iter().map(|item| vm::vm(item)).collect(),
+            vms: found
+                .items
+                .iter()
+                .map(|item| vm::shown(item, self.app.role().secrets()))
+                .collect(),
             next_page_token: page::next(&found.items, found.has_more, |item| item.id.to_string()),
         }))
     }
@@ -185,7 +189,8 @@ impl VmService for Api {
             .vms
             .watch(field::named("vm", &request.get_ref().vm)?)
             .map_err(refused)?;
-        Ok(Response::new(watch::watch(view, &self.drain)))
+        let secrets = self.app.role().secrets();
+        Ok(Response::new(watch::watch(view, secrets, &self.drain)))
     }
 
     async fn get_vm_stats(

@@ -6,7 +6,6 @@ use banger_proto::v1::create_volume_response::Message;
 use banger_proto::v1::volume_service_server::VolumeService;
 use tonic::{Request, Response, Status};
 
-use super::caller;
 use super::convert::{field, page, volume};
 use super::request;
 use super::stream::{self, Answers, OperationMessage};
@@ -20,7 +19,7 @@ impl VolumeService for Api {
         &self,
         request: Request<v1::CreateVolumeRequest>,
     ) -> Result<Response<Self::CreateVolumeStream>, Status> {
-        let owner = caller::owner(&request);
+        let owner = self.app.caller().clone();
         let mut request = request.into_inner();
         let id = std::mem::take(&mut request.request_id);
         let key = request::key("banger.v1.VolumeService/CreateVolume", &id, &request)?;

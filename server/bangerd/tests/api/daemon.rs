@@ -162,7 +162,9 @@ async fn reflection_shows_what_is_served_and_nothing_else() {
         "grpc.reflection.v1alpha.ServerReflection",
     ];
     assert_eq!(names, expected);
-    for name in expected {
+    // What errors carry can be read, too.
+    let details = ["google.rpc.ErrorInfo", "google.rpc.Status"];
+    for name in expected.into_iter().chain(details) {
         let found = answer(MessageRequest::FileContainingSymbol(name.into())).await;
         assert!(
             matches!(found, MessageResponse::FileDescriptorResponse(_)),

@@ -6,6 +6,7 @@
     reason = "all of it is test code, also outside #[test] functions"
 )]
 
+mod access;
 mod agent;
 mod builds;
 mod catalogs;

@@ -19,14 +19,18 @@ use banger_vmm::FakeHost;
 use bangerd::config::Config;
 use bangerd::daemon::{self, DaemonError};
 use bangerd::listen::Outside;
+use futures::StreamExt as _;
 use tempfile::TempDir;
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
+use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status, Streaming};
 use tonic_types::StatusExt as _;
 
+use crate::access::Door;
 use crate::agent::{Disks, FakeConnector, Setup, agent};
 
 /// How long anything here may take.
@@ -36,6 +40,8 @@ pub(crate) struct Rig {
     pub(crate) dir: TempDir,
     pub(crate) host: FakeHost,
     pub(crate) channel: Channel,
+    /// For callers who are made up.
+    pub(crate) door: Door,
     pub(crate) stop: CancellationToken,
     pub(crate) killed: Arc<Mutex<Vec<SessionId>>>,
     /// Whether agents have stopped answering.
@@ -85,6 +91,12 @@ impl Rig {
         let setup = connector.setup.clone();
         let files = connector.files.clone();
         let stop = CancellationToken::new();
+        let (door, callers) = mpsc::channel(1);
+        let callers = ReceiverStream::new(callers).map(Ok).boxed();
+        let outside = Outside {
+            connections: Some(callers),
+            ..outside
+        };
         let driver = Arc::new(host.driver());
         let run = daemon::run_with(config, driver, connector, outside, stop.clone());
         let daemon = TaskTracker::new().spawn(run);
@@ -93,6 +105,7 @@ impl Rig {
             dir,
             host,
             channel,
+            door: Door(door),
             stop,
             killed,
             is_mute,

@@ -143,7 +143,7 @@ async fn pruning_spares_running_operations_and_the_newest() {
     store.insert_operation(&running, None).await.unwrap();
     assert_eq!(store.prune_operations(at(3), 10).await.unwrap(), 2);
     assert_eq!(store.prune_operations(at(3), 2).await.unwrap(), 1);
-    let left = store.list_operations(Page::first(10)).await.unwrap();
+    let left = store.list_operations(Page::first(10), None).await.unwrap();
     let left: Vec<_> = left.iter().map(|operation| operation.id).collect();
     assert_eq!(left, [running.id, ids[4], ids[3]]);
     let outcome = store

@@ -178,6 +178,7 @@ pub(crate) fn kernel(text: &str) -> Kernel {
 
 pub(crate) fn operation() -> Operation {
     Operation {
+        owner: Owner::of_uid(1000),
         id: OperationId::new(),
         kind: OperationKind::PullImage,
         target: "debian:12".into(),
@@ -196,6 +197,7 @@ pub(crate) fn ended(mut operation: Operation, second: i64) -> Operation {
 
 pub(crate) fn key(id: &str, body: &str) -> RequestKey {
     RequestKey {
+        owner: Owner::daemon(),
         id: id.into(),
         method: "/banger.v1.VmService/CreateVm".into(),
         body_digest: Digest::of(body.as_bytes()),

@@ -63,7 +63,10 @@ async fn a_list_has_what_has_all_the_labels() {
             .iter()
             .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
         let page = Page::first(10);
-        let found = scratch.store.list_volumes(page, &labels.collect()).await;
+        let found = scratch
+            .store
+            .list_volumes(page, None, &labels.collect())
+            .await;
         found
             .unwrap()
             .into_iter()
@@ -77,7 +80,7 @@ async fn a_list_has_what_has_all_the_labels() {
     let page = Page::after(made[2].id, 1);
     let next = scratch
         .store
-        .list_volumes(page, &BTreeMap::new())
+        .list_volumes(page, None, &BTreeMap::new())
         .await
         .unwrap();
     assert_eq!(next, [made[1].clone()]);

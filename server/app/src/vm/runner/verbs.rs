@@ -69,7 +69,7 @@ impl Runner {
 
     /// Begins a start, as an operation of its own.
     pub(super) async fn start_anew(&mut self) -> Result<(), AppError> {
-        let booter = self.boots.begin_start(self.vm.id).await?;
+        let booter = self.boots.begin_start(&self.vm).await?;
         let task = booter.task.clone();
         let started = self.start(booter).await;
         if let Err(error) = &started {
@@ -98,10 +98,7 @@ impl Runner {
         (self.ticket, self.then_start) = match verb {
             Verb::Restart => {
                 let ticket = self.seat.boot_again()?;
-                (
-                    Some(ticket),
-                    Some(self.boots.begin_start(self.vm.id).await?),
-                )
+                (Some(ticket), Some(self.boots.begin_start(&self.vm).await?))
             }
             _ => (None, None),
         };

@@ -79,6 +79,7 @@ fn subject(subject: &Subject) -> v1::event::Subject {
             from,
             to,
             reason,
+            ..
         } => Shown::Vm(v1::VmEvent {
             id: id.to_string(),
             name: name.to_string(),
@@ -91,6 +92,7 @@ fn subject(subject: &Subject) -> v1::event::Subject {
             kind,
             target,
             end,
+            ..
         } => {
             let (state, reason) = match end {
                 None => (State::Running, String::new()),

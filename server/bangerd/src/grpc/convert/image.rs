@@ -9,7 +9,7 @@ use banger_app::image::{
 };
 use banger_app::upload::Uploaded;
 use banger_core::image::{Image, ImageConfig, Layer, Platform, TakeOver};
-use banger_core::{Name, SignedDuration, size};
+use banger_core::{Name, Owner, SignedDuration, size};
 use banger_proto::v1;
 
 use super::field::{self, int, time};
@@ -139,7 +139,10 @@ fn usage(usage: &Usage) -> v1::ImageUsage {
 }
 
 /// What a caller wants to have pulled.
-pub(crate) fn pull(request: v1::PullImageRequest) -> Result<PullRequest, RequestError> {
+pub(crate) fn pull(
+    request: v1::PullImageRequest,
+    owner: Owner,
+) -> Result<PullRequest, RequestError> {
     field::named("reference", &request.reference)?;
     let source = match v1::pull_image_request::Source::try_from(request.source) {
         Ok(v1::pull_image_request::Source::Unspecified) => ImageSource::Any,
@@ -148,6 +151,7 @@ pub(crate) fn pull(request: v1::PullImageRequest) -> Result<PullRequest, Request
         Err(_) => return Err(RequestError::invalid("source", "is not a source")),
     };
     Ok(PullRequest {
+        owner,
         kernel: request.kernel,
         replace: request.replace,
         source,
@@ -312,9 +316,12 @@ mod tests {
             platform: platform.into(),
             ..Default::default()
         };
-        assert_eq!(refused(pull(request("", ""))), "reference is missing");
+        assert_eq!(
+            refused(pull(request("", ""), Owner::daemon())),
+            "reference is missing"
+        );
         assert!(
-            refused(pull(request("debian", "linux")))
+            refused(pull(request("debian", "linux"), Owner::daemon()))
                 .starts_with("platform is wrong: `linux` is not a platform")
         );
         let auth = v1::BasicAuth {
@@ -322,20 +329,26 @@ mod tests {
             password: "secret".into(),
             ..Default::default()
         };
-        let refused = refused(pull(v1::PullImageRequest {
-            auth: Some(auth),
-            ..request("debian", "")
-        }));
+        let refused = self::refused(pull(
+            v1::PullImageRequest {
+                auth: Some(auth),
+                ..request("debian", "")
+            },
+            Owner::daemon(),
+        ));
         assert_eq!(refused, "auth.username has a colon");
         let both = v1::BasicAuth {
             username: "a".into(),
             identity_token: "secret".into(),
             ..Default::default()
         };
-        let refused = self::refused(pull(v1::PullImageRequest {
-            auth: Some(both),
-            ..request("debian", "")
-        }));
+        let refused = self::refused(pull(
+            v1::PullImageRequest {
+                auth: Some(both),
+                ..request("debian", "")
+            },
+            Owner::daemon(),
+        ));
         assert_eq!(
             refused,
             "auth.identity_token comes with a user or a password"

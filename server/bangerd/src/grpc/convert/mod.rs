@@ -1,6 +1,7 @@
 //! Between the messages of the API and the types of the domain. Every field that comes in is checked here or
 //! by the service that takes it; every number that goes out fits.
 
+pub(crate) mod audit;
 pub(crate) mod catalog;
 pub(crate) mod change;
 pub(crate) mod event;

@@ -26,12 +26,17 @@ impl PageRequest {
     }
 }
 
-/// Checks a size and a token.
-pub(crate) fn request(size: i32, token: &str) -> Result<PageRequest, RequestError> {
-    let size = match field::natural("page_size", size)? {
+/// Checks a size.
+pub(crate) fn size(asked: i32) -> Result<u32, RequestError> {
+    Ok(match field::natural("page_size", asked)? {
         0 => SIZE_DEFAULT,
         size => SIZE_MAX.min(size),
-    };
+    })
+}
+
+/// Checks a size and a token.
+pub(crate) fn request(size: i32, token: &str) -> Result<PageRequest, RequestError> {
+    let size = self::size(size)?;
     // All ids have one form; whose they are does not matter here.
     let is_token = |text: &str| text.parse::<OperationId>().is_ok();
     match token {

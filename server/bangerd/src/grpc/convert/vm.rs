@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use banger_app::vm::{VmRequest, pending};
 use banger_core::Owner;
+use banger_core::access::Secrets;
 use banger_core::vm::{Phase, RestartPolicy, StopOutcome, Vm, VmSpec, VmState};
 use banger_core::vmm::{NetworkPlan, StopRung};
 use banger_proto::v1;
@@ -13,6 +14,20 @@ use super::operation::stage;
 use super::{setup, volume};
 use crate::grpc::request::RequestError;
 use crate::grpc::status;
+
+/// What stands for a value that is not shown.
+const HIDDEN: &str = "(hidden)";
+
+/// A VM as a caller is shown it.
+pub(crate) fn shown(vm: &Vm, secrets: Secrets) -> v1::Vm {
+    let mut told = self::vm(vm);
+    if let (Secrets::Hidden, Some(spec)) = (secrets, &mut told.spec) {
+        for value in spec.env.values_mut() {
+            HIDDEN.clone_into(value);
+        }
+    }
+    told
+}
 
 pub(crate) fn vm(vm: &Vm) -> v1::Vm {
     let (state, failure) = state(&vm.state);

@@ -21,7 +21,7 @@ fn every_kind_has_its_code_and_detail() {
     let resource = || (text("vm"), text("web"));
     let named = |make: fn(String, String) -> FailureKind| make(resource().0, resource().1);
     let subject = text("host/disk");
-    let table: [(FailureKind, Code); 12] = [
+    let table: [(FailureKind, Code); 13] = [
         (
             FailureKind::InvalidArgument {
                 field: text("spec.name"),
@@ -60,6 +60,7 @@ fn every_kind_has_its_code_and_detail() {
             Code::DataLoss,
         ),
         (FailureKind::Cancelled, Code::Cancelled),
+        (FailureKind::PermissionDenied, Code::PermissionDenied),
         (FailureKind::Internal, Code::Internal),
     ];
     for (kind, code) in table {

@@ -6,6 +6,7 @@ use super::*;
 
 fn running() -> Operation {
     Operation {
+        owner: banger_core::Owner::daemon(),
         id: OperationId::new(),
         kind: OperationKind::PullImage,
         target: String::new(),

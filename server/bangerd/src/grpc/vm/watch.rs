@@ -1,6 +1,7 @@
 //! `WatchVm`: a VM now and as it changes.
 
 use banger_app::vm::VmView;
+use banger_core::access::Secrets;
 use banger_proto::v1;
 use banger_proto::v1::watch_vm_response::Message;
 use futures::stream;
@@ -15,6 +16,7 @@ use crate::grpc::stream::{Answers, Drain, numbered, served};
 /// What a watcher has been told.
 struct Watch {
     view: Receiver<VmView>,
+    secrets: Secrets,
     /// The generation that was shown last.
     shown: Option<u64>,
 }
@@ -26,8 +28,17 @@ struct Said {
 }
 
 /// A VM now, then each change, until it is deleted.
-pub(super) fn watch(view: Receiver<VmView>, drain: &Drain) -> Answers<v1::WatchVmResponse> {
-    let messages = stream::unfold(Some(Watch { view, shown: None }), async |watch| {
+pub(super) fn watch(
+    view: Receiver<VmView>,
+    secrets: Secrets,
+    drain: &Drain,
+) -> Answers<v1::WatchVmResponse> {
+    let watch = Watch {
+        view,
+        secrets,
+        shown: None,
+    };
+    let messages = stream::unfold(Some(watch), async |watch| {
         let mut watch = watch?;
         let said = watch.next().await;
         let is_last = match &said {
@@ -62,7 +73,7 @@ impl Watch {
         let message = if view.deleted {
             Message::Deleted(v1::VmDeleted {})
         } else {
-            Message::Vm(convert::vm::vm(&view.vm))
+            Message::Vm(convert::vm::shown(&view.vm, self.secrets))
         };
         self.shown = Some(view.vm.generation);
         Ok(Said {

@@ -1,0 +1,207 @@
+//! The audit log: what is in it, what never is, who may read it, and how it gets shorter.
+
+use banger_core::Role;
+use banger_proto::v1;
+use tonic::{Code, Status};
+
+use super::callers::{Caller, user};
+use crate::rig::{Rig, assert_refused, creation, drain};
+
+async fn list(
+    caller: &Caller,
+    request: v1::ListAuditRequest,
+) -> Result<v1::ListAuditResponse, Status> {
+    Ok(caller.hosts().list_audit(request).await?.into_inner())
+}
+
+async fn of(caller: &Caller, uid: u32) -> Vec<v1::AuditRecord> {
+    let request = v1::ListAuditRequest {
+        owner: format!("uid:{uid}"),
+        ..Default::default()
+    };
+    list(caller, request).await.unwrap().records
+}
+
+fn short(record: &v1::AuditRecord) -> (&str, &str, i32, &str) {
+    let method = record.method.trim_start_matches("banger.v1.");
+    (method, &record.object, record.code, &record.reason)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_changes_something_is_recorded_once_with_its_end_and_without_its_arguments() {
+    let rig = Rig::start().await;
+    rig.furnish().await;
+    let admin = rig.enter(user(1, Role::Admin)).await;
+    let alice = rig.enter(user(8001, Role::User)).await;
+    let viewer = rig.enter(user(9, Role::Viewer)).await;
+    let id = "01890a5d-ac96-774b-bcce-b302099a8057";
+    let mut request = v1::CreateVmRequest {
+        request_id: id.into(),
+        ..creation("web")
+    };
+    if let Some(spec) = &mut request.spec {
+        spec.env.insert("TOKEN".into(), "s3cret".into());
+    }
+    alice.create(request).await.unwrap();
+    let exec = v1::exec_request::Message::Start(v1::ExecStart {
+        vm: "web".into(),
+        spec: Some(v1::SessionSpec {
+            command: vec!["echo".into(), "s3cret".into()],
+            ..Default::default()
+        }),
+    });
+    let exec = v1::ExecRequest {
+        message: Some(exec),
+    };
+    let answers = alice
+        .sessions()
+        .exec(futures::stream::iter([exec]))
+        .await
+        .unwrap();
+    drain(answers.into_inner()).await.unwrap();
+    alice
+        .vms()
+        .get_vm(v1::GetVmRequest { vm: "web".into() })
+        .await
+        .unwrap();
+    let stop = |vm: &str| v1::StopVmRequest {
+        vm: vm.into(),
+        ..Default::default()
+    };
+    alice.vms().stop_vm(stop("nobody")).await.unwrap_err();
+    alice.vms().stop_vm(stop("web")).await.unwrap();
+    viewer.vms().stop_vm(stop("web")).await.unwrap_err();
+    let records = of(&admin, 8001).await;
+    let told: Vec<_> = records.iter().map(short).collect();
+    assert_eq!(
+        told,
+        [
+            ("VmService/StopVm", "web", 0, ""),
+            ("VmService/StopVm", "nobody", 5, "VM_NOT_FOUND"),
+            ("SessionService/Exec", "web", 0, ""),
+            ("VmService/CreateVm", "web", 0, ""),
+        ]
+    );
+    assert!(records.is_sorted_by(|newer, older| newer.sequence > older.sequence));
+    let created = &records[3];
+    assert_eq!(
+        (
+            created.role.as_str(),
+            created.via.as_str(),
+            created.request_id.as_str()
+        ),
+        ("user", "unix:8001", id)
+    );
+    assert!(created.duration.is_some() && created.time.is_some());
+    let denied = of(&admin, 9).await;
+    let denied: Vec<_> = denied.iter().map(short).collect();
+    assert_eq!(denied, [("VmService/StopVm", "", 7, "ROLE_TOO_LOW")]);
+    let all = list(&admin, v1::ListAuditRequest::default()).await.unwrap();
+    assert!(!format!("{all:?}").contains("s3cret"));
+    let database = std::fs::read(rig.dir.path().join("state/banger.db-wal")).unwrap();
+    let audit = String::from_utf8_lossy(&database);
+    assert!(audit.contains("SessionService/Exec") && !audit.contains("echo\u{0}s3cret"));
+    rig.stopped().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_caller_that_hangs_up_has_its_record_too() {
+    let rig = Rig::start().await;
+    rig.furnish().await;
+    let admin = rig.enter(user(1, Role::Admin)).await;
+    let alice = rig.enter(user(8001, Role::User)).await;
+    alice.create(creation("web")).await.unwrap();
+    let session = alice.start_session("web").await.unwrap();
+    let start = v1::attach_session_request::Message::Start(v1::AttachSessionStart {
+        session: session.id.clone(),
+        ..Default::default()
+    });
+    let start = v1::AttachSessionRequest {
+        message: Some(start),
+    };
+    let (asking, asked) = tokio::sync::mpsc::channel(1);
+    asking.send(start).await.unwrap();
+    let messages = tokio_stream::wrappers::ReceiverStream::new(asked);
+    let mut sessions = alice.sessions();
+    let mut attached = sessions
+        .attach_session(messages)
+        .await
+        .unwrap()
+        .into_inner();
+    attached.message().await.unwrap().unwrap();
+    drop((asking, attached));
+    // The daemon hears of it when the reset has come.
+    let deadline = tokio::time::Instant::now() + crate::rig::PATIENCE;
+    loop {
+        let records = of(&admin, 8001).await;
+        let newest = short(&records[0]);
+        if newest == ("SessionService/AttachSession", session.id.as_str(), 1, "") {
+            break;
+        }
+        assert!(tokio::time::Instant::now() < deadline, "{records:?}");
+        tokio::task::yield_now().await;
+    }
+    rig.stopped().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_log_pages_filters_and_outlives_the_daemon() {
+    let rig = Rig::start().await;
+    let admin = rig.enter(user(1, Role::Admin)).await;
+    let delete = |name: &str| v1::DeleteVolumeRequest {
+        volume: name.into(),
+        ..Default::default()
+    };
+    for number in 0..7 {
+        let name = format!("v{number}");
+        admin
+            .volumes()
+            .delete_volume(delete(&name))
+            .await
+            .unwrap_err();
+    }
+    let mut seen = Vec::new();
+    let mut page_token = String::new();
+    loop {
+        let request = v1::ListAuditRequest {
+            page_size: 3,
+            page_token,
+            method: "banger.v1.VolumeService/DeleteVolume".into(),
+            failed: true,
+            ..Default::default()
+        };
+        let page = list(&admin, request).await.unwrap();
+        assert!(page.records.len() <= 3);
+        seen.extend(page.records.into_iter().map(|record| record.object));
+        page_token = page.next_page_token;
+        if page_token.is_empty() {
+            break;
+        }
+    }
+    assert_eq!(seen, ["v6", "v5", "v4", "v3", "v2", "v1", "v0"]);
+    let tomorrow = v1::ListAuditRequest {
+        since: Some((std::time::SystemTime::now() + std::time::Duration::from_secs(86_400)).into()),
+        ..Default::default()
+    };
+    assert!(list(&admin, tomorrow).await.unwrap().records.is_empty());
+    for role in [Role::Viewer, Role::User, Role::Operator] {
+        let caller = rig.enter(user(9, role)).await;
+        let refused = list(&caller, v1::ListAuditRequest::default())
+            .await
+            .unwrap_err();
+        assert_refused(&refused, Code::PermissionDenied, "ROLE_TOO_LOW", None);
+    }
+    // The last call before the stop is in the log of the next daemon.
+    admin
+        .volumes()
+        .delete_volume(delete("last"))
+        .await
+        .unwrap_err();
+    drop(admin);
+    let (dir, host) = rig.stopped().await;
+    let rig = Rig::start_in(dir, host).await;
+    let admin = rig.enter(user(1, Role::Admin)).await;
+    let found = of(&admin, 1).await;
+    assert_eq!((found.len(), found[0].object.as_str()), (8, "last"));
+    rig.stopped().await;
+}
