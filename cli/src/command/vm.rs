@@ -142,8 +142,8 @@ impl Start {
 The agent flushes the disks and powers off; if it does not, the power button is pressed; if that does not \
 help, the VMM is ended. `vm inspect` tells what worked.
 
-With --keep-logs the output of its sessions is copied out of it first; `session list` and `session log`
-show it as before, until the VM is removed or another stop keeps other logs.
+With --keep-logs the output of its sessions is copied out of it first; `session list` and
+`session log` show it as before, until the VM is removed or another stop keeps other logs.
 
 Examples:
   banger vm stop web
