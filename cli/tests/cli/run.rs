@@ -184,7 +184,7 @@ fn no_daemon_is_an_error_with_a_remedy() {
     assert_eq!(error["code_ran"], "no");
     let run = output(&fake, &["--host", "tcp://h:1", "vm", "list"]);
     assert!(
-        text(&run.stderr).contains("network address"),
+        text(&run.stderr).contains("on another host"),
         "{}",
         text(&run.stderr)
     );
