@@ -125,7 +125,7 @@ fn use_vm(suite: &Suite, daemon: &Daemon, host: &str, ci: &Path, place: &Path) {
         .stdin("hello from afar")
         .done();
     assert_eq!((said.code(), said.out().as_str()), (3, "hello from afar"));
-    let bytes: Vec<u8> = (0..FILE_BYTES).map(|at| (at % 251) as u8).collect();
+    let bytes: Vec<u8> = (0..=250).cycle().take(FILE_BYTES).collect();
     let (up, down) = (place.join("up"), place.join("down"));
     fs::write(&up, &bytes).unwrap();
     run(&["cp", up.to_str().unwrap(), "far:/root/file"]).ok();
