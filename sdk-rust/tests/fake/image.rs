@@ -284,6 +284,7 @@ impl ImageService for Daemon {
             removed_references: image.references,
             image_removed: true,
             freed_bytes: image.rootfs_allocated_bytes,
+            deferred: false,
         }))
     }
 }
