@@ -202,6 +202,7 @@ mod tests {
         let request = v1::StopVmRequest {
             vm: "web".into(),
             request_id: "r".into(),
+            keep_logs: false,
         };
         let read_ = read("/banger.v1.VmService/StopVm", &request);
         assert_eq!(read_, ("web".into(), "r".into()));
