@@ -7,7 +7,7 @@ mod keep;
 use std::io;
 use std::path::PathBuf;
 
-use banger_sdk::{AuthFiles, Source};
+use banger_sdk::{AuthFiles, Client, Source};
 use clap::{Args, Subcommand};
 use clap_complete::ArgValueCandidates;
 
@@ -107,18 +107,30 @@ pub(crate) struct Pull {
 }
 
 impl Pull {
-    async fn run(self, context: &Context) -> Result<u8, Failure> {
+    async fn run(mut self, context: &Context) -> Result<u8, Failure> {
         let client = context.client().await?;
-        let kernel = match self.kernel_file {
-            None => self.kernel,
-            Some(file) => {
-                let import = client.kernels().import_file(file, self.modules_file);
-                let imported = long::follow(context, &client, |told| import.progress(told)).await?;
-                Some(imported.name)
-            }
+        let Some(file) = self.kernel_file.take() else {
+            return self.pull(context, &client).await;
         };
+        let import = client.kernels().import_file(file, self.modules_file.take());
+        let imported = long::follow(context, &client, |told| import.progress(told)).await?;
+        self.kernel = Some(imported.name.clone());
+        let pulled = self.pull(context, &client).await;
+        // It came for this image only, and would be in the way of the next try.
+        if pulled.is_err()
+            && let Err(error) = client.kernels().delete(imported.id).await
+        {
+            eprintln!(
+                "banger: kernel `{}`, which came for the image, could not be removed again: {error}",
+                imported.name
+            );
+        }
+        pulled
+    }
+
+    async fn pull(self, context: &Context, client: &Client) -> Result<u8, Failure> {
         let mut pull = client.images().pull(self.reference);
-        if let Some(kernel) = kernel {
+        if let Some(kernel) = self.kernel {
             pull = pull.kernel(kernel);
         }
         if let Some(source) = self.source {
@@ -142,7 +154,7 @@ impl Pull {
                 None => AuthFiles::of_user(|name| std::env::var_os(name)),
             });
         }
-        let pulled = long::follow(context, &client, |told| pull.progress(told)).await?;
+        let pulled = long::follow(context, client, |told| pull.progress(told)).await?;
         context.printer().changed(&view::Image::from(pulled))
     }
 }
@@ -156,7 +168,7 @@ ext4 file system, or a root filesystem (a directory or its tar, plain, gzip or z
 Examples:
   docker save app:1 | banger image import - app:1
   banger image import ./oci-layout app:1
-  banger image import rootfs.tar.zst base:1 --format rootfs-tar")]
+  banger image import rootfs.tar.zst base:1 --format rootfs-tar --kernel small")]
 pub(crate) struct Import {
     /// The archive or the directory; - reads standard input
     file: PathBuf,
@@ -168,6 +180,9 @@ pub(crate) struct Import {
     /// The platform to choose from an archive of many: os/architecture[/variant]
     #[arg(long, value_name = "PLATFORM")]
     platform: Option<String>,
+    /// The kernel that the image's VMs get, by name, instead of a bundle's own
+    #[arg(long, value_name = "KERNEL", add = ArgValueCandidates::new(complete::kernels))]
+    kernel: Option<String>,
 }
 
 impl Import {
@@ -184,6 +199,9 @@ impl Import {
         }
         if let Some(platform) = self.platform {
             register = register.platform(platform);
+        }
+        if let Some(kernel) = self.kernel {
+            register = register.kernel(kernel);
         }
         let registered = long::follow(context, &client, |told| register.progress(told)).await?;
         context.printer().changed(&view::Image::from(registered))

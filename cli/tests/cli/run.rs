@@ -100,6 +100,40 @@ fn pull_says_when_the_image_is_pulled() {
 }
 
 #[test]
+fn a_kernel_that_came_for_an_image_goes_when_the_image_does_not_come() {
+    let fake = Fake::start();
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("vmlinux");
+    std::fs::write(&file, "a kernel").unwrap();
+    let file = file.to_str().unwrap();
+    for _ in 0..2 {
+        let refused = output(&fake, &["image", "pull", "private", "--kernel-file", file]);
+        assert_eq!(code(&refused), 1);
+        let told = text(&refused.stderr);
+        assert!(told.contains("the registry wants credentials"), "{told}");
+        let kernels = output(&fake, &["kernel", "list", "-q"]);
+        assert_eq!(text(&kernels.stdout), "");
+    }
+    let pulled = output(&fake, &["image", "pull", "debian", "--kernel-file", file]);
+    assert_eq!(code(&pulled), 0);
+    let kernels = output(&fake, &["kernel", "list", "-q"]);
+    assert_eq!(text(&kernels.stdout), "6-1-0\n");
+}
+
+#[test]
+fn an_image_is_imported_for_a_kernel() {
+    let fake = Fake::start();
+    let arguments = ["image", "import", "-", "web:1", "--kernel", "small"];
+    assert_eq!(
+        code(&output_with_stdin(&fake, &arguments, b"an archive")),
+        0
+    );
+    let calls = fake.state.calls.lock().unwrap();
+    let call = calls.iter().find(|call| call.starts_with("RegisterImage"));
+    assert_eq!(call.unwrap(), "RegisterImage web:1 0 small");
+}
+
+#[test]
 fn options_reach_the_process() {
     let fake = with_vm();
     let run = output(

@@ -171,8 +171,12 @@ impl ImageService for Daemon {
                 None => return Err(Status::invalid_argument("an empty message")),
             }
         }
+        let kernel = match start.kernel.as_str() {
+            "" => String::new(),
+            named => format!(" {named}"),
+        };
         self.call(format!(
-            "RegisterImage {} {}",
+            "RegisterImage {} {}{kernel}",
             start.reference, start.format
         ));
         let length = i64::try_from(archive.len()).unwrap();

@@ -98,8 +98,10 @@ pub struct PullConfig {
     pub registries: Arc<Registries>,
     /// Where the logins are looked up that a request does not bring.
     pub auth_files: AuthFiles,
-    /// A registry that sends nothing for this long has stalled.
+    /// A registry or catalog that sends nothing for this long has stalled.
     pub stall_timeout: Duration,
+    /// The longest time for a whole pull.
+    pub timeout: Duration,
 }
 
 impl AppConfig {
@@ -154,6 +156,7 @@ impl AppConfig {
                 registries: Arc::default(),
                 auth_files: AuthFiles::default(),
                 stall_timeout: Duration::from_secs(30),
+                timeout: Duration::from_secs(2 * 3600),
             },
             credentials: Profiles::new(),
         }

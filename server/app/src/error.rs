@@ -263,6 +263,14 @@ pub enum AppError {
         /// Its name.
         kernel: String,
     },
+    /// An image's kernel is not the one of that name here.
+    #[error("kernel `{kernel}` of catalog `{catalog}` is not the kernel `{kernel}` of this host")]
+    KernelDiffers {
+        /// Its name.
+        kernel: Name,
+        /// The catalog's.
+        catalog: Name,
+    },
     /// The most catalogs exist.
     #[error("there are already {limit} catalogs")]
     TooManyCatalogs {

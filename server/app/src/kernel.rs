@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use banger_core::kernel::Kernel;
 use banger_core::operation::OperationKind;
-use banger_core::{KernelId, Name, OperationId, Owner, Timestamp};
+use banger_core::{Digest, KernelId, Name, OperationId, Owner, Timestamp};
 use banger_image::{ImportedKernel, KernelError, KernelFiles, KernelStore};
 use banger_store::{DeleteOutcome, Page, ReplaceOutcome, RequestKey, StoreError};
 use tokio::sync::RwLock;
@@ -149,6 +149,16 @@ impl Kernels {
             .import_bundle(KernelId::new(), bundle, task)
             .await?;
         worker.keep(imported, wanted).await
+    }
+
+    /// Whether a kernel is the one of the bundle whose manifest has `digest`: it came in it, or would be written as
+    /// it.
+    pub(crate) async fn is_of(&self, kernel: &Kernel, digest: Digest) -> Result<bool, AppError> {
+        if kernel.inspection.bundle == Some(digest) {
+            return Ok(true);
+        }
+        let bundle = self.files.export(kernel.id, kernel.name.clone()).await?;
+        Ok(Digest::of(&bundle.manifest().to_bytes()) == digest)
     }
 
     /// Begins to write a kernel as a bundle.

@@ -28,6 +28,7 @@ pub mod kernel;
 pub mod operation;
 pub mod page;
 pub mod paths;
+mod pull_time;
 mod reconcile;
 pub mod session;
 pub mod ssh;

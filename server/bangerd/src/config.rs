@@ -154,8 +154,10 @@ pub struct Config {
     /// How registries are reached, by `host:port`, or by `host` for all its ports.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub registries: BTreeMap<String, RegistryConfig>,
-    /// A registry that sends nothing for this long has stalled.
+    /// A registry or catalog that sends nothing for this long has stalled.
     pub pull_stall_timeout: SignedDuration,
+    /// The longest time for a whole pull.
+    pub pull_timeout: SignedDuration,
     /// Which kind of VMM new VMs run under.
     pub driver: DriverChoice,
     /// Firecracker: a path, or a name looked up in PATH.
@@ -268,6 +270,7 @@ impl Config {
             registry_auth_files: vec![place.config.with_file_name(AUTH_FILE)],
             registries: BTreeMap::new(),
             pull_stall_timeout: signed(app.pull.stall_timeout),
+            pull_timeout: signed(app.pull.timeout),
             driver: DriverChoice::default(),
             firecracker: firecracker.program,
             jailer: firecracker.jailer,
@@ -497,7 +500,7 @@ impl Config {
         self.log_level.parse()
     }
 
-    fn durations(&self) -> [(&'static str, SignedDuration); 24] {
+    fn durations(&self) -> [(&'static str, SignedDuration); 25] {
         [
             ("boot_timeout", self.boot_timeout),
             ("configure_timeout", self.configure_timeout),
@@ -523,6 +526,7 @@ impl Config {
             ("operation_retention", self.operation_retention),
             ("audit_retention", self.audit_retention),
             ("pull_stall_timeout", self.pull_stall_timeout),
+            ("pull_timeout", self.pull_timeout),
             ("kvm_probe_timeout", self.kvm_probe_timeout),
             ("vmm_launch_timeout", self.vmm_launch_timeout),
             ("vmm_control_timeout", self.vmm_control_timeout),
@@ -583,6 +587,7 @@ impl Config {
                 registries: Arc::new(registry::settings(&self.registries)),
                 auth_files: AuthFiles::of(self.registry_auth_files.clone()),
                 stall_timeout: unsigned(self.pull_stall_timeout),
+                timeout: unsigned(self.pull_timeout),
             },
             credentials: credentials::profiles(&self.credentials),
         }

@@ -43,6 +43,8 @@ pub struct KernelInspection {
     pub evidence: String,
     /// What banger needs or can use, in a fixed order.
     pub features: Vec<KernelFeature>,
+    /// Of the manifest of the bundle it came in; absent where it came otherwise.
+    pub bundle: Option<Digest>,
 }
 
 /// Something that banger needs of a kernel or can use.

@@ -1,17 +1,20 @@
 //! Kernels from catalogs.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use banger_core::image::Platform;
 use banger_core::kernel::Kernel;
 use banger_core::operation::{OperationKind, StageKey};
 use banger_core::{Name, OperationId, Owner};
 use banger_store::RequestKey;
+use tokio::sync::OwnedMutexGuard;
 
 use super::{Catalogs, FoundKernel, parse_name};
 use crate::error::AppError;
 use crate::kernel::Wanted;
 use crate::operation::{Begun, OperationTask};
+use crate::pull_time::PullTime;
 
 /// What to pull.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +27,25 @@ pub struct PullKernelRequest {
     pub make_default: bool,
     /// It may take the place of one that has the name.
     pub replace: bool,
+}
+
+/// Whose turn it is to fetch a kernel, by its name here.
+#[derive(Debug, Default)]
+pub(super) struct Turns(Mutex<HashMap<Name, Weak<tokio::sync::Mutex<()>>>>);
+
+impl Turns {
+    /// Waits for whoever fetches a kernel of that name now. Cancel-safe: a place in the queue is given up.
+    async fn of(&self, name: &Name) -> OwnedMutexGuard<()> {
+        let turn = {
+            let mut turns = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            turns.retain(|_, turn| turn.strong_count() > 0);
+            let known = turns.get(name).and_then(Weak::upgrade);
+            let turn = known.unwrap_or_default();
+            turns.insert(name.clone(), Arc::downgrade(&turn));
+            turn
+        };
+        turn.lock_owned().await
+    }
 }
 
 /// Which kernel an image is to have, and whether it came for it.
@@ -75,6 +97,7 @@ impl Catalogs {
         request: &PullKernelRequest,
         task: &OperationTask,
     ) -> Result<Kernel, AppError> {
+        let time = PullTime::begin(&self.context);
         let found = self
             .find_kernel(&request.kernel, None, &Platform::host())
             .await?
@@ -82,14 +105,17 @@ impl Catalogs {
                 resource: "kernel",
                 name: request.kernel.clone(),
             })?;
+        let name = name.unwrap_or_else(|| found.entry.name.clone());
         let wanted = Wanted {
-            name: Some(name.unwrap_or_else(|| found.entry.name.clone())),
+            name: Some(name.clone()),
             make_default: request.make_default,
             replace: request.replace,
         };
-        let _turn = self.turn(task).await?;
         self.refuse_taken(&wanted).await?;
-        self.fetch_kernel(&found, &wanted, task).await
+        let _turn = self.turn(&name, time, task).await?;
+        // It may have come meanwhile.
+        self.refuse_taken(&wanted).await?;
+        self.fetch_kernel(&found, &wanted, time, task).await
     }
 
     /// A name that is taken is refused before anything is fetched.
@@ -107,21 +133,27 @@ impl Catalogs {
     }
 
     /// The kernel that an image is to have, by its name here, pulled from `within` or else any catalog where it is
-    /// not here.
+    /// not here. One that a catalog names for its image (`within`) must be the one that is there.
     pub(crate) async fn ensure_kernel(
         &self,
         named: &str,
         within: Option<&Name>,
+        time: PullTime,
         task: &OperationTask,
     ) -> Result<Ensured, AppError> {
-        let _turn = self.turn(task).await?;
         let name = named.rsplit('/').next().unwrap_or(named);
         let name = parse_name("kernel", name)?;
-        if self.context.store.find_kernel(&name).await?.is_some() {
-            return Ok(Ensured {
-                name,
-                is_new: false,
-            });
+        let here = |name| Ensured {
+            name,
+            is_new: false,
+        };
+        if self.is_here(&name, within).await? {
+            return Ok(here(name));
+        }
+        let _turn = self.turn(&name, time, task).await?;
+        // It may have come meanwhile.
+        if self.is_here(&name, within).await? {
+            return Ok(here(name));
         }
         let found = self.find_kernel(named, within, &Platform::host()).await?;
         let found = found.ok_or_else(|| AppError::KernelMissing {
@@ -132,8 +164,34 @@ impl Catalogs {
             make_default: false,
             replace: false,
         };
-        self.fetch_kernel(&found, &wanted, task).await?;
+        self.fetch_kernel(&found, &wanted, time, task).await?;
         Ok(Ensured { name, is_new: true })
+    }
+
+    /// Whether a kernel of that name is here.
+    ///
+    /// # Errors
+    /// If it is another than the one that the catalog `within` has by that name.
+    async fn is_here(&self, name: &Name, within: Option<&Name>) -> Result<bool, AppError> {
+        let Some(kernel) = self.context.store.find_kernel(name).await? else {
+            return Ok(false);
+        };
+        let Some(catalog) = within else {
+            return Ok(true);
+        };
+        let found = self
+            .find_kernel(name.as_str(), within, &Platform::host())
+            .await?
+            .filter(|found| found.catalog.name == *catalog);
+        match found {
+            Some(found) if !self.kernels.is_of(&kernel, found.entry.digest).await? => {
+                Err(AppError::KernelDiffers {
+                    kernel: name.clone(),
+                    catalog: catalog.clone(),
+                })
+            }
+            _ => Ok(true),
+        }
     }
 
     /// Takes a kernel away that came for an image which then did not. One that somebody uses already stays.
@@ -150,27 +208,34 @@ impl Catalogs {
         &self,
         found: &FoundKernel,
         wanted: &Wanted,
+        time: PullTime,
         task: &OperationTask,
     ) -> Result<Kernel, AppError> {
         crate::host::admit_disk(&self.context)?;
         let source = self.source(&found.catalog.url)?;
         let stage = StageKey::item("fetch", format!("kernel {}", found.entry.name));
+        let (file, left) = (&found.entry.file, time.left());
         let file = self
             .files
-            .fetch_file(&source, &found.entry.file, &stage, task, task.cancelled())
-            .await?;
+            .fetch_file(&source, file, &stage, left, task, task.cancelled())
+            .await
+            .map_err(|error| time.explain(error.into()))?;
         self.kernels.keep_bundle(&file, wanted, task).await
     }
 
-    /// Waits for whoever fetches a kernel now.
+    /// Waits for whoever fetches a kernel of that name now.
     async fn turn(
         &self,
+        name: &Name,
+        time: PullTime,
         task: &OperationTask,
-    ) -> Result<tokio::sync::MutexGuard<'_, ()>, AppError> {
+    ) -> Result<OwnedMutexGuard<()>, AppError> {
         // cancel-safe: a place in the queue is given up
         tokio::select! {
             () = task.cancelled().cancelled() => Err(AppError::Interrupted),
-            turn = self.fetching.lock() => Ok(turn),
+            turn = tokio::time::timeout(time.left(), self.fetching.of(name)) => {
+                turn.map_err(|_| time.over())
+            }
         }
     }
 }

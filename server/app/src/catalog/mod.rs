@@ -41,8 +41,8 @@ pub struct Catalogs {
     files: ImageStore,
     /// One change of the list, and one refresh, at a time.
     changing: Mutex<()>,
-    /// One kernel is fetched at a time: whoever wants the same one finds it then.
-    fetching: Mutex<()>,
+    /// One kernel of a name is fetched at a time: whoever wants the same one finds it then.
+    fetching: kernel::Turns,
 }
 
 impl std::fmt::Debug for Catalogs {
@@ -84,7 +84,7 @@ impl Catalogs {
             kernels: kernels.clone(),
             files: files.clone(),
             changing: Mutex::default(),
-            fetching: Mutex::default(),
+            fetching: kernel::Turns::default(),
         }
     }
 

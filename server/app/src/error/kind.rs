@@ -55,7 +55,9 @@ impl Explain for AppError {
             },
             Self::WrongState { vm, .. } => precondition(format!("vm/{vm}")),
             Self::InUse { resource, name, .. } => precondition(format!("{resource}/{name}")),
-            Self::NoKernel | Self::ImageKernelMissing { .. } => precondition("host/kernel".into()),
+            Self::NoKernel | Self::ImageKernelMissing { .. } | Self::KernelDiffers { .. } => {
+                precondition("host/kernel".into())
+            }
             Self::AgentMissing { .. } => precondition("host/agent".into()),
             Self::Exhausted { what, .. } => FailureKind::ResourceExhausted {
                 subject: format!("host/{what}"),
@@ -137,6 +139,7 @@ impl Explain for AppError {
             Self::NameTaken { .. } => "NAME_TAKEN",
             Self::NotInCatalog { .. } => "NOT_IN_CATALOG",
             Self::KernelMissing { .. } => "KERNEL_NOT_FOUND",
+            Self::KernelDiffers { .. } => "KERNEL_DIFFERS",
             Self::TooManyCatalogs { .. } => "TOO_MANY_CATALOGS",
             Self::CatalogRefused { source, .. } => source.reason(),
             Self::CatalogAway { source, .. } | Self::Source(source) => source.reason(),

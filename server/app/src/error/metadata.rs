@@ -37,6 +37,12 @@ impl AppError {
                 vec![("resource", (*resource).to_owned()), ("name", name.clone())]
             }
             Self::KernelMissing { kernel } => vec![("kernel", kernel.clone())],
+            Self::KernelDiffers { kernel, catalog } => {
+                vec![
+                    ("kernel", kernel.to_string()),
+                    ("catalog", catalog.to_string()),
+                ]
+            }
             Self::TooManyCatalogs { limit } => vec![("limit", limit.to_string())],
             Self::CatalogRefused { catalog, source } => {
                 [vec![("catalog", catalog.clone())], source.metadata()].concat()

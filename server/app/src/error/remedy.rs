@@ -37,6 +37,7 @@ impl AppError {
             Self::NameTaken { resource, name } => format!("Choose another name, or remove the {resource}: banger {resource} remove {name}"),
             Self::NotInCatalog { .. } => "Look at what there is with `banger catalog search`, or refresh the catalogs with `banger catalog refresh`.".into(),
             Self::KernelMissing { .. } => WAYS_TO_A_KERNEL.into(),
+            Self::KernelDiffers { kernel, catalog } => format!("Use the one that is here (--kernel {kernel}), or get the other under another name (banger kernel pull {catalog}/{kernel} --name OTHER) and name it: --kernel OTHER"),
             Self::TooManyCatalogs { .. } => "Remove one: banger catalog remove NAME".into(),
             Self::CatalogRefused { source, .. } => return source.remedy(),
             Self::CatalogAway { source, .. } | Self::Source(source) => return source.remedy(),

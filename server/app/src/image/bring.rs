@@ -36,6 +36,7 @@ impl Worker {
             login,
             auth_files: self.context.config.pull.auth_files.clone(),
             stall_timeout: self.context.config.pull.stall_timeout,
+            deadline: self.context.config.pull.timeout,
             ..PullOptions::default()
         }
     }

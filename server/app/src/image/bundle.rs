@@ -12,6 +12,7 @@ use crate::catalog::{Ensured, FoundBundle};
 use crate::error::AppError;
 use crate::export::{Export, ExportHead};
 use crate::operation::OperationTask;
+use crate::pull_time::PullTime;
 
 /// The stage in which a name is looked up in the catalogs.
 const LOOK_UP: &str = "look-up";
@@ -37,6 +38,18 @@ impl Worker {
         request: PullRequest,
         task: &OperationTask,
     ) -> Result<Image, AppError> {
+        let time = PullTime::begin(&self.context);
+        let pulled = self.pull_in(reference, request, time, task).await;
+        pulled.map_err(|error| time.explain(error))
+    }
+
+    async fn pull_in(
+        &self,
+        reference: &ImageReference,
+        request: PullRequest,
+        time: PullTime,
+        task: &OperationTask,
+    ) -> Result<Image, AppError> {
         let platform = request.platform.clone().unwrap_or_else(Platform::host);
         if request.source != ImageSource::Registry {
             let key = StageKey::new(LOOK_UP);
@@ -47,7 +60,9 @@ impl Worker {
                 .await?;
             task.finish(&key);
             if let Some(found) = found {
-                return self.pull_bundle(reference, &request, &found, task).await;
+                return self
+                    .pull_bundle(reference, &request, &found, time, task)
+                    .await;
             }
             if request.source == ImageSource::Catalog {
                 return Err(AppError::NotInCatalog {
@@ -57,7 +72,7 @@ impl Worker {
             }
         }
         let options = self.options(request.platform, request.auth);
-        self.pull_oci(reference, &request.kernel, &options, task)
+        self.pull_oci(reference, &request.kernel, options, time, task)
             .await
     }
 
@@ -65,16 +80,18 @@ impl Worker {
         &self,
         reference: &ImageReference,
         kernel: &str,
-        options: &PullOptions,
+        mut options: PullOptions,
+        time: PullTime,
         task: &OperationTask,
     ) -> Result<Image, AppError> {
         let kernel = match kernel {
             "" => None,
-            named => Some(self.catalogs.ensure_kernel(named, None, task).await?),
+            named => Some(self.catalogs.ensure_kernel(named, None, time, task).await?),
         };
         let name = kernel.as_ref().map(|kernel| kernel.name.clone());
+        options.deadline = time.left();
         let pulled = self
-            .fetch(reference, options, name, task, task.cancelled())
+            .fetch(reference, &options, name, task, task.cancelled())
             .await;
         self.keep_or_undo(pulled, kernel).await
     }
@@ -84,6 +101,7 @@ impl Worker {
         reference: &ImageReference,
         request: &PullRequest,
         found: &FoundBundle,
+        time: PullTime,
         task: &OperationTask,
     ) -> Result<Image, AppError> {
         // Refused before anything is fetched; it counts again when the row comes.
@@ -95,9 +113,9 @@ impl Worker {
         if kept.is_some() && !is_same && !request.replace {
             return Err(AppError::ReferenceTaken { reference: named });
         }
-        let kernel = self.kernel_for(request, found, task).await?;
+        let kernel = self.kernel_for(request, found, time, task).await?;
         let pulled = self
-            .fetch_bundle(reference, request, found, kernel.as_ref(), task)
+            .fetch_bundle(reference, request, found, kernel.as_ref(), time, task)
             .await;
         self.keep_or_undo(pulled, kernel).await
     }
@@ -108,6 +126,7 @@ impl Worker {
         &self,
         request: &PullRequest,
         found: &FoundBundle,
+        time: PullTime,
         task: &OperationTask,
     ) -> Result<Option<Ensured>, AppError> {
         let own = found.entry.kernel.as_ref();
@@ -119,10 +138,10 @@ impl Worker {
             ("", Some(own)) => {
                 let within = Some(&found.catalog.name);
                 self.catalogs
-                    .ensure_kernel(own.as_str(), within, task)
+                    .ensure_kernel(own.as_str(), within, time, task)
                     .await?
             }
-            (named, _) => self.catalogs.ensure_kernel(named, None, task).await?,
+            (named, _) => self.catalogs.ensure_kernel(named, None, time, task).await?,
         };
         Ok(Some(ensured))
     }
@@ -133,15 +152,15 @@ impl Worker {
         request: &PullRequest,
         found: &FoundBundle,
         kernel: Option<&Ensured>,
+        time: PullTime,
         task: &OperationTask,
     ) -> Result<Image, AppError> {
         crate::host::admit_disk(&self.context)?;
         let source = self.catalogs.source(&found.catalog.url)?;
-        let deadline = PullOptions::default().deadline;
         let _bringing = self.begin_bringing().await;
         let mut built = self
             .files
-            .pull_bundle(&source, &found.entry, deadline, task, task.cancelled())
+            .pull_bundle(&source, &found.entry, time.left(), task, task.cancelled())
             .await?;
         built.kernel = kernel.map(|kernel| kernel.name.clone());
         let origin = format!(

@@ -152,17 +152,7 @@ impl Shelf {
             };
             let (manifest, bytes) = rig.export(request).await.unwrap();
             let file = shelf.put(&format!("web-{version}.tar.zst"), &bytes);
-            let parsed = ImageManifest::parse(&manifest).unwrap();
-            shelf.index.bundles.push(BundleEntry {
-                name: parsed.name,
-                version: parsed.version,
-                platform: parsed.platform,
-                digest: Digest::of(&manifest),
-                kernel: parsed.kernel,
-                rootfs_size_bytes: parsed.rootfs.size_bytes,
-                file,
-                description: "A web server".into(),
-            });
+            shelf.add_bundle(&manifest, file);
         }
         let (manifest, bytes) = rig.export_kernel().await;
         let file = shelf.put("k.tar.zst", &bytes);
@@ -178,6 +168,20 @@ impl Shelf {
         rig.stopped().await;
         shelf.publish();
         shelf
+    }
+
+    fn add_bundle(&mut self, manifest: &[u8], file: FilePart) {
+        let parsed = ImageManifest::parse(manifest).unwrap();
+        self.index.bundles.push(BundleEntry {
+            name: parsed.name,
+            version: parsed.version,
+            platform: parsed.platform,
+            digest: Digest::of(manifest),
+            kernel: parsed.kernel,
+            rootfs_size_bytes: parsed.rootfs.size_bytes,
+            file,
+            description: "A web server".into(),
+        });
     }
 
     fn url(&self) -> String {
@@ -330,6 +334,146 @@ async fn an_image_without_any_kernel_is_refused_with_the_ways_to_get_one() {
     assert_refused(&refused, Code::NotFound, "KERNEL_NOT_FOUND", None);
     assert_eq!(files(&rig, "rootfs"), 0);
     rig.stopped().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_that_names_no_kernel_needs_one_of_the_host() {
+    let (mut shelf, rig) = (Shelf::furnished().await, Rig::start().await);
+    let maker = Rig::start().await;
+    maker.register("bare:1").await.unwrap();
+    let request = v1::ExportBundleRequest {
+        image: "bare:1".into(),
+        ..Default::default()
+    };
+    let (manifest, bytes) = maker.export(request).await.unwrap();
+    maker.stopped().await;
+    let file = shelf.put("bare-1.tar.zst", &bytes);
+    shelf.add_bundle(&manifest, file);
+    shelf.publish();
+    rig.add_catalog(&shelf).await.unwrap();
+    let refused = rig.pull(pulled("bare:1")).await.unwrap_err();
+    assert_refused(&refused, Code::FailedPrecondition, "NO_KERNEL", None);
+    let remedy = remedy(&refused);
+    for way in [
+        "banger kernel pull",
+        "banger kernel import --debian-package",
+        "banger kernel import FILE",
+        "banger kernel build",
+        "--kernel",
+    ] {
+        assert!(remedy.contains(way), "{way}: {remedy}");
+    }
+    assert_eq!(files(&rig, "rootfs"), 0);
+    rig.pull_kernel("k").await.unwrap();
+    let image = rig.pull(pulled("bare:1")).await.unwrap();
+    assert_eq!(image.kernel, "");
+    rig.stopped().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_kernel_of_the_name_is_not_taken_for_the_images_own() {
+    let (mut shelf, rig) = (Shelf::furnished().await, Rig::start().await);
+    // The same kernel, imported by hand, is as good.
+    rig.furnish().await;
+    rig.add_catalog(&shelf).await.unwrap();
+    let image = rig.pull(pulled("acme/web:2")).await.unwrap();
+    assert_eq!(image.kernel, "k");
+    shelf.index.kernels[0].digest = Digest::of(b"another");
+    shelf.index.version += 1;
+    shelf.publish();
+    rig.refresh().await.unwrap();
+    let refused = rig.pull(pulled("acme/web:1")).await.unwrap_err();
+    assert_refused(&refused, Code::FailedPrecondition, "KERNEL_DIFFERS", None);
+    assert!(remedy(&refused).contains("--kernel k"), "{refused:?}");
+    let request = v1::PullImageRequest {
+        kernel: "k".into(),
+        ..pulled("acme/web:1")
+    };
+    assert_eq!(rig.pull(request).await.unwrap().kernel, "k");
+    rig.stopped().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kernel_that_is_here_waits_for_no_kernel_that_comes() {
+    let (shelf, rig) = (Shelf::furnished().await, Rig::start().await);
+    rig.furnish().await;
+    rig.add_catalog(&shelf).await.unwrap();
+    // Another catalog has a kernel that never comes.
+    let silent = silent(&shelf).await;
+    rig.add_as("silent", &silent.url, &shelf.key.public().to_string())
+        .await
+        .unwrap();
+    let mut kernels = rig.kernels();
+    let request = v1::PullKernelRequest {
+        kernel: "silent/k".into(),
+        name: "slow".into(),
+        ..Default::default()
+    };
+    let waiting = kernels.pull_kernel(request).await.unwrap();
+    silent.asked.notified().await;
+    let image = rig.pull(pulled("acme/web:1")).await.unwrap();
+    assert_eq!(image.kernel, "k");
+    let other = v1::PullKernelRequest {
+        kernel: "acme/k".into(),
+        name: "other".into(),
+        ..Default::default()
+    };
+    let answers = kernels.pull_kernel(other).await.unwrap().into_inner();
+    drain(answers).await.unwrap();
+    assert_eq!(rig.kernel_names().await, ["other", "k"]);
+    drop(waiting);
+    rig.stopped().await;
+}
+
+/// A server of a catalog that has its index and, of all else, only that somebody asked.
+struct Silent {
+    url: String,
+    asked: std::sync::Arc<tokio::sync::Notify>,
+    _serving: tokio::task::JoinHandle<()>,
+}
+
+async fn silent(shelf: &Shelf) -> Silent {
+    use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/", listener.local_addr().unwrap());
+    let asked = std::sync::Arc::new(tokio::sync::Notify::new());
+    let (index, told) = (
+        std::fs::read(shelf.path("catalog.json")).unwrap(),
+        asked.clone(),
+    );
+    let serving = tokio::spawn(async move {
+        let mut kept = Vec::new();
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            let mut stream = BufReader::new(stream);
+            let mut line = String::new();
+            stream.read_line(&mut line).await.unwrap();
+            if line.contains("catalog.json") {
+                let length = index.len();
+                let head = format!(
+                    "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n"
+                );
+                stream.write_all(head.as_bytes()).await.unwrap();
+                stream.write_all(&index).await.unwrap();
+                stream.flush().await.unwrap();
+            } else {
+                told.notify_one();
+            }
+            kept.push(stream);
+        }
+    });
+    Silent {
+        url,
+        asked,
+        _serving: serving,
+    }
+}
+
+/// What an error says to do.
+fn remedy(status: &Status) -> String {
+    use tonic_types::StatusExt as _;
+    let details = status.get_error_details();
+    details.error_info().unwrap().metadata["remedy"].clone()
 }
 
 #[tokio::test(flavor = "multi_thread")]

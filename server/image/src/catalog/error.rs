@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use banger_core::{Explain, FailureKind};
 
+use crate::limits::RETRY_AFTER_MAX;
+
 /// A catalog's file that did not come.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
@@ -45,6 +47,16 @@ pub enum SourceError {
         /// How long.
         stall: Duration,
     },
+    /// It sends next to nothing.
+    #[error("the catalog's server sent only {bytes} bytes of `{file}` in {} s", window.as_secs_f32())]
+    TooSlow {
+        /// Which file.
+        file: String,
+        /// How long.
+        window: Duration,
+        /// What came.
+        bytes: u64,
+    },
     /// There is no such file.
     #[error("the catalog has no `{file}`")]
     Missing {
@@ -58,6 +70,8 @@ pub enum SourceError {
         file: String,
         /// The HTTP status.
         status: u16,
+        /// How long it asks to wait, where it does.
+        retry_after: Option<Duration>,
     },
     /// A part of a file that is not the part asked for.
     #[error("the catalog's server sent another part of `{file}` than was asked for")]
@@ -101,12 +115,22 @@ pub enum SourceError {
 }
 
 impl SourceError {
-    /// Whether another try may help.
-    pub(super) const fn is_transient(&self) -> bool {
+    /// Whether another try may help, and not later than a pull can wait for.
+    pub(super) fn is_transient(&self) -> bool {
         match self {
-            Self::Unreachable { .. } | Self::Stalled { .. } => true,
-            Self::Status { status, .. } => matches!(status, 408 | 429 | 500 | 502..=504),
+            Self::Unreachable { .. } | Self::Stalled { .. } | Self::TooSlow { .. } => true,
+            Self::Status { status, .. } => {
+                matches!(status, 408 | 429 | 500 | 502..=504) && self.asked() <= RETRY_AFTER_MAX
+            }
             _ => false,
+        }
+    }
+
+    /// How long the server asks to wait.
+    pub(super) fn asked(&self) -> Duration {
+        match self {
+            Self::Status { retry_after, .. } => retry_after.unwrap_or_default(),
+            _ => Duration::ZERO,
         }
     }
 
@@ -116,6 +140,7 @@ impl SourceError {
             Self::Unreachable { file, .. }
             | Self::Redirected { file, .. }
             | Self::Stalled { file, .. }
+            | Self::TooSlow { file, .. }
             | Self::Missing { file }
             | Self::Status { file, .. }
             | Self::WrongRange { file }
@@ -135,13 +160,19 @@ impl Explain for SourceError {
                 field: "url".into(),
             },
             Self::Client(_) => FailureKind::Internal,
+            Self::Status {
+                retry_after: Some(asked),
+                ..
+            } => FailureKind::Unavailable {
+                retry_after: *asked,
+            },
             Self::Unreachable { .. }
             | Self::Status { .. }
             | Self::WrongRange { .. }
             | Self::Changed { .. } => FailureKind::Unavailable {
                 retry_after: RETRY_AFTER,
             },
-            Self::Stalled { .. } => FailureKind::DeadlineExceeded,
+            Self::Stalled { .. } | Self::TooSlow { .. } => FailureKind::DeadlineExceeded,
             Self::Missing { file } => FailureKind::NotFound {
                 resource: "catalog file".into(),
                 name: file.clone(),
@@ -165,6 +196,7 @@ impl Explain for SourceError {
             Self::Unreachable { .. } => "CATALOG_UNREACHABLE",
             Self::Redirected { .. } => "CATALOG_REDIRECTED",
             Self::Stalled { .. } => "CATALOG_STALLED",
+            Self::TooSlow { .. } => "CATALOG_TOO_SLOW",
             Self::Missing { .. } => "CATALOG_FILE_MISSING",
             Self::Status { .. } => "CATALOG_STATUS",
             Self::WrongRange { .. } => "CATALOG_RANGE_WRONG",
@@ -183,7 +215,7 @@ impl Explain for SourceError {
             Self::Client(_) => return None,
             Self::Unreachable { .. } => "Check the catalog's address and this host's network.",
             Self::Redirected { .. } => "Add the catalog by the address it is really at.",
-            Self::Stalled { .. } | Self::Status { .. } => {
+            Self::Stalled { .. } | Self::TooSlow { .. } | Self::Status { .. } => {
                 "Try again later; if it repeats, look at the server's log."
             }
             Self::Missing { .. } | Self::WrongSize { .. } => {
@@ -209,7 +241,20 @@ impl Explain for SourceError {
             Self::Stalled { stall, .. } => {
                 metadata.push(("stall_seconds", stall.as_secs_f32().to_string()));
             }
-            Self::Status { status, .. } => metadata.push(("status", status.to_string())),
+            Self::TooSlow { window, bytes, .. } => metadata.extend([
+                ("window_seconds", window.as_secs_f32().to_string()),
+                ("bytes", bytes.to_string()),
+            ]),
+            Self::Status {
+                status,
+                retry_after,
+                ..
+            } => {
+                metadata.push(("status", status.to_string()));
+                if let Some(asked) = retry_after {
+                    metadata.push(("retry_after_seconds", asked.as_secs().to_string()));
+                }
+            }
             Self::WrongSize {
                 expected, actual, ..
             } => metadata.extend([

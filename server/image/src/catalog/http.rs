@@ -1,7 +1,8 @@
 //! A file over HTTP, as a stream that survives broken connections: it goes on where it stopped (RFC 9110 §14).
 
-use std::sync::Once;
-use std::time::Duration;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Once};
+use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes};
 use reqwest::header::{CONTENT_RANGE, ETAG, HeaderMap, HeaderValue, IF_RANGE, RANGE};
@@ -11,9 +12,10 @@ use reqwest::{Client, Response, Url};
 use super::error::SourceError;
 use super::source::SourceOptions;
 use crate::limits::{BACKOFF_FIRST, BACKOFF_MAX, TRIES_MAX};
+use crate::registry::fence::{Fence, FencedResolver, proxies};
+use crate::registry::pace::Pace;
+use crate::registry::retry::retry_after;
 
-/// Redirects followed for one request.
-const REDIRECTS_MAX: usize = 5;
 /// Tries count anew after this much has come: a long download may break off now and then.
 const PROGRESS_BYTES: u64 = 8 << 20;
 
@@ -24,36 +26,36 @@ pub(super) enum Length {
     AtMost(u64),
 }
 
-/// A client for a catalog; connects to nothing yet.
-pub(super) fn client(options: &SourceOptions, is_plain: bool) -> Result<Client, SourceError> {
+/// A client for the catalog at `base`; connects to nothing yet.
+pub(super) fn client(
+    options: &SourceOptions,
+    base: &Url,
+    is_plain: bool,
+) -> Result<Client, SourceError> {
     install_tls_provider();
+    let host = base.host_str().unwrap_or_default();
+    let known: BTreeSet<_> = proxies(|variable| std::env::var(variable).ok()).collect();
+    let fence = Arc::new(Fence::new(host, is_plain, known));
     let mut builder = Client::builder()
         .user_agent(concat!("banger/", env!("CARGO_PKG_VERSION")))
         .connect_timeout(options.connect_timeout)
-        .redirect(redirects(is_plain));
-    if is_plain {
-        builder = builder.no_proxy();
-    }
+        .dns_resolver(FencedResolver(Arc::clone(&fence)));
+    builder = if is_plain {
+        builder.redirect(same_host(host, &fence)).no_proxy()
+    } else {
+        builder.redirect(fence.policy())
+    };
     builder.build().map_err(SourceError::Client)
 }
 
-/// TLS is never left behind, and what is only on the loopback stays there.
-fn redirects(is_plain: bool) -> Policy {
+/// What is only on the loopback stays there, by TLS as well.
+fn same_host(host: &str, fence: &Arc<Fence>) -> Policy {
+    let (host, fence) = (host.to_owned(), Arc::clone(fence));
     Policy::custom(move |attempt| {
-        let host = attempt
-            .previous()
-            .first()
-            .and_then(Url::host_str)
-            .map(str::to_owned);
-        if attempt.previous().len() > REDIRECTS_MAX {
-            attempt.error("too many redirects")
-        } else if attempt.url().scheme() == "https"
-            || (is_plain && attempt.url().host_str() == host.as_deref())
-        {
-            attempt.follow()
-        } else {
-            attempt.error("a redirect to http")
+        if attempt.url().host_str() != Some(host.as_str()) {
+            return attempt.error("it leads away from this host's loopback");
         }
+        fence.judge(attempt)
     })
 }
 
@@ -73,7 +75,7 @@ pub(super) struct HttpStream {
     file: String,
     length: Length,
     stall: Duration,
-    answer: Option<Response>,
+    answer: Option<(Response, Pace)>,
     /// Of the first answer: later ones must be of the same content.
     etag: Option<HeaderValue>,
     received: u64,
@@ -127,14 +129,21 @@ impl HttpStream {
         }
         if self.answer.is_none() {
             self.tried += 1;
-            self.answer = Some(self.open().await?);
+            self.answer = Some((self.open().await?, Pace::new(self.stall)));
         }
         loop {
-            let answer = self.answer.as_mut().expect("opened above");
+            let (answer, pace) = self.answer.as_mut().expect("opened above");
+            let begin = Instant::now();
             let chunk = in_time(&self.file, self.stall, answer.chunk()).await?;
             let Some(mut chunk) = chunk else {
                 return self.ended();
             };
+            pace.note(begin.elapsed(), chunk.len())
+                .map_err(|(window, bytes)| SourceError::TooSlow {
+                    file: self.file.clone(),
+                    window,
+                    bytes,
+                })?;
             let skipped = self.repeated.min(chunk.len() as u64);
             self.repeated -= skipped;
             chunk.advance(usize::try_from(skipped).expect("at most the chunk's length"));
@@ -217,6 +226,7 @@ impl HttpStream {
                 return Err(SourceError::Status {
                     file: self.file.clone(),
                     status,
+                    retry_after: retry_after(answer.headers()),
                 });
             }
         }
@@ -270,11 +280,11 @@ impl HttpStream {
         }
     }
 
-    /// Longer after each try.
+    /// Longer after each try, and as long as the server asks.
     async fn back_off(&self, error: &SourceError) {
         let wait = BACKOFF_FIRST * 2u32.saturating_pow(self.tried.saturating_sub(1).min(16));
         tracing::debug!(tried = self.tried, error = %banger_core::chain(error), "a request to a catalog failed, trying again");
-        tokio::time::sleep(wait.min(BACKOFF_MAX)).await;
+        tokio::time::sleep(wait.min(BACKOFF_MAX).max(error.asked())).await;
     }
 }
 

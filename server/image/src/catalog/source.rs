@@ -50,7 +50,7 @@ impl CatalogSource {
     pub fn new(address: &CatalogAddress, options: &SourceOptions) -> Result<Self, SourceError> {
         let place = match address {
             CatalogAddress::Http(base) => Place::Http {
-                client: http::client(options, address.is_plain())?,
+                client: http::client(options, base, address.is_plain())?,
                 base: base.clone(),
             },
             CatalogAddress::Directory(path) => Place::Directory(path.clone()),

@@ -254,3 +254,28 @@ pub(super) const FEATURES: &[Feature] = &[
         "new random numbers in a restored copy",
     ),
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::config::{KernelConfig, Setting};
+
+    /// What the kernel has without being told: by default, or because another option selects it.
+    const IMPLIED: [&str; 3] = ["CONFIG_VIRTIO", "CONFIG_PROC_FS", "CONFIG_SYSFS"];
+
+    #[test]
+    fn the_guest_kernel_that_banger_builds_has_all_that_is_required() {
+        let options = include_str!("../../../../deploy/kernel/guest.config");
+        // The build adds the architecture.
+        let text = format!("{options}\nCONFIG_X86_64=y\n");
+        let config = KernelConfig::file(text.as_bytes(), "guest.config").unwrap();
+        for feature in FEATURES.iter().filter(|it| it.need == Need::Required) {
+            for part in feature.parts {
+                let unset = format!("# {} is not set", part.option);
+                let is_there = config.setting(part.option) == Setting::BuiltIn
+                    || (IMPLIED.contains(&part.option) && !options.contains(&unset));
+                assert!(is_there, "{}: {}", feature.name, part.option);
+            }
+        }
+    }
+}

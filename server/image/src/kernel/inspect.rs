@@ -86,6 +86,7 @@ pub(super) fn inspect<'a>(
         banner: kernel.banner.clone(),
         evidence: if told { source } else { "" }.to_owned(),
         features,
+        bundle: None,
     })
 }
 

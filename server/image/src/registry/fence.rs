@@ -1,4 +1,4 @@
-//! Where a registry may lead us by redirects and token servers.
+//! Where a registry may lead us by redirects and token servers, and a catalog by redirects.
 //!
 //! A registry is hostile, and banger stands where it cannot: inside the host and its network. So a registry
 //! leads only to places as public as itself: one on the Internet to the Internet, one in a private network
@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use reqwest::Url;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-use reqwest::redirect::Policy;
+use reqwest::redirect::{Action, Attempt, Policy};
 
 /// Redirects followed for one request.
 const REDIRECTS_MAX: usize = 5;
@@ -89,7 +89,7 @@ impl Reach {
 
 /// Why a way is closed. `to` is an origin: paths and queries of redirects hold secrets.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Closed {
+pub(crate) enum Closed {
     #[error("it leads on and on ({REDIRECTS_MAX} redirects were followed)")]
     TooMany,
     #[error("it leads from TLS to {to}, which is without")]
@@ -101,7 +101,7 @@ pub(super) enum Closed {
 }
 
 /// What one registry may lead to.
-pub(super) struct Fence {
+pub(crate) struct Fence {
     /// The registry's host, without port.
     own: String,
     /// Whether plain HTTP is allowed: the registry itself is not reached by TLS.
@@ -122,7 +122,7 @@ impl fmt::Debug for Fence {
 
 impl Fence {
     /// For the registry `own` (a host without port). Until its name is resolved it counts as public.
-    pub(super) fn new(own: &str, is_plain: bool, known: BTreeSet<String>) -> Self {
+    pub(crate) fn new(own: &str, is_plain: bool, known: BTreeSet<String>) -> Self {
         let reach = literal(own).map_or(Reach::Public, Reach::of);
         Self {
             own: own.to_ascii_lowercase(),
@@ -137,7 +137,7 @@ impl Fence {
     }
 
     /// Whether `url` may be asked. A name is judged once more when it is resolved.
-    pub(super) fn check(&self, url: &Url) -> Result<(), Closed> {
+    pub(crate) fn check(&self, url: &Url) -> Result<(), Closed> {
         let origin = || url.origin().ascii_serialization();
         match url.scheme() {
             "https" => {}
@@ -196,22 +196,25 @@ impl Fence {
     }
 
     /// The policy for redirects.
-    pub(super) fn policy(self: &Arc<Self>) -> Policy {
+    pub(crate) fn policy(self: &Arc<Self>) -> Policy {
         let fence = Arc::clone(self);
-        Policy::custom(move |attempt| {
-            if attempt.previous().len() > REDIRECTS_MAX {
-                return attempt.error(Closed::TooMany);
-            }
-            match fence.check(attempt.url()) {
-                Ok(()) => attempt.follow(),
-                Err(closed) => attempt.error(closed),
-            }
-        })
+        Policy::custom(move |attempt| fence.judge(attempt))
+    }
+
+    /// Follows one redirect, or refuses to.
+    pub(crate) fn judge(&self, attempt: Attempt<'_>) -> Action {
+        if attempt.previous().len() > REDIRECTS_MAX {
+            return attempt.error(Closed::TooMany);
+        }
+        match self.check(attempt.url()) {
+            Ok(()) => attempt.follow(),
+            Err(closed) => attempt.error(closed),
+        }
     }
 }
 
 /// Resolves names as the host does, and judges what comes of it.
-pub(super) struct FencedResolver(pub(super) Arc<Fence>);
+pub(crate) struct FencedResolver(pub(crate) Arc<Fence>);
 
 impl Resolve for FencedResolver {
     fn resolve(&self, name: Name) -> Resolving {
@@ -225,7 +228,7 @@ impl Resolve for FencedResolver {
 }
 
 /// The hosts of the proxies that the environment names: they may be anywhere.
-pub(super) fn proxies(variable: impl Fn(&str) -> Option<String>) -> impl Iterator<Item = String> {
+pub(crate) fn proxies(variable: impl Fn(&str) -> Option<String>) -> impl Iterator<Item = String> {
     let found: Vec<_> = PROXY_VARIABLES
         .iter()
         .filter_map(|name| variable(name))

@@ -17,11 +17,11 @@ mod blob;
 mod client;
 mod endpoint;
 mod error;
-mod fence;
+pub(crate) mod fence;
 mod options;
-mod pace;
+pub(crate) mod pace;
 mod reference;
-mod retry;
+pub(crate) mod retry;
 #[cfg(test)]
 mod tests;
 mod tls;

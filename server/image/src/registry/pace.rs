@@ -1,4 +1,4 @@
-//! The least speed of a transfer. A registry that sends a byte now and then stalls no time-out and ends no
+//! The least speed of a transfer, of a catalog as well. A registry that sends a byte now and then stalls no time-out and ends no
 //! pull; what it must send is little, but something. Only waiting for the registry counts: a slow disk here is
 //! not its fault.
 
@@ -8,7 +8,7 @@ use crate::limits::{SLOW_BYTES_MIN, SLOW_WINDOW_STALLS};
 
 /// How a transfer goes.
 #[derive(Debug, Clone)]
-pub(super) struct Pace {
+pub(crate) struct Pace {
     window: Duration,
     waited: Duration,
     bytes: u64,
@@ -16,7 +16,7 @@ pub(super) struct Pace {
 
 impl Pace {
     /// For a registry that may be silent for `stall`.
-    pub(super) const fn new(stall: Duration) -> Self {
+    pub(crate) const fn new(stall: Duration) -> Self {
         Self {
             window: stall.saturating_mul(SLOW_WINDOW_STALLS),
             waited: Duration::ZERO,
@@ -25,7 +25,7 @@ impl Pace {
     }
 
     /// Takes note of a wait and what it brought. `Err` has the window and the bytes that came in it.
-    pub(super) fn note(&mut self, waited: Duration, bytes: usize) -> Result<(), (Duration, u64)> {
+    pub(crate) fn note(&mut self, waited: Duration, bytes: usize) -> Result<(), (Duration, u64)> {
         self.waited += waited;
         self.bytes += bytes as u64;
         if self.waited < self.window {

@@ -13,7 +13,7 @@ const WAIT: &str = "wait";
 
 /// How long a registry asks to wait: seconds or a date (RFC 9110 section 10.2.3). A date that is over is no
 /// wait at all.
-pub(super) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     if let Ok(seconds) = text.parse() {
         return Some(Duration::from_secs(seconds));

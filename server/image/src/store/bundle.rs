@@ -150,6 +150,20 @@ impl ImageStore {
         source: &CatalogSource,
         file: &FilePart,
         stage: &StageKey,
+        deadline: Duration,
+        progress: &dyn Progress,
+        cancel: &CancellationToken,
+    ) -> Result<TempPath, StoreError> {
+        let fetching = self.fetch_whole(source, file, stage, progress, cancel);
+        let fetched = tokio::time::timeout(deadline, fetching).await;
+        fetched.unwrap_or(Err(StoreError::Deadline { deadline }))
+    }
+
+    async fn fetch_whole(
+        &self,
+        source: &CatalogSource,
+        file: &FilePart,
+        stage: &StageKey,
         progress: &dyn Progress,
         cancel: &CancellationToken,
     ) -> Result<TempPath, StoreError> {

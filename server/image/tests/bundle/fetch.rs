@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use banger_catalog::BundleEntry;
-use banger_core::Explain;
-use banger_core::operation::NoProgress;
+use banger_core::operation::{NoProgress, StageKey};
+use banger_core::{Explain, FailureKind};
 use banger_image::{BuiltImage, CatalogSource, ImageStore, SourceOptions, StoreError};
 use tokio_util::sync::CancellationToken;
 
@@ -226,7 +226,12 @@ async fn each_lie_of_a_server_has_its_reason() {
         "CATALOG_FILE_MISSING"
     );
     assert_eq!(reason(|_| Answer::status(403)).await, "CATALOG_STATUS");
-    for target in ["http://127.0.0.2:9/x", "http://example.com/x"] {
+    for target in [
+        "http://127.0.0.2:9/x",
+        "http://example.com/x",
+        "https://127.0.0.2:9/x",
+        "https://example.com/x",
+    ] {
         let away = move |_: &Request| Answer {
             headers: format!("Location: {target}\r\n"),
             ..Answer::status(302)
@@ -308,6 +313,59 @@ async fn a_pull_can_be_given_up_and_runs_out_of_time() {
         .await;
     assert_eq!(late.unwrap_err().reason(), "PULL_DEADLINE");
     assert_empty(state.path());
+}
+
+/// Fetches the bundle as a file from a server that sends it byte by byte.
+async fn fetch_trickle(stall: Duration, deadline: Duration) -> StoreError {
+    let trickle = |_: &Request| Answer {
+        then: Then::Trickle,
+        ..Answer::ok(made().bundle.clone())
+    };
+    let server = Server::start(trickle).await;
+    let state = tempfile::tempdir().unwrap();
+    let store = ImageStore::open(state.path()).unwrap();
+    let from = source_with(&format!("http://{}", server.host), stall);
+    let (stage, cancel) = (StageKey::new("fetch"), CancellationToken::new());
+    let file = &made().entry.file;
+    let fetched = store.fetch_file(&from, file, &stage, deadline, &NoProgress, &cancel);
+    let error = fetched.await.unwrap_err();
+    assert_empty(state.path());
+    error
+}
+
+#[tokio::test]
+async fn a_trickle_is_no_transfer() {
+    let error = fetch_trickle(Duration::from_secs(2), Duration::from_secs(600)).await;
+    assert_eq!(error.reason(), "CATALOG_TOO_SLOW", "{error}");
+    assert_eq!(error.kind(), FailureKind::DeadlineExceeded);
+}
+
+#[tokio::test]
+async fn a_file_that_is_fetched_whole_has_a_deadline() {
+    let error = fetch_trickle(Duration::from_secs(600), Duration::from_millis(100)).await;
+    assert_eq!(error.reason(), "PULL_DEADLINE", "{error}");
+}
+
+#[tokio::test]
+async fn a_server_is_not_asked_again_before_it_wants_to_be() {
+    let busy = |seconds: u32| Answer {
+        headers: format!("Retry-After: {seconds}\r\n"),
+        ..Answer::status(429)
+    };
+    let (begin, asked) = (Instant::now(), AtomicUsize::new(0));
+    let (result, _) = pull(move |_| match asked.fetch_add(1, Ordering::SeqCst) {
+        0 => busy(2),
+        _ => Answer::ok(made().bundle.clone()),
+    })
+    .await;
+    result.unwrap();
+    assert!(begin.elapsed() >= Duration::from_secs(2));
+    // One that wants to be left alone for long is.
+    let (result, requests) = pull(move |_| busy(3600)).await;
+    let error = result.unwrap_err();
+    assert_eq!((error.reason(), requests), ("CATALOG_STATUS", 1));
+    let retry_after = Duration::from_secs(3600);
+    assert_eq!(error.kind(), FailureKind::Unavailable { retry_after });
 }
 
 #[tokio::test]

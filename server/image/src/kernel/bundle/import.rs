@@ -86,16 +86,16 @@ pub(in crate::kernel) fn read(id: KernelId, path: &Path) -> Result<Import, Kerne
         stated: Some(manifest.features),
         ..Beside::default()
     };
-    let import = Import::inspected(id, kernel, members.modules, beside, manifest.origin)?;
-    Ok(Import {
-        name: Some(manifest.name),
-        ..import
-    })
+    let mut import = Import::inspected(id, kernel, members.modules, beside, manifest.origin)?;
+    import.name = Some(manifest.name);
+    import.inspection.bundle = Some(members.manifest_digest);
+    Ok(import)
 }
 
 /// What a bundle holds, verified against its manifest.
 struct Members {
     manifest: KernelManifest,
+    manifest_digest: Digest,
     vmlinux: Vec<u8>,
     modules: Vec<Module>,
 }
@@ -116,6 +116,7 @@ fn read_members(file: File) -> Result<Members, KernelError> {
         MANIFEST_MEMBER,
         Stated::AtMost(MANIFEST_BYTES_MAX),
     )?;
+    let manifest_digest = Digest::of(&manifest);
     let manifest = KernelManifest::parse(&manifest).map_err(KernelBundleError::Manifest)?;
     let (size, digest) = (manifest.vmlinux.size_bytes, manifest.vmlinux.digest);
     let vmlinux = next(&mut entries, VMLINUX_MEMBER, Stated::Exactly(size, digest))?;
@@ -135,6 +136,7 @@ fn read_members(file: File) -> Result<Members, KernelError> {
     end(archive.into_inner())?;
     Ok(Members {
         manifest,
+        manifest_digest,
         vmlinux,
         modules,
     })
