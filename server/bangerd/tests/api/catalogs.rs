@@ -441,7 +441,7 @@ async fn silent(shelf: &Shelf) -> Silent {
         std::fs::read(shelf.path("catalog.json")).unwrap(),
         asked.clone(),
     );
-    let serving = tokio::spawn(async move {
+    let serving = tokio_util::task::TaskTracker::new().spawn(async move {
         let mut kept = Vec::new();
         loop {
             let (stream, _) = listener.accept().await.unwrap();

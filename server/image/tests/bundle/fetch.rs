@@ -1,7 +1,7 @@
 //! Bundles from catalogs: servers that lie, break off and stall, and directories with links in them.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use banger_catalog::BundleEntry;
 use banger_core::operation::{NoProgress, StageKey};
