@@ -108,7 +108,7 @@ fn a_kernel_that_came_for_an_image_goes_when_the_image_does_not_come() {
     let file = file.to_str().unwrap();
     for _ in 0..2 {
         let refused = output(&fake, &["image", "pull", "private", "--kernel-file", file]);
-        assert_eq!(code(&refused), 1);
+        assert_eq!(code(&refused), 125);
         let told = text(&refused.stderr);
         assert!(told.contains("the registry wants credentials"), "{told}");
         let kernels = output(&fake, &["kernel", "list", "-q"]);

@@ -37,6 +37,7 @@ mod tunnel;
 mod user;
 mod vm;
 mod volume;
+mod workspaces;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
@@ -75,6 +76,7 @@ fn cases() -> Vec<Case<Suite>> {
         user::cases,
         limits::cases,
         remote::cases,
+        workspaces::cases,
         faults::cases,
         campaign::cases,
         chaos::cases,

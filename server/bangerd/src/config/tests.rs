@@ -188,7 +188,7 @@ fn the_example_has_every_key_of_a_registry() {
 fn doors_of_the_example() -> String {
     let lines = EXAMPLE.lines().filter_map(|line| line.strip_prefix('#'));
     let from_tcp = lines.skip_while(|line| *line != "[tcp]");
-    let lines = from_tcp.take_while(|line| !line.starts_with("[quota]"));
+    let lines = from_tcp.take_while(|line| !line.starts_with("[access"));
     let kept = lines.filter(|line| line.starts_with('[') || line.starts_with("  "));
     kept.collect::<Vec<_>>().join("\n")
 }

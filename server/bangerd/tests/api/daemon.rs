@@ -157,6 +157,7 @@ async fn reflection_shows_what_is_served_and_nothing_else() {
         "banger.v1.TunnelService",
         "banger.v1.VmService",
         "banger.v1.VolumeService",
+        "banger.v1.WorkspaceService",
         "grpc.health.v1.Health",
         "grpc.reflection.v1.ServerReflection",
         "grpc.reflection.v1alpha.ServerReflection",

@@ -349,6 +349,25 @@ async fn a_crashed_vm_is_started_again_if_its_policy_says_so() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_stop_holds_against_the_next_start_by_policy() {
+    let rig = Rig::start().await;
+    rig.furnish().await;
+    let policy = v1::vm_spec::RestartPolicy::Always;
+    create_with(&rig, |spec| spec.set_restart_policy(policy))
+        .await
+        .unwrap();
+    rig.host.crash(rig.host.living()[0]);
+    until(&rig, "failed", |vm| vm.state() == State::Failed).await;
+    // It waits for its next start, or has just had it.
+    stop(&rig).await.unwrap();
+    let launches = rig.host.launches();
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+    assert_ne!(get(&rig).await.unwrap().state(), State::Running);
+    assert_eq!(rig.host.launches(), launches);
+    rig.stopped().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_restart_that_fails_is_tried_again() {
     let rig = Rig::start().await;
     rig.furnish().await;

@@ -243,7 +243,12 @@ impl Runner {
                 });
             }
             Beginning::Rest => {}
-            Beginning::Lost => self.timers.restart_after_fault(&self.vm),
+            Beginning::Lost => {
+                if timers::ran_well(&self.vm) {
+                    self.vm.restart_count = 0;
+                }
+                self.timers.restart_after_fault(&self.vm);
+            }
             Beginning::Adopted(machine, attached) => {
                 self.attached = Some(attached);
                 self.adopt(machine).await;

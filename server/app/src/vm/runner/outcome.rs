@@ -11,7 +11,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::super::boot::{self, BootFailure, Booted, Booter, Left, Resolved};
 use super::super::stop::Ladder;
-use super::{Outcome, RETRY_PAUSE, Runner};
+use super::timers::ran_well;
+use super::{Outcome, RETRY_PAUSE, Runner, hear};
 use crate::error::AppError;
 
 impl Runner {
@@ -203,7 +204,9 @@ impl Runner {
             return self.rest(VmState::Stopped).await;
         };
         if let Some(flush) = self.flush_volumes() {
-            flush.await;
+            // It goes on whoever waits: a disk that hangs must not keep the VM from what is asked of it.
+            let flushing = self.context.tasks.spawn(flush);
+            let _ = hear(&mut self.commands, &mut self.heard, flushing).await;
         }
         let task = booter.task.clone();
         if let Err(error) = self.start(booter).await {
@@ -274,6 +277,9 @@ impl Runner {
             }
         };
         tracing::info!(vm = %self.vm.id, ?exit, "a VM ended by itself");
+        if ran_well(&self.vm) {
+            self.vm.restart_count = 0;
+        }
         let restarts = match state {
             VmState::Failed(_) => self.timers.after_fault(&self.vm),
             _ => self.timers.after_power_off(&self.vm),

@@ -74,7 +74,9 @@ impl Timers {
         let idle = vm.spec.idle_timeout.filter(|_| phase == Phase::Running);
         let restart = self
             .restart_at
-            .filter(|_| matches!(phase, Phase::Stopped | Phase::Failed));
+            .filter(|_| matches!(phase, Phase::Stopped | Phase::Failed))
+            // It may have been changed since.
+            .filter(|_| vm.spec.restart_policy != RestartPolicy::Never);
         tokio::select! {
             biased; // what is to go must not be started before
             // cancel-safe: sleeps, and reads a level
@@ -145,13 +147,15 @@ fn expiry(vm: &Vm) -> Option<Duration> {
     Some(Duration::try_from(left).unwrap_or(Duration::ZERO))
 }
 
-fn pause(vm: &Vm) -> Duration {
+/// Whether a VM whose run ends now ran so long that its restarts are counted anew.
+pub(super) fn ran_well(vm: &Vm) -> bool {
     let ran = vm
         .start_time
         .map(|start| Timestamp::now().duration_since(start));
-    if ran.is_some_and(|ran| ran >= RUNS_WELL) {
-        return FIRST_PAUSE;
-    }
+    ran.is_some_and(|ran| ran >= RUNS_WELL)
+}
+
+fn pause(vm: &Vm) -> Duration {
     let doublings = vm.restart_count.min(16);
     FIRST_PAUSE
         .saturating_mul(1 << doublings)

@@ -30,6 +30,11 @@ impl Runner {
                 }
                 changed
             }
+            Next::Already if matches!(verb, Verb::Stop | Verb::Kill) => {
+                // What a caller stopped stays stopped, though its policy was about to start it.
+                self.timers.forget_restart();
+                Ok(())
+            }
             Next::Already | Next::Join | Next::Allow => Ok(()),
             Next::Refuse => Err(AppError::WrongState {
                 vm: self.vm.spec.name.clone(),

@@ -1,0 +1,174 @@
+//! Repositories go into a VM and come back: the same commits, the same bytes, nothing of the owner's touched.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use banger_e2e::{Case, Lane, Verdict};
+
+use crate::campaign::setting;
+use crate::suite::{LONG, Suite};
+
+/// The VM with git.
+const VM: &str = "workspace";
+/// Histories that go through it, unless `BANGER_VM_HISTORIES` says how many: each takes some seconds.
+const HISTORIES: u64 = 3;
+
+pub(crate) fn cases() -> Vec<Case<Suite>> {
+    vec![Case {
+        name: "histories_go_into_a_vm_and_come_back_whole",
+        lane: Lane::Shared,
+        test: histories,
+    }]
+}
+
+fn git(directory: &Path, words: &[&str]) -> String {
+    let output = Command::new("git")
+        .current_dir(directory)
+        .env("GIT_CONFIG_GLOBAL", "/dev/null")
+        .args(["-c", "user.name=Ann", "-c", "user.email=ann@example.com"])
+        .args(words)
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout)
+        .trim_end()
+        .to_owned();
+    assert!(
+        output.status.success(),
+        "git {words:?}: {text} {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    text
+}
+
+/// The machine's git, with the libraries it needs, as a tree.
+fn git_tree(top: &Path) -> PathBuf {
+    let tree = top.join("git-root");
+    let linked = Command::new("ldd").arg("/usr/bin/git").output().unwrap();
+    let linked = String::from_utf8(linked.stdout).unwrap();
+    let words = linked
+        .split_whitespace()
+        .filter(|word| word.starts_with('/'));
+    for file in words.chain(["/usr/bin/git"]) {
+        let to = tree.join(file.trim_start_matches('/'));
+        fs::create_dir_all(to.parent().unwrap()).unwrap();
+        fs::copy(file, to).unwrap();
+    }
+    tree
+}
+
+/// Makes a VM that has git.
+fn vm_with_git(suite: &Suite, dir: &Path) {
+    let reference = suite.reference();
+    suite
+        .banger(["vm", "create", &reference, "--name", VM])
+        .ok();
+    let tree = format!("{}/.", git_tree(dir).display());
+    let root = format!("{VM}:/");
+    suite.banger(["cp", "-r", &tree, &root]).ok();
+    suite
+        .banger(["vm", "exec", VM, "--", "git", "version"])
+        .ok();
+}
+
+/// A repository with some history, and work that is not committed.
+fn history(top: &Path, random: &mut fastrand::Rng) {
+    fs::create_dir_all(top).unwrap();
+    git(top, &["init", "-q", "-b", "main"]);
+    for step in 0..random.u32(1..5) {
+        change(top, random);
+        git(top, &["add", "-A"]);
+        git(
+            top,
+            &[
+                "commit",
+                "-q",
+                "--allow-empty",
+                "-m",
+                &format!("step {step}"),
+            ],
+        );
+        if random.bool() {
+            git(top, &["switch", "-q", "-c", &format!("topic/{step}")]);
+        }
+    }
+    change(top, random);
+    if random.bool() {
+        git(top, &["add", "-A"]);
+        change(top, random);
+    }
+}
+
+fn change(top: &Path, random: &mut fastrand::Rng) {
+    for _ in 0..random.u32(1..4) {
+        let name = format!("dir{}/file {}", random.u8(..3), random.u8(..4));
+        let at = top.join(name);
+        if at.exists() && random.u8(..4) == 0 {
+            fs::remove_file(at).unwrap();
+            continue;
+        }
+        fs::create_dir_all(at.parent().unwrap()).unwrap();
+        let length = random.usize(..20_000);
+        let content: Vec<u8> = (0..length).map(|_| random.u8(..)).collect();
+        fs::write(&at, content).unwrap();
+        let mode = if random.bool() { 0o755 } else { 0o644 };
+        fs::set_permissions(&at, fs::Permissions::from_mode(mode)).unwrap();
+    }
+}
+
+/// What is done in the VM; it tells then what is there.
+const WORK: &str = "set -e
+cd \"$HOME/$1\"
+git config user.name Vim; git config user.email vim@example.com
+git status --porcelain >&2
+echo \"$2\" > agent; git add agent; git commit -q -m agent
+git switch -q -c agent/work; echo more >> agent; git commit -q -a -m more
+git switch -q -; git merge -q --no-ff -m merge agent/work
+git tag -a -m tag done-$2
+echo staged > staged; git add staged
+echo new > new; rm -rf dir0
+git rev-parse HEAD agent/work done-$2 $(git write-tree)
+git add -A; git write-tree; git reset -q; git add staged";
+
+fn histories(suite: &Suite) -> Verdict {
+    let dir = suite.scratch.path().join("workspaces");
+    fs::create_dir(&dir).unwrap();
+    vm_with_git(suite, &dir);
+    for seed in 0..setting("BANGER_VM_HISTORIES", HISTORIES) {
+        println!("history {seed}");
+        let name = format!("work{seed}");
+        let here = dir.join(&name);
+        let mut random = fastrand::Rng::with_seed(seed);
+        history(&here, &mut random);
+        let status = git(&here, &["status", "--porcelain"]);
+        let index = fs::read(here.join(".git/index")).unwrap();
+        let at = here.to_str().unwrap();
+        suite.banger(["workspace", "prepare", VM, at]).ok();
+        let number = seed.to_string();
+        let words = [
+            "vm", "exec", VM, "--", "sh", "-c", WORK, "sh", &name, &number,
+        ];
+        let worked = suite.banger(words).ok();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        assert_eq!(text(&worked.stderr).trim_end(), status, "history {seed}");
+        let told = text(&worked.stdout);
+        let told: Vec<&str> = told.lines().collect();
+        suite.banger(["workspace", "export", VM, at]).ok();
+        let landed = |name: &str| git(&here, &["rev-parse", &format!("refs/banger/{VM}/{name}")]);
+        let tag = format!("tags/done-{seed}");
+        let came = [
+            landed("HEAD"),
+            landed("heads/agent/work"),
+            landed(&tag),
+            landed("state/index^{tree}"),
+            landed("state/tree^{tree}"),
+        ];
+        assert_eq!(came[..], told[..], "history {seed}");
+        assert_eq!(fs::read(here.join(".git/index")).unwrap(), index);
+        git(&here, &["fsck", "--strict"]);
+        fs::remove_dir_all(here).unwrap();
+    }
+    suite.banger(["vm", "remove", VM]).timeout(LONG).ok();
+    Verdict::Passed
+}
