@@ -244,9 +244,7 @@ impl Runner {
             }
             Beginning::Rest => {}
             Beginning::Lost => {
-                if timers::ran_well(&self.vm) {
-                    self.vm.restart_count = 0;
-                }
+                self.count_restarts_anew();
                 self.timers.restart_after_fault(&self.vm);
             }
             Beginning::Adopted(machine, attached) => {
@@ -437,6 +435,8 @@ async fn hear<T>(
         biased; // what is done already is not given up
         // the callers pass only futures that are safe to drop
         done = waiting => Some(done),
+        // cancel-safe: holds no state. One that is kept already ends the waiting, and is not lost to a second.
+        () = std::future::ready(()), if heard.is_some() => None,
         // cancel-safe: `recv` loses nothing when dropped
         Some(command) = commands.recv() => {
             *heard = Some(command);

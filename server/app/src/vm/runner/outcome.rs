@@ -11,7 +11,6 @@ use tokio_util::sync::CancellationToken;
 
 use super::super::boot::{self, BootFailure, Booted, Booter, Left, Resolved};
 use super::super::stop::Ladder;
-use super::timers::ran_well;
 use super::{Outcome, RETRY_PAUSE, Runner, hear};
 use crate::error::AppError;
 
@@ -277,9 +276,7 @@ impl Runner {
             }
         };
         tracing::info!(vm = %self.vm.id, ?exit, "a VM ended by itself");
-        if ran_well(&self.vm) {
-            self.vm.restart_count = 0;
-        }
+        self.count_restarts_anew();
         let restarts = match state {
             VmState::Failed(_) => self.timers.after_fault(&self.vm),
             _ => self.timers.after_power_off(&self.vm),

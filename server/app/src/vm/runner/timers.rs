@@ -129,6 +129,17 @@ impl Runner {
         }
     }
 
+    /// A run ends that may have been so long that its restarts are counted anew.
+    pub(super) fn count_restarts_anew(&mut self) {
+        let ran = self
+            .vm
+            .start_time
+            .map(|start| Timestamp::now().duration_since(start));
+        if ran.is_some_and(|ran| ran >= RUNS_WELL) {
+            self.vm.restart_count = 0;
+        }
+    }
+
     async fn restart_by_policy(&mut self) {
         self.timers.forget_restart();
         self.vm.restart_count = self.vm.restart_count.saturating_add(1);
@@ -145,14 +156,6 @@ fn expiry(vm: &Vm) -> Option<Duration> {
     let age = Timestamp::now().duration_since(vm.create_time);
     let left = ttl.saturating_sub(age);
     Some(Duration::try_from(left).unwrap_or(Duration::ZERO))
-}
-
-/// Whether a VM whose run ends now ran so long that its restarts are counted anew.
-pub(super) fn ran_well(vm: &Vm) -> bool {
-    let ran = vm
-        .start_time
-        .map(|start| Timestamp::now().duration_since(start));
-    ran.is_some_and(|ran| ran >= RUNS_WELL)
 }
 
 fn pause(vm: &Vm) -> Duration {
