@@ -178,7 +178,7 @@ def main() -> int:
         else:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)
-    known = set(wanted) | {"_sync/__init__.py", "_sync/_io.py"}
+    known = set(wanted) | {"_sync/__init__.py", "_sync/_io.py", "_sync/_interrupt.py"}
     for directory in ("v1", "workspace/v1", "_sync"):
         for path in (PACKAGE / directory).glob("*.py*"):
             if f"{directory}/{path.name}" not in known:

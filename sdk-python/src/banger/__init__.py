@@ -19,7 +19,10 @@ from banger._sync.process import Process
 from banger._sync.session import Session, Sessions
 from banger._sync.tunnel import Forward, Tunnel
 from banger._sync.vm import ConsoleOutput, Vm, Vms
+from banger._sync.workspace import Prepared, Workspace
 from banger._unpack import Downloaded
+from banger._workspace.land import Landed
+from banger._workspace.publish import LandedRepository
 from banger.errors import BangerError
 
 __version__ = "0.1.0"
@@ -43,6 +46,10 @@ __all__ = [
     "Exited",
     "Files",
     "Downloaded",
+    "Workspace",
+    "Prepared",
+    "Landed",
+    "LandedRepository",
     "Tunnel",
     "Forward",
     "ConsoleOutput",

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
+import grpc
+
 from banger import _tls
 from banger._host import Address
 from banger.errors import ConnectError, ForkedError
@@ -57,6 +59,22 @@ def open_channel(address: Address, secure: Callable[..., Any], insecure: Callabl
     shown = _tls.channel_credentials(address.credentials)
     options = [option for option in CHANNEL_OPTIONS if option[0] != "grpc.default_authority"]
     return secure("dns:///" + address.authority, shown, options=options)
+
+
+def check_health(channel: Any) -> Any:
+    """The call by which a connection is tried: any answer to it, also that there is no such call, is the daemon's. It
+    takes a round trip, where gRPC's own waiting for a connection looks every 0.2 s.
+    """
+    return channel.unary_unary("/grpc.health.v1.Health/Check", _same, _same)
+
+
+def _same(message: bytes) -> bytes:
+    return message
+
+
+def is_answer(error: Any) -> bool:
+    """Whether a call that failed was answered."""
+    return error.code() not in (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE)
 
 
 def look_at(address: Address, timeout: float) -> None:

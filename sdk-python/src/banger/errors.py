@@ -23,6 +23,8 @@
     ├── FileTooLong
     ├── UnsafeDownload         the VM sent what no honest VM sends
     ├── ArchiveDamaged
+    ├── WorkspaceError         a workspace could not be collected here, or could not land
+    │   └── UnsafeWorkspace    the VM sent what no honest VM sends
     ├── LocalFileError         a file of this machine could not be read or written
     └── ForkedError            a client was used in a process forked from the one that made it
 
@@ -67,8 +69,10 @@ __all__ = [
     "RefusedError",
     "TlsError",
     "UnsafeDownload",
+    "UnsafeWorkspace",
     "Violation",
     "VmGone",
+    "WorkspaceError",
     "WrongStateError",
 ]
 
@@ -353,6 +357,24 @@ class ArchiveDamaged(BangerError):
             f"the archive of the files is damaged: {detail}",
             remedy="Get the files again; what was whole before is there.",
         )
+
+
+class WorkspaceError(BangerError):
+    """A workspace could not be collected on this machine, or could not land on it; `reason` says why.
+
+    One of GIT_MISSING, GIT_FAILED, NO_REPOSITORY, REVISION_UNKNOWN, PATTERN_INVALID, WORKSPACE_MOVED, VM_NAME_INVALID.
+    """
+
+    def __init__(self, message: str, *, reason: str, remedy: str | None = None) -> None:
+        super().__init__(message, remedy=remedy)
+        self.reason = reason
+
+
+class UnsafeWorkspace(WorkspaceError):
+    """What came of a workspace is what no honest VM sends, or more than may come; nothing of it is in the repository.
+
+    `reason` is WORKSPACE_UNSAFE, or WORKSPACE_OBJECTS_REFUSED where git refused the objects.
+    """
 
 
 class LocalFileError(BangerError, OSError):

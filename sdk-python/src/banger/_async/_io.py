@@ -26,11 +26,61 @@ async def blocking(function: Callable[..., T], *arguments: Any) -> T:
     return await asyncio.to_thread(function, *arguments)
 
 
-async def finish(function: Callable[[], Awaitable[None]], seconds: float) -> None:
-    """Runs what must be done although the caller is given up, for so long at most."""
+async def _finish(function: Callable[[], Awaitable[object]], seconds: float) -> None:
+    """Runs what must be done although the caller is given up, for so long at most. Neither another cancellation of the
+    caller nor a second Ctrl-C of `asyncio.run`, which strikes any task and then cancels all, ends it: it begins anew.
+    """
+    deadline = now() + seconds
     task = asyncio.ensure_future(function())
-    with contextlib.suppress(errors.BangerError, asyncio.TimeoutError):
-        await asyncio.wait_for(asyncio.shield(task), seconds)
+    while (left := deadline - now()) > 0:
+        with contextlib.suppress(asyncio.CancelledError, KeyboardInterrupt):
+            await asyncio.wait([task], timeout=left)
+        if not task.done():
+            continue
+        failed = None if task.cancelled() else task.exception()
+        if not task.cancelled() and (failed is None or isinstance(failed, Exception)):
+            if failed is not None and not isinstance(failed, errors.BangerError):
+                raise failed
+            return
+        task = asyncio.ensure_future(function())
+    task.cancel()
+
+
+async def making(make: Callable[[], Awaitable[T]], give_up: Callable[[], Awaitable[object]], seconds: float) -> T:
+    """Makes something. A caller that is interrupted, at any instant until it has it, gets its exception when it is
+    given up, or after so long.
+    """
+    try:
+        # Nothing is awaited between its end and the caller's next line: a cancellation cannot come there.
+        return await make()
+    except errors.BangerError:
+        raise
+    except BaseException:
+        await _finish(give_up, seconds)
+        raise
+
+
+def entered(owner: object) -> None:
+    """A block begins, at whose end `owner` is removed."""
+
+
+async def removing(owner: object, remove: Callable[[], Awaitable[object]], seconds: float) -> None:
+    """Removes `owner` at the end of its block. A caller that is interrupted gets its exception when it is gone, or
+    after so long.
+    """
+    task = asyncio.ensure_future(remove())
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+
+        async def rest() -> None:
+            if task.done():
+                await remove()
+            else:
+                await asyncio.shield(task)
+
+        await _finish(rest, seconds)
+        raise
 
 
 async def together(*functions: Callable[[], Awaitable[None]]) -> None:
@@ -122,13 +172,20 @@ class Channel:
         """Waits until the daemon answers."""
         try:
             await blocking(_channel.look_at, self.address, self.limits.connect)
-            await asyncio.wait_for(self._channel.channel_ready(), self.limits.connect)
-        except asyncio.TimeoutError:
-            await self.close()
-            raise _channel.connect_error(self.address, None) from None
+            await _channel.check_health(self._channel)(b"", timeout=self.limits.connect, wait_for_ready=True)
+        except grpc.RpcError as error:
+            if not _channel.is_answer(error):
+                await self.close()
+                raise _channel.connect_error(self.address, None) from None
         except (errors.ConnectError, errors.HostError):
             await self.close()
             raise
+
+    def again(self) -> Channel:
+        """Another connection to the same daemon, which shares nothing with this one: for what must be done when a call
+        of this one was interrupted anywhere.
+        """
+        return Channel(self.address, self.limits)
 
     def _call(self, method: Method[Any, Any]) -> Any:
         self._owner.check()

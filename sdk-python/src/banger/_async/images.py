@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import AsyncIterator, Mapping
-from typing import BinaryIO, Literal
+from typing import Any, BinaryIO, Literal
 
 from google.protobuf import field_mask_pb2
 
@@ -28,6 +28,11 @@ _FORMATS = {
     "bundle": v1.RegisterImageStart.FORMAT_BUNDLE,
     "ext4": v1.RegisterImageStart.FORMAT_EXT4,
 }
+
+
+def _made(_: Caller, message: Any) -> Any:
+    """What was made is the API's own message."""
+    return message
 
 
 class Images:
@@ -60,7 +65,7 @@ class Images:
             source=_SOURCES[source],
             request_id=new_request_id(request_id),
         )
-        image: v1.Image = await self._caller.follow(_methods.PULL_IMAGE, request, "image", on_progress)
+        image: v1.Image = await self._caller.follow(_methods.PULL_IMAGE, request, "image", on_progress, _made)
         return image
 
     async def register(
@@ -168,7 +173,7 @@ class Kernels:
             replace=replace,
             request_id=new_request_id(request_id),
         )
-        made: v1.Kernel = await self._caller.follow(_methods.PULL_KERNEL, request, "kernel", on_progress)
+        made: v1.Kernel = await self._caller.follow(_methods.PULL_KERNEL, request, "kernel", on_progress, _made)
         return made
 
     async def import_package(
@@ -291,7 +296,13 @@ class Volumes:
             seed=seed,
             request_id=new_request_id(request_id),
         )
-        volume: v1.Volume = await self._caller.follow(_methods.CREATE_VOLUME, request, "volume", on_progress)
+
+        async def undo(caller: Caller, volume: str) -> None:
+            await Volumes(caller).delete(volume)
+
+        volume: v1.Volume = await self._caller.follow(
+            _methods.CREATE_VOLUME, request, "volume", on_progress, _made, undo
+        )
         return volume
 
     async def get(self, volume: str) -> v1.Volume:

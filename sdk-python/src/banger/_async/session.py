@@ -14,9 +14,6 @@ from banger._command import Command, Lines, LineSplitter, spec_of
 from banger._position import Event, Exited, Gap, Output, Position, Start, output_of
 from banger._result import Exit, Result, checked, exit_of
 
-# How long a session that was begun is removed, when its caller is gone.
-_REMOVE_SECONDS = 15.0
-
 
 async def run(
     caller: Caller,
@@ -79,6 +76,9 @@ class Session:
 
     As a context manager it is killed, and removed with its log, at the end.
     """
+
+    # How long it is removed, when its caller is gone.
+    _THROW_AWAY_SECONDS = 15.0
 
     def __init__(self, caller: Caller, info: v1.Session) -> None:
         self._caller = caller
@@ -296,20 +296,25 @@ class Session:
         request = v1.DeleteSessionRequest(session=self.id, request_id=new_request_id(None))
         await self._caller.repeat(_methods.DELETE_SESSION, request)
 
+    async def _remove_if_there(self) -> None:
+        try:
+            await self.remove()
+        except errors.NotFoundError:
+            await self.detach()
+
+    async def _throw_away(self) -> None:
+        """Removes it over a connection of its own: the client's may have been interrupted anywhere."""
+        async with self._caller.again() as caller:
+            await Session(caller, self.info)._remove_if_there()
+
     async def __aenter__(self) -> Session:
+        _io.entered(self)
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        async def remove() -> None:
-            try:
-                await self.remove()
-            except errors.NotFoundError:
-                await self.detach()
-
-        if kind is None or issubclass(kind, Exception):
-            await remove()
-        else:
-            await _io.finish(remove, _REMOVE_SECONDS)
+        is_interrupted = kind is not None and not issubclass(kind, Exception)
+        remove = self._throw_away if is_interrupted else self._remove_if_there
+        await _io.removing(self, remove, self._THROW_AWAY_SECONDS)
 
 
 class Sessions:

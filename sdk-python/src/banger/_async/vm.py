@@ -15,12 +15,11 @@ from banger._async._call import PAGE_SIZE, Caller, Progress, new_request_id
 from banger._async.files import Files
 from banger._async.session import Session, Sessions, run
 from banger._async.tunnel import Forward, Tunnel, forward
+from banger._async.workspace import Workspace
 from banger._command import Command, Limit, Lines, duration, spec_of
 from banger._mount import Mount, VmFile
 from banger._result import Result
 
-# How long a VM is thrown away, when its caller is gone.
-_DELETE_SECONDS = 60.0
 _OUTPUT_MAX = 256 << 20
 
 Network = Literal["default", "none", "user"]
@@ -49,8 +48,12 @@ class ConsoleOutput:
 class Vm:
     """A VM. As a context manager it is thrown away at the end, however the block ends."""
 
+    # How long it is thrown away, when its caller is gone.
+    _THROW_AWAY_SECONDS = 60.0
+
     def __init__(self, caller: Caller, info: v1.Vm) -> None:
         self._caller = caller
+        self._workspace: Workspace | None = None
         self.info = info
         """As it was last seen."""
 
@@ -81,6 +84,17 @@ class Vm:
     def sessions(self) -> Sessions:
         """Its sessions."""
         return Sessions(self._caller, self.id)
+
+    @property
+    def workspace(self) -> Workspace:
+        """Its workspace: a repository of this machine, and what was done there."""
+        if self._workspace is None:
+            self._workspace = self.workspace_at("")
+        return self._workspace
+
+    def workspace_at(self, path: str, *, user: str = "") -> Workspace:
+        """The workspace at a path of the VM, absolute or relative to the user's home; for more than one of them."""
+        return Workspace(self._caller, self.id, self.name, path, user)
 
     async def run(
         self,
@@ -370,14 +384,18 @@ class Vm:
             finally:
                 stream.cancel()
 
+    async def _throw_away(self) -> None:
+        """Deletes it over a connection of its own: the client's may have been interrupted anywhere."""
+        async with self._caller.again() as caller:
+            await Vm(caller, self.info).delete()
+
     async def __aenter__(self) -> Vm:
+        _io.entered(self)
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None or issubclass(kind, Exception):
-            await self.delete()
-        else:
-            await _io.finish(self.delete, _DELETE_SECONDS)
+        is_interrupted = kind is not None and not issubclass(kind, Exception)
+        await _io.removing(self, self._throw_away if is_interrupted else self.delete, self._THROW_AWAY_SECONDS)
 
 
 class Vms:
@@ -466,12 +484,10 @@ class Vms:
             spec=spec, files=files, pull_if_missing=pull_if_missing, request_id=new_request_id(request_id)
         )
 
-        async def undo(operation: v1.Operation) -> None:
-            if operation.state == v1.Operation.STATE_SUCCEEDED:
-                await Vm(self._caller, v1.Vm(id=operation.target)).delete()
+        async def undo(caller: Caller, vm: str) -> None:
+            await Vm(caller, v1.Vm(id=vm)).delete()
 
-        info = await self._caller.follow(_methods.CREATE_VM, request, "vm", on_progress, undo)
-        return Vm(self._caller, info)
+        return await self._caller.follow(_methods.CREATE_VM, request, "vm", on_progress, Vm, undo)
 
     async def get(self, vm: str) -> Vm:
         """The one with this id or name."""

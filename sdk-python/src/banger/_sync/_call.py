@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -28,6 +29,14 @@ _AHEAD = 4
 _GIVE_UP_SECONDS = 30.0
 
 Progress = Callable[[v1.Operation], object]
+
+
+class CallbackFailed(Exception):
+    """A caller's callback raised an error of this package, which is not one of the call itself."""
+
+    def __init__(self, why: errors.BangerError) -> None:
+        super().__init__(str(why))
+        self.why = why
 
 
 class Retry:
@@ -77,7 +86,7 @@ def new_request_id(given: str | uuid.UUID | None) -> str:
     return str(uuid.uuid4() if given is None else given)
 
 
-class _Outgoing:
+class Outgoing:
     """The messages of a streaming request, a few ahead of the connection at most."""
 
     def __init__(self) -> None:
@@ -162,31 +171,43 @@ class Caller:
             if not token:
                 return
 
+    @contextlib.contextmanager
+    def again(self) -> Iterator[Caller]:
+        """Calls over a connection of their own, for what must be done when a call of this one was interrupted."""
+        channel = self.channel.again()
+        try:
+            yield Caller(channel)
+        finally:
+            channel.close()
+
     def follow(
         self,
         method: Method[Req, Res],
         request: Req,
         result: str,
         on_progress: Progress | None,
-        undo: Callable[[v1.Operation], None] | None = None,
-    ) -> Any:
+        wrap: Callable[[Caller, Any], T],
+        undo: Callable[[Caller, str], object] | None = None,
+    ) -> T:
         """Makes a long call and follows it to its result, over broken connections: a repeat with the same request id
-        joins the first. A caller that is interrupted gives it up, and with `undo` also what was made meanwhile.
+        joins the first. A caller that is interrupted gives it up, and with `undo` also what was made meanwhile, at
+        any instant until it has what `wrap` makes of it. So does one whose callback fails.
         """
+
+        def make() -> T:
+            return wrap(self, self._follow(method, request, result, on_progress))
+
+        def give_up() -> None:
+            with self.again() as caller:
+                caller._give_up(method, request, result, undo)
+
         try:
-            return self._follow(method, request, result, on_progress)
+            return _io.making(make, give_up, _GIVE_UP_SECONDS)
         except errors.BangerError as error:
             error.request_id = getattr(request, "request_id", None) or None
             raise
-        except BaseException:
-
-            def give_up() -> None:
-                operation = self._cancel(method, request)
-                if operation is not None and undo is not None:
-                    undo(operation)
-
-            _io.finish(give_up, _GIVE_UP_SECONDS)
-            raise
+        except CallbackFailed as error:
+            raise error.why from None
 
     def _follow(self, method: Method[Req, Res], request: Req, result: str, on_progress: Progress | None) -> Any:
         retry = self.retry()
@@ -201,7 +222,11 @@ class Caller:
                         if which == result:
                             return getattr(message, result)
                         if which == "operation" and on_progress is not None:
-                            on_progress(message.operation)
+                            try:
+                                on_progress(message.operation)
+                            except errors.BangerError as error:
+                                # Not of this call, which goes on.
+                                raise CallbackFailed(error) from error
                         elif which is None:
                             raise errors.ProtocolError(method.name, "an empty message")
                 finally:
@@ -209,6 +234,43 @@ class Caller:
                 raise errors.ConnectionLost(method.name)
             except errors.BangerError as error:
                 retry.after(error)
+
+    def _give_up(
+        self,
+        method: Method[Req, Res],
+        request: Req,
+        result: str,
+        undo: Callable[[Caller, str], object] | None,
+    ) -> None:
+        """Ends what a request has begun, also if it has not reached the daemon yet, and undoes what it has made."""
+        retry = self.retry()
+        while True:
+            try:
+                made = self._cancel(method, request, result)
+                break
+            except errors.BangerError as error:
+                retry.after(error)
+        if made and undo is not None:
+            undo(self, made)
+
+    def _cancel(self, method: Method[Req, Res], request: Req, result: str) -> str:
+        """Joins the operation by its request id and gives it up; the id of what it has made before."""
+        from banger import _methods
+
+        stream = self.channel.stream(method, request)
+        try:
+            while (answer := stream.read()) is not None:
+                message: Any = answer
+                which = message.WhichOneof("message")
+                if which == result:
+                    return str(getattr(message, result).id)
+                if which == "operation":
+                    cancel = v1.CancelOperationRequest(operation=message.operation.id)
+                    operation = (self.channel.unary(_methods.CANCEL_OPERATION, cancel)).operation
+                    return operation.target if operation.state == v1.Operation.STATE_SUCCEEDED else ""
+            raise errors.ConnectionLost(method.name)
+        finally:
+            stream.cancel()
 
     def upload(
         self,
@@ -223,7 +285,7 @@ class Caller:
         """Sends a start, chunks and, where there is one, an end, and reads to the result. A reading that fails gives
         the call up, so that the daemon never takes a part for the whole. Not repeated.
         """
-        outgoing = _Outgoing()
+        outgoing = Outgoing()
         stream = self.channel.stream(method, outgoing.messages())
         stream.when_over(outgoing.stop)
         try:
@@ -244,19 +306,3 @@ class Caller:
         finally:
             outgoing.stop()
             stream.cancel()
-
-    def _cancel(self, method: Method[Req, Res], request: Req) -> v1.Operation | None:
-        """Joins the operation, whose id may not have come yet, and gives it up. As it was at its end."""
-        from banger import _methods
-
-        stream = self.channel.stream(method, request)
-        try:
-            message: Any = stream.read()
-        finally:
-            stream.cancel()
-        if message is None or message.WhichOneof("message") != "operation":
-            return None
-        answer = self.channel.unary(
-            _methods.CANCEL_OPERATION, v1.CancelOperationRequest(operation=message.operation.id)
-        )
-        return answer.operation

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ import grpc
 from banger import _channel, errors
 from banger._host import Address
 from banger._method import Method, Req, Res
+from banger._sync._interrupt import INTERRUPTS
 
 T = TypeVar("T")
 
@@ -26,17 +28,23 @@ def blocking(function: Callable[..., T], *arguments: Any) -> T:
     return function(*arguments)
 
 
-def finish(function: Callable[[], None], seconds: float) -> None:
-    """Runs what must be done although the caller is given up, for so long at most."""
+def making(make: Callable[[], T], give_up: Callable[[], object], seconds: float) -> T:
+    """Makes something. A caller that is interrupted, at any instant until it has it, gets its exception when it is
+    given up, or after so long.
+    """
+    return INTERRUPTS.making(make, give_up, seconds, sys._getframe())
 
-    def run() -> None:
-        with contextlib.suppress(errors.BangerError):
-            function()
 
-    # In a thread of its own: a second Ctrl-C ends the waiting, not the work.
-    thread = threading.Thread(target=run, name="banger-finish", daemon=True)
-    thread.start()
-    thread.join(seconds)
+def entered(owner: object) -> None:
+    """A block begins, at whose end `owner` is removed."""
+    INTERRUPTS.entered(owner)
+
+
+def removing(owner: object, remove: Callable[[], object], seconds: float) -> None:
+    """Removes `owner` at the end of its block. A caller that is interrupted gets its exception when it is gone, or
+    after so long.
+    """
+    INTERRUPTS.removing(owner, remove, seconds)
 
 
 def together(*functions: Callable[[], None]) -> None:
@@ -186,16 +194,24 @@ class Channel:
         """Waits until the daemon answers."""
         try:
             _channel.look_at(self.address, self.limits.connect)
-            grpc.channel_ready_future(self._channel).result(self.limits.connect)
-        except grpc.FutureTimeoutError:
-            self.close()
-            raise _channel.connect_error(self.address, None) from None
+            _channel.check_health(self._channel)(b"", timeout=self.limits.connect, wait_for_ready=True)
+        except grpc.RpcError as error:
+            if not _channel.is_answer(error):
+                self.close()
+                raise _channel.connect_error(self.address, None) from None
         except (errors.ConnectError, errors.HostError):
             self.close()
             raise
 
+    def again(self) -> Channel:
+        """Another connection to the same daemon, which shares nothing with this one: for what must be done when a call
+        of this one was interrupted anywhere.
+        """
+        return Channel(self.address, self.limits)
+
     def _call(self, method: Method[Any, Any]) -> Any:
         self._owner.check()
+        INTERRUPTS.settle()
         call = self._calls.get(method.path)
         if call is None:
             kind = ("stream" if method.client_streams else "unary") + ("_stream" if method.server_streams else "_unary")

@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Iterator, Mapping
-from typing import BinaryIO, Literal
+from typing import Any, BinaryIO, Literal
 
 from google.protobuf import field_mask_pb2
 
@@ -29,6 +29,11 @@ _FORMATS = {
     "bundle": v1.RegisterImageStart.FORMAT_BUNDLE,
     "ext4": v1.RegisterImageStart.FORMAT_EXT4,
 }
+
+
+def _made(_: Caller, message: Any) -> Any:
+    """What was made is the API's own message."""
+    return message
 
 
 class Images:
@@ -61,7 +66,7 @@ class Images:
             source=_SOURCES[source],
             request_id=new_request_id(request_id),
         )
-        image: v1.Image = self._caller.follow(_methods.PULL_IMAGE, request, "image", on_progress)
+        image: v1.Image = self._caller.follow(_methods.PULL_IMAGE, request, "image", on_progress, _made)
         return image
 
     def register(
@@ -169,7 +174,7 @@ class Kernels:
             replace=replace,
             request_id=new_request_id(request_id),
         )
-        made: v1.Kernel = self._caller.follow(_methods.PULL_KERNEL, request, "kernel", on_progress)
+        made: v1.Kernel = self._caller.follow(_methods.PULL_KERNEL, request, "kernel", on_progress, _made)
         return made
 
     def import_package(
@@ -292,7 +297,11 @@ class Volumes:
             seed=seed,
             request_id=new_request_id(request_id),
         )
-        volume: v1.Volume = self._caller.follow(_methods.CREATE_VOLUME, request, "volume", on_progress)
+
+        def undo(caller: Caller, volume: str) -> None:
+            Volumes(caller).delete(volume)
+
+        volume: v1.Volume = self._caller.follow(_methods.CREATE_VOLUME, request, "volume", on_progress, _made, undo)
         return volume
 
     def get(self, volume: str) -> v1.Volume:

@@ -15,9 +15,6 @@ from banger._sync import _io
 from banger._sync._call import PAGE_SIZE, Caller, new_request_id
 from banger._sync.process import Process
 
-# How long a session that was begun is removed, when its caller is gone.
-_REMOVE_SECONDS = 15.0
-
 
 def run(
     caller: Caller,
@@ -80,6 +77,9 @@ class Session:
 
     As a context manager it is killed, and removed with its log, at the end.
     """
+
+    # How long it is removed, when its caller is gone.
+    _THROW_AWAY_SECONDS = 15.0
 
     def __init__(self, caller: Caller, info: v1.Session) -> None:
         self._caller = caller
@@ -297,20 +297,25 @@ class Session:
         request = v1.DeleteSessionRequest(session=self.id, request_id=new_request_id(None))
         self._caller.repeat(_methods.DELETE_SESSION, request)
 
+    def _remove_if_there(self) -> None:
+        try:
+            self.remove()
+        except errors.NotFoundError:
+            self.detach()
+
+    def _throw_away(self) -> None:
+        """Removes it over a connection of its own: the client's may have been interrupted anywhere."""
+        with self._caller.again() as caller:
+            Session(caller, self.info)._remove_if_there()
+
     def __enter__(self) -> Session:
+        _io.entered(self)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        def remove() -> None:
-            try:
-                self.remove()
-            except errors.NotFoundError:
-                self.detach()
-
-        if kind is None or issubclass(kind, Exception):
-            remove()
-        else:
-            _io.finish(remove, _REMOVE_SECONDS)
+        is_interrupted = kind is not None and not issubclass(kind, Exception)
+        remove = self._throw_away if is_interrupted else self._remove_if_there
+        _io.removing(self, remove, self._THROW_AWAY_SECONDS)
 
 
 class Sessions:

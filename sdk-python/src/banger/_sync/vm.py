@@ -19,9 +19,8 @@ from banger._sync._call import PAGE_SIZE, Caller, Progress, new_request_id
 from banger._sync.files import Files
 from banger._sync.session import Session, Sessions, run
 from banger._sync.tunnel import Forward, Tunnel, forward
+from banger._sync.workspace import Workspace
 
-# How long a VM is thrown away, when its caller is gone.
-_DELETE_SECONDS = 60.0
 _OUTPUT_MAX = 256 << 20
 
 Network = Literal["default", "none", "user"]
@@ -50,8 +49,12 @@ class ConsoleOutput:
 class Vm:
     """A VM. As a context manager it is thrown away at the end, however the block ends."""
 
+    # How long it is thrown away, when its caller is gone.
+    _THROW_AWAY_SECONDS = 60.0
+
     def __init__(self, caller: Caller, info: v1.Vm) -> None:
         self._caller = caller
+        self._workspace: Workspace | None = None
         self.info = info
         """As it was last seen."""
 
@@ -82,6 +85,17 @@ class Vm:
     def sessions(self) -> Sessions:
         """Its sessions."""
         return Sessions(self._caller, self.id)
+
+    @property
+    def workspace(self) -> Workspace:
+        """Its workspace: a repository of this machine, and what was done there."""
+        if self._workspace is None:
+            self._workspace = self.workspace_at("")
+        return self._workspace
+
+    def workspace_at(self, path: str, *, user: str = "") -> Workspace:
+        """The workspace at a path of the VM, absolute or relative to the user's home; for more than one of them."""
+        return Workspace(self._caller, self.id, self.name, path, user)
 
     def run(
         self,
@@ -371,14 +385,18 @@ class Vm:
             finally:
                 stream.cancel()
 
+    def _throw_away(self) -> None:
+        """Deletes it over a connection of its own: the client's may have been interrupted anywhere."""
+        with self._caller.again() as caller:
+            Vm(caller, self.info).delete()
+
     def __enter__(self) -> Vm:
+        _io.entered(self)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None or issubclass(kind, Exception):
-            self.delete()
-        else:
-            _io.finish(self.delete, _DELETE_SECONDS)
+        is_interrupted = kind is not None and not issubclass(kind, Exception)
+        _io.removing(self, self._throw_away if is_interrupted else self.delete, self._THROW_AWAY_SECONDS)
 
 
 class Vms:
@@ -467,12 +485,10 @@ class Vms:
             spec=spec, files=files, pull_if_missing=pull_if_missing, request_id=new_request_id(request_id)
         )
 
-        def undo(operation: v1.Operation) -> None:
-            if operation.state == v1.Operation.STATE_SUCCEEDED:
-                Vm(self._caller, v1.Vm(id=operation.target)).delete()
+        def undo(caller: Caller, vm: str) -> None:
+            Vm(caller, v1.Vm(id=vm)).delete()
 
-        info = self._caller.follow(_methods.CREATE_VM, request, "vm", on_progress, undo)
-        return Vm(self._caller, info)
+        return self._caller.follow(_methods.CREATE_VM, request, "vm", on_progress, Vm, undo)
 
     def get(self, vm: str) -> Vm:
         """The one with this id or name."""

@@ -15,10 +15,13 @@ from banger._async.process import Process
 from banger._async.session import Session, Sessions
 from banger._async.tunnel import Forward, Tunnel
 from banger._async.vm import ConsoleOutput, Vm, Vms
+from banger._async.workspace import Prepared, Workspace
 from banger._mount import Mount, VmFile
 from banger._position import Event, Exited, Gap, Output, Screen
 from banger._result import Exit, Result
 from banger._unpack import Downloaded
+from banger._workspace.land import Landed
+from banger._workspace.publish import LandedRepository
 from banger.errors import BangerError
 
 __all__ = [
@@ -40,6 +43,10 @@ __all__ = [
     "Exited",
     "Files",
     "Downloaded",
+    "Workspace",
+    "Prepared",
+    "Landed",
+    "LandedRepository",
     "Tunnel",
     "Forward",
     "ConsoleOutput",

@@ -1,0 +1,285 @@
+"""Workspaces: a repository of this machine into a VM, and what was done there back."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from banger import _methods, errors, v1
+from banger._async import _io
+from banger._async._call import Caller, Outgoing, new_request_id
+from banger._workspace import collect, failure, judge
+from banger._workspace.land import Landed, Landing
+from banger._workspace.quarantine import Limits
+from banger._workspace.repository import LocalRepository
+from banger._workspace.store import Place
+from banger.workspace import v1 as wire
+
+_PREPARE = "PrepareWorkspace"
+_EXPORT = "ExportWorkspace"
+
+Progress = Callable[[int], object]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A workspace is in a VM."""
+
+    path: str
+    """Where, as an absolute path."""
+    notes: list[wire.Note]
+    """What could not be collected here or made there, and what else the caller must know."""
+    top: Path
+    """The top of what was carried."""
+    is_git: bool
+    """Whether that is a repository."""
+
+    @property
+    def has_loss(self) -> bool:
+        """Whether something did not go along."""
+        return any(note.is_loss for note in self.notes)
+
+
+class Workspace:
+    """A workspace of a VM. What `prepare` carried is what `export` and `status` are about."""
+
+    def __init__(self, caller: Caller, vm: str, name: str, path: str = "", user: str = "") -> None:
+        self._caller = caller
+        self._vm = vm
+        self._name = name
+        self._user = user
+        self.path = path
+        """Where it is in the VM; empty until it is known."""
+        self._top: Path | None = None
+
+    def __repr__(self) -> str:
+        return f"<banger.Workspace {self._name}:{self.path}>"
+
+    async def _place(self, here: str | os.PathLike[str], plain: bool) -> str:
+        """Where it is in the VM: by itself beneath the user's home, by the name of the directory here."""
+        if not self.path:
+
+            def top() -> bytes:
+                found = None if plain else LocalRepository.find(os.fsencode(here))
+                return found.top if found is not None else os.path.realpath(os.fsencode(here))
+
+            name = os.path.basename(await _io.blocking(top))
+            try:
+                self.path = name.decode()
+            except UnicodeDecodeError:
+                raise ValueError("the directory's name cannot be one in the VM: give a path") from None
+            if not self.path:
+                raise ValueError("the directory has no name: give a path")
+        return self.path
+
+    async def prepare(
+        self,
+        source: str | os.PathLike[str] = ".",
+        *,
+        revision: str | None = None,
+        depth: int = 0,
+        branches: Sequence[str] = (),
+        include: Sequence[str] = (),
+        plain: bool = False,
+        overwrite: bool = False,
+        author: tuple[str, str] | None = None,
+        on_progress: Progress | None = None,
+        request_id: str | uuid.UUID | None = None,
+    ) -> Prepared:
+        """Carries the repository or directory that `source` lies in into the VM: the same commits, branches and tags,
+        the same branch checked out, the same `git status`. Nothing is written here. A repeat sends only what is new.
+
+        With `revision` the tree of that commit without what is not committed; with `depth` only so many commits back;
+        `branches` instead of all. `include` are patterns of ignored files that go along; `plain` takes the directory as
+        it is. What is in the VM already is replaced if nothing was done in it, or all of that was exported to here;
+        `overwrite` replaces it all the same. `author` is name and address of commits that are made there.
+
+        When the connection breaks it is begun anew, and what the VM has by then is not sent again. `on_progress` is
+        called with the bytes of packs and contents that were sent. The tree in the VM changes at once when all has
+        come, or not at all.
+
+        Raises:
+            WorkspaceError: If it cannot be read here.
+        """
+        options = collect.Options(revision, depth, tuple(branches), tuple(include), plain)
+        start = v1.PrepareWorkspaceStart(
+            vm=self._vm,
+            user=self._user,
+            path=await self._place(source, plain),
+            overwrite=overwrite,
+            request_id=new_request_id(request_id),
+        )
+        state, known_author = await _io.blocking(_told_by_repository, source, self._name)
+        start.replaces_state = state
+        if author is not None or known_author is not None:
+            start.author_name, start.author_email = author or known_author or ("", "")
+        retry = self._caller.retry()
+        while True:
+            try:
+                prepared = await self._prepare_once(start, source, options, on_progress)
+            except (errors.ConnectionLost, errors.RefusedError) as error:
+                await retry.after(error)
+                continue
+            self._top = prepared.top
+            self.path = prepared.path
+            return prepared
+
+    async def _prepare_once(
+        self,
+        start: v1.PrepareWorkspaceStart,
+        source: str | os.PathLike[str],
+        options: collect.Options,
+        on_progress: Progress | None,
+    ) -> Prepared:
+        collected = await _io.blocking(collect.Source, source, options)
+        outgoing = Outgoing()
+        stream = self._caller.channel.stream(_methods.PREPARE_WORKSPACE, outgoing.messages())
+        stream.when_over(outgoing.stop)
+        sent = 0
+
+        async def send(parts: Iterator[wire.Part]) -> None:
+            nonlocal sent
+            try:
+                while (part := await _io.blocking(next, parts, None)) is not None:
+                    if not await outgoing.put(v1.PrepareWorkspaceRequest(part=part)):
+                        return  # the answer says why
+                    sent += len(part.pack.data) + len(part.content.data)
+                    if on_progress is not None:
+                        on_progress(sent)
+            finally:
+                await _io.blocking(parts.close)  # type: ignore[attr-defined]
+
+        try:
+            await outgoing.put(v1.PrepareWorkspaceRequest(start=start))
+            known: list[wire.KnownRepository] = []
+            count = 0
+            is_done = False
+            while not is_done:
+                message = await self._answer(stream, "known")
+                if message.WhichOneof("message") == "prepared":
+                    # The same request was done before.
+                    return self._prepared(message.prepared, collected)
+                count = _judged(judge.check_known, message.known, count)
+                known.extend(message.known.repositories)
+                is_done = message.known.is_last
+            await send(collected.manifest(known))
+            needed: list[int] = []
+            is_done = False
+            while not is_done:
+                message = await self._answer(stream, "needed")
+                needed.extend(message.needed.entries)
+                is_done = message.needed.is_last
+            await send(collected.contents(needed))
+            outgoing.end()
+            return self._prepared((await self._answer(stream, "prepared")).prepared, collected)
+        finally:
+            outgoing.stop()
+            stream.cancel()
+
+    @staticmethod
+    def _prepared(prepared: v1.PreparedWorkspace, collected: collect.Source) -> Prepared:
+        _judged(judge.check_notes, prepared.notes)
+        notes = [*collected.notes, *prepared.notes]
+        return Prepared(prepared.path, notes, Path(os.fsdecode(collected.top)), collected.is_git)
+
+    @staticmethod
+    async def _answer(stream: _io.Stream[v1.PrepareWorkspaceResponse], wanted: str) -> v1.PrepareWorkspaceResponse:
+        """The next answer of this kind."""
+        while (message := await stream.read()) is not None:
+            which = message.WhichOneof("message")
+            if which == wanted or (which == "prepared" and wanted == "known"):
+                return message
+            if which not in ("heartbeat", "progress_bytes"):
+                raise errors.ProtocolError(_PREPARE, f"`{which}` where `{wanted}` was expected")
+        raise errors.ConnectionLost(_PREPARE)
+
+    async def export(
+        self,
+        to: str | os.PathLike[str] | None = None,
+        *,
+        plain: bool = False,
+        max_bytes: int = Limits.max_bytes,
+        on_progress: Progress | None = None,
+    ) -> Landed:
+        """Brings what was done in the VM to the repository or directory at `to`, by itself where `prepare` carried it
+        from: every commit by its own id, what was staged, changed and new, checked, as references beneath
+        `refs/banger/VM/`. Your branches, index and files stay as they are; `banger workspace apply` makes it part of
+        them. What could not be brought is among `notes`, and `has_loss` says so.
+
+        When the connection breaks it is begun anew; until all of it was checked nothing of it is in the repository.
+
+        Raises:
+            UnsafeWorkspace: If the VM sent what no honest VM sends, or more than may come. Nothing has landed.
+            WorkspaceError: If it cannot land here.
+        """
+        target = to if to is not None else self._top if self._top is not None else "."
+        path = await self._place(target, plain)
+        retry = self._caller.retry()
+        while True:
+            try:
+                return await self._export_once(target, path, plain, max_bytes, on_progress)
+            except (errors.ConnectionLost, errors.RefusedError) as error:
+                await retry.after(error)
+
+    async def _export_once(
+        self, to: str | os.PathLike[str], path: str, plain: bool, max_bytes: int, on_progress: Progress | None
+    ) -> Landed:
+        prepared = (await self.status(path)).base
+        place = await _io.blocking(lambda: Place(to, plain=plain))
+        base = await _io.blocking(place.base, self._name, prepared)
+        request = v1.ExportWorkspaceRequest(vm=self._vm, user=self._user, path=path, base=base, max_bytes=max_bytes)
+        landing = await _io.blocking(Landing, place, self._name, base, Limits(max_bytes))
+        stream = self._caller.channel.stream(_methods.EXPORT_WORKSPACE, request)
+        came = 0
+        try:
+            async for part in _parts(stream):
+                await _io.blocking(landing.part, part)
+                came += len(part.pack.data) + len(part.content.data)
+                if on_progress is not None:
+                    on_progress(came)
+                if part.WhichOneof("part") == "end":
+                    return await _io.blocking(landing.finish)
+            raise errors.ConnectionLost(_EXPORT)
+        finally:
+            stream.cancel()
+            await _io.blocking(landing.close)
+
+    async def status(self, path: str = "") -> v1.GetWorkspaceStatusResponse:
+        """How it differs from what was prepared, without bringing it: `status` is what an export would bring, `base`
+        what it is compared with.
+        """
+        path = path or await self._place(self._top if self._top is not None else ".", False)
+        request = v1.GetWorkspaceStatusRequest(vm=self._vm, user=self._user, path=path)
+        answer = await self._caller.repeat(_methods.GET_WORKSPACE_STATUS, request)
+        _judged(judge.check_status, answer.status)
+        _judged(judge.check_base, answer.base)
+        return answer
+
+
+async def _parts(stream: _io.Stream[v1.ExportWorkspaceResponse]) -> AsyncIterator[wire.Part]:
+    while (message := await stream.read()) is not None:
+        if message.WhichOneof("message") == "part":
+            yield message.part
+
+
+def _judged(check: Callable[..., Any], *arguments: Any) -> Any:
+    """What the daemon passed on from the VM is judged here too."""
+    try:
+        return check(*arguments)
+    except judge.Fault as error:
+        raise failure.fault(error) from error
+
+
+def _told_by_repository(source: str | os.PathLike[str], vm: str) -> tuple[bytes, tuple[str, str] | None]:
+    """The state that was exported last, and who makes commits here. That neither is known is no failure."""
+    try:
+        place = Place(source)
+        if place.repository is None:
+            return b"", None
+        return place.exported_state(vm), place.repository.identity()
+    except errors.BangerError:
+        return b"", None
