@@ -30,8 +30,9 @@ def left(host: str) -> list[str]:
         return [vm.name for vm in client.vms.list()]
 
 
-def test_python(bangerd: Daemon, tmp_path: Path) -> None:
+def test_python(bangerd: Daemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = left(bangerd.host)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     program = tmp_path / "examples.py"
     program.write_text("\n".join(blocks("python.md")))
     done = subprocess.run([sys.executable, program], capture_output=True, text=True, timeout=400)

@@ -8,7 +8,7 @@ import errno
 import fcntl
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
@@ -76,6 +76,8 @@ def publish(everything: Sequence[Coming], built: Sequence[Built], prefix: str) -
     for coming in everything:
         with doing("move objects to the repository"):
             _move_objects(coming.quarantine, coming.store)
+            if coming.is_own_store:
+                _cut_history(coming.store, coming.message.shallow)
     landed = []
     for coming, made in reversed(list(zip(everything, built, strict=True))):
         try:
@@ -139,6 +141,22 @@ def _move(source: bytes, target: bytes) -> None:
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
         os.rename(temporary, target)
+
+
+def _cut_history(store: Store, shallow: Iterable[str]) -> None:
+    """Where the history that came ends, so that git does not miss what is before. The owner's own repositories have all
+    of it.
+    """
+    file = os.path.join(store.directory, b"shallow")
+    have = set()
+    if os.path.exists(file):
+        with open(file, encoding="ascii") as read:
+            have = set(read.read().split())
+    if have >= set(shallow):
+        return
+    with open(file + b".banger", "w", encoding="ascii") as write:
+        write.writelines(commit + "\n" for commit in sorted(have | set(shallow)))
+    os.rename(file + b".banger", file)
 
 
 def _unkeep(store: Store) -> None:
