@@ -28,7 +28,7 @@ pub(crate) struct HostUsage {
     boot_queue_max: i32,
 }
 
-/// What one owner's VMs were promised.
+/// What one owner's VMs and volumes were promised.
 #[derive(Debug, Serialize)]
 struct OwnerUsage {
     owner: String,
@@ -42,6 +42,7 @@ struct Promises {
     running_vms: Promise,
     vcpus: Promise,
     memory_mib: Promise,
+    volumes: Promise,
     disk_mib: Promise,
 }
 
@@ -64,6 +65,7 @@ impl From<Option<types::Promises>> for Promises {
             running_vms: promise(promises.running_vms),
             vcpus: promise(promises.vcpus),
             memory_mib: promise(promises.memory_mib),
+            volumes: promise(promises.volumes),
             disk_mib: promise(promises.disk_mib),
         }
     }
@@ -129,7 +131,9 @@ impl HostUsage {
             let headings = ["RESOURCE", "PROMISED", "LIMIT", "USED", "AVAILABLE"];
             output::table(&headings, self.resources().into_iter())?;
             output::lines([String::new()])?;
-            let headings = ["OWNER", "VMS", "RUNNING", "VCPUS", "MEMORY", "DISK"];
+            let headings = [
+                "OWNER", "VMS", "RUNNING", "VCPUS", "MEMORY", "VOLUMES", "DISK",
+            ];
             output::table(&headings, self.owners.iter().map(OwnerUsage::cells))?;
         }
         Ok(0)
@@ -165,6 +169,7 @@ impl HostUsage {
             row("vcpus", promises.vcpus, false, none()),
             row("vms", promises.vms, false, none()),
             row("running vms", promises.running_vms, false, none()),
+            row("volumes", promises.volumes, false, none()),
             row("booting", parallel, false, none()),
             row("waiting to boot", queue, false, none()),
         ]
@@ -185,6 +190,7 @@ impl OwnerUsage {
             running_vms,
             vcpus,
             memory_mib,
+            volumes,
             disk_mib,
         } = &self.promises;
         vec![
@@ -193,6 +199,7 @@ impl OwnerUsage {
             running_vms.of_limit(false),
             vcpus.of_limit(false),
             memory_mib.of_limit(true),
+            volumes.of_limit(false),
             disk_mib.of_limit(true),
         ]
     }

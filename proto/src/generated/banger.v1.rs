@@ -3764,10 +3764,10 @@ pub struct GetUsageResponse {
     #[prost(message, optional, tag = "1")]
     pub usage: ::core::option::Option<HostUsage>,
 }
-/// What VMs were promised of a host, and what they take.
+/// What VMs and volumes were promised of a host, and what they take.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct HostUsage {
-    /// Promised to all VMs.
+    /// Promised to all VMs and volumes.
     #[prost(message, optional, tag = "1")]
     pub promises: ::core::option::Option<Promises>,
     /// Promised by owner; in the order of their names.
@@ -3779,7 +3779,7 @@ pub struct HostUsage {
     /// Memory of the host that is free or can be freed.
     #[prost(int64, tag = "4")]
     pub memory_available_bytes: i64,
-    /// What the VMs' writable disks take.
+    /// What the VMs' writable disks and the volumes take.
     #[prost(int64, tag = "5")]
     pub disk_used_bytes: i64,
     /// Free space in the state directory's file system.
@@ -3801,13 +3801,13 @@ pub struct HostUsage {
     #[prost(int32, tag = "11")]
     pub boot_queue_max: i32,
 }
-/// What one owner's VMs were promised.
+/// What one owner's VMs and volumes were promised.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct OwnerUsage {
     /// `uid:` and a user's number; empty for the daemon itself, which makes VMs for builds.
     #[prost(string, tag = "1")]
     pub owner: ::prost::alloc::string::String,
-    /// Promised to its VMs.
+    /// Promised to its VMs and volumes.
     #[prost(message, optional, tag = "2")]
     pub promises: ::core::option::Option<Promises>,
 }
@@ -3826,9 +3826,12 @@ pub struct Promises {
     /// Guest memory of those, MiB.
     #[prost(message, optional, tag = "4")]
     pub memory_mib: ::core::option::Option<Promise>,
-    /// Writable disks of all VMs, at the size that their guests see, MiB.
+    /// Writable disks of all VMs, and all volumes, at the size that their guests see, MiB.
     #[prost(message, optional, tag = "5")]
     pub disk_mib: ::core::option::Option<Promise>,
+    /// Volumes that exist.
+    #[prost(message, optional, tag = "6")]
+    pub volumes: ::core::option::Option<Promise>,
 }
 /// An amount that is promised.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -4268,7 +4271,7 @@ pub mod host_service_client {
                 .insert(GrpcMethod::new("banger.v1.HostService", "WatchEvents"));
             self.inner.server_streaming(req, path, codec).await
         }
-        /// What VMs were promised, what they take, and the limits.
+        /// What VMs and volumes were promised, what they take, and the limits.
         pub async fn get_usage(
             &mut self,
             request: impl tonic::IntoRequest<super::GetUsageRequest>,
@@ -4369,7 +4372,7 @@ pub mod host_service_server {
             tonic::Response<Self::WatchEventsStream>,
             tonic::Status,
         >;
-        /// What VMs were promised, what they take, and the limits.
+        /// What VMs and volumes were promised, what they take, and the limits.
         async fn get_usage(
             &self,
             request: tonic::Request<super::GetUsageRequest>,

@@ -264,6 +264,7 @@ impl HostService for Daemon {
             running_vms: promise(1, None),
             vcpus: promise(2, Some(32)),
             memory_mib: promise(2048, memory_limit),
+            volumes: promise(1, Some(1000)),
             disk_mib: promise(24576, None),
         };
         let usage = v1::HostUsage {

@@ -1,5 +1,6 @@
 //! What the services can be told.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,6 +27,8 @@ pub struct AppConfig {
     pub socket: PathBuf,
     /// As root: the group whose members may use the socket, if it exists.
     pub socket_group: String,
+    /// The TCP addresses on which the API is served; of interest to the doctor alone.
+    pub listen: Vec<SocketAddr>,
     /// The most VMs that exist at once.
     pub max_vms: usize,
     /// The most volumes that exist at once.
@@ -36,8 +39,8 @@ pub struct AppConfig {
     pub memory_overcommit: Ratio,
     /// How many vCPUs may be promised of the host's processors.
     pub vcpu_overcommit: Ratio,
-    /// How much writable disk may be promised of the state directory's file system above the reserve; zero means
-    /// that promises are not counted.
+    /// How much of writable disks and volumes may be promised of the state directory's file system above the reserve;
+    /// zero means that promises are not counted.
     pub disk_overcommit: Ratio,
     /// What each owner may have.
     pub quotas: Quotas,
@@ -123,12 +126,13 @@ impl AppConfig {
             agent,
             socket: PathBuf::new(),
             socket_group: String::new(),
+            listen: Vec::new(),
             max_vms: 1000,
             max_volumes: 1000,
             memory_reserve_mib: 256,
             memory_overcommit: Ratio::of_whole(1),
             vcpu_overcommit: Ratio::of_whole(16),
-            disk_overcommit: Ratio::of_whole(0),
+            disk_overcommit: Ratio::of_whole(100),
             quotas: Quotas::default(),
             max_parallel_boots: 0,
             boot_queue_max: 1000,

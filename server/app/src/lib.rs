@@ -163,8 +163,16 @@ impl App {
         let catalogs = Arc::new(catalogs);
         let images = image::Images::new(&context, &operations, &catalogs, files);
         let images = Arc::new(images);
-        let volumes = volume::Volumes::new(&context, &operations);
-        let vms = vm::Vms::new(&context, &operations, &images, &kernels, &volumes);
+        let admission = vm::admission::Admission::new(&context.config);
+        let volumes = volume::Volumes::new(&context, &operations, &admission);
+        let vms = vm::Vms::new(
+            &context,
+            &operations,
+            &images,
+            &kernels,
+            &volumes,
+            admission,
+        );
         let vms = Arc::new(vms);
         let builds = Arc::new(build::Builds::open(&context, &operations, &images, &vms)?);
         let sessions = session::Sessions::new(&context, &vms, &images);
@@ -172,7 +180,7 @@ impl App {
         let workspaces = workspace::Workspaces::new(&context, &vms);
         let tunnels = tunnel::Tunnels::new(&vms);
         let ssh = ssh::Ssh::new(&context, &vms);
-        let doctor = Arc::new(doctor::Doctor::new(&context, &images, &kernels));
+        let doctor = Arc::new(doctor::Doctor::new(&context, &images, &kernels, &volumes));
         let audit = Arc::new(audit::Audit::new(&context));
         let app = Self {
             context,

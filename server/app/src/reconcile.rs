@@ -49,6 +49,7 @@ pub(crate) async fn reconcile(app: &App) -> Result<Reconciled, AppError> {
         interrupted_operations: app.operations.reconcile().await?,
         ..Reconciled::default()
     };
+    app.volumes.restore().await?;
     let vms = app.context.store.all_vms().await?;
     let known: HashSet<VmId> = vms.iter().map(|vm| vm.id).collect();
     found.swept += end_strays(app, &vms).await?;

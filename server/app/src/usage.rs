@@ -1,4 +1,4 @@
-//! What VMs were promised, what they take, and who has how much of it.
+//! What VMs and volumes were promised, what they take, and who has how much of it.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ pub struct HostUsage {
     pub memory_used_bytes: u64,
     /// Memory of the host that is free or can be freed.
     pub memory_available_bytes: u64,
-    /// What the VMs' writable disks take.
+    /// What the VMs' writable disks and the volumes take.
     pub disk_used_bytes: u64,
     /// Free space in the state directory's file system.
     pub disk_available_bytes: u64,
@@ -43,7 +43,7 @@ impl App {
             account: self.vms.account()?,
             memory_used_bytes: memory.iter().flatten().sum(),
             memory_available_bytes: host::memory()?.available,
-            disk_used_bytes: disks.iter().sum(),
+            disk_used_bytes: disks.iter().sum::<u64>() + self.volumes.allocated_bytes().await?,
             disk_available_bytes: host::disk(self.context.paths.state_dir())?.available,
             unmeasured_vm_count: memory.iter().filter(|bytes| bytes.is_none()).count(),
         })

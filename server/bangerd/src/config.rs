@@ -551,6 +551,7 @@ impl Config {
             agent: place::agent(&self.agent),
             socket: self.socket.clone(),
             socket_group: self.socket_group.clone(),
+            listen: self.tcp.listen.clone(),
             max_vms: self.max_vms,
             max_volumes: self.max_volumes,
             memory_reserve_mib: self.memory_reserve_mib,

@@ -7,7 +7,7 @@ use banger_core::{Name, Owner, VolumeId};
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 
 use crate::error::{failed, is_unique_violation};
-use crate::row::{Columns, count, integer, json, nanoseconds};
+use crate::row::{Columns, integer, json, nanoseconds};
 use crate::store::{DeleteOutcome, Durability, users};
 use crate::vm::CasOutcome;
 use crate::{Page, Store, StoreError};
@@ -156,18 +156,6 @@ impl Store {
             .await
             .map_err(failed("list the volumes"))?;
         decode_all(&rows)
-    }
-
-    /// How many volumes there are.
-    ///
-    /// # Errors
-    /// Of the database only.
-    pub async fn count_volumes(&self) -> Result<u64, StoreError> {
-        let volumes: i64 = sqlx::query_scalar("SELECT count(*) FROM volumes")
-            .fetch_one(self.reader())
-            .await
-            .map_err(failed("count the volumes"))?;
-        Ok(count(volumes))
     }
 
     /// The VMs that name a volume, by name.

@@ -93,18 +93,20 @@ class OwnerUsage(_message.Message):
     def __init__(self, owner: _Optional[str] = ..., promises: _Optional[_Union[Promises, _Mapping]] = ...) -> None: ...
 
 class Promises(_message.Message):
-    __slots__ = ("vms", "running_vms", "vcpus", "memory_mib", "disk_mib")
+    __slots__ = ("vms", "running_vms", "vcpus", "memory_mib", "disk_mib", "volumes")
     VMS_FIELD_NUMBER: _ClassVar[int]
     RUNNING_VMS_FIELD_NUMBER: _ClassVar[int]
     VCPUS_FIELD_NUMBER: _ClassVar[int]
     MEMORY_MIB_FIELD_NUMBER: _ClassVar[int]
     DISK_MIB_FIELD_NUMBER: _ClassVar[int]
+    VOLUMES_FIELD_NUMBER: _ClassVar[int]
     vms: Promise
     running_vms: Promise
     vcpus: Promise
     memory_mib: Promise
     disk_mib: Promise
-    def __init__(self, vms: _Optional[_Union[Promise, _Mapping]] = ..., running_vms: _Optional[_Union[Promise, _Mapping]] = ..., vcpus: _Optional[_Union[Promise, _Mapping]] = ..., memory_mib: _Optional[_Union[Promise, _Mapping]] = ..., disk_mib: _Optional[_Union[Promise, _Mapping]] = ...) -> None: ...
+    volumes: Promise
+    def __init__(self, vms: _Optional[_Union[Promise, _Mapping]] = ..., running_vms: _Optional[_Union[Promise, _Mapping]] = ..., vcpus: _Optional[_Union[Promise, _Mapping]] = ..., memory_mib: _Optional[_Union[Promise, _Mapping]] = ..., disk_mib: _Optional[_Union[Promise, _Mapping]] = ..., volumes: _Optional[_Union[Promise, _Mapping]] = ...) -> None: ...
 
 class Promise(_message.Message):
     __slots__ = ("promised", "limit")

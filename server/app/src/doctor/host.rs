@@ -5,6 +5,7 @@
 
 use std::fs::File;
 use std::io::{self, Read as _};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -35,6 +36,7 @@ pub(crate) struct Host {
     pub(super) state_dir: PathBuf,
     pub(super) socket: PathBuf,
     pub(super) socket_group: String,
+    pub(super) listen: Vec<SocketAddr>,
     pub(super) max_vms: usize,
     pub(super) memory_reserve_mib: u64,
     pub(super) disk_reserve_mib: u64,
@@ -49,6 +51,7 @@ impl Host {
             state_dir: config.state_dir.clone(),
             socket: config.socket.clone(),
             socket_group: config.socket_group.clone(),
+            listen: config.listen.clone(),
             max_vms: config.max_vms,
             memory_reserve_mib: config.memory_reserve_mib,
             disk_reserve_mib: config.disk_reserve_mib,

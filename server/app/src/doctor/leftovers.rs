@@ -36,7 +36,7 @@ const NAMES_MAX: usize = 3;
 /// How deep temporary directories are looked into for what was touched last.
 const DEPTH_MAX: usize = 8;
 
-pub(super) const CHECKS: [Check; 6] = [
+pub(super) const CHECKS: [Check; 7] = [
     Check::daemon("LEFTOVER_PROCESSES", "Every VMM belongs to a VM", processes)
         .mended_by_daemon(end_processes),
     Check::daemon(
@@ -45,6 +45,12 @@ pub(super) const CHECKS: [Check; 6] = [
         directories,
     )
     .mended_by_daemon(remove_directories),
+    Check::daemon(
+        "LEFTOVER_VOLUMES",
+        "Every volume directory belongs to a volume",
+        volumes,
+    )
+    .mended_by_daemon(remove_volumes),
     Check::daemon(
         "LEFTOVER_KERNELS",
         "Every kernel directory belongs to a kernel",
@@ -135,6 +141,24 @@ impl Ward {
             .collect())
     }
 
+    async fn stray_volumes(&self) -> Result<Vec<PathBuf>, AppError> {
+        let volumes = self.context.paths.volumes();
+        let listed = volumes.clone();
+        let names = self.listed(move |_| names_in(&listed), &volumes).await?;
+        // A volume counts from before its directory is there.
+        let strays = names
+            .into_iter()
+            .filter(|name| {
+                let id = name.to_str().and_then(|name| name.parse().ok());
+                id.is_none_or(|id| !self.volumes.counts(id))
+            })
+            .map(|name| volumes.join(name));
+        // One that was removed in between is gone with its directory.
+        Ok(strays
+            .filter(|path| path.symlink_metadata().is_ok())
+            .collect())
+    }
+
     async fn stray_groups(&self) -> Result<Vec<PathBuf>, AppError> {
         let found = self
             .listed(|host| Ok(idle_groups(host)), Path::new("cgroup"))
@@ -213,19 +237,35 @@ fn name_of(path: &Path) -> String {
 }
 
 fn remove_directories(ward: &Ward) -> BoxFuture<'_, Result<String, MendError>> {
-    async move {
-        let strays = ward.stray_directories().await?;
-        for path in &strays {
-            remove_any(path.clone())
-                .await
-                .map_err(|source| MendError::Step {
-                    step: format!("remove {}", path.display()),
-                    source,
-                })?;
-        }
-        Ok(format!("removed {} directories", strays.len()))
+    async move { remove_all(ward.stray_directories().await?).await }.boxed()
+}
+
+async fn remove_all(strays: Vec<PathBuf>) -> Result<String, MendError> {
+    for path in &strays {
+        remove_any(path.clone())
+            .await
+            .map_err(|source| MendError::Step {
+                step: format!("remove {}", path.display()),
+                source,
+            })?;
     }
+    Ok(format!("removed {} directories", strays.len()))
+}
+
+fn volumes(ward: &Ward) -> BoxFuture<'_, Finding> {
+    let list = async {
+        let strays = ward.stray_volumes().await?;
+        Ok(strays.iter().map(|path| name_of(path)).collect::<Vec<_>>())
+    };
+    told(
+        list,
+        "They take space, and no VM can be given what is in them.",
+    )
     .boxed()
+}
+
+fn remove_volumes(ward: &Ward) -> BoxFuture<'_, Result<String, MendError>> {
+    async move { remove_all(ward.stray_volumes().await?).await }.boxed()
 }
 
 async fn remove_any(path: PathBuf) -> io::Result<()> {

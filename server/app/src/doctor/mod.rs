@@ -24,9 +24,11 @@ mod limits;
 mod memory;
 mod mounts;
 mod network;
+mod ports;
 mod socket;
 mod space;
 mod state;
+mod volumes;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,6 +46,7 @@ use crate::Context;
 use crate::error::AppError;
 use crate::image::Images;
 use crate::kernel::Kernels;
+use crate::volume::Volumes;
 use check::{Check, Mend, Probe};
 pub use check::{Report, Status, Subject, Summary};
 use host::{Host, MendError};
@@ -58,18 +61,21 @@ const MEND_LIMIT: Duration = Duration::from_secs(30);
 const REPORTS: usize = 128;
 
 /// The checks of this crate by subject; the driver's come first.
-const TABLE: [(Subject, &[Check]); 12] = [
+const TABLE: [(Subject, &[Check]); 15] = [
     (Subject::Kvm, &kvm::CHECKS),
     (Subject::Guest, &guest::CHECKS),
     (Subject::State, &state::CHECKS),
     (Subject::State, &space::CHECKS),
     (Subject::State, &database::CHECKS),
+    (Subject::State, &volumes::CHECKS),
     (Subject::Limits, &limits::CHECKS),
     (Subject::Limits, &memory::CHECKS),
     (Subject::Limits, &cgroup::CHECKS),
     (Subject::Host, &clock::CHECKS),
     (Subject::Network, &network::CHECKS),
+    (Subject::Network, &ports::LOCAL),
     (Subject::Api, &socket::CHECKS),
+    (Subject::Api, &ports::LISTENERS),
     (Subject::Leftovers, &leftovers::CHECKS),
 ];
 
@@ -102,6 +108,7 @@ pub(crate) struct Ward {
     context: Arc<Context>,
     images: Arc<Images>,
     kernels: Arc<Kernels>,
+    volumes: Volumes,
     host: Host,
     /// Held by each probe that may block, until it no longer does.
     slots: Arc<Semaphore>,
@@ -141,11 +148,13 @@ impl Doctor {
         context: &Arc<Context>,
         images: &Arc<Images>,
         kernels: &Arc<Kernels>,
+        volumes: &Volumes,
     ) -> Self {
         let ward = Ward {
             context: context.clone(),
             images: images.clone(),
             kernels: kernels.clone(),
+            volumes: volumes.clone(),
             host: Host::new(std::path::Path::new("/"), &context.config),
             slots: Arc::new(Semaphore::new(SLOTS)),
             mending: Mutex::default(),

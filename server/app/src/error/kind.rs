@@ -10,6 +10,9 @@ use banger_core::{Explain, FailureKind};
 use super::AppError;
 use crate::vm::Resource;
 
+/// When it is worth to ask again for the removal of what could not be removed: some tries later.
+const REMOVED_AGAIN: Duration = Duration::from_secs(5);
+
 fn precondition(subject: String) -> FailureKind {
     FailureKind::FailedPrecondition { subject }
 }
@@ -107,6 +110,12 @@ impl Explain for AppError {
                 full @ FailureKind::ResourceExhausted { .. } => full.clone(),
                 _ => precondition(format!("vm/{vm}")),
             },
+            Self::NotRemoved { source, .. } => match &source.kind {
+                full @ FailureKind::ResourceExhausted { .. } => full.clone(),
+                _ => FailureKind::Unavailable {
+                    retry_after: REMOVED_AGAIN,
+                },
+            },
             Self::Kernel(error) => error.kind(),
             Self::MakeDirectory { source, .. } | Self::StoreUpload { source } => io_kind(source),
             Self::RemoveDirectory { .. }
@@ -155,6 +164,7 @@ impl Explain for AppError {
             Self::Exhausted { .. } => "HOST_EXHAUSTED",
             Self::HostLimit { resource, .. } => match resource {
                 Resource::Vms => "TOO_MANY_VMS",
+                Resource::Volumes => "TOO_MANY_VOLUMES",
                 Resource::RunningVms | Resource::Vcpus | Resource::Memory | Resource::Disk => {
                     "HOST_EXHAUSTED"
                 }
@@ -181,6 +191,7 @@ impl Explain for AppError {
             Self::File(error) => error.reason(),
             Self::Workspace(error) => error.reason(),
             Self::NotGrown { .. } => "DISK_NOT_GROWN",
+            Self::NotRemoved { .. } => "VM_NOT_REMOVED",
             Self::Kernel(error) => error.reason(),
             Self::HostDiskFull { .. } => "DISK_FULL",
             Self::MakeDirectory { source, .. } => io_reason(source, "STATE_DIRECTORY_FAILED"),

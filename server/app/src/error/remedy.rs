@@ -20,8 +20,11 @@ const fn host_limit(resource: Resource) -> &'static str {
         Resource::Memory => {
             "Ask for less, stop VMs that are not needed, or raise `memory_overcommit` in the configuration; `banger host usage` shows what is promised."
         }
+        Resource::Volumes => {
+            "Remove volumes that are not needed (banger volume list), or raise `max_volumes` in the configuration."
+        }
         Resource::Disk => {
-            "Ask for less, remove VMs that are not needed, or raise `disk_overcommit` in the configuration; `banger host usage` shows what is promised."
+            "Ask for less, remove VMs or volumes that are not needed, or raise `disk_overcommit` in the configuration; `banger host usage` shows what is promised."
         }
     }
 }
@@ -62,7 +65,7 @@ impl AppError {
             Self::AgentMissing { .. } => "Install it, or set `agent` in the daemon's configuration to where it is.".into(),
             Self::Exhausted { .. } => "Ask for less, remove VMs or images that are not needed, or lower the reserve in the configuration.".into(),
             Self::HostLimit { resource, .. } => host_limit(*resource).into(),
-            Self::QuotaExceeded { .. } => "Ask for less, or stop or remove VMs of this owner. Whoever runs the daemon can raise the quota: `[quota]` and `[owners]` in its configuration; `banger host usage` shows them.".into(),
+            Self::QuotaExceeded { .. } => "Ask for less, or stop or remove VMs or volumes of this owner. Whoever runs the daemon can raise the quota: `[quota]` and `[owners]` in its configuration; `banger host usage` shows them.".into(),
             Self::BootQueueFull { .. } => "Try again when some of the boots are done; RetryInfo tells when. Or raise `boot_queue_max` in the configuration.".into(),
             Self::BootTimeout { .. } | Self::BootEnded { .. } => {
                 "The user's command did not run. Read the console's end in this error, check that the kernel fits the host, or try another kernel.".into()
@@ -84,6 +87,7 @@ impl AppError {
             Self::File(error) => return error.remedy(),
             Self::Workspace(error) => return error.remedy(),
             Self::NotGrown { vm, .. } => format!("Send the same change again, or restart the VM: banger vm restart {vm}"),
+            Self::NotRemoved { .. } => "Check the state directory's disk: its space, and the kernel's log for errors of it. The daemon goes on trying, and the VM is gone when that succeeds.".into(),
             Self::Kernel(error) => return error.remedy(),
             Self::MakeDirectory { source, .. } | Self::StoreUpload { source } if io_remedy(source).is_some() => return io_remedy(source),
             Self::MakeDirectory { .. } | Self::RemoveDirectory { .. } | Self::ReadDirectory { .. } | Self::StoreUpload { .. } => {

@@ -1,9 +1,11 @@
-//! What VMs are promised of the host, and whether there is room for one more: the one place where it is counted.
+//! What VMs and volumes are promised of the host, and whether there is room for one more: the one place where it is
+//! counted.
 //!
 //! ```text
 //!   Seat   from the record's insertion to its removal      counts the VM and its disk
 //!   Lease  from a boot's acceptance to its machine's end   counts memory, vCPUs and a running VM
 //!   Ticket from a boot's acceptance to its end             a place in the queue of boots
+//!   Shelf  from a volume's acceptance to its record        counts the volume; from then on until it is removed
 //! ```
 //! Each is a value that its runner holds and that gives back what it stands for when it is dropped, so no path can
 //! forget to. All is decided under one short lock: of any number of requests at once exactly those are accepted
@@ -11,6 +13,7 @@
 
 mod ledger;
 mod limits;
+mod shelf;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -22,6 +25,7 @@ use crate::AppConfig;
 use crate::error::AppError;
 use ledger::{Entry, Ledger};
 pub use limits::{Capacity, Limits, Promised, Resource, Share};
+pub(crate) use shelf::Shelf;
 
 /// Who was promised what.
 #[derive(Debug, Clone)]
@@ -40,6 +44,7 @@ struct Shared {
 #[derive(Debug, Clone)]
 struct Rules {
     max_vms: usize,
+    max_volumes: usize,
     memory_reserve_mib: u64,
     disk_reserve_mib: u64,
     memory_overcommit: crate::config::Ratio,
@@ -86,6 +91,7 @@ impl Admission {
     pub(crate) fn new(config: &AppConfig) -> Self {
         let rules = Rules {
             max_vms: config.max_vms,
+            max_volumes: config.max_volumes,
             memory_reserve_mib: config.memory_reserve_mib,
             disk_reserve_mib: config.disk_reserve_mib,
             memory_overcommit: config.memory_overcommit,
@@ -307,11 +313,13 @@ impl Rules {
     fn of_host(&self, capacity: &Capacity) -> Limits {
         let memory_mib = capacity.memory_mib.saturating_sub(self.memory_reserve_mib);
         let disk_mib = capacity.disk_mib.saturating_sub(self.disk_reserve_mib);
+        let number = |count: usize| Some(u64::try_from(count).unwrap_or(u64::MAX));
         Limits {
-            vms: Some(u64::try_from(self.max_vms).unwrap_or(u64::MAX)),
+            vms: number(self.max_vms),
             running_vms: None,
             vcpus: Some(self.vcpu_overcommit.of(capacity.cpu_count)),
             memory_mib: Some(self.memory_overcommit.of(memory_mib)),
+            volumes: number(self.max_volumes),
             disk_mib: (!self.disk_overcommit.is_zero()).then(|| self.disk_overcommit.of(disk_mib)),
         }
     }
@@ -355,14 +363,25 @@ impl Rules {
         capacity: &Capacity,
     ) -> Result<(), AppError> {
         let before = ledger.get(vm).map(Entry::promised).unwrap_or_default();
-        let after = entry.promised();
+        self.check_growth(ledger, &entry.owner, before, entry.promised(), capacity)
+    }
+
+    /// Whether what is promised to one of an owner's may become `after`, which was `before`.
+    fn check_growth(
+        &self,
+        ledger: &Ledger,
+        owner: &Owner,
+        before: Promised,
+        after: Promised,
+        capacity: &Capacity,
+    ) -> Result<(), AppError> {
         let host = Share {
             promised: ledger.of_all(),
             limits: self.of_host(capacity),
         };
         let of_owner = Share {
-            promised: ledger.of_owner(&entry.owner),
-            limits: self.quotas.of(&entry.owner),
+            promised: ledger.of_owner(owner),
+            limits: self.quotas.of(owner),
         };
         for resource in Resource::ALL {
             let asked = after.of(resource).saturating_sub(before.of(resource));
@@ -370,9 +389,8 @@ impl Rules {
                 continue;
             }
             if let Some((in_use, limit)) = of_owner.exceeded_by(resource, asked) {
-                let owner = entry.owner.clone();
                 return Err(AppError::QuotaExceeded {
-                    owner,
+                    owner: owner.clone(),
                     resource,
                     asked,
                     in_use,

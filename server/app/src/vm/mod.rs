@@ -1,7 +1,7 @@
 //! VMs: who may ask what, and the index of runners.
 
 mod activity;
-mod admission;
+pub(crate) mod admission;
 mod boot;
 mod change;
 mod files;
@@ -119,6 +119,7 @@ impl Vms {
         images: &Arc<Images>,
         kernels: &Arc<Kernels>,
         volumes: &Volumes,
+        admission: Admission,
     ) -> Self {
         Self {
             context: context.clone(),
@@ -128,7 +129,7 @@ impl Vms {
                 images: images.clone(),
                 kernels: kernels.clone(),
                 volumes: volumes.clone(),
-                admission: Admission::new(&context.config),
+                admission,
             },
             runners: Arc::default(),
             scope: Scope::Everybody,
@@ -502,14 +503,18 @@ impl Vms {
     async fn stop_with(&self, named: &str, verb: Verb, with: With) -> Result<Arc<Vm>, AppError> {
         let mut handle = self.handle(named)?;
         self.ask(&handle, verb, with).await?;
-        let view = settled(&mut handle.view, |view| {
-            view.deleted || !matches!(view.phase(), Phase::Stopping | Phase::Deleting)
+        let view = settled(&mut handle.view, |view| match view.phase() {
+            Phase::Stopping => view.deleted,
+            // It goes: an ephemeral one, or by another request. It is off, if it can be ended at all.
+            Phase::Deleting => view.deleted || view.is_stuck || view.not_removed.is_some(),
+            _ => true,
         })
         .await?;
         match &view.vm.state {
             VmState::Failed(failure) if view.machine.is_some() => {
                 Err(AppError::Failed(failure.clone()))
             }
+            VmState::Deleting if view.is_stuck && !view.deleted => Err(self.unkillable()),
             _ => Ok(view.vm),
         }
     }
@@ -550,16 +555,26 @@ impl Vms {
     /// Throws a VM away and waits until nothing is left.
     ///
     /// # Errors
-    /// If it does not exist, or its process does not end: then it goes when that does.
+    /// If it does not exist, or its process does not end, or its files or record cannot be removed: then it goes when
+    /// that has changed.
     pub async fn delete(&self, named: &str) -> Result<(), AppError> {
         let mut handle = self.handle(named)?;
         self.ask(&handle, Verb::Delete, With::Nothing).await?;
-        let is_over = |view: &VmView| view.deleted || view.is_stuck;
-        match settled(&mut handle.view, is_over).await?.deleted {
-            true => Ok(()),
-            false => Err(AppError::Unkillable {
-                limit: self.context.config.stop_kill_timeout,
+        let is_over = |view: &VmView| view.deleted || view.is_stuck || view.not_removed.is_some();
+        let view = settled(&mut handle.view, is_over).await?;
+        match view.not_removed {
+            _ if view.deleted => Ok(()),
+            Some(source) => Err(AppError::NotRemoved {
+                vm: view.vm.spec.name.clone(),
+                source,
             }),
+            None => Err(self.unkillable()),
+        }
+    }
+
+    fn unkillable(&self) -> AppError {
+        AppError::Unkillable {
+            limit: self.context.config.stop_kill_timeout,
         }
     }
 

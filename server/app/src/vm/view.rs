@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use banger_core::Failure;
 use banger_core::guest::Guest;
 use banger_core::vm::{Phase, Vm};
 use banger_core::vmm::Machine;
@@ -23,6 +24,8 @@ pub struct VmView {
     pub(crate) activity: Arc<Activity>,
     /// Its VMM does not end, not even by SIGKILL.
     pub(crate) is_stuck: bool,
+    /// What keeps it from being removed, more than once by now; it is tried again.
+    pub(crate) not_removed: Option<Box<Failure>>,
     /// It is gone; nothing follows.
     pub deleted: bool,
 }

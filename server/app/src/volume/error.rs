@@ -40,12 +40,6 @@ pub enum VolumeError {
         /// Its name.
         volume: Name,
     },
-    /// The most volumes exist.
-    #[error("there are already {limit} volumes")]
-    TooMany {
-        /// The limit.
-        limit: usize,
-    },
     /// Its disk could not be made.
     #[error("could not make the volume's disk")]
     Make(#[source] Ext4Error),
@@ -71,9 +65,6 @@ impl Explain for VolumeError {
                 }
             }
             Self::Changed { .. } => FailureKind::Aborted,
-            Self::TooMany { .. } => FailureKind::ResourceExhausted {
-                subject: "host/volumes".into(),
-            },
             Self::Make(source) => source.kind(),
             Self::File { source, .. } => io_kind(source),
         }
@@ -84,7 +75,6 @@ impl Explain for VolumeError {
             Self::Attached { .. } => "VOLUME_ATTACHED",
             Self::NotClean { .. } => "VOLUME_NOT_CLEAN",
             Self::Changed { .. } => "VOLUME_CHANGED",
-            Self::TooMany { .. } => "TOO_MANY_VOLUMES",
             Self::Make(source) => source.reason(),
             Self::File { source, .. } => io_reason(source, "VOLUME_FILE"),
         }
@@ -105,7 +95,6 @@ impl Explain for VolumeError {
             Self::Changed { volume } => {
                 format!("Look at it again and repeat what is still wanted: banger volume inspect {volume}")
             }
-            Self::TooMany { .. } => "Remove volumes that are not needed, or raise `max_volumes` in the configuration.".into(),
             Self::Make(source) => return source.remedy(),
             Self::File { source, .. } if io_remedy(source).is_some() => return io_remedy(source),
             Self::File { .. } => "Check the state directory's file system: its space, its rights, and whether it is read-only.".into(),
@@ -130,7 +119,6 @@ impl Explain for VolumeError {
             Self::NotClean { volume } | Self::Changed { volume } => {
                 vec![("volume", volume.to_string())]
             }
-            Self::TooMany { limit } => vec![("limit", limit.to_string())],
             Self::Make(source) => source.metadata(),
             Self::File { step, path, .. } => vec![
                 ("step", (*step).to_owned()),
@@ -168,10 +156,6 @@ mod tests {
             (
                 VolumeError::Changed { volume },
                 "volume `data` was changed since its etag was read",
-            ),
-            (
-                VolumeError::TooMany { limit: 3 },
-                "there are already 3 volumes",
             ),
             (
                 VolumeError::File {

@@ -19,6 +19,17 @@ const MAGIC_AT: usize = 0x38;
 const MAGIC: [u8; 2] = [0x53, 0xef];
 const INCOMPAT_AT: usize = 0x60;
 const RECOVER: u8 = 0x4;
+/// Blocks, by two words where the file system counts in 64 bits; and how large one is.
+const BLOCKS_AT: usize = 0x4;
+const BLOCKS_HIGH_AT: usize = 0x150;
+const SIXTY_FOUR_BITS: u8 = 0x80;
+const BLOCK_SIZE_AT: usize = 0x18;
+/// The exponent of the smallest block, and of the largest there is.
+const BLOCK_SIZE_MIN: u32 = 10;
+const BLOCK_SIZE_MAX: u32 = 16;
+/// Whether its kernel has seen errors in it.
+const STATE_AT: usize = 0x3a;
+const HAS_ERRORS: u8 = 0x2;
 
 fn file(step: &'static str, path: &Path) -> impl FnOnce(io::Error) -> VolumeError {
     let path = path.to_owned();
@@ -82,6 +93,77 @@ pub(super) fn needs_recovery(disk: &Path) -> Result<bool, VolumeError> {
     Ok(is_ext4 && superblock[INCOMPAT_AT] & RECOVER != 0)
 }
 
+/// Why a disk is not what a volume's should be.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Damage {
+    /// There is none.
+    #[error("it is not there")]
+    Missing,
+    /// The host's file system does not give it.
+    #[error("it cannot be read: {why}")]
+    Unreadable {
+        /// Why.
+        why: io::ErrorKind,
+    },
+    /// No ext4.
+    #[error("there is no file system on it")]
+    NoFileSystem,
+    /// It ends before its file system does.
+    #[error("it has {has} bytes, and its file system {wants}")]
+    Cut {
+        /// Of the disk.
+        has: u64,
+        /// Of the file system.
+        wants: u64,
+    },
+    /// A kernel that had it mounted has noted errors.
+    #[error("its file system has errors")]
+    Errors,
+}
+
+/// What is wrong with a volume's disk, as far as its superblock tells; it may be in use meanwhile. What it says comes
+/// from a guest, and is compared with the disk's length and shown, no more.
+pub(crate) fn damage(disk: &Path) -> Option<Damage> {
+    look_at(disk).err()
+}
+
+fn look_at(disk: &Path) -> Result<(), Damage> {
+    let failed = |error: io::Error| match error.kind() {
+        io::ErrorKind::NotFound => Damage::Missing,
+        io::ErrorKind::UnexpectedEof => Damage::NoFileSystem,
+        why => Damage::Unreadable { why },
+    };
+    let mut superblock = [0; 1024];
+    let opened = File::open(disk).map_err(failed)?;
+    let has = opened.metadata().map_err(failed)?.len();
+    let read = opened.read_exact_at(&mut superblock, SUPERBLOCK_AT);
+    read.map_err(failed)?;
+    if superblock[MAGIC_AT..MAGIC_AT + 2] != MAGIC {
+        return Err(Damage::NoFileSystem);
+    }
+    let word = |at: usize| {
+        let bytes = superblock[at..at + 4].first_chunk();
+        u32::from_le_bytes(*bytes.expect("four bytes"))
+    };
+    let high = match superblock[INCOMPAT_AT] & SIXTY_FOUR_BITS {
+        0 => 0,
+        _ => word(BLOCKS_HIGH_AT),
+    };
+    let blocks = u64::from(high) << 32 | u64::from(word(BLOCKS_AT));
+    let exponent = BLOCK_SIZE_MIN.saturating_add(word(BLOCK_SIZE_AT));
+    if exponent > BLOCK_SIZE_MAX {
+        return Err(Damage::NoFileSystem);
+    }
+    let wants = blocks.saturating_mul(1 << exponent);
+    if wants > has {
+        return Err(Damage::Cut { has, wants });
+    }
+    match superblock[STATE_AT] & HAS_ERRORS {
+        0 => Ok(()),
+        _ => Err(Damage::Errors),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -119,6 +201,31 @@ mod tests {
             made(dir.path(), "b", None, SIZE).is_err(),
             "what is there stays"
         );
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_disk_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = dir.path().join("a").join(DISK);
+        assert_eq!(damage(&disk), Some(Damage::Missing));
+        made(dir.path(), "a", None, SIZE).unwrap();
+        assert_eq!(damage(&disk), None);
+        let opened = File::options().read(true).write(true).open(&disk).unwrap();
+        let set = |at: usize, bytes: &[u8]| {
+            opened
+                .write_all_at(bytes, SUPERBLOCK_AT + at as u64)
+                .unwrap();
+        };
+        opened.set_len(SIZE / 2).unwrap();
+        let (has, wants) = (SIZE / 2, SIZE);
+        assert_eq!(damage(&disk), Some(Damage::Cut { has, wants }));
+        opened.set_len(SIZE).unwrap();
+        set(STATE_AT, &[HAS_ERRORS]);
+        assert_eq!(damage(&disk), Some(Damage::Errors));
+        set(BLOCK_SIZE_AT, &[0xff; 4]);
+        assert_eq!(damage(&disk), Some(Damage::NoFileSystem));
+        opened.set_len(10).unwrap();
+        assert_eq!(damage(&disk), Some(Damage::NoFileSystem));
     }
 
     #[test]

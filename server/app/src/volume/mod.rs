@@ -31,6 +31,7 @@ use crate::host;
 use crate::operation::{Begun, OperationTask, Operations};
 use crate::page::{self, Paged};
 use crate::paths;
+use crate::vm::admission::{Admission, Shelf};
 use crate::vm::check_labels;
 
 /// The volumes of this host.
@@ -38,6 +39,7 @@ use crate::vm::check_labels;
 pub struct Volumes {
     context: Arc<Context>,
     operations: Arc<Operations>,
+    admission: Admission,
     attachments: Attachments,
     /// Names of volumes that are being made.
     reserved: Arc<Mutex<HashSet<Name>>>,
@@ -83,6 +85,7 @@ pub struct VolumeView {
 struct Making {
     volume: Volume,
     seed: Option<PathBuf>,
+    shelf: Shelf,
     _seed_held: Option<Attached>,
     _name: Reserved,
 }
@@ -101,10 +104,15 @@ impl Drop for Reserved {
 }
 
 impl Volumes {
-    pub(crate) fn new(context: &Arc<Context>, operations: &Arc<Operations>) -> Self {
+    pub(crate) fn new(
+        context: &Arc<Context>,
+        operations: &Arc<Operations>,
+        admission: &Admission,
+    ) -> Self {
         Self {
             context: context.clone(),
             operations: operations.clone(),
+            admission: admission.clone(),
             attachments: Attachments::default(),
             reserved: Arc::default(),
             changing: Arc::default(),
@@ -171,7 +179,19 @@ impl Volumes {
         };
         let size_mib = size_mib(request.size_mib, seed.as_ref())?;
         let reserved = self.reserve(&name).await?;
+        let volume = Volume {
+            id: VolumeId::new(),
+            name: name.clone(),
+            labels: request.labels.clone(),
+            size_mib,
+            seed: seed.as_ref().map(|seed| seed.name.clone()),
+            owner: request.owner.clone(),
+            generation: 1,
+            create_time: Timestamp::now(),
+        };
         host::admit_disk(&self.context)?;
+        let capacity = host::capacity(&self.context)?;
+        let shelf = self.admission.create_volume(&volume, &capacity)?;
         let seed_held = match &seed {
             Some(seed) => {
                 let wanted = wanted(seed, Access::Read);
@@ -183,50 +203,33 @@ impl Volumes {
             None => None,
         };
         Ok(Making {
-            seed: seed
-                .as_ref()
-                .map(|seed| self.context.paths.volume_disk(seed.id)),
-            volume: Volume {
-                id: VolumeId::new(),
-                name,
-                labels: request.labels.clone(),
-                size_mib,
-                seed: seed.map(|seed| seed.name),
-                owner: request.owner.clone(),
-                generation: 1,
-                create_time: Timestamp::now(),
-            },
+            seed: seed.map(|seed| self.context.paths.volume_disk(seed.id)),
+            volume,
+            shelf,
             _seed_held: seed_held,
             _name: reserved,
         })
     }
 
-    /// Takes a name, and a place among the volumes of this host.
+    /// Takes a name.
     async fn reserve(&self, name: &Name) -> Result<Reserved, AppError> {
         let taken = || AppError::NameTaken {
             resource: "volume",
             name: name.clone(),
         };
-        let making = {
+        {
             let mut names = self.reserved.lock().unwrap_or_else(PoisonError::into_inner);
             if !names.insert(name.clone()) {
                 return Err(taken());
             }
-            names.len()
-        };
+        }
         let reserved = Reserved {
             names: self.reserved.clone(),
             name: name.clone(),
         };
-        if self.context.store.find_volume(name).await?.is_some() {
-            return Err(taken());
-        }
-        let there =
-            usize::try_from(self.context.store.count_volumes().await?).unwrap_or(usize::MAX);
-        let limit = self.context.config.max_volumes;
-        match there.saturating_add(making) > limit {
-            true => Err(VolumeError::TooMany { limit }.into()),
-            false => Ok(reserved),
+        match self.context.store.find_volume(name).await? {
+            Some(_) => Err(taken()),
+            None => Ok(reserved),
         }
     }
 
@@ -234,10 +237,13 @@ impl Volumes {
         let id = making.volume.id;
         let staging = self.context.paths.tmp().join(format!("volume-{id}"));
         let made = self.make_in(&making, &staging, task).await;
-        if made.is_err() {
-            // What stays is swept at the next start.
-            for dir in [staging, self.context.paths.volume(id)] {
-                let _ = paths::remove_tree(dir).await;
+        match made {
+            Ok(()) => making.shelf.keep(),
+            Err(_) => {
+                // What stays is swept at the next start.
+                for dir in [staging, self.context.paths.volume(id)] {
+                    let _ = paths::remove_tree(dir).await;
+                }
             }
         }
         made.map(|()| id)
@@ -370,11 +376,17 @@ impl Volumes {
             true => {
                 host::admit_disk(&self.context)?;
                 let wanted = wanted(&before, Access::Change);
-                Some(self.attachments.take(Holder::Request, &[wanted])?)
+                let held = self.attachments.take(Holder::Request, &[wanted])?;
+                let capacity = host::capacity(&self.context)?;
+                self.admission.resize_volume(&after, &capacity)?;
+                Some(held)
             }
             false => None,
         };
-        self.record(&after).await?;
+        if let Err(error) = self.record(&after).await {
+            self.admission.restore_volume(&before);
+            return Err(error);
+        }
         // Where a crash comes between, whoever attaches it next makes it as large as it is to be.
         if let Err(error) = self.extend(&after).await {
             let back = Volume {
@@ -382,6 +394,7 @@ impl Volumes {
                 ..before
             };
             self.record(&back).await?;
+            self.admission.restore_volume(&back);
             return Err(error);
         }
         self.view(after).await
@@ -423,7 +436,7 @@ impl Volumes {
         let wanted = wanted(&volume, Access::Change);
         let _held = self.attachments.take(Holder::Request, &[wanted])?;
         match self.context.store.delete_volume(volume.id).await? {
-            DeleteOutcome::Deleted => {}
+            DeleteOutcome::Deleted => self.admission.forget_volume(volume.id),
             DeleteOutcome::UsedBy(users) => return Err(in_use(users)),
             DeleteOutcome::Missing => {
                 return Err(AppError::NotFound {
@@ -436,6 +449,32 @@ impl Volumes {
             tracing::error!(volume = %volume.id, error = chain(&error), "could not remove a volume's files; they are swept at the next start");
         }
         Ok(())
+    }
+
+    /// Counts the volumes that there are. Before any can be asked for.
+    pub(crate) async fn restore(&self) -> Result<(), AppError> {
+        for volume in self.context.store.all_volumes().await? {
+            self.admission.restore_volume(&volume);
+        }
+        Ok(())
+    }
+
+    /// Whether a volume is there, or is being made.
+    pub(crate) fn counts(&self, volume: VolumeId) -> bool {
+        self.admission.counts_volume(volume)
+    }
+
+    /// What the disks of all volumes take of the host's.
+    pub(crate) async fn allocated_bytes(&self) -> Result<u64, AppError> {
+        let volumes = self.context.store.all_volumes().await?;
+        let disks: Vec<PathBuf> = volumes
+            .iter()
+            .map(|volume| self.context.paths.volume_disk(volume.id))
+            .collect();
+        let sum = move || disks.iter().map(|disk| files::allocated_bytes(disk)).sum();
+        tokio::task::spawn_blocking(sum)
+            .await
+            .map_err(|_| AppError::Interrupted)
     }
 
     /// Removes the directories of volumes that no record has.

@@ -238,6 +238,7 @@ fn the_example_has_every_key_of_a_quota() {
         running_vms: Some(20),
         vcpus: Some(40),
         memory_mib: Some(32_768),
+        volumes: Some(100),
         disk_mib: Some(409_600),
     };
     assert_eq!(config.quota, every);

@@ -30,6 +30,8 @@ use tokio::sync::watch;
 use crate::file_agent::{FakeFileSystem, FakeFiles};
 use crate::tunnels;
 
+/// How long a growth may take with an agent that does not answer.
+const GROWTH_LIMIT: Duration = Duration::from_millis(300);
 /// What tells a fake VM to power off.
 pub(crate) const POWER_OFF: &[u8] = b"!";
 
@@ -550,6 +552,14 @@ impl Guest for FakeGuest {
     }
 
     async fn grow_disk(&self, serial: &str, size_bytes: u64) -> Result<(), GuestError> {
+        if self.is_mute.load(Ordering::Relaxed) {
+            // As a real connection: it has a limit of its own.
+            tokio::time::sleep(GROWTH_LIMIT).await;
+            return Err(GuestError::Deadline {
+                during: "grow_disk",
+                limit: GROWTH_LIMIT,
+            });
+        }
         if self.disks.lock().unwrap().growth_hangs {
             std::future::pending::<()>().await;
         }

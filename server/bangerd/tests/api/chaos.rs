@@ -1,6 +1,10 @@
 //! A campaign: a daemon, its VMMs, its agents and its disk are disturbed, by one thing or two at once, at random points
-//! of random work on VMs. After each: every VM is where a rule puts it, each can be used or removed, what ran in those
-//! that live goes on and has lost nothing, no operation goes on, and nothing is left that no VM owns.
+//! of random work on VMs and volumes. After each: every VM is where a rule puts it, each can be used or removed, what ran
+//! in those that live goes on and has lost nothing, volumes are whole and had by who uses them, no operation goes on, and
+//! nothing is left that no VM or volume owns.
+//!
+//! Some faults stay over several points, in which requests need only end, and with a reason; after the last of them all
+//! of it must hold again.
 //!
 //! The daemon is killed by ending its whole runtime: what it was doing is dropped where it stood, as by SIGKILL; the
 //! VMs live on, on their own host, and their sessions in them. Its disk fails by [`crate::disk`]. The seed is printed;
@@ -10,81 +14,35 @@ mod act;
 mod daemon;
 mod judge;
 mod kept;
+mod volumes;
+mod wrong;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use banger_vmm::FakeHost;
-use banger_vmm::fake::Faults;
 use bangerd::config::Config;
 use futures::stream::{FuturesUnordered, StreamExt as _};
 use tempfile::TempDir;
 use tonic_types::StatusExt as _;
 
-use self::act::{ACTS, Act, request};
+use self::act::{Act, request};
 use self::daemon::Daemon;
 use self::judge::judge_promises;
 use self::kept::Kept;
+use self::wrong::{Disturbance, Staying};
 use crate::agent::{Sessions, agent};
-use crate::disk::{Calls, Trouble};
-use crate::rig::{PATIENCE, config, connect, furnish};
+use crate::rig::{PATIENCE, config, furnish};
 
 /// Points of one run.
 const POINTS: u64 = 1000;
-/// The names that VMs have: few, so that requests meet.
-const NAMES: [&str; 4] = ["a", "b", "c", "d"];
 /// Requests at once.
-const REQUESTS: std::ops::Range<usize> = 1..6;
+const REQUESTS: std::ops::Range<usize> = 1..7;
 /// A disturbance comes up to this much later than the requests.
 const LATEST: Duration = Duration::from_millis(12);
-/// How long a disturbance lasts that is not an instant.
-const LASTS: Duration = Duration::from_millis(150);
-/// Every so many points, all VMs are removed.
+/// Every so many points, all VMs and volumes are removed.
 const CLEARED_EVERY: u64 = 25;
-
-/// What goes wrong.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Disturbance {
-    DaemonKilled,
-    VmmKilled,
-    AgentMute,
-    AgentNeverThere,
-    LaunchFails,
-    VmmDiesSoon,
-    VmmStubborn,
-    VmmUnkillable,
-    /// The file system has no byte left, or says so.
-    DiskFull,
-    /// Some or all changes of files fail with ENOSPC.
-    NoSpace,
-    /// Some or all changes of files fail with EIO.
-    DiskFails,
-    /// Reads fail, too.
-    DiskUnreadable,
-}
-
-const DISTURBANCES: [Disturbance; 14] = [
-    Disturbance::DaemonKilled,
-    Disturbance::DaemonKilled,
-    Disturbance::DaemonKilled,
-    Disturbance::VmmKilled,
-    Disturbance::AgentMute,
-    Disturbance::AgentNeverThere,
-    Disturbance::LaunchFails,
-    Disturbance::VmmDiesSoon,
-    Disturbance::VmmStubborn,
-    Disturbance::VmmUnkillable,
-    Disturbance::DiskFull,
-    Disturbance::NoSpace,
-    Disturbance::DiskFails,
-    Disturbance::DiskUnreadable,
-];
-/// Of so many points, one has two disturbances.
-const TWO_OF: u64 = 3;
-/// Of a thousand calls on files, so many fail; or all of them do.
-const FAILING: std::ops::Range<u64> = 20..400;
 
 struct Campaign {
     random: fastrand::Rng,
@@ -96,18 +54,11 @@ struct Campaign {
     kept: BTreeMap<String, Kept>,
     /// How often one was found to go on after a disturbance.
     survived: u64,
+    /// What is wrong over several points.
+    staying: Option<Staying>,
     ballast: PathBuf,
     /// Whether the state directory is on a small file system.
     can_fill: bool,
-}
-
-/// What is wrong for a while.
-#[derive(Default)]
-struct Wrong {
-    faults: Faults,
-    troubles: Vec<Trouble>,
-    is_killed: bool,
-    lasts: bool,
 }
 
 impl Campaign {
@@ -136,6 +87,7 @@ impl Campaign {
             sessions: Sessions::default(),
             kept: BTreeMap::new(),
             survived: 0,
+            staying: None,
             can_fill,
         }
     }
@@ -147,24 +99,23 @@ impl Campaign {
             kept.is_ok(),
             "before point {point}: no session can be begun"
         );
+        self.stay(&daemon, point);
         let count = self.random.usize(REQUESTS);
         let mut asked = Vec::new();
         let mut requests: FuturesUnordered<_> = (0..count)
             .map(|number| {
-                let act = ACTS[self.random.usize(..ACTS.len())];
-                let name = NAMES[self.random.usize(..NAMES.len())];
+                let (act, name) = Act::random(&mut self.random);
                 asked.push((act, name));
                 let answer = request(daemon.channel.clone(), act, name.to_owned());
                 async move { (number, answer.await) }
             })
             .collect();
         let mut answers: Vec<Option<Result<(), tonic::Status>>> = vec![None; count];
-        let number = 1 + usize::from(self.random.u64(..TWO_OF) == 0);
-        let disturbances: Vec<Disturbance> = (0..number)
-            .map(|_| DISTURBANCES[self.random.usize(..DISTURBANCES.len())])
-            .collect();
+        let disturbances = Disturbance::some(&mut self.random);
         let after = LATEST.mul_f64(self.random.f64());
-        let context = format!("point {point}: {asked:?}, {disturbances:?} after {after:?}");
+        let stays = self.staying.as_ref().map_or("calm", |stays| stays.what);
+        let context =
+            format!("point {point}: {stays}: {asked:?}, {disturbances:?} after {after:?}");
         let answered = tokio::time::timeout(PATIENCE, async {
             while let Some((number, answer)) = requests.next().await {
                 answers[number] = Some(answer);
@@ -192,110 +143,22 @@ impl Campaign {
                 "{context}: an error without a reason: {error:?}"
             );
         }
+        let is_clearing = point.is_multiple_of(CLEARED_EVERY);
+        let stays_on = |stays: &Staying| stays.until > point && !is_clearing;
+        if self.staying.as_ref().is_some_and(stays_on) {
+            self.check_meanwhile(&daemon, &context).await;
+            return daemon;
+        }
+        self.lift(&daemon);
         self.check(&daemon, &context).await;
         self.check_kept(&daemon, &context).await;
-        if point.is_multiple_of(CLEARED_EVERY) {
+        if is_clearing {
             self.clear(&daemon, &context).await;
         }
         daemon
     }
 
-    /// One after the other begins; then all end.
-    async fn disturb(&mut self, disturbances: &[Disturbance], mut daemon: Daemon) -> Daemon {
-        let mut wrong = Wrong::default();
-        for disturbance in disturbances {
-            daemon = self.begin(*disturbance, daemon, &mut wrong).await;
-        }
-        if wrong.lasts {
-            tokio::time::sleep(LASTS.mul_f64(self.random.f64())).await;
-        }
-        self.host.set_faults(Faults::default());
-        daemon.is_mute.store(false, Ordering::Relaxed);
-        let _ = std::fs::remove_file(&self.ballast);
-        drop(wrong.troubles);
-        if wrong.is_killed {
-            daemon.channel = connect(&self.config.socket).await;
-        }
-        daemon
-    }
-
-    async fn begin(
-        &mut self,
-        disturbance: Disturbance,
-        daemon: Daemon,
-        wrong: &mut Wrong,
-    ) -> Daemon {
-        let is_instant = [Disturbance::DaemonKilled, Disturbance::VmmKilled].contains(&disturbance);
-        wrong.lasts |= !is_instant;
-        let faults = &mut wrong.faults;
-        match disturbance {
-            Disturbance::DaemonKilled => {
-                wrong.is_killed = true;
-                let (is_mute, channel) = (daemon.is_mute.clone(), daemon.channel.clone());
-                daemon.kill().await;
-                return Daemon::begin(&self.config, &self.host, &self.sessions, is_mute, channel);
-            }
-            Disturbance::VmmKilled => {
-                let living = self.host.living();
-                if !living.is_empty() {
-                    self.host.crash(living[self.random.usize(..living.len())]);
-                }
-            }
-            Disturbance::AgentMute => daemon.is_mute.store(true, Ordering::Relaxed),
-            Disturbance::DiskFull => self.fill(),
-            Disturbance::NoSpace => {
-                let trouble = self.trouble(Calls::Changes, libc::ENOSPC);
-                wrong.troubles.push(trouble);
-            }
-            Disturbance::DiskFails => {
-                let trouble = self.trouble(Calls::Changes, libc::EIO);
-                wrong.troubles.push(trouble);
-            }
-            Disturbance::DiskUnreadable => {
-                let trouble = self.trouble(Calls::All, libc::EIO);
-                wrong.troubles.push(trouble);
-            }
-            Disturbance::AgentNeverThere => faults.never_answers = true,
-            Disturbance::LaunchFails => faults.launch_fails = true,
-            Disturbance::VmmDiesSoon => {
-                faults.dies_after = Some(LATEST.mul_f64(self.random.f64()));
-            }
-            Disturbance::VmmStubborn => {
-                (faults.ignores_power_button, faults.ignores_terminate) = (true, true);
-            }
-            Disturbance::VmmUnkillable => {
-                (faults.ignores_terminate, faults.ignores_kill) = (true, true);
-            }
-        }
-        self.host.set_faults(wrong.faults.clone());
-        daemon
-    }
-
-    fn trouble(&mut self, calls: Calls, errno: i32) -> Trouble {
-        let chance = match self.random.u64(..4) {
-            0 => 1000,
-            _ => self.random.u64(FAILING),
-        };
-        let seed = self.random.u64(..);
-        Trouble::fails(&self.config.state_dir, calls, errno, chance, seed)
-    }
-
-    /// Fills the disk to its last byte.
-    fn fill(&self) {
-        use std::io::Write as _;
-        if !self.can_fill {
-            return;
-        }
-        let mut file = std::fs::File::create(&self.ballast).unwrap();
-        let mut piece = vec![0; 1 << 20];
-        while !piece.is_empty() {
-            if file.write_all(&piece).is_err() {
-                piece.truncate(piece.len() / 2);
-            }
-        }
-    }
-
-    /// Every VM can be removed, and takes all of it along.
+    /// Every VM and then every volume can be removed, and takes all of it along.
     async fn clear(&self, daemon: &Daemon, context: &str) {
         for vm in daemon.all().await {
             let removed = request(daemon.channel.clone(), Act::Delete, vm.id);
@@ -303,8 +166,9 @@ impl Campaign {
             removed.expect(context).expect(context);
         }
         assert!(self.host.living().is_empty(), "{context}");
-        assert!(self.directories().is_empty(), "{context}");
-        judge_promises(daemon, &[]).await.expect(context);
+        assert!(self.entries("vms").is_empty(), "{context}");
+        self.clear_volumes(daemon, context).await;
+        judge_promises(daemon, &[], &[]).await.expect(context);
     }
 }
 

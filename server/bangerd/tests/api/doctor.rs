@@ -178,9 +178,10 @@ fn plan(vm: VmId, dir: &Path) -> LaunchPlan {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_no_record_owns_is_removed_and_living_vms_are_left_alone() {
-    const LEFTOVERS: [&str; 6] = [
+    const LEFTOVERS: [&str; 7] = [
         "LEFTOVER_PROCESSES",
         "LEFTOVER_VM_DIRECTORIES",
+        "LEFTOVER_VOLUMES",
         "LEFTOVER_KERNELS",
         "LEFTOVER_IMAGE_FILES",
         "LEFTOVER_TEMPORARY_FILES",
@@ -206,6 +207,10 @@ async fn what_no_record_owns_is_removed_and_living_vms_are_left_alone() {
         .await
         .unwrap();
     std::fs::write(vms.join("not-a-vm"), "x").unwrap();
+    let volume = make_volume(&rig, "data").await;
+    let volumes = state.join("volumes");
+    std::fs::create_dir(volumes.join(banger_core::VolumeId::new().to_string())).unwrap();
+    std::fs::write(volumes.join("not-a-volume"), "x").unwrap();
     let kernel = state
         .join("kernels")
         .join(banger_core::KernelId::new().to_string());
@@ -214,22 +219,23 @@ async fn what_no_record_owns_is_removed_and_living_vms_are_left_alone() {
     let old = std::fs::File::create(state.join("tmp/old")).unwrap();
     old.set_modified(std::time::UNIX_EPOCH).unwrap();
     let told = checks(look(&rig, false, &LEFTOVERS).await);
-    for id in &LEFTOVERS[..5] {
+    for id in &LEFTOVERS[..6] {
         assert_eq!(told[*id].status(), Status::Warning, "{:?}", told[*id]);
         assert!(told[*id].fixable);
     }
     assert_eq!(rig.host.living().len(), 2, "it only tells");
     let mended = checks(look(&rig, true, &LEFTOVERS).await);
-    for id in &LEFTOVERS[..5] {
+    for id in &LEFTOVERS[..6] {
         assert_eq!(mended[*id].status(), Status::Fixed, "{:?}", mended[*id]);
     }
     let kept: VmId = kept.id.parse().unwrap();
     assert_eq!(rig.host.living(), [kept]);
-    let names: Vec<_> = std::fs::read_dir(&vms)
-        .unwrap()
-        .map(|entry| entry.unwrap().file_name())
-        .collect();
-    assert_eq!(names, [kept.to_string().as_str()]);
+    let names = |dir: &Path| -> Vec<_> {
+        let entries = std::fs::read_dir(dir).unwrap();
+        entries.map(|entry| entry.unwrap().file_name()).collect()
+    };
+    assert_eq!(names(&vms), [kept.to_string().as_str()]);
+    assert_eq!(names(&volumes), [volume.as_str()]);
     assert!(!kernel.exists() && !state.join("tmp/old").exists());
     assert_eq!(
         one(&rig, false, "IMAGES_PRESENT").await.status(),
@@ -239,6 +245,79 @@ async fn what_no_record_owns_is_removed_and_living_vms_are_left_alone() {
         one(&rig, false, "DEFAULT_KERNEL").await.status(),
         Status::Ok
     );
+    rig.stopped().await;
+}
+
+/// The id of a volume that is made.
+async fn make_volume(rig: &Rig, name: &str) -> String {
+    let request = v1::CreateVolumeRequest {
+        name: name.into(),
+        size_mib: 64,
+        ..Default::default()
+    };
+    let answers = rig.volumes().create_volume(request).await.unwrap();
+    let made = drain(answers.into_inner()).await.unwrap().pop();
+    match made.unwrap().message.unwrap() {
+        v1::create_volume_response::Message::Volume(volume) => volume.id,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_volume_whose_disk_is_gone_or_damaged_is_a_problem_and_stays() {
+    let rig = Rig::start().await;
+    rig.furnish().await;
+    let disk = |id: &str| {
+        let volumes = rig.dir.path().join("state/volumes");
+        volumes.join(id).join("disk.ext4")
+    };
+    let data = make_volume(&rig, "data").await;
+    make_volume(&rig, "home").await;
+    let well = one(&rig, false, "VOLUMES_WHOLE").await;
+    assert_eq!(
+        (well.status(), well.found.as_str()),
+        (Status::Ok, "2 volumes")
+    );
+    let cut = std::fs::File::options()
+        .write(true)
+        .open(disk(&data))
+        .unwrap();
+    cut.set_len(1 << 20).unwrap();
+    let damaged = one(&rig, true, "VOLUMES_WHOLE").await;
+    assert_eq!(damaged.status(), Status::Problem);
+    assert!(
+        damaged.found.starts_with("1 volumes are damaged: data ("),
+        "{damaged:?}"
+    );
+    std::fs::remove_file(disk(&data)).unwrap();
+    let lost = one(&rig, true, "VOLUMES_WHOLE").await;
+    assert_eq!(
+        (lost.status(), lost.found.as_str()),
+        (Status::Problem, "the disks of 1 volumes are gone: data")
+    );
+    assert!(!lost.fixable && !lost.remedy.is_empty());
+    // What it advises mends it.
+    let remove = v1::DeleteVolumeRequest {
+        volume: "data".into(),
+        ..Default::default()
+    };
+    rig.volumes().delete_volume(remove).await.unwrap();
+    assert_eq!(one(&rig, false, "VOLUMES_WHOLE").await.status(), Status::Ok);
+    rig.stopped().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ports_are_looked_at_where_the_daemon_has_some() {
+    let rig = Rig::start().await;
+    for id in ["LISTEN_ADDRESSES", "LISTEN_PORTS_RESERVED"] {
+        assert_eq!(one(&rig, false, id).await.status(), Status::Skipped);
+    }
+    let local = one(&rig, false, "LOCAL_PORTS").await;
+    assert!(
+        local.status() == Status::Ok || local.status() == Status::Warning,
+        "{local:?}"
+    );
+    assert!(local.found.contains(" in use ("), "{local:?}");
     rig.stopped().await;
 }
 

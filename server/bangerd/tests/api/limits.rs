@@ -227,6 +227,108 @@ async fn of_sixteen_at_once_exactly_those_that_fit_are_made() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn sixteen_at_once_are_all_made_and_as_many_boot_together_as_may() {
+    // All as it comes, but for what the host of a test has to spare.
+    let rig = Rig::start().await;
+    rig.furnish().await;
+    let together = usize::try_from(usage(&rig).await.max_parallel_boots).unwrap();
+    assert!(together >= 4, "{together}");
+    // No launch goes on before so many are inside: were they one after the other, none ever would.
+    rig.host.set_faults(Faults {
+        launches_together: together.min(16),
+        ..Faults::default()
+    });
+    let names: Vec<String> = (0..16).map(|number| format!("vm-{number}")).collect();
+    let made = join_all(names.iter().map(|name| create(&rig, name, (1, 96, 64)))).await;
+    for (name, made) in names.iter().zip(made) {
+        made.unwrap_or_else(|error| panic!("{name}: {error:?}"));
+    }
+    assert_eq!(rig.host.most_launches_at_once(), together.min(16));
+    assert_eq!(rig.host.living().len(), 16);
+    let after = usage(&rig).await;
+    assert_eq!((after.booting_count, after.waiting_count), (0, 0));
+    rig.stopped().await;
+}
+
+async fn make_volume(rig: &Rig, name: &str, size_mib: i64) -> Result<(), Status> {
+    let request = v1::CreateVolumeRequest {
+        name: name.into(),
+        size_mib,
+        ..Default::default()
+    };
+    let answers = rig.volumes().create_volume(request).await?.into_inner();
+    drain(answers).await.map(drop)
+}
+
+async fn grow_volume(rig: &Rig, volume: &str, size_mib: i64) -> Result<(), Status> {
+    let request = v1::UpdateVolumeRequest {
+        volume: volume.into(),
+        size_mib,
+        update_mask: Some(crate::rig::mask(&["size_mib"])),
+        ..Default::default()
+    };
+    rig.volumes().update_volume(request).await.map(drop)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn volumes_count_against_host_and_quota_before_anything_is_made() {
+    let rig = Rig::start_with(|config| {
+        config.max_volumes = 3;
+        config.quota = at_most(|limits| {
+            limits.volumes = Some(2);
+            limits.disk_mib = Some(400);
+        });
+    })
+    .await;
+    rig.furnish().await;
+    let subject = |resource: &str| format!("owner/{}/{resource}", me());
+    create(&rig, "vm", (1, 96, 100)).await.unwrap();
+    make_volume(&rig, "a", 200).await.unwrap();
+    let refused = make_volume(&rig, "b", 101).await.unwrap_err();
+    let told = of("disk_mib", 101, 300, 400);
+    assert_numbers(&refused, "QUOTA_EXCEEDED", &subject("disk_mib"), told);
+    let refused = grow_volume(&rig, "a", 301).await.unwrap_err();
+    let told = of("disk_mib", 101, 300, 400);
+    assert_numbers(&refused, "QUOTA_EXCEEDED", &subject("disk_mib"), told);
+    let refused = create(&rig, "next", (1, 96, 101)).await.unwrap_err();
+    let told = of("disk_mib", 101, 300, 400);
+    assert_numbers(&refused, "QUOTA_EXCEEDED", &subject("disk_mib"), told);
+    make_volume(&rig, "b", 64).await.unwrap();
+    let refused = make_volume(&rig, "c", 64).await.unwrap_err();
+    let told = of("volumes", 1, 2, 2);
+    assert_numbers(&refused, "QUOTA_EXCEEDED", &subject("volumes"), told);
+    let dir = rig.dir.path().join("state/volumes");
+    assert_eq!(std::fs::read_dir(dir).unwrap().count(), 2);
+    grow_volume(&rig, "a", 236).await.unwrap();
+    let owner = usage(&rig).await.owners.remove(0);
+    let promises = owner.promises.unwrap();
+    assert_eq!(numbers(promises.volumes), (2, Some(2)));
+    assert_eq!(numbers(promises.disk_mib), (400, Some(400)));
+    // A daemon that starts again counts the same; what is removed is free.
+    let before = usage(&rig).await;
+    let (dir, host) = rig.stopped().await;
+    let again = bangerd::config::Config {
+        max_volumes: 2,
+        ..config(&dir)
+    };
+    let rig = Rig::start_configured(dir, host, again).await;
+    let after = usage(&rig).await.promises.unwrap();
+    let before = before.promises.unwrap();
+    assert_eq!(numbers(after.volumes), (2, Some(2)));
+    assert_eq!(numbers(after.disk_mib).0, numbers(before.disk_mib).0);
+    let refused = make_volume(&rig, "c", 64).await.unwrap_err();
+    let told = of("volumes", 1, 2, 2);
+    assert_numbers(&refused, "TOO_MANY_VOLUMES", "host/volumes", told);
+    let request = v1::DeleteVolumeRequest {
+        volume: "b".into(),
+        ..Default::default()
+    };
+    rig.volumes().delete_volume(request).await.unwrap();
+    make_volume(&rig, "c", 64).await.unwrap();
+    rig.stopped().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_failed_creation_gives_everything_back() {
     let rig = Rig::start().await;
     rig.furnish().await;

@@ -386,3 +386,34 @@ async fn an_operation_whose_end_cannot_be_stored_ends_all_the_same() {
     .await;
     rig.stopped().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_removal_that_a_broken_disk_does_not_let_happen_is_told_and_goes_on_by_itself() {
+    let rig = Rig::start().await;
+    rig.furnish().await;
+    rig.create("web").await.unwrap();
+    let state = rig.dir.path().join("state");
+    let trouble = Trouble::fails(&state, Calls::Changes, libc::EIO, 1000, 1);
+    let delete = || v1::DeleteVmRequest {
+        vm: "web".into(),
+        ..Default::default()
+    };
+    for _ in 0..2 {
+        let told = rig.vms().delete_vm(delete()).await.unwrap_err();
+        assert_refused(&told, Code::ResourceExhausted, "VM_NOT_REMOVED", None);
+    }
+    assert!(rig.host.living().is_empty(), "its machine is gone");
+    drop(trouble);
+    let gone = async {
+        while !list(&rig).await.is_empty() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, gone).await.unwrap();
+    rig.stopped().await;
+}
+
+async fn list(rig: &Rig) -> Vec<v1::Vm> {
+    let listed = rig.vms().list_vms(v1::ListVmsRequest::default()).await;
+    listed.unwrap().into_inner().vms
+}

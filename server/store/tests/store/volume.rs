@@ -37,7 +37,7 @@ async fn a_volume_is_kept_as_it_was_given() {
     assert_eq!(found.as_ref(), Some(&made));
     let found = scratch.store.find_volume(&made.name).await.unwrap();
     assert_eq!(found, Some(made.clone()));
-    assert_eq!(scratch.store.count_volumes().await.unwrap(), 1);
+    assert_eq!(scratch.store.all_volumes().await.unwrap().len(), 1);
     let error = scratch.store.insert_volume(&volume("data")).await;
     assert_eq!(error.unwrap_err().reason(), "NAME_TAKEN");
 }

@@ -1,9 +1,9 @@
-//! The book: one entry for each VM. Sums are made when they are asked for, so none can be wrong.
+//! The book: one entry for each VM and each volume. Sums are made when they are asked for, so none can be wrong.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use banger_core::vm::Shape;
-use banger_core::{Owner, VmId};
+use banger_core::{Owner, VmId, VolumeId};
 
 use super::limits::Promised;
 
@@ -11,7 +11,15 @@ use super::limits::Promised;
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
     entries: BTreeMap<VmId, Entry>,
+    volumes: BTreeMap<VolumeId, VolumeEntry>,
     last_number: u64,
+}
+
+/// What one volume is promised.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct VolumeEntry {
+    pub(super) owner: Owner,
+    pub(super) disk_mib: u64,
 }
 
 /// What one VM is promised.
@@ -55,26 +63,53 @@ impl Ledger {
         self.entries.remove(&vm);
     }
 
-    pub(super) fn of_all(&self) -> Promised {
-        self.entries.values().map(Entry::promised).sum()
+    pub(super) fn volume(&self, volume: VolumeId) -> Option<&VolumeEntry> {
+        self.volumes.get(&volume)
     }
 
-    pub(super) fn of_owner(&self, owner: &Owner) -> Promised {
-        let entries = self.entries.values();
-        entries
-            .filter(|entry| entry.owner == *owner)
-            .map(Entry::promised)
-            .sum()
+    pub(super) fn put_volume(&mut self, volume: VolumeId, entry: VolumeEntry) {
+        self.volumes.insert(volume, entry);
+    }
+
+    pub(super) fn remove_volume(&mut self, volume: VolumeId) {
+        self.volumes.remove(&volume);
+    }
+
+    /// Each promise, and to whom.
+    fn all(&self) -> impl Iterator<Item = (&Owner, Promised)> {
+        let vms = self.entries.values();
+        let vms = vms.map(|entry| (&entry.owner, entry.promised()));
+        let volumes = self.volumes.values();
+        vms.chain(volumes.map(|entry| (&entry.owner, entry.promised())))
+    }
+
+    pub(super) fn of_all(&self) -> Promised {
+        self.all().map(|(_, promised)| promised).sum()
+    }
+
+    pub(super) fn of_owner(&self, of: &Owner) -> Promised {
+        let own = self.all().filter(|(owner, _)| *owner == of);
+        own.map(|(_, promised)| promised).sum()
     }
 
     pub(super) fn owners(&self) -> impl Iterator<Item = &Owner> {
-        let owners: BTreeSet<&Owner> = self.entries.values().map(|entry| &entry.owner).collect();
+        let owners: BTreeSet<&Owner> = self.all().map(|(owner, _)| owner).collect();
         owners.into_iter()
     }
 
     /// What is promised to guests that have not come up yet.
     pub(super) fn unseen_memory_mib(&self) -> u64 {
         self.entries.values().map(Entry::unseen_memory_mib).sum()
+    }
+}
+
+impl VolumeEntry {
+    pub(super) fn promised(&self) -> Promised {
+        Promised {
+            volumes: 1,
+            disk_mib: self.disk_mib,
+            ..Promised::default()
+        }
     }
 }
 
@@ -131,6 +166,7 @@ impl Entry {
             running_vms: u64::from(held.is_some()),
             vcpus: held.map_or(0, |held| u64::from(held.vcpu_count)),
             memory_mib: held.map_or(0, |held| held.memory_mib),
+            volumes: 0,
             disk_mib: self.disk_mib,
         }
     }

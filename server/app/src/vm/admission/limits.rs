@@ -11,17 +11,20 @@ pub enum Resource {
     Vcpus,
     /// Guest memory of those.
     Memory,
-    /// Writable disks of all VMs, at the size that their guests see.
+    /// Volumes that exist.
+    Volumes,
+    /// Writable disks of all VMs, and all volumes, at the size that their guests see.
     Disk,
 }
 
 impl Resource {
     /// Every resource, in the order in which limits are looked at.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Vms,
         Self::RunningVms,
         Self::Vcpus,
         Self::Memory,
+        Self::Volumes,
         Self::Disk,
     ];
 
@@ -33,6 +36,7 @@ impl Resource {
             Self::RunningVms => "running_vms",
             Self::Vcpus => "vcpus",
             Self::Memory => "memory_mib",
+            Self::Volumes => "volumes",
             Self::Disk => "disk_mib",
         }
     }
@@ -45,6 +49,7 @@ impl Resource {
             Self::RunningVms => "running VMs",
             Self::Vcpus => "vCPUs",
             Self::Memory => "MiB of memory",
+            Self::Volumes => "volumes",
             Self::Disk => "MiB of disk",
         }
     }
@@ -61,6 +66,8 @@ pub struct Promised {
     pub vcpus: u64,
     /// See [`Resource::Memory`].
     pub memory_mib: u64,
+    /// See [`Resource::Volumes`].
+    pub volumes: u64,
     /// See [`Resource::Disk`].
     pub disk_mib: u64,
 }
@@ -74,6 +81,7 @@ impl Promised {
             Resource::RunningVms => self.running_vms,
             Resource::Vcpus => self.vcpus,
             Resource::Memory => self.memory_mib,
+            Resource::Volumes => self.volumes,
             Resource::Disk => self.disk_mib,
         }
     }
@@ -86,6 +94,7 @@ impl std::iter::Sum for Promised {
             running_vms: sum.running_vms.saturating_add(each.running_vms),
             vcpus: sum.vcpus.saturating_add(each.vcpus),
             memory_mib: sum.memory_mib.saturating_add(each.memory_mib),
+            volumes: sum.volumes.saturating_add(each.volumes),
             disk_mib: sum.disk_mib.saturating_add(each.disk_mib),
         })
     }
@@ -107,6 +116,9 @@ pub struct Limits {
     /// See [`Resource::Memory`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory_mib: Option<u64>,
+    /// See [`Resource::Volumes`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub volumes: Option<u64>,
     /// See [`Resource::Disk`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub disk_mib: Option<u64>,
@@ -121,6 +133,7 @@ impl Limits {
             Resource::RunningVms => self.running_vms,
             Resource::Vcpus => self.vcpus,
             Resource::Memory => self.memory_mib,
+            Resource::Volumes => self.volumes,
             Resource::Disk => self.disk_mib,
         }
     }
@@ -133,6 +146,7 @@ impl Limits {
             running_vms: self.running_vms.or(others.running_vms),
             vcpus: self.vcpus.or(others.vcpus),
             memory_mib: self.memory_mib.or(others.memory_mib),
+            volumes: self.volumes.or(others.volumes),
             disk_mib: self.disk_mib.or(others.disk_mib),
         }
     }

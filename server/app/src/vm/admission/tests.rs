@@ -3,7 +3,8 @@ use std::path::PathBuf;
 
 use banger_core::vm::VmState;
 use banger_core::vmm::NetworkPlan;
-use banger_core::{Explain as _, Timestamp};
+use banger_core::volume::Volume;
+use banger_core::{Explain as _, Timestamp, VolumeId};
 use proptest::prelude::*;
 
 use super::*;
@@ -16,10 +17,11 @@ const CAPACITY: Capacity = Capacity {
     disk_mib: 10_000,
 };
 
-/// 4 vCPUs, 2000 MiB of memory, 9000 MiB of disk and 6 VMs.
+/// 4 vCPUs, 2000 MiB of memory, 9000 MiB of disk, 6 VMs and 3 volumes.
 fn config() -> AppConfig {
     AppConfig {
         max_vms: 6,
+        max_volumes: 3,
         memory_reserve_mib: 2096,
         disk_reserve_mib: 1000,
         memory_overcommit: Ratio::of_whole(1),
@@ -66,6 +68,19 @@ fn vm(uid: u32, (vcpu_count, memory_mib, disk_mib): (u32, u64, u64)) -> Vm {
         create_time: Timestamp::now(),
         start_time: None,
         stop_time: None,
+    }
+}
+
+fn volume(uid: u32, size_mib: u64) -> Volume {
+    Volume {
+        id: VolumeId::new(),
+        name: "data".parse().unwrap(),
+        labels: BTreeMap::new(),
+        size_mib,
+        seed: None,
+        owner: Owner::of_uid(uid),
+        generation: 1,
+        create_time: Timestamp::UNIX_EPOCH,
     }
 }
 
@@ -134,6 +149,88 @@ fn a_quota_is_each_owners_own() {
     let text = "`uid:7` may not have 201 MiB of memory more: 300 of 500 are in use";
     assert_eq!(refusal(create(7, 201)), (text.to_owned(), "QUOTA_EXCEEDED"));
     let _another = create(7, 200).unwrap();
+}
+
+#[test]
+fn volumes_share_the_disk_with_vms_and_count_until_they_are_removed() {
+    let admission = Admission::new(&config());
+    let _vm = admission.create(&vm(1, (1, 100, 4000)), &CAPACITY).unwrap();
+    let data = volume(1, 3000);
+    admission.create_volume(&data, &CAPACITY).unwrap().keep();
+    let text = "the host has no room for 2001 MiB of disk more: 7000 of 9000 are in use";
+    let too_large = volume(1, 2001);
+    let refused = refusal(admission.create_volume(&too_large, &CAPACITY));
+    assert_eq!(refused, (text.to_owned(), "HOST_EXHAUSTED"));
+    assert_eq!(
+        refusal(admission.create(&vm(1, (1, 100, 2001)), &CAPACITY)).0,
+        text
+    );
+    let grown = |size_mib| Volume {
+        size_mib,
+        ..data.clone()
+    };
+    let text = "the host has no room for 2001 MiB of disk more: 7000 of 9000 are in use";
+    assert_eq!(
+        refusal(admission.resize_volume(&grown(5001), &CAPACITY)).0,
+        text
+    );
+    admission.resize_volume(&grown(5000), &CAPACITY).unwrap();
+    assert_eq!(promised(&admission).disk_mib, 9000);
+    admission.restore_volume(&data);
+    assert_eq!(promised(&admission).disk_mib, 7000);
+    // One whose making fails was never there.
+    drop(
+        admission
+            .create_volume(&volume(1, 2000), &CAPACITY)
+            .unwrap(),
+    );
+    let now = promised(&admission);
+    assert_eq!((now.volumes, now.disk_mib), (1, 7000));
+    admission.forget_volume(data.id);
+    let now = promised(&admission);
+    assert_eq!((now.volumes, now.disk_mib), (0, 4000));
+}
+
+#[test]
+fn a_quota_counts_volumes_and_their_size_with_the_disks_of_vms() {
+    let default = Limits {
+        volumes: Some(2),
+        disk_mib: Some(1000),
+        ..Limits::default()
+    };
+    let owners = BTreeMap::new();
+    let admission = Admission::new(&AppConfig {
+        quotas: Quotas { default, owners },
+        ..config()
+    });
+    let _vm = admission.create(&vm(1, (1, 100, 600)), &CAPACITY).unwrap();
+    let text = "`uid:1` may not have 401 MiB of disk more: 600 of 1000 are in use";
+    let refused = refusal(admission.create_volume(&volume(1, 401), &CAPACITY));
+    assert_eq!(refused, (text.to_owned(), "QUOTA_EXCEEDED"));
+    for _ in 0..2 {
+        let made = admission.create_volume(&volume(1, 100), &CAPACITY);
+        made.unwrap().keep();
+    }
+    let text = "`uid:1` may not have 1 volumes more: 2 of 2 are in use";
+    let refused = refusal(admission.create_volume(&volume(1, 100), &CAPACITY));
+    assert_eq!(refused, (text.to_owned(), "QUOTA_EXCEEDED"));
+    let text = "`uid:1` may not have 201 MiB of disk more: 800 of 1000 are in use";
+    assert_eq!(
+        refusal(admission.create(&vm(1, (1, 100, 201)), &CAPACITY)).0,
+        text
+    );
+    // The host's own limit holds for all owners together.
+    let last = admission.create_volume(&volume(2, 100), &CAPACITY).unwrap();
+    let text = "the host has no room for 1 volumes more: 3 of 3 are in use";
+    let refused = refusal(admission.create_volume(&volume(2, 100), &CAPACITY));
+    assert_eq!(refused, (text.to_owned(), "TOO_MANY_VOLUMES"));
+    drop(last);
+    let owners = admission.account(&CAPACITY).owners;
+    let own: Vec<_> = owners
+        .iter()
+        .map(|(owner, share)| (owner.as_str(), share.promised.volumes))
+        .collect();
+    assert_eq!(own, [("uid:1", 2)]);
 }
 
 #[test]
@@ -254,6 +351,9 @@ enum Step {
     Stop(usize),
     Update(usize, (u32, u64, u64)),
     Delete(usize),
+    MakeVolume(u32, u64),
+    GrowVolume(usize, u64),
+    DeleteVolume(usize),
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -266,6 +366,9 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         2 => which().prop_map(Step::Stop),
         3 => (which(), shape()).prop_map(|(at, shape)| Step::Update(at, shape)),
         2 => which().prop_map(Step::Delete),
+        3 => (0..3_u32, 64..4000_u64).prop_map(|(uid, mib)| Step::MakeVolume(uid, mib)),
+        2 => (which(), 64..4000_u64).prop_map(|(at, mib)| Step::GrowVolume(at, mib)),
+        2 => which().prop_map(Step::DeleteVolume),
     ];
     prop::collection::vec(step, 1..60)
 }
@@ -317,12 +420,19 @@ impl Model {
 proptest! {
     #[test]
     fn whatever_happens_no_limit_is_exceeded_and_in_the_end_nothing_is_promised(steps in steps()) {
-        let limits = Limits { vms: Some(4), vcpus: Some(3), memory_mib: Some(1200), ..Limits::default() };
+        let limits = Limits {
+            vms: Some(4),
+            vcpus: Some(3),
+            memory_mib: Some(1200),
+            volumes: Some(2),
+            ..Limits::default()
+        };
         let admission = Admission::new(&AppConfig {
             quotas: Quotas { default: limits, owners: BTreeMap::new() },
             ..config()
         });
         let mut vms: Vec<Model> = Vec::new();
+        let mut volumes: Vec<Volume> = Vec::new();
         for step in steps {
             match step {
                 Step::Create(uid, shape) => {
@@ -337,7 +447,24 @@ proptest! {
                         vm.take(&step);
                     }
                 }
-                Step::Delete(_) => {}
+                Step::MakeVolume(uid, mib) => {
+                    let volume = volume(uid, mib);
+                    if let Ok(shelf) = admission.create_volume(&volume, &CAPACITY) {
+                        shelf.keep();
+                        volumes.push(volume);
+                    }
+                }
+                Step::GrowVolume(at, mib) if at < volumes.len() => {
+                    let size_mib = mib.max(volumes[at].size_mib);
+                    let grown = Volume { size_mib, ..volumes[at].clone() };
+                    if admission.resize_volume(&grown, &CAPACITY).is_ok() {
+                        volumes[at] = grown;
+                    }
+                }
+                Step::DeleteVolume(at) if at < volumes.len() => {
+                    admission.forget_volume(volumes.swap_remove(at).id);
+                }
+                Step::Delete(_) | Step::GrowVolume(..) | Step::DeleteVolume(_) => {}
             }
             let account = admission.account(&CAPACITY);
             let shares = account.owners.iter().map(|(_, share)| share).chain([&account.host]);
@@ -349,11 +476,17 @@ proptest! {
             let now = account.host.promised;
             prop_assert_eq!(now.vms, vms.len() as u64);
             prop_assert_eq!(now.running_vms, vms.iter().filter(|vm| vm.admitted.lease.is_some()).count() as u64);
-            prop_assert_eq!(now.disk_mib, vms.iter().map(|vm| vm.vm.spec.disk_mib).sum::<u64>());
+            prop_assert_eq!(now.volumes, volumes.len() as u64);
+            let disks = vms.iter().map(|vm| vm.vm.spec.disk_mib);
+            let disks = disks.chain(volumes.iter().map(|volume| volume.size_mib));
+            prop_assert_eq!(now.disk_mib, disks.sum::<u64>());
             let least: u64 = vms.iter().filter_map(|vm| vm.vm.shape).map(|shape| shape.memory_mib).sum();
             prop_assert!(now.memory_mib >= least);
         }
         drop(vms);
+        for volume in volumes {
+            admission.forget_volume(volume.id);
+        }
         let end = admission.account(&CAPACITY);
         prop_assert_eq!(end.host.promised, Promised::default());
         prop_assert_eq!((end.queue.booting, end.queue.waiting), (0, 0));

@@ -47,6 +47,8 @@ use timers::Timers;
 pub(super) const COMMANDS_MAX: usize = 16;
 /// Before something that should not have failed is tried again: removing files, ending a process.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
+/// How often a removal may fail before whoever waits for it is told: once is nothing.
+const REMOVALS_UNTOLD: u32 = 1;
 
 /// What a runner is asked.
 pub(super) struct Command {
@@ -134,6 +136,9 @@ pub(super) struct Runner {
     is_held: bool,
     /// Whether the machine does not end, not even by SIGKILL.
     is_stuck: bool,
+    /// How often removing what is left of it has failed, and of what last.
+    removals: u32,
+    not_removed: Option<Box<Failure>>,
     is_gone: bool,
     /// What the VM is counted for.
     seat: Seat,
@@ -158,6 +163,7 @@ impl Runner {
             machine: None,
             activity: activity.clone(),
             is_stuck: false,
+            not_removed: None,
             deleted: false,
         });
         let runner = Self {
@@ -184,6 +190,8 @@ impl Runner {
             stored,
             is_held: false,
             is_stuck: false,
+            removals: 0,
+            not_removed: None,
             is_gone: false,
             seat: admitted.seat,
             lease: admitted.lease,
@@ -406,6 +414,7 @@ impl Runner {
             machine: self.machine.clone(),
             activity: self.activity.clone(),
             is_stuck: self.is_stuck,
+            not_removed: self.not_removed.clone(),
             deleted: self.is_gone,
         });
     }

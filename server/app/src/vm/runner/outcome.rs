@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::super::boot::{self, BootFailure, Booted, Booter, Left, Resolved};
 use super::super::stop::Ladder;
-use super::{Outcome, RETRY_PAUSE, Runner, hear};
+use super::{Outcome, REMOVALS_UNTOLD, RETRY_PAUSE, Runner, hear};
 use crate::error::AppError;
 
 impl Runner {
@@ -32,6 +32,7 @@ impl Runner {
             Outcome::Removed(Err(error)) => {
                 self.tell_undone().await;
                 tracing::error!(vm = %self.vm.id, error = chain(&error), "could not remove a VM's files; trying again");
+                self.count_removal(&error).await;
                 let (context, id) = (self.context.clone(), self.vm.id);
                 self.begin_work(async move {
                     tokio::time::sleep(RETRY_PAUSE).await;
@@ -235,9 +236,21 @@ impl Runner {
         }
     }
 
+    /// A removal has failed. Who waits for it, or for what it undoes, is not left to wait for ever on a disk that stays
+    /// broken.
+    async fn count_removal(&mut self, error: &AppError) {
+        self.removals = self.removals.saturating_add(1);
+        if self.removals > REMOVALS_UNTOLD {
+            self.not_removed = Some(Box::new(error.to_failure()));
+            self.publish();
+            self.tell_undone().await;
+        }
+    }
+
     async fn on_removed(&mut self) {
         if let Err(error) = self.context.store.delete_vm(self.vm.id).await {
             tracing::error!(vm = %self.vm.id, error = chain(&error), "could not remove the record of a VM; trying again");
+            self.count_removal(&error.into()).await;
             self.begin_work(async {
                 tokio::time::sleep(RETRY_PAUSE).await;
                 Outcome::Removed(Ok(()))

@@ -44,5 +44,6 @@ fn promises(share: &Share) -> v1::Promises {
         vcpus: promise(Resource::Vcpus),
         memory_mib: promise(Resource::Memory),
         disk_mib: promise(Resource::Disk),
+        volumes: promise(Resource::Volumes),
     }
 }

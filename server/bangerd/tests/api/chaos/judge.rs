@@ -9,6 +9,7 @@ use banger_proto::v1::host_service_client::HostServiceClient;
 use banger_proto::v1::vm::State;
 
 use super::act::is_of_use;
+use super::volumes::is_alive;
 use super::{Campaign, Daemon};
 use crate::rig::PATIENCE;
 
@@ -27,7 +28,12 @@ impl Campaign {
     pub(super) async fn check(&self, daemon: &Daemon, context: &str) {
         for _ in 0..LOOKS {
             let vms = self.at_rest(daemon, context).await;
-            let Err(why) = judge(daemon, &vms).await else {
+            let volumes = daemon.volumes().await;
+            let judged = match self.judge_volumes(&volumes, &vms) {
+                Ok(()) => judge(daemon, &vms, &volumes).await,
+                wrong => wrong,
+            };
+            let Err(why) = judged else {
                 return;
             };
             // A VM that was to die soon may have died while it was looked at: then the look is repeated.
@@ -40,6 +46,15 @@ impl Campaign {
             assert!(moved.is_ok(), "{context}: {why}");
         }
         panic!("{context}: the VMs do not stand still");
+    }
+
+    /// While something stays wrong: the daemon answers, and a VM that is FAILED says why.
+    pub(super) async fn check_meanwhile(&self, daemon: &Daemon, context: &str) {
+        let listed = tokio::time::timeout(PATIENCE, daemon.all()).await;
+        for vm in listed.expect(context) {
+            let is_failed = vm.state() == State::Failed;
+            assert_eq!(vm.failure.is_some(), is_failed, "{context}: {vm:?}");
+        }
     }
 
     async fn at_rest(&self, daemon: &Daemon, context: &str) -> Vec<v1::Vm> {
@@ -72,7 +87,7 @@ impl Campaign {
                 .collect::<Vec<_>>(),
             daemon.running_operations().await,
             self.host.living(),
-            self.directories(),
+            self.entries("vms"),
             self.temporary(),
         );
     }
@@ -82,10 +97,10 @@ impl Campaign {
             let vms = vms.iter().filter(|vm| wanted(vm));
             vms.map(|vm| vm.id.clone()).collect()
         };
-        let alive = ids(&|vm| matches!(vm.state(), State::Running | State::Paused));
+        let alive = ids(&|vm| is_alive(vm.state()));
         let living: BTreeSet<_> = self.host.living().iter().map(ToString::to_string).collect();
         alive == living
-            && ids(&|_| true).is_superset(&self.directories())
+            && ids(&|_| true).is_superset(&self.entries("vms"))
             && self.temporary().is_empty()
     }
 
@@ -106,8 +121,9 @@ impl Campaign {
         found
     }
 
-    pub(super) fn directories(&self) -> BTreeSet<String> {
-        let entries = std::fs::read_dir(self.config.state_dir.join("vms")).unwrap();
+    /// The names in a directory of the state directory.
+    pub(super) fn entries(&self, of: &str) -> BTreeSet<String> {
+        let entries = std::fs::read_dir(self.config.state_dir.join(of)).unwrap();
         entries
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())
             .collect()
@@ -115,8 +131,8 @@ impl Campaign {
 }
 
 /// Whether VMs at rest are what a rule says, and of use where they run; else what is wrong.
-async fn judge(daemon: &Daemon, vms: &[v1::Vm]) -> Result<(), String> {
-    judge_promises(daemon, vms).await?;
+async fn judge(daemon: &Daemon, vms: &[v1::Vm], volumes: &[v1::Volume]) -> Result<(), String> {
+    judge_promises(daemon, vms, volumes).await?;
     for vm in vms {
         if vm.failure.is_some() != (vm.state() == State::Failed) {
             return Err(format!("a failure that is none, or none: {vm:?}"));
@@ -130,19 +146,25 @@ async fn judge(daemon: &Daemon, vms: &[v1::Vm]) -> Result<(), String> {
     Ok(())
 }
 
-/// Whether what is promised is what the VMs are, neither more nor less, and nobody waits.
-pub(super) async fn judge_promises(daemon: &Daemon, vms: &[v1::Vm]) -> Result<(), String> {
+/// Whether what is promised is what VMs and volumes are, neither more nor less, and nobody waits.
+pub(super) async fn judge_promises(
+    daemon: &Daemon,
+    vms: &[v1::Vm],
+    volumes: &[v1::Volume],
+) -> Result<(), String> {
     let mut host = HostServiceClient::new(daemon.channel.clone());
     let usage = host.get_usage(v1::GetUsageRequest {}).await.unwrap();
     let usage = usage.into_inner().usage.unwrap();
     let promises = usage.promises.unwrap();
     let promised = |promise: Option<v1::Promise>| promise.unwrap().promised;
-    let alive = |vm: &&v1::Vm| matches!(vm.state(), State::Running | State::Paused);
+    let alive = |vm: &&v1::Vm| is_alive(vm.state());
     let count = |vms: usize| i64::try_from(vms).unwrap();
-    let disk = |vm: &v1::Vm| vm.spec.as_ref().unwrap().disk_mib;
+    let disks = vms.iter().map(|vm| vm.spec.as_ref().unwrap().disk_mib);
+    let volume_disks = volumes.iter().map(|volume| volume.size_mib);
     let found = [
         promised(promises.vms),
         promised(promises.running_vms),
+        promised(promises.volumes),
         promised(promises.disk_mib),
         i64::from(usage.booting_count),
         i64::from(usage.waiting_count),
@@ -150,14 +172,15 @@ pub(super) async fn judge_promises(daemon: &Daemon, vms: &[v1::Vm]) -> Result<()
     let right = [
         count(vms.len()),
         count(vms.iter().filter(alive).count()),
-        vms.iter().map(disk).sum(),
+        count(volumes.len()),
+        disks.chain(volume_disks).sum(),
         0,
         0,
     ];
     match found == right {
         true => Ok(()),
         false => Err(format!(
-            "promised are {found:?}, not {right:?}: VMs, running VMs, MiB of disk, booting, waiting"
+            "promised are {found:?}, not {right:?}: VMs, running VMs, volumes, MiB of disk, booting, waiting"
         )),
     }
 }
