@@ -19,6 +19,7 @@ pub mod registry;
 pub mod runner;
 pub mod scratch;
 pub mod small;
+pub mod vmm;
 pub mod web;
 
 pub use binaries::Binaries;

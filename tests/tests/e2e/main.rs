@@ -16,6 +16,7 @@ mod doctor;
 mod exec;
 mod faults;
 mod files;
+mod firecracker;
 mod hostile;
 mod image;
 mod keep;
@@ -75,6 +76,7 @@ fn cases() -> Vec<Case<Suite>> {
         setup::cases,
         user::cases,
         limits::cases,
+        firecracker::cases,
         remote::cases,
         workspaces::cases,
         faults::cases,

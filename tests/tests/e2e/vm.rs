@@ -1,7 +1,5 @@
 //! The life of a VM: stopped, started again with its data, ended from inside and from outside, many at once.
 
-use std::fs;
-
 use banger_e2e::command::until;
 use banger_e2e::{Case, Daemon, Done, Lane, Run, Verdict};
 use rustix::process::{Pid, Signal, kill_process};
@@ -82,24 +80,7 @@ fn until_state(suite: &Suite, vm: &str, state: &str) {
 pub(crate) fn vmm(daemon: &Daemon, vm: &str) -> Pid {
     let words = ["vm", "inspect", vm, "--output", "json"];
     let id = daemon.banger(words).ok().json()["id"].clone();
-    find_vmm(id.as_str().unwrap()).expect("the VM has a VMM")
-}
-
-/// The process whose words name the VM's id.
-pub(crate) fn find_vmm(id: &str) -> Option<Pid> {
-    let words = |pid: &str| fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    let is_vmm = |pid: &str| {
-        let words = String::from_utf8_lossy(&words(pid)).into_owned();
-        words.contains("qemu") && words.contains(id)
-    };
-    let pids = fs::read_dir("/proc")
-        .unwrap()
-        .flatten()
-        .map(|entry| entry.file_name().to_string_lossy().into_owned());
-    let pid = pids
-        .filter(|pid| pid.bytes().all(|byte| byte.is_ascii_digit()))
-        .find(|pid| is_vmm(pid));
-    Pid::from_raw(pid?.parse().unwrap())
+    banger_e2e::vmm::find(id.as_str().unwrap()).expect("the VM has a VMM")
 }
 
 fn stop_and_start(suite: &Suite) -> Verdict {
