@@ -8,6 +8,8 @@ use banger_core::vmm::Machine;
 use tokio::sync::watch;
 
 use super::activity::Activity;
+use super::link::LinkError;
+use super::stats::DiskLook;
 use crate::error::AppError;
 
 /// A VM as its runner last published it.
@@ -21,8 +23,10 @@ pub struct VmView {
     pub machine: Option<Arc<dyn Machine>>,
     /// Whether it is being used.
     pub(crate) activity: Arc<Activity>,
-    /// Its VMM does not end, not even by SIGKILL.
-    pub(crate) is_stuck: bool,
+    /// Why its agent could not be reached the last time.
+    pub(crate) link_error: LinkError,
+    /// Held by whoever looks at its disk.
+    pub(crate) disk_look: DiskLook,
     /// It is gone; nothing follows.
     pub deleted: bool,
 }
@@ -33,13 +37,20 @@ impl std::fmt::Debug for VmView {
             .field("vm", &self.vm)
             .field("guest", &self.guest.is_some())
             .field("machine", &self.machine.is_some())
-            .field("is_stuck", &self.is_stuck)
             .field("deleted", &self.deleted)
             .finish()
     }
 }
 
 impl VmView {
+    /// The error of whoever needs the agent now.
+    pub(crate) fn agent_away(&self) -> AppError {
+        AppError::AgentAway {
+            vm: self.vm.spec.name.clone(),
+            source: self.link_error.get(),
+        }
+    }
+
     pub(crate) fn phase(&self) -> Phase {
         self.vm.state.phase()
     }
