@@ -121,9 +121,9 @@ pub(super) struct BootFailure {
     pub(super) left: Option<Box<Left>>,
 }
 
-/// A VMM that does not end, or why nobody knows whether one lives; and the volumes that it may still write to.
+/// A VMM that does not end, and the volumes that it may still write to.
 pub(super) struct Left {
-    pub(super) machine: Result<Arc<dyn Machine>, AppError>,
+    pub(super) machine: Arc<dyn Machine>,
     pub(super) attached: Attached,
 }
 
@@ -429,12 +429,9 @@ impl Booter {
                 error.into()
             }
             Err(unknown) => {
+                // The driver has killed it; whoever starts or removes the VM next looks again.
                 tracing::error!(%vm, error = banger_core::chain(&unknown), "could not find out whether the VMM of a failed launch is gone");
-                let machine = Err(unknown);
-                BootFailure {
-                    error,
-                    left: Some(Box::new(Left { machine, attached })),
-                }
+                error.into()
             }
         }
     }
@@ -456,7 +453,6 @@ impl Booter {
             }
             Err(stuck) => {
                 tracing::error!(%vm, error = banger_core::chain(&stuck), "could not end the VMM of a failed boot");
-                let machine = Ok(machine);
                 BootFailure {
                     error,
                     left: Some(Box::new(Left { machine, attached })),

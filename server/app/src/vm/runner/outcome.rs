@@ -121,25 +121,15 @@ impl Runner {
         booter.task.fail(error.to_failure()).await;
     }
 
-    /// A boot that failed, of which a VMM is left that does not end, or may be: the VM keeps it, and what it may write
-    /// to.
+    /// A boot that failed, of which a VMM is left that does not end: the VM keeps it, and what it may write to.
     async fn on_boot_stuck(&mut self, booter: Booter, error: AppError, left: Left) {
+        self.machine = Some(left.machine);
         self.attached = Some(left.attached);
         if matches!(self.vm.state.phase(), Phase::Creating) {
-            self.way_down = Verb::Delete;
             self.transition(VmState::Deleting).await;
         }
-        match left.machine {
-            Ok(machine) => {
-                self.machine = Some(machine);
-                let limit = self.context.config.stop_kill_timeout;
-                self.on_unkillable(&AppError::Unkillable { limit }).await;
-            }
-            Err(unknown) => {
-                self.is_unknown = true;
-                self.on_found(Err(unknown)).await;
-            }
-        }
+        let limit = self.context.config.stop_kill_timeout;
+        self.on_unkillable(&AppError::Unkillable { limit }).await;
         // Told now: when the VMM ends nobody knows.
         booter.task.fail(error.to_failure()).await;
     }
