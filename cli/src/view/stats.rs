@@ -19,7 +19,9 @@ pub(crate) struct VmStats {
     guest: Option<GuestStats>,
     guest_error: Option<Fault>,
     disk_size_bytes: i64,
-    disk_allocated_bytes: i64,
+    /// Absent where `disk_error` says why.
+    disk_allocated_bytes: Option<i64>,
+    disk_error: Option<Fault>,
 }
 
 #[derive(Debug, Clone, Serialize)]
@@ -147,7 +149,11 @@ impl From<types::VmStats> for VmStats {
             guest: stats.guest.map(GuestStats::from),
             guest_error: stats.guest_error.as_ref().map(Fault::of),
             disk_size_bytes: stats.disk_size_bytes,
-            disk_allocated_bytes: stats.disk_allocated_bytes,
+            disk_allocated_bytes: match &stats.disk_error {
+                None => Some(stats.disk_allocated_bytes),
+                Some(_) => None,
+            },
+            disk_error: stats.disk_error.as_ref().map(Fault::of),
         }
     }
 }
@@ -165,8 +171,8 @@ impl VmStats {
     }
 
     /// Disk of the host.
-    pub(crate) const fn disk_bytes(&self) -> i64 {
-        self.disk_allocated_bytes
+    pub(crate) fn disk_bytes(&self) -> i64 {
+        self.disk_allocated_bytes.unwrap_or(0)
     }
 
     /// What goes to and from disks, bytes in a second.
@@ -224,7 +230,7 @@ impl Row for VmStats {
             percent(host.and_then(|host| host.cpu_percent)),
             self.guest_memory(),
             host.map_or_else(String::new, |host| bytes(host.rss_bytes)),
-            bytes(self.disk_allocated_bytes),
+            self.disk_allocated_bytes.map_or_else(String::new, bytes),
             rate(host.and_then(|host| host.read_bytes_per_second)),
             rate(host.and_then(|host| host.written_bytes_per_second)),
             self.guest
@@ -243,7 +249,8 @@ impl Row for VmStats {
         details.extend(self.host.iter().flat_map(HostStats::details));
         let disk = format!(
             "{} taken of {}",
-            bytes(self.disk_allocated_bytes),
+            self.disk_allocated_bytes
+                .map_or_else(|| "unknown".to_owned(), bytes),
             bytes(self.disk_size_bytes)
         );
         details.push(("Disk", disk));
@@ -252,6 +259,8 @@ impl Row for VmStats {
         details.push(("Guest uptime", self.uptime()));
         let error = self.guest_error.as_ref();
         details.push(("Guest error", error.map(Fault::text).unwrap_or_default()));
+        let error = self.disk_error.as_ref();
+        details.push(("Disk error", error.map(Fault::text).unwrap_or_default()));
         details
     }
 }

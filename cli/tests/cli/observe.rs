@@ -56,7 +56,8 @@ fn stats_in_json_keep_their_shape() {
         },
         "guest_error": null,
         "disk_size_bytes": 8_589_934_592_i64,
-        "disk_allocated_bytes": 20 << 20
+        "disk_allocated_bytes": 20 << 20,
+        "disk_error": null
     });
     assert_eq!(json_of(&fake, &["vm", "stats", "web"]), expected);
     assert_eq!(json_of(&fake, &["vm", "top", "--once"]), json!([expected]));

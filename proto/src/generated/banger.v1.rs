@@ -3083,7 +3083,8 @@ pub struct Vm {
     /// Where it is.
     #[prost(enumeration = "vm::State", tag = "3")]
     pub state: i32,
-    /// Why it failed; present exactly in STATE_FAILED.
+    /// Why it failed, always present in STATE_FAILED; in STATE_DELETING why it is not gone though it should be, while the
+    /// daemon goes on removing it. Absent in every other state.
     #[prost(message, optional, tag = "4")]
     pub failure: ::core::option::Option<::tonic_types::Status>,
     /// The image's id, once resolved.
@@ -10534,9 +10535,12 @@ pub struct VmStats {
     /// The writable disk's size.
     #[prost(int64, tag = "8")]
     pub disk_size_bytes: i64,
-    /// What the writable disk takes on the host: it is sparse.
+    /// What the writable disk takes on the host: it is sparse. 0 where `disk_error` says why it is not known.
     #[prost(int64, tag = "9")]
     pub disk_allocated_bytes: i64,
+    /// Why the disk could not be looked at, as where the host's does not answer. The rest is not touched by it.
+    #[prost(message, optional, tag = "10")]
+    pub disk_error: ::core::option::Option<::tonic_types::Status>,
 }
 /// What a VMM uses on the host.
 #[derive(Clone, PartialEq, ::prost::Message)]

@@ -62,6 +62,7 @@ pub(super) fn stats(vm: &v1::Vm, before: u32) -> v1::VmStats {
         guest_error: None,
         disk_size_bytes: 8 << 30,
         disk_allocated_bytes: 20 << 20,
+        disk_error: None,
     }
 }
 

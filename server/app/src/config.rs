@@ -66,6 +66,8 @@ pub struct AppConfig {
     pub stop_terminate_timeout: Duration,
     /// For SIGKILL, after which the process is reported as stuck.
     pub stop_kill_timeout: Duration,
+    /// For the files and the record of a VM to be removed, before whoever waits is told what keeps them.
+    pub remove_timeout: Duration,
     /// For the logs of a VM that is stopped to be copied out of it, before the first rung.
     pub stop_logs_timeout: Duration,
     /// For a VMM to hold a VM's vCPUs, or to let them go on.
@@ -118,6 +120,12 @@ impl AppConfig {
         }
     }
 
+    /// How long a VM may take to be gone, before whoever waits is told what keeps it: its process has its own time.
+    #[must_use]
+    pub fn gone_limit(&self) -> Duration {
+        self.stop_kill_timeout + self.remove_timeout
+    }
+
     /// The defaults, for a state directory and an agent.
     #[must_use]
     pub fn new(state_dir: PathBuf, agent: PathBuf) -> Self {
@@ -145,6 +153,7 @@ impl AppConfig {
             stop_power_button_timeout: Duration::from_secs(2),
             stop_terminate_timeout: Duration::from_secs(5),
             stop_kill_timeout: Duration::from_secs(10),
+            remove_timeout: Duration::from_secs(10),
             stop_logs_timeout: Duration::from_secs(15),
             pause_timeout: Duration::from_secs(5),
             idle_check_timeout: Duration::from_secs(5),

@@ -222,6 +222,17 @@ pub enum AppError {
         /// The limit that ran out.
         limit: Duration,
     },
+    /// A VM that is to go is still there.
+    #[error("VM `{vm}` is not gone {limit:?} after it was to go; the daemon goes on removing it")]
+    NotRemoved {
+        /// The VM's name.
+        vm: Name,
+        /// The limit that ran out.
+        limit: Duration,
+        /// What keeps it, as far as is known; absent where something hangs.
+        #[source]
+        source: Option<Box<Failure>>,
+    },
     /// A VMM of an earlier daemon could not be taken over.
     #[error("the VM's process, which an earlier daemon started, could not be taken over")]
     NotAdopted {
@@ -234,6 +245,9 @@ pub enum AppError {
     AgentAway {
         /// The VM's name.
         vm: Name,
+        /// Why it could not be reached the last time; absent where nobody knows.
+        #[source]
+        source: Option<Box<Failure>>,
     },
     /// The work was given up for a later request.
     #[error("the work was given up: {why}")]
@@ -338,6 +352,15 @@ pub enum AppError {
     /// A directory could not be read.
     #[error("could not read `{}`", path.display())]
     ReadDirectory {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A VM's disk could not be looked at.
+    #[error("could not look at the VM's disk `{}`", path.display())]
+    LookAtDisk {
         /// Which.
         path: PathBuf,
         /// Why.

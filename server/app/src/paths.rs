@@ -19,21 +19,30 @@ impl Paths {
     /// process may use a state directory.**
     ///
     /// # Errors
-    /// If one cannot be made or emptied.
+    /// If one cannot be made or read.
     pub fn open(state_dir: &Path) -> Result<Self, AppError> {
         let paths = Self {
             state_dir: state_dir.to_owned(),
         };
         let tmp = paths.tmp();
-        match std::fs::remove_dir_all(&tmp) {
-            Err(source) if source.kind() != io::ErrorKind::NotFound => {
-                return Err(AppError::RemoveDirectory { path: tmp, source });
-            }
-            _ => {}
-        }
-        for dir in [paths.vms(), paths.volumes(), tmp] {
+        for dir in [paths.vms(), paths.volumes(), tmp.clone()] {
             std::fs::create_dir_all(&dir)
                 .map_err(|source| AppError::MakeDirectory { path: dir, source })?;
+        }
+        let unreadable = |source| AppError::ReadDirectory {
+            path: tmp.clone(),
+            source,
+        };
+        for entry in std::fs::read_dir(&tmp).map_err(unreadable)? {
+            let path = entry.map_err(unreadable)?.path();
+            // What cannot be removed takes space, and keeps no daemon from serving: each work's name is its own.
+            let removed = match path.is_dir() && !path.is_symlink() {
+                true => std::fs::remove_dir_all(&path),
+                false => std::fs::remove_file(&path),
+            };
+            if let Err(error) = removed {
+                tracing::error!(path = %path.display(), %error, "could not remove a temporary file of an earlier daemon");
+            }
         }
         Ok(paths)
     }
@@ -101,22 +110,70 @@ pub(crate) async fn remove_tree(path: PathBuf) -> io::Result<()> {
     }
 }
 
-/// Removes what is in `dir` under a name that is not known; returns how much it was.
-pub(crate) async fn sweep(dir: &Path, is_known: impl Fn(&str) -> bool) -> Result<u64, AppError> {
+/// What a sweep did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Swept {
+    /// Removed.
+    pub(crate) gone: u64,
+    /// Could not be removed; the log says why.
+    pub(crate) left: u64,
+}
+
+impl std::ops::AddAssign for Swept {
+    fn add_assign(&mut self, other: Self) {
+        self.gone += other.gone;
+        self.left += other.left;
+    }
+}
+
+/// Removes what is in `dir` under a name that is not known. What cannot be removed is logged, and keeps nothing else.
+pub(crate) async fn sweep(dir: &Path, is_known: impl Fn(&str) -> bool) -> Result<Swept, AppError> {
     let unreadable = |source| AppError::ReadDirectory {
         path: dir.to_owned(),
         source,
     };
-    let mut swept = 0;
+    let mut swept = Swept::default();
     let mut entries = tokio::fs::read_dir(dir).await.map_err(unreadable)?;
     while let Some(entry) = entries.next_entry().await.map_err(unreadable)? {
         if entry.file_name().to_str().is_some_and(&is_known) {
             continue;
         }
         let path = entry.path();
-        let removed = remove_tree(path.clone()).await;
-        removed.map_err(|source| AppError::RemoveDirectory { path, source })?;
-        swept += 1;
+        match remove_any(path.clone()).await {
+            Ok(()) => swept.gone += 1,
+            Err(error) => {
+                tracing::error!(path = %path.display(), %error, "could not remove what nothing owns");
+                swept.left += 1;
+            }
+        }
     }
     Ok(swept)
+}
+
+/// Removes a file, or a directory with all it holds.
+async fn remove_any(path: PathBuf) -> io::Result<()> {
+    match remove_tree(path.clone()).await {
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
+            tokio::fs::remove_file(path).await
+        }
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_sweep_removes_what_is_not_known_files_too() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(dir.path().join("stray/deep")).unwrap();
+        std::fs::create_dir(dir.path().join("known")).unwrap();
+        std::fs::write(dir.path().join("file"), "x").unwrap();
+        let swept = sweep(dir.path(), |name| name == "known").await.unwrap();
+        assert_eq!(swept, Swept { gone: 2, left: 0 });
+        let left: Vec<_> = std::fs::read_dir(dir.path()).unwrap().flatten().collect();
+        assert_eq!(left.len(), 1);
+        assert!(sweep(&dir.path().join("none"), |_| true).await.is_err());
+    }
 }

@@ -6,18 +6,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use banger_core::vm::{Phase, StopOutcome, Vm, VmState};
-use banger_core::vmm::{Machine, ProcessIdentity, StopRung};
+use banger_core::vmm::{Machine, ProcessIdentity};
 use banger_core::{Timestamp, VmId, chain};
 use futures::StreamExt as _;
 use tokio_util::sync::CancellationToken;
 
 use crate::App;
 use crate::error::AppError;
-use crate::paths;
-use crate::vm::{Found, recorded};
-
-/// The reasons of VMs that ran and ended by themselves.
-const ENDS: [&str; 2] = ["VM_ENDED", "VMM_MEMORY_LIMIT"];
+use crate::paths::{self, Swept};
+use crate::vm::{Found, recorded, restart};
 
 /// VMMs that are taken over at once: each costs some descriptors and waits for its control socket.
 const ADOPTED_AT_ONCE: usize = 32;
@@ -42,6 +39,30 @@ pub struct Reconciled {
     pub interrupted_operations: usize,
     /// Processes, directories and files that no record owned.
     pub swept: u64,
+    /// The same, where they could not be ended or removed; the doctor shows them.
+    pub unswept: u64,
+}
+
+impl Reconciled {
+    fn count(&mut self, swept: Swept) {
+        self.swept += swept.gone;
+        self.unswept += swept.left;
+    }
+
+    /// What cannot be swept takes space, and keeps no daemon from serving.
+    fn count_sweep(&mut self, what: &'static str, swept: Result<Swept, AppError>) {
+        match swept {
+            Ok(swept) => self.count(swept),
+            Err(error) => {
+                tracing::error!(
+                    what,
+                    error = chain(&error),
+                    "could not sweep what no record owns"
+                );
+                self.unswept += 1;
+            }
+        }
+    }
 }
 
 pub(crate) async fn reconcile(app: &App) -> Result<Reconciled, AppError> {
@@ -52,7 +73,8 @@ pub(crate) async fn reconcile(app: &App) -> Result<Reconciled, AppError> {
     app.volumes.restore().await?;
     let vms = app.context.store.all_vms().await?;
     let known: HashSet<VmId> = vms.iter().map(|vm| vm.id).collect();
-    found.swept += end_strays(app, &vms).await?;
+    let strays = end_strays(app, &vms).await;
+    found.count_sweep("processes", strays);
     let mut adopting = futures::stream::iter(vms)
         .map(async |vm| (adopt(app, &vm).await, vm))
         .buffered(ADOPTED_AT_ONCE);
@@ -64,16 +86,12 @@ pub(crate) async fn reconcile(app: &App) -> Result<Reconciled, AppError> {
     }
     drop(adopting);
     let is_known = |name: &str| name.parse().is_ok_and(|id| known.contains(&id));
-    found.swept += paths::sweep(&app.context.paths.vms(), is_known).await?;
-    found.swept += app.volumes.sweep().await?;
-    // What cannot be swept takes space, and keeps no daemon from serving.
-    match app.images.sweep().await {
-        Ok(swept) => found.swept += swept,
-        Err(error) => {
-            tracing::error!(error = chain(&error), "could not sweep what no image needs");
-        }
-    }
-    found.swept += app.kernels.sweep().await?;
+    let directories = paths::sweep(&app.context.paths.vms(), is_known).await;
+    found.count_sweep("VM directories", directories);
+    found.count_sweep("volumes", app.volumes.sweep().await);
+    let all = |gone| Swept { gone, left: 0 };
+    found.count_sweep("image files", app.images.sweep().await.map(all));
+    found.count_sweep("kernels", app.kernels.sweep().await.map(all));
     Ok(found)
 }
 
@@ -95,20 +113,28 @@ async fn adopt(app: &App, vm: &Vm) -> Result<Option<Arc<dyn Machine>>, AppError>
 async fn restore_unknown(app: &App, mut vm: Vm, error: AppError, found: &mut Reconciled) {
     tracing::error!(vm = %vm.id, error = chain(&error), "could not take over a VM's process");
     found.unknown_vms += 1;
-    if !matches!(vm.state.phase(), Phase::Creating | Phase::Deleting) {
+    let goes = vm.state.phase() == Phase::Creating || is_build(&vm);
+    if vm.state.phase() == Phase::Deleting {
+        // It is where it should be.
+    } else if goes {
+        save(app, &mut vm, VmState::Deleting).await;
+    } else {
         let source = Box::new(error);
         let failure = AppError::NotAdopted { source }.to_failure();
-        vm.shape = None;
         save(app, &mut vm, VmState::Failed(Box::new(failure))).await;
     }
     app.vms.restore(vm, Found::Unknown);
+}
+
+fn is_build(vm: &Vm) -> bool {
+    vm.spec.labels.contains_key(crate::vm::BUILD_LABEL)
 }
 
 async fn restore(app: &App, mut vm: Vm, machine: Option<Arc<dyn Machine>>, found: &mut Reconciled) {
     let alive_or_off = |machine: Option<_>| machine.map_or(Found::Off, Found::Alive);
     match (vm.state.phase(), machine) {
         // Its build ended with the daemon.
-        (_, machine) if vm.spec.labels.contains_key(crate::vm::BUILD_LABEL) => {
+        (_, machine) if is_build(&vm) => {
             found.undone_vms += 1;
             save(app, &mut vm, VmState::Deleting).await;
             app.vms.restore(vm, alive_or_off(machine));
@@ -143,44 +169,24 @@ async fn restore(app: &App, mut vm: Vm, machine: Option<Arc<dyn Machine>>, found
             if let Err(error) = app.context.store.erase_process(vm.id).await {
                 tracing::error!(vm = %vm.id, error = chain(&error), "could not erase the record of a VMM that is gone");
             }
-            vm.last_stop = Some(StopOutcome {
-                rung: StopRung::AlreadyGone,
-                took: Duration::ZERO,
-                kept_logs: None,
-            });
+            vm.last_stop = Some(StopOutcome::BY_ITSELF);
             vm.stop_time = Some(Timestamp::now());
             vm.shape = None;
+            // One that was being stopped is where its owner wanted it.
+            if phase != Phase::Stopping {
+                restart::count_anew(&mut vm);
+                restart::plan_after_fault(&mut vm);
+            }
             let state = if vm.spec.ephemeral {
                 VmState::Deleting
             } else {
                 VmState::Stopped
             };
             save(app, &mut vm, state).await;
-            // One that was being stopped is where its owner wanted it.
-            let found = match phase {
-                Phase::Stopping => Found::Off,
-                _ => Found::Lost,
-            };
-            app.vms.restore(vm, found);
+            app.vms.restore(vm, Found::Off);
         }
-        (Phase::Failed, None) => {
-            let found = match ended_by_itself(&vm) {
-                true => Found::Lost,
-                false => Found::Off,
-            };
-            app.vms.restore(vm, found);
-        }
-        (Phase::Stopped, None) => app.vms.restore(vm, Found::Off),
+        (Phase::Failed | Phase::Stopped, None) => app.vms.restore(vm, Found::Off),
     }
-}
-
-/// Whether a fault is one that the restart policy is for, and had not mended yet: not a start of its caller's that
-/// failed, nor a process that could not be ended.
-fn ended_by_itself(vm: &Vm) -> bool {
-    let VmState::Failed(failure) = &vm.state else {
-        return false;
-    };
-    vm.restart_count > 0 || ENDS.contains(&failure.reason.as_str())
 }
 
 /// Moves a VM. Where that cannot be stored, it is moved all the same: its runner stores it with the next move, and a
@@ -195,10 +201,10 @@ async fn save(app: &App, vm: &mut Vm, state: VmState) {
 }
 
 /// Ends VMMs that were started and not recorded, or recorded as something else.
-async fn end_strays(app: &App, vms: &[Vm]) -> Result<u64, AppError> {
+async fn end_strays(app: &App, vms: &[Vm]) -> Result<Swept, AppError> {
     let dir = app.context.paths.vms();
     let strays = app.context.vmm.find_strays(&dir).await?;
-    let mut ended = 0;
+    let mut ended = Swept::default();
     for (id, identity) in strays {
         let recorded = match vms.iter().any(|vm| vm.id == id) {
             true => app.context.store.get_process(id).await?,
@@ -210,9 +216,10 @@ async fn end_strays(app: &App, vms: &[Vm]) -> Result<u64, AppError> {
         tracing::warn!(vm = %id, pid = identity.pid, "ending a VMM that no record owns");
         // One that does not end keeps no daemon from serving.
         match end_stray(app, id, &identity).await {
-            Ok(()) => ended += 1,
+            Ok(()) => ended.gone += 1,
             Err(error) => {
                 tracing::error!(vm = %id, error = chain(&error), "a VMM that no record owns does not end");
+                ended.left += 1;
             }
         }
     }

@@ -120,6 +120,8 @@ pub struct Config {
     pub stop_terminate_timeout: SignedDuration,
     /// For SIGKILL.
     pub stop_kill_timeout: SignedDuration,
+    /// For the files of a VM to be removed.
+    pub remove_timeout: SignedDuration,
     /// For the logs of a VM to be copied out of it before it is stopped.
     pub stop_logs_timeout: SignedDuration,
     /// For a VMM to hold a VM's vCPUs, or to let them go on.
@@ -253,6 +255,7 @@ impl Config {
             stop_power_button_timeout: signed(app.stop_power_button_timeout),
             stop_terminate_timeout: signed(app.stop_terminate_timeout),
             stop_kill_timeout: signed(app.stop_kill_timeout),
+            remove_timeout: signed(app.remove_timeout),
             stop_logs_timeout: signed(app.stop_logs_timeout),
             pause_timeout: signed(app.pause_timeout),
             idle_check_timeout: signed(app.idle_check_timeout),
@@ -500,7 +503,7 @@ impl Config {
         self.log_level.parse()
     }
 
-    fn durations(&self) -> [(&'static str, SignedDuration); 25] {
+    fn durations(&self) -> [(&'static str, SignedDuration); 26] {
         [
             ("boot_timeout", self.boot_timeout),
             ("configure_timeout", self.configure_timeout),
@@ -509,6 +512,7 @@ impl Config {
             ("stop_power_button_timeout", self.stop_power_button_timeout),
             ("stop_terminate_timeout", self.stop_terminate_timeout),
             ("stop_kill_timeout", self.stop_kill_timeout),
+            ("remove_timeout", self.remove_timeout),
             ("stop_logs_timeout", self.stop_logs_timeout),
             ("pause_timeout", self.pause_timeout),
             ("idle_check_timeout", self.idle_check_timeout),
@@ -573,6 +577,7 @@ impl Config {
             stop_power_button_timeout: unsigned(self.stop_power_button_timeout),
             stop_terminate_timeout: unsigned(self.stop_terminate_timeout),
             stop_kill_timeout: unsigned(self.stop_kill_timeout),
+            remove_timeout: unsigned(self.remove_timeout),
             stop_logs_timeout: unsigned(self.stop_logs_timeout),
             pause_timeout: unsigned(self.pause_timeout),
             idle_check_timeout: unsigned(self.idle_check_timeout),

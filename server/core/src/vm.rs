@@ -268,9 +268,22 @@ pub struct StopOutcome {
     pub rung: StopRung,
     /// From the request to the process's end.
     pub took: Duration,
+    /// When its restart policy starts the VM again; absent where it does not, or no longer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restart_time: Option<Timestamp>,
     /// What was copied out of it first; absent if nothing was to be.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kept_logs: Option<KeptLogs>,
+}
+
+impl StopOutcome {
+    /// Of a VM that ended by itself.
+    pub const BY_ITSELF: Self = Self {
+        rung: StopRung::AlreadyGone,
+        took: Duration::ZERO,
+        restart_time: None,
+        kept_logs: None,
+    };
 }
 
 /// The output of a VM's sessions that was copied out of it before it stopped.
@@ -315,6 +328,9 @@ pub struct Vm {
     pub start_time: Option<Timestamp>,
     /// When it last ceased to run.
     pub stop_time: Option<Timestamp>,
+    /// Why it is not off, or not gone, though it should be. Never stored: who looks anew finds out anew.
+    #[serde(skip)]
+    pub stuck: Option<Box<Failure>>,
 }
 
 #[cfg(test)]

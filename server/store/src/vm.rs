@@ -104,6 +104,7 @@ fn decode(row: &SqliteRow) -> Result<Vm, StoreError> {
         create_time: columns.time("create_time")?,
         start_time: columns.time_optional("start_time")?,
         stop_time: columns.time_optional("stop_time")?,
+        stuck: None,
     })
 }
 

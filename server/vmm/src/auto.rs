@@ -52,11 +52,19 @@ impl Kind {
         }
     }
 
-    /// What is written in a VM's directory; VMs from before there was a mark are QEMU's.
-    fn of(dir: &Path) -> Self {
+    /// What is written in a VM's directory; VMs from before there was a mark are QEMU's. A mark that cannot be read says
+    /// nothing: another driver would take over what it does not know, or call it gone.
+    fn of(dir: &Path) -> Result<Self, VmmError> {
+        let unknown = |source| VmmError::Unmarked {
+            path: dir.join(MARK),
+            source,
+        };
         match fs::read_to_string(dir.join(MARK)) {
-            Ok(word) if word.trim() == Self::Firecracker.as_str() => Self::Firecracker,
-            Ok(_) | Err(_) => Self::Qemu,
+            Ok(word) if word.trim() == Self::Firecracker.as_str() => Ok(Self::Firecracker),
+            Ok(word) if word.trim() == Self::Qemu.as_str() => Ok(Self::Qemu),
+            Ok(_) => Err(unknown(io::ErrorKind::InvalidData.into())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Self::Qemu),
+            Err(error) => Err(unknown(error)),
         }
     }
 
@@ -172,7 +180,7 @@ impl Vmm for AutoDriver {
         dir: &Path,
         identity: &ProcessIdentity,
     ) -> Result<Option<Arc<dyn Machine>>, VmmError> {
-        self.driver(Kind::of(dir)).adopt(vm, dir, identity).await
+        self.driver(Kind::of(dir)?).adopt(vm, dir, identity).await
     }
 
     fn diagnose(&self) -> Vec<Diagnosis<'_>> {
@@ -184,19 +192,32 @@ impl Vmm for AutoDriver {
 
 #[cfg(test)]
 mod tests {
+    use banger_core::Explain as _;
+
     use super::*;
 
     #[test]
     fn a_vm_remembers_its_driver_and_one_without_a_mark_is_qemus() {
         let dir = tempfile::tempdir().unwrap();
-        assert_eq!(Kind::of(dir.path()), Kind::Qemu);
+        assert_eq!(Kind::of(dir.path()).unwrap(), Kind::Qemu);
         for kind in [Kind::Firecracker, Kind::Qemu, Kind::Firecracker] {
             kind.mark(dir.path()).unwrap();
-            assert_eq!(Kind::of(dir.path()), kind);
+            assert_eq!(Kind::of(dir.path()).unwrap(), kind);
         }
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_mark_that_cannot_be_read_names_no_driver() {
+        let dir = tempfile::tempdir().unwrap();
+        let refused = || Kind::of(dir.path()).unwrap_err();
         fs::write(dir.path().join(MARK), "vmware").unwrap();
-        assert_eq!(Kind::of(dir.path()), Kind::Qemu);
+        assert_eq!(refused().reason(), "VMM_UNKNOWN");
+        fs::remove_file(dir.path().join(MARK)).unwrap();
+        fs::create_dir(dir.path().join(MARK)).unwrap();
+        let text = refused().to_string();
+        assert!(text.contains("which driver"), "{text}");
+        assert!(refused().remedy().is_some());
     }
 
     #[tokio::test]

@@ -57,6 +57,8 @@ pub struct Faults {
     pub never_answers: bool,
     /// VMs that are launched now die by themselves after this time.
     pub dies_after: Option<Duration>,
+    /// The control socket takes commands and never answers.
+    pub control_hangs: bool,
     /// The power button does nothing.
     pub ignores_power_button: bool,
     /// Asking the VMM to end does nothing.
@@ -156,6 +158,20 @@ impl FakeHost {
     pub fn crash(&self, vm: VmId) {
         if let Some(body) = self.state().bodies.get(&vm) {
             body.crash();
+        }
+    }
+
+    /// Ends a VM as if its guest had powered itself off; does nothing where it does not live.
+    pub fn power_off(&self, vm: VmId) {
+        if let Some(body) = self.state().bodies.get(&vm) {
+            body.power_off();
+        }
+    }
+
+    /// Breaks the stream to a VM's agent, which goes on.
+    pub fn cut(&self, vm: VmId) {
+        if let Some(body) = self.state().bodies.get(&vm) {
+            body.cut();
         }
     }
 

@@ -13,7 +13,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class VmStats(_message.Message):
-    __slots__ = ("vm", "name", "state", "time", "host", "guest", "guest_error", "disk_size_bytes", "disk_allocated_bytes")
+    __slots__ = ("vm", "name", "state", "time", "host", "guest", "guest_error", "disk_size_bytes", "disk_allocated_bytes", "disk_error")
     VM_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
@@ -23,6 +23,7 @@ class VmStats(_message.Message):
     GUEST_ERROR_FIELD_NUMBER: _ClassVar[int]
     DISK_SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
     DISK_ALLOCATED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    DISK_ERROR_FIELD_NUMBER: _ClassVar[int]
     vm: str
     name: str
     state: _vm_pb2.Vm.State
@@ -32,7 +33,8 @@ class VmStats(_message.Message):
     guest_error: _status_pb2.Status
     disk_size_bytes: int
     disk_allocated_bytes: int
-    def __init__(self, vm: _Optional[str] = ..., name: _Optional[str] = ..., state: _Optional[_Union[_vm_pb2.Vm.State, str]] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., host: _Optional[_Union[HostStats, _Mapping]] = ..., guest: _Optional[_Union[GuestStats, _Mapping]] = ..., guest_error: _Optional[_Union[_status_pb2.Status, _Mapping]] = ..., disk_size_bytes: _Optional[int] = ..., disk_allocated_bytes: _Optional[int] = ...) -> None: ...
+    disk_error: _status_pb2.Status
+    def __init__(self, vm: _Optional[str] = ..., name: _Optional[str] = ..., state: _Optional[_Union[_vm_pb2.Vm.State, str]] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., host: _Optional[_Union[HostStats, _Mapping]] = ..., guest: _Optional[_Union[GuestStats, _Mapping]] = ..., guest_error: _Optional[_Union[_status_pb2.Status, _Mapping]] = ..., disk_size_bytes: _Optional[int] = ..., disk_allocated_bytes: _Optional[int] = ..., disk_error: _Optional[_Union[_status_pb2.Status, _Mapping]] = ...) -> None: ...
 
 class HostStats(_message.Message):
     __slots__ = ("cpu_time", "cpu_percent", "rss_bytes", "pss_bytes", "thread_count", "drives", "read_bytes_per_second", "written_bytes_per_second")

@@ -76,7 +76,9 @@ impl Explain for AppError {
             Self::BootQueueFull { retry_after, .. } => FailureKind::Unavailable {
                 retry_after: *retry_after,
             },
-            Self::BootTimeout { .. } | Self::Unkillable { .. } => FailureKind::DeadlineExceeded,
+            Self::BootTimeout { .. } | Self::Unkillable { .. } | Self::NotRemoved { .. } => {
+                FailureKind::DeadlineExceeded
+            }
             Self::BootEnded { .. } | Self::VmEnded { .. } => precondition("guest/boot".into()),
             Self::NotAdopted { .. } => precondition("vmm/process".into()),
             Self::VmmMemoryLimit { .. } => FailureKind::ResourceExhausted {
@@ -120,6 +122,7 @@ impl Explain for AppError {
             Self::MakeDirectory { source, .. } | Self::StoreUpload { source } => io_kind(source),
             Self::RemoveDirectory { .. }
             | Self::ReadDirectory { .. }
+            | Self::LookAtDisk { .. }
             | Self::ReadConsole { .. }
             | Self::ReadExport { .. } => FailureKind::Internal,
             Self::Store(error) => error.kind(),
@@ -176,6 +179,7 @@ impl Explain for AppError {
             Self::VmEnded { .. } => "VM_ENDED",
             Self::VmmMemoryLimit { .. } => "VMM_MEMORY_LIMIT",
             Self::Unkillable { .. } => "VMM_UNKILLABLE",
+            Self::NotRemoved { .. } => "VM_NOT_REMOVED",
             Self::NotAdopted { .. } => "VMM_NOT_ADOPTED",
             Self::Configure { source } => source.reason(),
             Self::WriteFile { .. } => "VM_FILE_NOT_WRITTEN",
@@ -196,6 +200,7 @@ impl Explain for AppError {
             Self::HostDiskFull { .. } => "DISK_FULL",
             Self::MakeDirectory { source, .. } => io_reason(source, "STATE_DIRECTORY_FAILED"),
             Self::RemoveDirectory { .. } | Self::ReadDirectory { .. } => "STATE_DIRECTORY_FAILED",
+            Self::LookAtDisk { .. } => "VM_DISK_UNREADABLE",
             Self::StoreUpload { source } => io_reason(source, "UPLOAD_FAILED"),
             Self::ReadConsole { .. } => "CONSOLE_UNREADABLE",
             Self::ReadExport { .. } => "EXPORT_UNREADABLE",

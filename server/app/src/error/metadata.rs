@@ -1,6 +1,6 @@
 //! The dynamic words of each error's text, by name.
 
-use banger_core::Explain as _;
+use banger_core::{Explain as _, Failure};
 
 use super::{AppError, list};
 use crate::vm::Resource;
@@ -12,6 +12,11 @@ fn numbers(resource: Resource, asked: u64, in_use: u64, limit: u64) -> Vec<(&'st
         ("in_use", in_use.to_string()),
         ("limit", limit.to_string()),
     ]
+}
+
+/// The reason of what is behind an error.
+fn cause(failure: Option<&Failure>) -> Option<(&'static str, String)> {
+    failure.map(|failure| ("cause", failure.reason.clone()))
 }
 
 impl AppError {
@@ -83,7 +88,8 @@ impl AppError {
             Self::AgentMissing { path }
             | Self::MakeDirectory { path, .. }
             | Self::RemoveDirectory { path, .. }
-            | Self::ReadDirectory { path, .. } => {
+            | Self::ReadDirectory { path, .. }
+            | Self::LookAtDisk { path, .. } => {
                 vec![("path", path.display().to_string())]
             }
             Self::Exhausted {
@@ -130,7 +136,19 @@ impl AppError {
             Self::VmEnded { detail } => vec![("detail", detail.clone())],
             Self::VmmMemoryLimit { limit_mib } => vec![("limit_mib", limit_mib.to_string())],
             Self::Unkillable { limit } => vec![("limit_ms", limit.as_millis().to_string())],
-            Self::AgentAway { vm } => vec![("vm", vm.to_string())],
+            Self::NotRemoved { vm, limit, source } => {
+                let mut words = vec![
+                    ("vm", vm.to_string()),
+                    ("limit_ms", limit.as_millis().to_string()),
+                ];
+                words.extend(cause(source.as_deref()));
+                words
+            }
+            Self::AgentAway { vm, source } => {
+                let mut words = vec![("vm", vm.to_string())];
+                words.extend(cause(source.as_deref()));
+                words
+            }
             Self::GivenUp { why } => vec![("why", (*why).to_owned())],
             Self::NoKernel
             | Self::NotAdopted { .. }

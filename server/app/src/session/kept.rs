@@ -51,12 +51,11 @@ enum Step {
 pub(crate) struct Keeping {
     pub(crate) context: Arc<Context>,
     pub(crate) vm: VmId,
-    pub(crate) guest: Arc<dyn Guest>,
 }
 
 impl Keeping {
     /// Copies what it can in the time there is, less if somebody is in a hurry. Never fails: the answer tells.
-    pub(crate) async fn run(&self, hurry: &CancellationToken) -> KeptLogs {
+    pub(crate) async fn run(&self, guest: &Arc<dyn Guest>, hurry: &CancellationToken) -> KeptLogs {
         let limit = self.context.config.stop_logs_timeout;
         let end = Instant::now() + limit;
         let copied_by = end - FINISH_WITHIN.min(limit / 2);
@@ -76,7 +75,7 @@ impl Keeping {
             // cancel-safe: holds no state
             () = hurry.cancelled() => Err("another request took over".to_owned()),
             // what was copied so far is kept
-            copied = timeout_at(copied_by, self.copy(steps)) => match copied {
+            copied = timeout_at(copied_by, self.copy(guest, steps)) => match copied {
                 Ok(copied) => copied.map_err(|error| error.to_string()),
                 Err(_) => Err(format!("not all was copied within {limit:?}")),
             },
@@ -107,9 +106,13 @@ impl Keeping {
     }
 
     /// One session after the other, the newest first: of old ones less may be wanted.
-    async fn copy(&self, steps: mpsc::Sender<Step>) -> Result<(), AppError> {
+    async fn copy(
+        &self,
+        guest: &Arc<dyn Guest>,
+        steps: mpsc::Sender<Step>,
+    ) -> Result<(), AppError> {
         let mut left = KEPT_MAX_BYTES;
-        for session in self.guest.list_sessions().await?.into_iter().rev() {
+        for session in guest.list_sessions().await?.into_iter().rev() {
             if self.context.store.find_session(session.id).await?.is_none() {
                 continue; // An exec's: it ends with its call.
             }
@@ -122,7 +125,7 @@ impl Keeping {
                 from,
                 ..AttachOptions::default()
             };
-            match self.guest.read_log(session.id, options, false).await {
+            match guest.read_log(session.id, options, false).await {
                 Ok(events) => left = left.saturating_sub(copy_one(events, &steps).await?),
                 // It was removed meanwhile.
                 Err(GuestError::UnknownSession { .. }) => {}

@@ -420,4 +420,4 @@ fn larger(a: Shape, b: Shape) -> Shape {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -10,11 +10,12 @@ use banger_core::image::Image;
 use banger_core::kernel::Kernel;
 use banger_core::operation::{OperationKind, Progress, Stage, StageKey};
 use banger_core::vm::{Shape, Vm};
-use banger_core::vmm::{Drive, DriveAccess, LaunchPlan, Machine, ProcessLimits, VmmExit};
+use banger_core::vmm::{Console, Drive, DriveAccess, LaunchPlan, Machine, ProcessLimits, VmmExit};
 use banger_core::{Name, SignedDuration, Timestamp, VmId};
 use tokio_util::sync::CancellationToken;
 
 use super::admission::Admission;
+use super::disks::{Disks, Turn, Upper};
 use super::files::{self, VmFile};
 use super::grow;
 use super::queue::Ticket;
@@ -31,7 +32,9 @@ use crate::volume::Volumes;
 use crate::volume::attach::Attached;
 
 /// How much of a console's end an error carries.
-const CONSOLE_TAIL_BYTES: u64 = 2048;
+const CONSOLE_TAIL_BYTES: usize = 2048;
+/// How long the host's disk may take to give it.
+const CONSOLE_WITHIN: Duration = Duration::from_secs(2);
 /// The image label that names the kernel of its VMs, where nothing else does.
 const KERNEL_LABEL: &str = "dev.banger.kernel";
 
@@ -130,14 +133,6 @@ impl From<AppError> for BootFailure {
     }
 }
 
-/// A VM's writable disk before a boot.
-enum Upper {
-    /// It is new, and as large as it is to be.
-    New,
-    /// It was there, and had this size.
-    Kept { mib: u64 },
-}
-
 impl Booter {
     async fn stage<T>(
         &self,
@@ -232,6 +227,7 @@ impl Booter {
         vm: &Vm,
         resolved: &Resolved,
         ticket: Option<Ticket>,
+        disk_turn: Turn,
     ) -> Result<Booted, BootFailure> {
         let ticket = ticket.ok_or(AppError::GivenUp {
             why: "the boot was not admitted",
@@ -240,10 +236,7 @@ impl Booter {
         // Held until the guest is up, or nothing of it is left.
         let _slot = self.stage("queued", turn).await?;
         let identity = self.identity(vm, &resolved.image).await?;
-        let disks = async {
-            let attached = self.volumes.attach(vm).await?;
-            Ok((attached, self.disks(vm).await?))
-        };
+        let disks = self.disks(disk_turn).make(vm, &self.cancel);
         let (attached, upper) = self.stage("disks", disks).await?;
         let initramfs = self.unless_given_up(self.initramfs(&resolved.kernel));
         let initramfs = self.stage("initramfs", initramfs).await?;
@@ -309,30 +302,14 @@ impl Booter {
         }
     }
 
-    /// Makes the VM's own disk, or makes it as large as it is to be.
-    async fn disks(&self, vm: &Vm) -> Result<Upper, AppError> {
-        host::admit_disk(&self.context)?;
-        let dir = self.context.paths.vm(vm.id);
-        tokio::fs::create_dir_all(&dir)
-            .await
-            .map_err(|source| AppError::MakeDirectory { path: dir, source })?;
-        let upper = self.context.paths.upper_disk(vm.id);
-        let bytes = vm.spec.disk_mib << 20;
-        if let Ok(there) = tokio::fs::metadata(&upper).await {
-            grow::extend(upper, bytes).await?;
-            let mib = there.len() >> 20;
-            return Ok(Upper::Kept { mib });
+    fn disks(&self, turn: Turn) -> Disks {
+        Disks {
+            context: self.context.clone(),
+            images: self.images.clone(),
+            volumes: self.volumes.clone(),
+            moved: self.disk.clone(),
+            turn,
         }
-        if let Some(disk) = &self.disk {
-            let moved = tokio::fs::rename(disk, &upper).await;
-            moved.map_err(|source| AppError::MakeDirectory {
-                path: upper,
-                source,
-            })?;
-        } else {
-            self.images.create_upper(upper, bytes).await?;
-        }
-        Ok(Upper::New)
     }
 
     fn plan(&self, vm: &Vm, resolved: &Resolved, initramfs: PathBuf) -> LaunchPlan {
@@ -476,10 +453,9 @@ impl Booter {
             }
             Err(stuck) => {
                 tracing::error!(%vm, error = banger_core::chain(&stuck), "could not end the VMM of a failed boot");
-                let left = Left { machine, attached };
                 BootFailure {
                     error,
-                    left: Some(Box::new(left)),
+                    left: Some(Box::new(Left { machine, attached })),
                 }
             }
         }
@@ -517,26 +493,37 @@ fn kernel_args(vm: &Vm) -> Vec<String> {
 /// The end of a VM's console, with control characters made harmless.
 pub(super) async fn console_tail(context: &Context, vm: VmId) -> String {
     let console = context.vmm.console(&context.paths.vm(vm));
-    let mut offset = 0;
-    let mut tail = Vec::new();
-    // Bounded by the console's own bound.
-    while let Ok(chunk) = console.read(offset, 1 << 20).await {
-        if chunk.data.is_empty() {
-            break;
-        }
-        offset = chunk.offset + chunk.data.len() as u64;
-        tail.extend_from_slice(&chunk.data);
-        let excess = tail
-            .len()
-            .saturating_sub(usize::try_from(CONSOLE_TAIL_BYTES).unwrap_or(usize::MAX));
-        tail.drain(..excess);
-    }
+    let reading = async {
+        // Beyond the end there is nothing but its offset.
+        let end = console.read(u64::MAX, 1).await?.offset;
+        tail(&*console, end.saturating_sub(CONSOLE_TAIL_BYTES as u64)).await
+    };
+    let tail = match tokio::time::timeout(CONSOLE_WITHIN, reading).await {
+        Ok(Ok(tail)) => tail,
+        // It explains an error: without it that is told all the same.
+        Ok(Err(_)) | Err(_) => Vec::new(),
+    };
     let text = String::from_utf8_lossy(&tail);
     text.chars()
         .filter(|c| *c == '\n' || !c.is_control())
         .collect::<String>()
         .trim()
         .to_owned()
+}
+
+/// What a console has from `offset` on, as much as a tail may have: one read ends with a segment of the log.
+async fn tail(console: &dyn Console, offset: u64) -> std::io::Result<Vec<u8>> {
+    let mut tail = Vec::new();
+    let mut at = offset;
+    while tail.len() < CONSOLE_TAIL_BYTES {
+        let chunk = console.read(at, CONSOLE_TAIL_BYTES - tail.len()).await?;
+        if chunk.data.is_empty() {
+            break;
+        }
+        at = chunk.offset + chunk.data.len() as u64;
+        tail.extend_from_slice(&chunk.data);
+    }
+    Ok(tail)
 }
 
 /// Forgets a VM's process. A failure is logged: the next start of the daemon finds the process gone.

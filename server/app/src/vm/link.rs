@@ -1,12 +1,13 @@
 //! Reaching the agent of a VM that runs: after a daemon's restart, or when the connection broke.
 
-use std::sync::Arc;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use banger_core::guest::{Guest, GuestInfo};
 use banger_core::vm::{Phase, Vm};
 use banger_core::vmm::Machine;
-use banger_core::{VmId, chain};
+use banger_core::{Failure, VmId, chain};
 
 use super::setup;
 use crate::Context;
@@ -26,20 +27,49 @@ pub(super) async fn connect(
     Ok(context.connector.connect(vm, channel, accelerator).await?)
 }
 
-/// Tries until the agent answers. Safe to drop; whoever waits has the limit.
-pub(super) async fn reach(context: &Context, vm: &Vm, machine: Arc<dyn Machine>) -> Arc<dyn Guest> {
-    loop {
-        match attempt(context, vm, &*machine).await {
-            Ok(guest) => {
-                tracing::info!(vm = %vm.id, "connected to the VM's agent");
-                return guest;
-            }
-            Err(error) => {
-                tracing::warn!(vm = %vm.id, error = chain(&error), "the VM's agent cannot be reached; trying again");
-            }
-        }
-        tokio::time::sleep(RETRY_PAUSE).await;
+/// An agent that is being reached. Safe to drop; whoever waits has the limit.
+pub(super) type Link = Pin<Box<dyn Future<Output = Arc<dyn Guest>> + Send>>;
+
+/// Why an agent could not be reached the last time; nothing while it is there. Clones are the same.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct LinkError(Arc<Mutex<Option<Box<Failure>>>>);
+
+impl LinkError {
+    pub(super) fn get(&self) -> Option<Box<Failure>> {
+        let last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        last.clone()
     }
+
+    fn set(&self, error: Option<&AppError>) {
+        let failure = error.map(|error| Box::new(error.to_failure()));
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = failure;
+    }
+}
+
+/// Tries until the agent answers; whoever needs it meanwhile is told why it does not.
+pub(super) fn reach(
+    context: Arc<Context>,
+    vm: Vm,
+    machine: Arc<dyn Machine>,
+    last: LinkError,
+) -> Link {
+    Box::pin(async move {
+        last.set(None);
+        loop {
+            match attempt(&context, &vm, &*machine).await {
+                Ok(guest) => {
+                    tracing::info!(vm = %vm.id, "connected to the VM's agent");
+                    last.set(None);
+                    return guest;
+                }
+                Err(error) => {
+                    tracing::warn!(vm = %vm.id, error = chain(&error), "the VM's agent cannot be reached; trying again");
+                    last.set(Some(&error));
+                }
+            }
+            tokio::time::sleep(RETRY_PAUSE).await;
+        }
+    })
 }
 
 async fn attempt(

@@ -4,6 +4,7 @@ mod activity;
 pub(crate) mod admission;
 mod boot;
 mod change;
+mod disks;
 mod files;
 mod grow;
 mod hold;
@@ -13,6 +14,7 @@ mod ports;
 mod queue;
 mod reach;
 pub(crate) mod recorded;
+pub(crate) mod restart;
 mod runner;
 mod setup;
 mod spec;
@@ -23,6 +25,7 @@ mod view;
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use banger_core::lifecycle::Verb;
 use banger_core::operation::OperationKind;
@@ -63,6 +66,8 @@ fn is_build(vm: &Vm) -> bool {
     vm.spec.labels.contains_key(BUILD_LABEL)
 }
 
+/// How much longer than for its end somebody waits for a runner to tell of it.
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 /// How often a generated name may collide before the request fails.
 const NAME_TRIES: usize = 16;
 
@@ -86,9 +91,7 @@ enum With {
 pub(crate) enum Found {
     /// It runs.
     Alive(Arc<dyn Machine>),
-    /// It ran, and is gone.
-    Lost,
-    /// It was off.
+    /// It is off.
     Off,
     /// It may run, and could not be taken over.
     Unknown,
@@ -244,6 +247,7 @@ impl Vms {
             create_time: Timestamp::now(),
             start_time: None,
             stop_time: None,
+            stuck: None,
         };
         host::admit_disk(&self.context)?;
         let capacity = host::capacity(&self.context)?;
@@ -293,21 +297,17 @@ impl Vms {
         });
     }
 
-    /// Puts a VM of an earlier daemon under a runner.
+    /// Puts a VM of an earlier daemon under a runner. One whose VMM lives, or may, keeps its memory and its volumes.
     pub(crate) fn restore(&self, vm: Vm, found: Found) {
-        let holds_machine = matches!(found, Found::Alive(_));
+        let holds_machine = matches!(found, Found::Alive(_) | Found::Unknown);
         let admitted = self.boots.admission.restore(&vm, holds_machine);
+        // Before anything else may ask for its volumes.
+        let attached = || self.boots.volumes.attach_again(&vm);
         let beginning = match (found, vm.state.phase()) {
-            (Found::Alive(machine), _) => {
-                // Before anything else may ask for its volumes.
-                let attached = self.boots.volumes.attach_again(&vm);
-                Beginning::Adopted(machine, attached)
-            }
-            (Found::Off | Found::Lost | Found::Unknown, Phase::Deleting | Phase::Creating) => {
-                Beginning::Delete
-            }
-            (Found::Lost, _) => Beginning::Lost,
-            (Found::Off | Found::Unknown, _) => Beginning::Rest,
+            (Found::Alive(machine), _) => Beginning::Adopted(machine, attached()),
+            (Found::Unknown, _) => Beginning::Unknown(attached()),
+            (Found::Off, Phase::Deleting | Phase::Creating) => Beginning::Delete,
+            (Found::Off, _) => Beginning::Rest,
         };
         self.run(vm, admitted, beginning);
     }
@@ -506,15 +506,12 @@ impl Vms {
         let view = settled(&mut handle.view, |view| match view.phase() {
             Phase::Stopping => view.deleted,
             // It goes: an ephemeral one, or by another request. It is off, if it can be ended at all.
-            Phase::Deleting => view.deleted || view.is_stuck || view.not_removed.is_some(),
+            Phase::Deleting => view.deleted || view.vm.stuck.is_some(),
             _ => true,
         })
         .await?;
-        match &view.vm.state {
-            VmState::Failed(failure) if view.machine.is_some() => {
-                Err(AppError::Failed(failure.clone()))
-            }
-            VmState::Deleting if view.is_stuck && !view.deleted => Err(self.unkillable()),
+        match &view.vm.stuck {
+            Some(failure) if !view.deleted => Err(AppError::Failed(failure.clone())),
             _ => Ok(view.vm),
         }
     }
@@ -555,26 +552,31 @@ impl Vms {
     /// Throws a VM away and waits until nothing is left.
     ///
     /// # Errors
-    /// If it does not exist, or its process does not end, or its files or record cannot be removed: then it goes when
-    /// that has changed.
+    /// If it does not exist, or something keeps it: its process does not end, its files cannot be removed, the host's
+    /// disk hangs. Then it goes when that is over, and whoever asks again waits again.
     pub async fn delete(&self, named: &str) -> Result<(), AppError> {
         let mut handle = self.handle(named)?;
-        self.ask(&handle, Verb::Delete, With::Nothing).await?;
-        let is_over = |view: &VmView| view.deleted || view.is_stuck || view.not_removed.is_some();
-        let view = settled(&mut handle.view, is_over).await?;
-        match view.not_removed {
-            _ if view.deleted => Ok(()),
-            Some(source) => Err(AppError::NotRemoved {
-                vm: view.vm.spec.name.clone(),
-                source,
-            }),
-            None => Err(self.unkillable()),
-        }
-    }
-
-    fn unkillable(&self) -> AppError {
-        AppError::Unkillable {
-            limit: self.context.config.stop_kill_timeout,
+        let limit = self.context.config.gone_limit();
+        let vm = handle.view.borrow().vm.spec.name.clone();
+        let gone = async {
+            self.ask(&handle, Verb::Delete, With::Nothing).await?;
+            let is_over = |view: &VmView| view.deleted || view.vm.stuck.is_some();
+            settled(&mut handle.view, is_over).await
+        };
+        // The runner tells by then, unless the database stands still.
+        let view = match tokio::time::timeout(limit + ANSWER_WITHIN, gone).await {
+            Ok(view) => view?,
+            Err(_) => {
+                return Err(AppError::NotRemoved {
+                    vm,
+                    limit,
+                    source: None,
+                });
+            }
+        };
+        match &view.vm.stuck {
+            Some(failure) if !view.deleted => Err(AppError::Failed(failure.clone())),
+            _ => Ok(()),
         }
     }
 

@@ -14,15 +14,14 @@ impl Vms {
     /// If the VM does not exist or run, or its agent does not answer.
     pub async fn ports(&self, named: &str, probe: Probe) -> Result<Listeners, AppError> {
         let view = self.watch(named)?.borrow().clone();
-        let vm = view.vm.spec.name.clone();
         if view.phase() != Phase::Running {
             return Err(AppError::WrongState {
-                vm,
+                vm: view.vm.spec.name.clone(),
                 phase: view.phase(),
                 verb: Verb::Use,
             });
         }
-        let guest = view.guest.ok_or(AppError::AgentAway { vm })?;
+        let guest = view.guest.as_ref().ok_or_else(|| view.agent_away())?;
         Ok(guest.list_ports(probe).await?)
     }
 }

@@ -21,11 +21,7 @@ impl Vms {
         let ready = view.wait_for(|view| view.phase() != Phase::Running || view.guest.is_some());
         let seen = match tokio::time::timeout(limit, ready).await {
             Ok(seen) => seen.map_err(|_| AppError::Interrupted)?.clone(),
-            Err(_) => {
-                return Err(AppError::AgentAway {
-                    vm: self.get(named)?.spec.name.clone(),
-                });
-            }
+            Err(_) => return Err(self.watch(named)?.borrow().agent_away()),
         };
         match seen {
             VmView {

@@ -3,19 +3,26 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use banger_core::guest::Guest;
+use banger_core::guest::{Guest, GuestError};
 use banger_core::vm::{KeptLogs, StopOutcome};
 use banger_core::vmm::{Machine, StopRung};
 use tokio_util::sync::CancellationToken;
 
+use super::link::Link;
 use crate::config::AppConfig;
 use crate::error::AppError;
 use crate::session::kept::Keeping;
 
+/// How the agent is reached anew.
+type Again = Box<dyn Fn() -> Link + Send + Sync>;
+
 /// A machine to be stopped.
 pub(crate) struct Ladder {
     machine: Arc<dyn Machine>,
+    /// Its agent, where there is a link to it.
     guest: Option<Arc<dyn Guest>>,
+    /// Where there is none, or it breaks: the link may be there again before the agent's rung is over.
+    again: Option<Again>,
     rungs: Vec<(StopRung, Duration)>,
     /// The vCPUs are held, and are let go first: a guest that stands still cannot power off.
     held_for: Option<Duration>,
@@ -27,11 +34,7 @@ pub(crate) struct Ladder {
 
 impl Ladder {
     /// The way that loses nothing first, then ever harder ones.
-    pub(super) fn gentle(
-        config: &AppConfig,
-        machine: Arc<dyn Machine>,
-        guest: Option<Arc<dyn Guest>>,
-    ) -> Self {
+    pub(super) fn gentle(config: &AppConfig, machine: Arc<dyn Machine>) -> Self {
         let rungs = vec![
             (StopRung::Agent, config.stop_agent_timeout),
             (StopRung::PowerButton, config.stop_power_button_timeout),
@@ -39,13 +42,20 @@ impl Ladder {
             (StopRung::Kill, config.stop_kill_timeout),
         ];
         Self {
-            machine,
-            guest,
             rungs,
-            held_for: None,
-            keeping: None,
-            init_patience: Duration::ZERO,
+            ..Self::hard(config, machine)
         }
+    }
+
+    /// Of a guest whose agent is asked.
+    pub(super) fn asking(
+        mut self,
+        guest: Option<Arc<dyn Guest>>,
+        again: impl Fn() -> Link + Send + Sync + 'static,
+    ) -> Self {
+        self.guest = guest;
+        self.again = Some(Box::new(again));
+        self
     }
 
     /// Of a guest whose logs are kept: as many as can be copied in their own time, before the first rung.
@@ -77,6 +87,7 @@ impl Ladder {
         Self {
             machine,
             guest: None,
+            again: None,
             rungs: vec![(StopRung::Kill, config.stop_kill_timeout)],
             held_for: None,
             keeping: None,
@@ -85,18 +96,19 @@ impl Ladder {
     }
 
     /// Climbs until the machine has ended. `hurry` skips to the last rung.
-    pub(crate) async fn climb(self, hurry: &CancellationToken) -> Result<StopOutcome, AppError> {
+    pub(crate) async fn climb(
+        mut self,
+        hurry: &CancellationToken,
+    ) -> Result<StopOutcome, AppError> {
         let begin = Instant::now();
         let mut kept_logs = None;
         let ended = |rung, kept_logs: &mut Option<KeptLogs>| StopOutcome {
             rung,
             took: begin.elapsed(),
+            restart_time: None,
             kept_logs: kept_logs.take(),
         };
-        if tokio::time::timeout(Duration::ZERO, self.machine.wait())
-            .await
-            .is_ok()
-        {
+        if self.has_ended().await {
             return Ok(ended(StopRung::AlreadyGone, &mut kept_logs));
         }
         if let Some(limit) = self.held_for {
@@ -104,14 +116,20 @@ impl Ladder {
             let let_go = tokio::time::timeout(limit, self.machine.resume());
             let _ = hurry.run_until_cancelled(let_go).await;
         }
-        if let Some(keeping) = &self.keeping {
+        if self.guest.is_none() {
+            self.guest = self.linked(hurry).await;
+        }
+        if let Some((keeping, guest)) = self.keeping.as_ref().zip(self.guest.as_ref()) {
             tokio::select! {
                 biased; // a machine that has ended has nothing to give
                 // cancel-safe: `wait` loses nothing when dropped
                 _ = self.machine.wait() => {}
                 // has a deadline of its own; what is given up half-way is not kept
-                kept = keeping.run(hurry) => kept_logs = Some(kept),
+                kept = keeping.run(guest, hurry) => kept_logs = Some(kept),
             }
+        }
+        if self.has_ended().await {
+            return Ok(ended(StopRung::AlreadyGone, &mut kept_logs));
         }
         for (rung, deadline) in &self.rungs {
             if hurry.is_cancelled() && *rung != StopRung::Kill {
@@ -153,13 +171,47 @@ impl Ladder {
         })
     }
 
+    async fn has_ended(&self) -> bool {
+        let waited = tokio::time::timeout(Duration::ZERO, self.machine.wait());
+        waited.await.is_ok()
+    }
+
+    /// The agent that there is no link to yet, if it answers within the time of its rung.
+    async fn linked(&self, hurry: &CancellationToken) -> Option<Arc<dyn Guest>> {
+        let link = self.again.as_ref()?();
+        let (_, limit) = self
+            .rungs
+            .iter()
+            .find(|(rung, _)| *rung == StopRung::Agent)?;
+        tokio::select! {
+            biased; // who is gone, or in a hurry, needs no agent
+            // cancel-safe: `wait` loses nothing when dropped
+            _ = self.machine.wait() => None,
+            // cancel-safe: `cancelled` holds no state
+            () = hurry.cancelled() => None,
+            // cancel-safe: reaching for an agent holds nothing
+            guest = link => Some(guest),
+            () = tokio::time::sleep(*limit) => {
+                tracing::warn!(?limit, "no link to the agent of a VM that is stopped: it is not asked");
+                None
+            }
+        }
+    }
+
+    /// Asks the agent to power off; once more over a new link, where the one that was there turns out to be broken.
+    async fn ask(&self, guest: &dyn Guest) -> Result<(), AppError> {
+        let asked = guest.power_off(self.init_patience).await;
+        if let (Err(GuestError::Lost { .. }), Some(again)) = (&asked, &self.again) {
+            let guest = again().await;
+            return Ok(guest.power_off(self.init_patience).await?);
+        }
+        Ok(asked?)
+    }
+
     /// Whether the rung could be applied; one that could not is left at once.
     async fn apply(&self, rung: StopRung) -> bool {
         let result = match (rung, &self.guest) {
-            (StopRung::Agent, Some(guest)) => {
-                let asked = guest.power_off(self.init_patience).await;
-                asked.map_err(AppError::from)
-            }
+            (StopRung::Agent, Some(guest)) => self.ask(&**guest).await,
             (StopRung::AlreadyGone, _) | (StopRung::Agent, None) => return false,
             (StopRung::PowerButton, _) => self.machine.power_button().await.map_err(AppError::from),
             (StopRung::Terminate, _) => self.machine.terminate().map_err(AppError::from),

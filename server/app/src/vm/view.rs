@@ -9,6 +9,8 @@ use banger_core::vmm::Machine;
 use tokio::sync::watch;
 
 use super::activity::Activity;
+use super::link::LinkError;
+use super::stats::DiskLook;
 use crate::error::AppError;
 
 /// A VM as its runner last published it.
@@ -22,10 +24,10 @@ pub struct VmView {
     pub machine: Option<Arc<dyn Machine>>,
     /// Whether it is being used.
     pub(crate) activity: Arc<Activity>,
-    /// Its VMM does not end, not even by SIGKILL.
-    pub(crate) is_stuck: bool,
-    /// What keeps it from being removed, more than once by now; it is tried again.
-    pub(crate) not_removed: Option<Box<Failure>>,
+    /// Why its agent could not be reached the last time.
+    pub(crate) link_error: LinkError,
+    /// Held by whoever looks at its disk.
+    pub(crate) disk_look: DiskLook,
     /// It is gone; nothing follows.
     pub deleted: bool,
 }
@@ -36,13 +38,20 @@ impl std::fmt::Debug for VmView {
             .field("vm", &self.vm)
             .field("guest", &self.guest.is_some())
             .field("machine", &self.machine.is_some())
-            .field("is_stuck", &self.is_stuck)
             .field("deleted", &self.deleted)
             .finish()
     }
 }
 
 impl VmView {
+    /// The error of whoever needs the agent now.
+    pub(crate) fn agent_away(&self) -> AppError {
+        AppError::AgentAway {
+            vm: self.vm.spec.name.clone(),
+            source: self.link_error.get(),
+        }
+    }
+
     pub(crate) fn phase(&self) -> Phase {
         self.vm.state.phase()
     }

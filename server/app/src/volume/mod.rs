@@ -30,7 +30,7 @@ use crate::error::AppError;
 use crate::host;
 use crate::operation::{Begun, OperationTask, Operations};
 use crate::page::{self, Paged};
-use crate::paths;
+use crate::paths::{self, Swept};
 use crate::vm::admission::{Admission, Shelf};
 use crate::vm::check_labels;
 
@@ -478,7 +478,7 @@ impl Volumes {
     }
 
     /// Removes the directories of volumes that no record has.
-    pub(crate) async fn sweep(&self) -> Result<u64, AppError> {
+    pub(crate) async fn sweep(&self) -> Result<Swept, AppError> {
         let volumes = self.context.store.all_volumes().await?;
         let known: HashSet<VolumeId> = volumes.iter().map(|volume| volume.id).collect();
         let is_known = |name: &str| name.parse().is_ok_and(|id| known.contains(&id));

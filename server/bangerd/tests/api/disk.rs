@@ -32,6 +32,18 @@ pub(crate) enum Calls {
     Changes,
     /// What reads files, too.
     All,
+    /// What removes files and directories, and nothing else.
+    Removals,
+}
+
+impl Calls {
+    /// Whether a call of the kind `call` is meant.
+    fn mean(self, call: Self) -> bool {
+        match self {
+            Self::All => call != Self::Removals,
+            Self::Changes | Self::Removals => self == call,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -64,6 +76,11 @@ impl Trouble {
     /// Every call that changes something waits.
     pub(crate) fn holds(below: &Path) -> Self {
         Self::begin(below, Calls::Changes, Fault::Holds, 1)
+    }
+
+    /// Every call that removes something waits.
+    pub(crate) fn holds_removals(below: &Path) -> Self {
+        Self::begin(below, Calls::Removals, Fault::Holds, 1)
     }
 
     fn begin(below: &Path, calls: Calls, fault: Fault, seed: u64) -> Self {
@@ -132,8 +149,7 @@ impl Place {
 /// What is to happen to a call on `path`.
 fn judge(path: &[u8], call: Calls) -> Option<c_int> {
     let place = PLACES.read().ok()?.iter().find_map(|place| {
-        let is_meant = path.starts_with(&place.prefix)
-            && (place.calls == Calls::All || call == Calls::Changes);
+        let is_meant = path.starts_with(&place.prefix) && place.calls.mean(call);
         is_meant.then(|| place.clone())
     });
     place?.strike()
@@ -165,13 +181,13 @@ fn fails_on(file: c_int, call: Calls) -> bool {
 ///
 /// # Safety
 /// `path` must be a string of C.
-unsafe fn fails_at(path: *const c_char) -> bool {
+unsafe fn fails_at(path: *const c_char, call: Calls) -> bool {
     if COUNT.load(Ordering::Relaxed) == 0 || path.is_null() {
         return false;
     }
     // SAFETY: the caller gives a string of C.
     let path = unsafe { CStr::from_ptr(path) };
-    set(judge(path.to_bytes(), Calls::Changes))
+    set(judge(path.to_bytes(), call))
 }
 
 fn set(error: Option<c_int>) -> bool {
@@ -213,7 +229,7 @@ on_file! {
 #[unsafe(no_mangle)]
 extern "C" fn mkdir(path: *const c_char, mode: mode_t) -> c_int {
     // SAFETY: the caller gives a string of C.
-    if unsafe { fails_at(path) } {
+    if unsafe { fails_at(path, Calls::Changes) } {
         return -1;
     }
     // SAFETY: as in the C library.
@@ -224,11 +240,49 @@ extern "C" fn mkdir(path: *const c_char, mode: mode_t) -> c_int {
 #[unsafe(no_mangle)]
 extern "C" fn rename(from: *const c_char, to: *const c_char) -> c_int {
     // SAFETY: the caller gives strings of C.
-    if unsafe { fails_at(to) } {
+    if unsafe { fails_at(to, Calls::Changes) } {
         return -1;
     }
     // SAFETY: as in the C library.
     let done = unsafe { libc::syscall(SYS_rename, from, to) };
+    c_int::try_from(done).unwrap_or(-1)
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn unlink(path: *const c_char) -> c_int {
+    // SAFETY: the caller gives a string of C.
+    if unsafe { fails_at(path, Calls::Removals) } {
+        return -1;
+    }
+    // SAFETY: as in the C library.
+    let done = unsafe { libc::syscall(libc::SYS_unlink, path) };
+    c_int::try_from(done).unwrap_or(-1)
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn rmdir(path: *const c_char) -> c_int {
+    // SAFETY: the caller gives a string of C.
+    if unsafe { fails_at(path, Calls::Removals) } {
+        return -1;
+    }
+    // SAFETY: as in the C library.
+    let done = unsafe { libc::syscall(libc::SYS_rmdir, path) };
+    c_int::try_from(done).unwrap_or(-1)
+}
+
+/// Of what is removed by its place in an open directory, that directory is looked at.
+#[unsafe(no_mangle)]
+extern "C" fn unlinkat(directory: c_int, path: *const c_char, flags: c_int) -> c_int {
+    let fails = match directory {
+        // SAFETY: the caller gives a string of C.
+        libc::AT_FDCWD => unsafe { fails_at(path, Calls::Removals) },
+        open => fails_on(open, Calls::Removals),
+    };
+    if fails {
+        return -1;
+    }
+    // SAFETY: as in the C library.
+    let done = unsafe { libc::syscall(libc::SYS_unlinkat, directory, path, flags) };
     c_int::try_from(done).unwrap_or(-1)
 }
 
@@ -251,6 +305,15 @@ fn files_of_a_troubled_directory_fail_and_others_do_not() {
     let trouble = Trouble::fails(troubled.path(), Calls::All, libc::EIO, WHOLE, 1);
     std::fs::read(troubled.path().join("a")).unwrap_err();
     drop(trouble);
+    std::fs::create_dir_all(troubled.path().join("tree/deep")).unwrap();
+    let trouble = Trouble::fails(troubled.path(), Calls::Removals, libc::EIO, WHOLE, 1);
+    write(troubled.path()).unwrap();
+    std::fs::remove_file(troubled.path().join("a")).unwrap_err();
+    std::fs::remove_dir_all(troubled.path().join("tree")).unwrap_err();
+    assert!(trouble.hit() >= 2, "{}", trouble.hit());
+    drop(trouble);
+    std::fs::remove_dir_all(troubled.path().join("tree")).unwrap();
+    std::fs::remove_file(troubled.path().join("a")).unwrap();
 }
 
 #[test]

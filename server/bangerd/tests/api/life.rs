@@ -409,17 +409,42 @@ async fn a_vm_lost_with_its_host_is_started_again_if_its_policy_says_so() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stuck_vm_in_any_state_can_be_deleted() {
+async fn a_start_by_policy_that_is_due_survives_the_daemon() {
     let rig = Rig::start().await;
     rig.furnish().await;
-    rig.create("web").await.unwrap();
-    pause(&rig).await.unwrap();
-    let delete = v1::DeleteVmRequest {
-        vm: named(),
-        ..Default::default()
-    };
-    rig.vms().delete_vm(delete).await.unwrap();
-    assert!(rig.host.living().is_empty());
-    assert_eq!(get(&rig).await.unwrap_err().code(), Code::NotFound);
+    let policy = v1::vm_spec::RestartPolicy::Always;
+    create_with(&rig, |spec| spec.set_restart_policy(policy))
+        .await
+        .unwrap();
+    rig.host.power_off(rig.host.living()[0]);
+    until(&rig, "off, or started again", |vm| {
+        vm.state() == State::Stopped || vm.restart_count == 1
+    })
+    .await;
+    let (dir, host) = rig.stopped().await;
+    let rig = Rig::start_in(dir, host).await;
+    let again = until(&rig, "started again", |vm| vm.state() == State::Running).await;
+    assert_eq!(again.restart_count, 1);
+    rig.stopped().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_holds_against_the_policy_for_the_next_daemon_too() {
+    let rig = Rig::start().await;
+    rig.furnish().await;
+    let policy = v1::vm_spec::RestartPolicy::Always;
+    create_with(&rig, |spec| spec.set_restart_policy(policy))
+        .await
+        .unwrap();
+    rig.host.crash(rig.host.living()[0]);
+    until(&rig, "failed", |vm| vm.state() == State::Failed).await;
+    // It waits for its next start, or has just had it.
+    stop(&rig).await.unwrap();
+    let launches = rig.host.launches();
+    let (dir, host) = rig.stopped().await;
+    let rig = Rig::start_in(dir, host).await;
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+    assert_ne!(get(&rig).await.unwrap().state(), State::Running);
+    assert_eq!(rig.host.launches(), launches);
     rig.stopped().await;
 }

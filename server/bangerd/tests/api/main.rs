@@ -18,6 +18,7 @@ mod errors;
 mod events;
 mod file_agent;
 mod files;
+mod gone;
 mod growth;
 mod held;
 mod image_turns;

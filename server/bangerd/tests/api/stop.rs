@@ -5,15 +5,19 @@ use std::time::Duration;
 use banger_proto::v1;
 use banger_proto::v1::stop_outcome::Rung;
 use banger_proto::v1::vm::State;
+use banger_vmm::FakeHost;
 use banger_vmm::fake::Faults;
+use bangerd::config::Config;
 use sqlx::{Connection as _, SqliteConnection};
+use tempfile::TempDir;
 use tonic::{Code, Status};
 
+use crate::agent::agent;
 use crate::disk::{Calls, Trouble};
-use crate::rig::{PATIENCE, Rig, assert_refused, creation, mask};
+use crate::rig::{PATIENCE, Rig, assert_refused, config, creation, mask};
 
 /// A daemon whose patience is short.
-async fn impatient() -> Rig {
+pub(crate) async fn impatient() -> Rig {
     let rig = Rig::start_with(|config| {
         let limit = || "200ms".parse().unwrap();
         config.boot_timeout = limit();
@@ -28,15 +32,15 @@ async fn impatient() -> Rig {
 }
 
 /// What is asked of the VM `web`.
-#[derive(Debug, Clone, Copy)]
-enum Ask {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ask {
     Start,
     Stop,
     Kill,
     Delete,
 }
 
-async fn ask(rig: &Rig, ask: Ask) -> Result<Option<v1::Vm>, Status> {
+pub(crate) async fn ask(rig: &Rig, ask: Ask) -> Result<Option<v1::Vm>, Status> {
     let (mut vms, vm, request_id) = (rig.vms(), "web".to_owned(), String::new());
     let asked = async {
         Ok(match ask {
@@ -67,13 +71,13 @@ async fn ask(rig: &Rig, ask: Ask) -> Result<Option<v1::Vm>, Status> {
     answered.expect("an answer in bounded time")
 }
 
-async fn state(rig: &Rig) -> Option<State> {
+pub(crate) async fn state(rig: &Rig) -> Option<State> {
     let request = v1::GetVmRequest { vm: "web".into() };
     let answer = rig.vms().get_vm(request).await.ok()?;
     answer.into_inner().vm.map(|vm| vm.state())
 }
 
-async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+pub(crate) async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     let waiting = async {
         while !holds().await {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -113,6 +117,78 @@ async fn the_rung_that_worked_is_told() {
     }
     let killed = ask(&rig, Ask::Kill).await.unwrap().unwrap();
     assert_eq!(killed.last_stop.unwrap().rung(), Rung::Kill);
+    rig.stopped().await;
+}
+
+/// A daemon that looks often for an agent, and has time for one that it does not reach at once.
+async fn patient_with_agents(dir: TempDir, host: FakeHost) -> Rig {
+    let config = Config {
+        boot_timeout: "2s".parse().unwrap(),
+        stop_agent_timeout: "20s".parse().unwrap(),
+        ..config(&dir)
+    };
+    Rig::start_configured(dir, host, config).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_waits_for_the_link_to_the_agent_as_long_as_it_would_for_the_agent() {
+    let silent = || Faults {
+        never_answers: true,
+        ..Faults::default()
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let rig = patient_with_agents(dir, FakeHost::new(agent())).await;
+    rig.furnish().await;
+    rig.create("web").await.unwrap();
+    let (dir, host) = rig.stopped().await;
+    host.set_faults(silent());
+    let rig = patient_with_agents(dir, host).await;
+    for begins_with in ["a takeover", "a break"] {
+        if begins_with == "a break" {
+            ask(&rig, Ask::Start).await.unwrap();
+            rig.host.set_faults(silent());
+            rig.host.cut(rig.host.living()[0]);
+        }
+        let answering = async {
+            until("stopping", async || {
+                state(&rig).await == Some(State::Stopping)
+            })
+            .await;
+            rig.host.set_faults(Faults::default());
+        };
+        let (stopped, ()) = tokio::join!(ask(&rig, Ask::Stop), answering);
+        let rung = stopped.unwrap().unwrap().last_stop.unwrap().rung();
+        assert_eq!(rung, Rung::Agent, "{begins_with}");
+    }
+    rig.stopped().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_right_after_the_link_broke_asks_the_agent() {
+    let dir = tempfile::tempdir().unwrap();
+    let rig = patient_with_agents(dir, FakeHost::new(agent())).await;
+    rig.furnish().await;
+    rig.create("web").await.unwrap();
+    for _ in 0..5 {
+        rig.host.cut(rig.host.living()[0]);
+        let stopped = ask(&rig, Ask::Stop).await.unwrap().unwrap();
+        assert_eq!(stopped.last_stop.unwrap().rung(), Rung::Agent);
+        ask(&rig, Ask::Start).await.unwrap();
+    }
+    rig.stopped().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_is_never_reached_costs_its_rung_and_no_more() {
+    let rig = impatient().await;
+    rig.create("web").await.unwrap();
+    rig.host.set_faults(Faults {
+        never_answers: true,
+        ..Faults::default()
+    });
+    rig.host.cut(rig.host.living()[0]);
+    let stopped = ask(&rig, Ask::Stop).await.unwrap().unwrap();
+    assert_eq!(stopped.last_stop.unwrap().rung(), Rung::PowerButton);
     rig.stopped().await;
 }
 
@@ -328,9 +404,9 @@ async fn a_boot_and_a_change_that_wait_for_the_database_do_not_wait_for_each_oth
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_creation_whose_disk_stands_still_is_given_up_when_that_goes_on() {
+async fn a_creation_whose_disk_stands_still_is_given_up_all_the_same() {
     let rig = impatient().await;
-    // Of the initramfs nobody waits for the end: others could want it. A VM's own disk is waited for.
+    let vms = rig.dir.path().join("state/vms");
     for (stage, place) in [("initramfs", "state/kernels"), ("disks", "state/vms")] {
         let trouble = Trouble::holds(&rig.dir.path().join(place));
         let mut answers = rig
@@ -348,18 +424,56 @@ async fn a_creation_whose_disk_stands_still_is_given_up_when_that_goes_on() {
         let cancel = operations.cancel_operation(v1::CancelOperationRequest {
             operation: operation.id,
         });
-        let released = async {
-            if stage == "initramfs" {
-                until("given up", async || state(&rig).await.is_none()).await;
-            }
-            drop(trouble);
-        };
-        let (ended, ()) = tokio::join!(cancel, released);
+        let ended = tokio::time::timeout(PATIENCE, cancel).await.expect(stage);
         let ended = ended.unwrap().into_inner().operation.unwrap();
         assert_eq!(ended.state(), v1::operation::State::Failed, "{stage}");
         assert_eq!(state(&rig).await, None, "{stage}");
+        drop(trouble);
+        // What the thread that was left behind makes at last is nobody's.
+        until(stage, async || {
+            std::fs::read_dir(&vms).unwrap().next().is_none()
+        })
+        .await;
     }
     rig.create("web").await.unwrap();
+    rig.stopped().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_whose_disk_stands_still_is_overtaken_by_anything() {
+    let rig = impatient().await;
+    rig.create("web").await.unwrap();
+    for (disk_mib, overtaker) in [(65, Ask::Stop), (66, Ask::Delete)] {
+        ask(&rig, Ask::Stop).await.unwrap();
+        // To grow it is work for the disk.
+        let mut vms = rig.vms();
+        let change = v1::UpdateVmRequest {
+            vm: "web".into(),
+            spec: Some(v1::VmSpec {
+                disk_mib,
+                ..Default::default()
+            }),
+            update_mask: Some(mask(&["disk_mib"])),
+            ..Default::default()
+        };
+        vms.update_vm(change).await.unwrap();
+        let trouble = Trouble::holds(&rig.dir.path().join("state/vms"));
+        let starting = ask(&rig, Ask::Start);
+        let overtaking = async {
+            until("growing", async || trouble.hit() > 0).await;
+            ask(&rig, overtaker).await
+        };
+        let (started, overtaken) = tokio::join!(starting, overtaking);
+        started.unwrap_err();
+        overtaken.unwrap();
+        drop(trouble);
+        if overtaker == Ask::Stop {
+            assert_eq!(state(&rig).await, Some(State::Stopped));
+            let started = ask(&rig, Ask::Start).await.unwrap().unwrap();
+            assert_eq!(started.state(), State::Running);
+        }
+    }
+    assert_eq!(state(&rig).await, None);
     rig.stopped().await;
 }
 

@@ -66,7 +66,7 @@ impl KernelStore {
     /// earlier process left of imports: **only one process may use a state directory**.
     ///
     /// # Errors
-    /// When a directory cannot be made or swept.
+    /// When a directory cannot be made.
     pub fn open(state_dir: &Path) -> Result<Self, KernelError> {
         let inner = Inner {
             kernels: state_dir.join("kernels"),
@@ -77,7 +77,8 @@ impl KernelStore {
         };
         match fs::remove_dir_all(&inner.tmp) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(KernelError::io("sweep", &inner.tmp)(error));
+                // It takes space, and keeps nobody from the kernels: each work's name is its own.
+                tracing::error!(path = %inner.tmp.display(), %error, "could not remove what an earlier process left of imports");
             }
             _ => {}
         }

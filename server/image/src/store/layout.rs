@@ -46,7 +46,10 @@ impl Layout {
             } else {
                 fs::remove_file(&path)
             };
-            swept.map_err(StoreError::io("sweep", &path))?;
+            // It takes space, and keeps nobody from the images: each work's name is its own.
+            if let Err(error) = swept {
+                tracing::error!(path = %path.display(), %error, "could not remove a temporary file of an earlier process");
+            }
         }
         Ok(layout)
     }

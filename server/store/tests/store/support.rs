@@ -93,11 +93,13 @@ pub(crate) fn vm(text: &str) -> Vm {
         last_stop: Some(StopOutcome {
             rung: StopRung::Agent,
             took: Duration::from_millis(1234),
+            restart_time: Some(at(1_700_000_005)),
             kept_logs: None,
         }),
         create_time: at(1_700_000_000),
         start_time: Some(at(1_700_000_001)),
         stop_time: None,
+        stuck: None,
     }
 }
 

@@ -89,6 +89,14 @@ impl Body {
         });
     }
 
+    pub(super) fn power_off(&self) {
+        self.end(VmmExit::GuestPowerOff);
+    }
+
+    pub(super) fn cut(&self) {
+        drop(self.new_conversation());
+    }
+
     /// The first end counts.
     fn end(&self, how: VmmExit) {
         self.exit.send_if_modified(|exit| {
@@ -176,7 +184,7 @@ impl FakeGuest {
 
     /// Powers the VM off. The conversation ends with it.
     pub fn power_off(&self) {
-        self.body.end(VmmExit::GuestPowerOff);
+        self.body.power_off();
     }
 
     /// Resets the VM, which ends it.
@@ -195,6 +203,14 @@ impl FakeGuest {
 pub(super) struct FakeMachine {
     pub(super) host: FakeHost,
     pub(super) body: Arc<Body>,
+}
+
+impl FakeMachine {
+    async fn hang_if_asked(&self) {
+        if self.host.faults().control_hangs {
+            std::future::pending::<()>().await;
+        }
+    }
 }
 
 #[async_trait]
@@ -244,6 +260,7 @@ impl Machine for FakeMachine {
     }
 
     async fn power_button(&self) -> Result<(), VmmError> {
+        self.hang_if_asked().await;
         self.body.control("system_powerdown")?;
         if !self.host.faults().ignores_power_button {
             self.body.end(VmmExit::GuestPowerOff);
@@ -252,6 +269,7 @@ impl Machine for FakeMachine {
     }
 
     async fn pause(&self) -> Result<(), VmmError> {
+        self.hang_if_asked().await;
         self.body.control("stop")?;
         let _step = self.body.step.lock().expect("no holder panics");
         self.body.paused.send_replace(true);
@@ -259,6 +277,7 @@ impl Machine for FakeMachine {
     }
 
     async fn resume(&self) -> Result<(), VmmError> {
+        self.hang_if_asked().await;
         self.body.control("cont")?;
         self.body.paused.send_replace(false);
         Ok(())

@@ -33,7 +33,7 @@ fn config() -> AppConfig {
     }
 }
 
-fn vm(uid: u32, (vcpu_count, memory_mib, disk_mib): (u32, u64, u64)) -> Vm {
+pub(in crate::vm) fn vm(uid: u32, (vcpu_count, memory_mib, disk_mib): (u32, u64, u64)) -> Vm {
     let spec = VmSpec {
         volumes: Vec::new(),
         init: banger_core::setup::InitMode::Agent,
@@ -68,6 +68,7 @@ fn vm(uid: u32, (vcpu_count, memory_mib, disk_mib): (u32, u64, u64)) -> Vm {
         create_time: Timestamp::now(),
         start_time: None,
         stop_time: None,
+        stuck: None,
     }
 }
 

@@ -11,19 +11,18 @@
 
 mod growth;
 mod outcome;
+mod stuck;
 mod timers;
 mod verbs;
 mod way_down;
 
 use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use banger_core::guest::Guest;
 use banger_core::lifecycle::Verb;
 use banger_core::vm::{Phase, StopOutcome, Vm, VmChange, VmState};
-use banger_core::vmm::{Machine, VmmExit};
+use banger_core::vmm::Machine;
 use banger_core::{Failure, Timestamp, chain};
 use banger_store::CasOutcome;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -32,9 +31,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::activity::Activity;
 use super::admission::{Admitted, Lease, Seat};
-use super::boot::{BootFailure, Booted, Booter, Boots, Resolved};
-use super::link;
+use super::boot::{self, BootFailure, Booted, Booter, Boots, Resolved};
+use super::disks::Turn;
+use super::link::{self, Link, LinkError};
 use super::queue::Ticket;
+use super::stats::DiskLook;
 use super::view::VmView;
 use crate::Context;
 use crate::error::AppError;
@@ -45,10 +46,6 @@ use timers::Timers;
 /// Commands that wait for a runner. Each caller has one at a time, so a full queue means that the VM is
 /// hammered: callers wait their turn.
 pub(super) const COMMANDS_MAX: usize = 16;
-/// Before something that should not have failed is tried again: removing files, ending a process.
-const RETRY_PAUSE: Duration = Duration::from_secs(1);
-/// How often a removal may fail before whoever waits for it is told: once is nothing.
-const REMOVALS_UNTOLD: u32 = 1;
 
 /// What a runner is asked.
 pub(super) struct Command {
@@ -75,10 +72,10 @@ pub(super) enum Beginning {
     },
     /// The VM rests.
     Rest,
-    /// The VM ran when the daemon before ended, and its process is gone.
-    Lost,
     /// The VM runs in this machine, whose agent is to be reached again, and has its volumes.
     Adopted(Arc<dyn Machine>, Attached),
+    /// The VM may run, and nobody knows; it has its volumes until somebody does.
+    Unknown(Attached),
     /// The VM is to go.
     Delete,
 }
@@ -88,17 +85,19 @@ enum Outcome {
     Booted(Booter, Result<Booted, BootFailure>),
     /// Whether the vCPUs are held, or go on, as was wanted.
     Held(Result<(), AppError>),
-    /// The agent of a VM that an earlier daemon was starting; none where the VM ends or is to end.
-    Reached(Option<Arc<dyn Guest>>),
+    /// The agent of a VM that an earlier daemon was starting; none where the VM ends or is to end; an error where the
+    /// agent does not answer in time.
+    Reached(Result<Option<Arc<dyn Guest>>, AppError>),
     /// Whether the disk has this size now, in MiB.
     Grown(u64, Result<(), AppError>),
     Stopped(Result<StopOutcome, AppError>),
+    /// The VMM that could not be taken over, if it lives.
+    Found(Result<Option<Arc<dyn Machine>>, AppError>),
     Removed(Result<(), AppError>),
 }
 
 /// A task of its own: what the runner waits for holds no work up, and work that waits for the store no runner.
 type Work = JoinHandle<Outcome>;
-type Link = Pin<Box<dyn Future<Output = Arc<dyn Guest>> + Send>>;
 
 pub(super) struct Runner {
     context: Arc<Context>,
@@ -112,6 +111,8 @@ pub(super) struct Runner {
     guest: Option<Arc<dyn Guest>>,
     work: Option<Work>,
     link: Option<Link>,
+    /// Why the agent could not be reached the last time.
+    link_error: LinkError,
     /// Tells the work under way to give up or to hurry.
     hurry: CancellationToken,
     /// Who waits for the pause or resume under way.
@@ -128,17 +129,24 @@ pub(super) struct Runner {
     then_start: Option<Booter>,
     /// The creation that failed, told when nothing is left of it.
     undone: Option<(Arc<OperationTask>, Failure)>,
+    /// What the VM has failed of, told when it is off.
+    verdict: Option<Box<Failure>>,
+    /// What keeps a VM from going that is to go, as far as is known.
+    hindrance: Option<Box<Failure>>,
+    /// How often it was tried in vain.
+    tries: u32,
     timers: Timers,
     activity: Arc<Activity>,
+    /// Whoever makes the VM's disk.
+    disk_turn: Turn,
+    /// Whoever asks how much it takes.
+    disk_look: DiskLook,
     /// The last generation of the record that is known to be stored.
     stored: u64,
     /// Whether the vCPUs are held, or may be.
     is_held: bool,
-    /// Whether the machine does not end, not even by SIGKILL.
-    is_stuck: bool,
-    /// How often removing what is left of it has failed, and of what last.
-    removals: u32,
-    not_removed: Option<Box<Failure>>,
+    /// Whether a VMM may live that could not be taken over.
+    is_unknown: bool,
     is_gone: bool,
     /// What the VM is counted for.
     seat: Seat,
@@ -157,13 +165,14 @@ impl Runner {
         let (context, stored) = (boots.context.clone(), vm.generation);
         let (sender, commands) = mpsc::channel(COMMANDS_MAX);
         let activity = Arc::new(Activity::new());
+        let (link_error, disk_look) = (LinkError::default(), DiskLook::default());
         let (view, receiver) = watch::channel(VmView {
             vm: Arc::new(vm.clone()),
             guest: None,
             machine: None,
             activity: activity.clone(),
-            is_stuck: false,
-            not_removed: None,
+            link_error: link_error.clone(),
+            disk_look: disk_look.clone(),
             deleted: false,
         });
         let runner = Self {
@@ -185,13 +194,17 @@ impl Runner {
             attached: None,
             then_start: None,
             undone: None,
+            verdict: None,
+            hindrance: None,
+            tries: 0,
             timers: Timers::default(),
             activity,
+            disk_turn: Turn::default(),
+            link_error,
+            disk_look,
             stored,
             is_held: false,
-            is_stuck: false,
-            removals: 0,
-            not_removed: None,
+            is_unknown: false,
             is_gone: false,
             seat: admitted.seat,
             lease: admitted.lease,
@@ -216,9 +229,9 @@ impl Runner {
             tokio::select! {
                 biased; // an end must win, or we would act on a dead VM; then what is being done; then new wishes
                 // cancel-safe: `wait` loses nothing when dropped. Work watches its machine itself.
-                exit = ended(machine.as_deref()), if idle => self.on_exit(exit).await,
+                exit = of(machine.as_deref(), Machine::wait), if idle => self.on_exit(exit).await,
                 // cancel-safe: the task stays in its field
-                outcome = ended_work(&mut self.work), if !idle => {
+                outcome = of(self.work.as_mut(), ended), if !idle => {
                     self.work = None;
                     self.on_outcome(outcome).await;
                 }
@@ -227,9 +240,9 @@ impl Runner {
                 // cancel-safe: `recv` loses nothing when dropped
                 Some(command) = self.commands.recv() => self.on_command(command).await,
                 // cancel-safe: `closed` holds no state
-                () = closed(guest.as_deref()), if answers => self.reach_agent(),
+                () = of(guest.as_deref(), Guest::closed), if answers => self.reach_agent(),
                 // cancel-safe: the future stays in its field
-                guest = linked(&mut self.link), if answers && self.link.is_some() => self.on_linked(guest),
+                guest = of(self.link.as_mut(), |link| link), if answers => self.on_linked(guest),
                 // cancel-safe: waits for instants that are kept elsewhere
                 due = due => self.on_due(due).await,
             }
@@ -251,16 +264,29 @@ impl Runner {
                 });
             }
             Beginning::Rest => {}
-            Beginning::Lost => {
-                self.count_restarts_anew();
-                self.timers.restart_after_fault(&self.vm);
-            }
             Beginning::Adopted(machine, attached) => {
                 self.attached = Some(attached);
                 self.adopt(machine).await;
             }
-            Beginning::Delete => self.remove(),
+            Beginning::Unknown(attached) => {
+                self.attached = Some(attached);
+                self.is_unknown = true;
+                match &self.vm.state {
+                    VmState::Failed(failure) => {
+                        self.vm.stuck = Some(failure.clone());
+                        self.publish();
+                    }
+                    _ => self.begin_removal(),
+                }
+            }
+            Beginning::Delete => self.begin_removal(),
         }
+    }
+
+    fn begin_removal(&mut self) {
+        self.way_down = Verb::Delete;
+        self.expect_gone();
+        self.remove();
     }
 
     /// Takes over a machine that an earlier daemon started, wherever that daemon was.
@@ -276,7 +302,11 @@ impl Runner {
             Phase::Pausing => self.hold(Phase::Paused),
             Phase::Resuming => self.hold(Phase::Running),
             Phase::Stopping => self.descend(Verb::Stop),
-            Phase::Deleting => self.descend(Verb::Delete),
+            Phase::Deleting => {
+                self.way_down = Verb::Delete;
+                self.expect_gone();
+                self.descend(Verb::Delete);
+            }
             // It was being killed, and did not end.
             Phase::Failed if outcome::is_unkillable(&self.vm.state) => {
                 self.transition(VmState::Stopping).await;
@@ -294,21 +324,20 @@ impl Runner {
     fn await_agent(&mut self, machine: Arc<dyn Machine>) {
         self.hurry = CancellationToken::new();
         let (context, vm, hurry) = (self.context.clone(), self.vm.clone(), self.hurry.clone());
+        let reaching = self.reaching(machine.clone());
         self.begin_work(async move {
             let limit = context.config.boot_timeout;
             tokio::select! {
                 biased; // a VM that is gone or to go is not waited for
                 // cancel-safe: `wait` loses nothing when dropped
-                _exit = machine.wait() => Outcome::Reached(None),
+                _exit = machine.wait() => Outcome::Reached(Ok(None)),
                 // cancel-safe: `cancelled` holds no state
-                () = hurry.cancelled() => Outcome::Reached(None),
+                () = hurry.cancelled() => Outcome::Reached(Ok(None)),
                 // cancel-safe: reaching for an agent holds nothing
-                guest = link::reach(&context, &vm, machine.clone()) => Outcome::Reached(Some(guest)),
+                guest = reaching => Outcome::Reached(Ok(Some(guest))),
                 () = tokio::time::sleep(limit) => {
-                    tracing::error!(vm = %vm.id, ?limit, "the agent of a VM that was being started does not answer: the VM is ended");
-                    // Its end makes it FAILED, with the end of its console.
-                    let _ = machine.kill();
-                    Outcome::Reached(None)
+                    let console = boot::console_tail(&context, vm.id).await;
+                    Outcome::Reached(Err(AppError::BootTimeout { limit, console }))
                 }
             }
         });
@@ -317,21 +346,32 @@ impl Runner {
     fn boot(&mut self, booter: Booter, resolved: Resolved) {
         self.hurry = booter.cancel.clone();
         let (vm, ticket) = (self.vm.clone(), self.ticket.take());
+        let turn = self.disk_turn.clone();
         self.begin_work(async move {
-            let booted = booter.boot(&vm, &resolved, ticket).await;
+            let booted = booter.boot(&vm, &resolved, ticket, turn).await;
             Outcome::Booted(booter, booted)
         });
     }
 
     fn reach_agent(&mut self) {
         self.guest = None;
-        if let Some(machine) = self.machine.clone() {
-            let (context, vm) = (self.context.clone(), self.vm.clone());
-            self.link = Some(Box::pin(async move {
-                link::reach(&context, &vm, machine).await
-            }));
-        }
+        self.link = self.machine.clone().map(|machine| self.reaching(machine));
         self.publish();
+    }
+
+    /// The agent of the VM in this machine, once it answers. Safe to drop.
+    fn reaching(&self, machine: Arc<dyn Machine>) -> Link {
+        self.linking(machine)()
+    }
+
+    /// How the agent of the VM in this machine is reached.
+    fn linking(&self, machine: Arc<dyn Machine>) -> impl Fn() -> Link + Send + Sync + 'static {
+        let (context, vm, last) = (
+            self.context.clone(),
+            self.vm.clone(),
+            self.link_error.clone(),
+        );
+        move || link::reach(context.clone(), vm.clone(), machine.clone(), last.clone())
     }
 
     fn on_linked(&mut self, guest: Arc<dyn Guest>) {
@@ -351,13 +391,14 @@ impl Runner {
         }
         let from = self.vm.state.phase();
         self.vm.state = state;
+        if self.vm.state == VmState::Deleting {
+            self.expect_gone();
+        }
         if self.vm.state.phase() == Phase::Running {
             self.activity.touch();
         }
-        if let Err(error) = self.save().await {
-            // The VM goes on: what the record lacks, the next start of the daemon finds out from the process.
-            tracing::error!(vm = %self.vm.id, error = chain(&error), "could not store a VM's state");
-        }
+        // The VM goes on: what the record lacks, the next start of the daemon finds out from the process.
+        self.save_or_log("could not store a VM's state").await;
         // Told when it can be seen.
         self.context.events.vm_moved(&self.vm, from);
     }
@@ -366,6 +407,12 @@ impl Runner {
     fn begin_work(&mut self, work: impl Future<Output = Outcome> + Send + 'static) {
         debug_assert!(self.work.is_none(), "work is begun when there is none");
         self.work = Some(self.context.tasks.spawn(work));
+    }
+
+    async fn save_or_log(&mut self, what: &'static str) {
+        if let Err(error) = self.save().await {
+            tracing::error!(vm = %self.vm.id, error = chain(&error), what);
+        }
     }
 
     /// Writes the record. Work under way goes on meanwhile: a disk that is slow holds no signal up.
@@ -398,6 +445,12 @@ impl Runner {
         self.publish_as(self.vm.clone());
     }
 
+    /// Shows a change that is not stored.
+    fn publish_news(&mut self) {
+        self.vm.generation += 1;
+        self.publish();
+    }
+
     /// Shows the VM in a state that it enters next.
     fn show(&self, state: VmState) {
         self.publish_as(Vm {
@@ -413,23 +466,17 @@ impl Runner {
             guest: self.guest.clone(),
             machine: self.machine.clone(),
             activity: self.activity.clone(),
-            is_stuck: self.is_stuck,
-            not_removed: self.not_removed.clone(),
+            link_error: self.link_error.clone(),
+            disk_look: self.disk_look.clone(),
             deleted: self.is_gone,
         });
     }
 }
 
-async fn ended(machine: Option<&dyn Machine>) -> VmmExit {
-    match machine {
-        Some(machine) => machine.wait().await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn closed(guest: Option<&dyn Guest>) {
-    match guest {
-        Some(guest) => guest.closed().await,
+/// What comes of what is there; without anything, nothing ever.
+async fn of<T, F: Future>(there: Option<T>, waiting: impl FnOnce(T) -> F) -> F::Output {
+    match there {
+        Some(there) => waiting(there).await,
         None => std::future::pending().await,
     }
 }
@@ -454,17 +501,7 @@ async fn hear<T>(
     }
 }
 
-async fn linked(link: &mut Option<Link>) -> Arc<dyn Guest> {
-    match link {
-        Some(link) => link.await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn ended_work(work: &mut Option<Work>) -> Outcome {
-    let Some(work) = work else {
-        return std::future::pending().await;
-    };
+async fn ended(work: &mut Work) -> Outcome {
     match work.await {
         Ok(outcome) => outcome,
         // Dropped with the runtime, which is about to drop the runner too.

@@ -7,11 +7,11 @@ use banger_core::lifecycle::Verb;
 use banger_core::vm::{Phase, StopOutcome, VmState};
 use banger_core::vmm::VmmExit;
 use banger_core::{Explain as _, chain};
-use tokio_util::sync::CancellationToken;
 
 use super::super::boot::{self, BootFailure, Booted, Booter, Left, Resolved};
-use super::super::stop::Ladder;
-use super::{Outcome, REMOVALS_UNTOLD, RETRY_PAUSE, Runner, hear};
+use super::super::restart;
+use super::way_down::{FLUSHED_WITHIN, Flush};
+use super::{Outcome, Runner, hear};
 use crate::error::AppError;
 
 impl Runner {
@@ -24,21 +24,13 @@ impl Runner {
                 Some(left) => self.on_boot_stuck(booter, error, *left).await,
             },
             Outcome::Held(held) => self.on_held(held).await,
-            Outcome::Reached(guest) => self.on_reached(guest).await,
+            Outcome::Reached(reached) => self.on_reached(reached).await,
             Outcome::Grown(mib, grown) => self.on_grown(mib, grown).await,
             Outcome::Stopped(Ok(outcome)) => self.on_stopped(outcome).await,
             Outcome::Stopped(Err(error)) => self.on_unkillable(&error).await,
+            Outcome::Found(found) => self.on_found(found).await,
             Outcome::Removed(Ok(())) => self.on_removed().await,
-            Outcome::Removed(Err(error)) => {
-                self.tell_undone().await;
-                tracing::error!(vm = %self.vm.id, error = chain(&error), "could not remove a VM's files; trying again");
-                self.count_removal(&error).await;
-                let (context, id) = (self.context.clone(), self.vm.id);
-                self.begin_work(async move {
-                    tokio::time::sleep(RETRY_PAUSE).await;
-                    Outcome::Removed(boot::remove_files(&context, id).await)
-                });
-            }
+            Outcome::Removed(Err(error)) => self.on_not_removed(error).await,
         }
     }
 
@@ -107,13 +99,13 @@ impl Runner {
         self.give_back();
         match self.vm.state.phase() {
             Phase::Starting if !given_up => {
-                self.rest(VmState::Failed(Box::new(error.to_failure())))
-                    .await;
                 if self.vm.restart_count > 0 {
-                    self.timers.restart_after_fault(&self.vm);
+                    restart::plan_after_fault(&mut self.vm);
                 }
+                let failed = VmState::Failed(Box::new(error.to_failure()));
+                self.rest(failed, Flush::Behind).await;
             }
-            Phase::Starting | Phase::Stopping => self.rest(VmState::Stopped).await,
+            Phase::Starting | Phase::Stopping => self.rest(VmState::Stopped, Flush::Behind).await,
             Phase::Deleting => return self.undo(booter, &error),
             Phase::Creating
             | Phase::Running
@@ -148,12 +140,6 @@ impl Runner {
         self.remove();
     }
 
-    async fn tell_undone(&mut self) {
-        if let Some((task, failure)) = self.undone.take() {
-            task.fail(failure).await;
-        }
-    }
-
     /// The vCPUs are held, or go on; or neither, and the VM is where it was.
     async fn on_held(&mut self, held: Result<(), AppError>) {
         let state = match (self.vm.state.phase(), held.is_ok()) {
@@ -181,82 +167,56 @@ impl Runner {
     }
 
     /// The agent of a VM that was being started answered, or the VM goes where another request wants it. One that
-    /// ends by itself is told by its end.
-    async fn on_reached(&mut self, guest: Option<Arc<dyn Guest>>) {
-        match (self.vm.state.phase(), guest) {
-            (Phase::Starting, Some(guest)) => {
+    /// ends by itself is told by its end; one whose agent stays silent is ended, and has failed of that.
+    async fn on_reached(&mut self, reached: Result<Option<Arc<dyn Guest>>, AppError>) {
+        match (self.vm.state.phase(), reached) {
+            (Phase::Starting, Ok(Some(guest))) => {
                 self.guest = Some(guest);
                 self.transition(VmState::Running).await;
             }
-            (Phase::Starting, None) => {}
+            (Phase::Starting, Ok(None)) => {}
+            (Phase::Starting, Err(error)) => {
+                tracing::error!(vm = %self.vm.id, error = chain(&error), "a VM that was being started is ended");
+                self.verdict = Some(Box::new(error.to_failure()));
+                self.descend(Verb::Kill);
+            }
             (Phase::Deleting, _) => self.descend(Verb::Delete),
             (_, _) => self.descend(Verb::Kill),
         }
     }
 
-    async fn on_stopped(&mut self, outcome: StopOutcome) {
+    pub(super) async fn on_stopped(&mut self, outcome: StopOutcome) {
         self.vm.last_stop = Some(outcome);
         self.forget_machine();
         if self.vm.state.phase() == Phase::Deleting {
+            self.publish_news();
             return self.remove();
         }
         let Some(booter) = self.then_start.take() else {
-            return self.rest(VmState::Stopped).await;
+            if self.verdict.is_some() && self.vm.restart_count > 0 {
+                restart::plan_after_fault(&mut self.vm);
+            }
+            let state = self.verdict.take();
+            let state = state.map_or(VmState::Stopped, VmState::Failed);
+            return self.rest(state, Flush::Awaited).await;
         };
+        self.way_down = Verb::Stop;
         if let Some(flush) = self.flush_volumes() {
             // It goes on whoever waits: a disk that hangs must not keep the VM from what is asked of it.
             let flushing = self.context.tasks.spawn(flush);
-            let _ = hear(&mut self.commands, &mut self.heard, flushing).await;
+            let flushed = tokio::time::timeout(FLUSHED_WITHIN, flushing);
+            let _ = hear(&mut self.commands, &mut self.heard, flushed).await;
         }
         let task = booter.task.clone();
         if let Err(error) = self.start(booter).await {
             self.give_back();
             task.fail(error.to_failure()).await;
-            self.rest(VmState::Failed(Box::new(error.to_failure())))
-                .await;
-        }
-    }
-
-    async fn on_unkillable(&mut self, error: &AppError) {
-        tracing::error!(vm = %self.vm.id, error = chain(error), "the VMM does not end");
-        self.is_stuck = true;
-        self.tell_undone().await;
-        self.publish();
-        if self.vm.state.phase() != Phase::Deleting {
-            return self
-                .transition(VmState::Failed(Box::new(error.to_failure())))
-                .await;
-        }
-        if let Some(machine) = self.machine.clone() {
-            let ladder = Ladder::hard(&self.context.config, machine);
-            self.begin_work(async move {
-                tokio::time::sleep(RETRY_PAUSE).await;
-                Outcome::Stopped(ladder.climb(&CancellationToken::new()).await)
-            });
-        }
-    }
-
-    /// A removal has failed. Who waits for it, or for what it undoes, is not left to wait for ever on a disk that stays
-    /// broken.
-    async fn count_removal(&mut self, error: &AppError) {
-        self.removals = self.removals.saturating_add(1);
-        if self.removals > REMOVALS_UNTOLD {
-            self.not_removed = Some(Box::new(error.to_failure()));
-            self.publish();
-            self.tell_undone().await;
+            let failed = VmState::Failed(Box::new(error.to_failure()));
+            self.rest(failed, Flush::Awaited).await;
         }
     }
 
     async fn on_removed(&mut self) {
-        if let Err(error) = self.context.store.delete_vm(self.vm.id).await {
-            tracing::error!(vm = %self.vm.id, error = chain(&error), "could not remove the record of a VM; trying again");
-            self.count_removal(&error.into()).await;
-            self.begin_work(async {
-                tokio::time::sleep(RETRY_PAUSE).await;
-                Outcome::Removed(Ok(()))
-            });
-            return;
-        }
         self.seat.leave();
         self.is_gone = true;
         self.publish();
@@ -266,10 +226,13 @@ impl Runner {
 
     /// The VM ended by itself.
     pub(super) async fn on_exit(&mut self, exit: VmmExit) {
-        if self.is_stuck {
+        if self.vm.stuck.is_some() {
             tracing::info!(vm = %self.vm.id, "the VMM that did not end is gone");
             self.forget_machine();
-            return self.rest(VmState::Stopped).await;
+            return match self.vm.state.phase() {
+                Phase::Deleting => self.remove(),
+                _ => self.rest(VmState::Stopped, Flush::Awaited).await,
+            };
         }
         let state = match &exit {
             VmmExit::GuestPowerOff => VmState::Stopped,
@@ -289,14 +252,14 @@ impl Runner {
             }
         };
         tracing::info!(vm = %self.vm.id, ?exit, "a VM ended by itself");
-        self.count_restarts_anew();
-        let restarts = match state {
-            VmState::Failed(_) => self.timers.after_fault(&self.vm),
-            _ => self.timers.after_power_off(&self.vm),
-        };
+        restart::count_anew(&mut self.vm);
+        self.vm.last_stop = Some(StopOutcome::BY_ITSELF);
+        match state {
+            VmState::Failed(_) => restart::plan_after_fault(&mut self.vm),
+            _ => restart::plan_after_power_off(&mut self.vm),
+        }
         self.forget_machine();
-        self.rest(state).await;
-        self.timers.restart(restarts);
+        self.rest(state, Flush::Awaited).await;
     }
 }
 

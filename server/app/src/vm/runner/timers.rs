@@ -1,5 +1,5 @@
-//! The times at which a VM does something by itself: its time to live, its idle timeout, its next start by its
-//! restart policy.
+//! The times at which something of a VM is due: its time to live, its idle timeout, its next start by its restart
+//! policy, the word that it is not gone yet.
 
 use std::future::pending;
 use std::sync::Arc;
@@ -7,19 +7,13 @@ use std::time::Duration;
 
 use banger_core::lifecycle::{Next, Verb, decide};
 use banger_core::session::SessionState;
-use banger_core::vm::{Phase, RestartPolicy, Vm};
+use banger_core::vm::{Phase, Vm};
 use banger_core::{SignedDuration, Timestamp, chain};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::super::activity::Activity;
+use super::super::restart;
 use super::{Runner, hear};
-
-/// Before the first start by a restart policy; doubled with each that follows without a caller's start.
-const FIRST_PAUSE: Duration = Duration::from_secs(1);
-/// The longest pause between two starts by a restart policy.
-const LONGEST_PAUSE: Duration = Duration::from_secs(300);
-/// A VM that ran this long is taken to have started well: its restarts are counted anew.
-const RUNS_WELL: SignedDuration = SignedDuration::from_mins(10);
 
 /// What has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,41 +24,20 @@ pub(super) enum Due {
     Idle,
     /// The VM is to be started again.
     Restart,
+    /// The VM should be gone by now.
+    Late,
 }
 
 /// What is not in the VM's record.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Timers {
-    restart_at: Option<Instant>,
+    late_at: Option<Instant>,
 }
 
 impl Timers {
-    /// When a VM is to be started again after it ended by a fault.
-    pub(super) fn after_fault(&self, vm: &Vm) -> Option<Instant> {
-        match vm.spec.restart_policy {
-            RestartPolicy::Never => None,
-            RestartPolicy::OnFailure | RestartPolicy::Always => Some(Instant::now() + pause(vm)),
-        }
-    }
-
-    /// When a VM is to be started again after its guest powered it off.
-    pub(super) fn after_power_off(&self, vm: &Vm) -> Option<Instant> {
-        match vm.spec.restart_policy {
-            RestartPolicy::Never | RestartPolicy::OnFailure => None,
-            RestartPolicy::Always => Some(Instant::now() + pause(vm)),
-        }
-    }
-
-    pub(super) fn restart_after_fault(&mut self, vm: &Vm) {
-        self.restart_at = self.after_fault(vm);
-    }
-
-    pub(super) fn restart(&mut self, at: Option<Instant>) {
-        self.restart_at = at;
-    }
-
-    pub(super) fn forget_restart(&mut self) {
-        self.restart_at = None;
+    /// Whoever waits for the VM to be gone is told something after this time.
+    pub(super) fn expect_gone_within(&mut self, limit: Duration) {
+        self.late_at = Some(Instant::now() + limit);
     }
 
     /// Resolves when something is due. Safe to drop.
@@ -72,16 +45,15 @@ impl Timers {
         let phase = vm.state.phase();
         let expired = expiry(vm);
         let idle = vm.spec.idle_timeout.filter(|_| phase == Phase::Running);
-        let restart = self
-            .restart_at
-            .filter(|_| matches!(phase, Phase::Stopped | Phase::Failed))
-            // It may have been changed since.
-            .filter(|_| vm.spec.restart_policy != RestartPolicy::Never);
+        let restart =
+            restart::due_in(vm).filter(|_| matches!(phase, Phase::Stopped | Phase::Failed));
+        let late = self.late_at.filter(|_| phase == Phase::Deleting);
         tokio::select! {
             biased; // what is to go must not be started before
             // cancel-safe: sleeps, and reads a level
             () = after(expired.filter(|_| phase != Phase::Deleting)) => Due::Expired,
-            () = until(restart) => Due::Restart,
+            () = after(restart) => Due::Restart,
+            () = until(late) => Due::Late,
             () = idle_for(&activity, idle) => Due::Idle,
         }
     }
@@ -102,10 +74,15 @@ impl Runner {
             }
             Due::Idle => self.on_idle().await,
             Due::Restart => self.restart_by_policy().await,
+            Due::Late => {
+                self.timers.late_at = None;
+                self.on_late().await;
+            }
         }
     }
 
-    /// Nothing used the VM from outside; what runs in it counts as use.
+    /// Nothing used the VM from outside; what runs in it counts as use. Where its agent does not answer nobody knows what
+    /// runs, so the VM is not stopped: it is asked again after another timeout.
     async fn on_idle(&mut self) {
         let limit = self.context.config.idle_check_timeout;
         let busy = match &self.guest {
@@ -129,23 +106,14 @@ impl Runner {
         }
     }
 
-    /// A run ends that may have been so long that its restarts are counted anew.
-    pub(super) fn count_restarts_anew(&mut self) {
-        let ran = self
-            .vm
-            .start_time
-            .map(|start| Timestamp::now().duration_since(start));
-        if ran.is_some_and(|ran| ran >= RUNS_WELL) {
-            self.vm.restart_count = 0;
-        }
-    }
-
     async fn restart_by_policy(&mut self) {
-        self.timers.forget_restart();
+        restart::forget(&mut self.vm);
         self.vm.restart_count = self.vm.restart_count.saturating_add(1);
         if let Err(error) = self.start_anew().await {
             tracing::error!(vm = %self.vm.id, error = chain(&error), "could not start a VM again by its restart policy");
-            self.timers.restart_after_fault(&self.vm);
+            restart::plan_after_fault(&mut self.vm);
+            self.save_or_log("could not store when a VM is started again")
+                .await;
         }
     }
 }
@@ -156,13 +124,6 @@ fn expiry(vm: &Vm) -> Option<Duration> {
     let age = Timestamp::now().duration_since(vm.create_time);
     let left = ttl.saturating_sub(age);
     Some(Duration::try_from(left).unwrap_or(Duration::ZERO))
-}
-
-fn pause(vm: &Vm) -> Duration {
-    let doublings = vm.restart_count.min(16);
-    FIRST_PAUSE
-        .saturating_mul(1 << doublings)
-        .min(LONGEST_PAUSE)
 }
 
 async fn after(time: Option<Duration>) {

@@ -8,7 +8,7 @@ use super::{Answer, Command, Outcome, Runner};
 use crate::error::AppError;
 use crate::host;
 use crate::vm::boot::Booter;
-use crate::vm::{change, hold};
+use crate::vm::{change, hold, restart};
 
 impl Runner {
     pub(super) async fn on_command(&mut self, command: Command) {
@@ -31,8 +31,10 @@ impl Runner {
                 changed
             }
             Next::Already if matches!(verb, Verb::Stop | Verb::Kill) => {
-                // What a caller stopped stays stopped, though its policy was about to start it.
-                self.timers.forget_restart();
+                self.stop_what_is_off(verb).await
+            }
+            Next::Join if verb == Verb::Delete => {
+                self.look_anew();
                 Ok(())
             }
             Next::Already | Next::Join | Next::Allow => Ok(()),
@@ -72,6 +74,22 @@ impl Runner {
         let _ = answer.send(accepted);
     }
 
+    /// A VM that is off may have a VMM that did not end, or could not be taken over: it is ended now.
+    async fn stop_what_is_off(&mut self, verb: Verb) -> Result<(), AppError> {
+        // What a caller stopped stays stopped, though its policy was about to start it.
+        let was_planned = restart::forget(&mut self.vm);
+        if self.may_live() {
+            // One that is here has withstood SIGKILL: nothing gentler ends it.
+            let verb = self.machine.as_ref().map_or(verb, |_| Verb::Kill);
+            self.head_for(Phase::Stopping, verb).await;
+            return Ok(());
+        }
+        match was_planned {
+            true => self.save().await,
+            false => Ok(()),
+        }
+    }
+
     /// Begins a start, as an operation of its own.
     pub(super) async fn start_anew(&mut self) -> Result<(), AppError> {
         let booter = self.boots.begin_start(&self.vm).await?;
@@ -90,9 +108,15 @@ impl Runner {
             let limit = self.context.config.stop_kill_timeout;
             return Err(AppError::Unkillable { limit });
         }
+        if self.is_unknown {
+            // What may live of the one before is ended first: it may have the disks.
+            self.then_start = Some(booter);
+            self.head_for(Phase::Stopping, Verb::Kill).await;
+            return Ok(());
+        }
         let resolved = booter.resolved(&self.vm).await?;
         self.admit_boot()?;
-        self.timers.forget_restart();
+        restart::forget(&mut self.vm);
         self.transition(VmState::Starting).await;
         self.boot(booter, resolved);
         Ok(())

@@ -1,5 +1,7 @@
 //! The way down: from whatever a VM does to one that rests, or is gone.
 
+use std::time::Duration;
+
 use banger_core::lifecycle::Verb;
 use banger_core::vm::{Phase, VmState};
 use banger_core::{Timestamp, chain};
@@ -10,6 +12,18 @@ use crate::error::AppError;
 use crate::session::kept::Keeping;
 use crate::vm::boot;
 use crate::vm::stop::Ladder;
+
+/// How long whoever stops a VM waits for the host to write what the VM wrote; it goes on then.
+pub(super) const FLUSHED_WITHIN: Duration = Duration::from_secs(60);
+
+/// Whether a VM is told to be off when what it wrote is on the host's disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Flush {
+    /// Then.
+    Awaited,
+    /// Before: it came to nothing that anybody was told of.
+    Behind,
+}
 
 impl Runner {
     /// Shows where the VM goes, and makes it go: at once, or when the work under way has given up.
@@ -23,8 +37,8 @@ impl Runner {
             _ => VmState::Stopping,
         };
         self.way_down = verb;
-        // It is tried again.
-        self.is_stuck = false;
+        // What is wanted now counts, and it is tried again.
+        (self.vm.stuck, self.verdict, self.tries) = (None, None, 0);
         let is_hard = matches!(verb, Verb::Kill | Verb::Delete);
         if self.work.is_some() {
             self.hurry.cancel();
@@ -42,11 +56,16 @@ impl Runner {
     pub(super) fn descend(&mut self, verb: Verb) {
         self.link = None;
         let Some(machine) = self.machine.clone() else {
-            return self.remove();
+            return match self.is_unknown {
+                true => self.find(),
+                false => self.remove(),
+            };
         };
         let ladder = match verb {
             Verb::Stop | Verb::Restart => {
-                let ladder = Ladder::gentle(&self.context.config, machine, self.guest.clone());
+                let again = self.linking(machine.clone());
+                let ladder = Ladder::gentle(&self.context.config, machine);
+                let ladder = ladder.asking(self.guest.clone(), again);
                 let ladder = ladder.held(self.is_held, self.context.config.pause_timeout);
                 let ladder = ladder.keeping(self.keeping());
                 match self.vm.spec.init.is_agent() {
@@ -70,29 +89,15 @@ impl Runner {
     /// How its logs are kept, if they are to be: nothing is left of an ephemeral VM.
     fn keeping(&mut self) -> Option<Keeping> {
         let is_wanted = std::mem::take(&mut self.keeps_logs) || self.vm.spec.keep_logs;
-        let guest = self.guest.clone();
-        guest
-            .filter(|_| is_wanted && !self.vm.spec.ephemeral)
-            .map(|guest| Keeping {
-                context: self.context.clone(),
-                vm: self.vm.id,
-                guest,
-            })
-    }
-
-    pub(super) fn remove(&mut self) {
-        let (context, id) = (self.context.clone(), self.vm.id);
-        // Nobody waits for the disk.
-        drop(
-            self.flush_volumes()
-                .map(|flush| self.context.tasks.spawn(flush)),
-        );
-        self.begin_work(async move { Outcome::Removed(boot::remove_files(&context, id).await) });
+        (is_wanted && !self.vm.spec.ephemeral).then(|| Keeping {
+            context: self.context.clone(),
+            vm: self.vm.id,
+        })
     }
 
     pub(super) fn forget_machine(&mut self) {
         self.machine = None;
-        self.is_stuck = false;
+        self.vm.stuck = None;
         self.guest = None;
         self.link = None;
         self.is_held = false;
@@ -113,7 +118,8 @@ impl Runner {
 
     /// The VM is off; an ephemeral one goes, and what another wrote is made to last: before it is told that the VM is
     /// off, but for one that was killed, for which nobody waits.
-    pub(super) async fn rest(&mut self, state: VmState) {
+    pub(super) async fn rest(&mut self, state: VmState, flush: Flush) {
+        let is_awaited = flush == Flush::Awaited;
         let is_killed = std::mem::replace(&mut self.way_down, Verb::Stop) == Verb::Kill;
         if self.vm.spec.ephemeral {
             self.transition(VmState::Deleting).await;
@@ -130,9 +136,12 @@ impl Runner {
         };
         // Spawned, it goes on whoever waits.
         let flushing = self.context.tasks.spawn(flush);
-        if !is_killed {
+        if is_awaited && !is_killed {
             // A disk that hangs must not keep the VM from being removed: whoever asks for something ends the waiting.
-            let _ = hear(&mut self.commands, &mut self.heard, flushing).await;
+            let flushed = tokio::time::timeout(FLUSHED_WITHIN, flushing);
+            if let Some(Err(_)) = hear(&mut self.commands, &mut self.heard, flushed).await {
+                tracing::error!(vm = %self.vm.id, limit = ?FLUSHED_WITHIN, "the host has not written all that a VM wrote; a crash of the host may lose it");
+            }
         }
         if is_killed {
             // Shown before it is stored: that it was being killed is stored, and a daemon that starts now would find

@@ -47,7 +47,8 @@ pub(crate) fn stats(stats: &VmStats) -> v1::VmStats {
         guest: stats.guest.as_ref().map(guest),
         guest_error: stats.guest_error.as_deref().map(status::message),
         disk_size_bytes: int(vm.spec.disk_mib.saturating_mul(MIB)),
-        disk_allocated_bytes: int(stats.disk_allocated_bytes),
+        disk_allocated_bytes: int(stats.disk_allocated_bytes.unwrap_or(0)),
+        disk_error: stats.disk_error.as_deref().map(status::message),
     }
 }
 

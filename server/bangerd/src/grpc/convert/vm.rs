@@ -30,12 +30,15 @@ pub(crate) fn shown(vm: &Vm, secrets: Secrets) -> v1::Vm {
 }
 
 pub(crate) fn vm(vm: &Vm) -> v1::Vm {
-    let (state, failure) = state(&vm.state);
+    let failure = match &vm.state {
+        VmState::Failed(failure) => Some(failure),
+        _ => vm.stuck.as_ref(),
+    };
     v1::Vm {
         id: vm.id.to_string(),
         spec: Some(spec(&vm.spec)),
-        state: state.into(),
-        failure,
+        state: phase(vm.state.phase()).into(),
+        failure: failure.map(|failure| status::message(failure)),
         image_id: vm.image.map(|image| image.to_string()).unwrap_or_default(),
         kernel_id: vm
             .kernel
@@ -51,14 +54,6 @@ pub(crate) fn vm(vm: &Vm) -> v1::Vm {
         pending_fields: pending(vm).into_iter().map(str::to_owned).collect(),
         restart_count: i32::try_from(vm.restart_count).unwrap_or(i32::MAX),
     }
-}
-
-fn state(state: &VmState) -> (v1::vm::State, Option<tonic_types::Status>) {
-    let failure = match state {
-        VmState::Failed(failure) => Some(status::message(failure)),
-        _ => None,
-    };
-    (phase(state.phase()), failure)
 }
 
 /// Where a VM is.
