@@ -413,15 +413,6 @@ pub enum AppError {
         #[source]
         source: Box<Failure>,
     },
-    /// What is left of a VM could not be removed, more than once; it is tried again.
-    #[error("what is left of VM `{vm}` could not be removed yet")]
-    NotRemoved {
-        /// The VM's name.
-        vm: Name,
-        /// Why.
-        #[source]
-        source: Box<Failure>,
-    },
     /// Kernels.
     #[error(transparent)]
     Kernel(#[from] KernelError),
