@@ -1,6 +1,9 @@
 //! Both halves of a workspace connected directly, and git as a user runs it.
 #![allow(dead_code, reason = "each test uses a part")]
 
+pub(crate) mod half;
+pub(crate) mod history;
+
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -18,26 +21,56 @@ use banger_workspace::wire::{Base, KnownRepository, Part};
 /// The name of the VM.
 pub(crate) const VM: &str = "dev";
 
+/// The directory of a bench; the bench that made it removes it.
+#[derive(Debug)]
+pub(crate) struct Directory {
+    path: PathBuf,
+    _made: Option<tempfile::TempDir>,
+}
+
+impl Directory {
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
 /// A user's machine and a VM, as directories.
 #[derive(Debug)]
 pub(crate) struct Bench {
-    pub(crate) directory: tempfile::TempDir,
+    pub(crate) directory: Directory,
     pub(crate) here: PathBuf,
     pub(crate) guest: PathBuf,
 }
 
 impl Bench {
     pub(crate) fn new() -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let root = std::fs::canonicalize(directory.path()).unwrap();
-        let here = root.join("here");
-        std::fs::create_dir_all(&here).unwrap();
-        std::fs::create_dir_all(root.join("vm")).unwrap();
+        let made = tempfile::tempdir().unwrap();
+        let bench = Self::at(made.path());
+        std::fs::create_dir_all(&bench.here).unwrap();
+        std::fs::create_dir_all(bench.directory.path().join("vm")).unwrap();
         Self {
-            here,
-            guest: root.join("vm/work"),
-            directory,
+            directory: Directory {
+                _made: Some(made),
+                ..bench.directory
+            },
+            ..bench
         }
+    }
+
+    /// The one in a directory that something else made, and removes.
+    pub(crate) fn at(directory: &Path) -> Self {
+        let path = std::fs::canonicalize(directory).unwrap();
+        Self {
+            here: path.join("here"),
+            guest: path.join("vm/work"),
+            directory: Directory { path, _made: None },
+        }
+    }
+
+    /// Whether the file system keeps with a tree in which state it was made.
+    pub(crate) fn keeps_states(&self) -> bool {
+        let flags = rustix::fs::XattrFlags::empty();
+        rustix::fs::setxattr(self.directory.path(), "user.banger.test", b"", flags).is_ok()
     }
 
     /// With a repository that has one commit.
