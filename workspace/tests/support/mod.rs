@@ -132,8 +132,8 @@ impl Bench {
             (sent, making.join().unwrap())
         });
         match restored {
-            (_, Err(error)) => Err(error.to_string()),
-            (Err(error), Ok(_)) => Err(error.to_string()),
+            (_, Err(error)) => Err(chain(&error)),
+            (Err(error), Ok(_)) => Err(chain(&error)),
             (Ok(()), Ok(restored)) => Ok((restored, base)),
         }
     }
@@ -160,6 +160,13 @@ impl Bench {
         let parts = self.exported(&base).unwrap();
         land(&place, &base, parts).unwrap()
     }
+}
+
+/// An error with all of its causes.
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    let causes: Vec<String> = causes.map(ToString::to_string).collect();
+    causes.join(": ")
 }
 
 fn send(
@@ -301,4 +308,29 @@ fn walk(
             found.insert(key, (kind.to_owned(), std::fs::read(full).unwrap()));
         }
     }
+}
+
+/// Lands `parts`, which must be refused, with nothing of it left.
+pub(crate) fn refused(bench: &Bench, parts: Vec<Part>) -> Error {
+    let refs = git(&bench.here, &["for-each-ref"]);
+    let error = match land(&bench.place(), &Base::default(), parts) {
+        Err(error) => error,
+        Ok(landed) => panic!("{landed:?}"),
+    };
+    assert_eq!(git(&bench.here, &["for-each-ref"]), refs);
+    let own = bench.here.join(".git/banger");
+    let left: Vec<_> = std::fs::read_dir(own)
+        .unwrap()
+        .flatten()
+        .map(|entry| entry.path())
+        .collect();
+    assert!(left.is_empty(), "{left:?}");
+    error
+}
+
+/// A VM that has a repository with one commit, and the base of it.
+pub(crate) fn prepared() -> (Bench, Base) {
+    let bench = Bench::with_repository();
+    let (_, base) = bench.prepare(&Options::default());
+    (bench, base)
 }

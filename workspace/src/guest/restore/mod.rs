@@ -120,11 +120,8 @@ pub fn restore(
     let former = former(place, request)?;
     tell_known(former.as_ref(), &mut incoming)?;
     let first = incoming.next()?;
-    let begins_from_former = former.as_ref().is_some_and(|former| {
-        let told = former.repositories.first().map(|own| own.told.kind());
-        matches!(&first, Piece::Repository(own) if Some(own.kind()) == told)
-    });
-    if begins_from_former {
+    // What is known was told: it must be there, whatever comes.
+    if former.is_some() {
         stage.copy()?;
     }
     let staged = Place {
@@ -133,11 +130,11 @@ pub fn restore(
     };
     let mut notes = Notes::default();
     let (places, entries) = manifest(&staged, request, first, &mut incoming, &mut notes)?;
-    if begins_from_former && let Some(former) = &former {
+    if let Some(former) = &former {
         remove_gone(&staged, former, &places)?;
     }
     let paths: HashSet<Bytes> = entries.iter().map(|entry| entry.path.clone()).collect();
-    let files = Files::new(place, &staged, entries, begins_from_former)?;
+    let files = Files::new(place, &staged, entries, former.is_some())?;
     for chunk in chunks(&files.needed()) {
         incoming.answer(Answer::Needed(chunk))?;
     }
@@ -247,7 +244,10 @@ fn manifest(
                 if let Some(made) = making.take() {
                     made.finish(request, notes)?;
                 }
-                if repository.kind() == RepositoryKind::Git {
+                if repository.kind() == RepositoryKind::Plain {
+                    let git_dir = staged.path.join(".git");
+                    stage::remove(&git_dir).map_err(WorkError::file("removing", &git_dir))?;
+                } else {
                     places.push(repository.path.clone());
                     let directory = match &repository.path[..] {
                         b"" => staged.path.clone(),

@@ -232,7 +232,7 @@ impl Making {
             self.change_index()?;
             self.git
                 .run(&["checkout-index", "--all", "--force", "--index", "--quiet"])?;
-            return Ok(());
+            return self.clean();
         }
         self.git.run(&["read-tree", "--reset", "-u", tree])?;
         self.change_index()?;
@@ -266,7 +266,11 @@ impl Making {
             "--stdin",
         ];
         self.git.feed(&words, paths)?;
-        // What is not tracked comes with the entries; what is ignored stays.
+        self.clean()
+    }
+
+    /// What is not tracked comes with the entries; what is ignored stays.
+    fn clean(&self) -> Result<(), WorkError> {
         self.git.run(&["clean", "-f", "-d", "-q"])?;
         Ok(())
     }
