@@ -5,6 +5,7 @@
 //! ```
 //! All of it happens in a [`Stage`]; a stream that is cut leaves what was there.
 
+mod eol;
 mod files;
 mod repository;
 mod stat;
