@@ -108,7 +108,9 @@ pub mod workspaces {
     pub use banger_workspace::client::render::{Format, Only, Work};
 
     pub use crate::workspace::write_tar;
-    pub use banger_workspace::client::{Error as WorkspaceError, LocalRepository, Store, shown};
+    pub use banger_workspace::client::{
+        Error as WorkspaceError, Expected, LocalRepository, Store, expected_conflicts, shown,
+    };
     pub use banger_workspace::command::Cancel;
     pub use banger_workspace::wire::{
         Base, Note, NoteKind, RepositoryKind, RepositoryStatus, Status, Unfinished, UnfinishedKind,

@@ -3,6 +3,9 @@
 use std::path::PathBuf;
 
 use banger_proto::v1;
+use banger_workspace::client::land::Place;
+use banger_workspace::client::{Expected, LocalRepository, expected_conflicts};
+use banger_workspace::command::Cancel;
 use banger_workspace::wire::{Base, Status};
 use v1::workspace_service_client::WorkspaceServiceClient;
 
@@ -82,12 +85,46 @@ impl Workspace {
     /// # Errors
     /// When there is none, or the daemon cannot be asked.
     pub async fn status(&self) -> Result<WorkspaceStatus> {
+        self.status_since(None).await
+    }
+
+    /// The same beside the repository at `here`: what was brought there before is not counted again, and files are told
+    /// that were changed on both sides since the workspace was prepared.
+    ///
+    /// # Errors
+    /// As [`Workspace::status`], and if the repository here cannot be read.
+    pub async fn status_beside(
+        &self,
+        here: impl Into<PathBuf>,
+    ) -> Result<(WorkspaceStatus, Expected)> {
+        const CALL: &str = "GetWorkspaceStatus";
+        let prepared = self.status().await?.base;
+        let (here, vm) = (here.into(), self.vm_name().await?);
+        let known = tokio::task::spawn_blocking(move || {
+            let found = LocalRepository::find(&here, &Cancel::default())?;
+            let place = found.map(Place::of);
+            let known = place.as_ref().map(|place| place.base(&vm, &prepared));
+            Ok((place, known.transpose()?))
+        });
+        let (place, known) = joined(known.await, CALL)?;
+        let status = self.status_since(known).await?;
+        let Some(place) = place else {
+            return Ok((status, Expected::default()));
+        };
+        let compared = tokio::task::spawn_blocking(move || {
+            let expected = expected_conflicts(&place, &status.base, &status.status)?;
+            Ok((status, expected))
+        });
+        joined(compared.await, CALL)
+    }
+
+    async fn status_since(&self, base: Option<Base>) -> Result<WorkspaceStatus> {
         const CALL: &str = "GetWorkspaceStatus";
         let request = v1::GetWorkspaceStatusRequest {
             vm: self.vm.clone(),
             user: self.user.clone(),
             path: self.path.clone(),
-            base: None,
+            base,
         };
         let call = || async { self.rpc().get_workspace_status(request.clone()).await };
         let answer = self.client.repeat(CALL, call).await?;

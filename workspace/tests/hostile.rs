@@ -6,17 +6,17 @@ mod support;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 
-use banger_workspace::client::apply::{Options as ApplyOptions, apply};
+use banger_workspace::client::apply::{How, Options as ApplyOptions, apply};
 use banger_workspace::client::collect::Options;
 use banger_workspace::client::land::{Landing, Limits};
-use banger_workspace::client::{Error, LocalRepository, Result};
+use banger_workspace::client::{LocalRepository, Result};
 use banger_workspace::command::Cancel;
 use banger_workspace::wire::{
     Base, Content, End, Entries, Entry, EntryKind, ManifestEnd, PackData, Part, Piece, Ref,
     RefKind, Refs, Repository, RepositoryKind, part,
 };
 use sha2::{Digest, Sha256};
-use support::{Bench, VM, commit, git, git_bytes, land, tree, write};
+use support::{Bench, VM, commit, git, git_bytes, land, prepared, refused, tree, try_git, write};
 
 /// A file that is there if something of the VM's ran.
 fn trap(bench: &Bench) -> String {
@@ -91,24 +91,6 @@ fn content(entry: u32, data: &[u8]) -> Part {
     }))
 }
 
-/// Lands `parts`, which must be refused, with nothing of it left.
-fn refused(bench: &Bench, parts: Vec<Part>) -> Error {
-    let refs = git(&bench.here, &["for-each-ref"]);
-    let error = match land(&bench.place(), &Base::default(), parts) {
-        Err(error) => error,
-        Ok(landed) => panic!("{landed:?}"),
-    };
-    assert_eq!(git(&bench.here, &["for-each-ref"]), refs);
-    let own = bench.here.join(".git/banger");
-    let left: Vec<_> = std::fs::read_dir(own)
-        .unwrap()
-        .flatten()
-        .map(|entry| entry.path())
-        .collect();
-    assert!(left.is_empty(), "{left:?}");
-    error
-}
-
 /// A pack with the objects that `ids` lead to, made in a repository of the VM.
 fn pack_of(guest: &Path, ids: &[&str]) -> Vec<u8> {
     let list = guest.join("../ids");
@@ -159,12 +141,6 @@ fn commit_of(guest: &Path, tree: &str) -> String {
         "commit",
         format!("tree {tree}\nauthor A <a@b> 1 +0000\ncommitter A <a@b> 1 +0000\n\nm\n").as_bytes(),
     )
-}
-
-fn prepared() -> (Bench, Base) {
-    let bench = Bench::with_repository();
-    let (_, base) = bench.prepare(&Options::default());
-    (bench, base)
 }
 
 #[test]
@@ -504,57 +480,6 @@ fn a_file_whose_content_does_not_come_is_told() {
 }
 
 #[test]
-fn a_stream_that_is_cut_leaves_nothing_and_a_repeat_succeeds() {
-    let (bench, base) = prepared();
-    write(&bench.guest, "file", "theirs\n");
-    commit(&bench.guest, "theirs");
-    git(&bench.guest, &["branch", "topic"]);
-    write(&bench.guest, "other", "changed\n");
-    write(&bench.guest, "new", vec![b'x'; 3 << 20]);
-    let known = bench.place().base(VM, &base).unwrap();
-    let parts = bench.exported(&known).unwrap();
-    for length in 0..parts.len() {
-        refused(&bench, parts[..length].to_vec());
-    }
-    land(&bench.place(), &known, parts).unwrap();
-    assert_eq!(
-        git(&bench.here, &["rev-parse", "refs/banger/dev/heads/topic"]),
-        git(&bench.guest, &["rev-parse", "topic"])
-    );
-}
-
-#[test]
-fn a_prepare_that_is_cut_leaves_what_was_there_and_a_repeat_succeeds() {
-    let (bench, _) = prepared();
-    let before = tree(&bench.guest);
-    write(&bench.here, "file", "next\n");
-    commit(&bench.here, "next");
-    write(&bench.here, "new", vec![b'x'; 3 << 20]);
-    let restore = banger_workspace::guest::Restore {
-        overwrite: true,
-        ..Default::default()
-    };
-    let mut cut = 0;
-    loop {
-        let mut left = cut;
-        let mut each = |_: &Part| {
-            let goes_on = left > 0;
-            left -= usize::from(goes_on);
-            goes_on
-        };
-        match bench.try_prepare(&Options::default(), &restore, &mut each) {
-            Err(_) => assert_eq!(tree(&bench.guest), before, "after {cut} parts"),
-            Ok(_) => break,
-        }
-        let beside = std::fs::read_dir(bench.guest.parent().unwrap()).unwrap();
-        assert!(beside.count() <= 2, "half a tree is left");
-        cut += 1;
-    }
-    assert!(cut > 4);
-    assert_eq!(tree(&bench.guest), tree(&bench.here));
-}
-
-#[test]
 fn links_and_repositories_of_the_vm_lead_nowhere() {
     let (bench, base) = prepared();
     let guest = &bench.guest;
@@ -592,23 +517,119 @@ fn links_and_repositories_of_the_vm_lead_nowhere() {
     assert_eq!(link, b"/etc");
 }
 
+/// A directory of the owner's beside the repository, which nothing may be written to.
+fn outside(bench: &Bench) -> std::path::PathBuf {
+    let outside = bench.directory.path().join("outside");
+    std::fs::create_dir(&outside).unwrap();
+    outside
+}
+
+fn all_ways(bench: &Bench) {
+    for how in [How::FastForward, How::Merge, How::Rebase, How::Patch] {
+        let repository = LocalRepository::find(&bench.here, &Cancel::default()).unwrap();
+        let options = ApplyOptions {
+            how,
+            ..ApplyOptions::default()
+        };
+        // Some of them are refused; what matters is what they leave alone.
+        let _ = apply(&repository.unwrap(), VM, options);
+        let _ = try_git(&bench.here, &["merge", "--abort"]);
+        let _ = try_git(&bench.here, &["cherry-pick", "--abort"]);
+        git(&bench.here, &["reset", "-q", "--hard", "start"]);
+        git(&bench.here, &["clean", "-q", "-f", "-d"]);
+    }
+}
+
 #[test]
-fn landings_of_two_at_once_do_not_disturb_each_other() {
+fn what_lies_behind_a_link_is_written_neither_by_landing_nor_by_applying() {
+    let bench = Bench::with_repository();
+    let outside = outside(&bench);
+    git(&bench.here, &["tag", "start"]);
+    let link = Entry {
+        path: "dir".into(),
+        kind: EntryKind::Symlink.into(),
+        mode: 0o777,
+        link_target: outside.as_os_str().as_encoded_bytes().to_vec().into(),
+        ..Entry::default()
+    };
+    let entries = vec![link, file(b"dir/x", 1)];
+    let mut parts = snapshot(&bench, Vec::new(), Vec::new(), entries);
+    parts.push(content(1, b"x"));
+    if land(&bench.place(), &Base::default(), ended(parts)).is_ok() {
+        all_ways(&bench);
+    }
+    // The owner has such a link, and the VM has a directory in its place.
+    symlink(&outside, bench.here.join("link")).unwrap();
+    commit(&bench.here, "a link");
+    git(&bench.here, &["tag", "-f", "start"]);
+    let (_, base) = bench.prepare(&Options::default());
+    std::fs::remove_file(bench.guest.join("link")).unwrap();
+    write(&bench.guest, "link/committed", "theirs\n");
+    commit(&bench.guest, "a directory");
+    write(&bench.guest, "link/untracked", "theirs\n");
+    bench.export(&base);
+    all_ways(&bench);
+    assert_eq!(std::fs::read_dir(outside).unwrap().count(), 0);
+}
+
+#[test]
+fn submodules_that_lead_outside_are_only_text() {
     let (bench, base) = prepared();
-    write(&bench.guest, "file", "theirs\n");
-    commit(&bench.guest, "theirs");
-    let known = bench.place().base(VM, &base).unwrap();
-    let parts = bench.exported(&known).unwrap();
-    std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..4)
-            .map(|_| scope.spawn(|| land(&bench.place(), &known, parts.clone())))
-            .collect();
-        let ended: Vec<_> = threads
-            .into_iter()
-            .map(|thread| thread.join().unwrap())
-            .collect();
-        assert!(ended.iter().all(Result::is_ok), "{ended:?}");
-    });
-    land(&bench.place(), &known, parts).unwrap();
-    git(&bench.here, &["fsck", "--strict"]);
+    let outside = outside(&bench);
+    git(&bench.here, &["tag", "start"]);
+    let guest = &bench.guest;
+    let modules = "[submodule \"sub\"]\n\tpath = ../outside\n\turl = ../../outside\n[submodule \"x/../../y\"]\n\tpath = y\n\turl = ./y\n";
+    for modules in [&modules[..modules.find("[submodule \"x").unwrap()], modules] {
+        write(guest, ".gitmodules", modules);
+        let head = git(guest, &["rev-parse", "HEAD"]);
+        let link = format!("160000,{head},sub");
+        git(guest, &["add", ".gitmodules"]);
+        git(guest, &["update-index", "--add", "--cacheinfo", &link]);
+        git(guest, &["commit", "-q", "-m", "modules"]);
+        let known = bench.place().base(VM, &base).unwrap();
+        let parts = bench.exported(&known).unwrap();
+        match land(&bench.place(), &known, parts) {
+            Ok(_) => all_ways(&bench),
+            Err(error) => assert_eq!(error.reason(), "WORKSPACE_OBJECTS_REFUSED"),
+        }
+    }
+    assert_eq!(std::fs::read_dir(outside).unwrap().count(), 0);
+    assert!(!bench.here.join(".git/modules").exists());
+    assert!(!bench.directory.path().join("y").exists());
+}
+
+#[test]
+fn a_repository_that_does_not_say_so_is_only_files() {
+    let (bench, base) = prepared();
+    let trap = trap(&bench);
+    git(&bench.here, &["tag", "start"]);
+    // Whoever runs git in `bare` is in a repository of the VM's making.
+    let bare = bench.guest.join("bare");
+    git(&bench.guest, &["init", "-q", "--bare", "bare"]);
+    for setting in ["core.fsmonitor", "core.sshCommand", "core.pager"] {
+        git(&bare, &["config", setting, &trap]);
+    }
+    git(&bare, &["config", "core.bare", "false"]);
+    git(&bare, &["config", "core.worktree", ".."]);
+    write(&bare, "refs/kept", "");
+    write(&bare, "objects/kept", "");
+    commit(&bench.guest, "bare");
+    // A file that leads git to the owner's own repository, and a link that does.
+    let own = bench.here.join(".git");
+    std::fs::create_dir(bench.guest.join("elsewhere")).unwrap();
+    let leads = format!("gitdir: {}\n", own.display());
+    write(&bench.guest.join("elsewhere"), ".git", leads);
+    std::fs::create_dir(bench.guest.join("linked")).unwrap();
+    symlink(&own, bench.guest.join("linked/.git")).unwrap();
+    let _ = std::fs::remove_file(bench.directory.path().join("ran"));
+    let landed = bench.export(&base);
+    for repository in &landed.repositories[1..] {
+        assert!(repository.is_own_store, "{repository:?}");
+    }
+    all_ways(&bench);
+    let repository = LocalRepository::find(&bench.here, &Cancel::default()).unwrap();
+    apply(&repository.unwrap(), VM, ApplyOptions::default()).unwrap();
+    assert!(bench.here.join("bare/config").exists());
+    bench.export(&base);
+    assert_nothing_ran(&bench);
 }

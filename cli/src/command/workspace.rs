@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use banger_sdk::Error;
 use banger_sdk::workspaces::{
-    ApplyOptions, Cancel, Format, How, LocalRepository, Only, Work, apply, write_tar,
+    ApplyOptions, Cancel, Expected, Format, How, LocalRepository, Only, Work, apply, write_tar,
 };
 use clap::{Args, Subcommand, ValueEnum, ValueHint};
 use clap_complete::ArgValueCandidates;
@@ -193,7 +193,8 @@ impl Prepare {
 /// Show how a workspace differs from what was prepared
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Nothing is brought. The counts are those that an export would bring.
+Nothing is brought. The counts are those that an export would bring: what earlier ones brought is not counted again. \
+Files that were changed both there and here since the workspace was prepared are told: an apply may meet conflicts in them.
 
 Examples:
   banger workspace status web
@@ -205,8 +206,12 @@ pub(crate) struct Status {
 
 impl Status {
     async fn run(self, context: &Context) -> Result<u8, Failure> {
-        let status = self.which.workspace(context).await?.status().await?;
-        let shown = view::WorkspaceStatus::new(&self.which.vm, &status.status);
+        let workspace = self.which.workspace(context).await?;
+        let (status, expected) = match self.which.plain {
+            true => (workspace.status().await?, Expected::default()),
+            false => workspace.status_beside(&self.which.directory).await?,
+        };
+        let shown = view::WorkspaceStatus::new(&self.which.vm, &status.status, expected);
         context.printer().one(&shown)
     }
 }

@@ -245,6 +245,7 @@ struct Difference {
     object_bytes: i64,
     file_bytes: i64,
     changed_paths: Vec<String>,
+    committed_paths: Vec<String>,
 }
 
 impl Difference {
@@ -264,6 +265,11 @@ impl Difference {
             object_bytes: told.object_bytes,
             file_bytes: told.file_bytes,
             changed_paths: told.changed_paths.iter().map(|path| shown(path)).collect(),
+            committed_paths: told
+                .committed_paths
+                .iter()
+                .map(|path| shown(path))
+                .collect(),
         }
     }
 
@@ -293,15 +299,21 @@ pub(crate) struct WorkspaceStatus {
     vm: String,
     exists: bool,
     repositories: Vec<Difference>,
+    /// Changed there and here.
+    changed_on_both_sides: Vec<String>,
+    /// There may be more of those.
+    is_partial: bool,
     notes: Vec<Note>,
 }
 
 impl WorkspaceStatus {
-    pub(crate) fn new(vm: &str, status: &ws::Status) -> Self {
+    pub(crate) fn new(vm: &str, status: &ws::Status, expected: ws::Expected) -> Self {
         Self {
             vm: vm.to_owned(),
             exists: status.exists,
             repositories: status.repositories.iter().map(Difference::of).collect(),
+            changed_on_both_sides: expected.paths,
+            is_partial: expected.is_partial,
             notes: status.notes.iter().map(Note::of).collect(),
         }
     }
@@ -321,19 +333,21 @@ impl Row for WorkspaceStatus {
     fn details(&self) -> Vec<(&'static str, String)> {
         const PATHS_SHOWN: usize = 20;
         let lines: Vec<String> = self.repositories.iter().map(Difference::text).collect();
-        let paths = self.repositories.iter().flat_map(|one| {
-            let prefix = match &one.path[..] {
-                "" => String::new(),
-                path => format!("{path}/"),
-            };
-            one.changed_paths
-                .iter()
-                .map(move |path| format!("{prefix}{path}"))
-        });
-        let paths: Vec<String> = paths.take(PATHS_SHOWN).collect();
+        let some = |paths: &mut dyn Iterator<Item = &String>| {
+            let paths: Vec<&str> = paths.take(PATHS_SHOWN).map(String::as_str).collect();
+            paths.join("\n")
+        };
+        let mut changed = self.repositories.iter().flat_map(|one| &one.changed_paths);
+        let mut committed = self.repositories.iter().flat_map(|one| &one.committed_paths);
+        let mut both = some(&mut self.changed_on_both_sides.iter());
+        if self.is_partial {
+            both.push_str("\n(and perhaps more: not all of the VM's files were compared)");
+        }
         vec![
             ("Workspace", lines.join("\n")),
-            ("Changed", paths.join("\n")),
+            ("Changed", some(&mut changed)),
+            ("Committed", some(&mut committed)),
+            ("Changed here too", both.trim_start().to_owned()),
             ("Notes", notes(&self.notes)),
         ]
     }

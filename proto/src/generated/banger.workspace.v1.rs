@@ -672,7 +672,10 @@ pub struct RepositoryStatus {
     /// What goes on.
     #[prost(message, repeated, tag = "14")]
     pub unfinished: ::prost::alloc::vec::Vec<Unfinished>,
-    /// Paths that differ from HEAD, at most 1000.
+    /// Paths that differ from HEAD, beneath the workspace, at most 1000.
     #[prost(bytes = "bytes", repeated, tag = "15")]
     pub changed_paths: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
+    /// Paths in which HEAD differs from the base's HEAD, beneath the workspace, at most 1000.
+    #[prost(bytes = "bytes", repeated, tag = "16")]
+    pub committed_paths: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
 }

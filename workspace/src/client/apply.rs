@@ -11,7 +11,8 @@ use std::io::Write;
 use std::path::Path;
 
 use super::error::{Error, Result};
-use super::land::publish::{Transaction, moment};
+use super::land::publish::moment;
+use super::land::transaction::Transaction;
 use super::lines::{fields, path, shown, text};
 use super::render::{Format, Only, Work};
 use super::repository::{LocalRepository, optional};

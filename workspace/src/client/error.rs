@@ -169,7 +169,9 @@ impl Error {
             Self::Git { .. } | Self::Answer { .. } => {
                 "Run `git fsck` and `git status` in the repository."
             }
-            Self::NoRepository { .. } => "Name a directory of a git repository.",
+            Self::NoRepository { .. } => {
+                "Name a directory of a git repository. What was done in a directory without git comes out as files: `banger workspace export VM --format tar`."
+            }
             Self::Bare { .. } => "Name a working tree of it (`git worktree add`).",
             Self::Revision { .. } => "`git branch` and `git log` show what there is.",
             Self::Pattern { .. } => "Give patterns such as `target/**` or `.env`.",

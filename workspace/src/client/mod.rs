@@ -11,6 +11,7 @@
 pub mod apply;
 pub mod collect;
 mod error;
+mod expect;
 pub mod land;
 mod lines;
 pub mod render;
@@ -19,6 +20,7 @@ mod store;
 mod user;
 
 pub use error::{Error, Result};
+pub use expect::{Expected, expected_conflicts};
 pub use lines::shown;
 pub use repository::LocalRepository;
 pub use store::{Store, vm_prefix};

@@ -123,6 +123,11 @@ impl Store {
         &self.git
     }
 
+    /// git in it that nobody ends who gives up, for what must not be cut in its middle.
+    pub(super) fn lasting_git(&self) -> Git {
+        Self::at(&self.directory, self.format, &Cancel::default()).git
+    }
+
     /// How its objects are named.
     #[must_use]
     pub const fn format(&self) -> ObjectFormat {

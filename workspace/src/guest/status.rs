@@ -5,11 +5,11 @@ use std::io::Write;
 
 use bytes::Bytes;
 
-use super::look::{self, Looking, SeenRepository};
+use super::look::{self, Looking, Opened, SeenRepository, records};
 use super::{Place, WorkError};
 use crate::command::GitError;
 use crate::wire::limits::STATUS_PATHS_MAX;
-use crate::wire::{Base, EntryKind, RepositoryStatus, Status};
+use crate::wire::{Base, EntryKind, RepositoryStatus, Status, path};
 
 /// Commits that are counted.
 const COUNT_MAX: i64 = 1_000_000;
@@ -73,6 +73,8 @@ fn of(repository: &SeenRepository, base: &Base) -> Result<RepositoryStatus, Work
         .filter(|draft| draft.kind != EntryKind::Directory);
     paths.extend(changed.map(|draft| draft.path.clone()));
     let changed_paths = paths.into_iter().take(STATUS_PATHS_MAX).map(Bytes::from);
+    let committed = committed(repository, base_head)?;
+    let committed_paths = committed.iter().map(|path| beneath(path).into());
     Ok(RepositoryStatus {
         path: told.path.clone(),
         kind: told.kind,
@@ -93,6 +95,7 @@ fn of(repository: &SeenRepository, base: &Base) -> Result<RepositoryStatus, Work
         file_bytes: signed(file_bytes),
         unfinished: told.unfinished.clone(),
         changed_paths: changed_paths.collect(),
+        committed_paths: committed_paths.collect(),
     })
 }
 
@@ -115,6 +118,44 @@ fn number(repository: &SeenRepository, words: &[&str]) -> Result<i64, WorkError>
     }
 }
 
+/// The paths in which HEAD's tree differs from the base's; none where there are not both. A name that is none is left out:
+/// an export would be refused for it.
+fn committed(repository: &SeenRepository, base: &str) -> Result<Vec<Vec<u8>>, WorkError> {
+    let head = repository.told.head_commit.as_str();
+    let Some(opened) = &repository.opened else {
+        return Ok(Vec::new());
+    };
+    if head.is_empty() || !has_commit(opened, base)? {
+        return Ok(Vec::new());
+    }
+    let words = [
+        "diff-tree",
+        "-r",
+        "-z",
+        "--name-only",
+        "--no-renames",
+        base,
+        head,
+    ];
+    let mut found = Vec::new();
+    let listed = records(&opened.git, &words, |name| {
+        if path::check(name).is_ok() {
+            found.push(name.to_vec());
+        }
+        found.len() < STATUS_PATHS_MAX
+    });
+    match listed {
+        // Objects are missing: an export says which.
+        Err(WorkError::Git(GitError::Failed { .. })) => Ok(Vec::new()),
+        listed => listed.map(|()| found),
+    }
+}
+
+fn has_commit(opened: &Opened, id: &str) -> Result<bool, WorkError> {
+    let commit = format!("{id}^{{commit}}");
+    Ok(!id.is_empty() && opened.git.test(&["cat-file", "-e", &commit])?)
+}
+
 /// How many commits HEAD has that the base's HEAD has not, and the other way round.
 fn divergence(repository: &SeenRepository, base: &str) -> Result<(i64, i64), WorkError> {
     let head = repository.told.head_commit.as_str();
@@ -124,10 +165,7 @@ fn divergence(repository: &SeenRepository, base: &str) -> Result<(i64, i64), Wor
     if head.is_empty() {
         return Ok((0, 0));
     }
-    let base_is_here = !base.is_empty()
-        && opened
-            .git
-            .test(&["cat-file", "-e", &format!("{base}^{{commit}}")])?;
+    let base_is_here = has_commit(opened, base)?;
     let range = match base_is_here {
         true => format!("{base}...{head}"),
         false => head.to_owned(),

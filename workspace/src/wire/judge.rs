@@ -7,15 +7,16 @@
 //! Names ascend, so that nothing is told twice, and so that memory does not grow with what was told before: of the
 //! entries only kind and size are kept.
 
+use super::check::{check_note, check_unfinished, is_stash, reference};
+use super::fault::{Fault, at_most, at_most_u64};
 use super::limits::{
-    DATA_MAX_BYTES, ENTRIES_MAX, INDEX_ENTRIES_MAX, KNOWN_COMMITS_MAX, NAMES_MAX_BYTES,
-    NOTE_MAX_BYTES, NOTES_MAX, PATH_MAX_BYTES, REFS_MAX, REPOSITORIES_MAX, SHALLOW_MAX,
-    SNAPSHOT_MAX_BYTES, STATUS_PATHS_MAX, UNFINISHED_COMMITS_MAX,
+    DATA_MAX_BYTES, ENTRIES_MAX, INDEX_ENTRIES_MAX, NAMES_MAX_BYTES, NOTES_MAX, PATH_MAX_BYTES,
+    REFS_MAX, REPOSITORIES_MAX, SHALLOW_MAX, SNAPSHOT_MAX_BYTES,
 };
-use super::path::{self, BadName, is_object_id};
+use super::path::{self, is_object_id};
 use super::{
-    Base, Content, Entries, Entry, EntryKind, IndexEntries, Known, NoteKind, ObjectFormat,
-    PackData, Part, Piece, RefKind, Refs, Repository, RepositoryKind, UnfinishedKind,
+    Content, Entries, Entry, EntryKind, IndexEntries, ObjectFormat, PackData, Part, Piece, RefKind,
+    Refs, Repository, RepositoryKind,
 };
 
 /// Settings that a repository may bring, and their values.
@@ -26,51 +27,6 @@ const SETTINGS: [(&str, &[&str]); 3] = [
 ];
 /// Bytes of a SHA-256.
 const SHA256_BYTES: usize = 32;
-
-/// What is wrong with a snapshot.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Fault {
-    /// A name that is none.
-    #[error("{source} (`{}`)", name.escape_ascii())]
-    Name {
-        /// The name, shortened.
-        name: Vec<u8>,
-        /// What is wrong with it.
-        source: BadName,
-    },
-    /// A part that is not allowed where it comes.
-    #[error("{what} is not allowed here")]
-    Order {
-        /// Which.
-        what: &'static str,
-    },
-    /// A field that cannot be so.
-    #[error("{what}")]
-    Field {
-        /// What is wrong.
-        what: &'static str,
-    },
-    /// More than is allowed.
-    #[error("there are more than {limit} {what}")]
-    TooMany {
-        /// Of what.
-        what: &'static str,
-        /// The bound.
-        limit: u64,
-    },
-    /// The stream ended before the snapshot did.
-    #[error("the snapshot was cut")]
-    Cut,
-}
-
-impl Fault {
-    fn name(name: &[u8], source: BadName) -> Self {
-        Self::Name {
-            name: name[..name.len().min(256)].to_vec(),
-            source,
-        }
-    }
-}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Phase {
@@ -515,167 +471,5 @@ fn kind(repository: &Repository) -> Result<RepositoryKind, Fault> {
             what: "a repository has no kind",
         }),
         kind => Ok(kind),
-    }
-}
-
-fn reference(name: &[u8]) -> Result<(), Fault> {
-    path::check_ref(name).map_err(|source| Fault::name(name, source))
-}
-
-fn is_stash(name: &[u8]) -> bool {
-    let number = name
-        .strip_prefix(b"stash@{")
-        .and_then(|rest| rest.strip_suffix(b"}"));
-    number.is_some_and(|number| {
-        (1..=6).contains(&number.len()) && number.iter().all(u8::is_ascii_digit)
-    })
-}
-
-fn check_unfinished(unfinished: &[super::Unfinished], id_digits: usize) -> Result<(), Fault> {
-    at_most("unfinished things", unfinished.len(), 8)?;
-    for thing in unfinished {
-        at_most(
-            "commits of something unfinished",
-            thing.commits.len(),
-            UNFINISHED_COMMITS_MAX,
-        )?;
-        let is_id = |id: &String| is_object_id(id) && id.len() == id_digits;
-        if thing.kind() == UnfinishedKind::Unspecified || !thing.commits.iter().all(is_id) {
-            return Err(Fault::Field {
-                what: "something unfinished is of no kind or of no commit",
-            });
-        }
-    }
-    Ok(())
-}
-
-/// Judges a note by itself.
-fn check_note(note: &super::Note) -> Result<(), Fault> {
-    let is_known = note.kind() != NoteKind::Unspecified;
-    let fits = note.path.len() <= PATH_MAX_BYTES && note.detail.len() <= NOTE_MAX_BYTES;
-    match is_known && fits {
-        true => Ok(()),
-        false => Err(Fault::Field {
-            what: "a note says nothing, or too much",
-        }),
-    }
-}
-
-/// Judges what a receiver says that it has already, of which `before` commits were told before.
-///
-/// # Errors
-/// What is wrong with it.
-pub fn check_known(known: &Known, before: usize) -> Result<usize, Fault> {
-    let mut count = before;
-    at_most("repositories", known.repositories.len(), REPOSITORIES_MAX)?;
-    for repository in &known.repositories {
-        check_place(&repository.path)?;
-        count += repository.commits.len();
-        at_most("known commits", count, KNOWN_COMMITS_MAX)?;
-        check_ids(&repository.commits)?;
-    }
-    Ok(count)
-}
-
-/// Judges where a history is to begin.
-///
-/// # Errors
-/// What is wrong with it.
-pub fn check_base(base: &Base) -> Result<(), Fault> {
-    at_most("repositories", base.repositories.len(), REPOSITORIES_MAX)?;
-    let mut count = 0;
-    for repository in &base.repositories {
-        check_place(&repository.path)?;
-        count += repository.commits.len();
-        at_most("known commits", count, KNOWN_COMMITS_MAX)?;
-        check_ids(&repository.commits)?;
-        if !repository.head_commit.is_empty() {
-            check_ids(std::slice::from_ref(&repository.head_commit))?;
-        }
-    }
-    Ok(())
-}
-
-fn check_place(name: &[u8]) -> Result<(), Fault> {
-    match name.is_empty() {
-        true => Ok(()),
-        false => path::check(name).map_err(|source| Fault::name(name, source)),
-    }
-}
-
-/// Judges notes, of which there may be `limit`.
-///
-/// # Errors
-/// What is wrong with one.
-pub fn check_notes(notes: &[super::Note], limit: usize) -> Result<(), Fault> {
-    at_most("notes", notes.len(), limit)?;
-    notes.iter().try_for_each(check_note)
-}
-
-/// Judges what is said of a workspace.
-///
-/// # Errors
-/// What is wrong with it.
-pub fn check_status(status: &super::Status) -> Result<(), Fault> {
-    at_most("repositories", status.repositories.len(), REPOSITORIES_MAX)?;
-    check_notes(&status.notes, NOTES_MAX)?;
-    for repository in &status.repositories {
-        check_place(&repository.path)?;
-        if !repository.head_ref.is_empty() {
-            reference(&repository.head_ref)?;
-        }
-        let digits = match repository.head_commit.as_str() {
-            "" => 40,
-            head => {
-                check_ids(std::slice::from_ref(&repository.head_commit))?;
-                head.len()
-            }
-        };
-        check_unfinished(&repository.unfinished, digits)?;
-        at_most(
-            "changed paths",
-            repository.changed_paths.len(),
-            STATUS_PATHS_MAX,
-        )?;
-        for name in &repository.changed_paths {
-            path::check(name).map_err(|source| Fault::name(name, source))?;
-        }
-        let counts = [
-            repository.ahead_count,
-            repository.behind_count,
-            repository.new_commit_count,
-            repository.staged_count,
-            repository.conflicted_count,
-            repository.changed_count,
-            repository.untracked_count,
-            repository.object_bytes,
-            repository.file_bytes,
-        ];
-        if counts.iter().any(|count| *count < 0) {
-            return Err(Fault::Field {
-                what: "a count is negative",
-            });
-        }
-    }
-    Ok(())
-}
-
-fn check_ids(ids: &[String]) -> Result<(), Fault> {
-    match ids.iter().all(|id| is_object_id(id)) {
-        true => Ok(()),
-        false => Err(Fault::Field {
-            what: "an object's id is none",
-        }),
-    }
-}
-
-fn at_most(what: &'static str, count: usize, limit: usize) -> Result<(), Fault> {
-    at_most_u64(what, count as u64, limit as u64)
-}
-
-fn at_most_u64(what: &'static str, count: u64, limit: u64) -> Result<(), Fault> {
-    match count > limit {
-        true => Err(Fault::TooMany { what, limit }),
-        false => Ok(()),
     }
 }

@@ -4,6 +4,8 @@
 //! second set of types would only be converted to and fro. Whoever receives a snapshot has a [`Judge`] look at each
 //! part before it is used or passed on; names are checked by [`path`], once for all.
 
+mod check;
+mod fault;
 mod judge;
 pub mod limits;
 pub mod path;
@@ -16,7 +18,9 @@ pub use banger_proto::workspace::v1::repository::{Kind as RepositoryKind, Object
 pub use banger_proto::workspace::v1::unfinished::Kind as UnfinishedKind;
 pub use banger_proto::workspace::v1::*;
 
-pub use judge::{Fault, Judge, check_base, check_known, check_notes, check_status};
+pub use check::{check_base, check_known, check_notes, check_status};
+pub use fault::Fault;
+pub use judge::Judge;
 
 /// A base in the form in which it is kept.
 #[must_use]

@@ -1,6 +1,9 @@
 //! Both halves of a workspace connected directly, and git as a user runs it.
 #![allow(dead_code, reason = "each test uses a part")]
 
+pub(crate) mod half;
+pub(crate) mod history;
+
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -18,26 +21,56 @@ use banger_workspace::wire::{Base, KnownRepository, Part};
 /// The name of the VM.
 pub(crate) const VM: &str = "dev";
 
+/// The directory of a bench; the bench that made it removes it.
+#[derive(Debug)]
+pub(crate) struct Directory {
+    path: PathBuf,
+    _made: Option<tempfile::TempDir>,
+}
+
+impl Directory {
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
 /// A user's machine and a VM, as directories.
 #[derive(Debug)]
 pub(crate) struct Bench {
-    pub(crate) directory: tempfile::TempDir,
+    pub(crate) directory: Directory,
     pub(crate) here: PathBuf,
     pub(crate) guest: PathBuf,
 }
 
 impl Bench {
     pub(crate) fn new() -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let root = std::fs::canonicalize(directory.path()).unwrap();
-        let here = root.join("here");
-        std::fs::create_dir_all(&here).unwrap();
-        std::fs::create_dir_all(root.join("vm")).unwrap();
+        let made = tempfile::tempdir().unwrap();
+        let bench = Self::at(made.path());
+        std::fs::create_dir_all(&bench.here).unwrap();
+        std::fs::create_dir_all(bench.directory.path().join("vm")).unwrap();
         Self {
-            here,
-            guest: root.join("vm/work"),
-            directory,
+            directory: Directory {
+                _made: Some(made),
+                ..bench.directory
+            },
+            ..bench
         }
+    }
+
+    /// The one in a directory that something else made, and removes.
+    pub(crate) fn at(directory: &Path) -> Self {
+        let path = std::fs::canonicalize(directory).unwrap();
+        Self {
+            here: path.join("here"),
+            guest: path.join("vm/work"),
+            directory: Directory { path, _made: None },
+        }
+    }
+
+    /// Whether the file system keeps with a tree in which state it was made.
+    pub(crate) fn keeps_states(&self) -> bool {
+        let flags = rustix::fs::XattrFlags::empty();
+        rustix::fs::setxattr(self.directory.path(), "user.banger.test", b"", flags).is_ok()
     }
 
     /// With a repository that has one commit.
@@ -99,8 +132,8 @@ impl Bench {
             (sent, making.join().unwrap())
         });
         match restored {
-            (_, Err(error)) => Err(error.to_string()),
-            (Err(error), Ok(_)) => Err(error.to_string()),
+            (_, Err(error)) => Err(chain(&error)),
+            (Err(error), Ok(_)) => Err(chain(&error)),
             (Ok(()), Ok(restored)) => Ok((restored, base)),
         }
     }
@@ -127,6 +160,13 @@ impl Bench {
         let parts = self.exported(&base).unwrap();
         land(&place, &base, parts).unwrap()
     }
+}
+
+/// An error with all of its causes.
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    let causes: Vec<String> = causes.map(ToString::to_string).collect();
+    causes.join(": ")
 }
 
 fn send(
@@ -268,4 +308,29 @@ fn walk(
             found.insert(key, (kind.to_owned(), std::fs::read(full).unwrap()));
         }
     }
+}
+
+/// Lands `parts`, which must be refused, with nothing of it left.
+pub(crate) fn refused(bench: &Bench, parts: Vec<Part>) -> Error {
+    let refs = git(&bench.here, &["for-each-ref"]);
+    let error = match land(&bench.place(), &Base::default(), parts) {
+        Err(error) => error,
+        Ok(landed) => panic!("{landed:?}"),
+    };
+    assert_eq!(git(&bench.here, &["for-each-ref"]), refs);
+    let own = bench.here.join(".git/banger");
+    let left: Vec<_> = std::fs::read_dir(own)
+        .unwrap()
+        .flatten()
+        .map(|entry| entry.path())
+        .collect();
+    assert!(left.is_empty(), "{left:?}");
+    error
+}
+
+/// A VM that has a repository with one commit, and the base of it.
+pub(crate) fn prepared() -> (Bench, Base) {
+    let bench = Bench::with_repository();
+    let (_, base) = bench.prepare(&Options::default());
+    (bench, base)
 }

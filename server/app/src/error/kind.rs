@@ -76,9 +76,7 @@ impl Explain for AppError {
             Self::BootQueueFull { retry_after, .. } => FailureKind::Unavailable {
                 retry_after: *retry_after,
             },
-            Self::BootTimeout { .. } | Self::Unkillable { .. } | Self::NotRemoved { .. } => {
-                FailureKind::DeadlineExceeded
-            }
+            Self::BootTimeout { .. } | Self::Unkillable { .. } => FailureKind::DeadlineExceeded,
             Self::BootEnded { .. } | Self::VmEnded { .. } => precondition("guest/boot".into()),
             Self::NotAdopted { .. } => precondition("vmm/process".into()),
             Self::VmmMemoryLimit { .. } => FailureKind::ResourceExhausted {
@@ -112,11 +110,9 @@ impl Explain for AppError {
                 full @ FailureKind::ResourceExhausted { .. } => full.clone(),
                 _ => precondition(format!("vm/{vm}")),
             },
-            Self::NotRemoved { source, .. } => match &source.kind {
-                full @ FailureKind::ResourceExhausted { .. } => full.clone(),
-                _ => FailureKind::Unavailable {
-                    retry_after: REMOVED_AGAIN,
-                },
+            Self::NotRemoved { source, .. } => match source.as_ref().map(|source| &source.kind) {
+                Some(full @ FailureKind::ResourceExhausted { .. }) => full.clone(),
+                _ => FailureKind::DeadlineExceeded,
             },
             Self::Kernel(error) => error.kind(),
             Self::MakeDirectory { source, .. } | Self::StoreUpload { source } => io_kind(source),
@@ -195,7 +191,6 @@ impl Explain for AppError {
             Self::File(error) => error.reason(),
             Self::Workspace(error) => error.reason(),
             Self::NotGrown { .. } => "DISK_NOT_GROWN",
-            Self::NotRemoved { .. } => "VM_NOT_REMOVED",
             Self::Kernel(error) => error.reason(),
             Self::HostDiskFull { .. } => "DISK_FULL",
             Self::MakeDirectory { source, .. } => io_reason(source, "STATE_DIRECTORY_FAILED"),

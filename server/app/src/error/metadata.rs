@@ -172,7 +172,7 @@ impl AppError {
             Self::Volume(error) => error.metadata(),
             Self::File(error) => error.metadata(),
             Self::Workspace(error) => error.metadata(),
-            Self::NotGrown { vm, source } | Self::NotRemoved { vm, source } => {
+            Self::NotGrown { vm, source } => {
                 vec![("vm", vm.to_string()), ("cause", source.reason.clone())]
             }
             Self::Kernel(error) => error.metadata(),

@@ -90,7 +90,6 @@ impl AppError {
             Self::File(error) => return error.remedy(),
             Self::Workspace(error) => return error.remedy(),
             Self::NotGrown { vm, .. } => format!("Send the same change again, or restart the VM: banger vm restart {vm}"),
-            Self::NotRemoved { .. } => "Check the state directory's disk: its space, and the kernel's log for errors of it. The daemon goes on trying, and the VM is gone when that succeeds.".into(),
             Self::Kernel(error) => return error.remedy(),
             Self::MakeDirectory { source, .. } | Self::StoreUpload { source } if io_remedy(source).is_some() => return io_remedy(source),
             Self::MakeDirectory { .. } | Self::RemoveDirectory { .. } | Self::ReadDirectory { .. } | Self::StoreUpload { .. } => {

@@ -38,11 +38,12 @@ pub(super) struct Built {
 }
 
 /// Checks what came for a repository, and makes commits of its states. `base_head` is the commit that it was prepared
-/// at, or empty; `state` the digest of the whole workspace's state.
+/// at, or empty; `inside` are the places of repositories inside the workspace, `state` the digest of all its state.
 pub(super) fn build(
     coming: &Coming,
     contents: &Contents,
     base_head: &str,
+    inside: &[&[u8]],
     state: &[u8],
     notes: &[Note],
 ) -> Result<Built> {
@@ -62,7 +63,7 @@ pub(super) fn build(
             .flatten()
             .unwrap_or_default(),
     };
-    let mut states = States::of(coming, contents, head, notes)?;
+    let mut states = States::of(coming, contents, head, inside, notes)?;
     states.fields.push(("state", state.to_vec()));
     built.staged = count(&states.index);
     built.changed = count(&states.worktree);
@@ -211,7 +212,13 @@ struct States {
 }
 
 impl States {
-    fn of(coming: &Coming, contents: &Contents, head: String, notes: &[Note]) -> Result<Self> {
+    fn of(
+        coming: &Coming,
+        contents: &Contents,
+        head: String,
+        inside: &[&[u8]],
+        notes: &[Note],
+    ) -> Result<Self> {
         let mut states = Self {
             head,
             index: Vec::new(),
@@ -225,6 +232,9 @@ impl States {
         let mut tracked = states.tracked_by_head(coming)?;
         states.take_index(coming, &mut tracked);
         states.take_entries(coming, contents, &tracked);
+        if coming.message.kind() == RepositoryKind::Plain {
+            states.take_untold(coming, &tracked, inside, notes);
+        }
         states.take_notes(coming, notes);
         Ok(states)
     }
@@ -311,6 +321,32 @@ impl States {
         }
         self.fields.push(("directories", directories));
         self.fields.push(("modes", modes));
+    }
+
+    /// Of a tree without git all files are told: those that are not are gone, but for what could not be taken, and for what
+    /// lies in a repository inside.
+    fn take_untold(
+        &mut self,
+        coming: &Coming,
+        tracked: &HashSet<Vec<u8>>,
+        inside: &[&[u8]],
+        notes: &[Note],
+    ) {
+        let told = coming.entries.iter().map(|(_, entry)| &entry.path[..]);
+        let told: HashSet<&[u8]> = told.collect();
+        let lost: Vec<&[u8]> = notes
+            .iter()
+            .filter(|note| note.is_loss && !note.path.is_empty())
+            .map(|note| &note.path[..])
+            .collect();
+        let is_at = |path: &[u8], places: &[&[u8]]| {
+            let mut places = places.iter();
+            places.any(|place| path == *place || is_beneath(path, place))
+        };
+        let gone = tracked.iter().filter(|path| {
+            !told.contains(&path[..]) && !is_at(path, inside) && !is_at(path, &lost)
+        });
+        self.worktree.extend(gone.cloned().map(Change::Remove));
     }
 
     fn take_notes(&mut self, coming: &Coming, notes: &[Note]) {

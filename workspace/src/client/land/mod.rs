@@ -4,9 +4,10 @@
 //! parts ─► judged ─► quarantine: packs by index-pack, contents as numbered files
 //!                        │ all of it is there: connected, of bounded size, states made into commits
 //!                        ▼
-//!        objects move into the store ─► one transaction of references beneath refs/banger/<vm>/
+//!        objects move into the stores ─► one transaction of references beneath refs/banger/<vm>/ each, all prepared
+//!                                         before the first is committed
 //! ```
-//! Until the transaction nothing in the store leads to anything of it; what is left of a landing that was cut is removed
+//! Until the transactions nothing in a store leads to anything of it; what is left of a landing that was cut is removed
 //! by the next one. The quarantine is a repository that banger writes: nothing of the VM's configuration, hooks or
 //! attributes is in it. Names in references, indexes and trees are the VM's, and are judged; names of files on this
 //! machine are never the VM's.
@@ -28,8 +29,9 @@ mod place;
 pub(super) mod publish;
 mod quarantine;
 mod script;
+pub(super) mod transaction;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 
@@ -215,7 +217,9 @@ impl Landing {
     }
 
     fn repository(&mut self, message: Repository) -> Result<()> {
-        let (store, is_own_store) = self.place.store_for(&self.vm, &message)?;
+        let taken = self.repositories.iter();
+        let taken: Vec<&Path> = taken.map(|coming| coming.store.directory()).collect();
+        let (store, is_own_store) = self.place.store_for(&self.vm, &message, &taken)?;
         let number = self.repositories.len();
         let quarantine = self.incoming.quarantine(number, &store, &message.shallow)?;
         self.repositories.push(Coming {
@@ -271,6 +275,11 @@ impl Landing {
             true => &self.state[..],
             false => &[],
         };
+        let inside = self.repositories.iter();
+        let inside: Vec<&[u8]> = inside
+            .map(|coming| &coming.message.path[..])
+            .filter(|place| !place.is_empty())
+            .collect();
         let mut built = Vec::new();
         for coming in &self.repositories {
             let mut bases = self.base.repositories.iter();
@@ -280,6 +289,7 @@ impl Landing {
                 coming,
                 &self.contents,
                 head,
+                &inside,
                 state,
                 &self.notes,
             )?);

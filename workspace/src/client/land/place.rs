@@ -123,11 +123,13 @@ impl Place {
 
     /// The store of the repository that is at the same place here; none if there is none.
     fn at(&self, place: &[u8]) -> Result<Option<Store>> {
-        if self.repository.is_none() {
-            return Ok(None);
-        }
-        if place.is_empty() {
-            return Ok(Some(self.store.clone()));
+        Ok(self.repository_at(place)?.as_ref().map(Store::of))
+    }
+
+    /// The repository that is at the same place here; none if there is none.
+    pub(in crate::client) fn repository_at(&self, place: &[u8]) -> Result<Option<LocalRepository>> {
+        if self.repository.is_none() || place.is_empty() {
+            return Ok(self.repository.clone());
         }
         let Some(directory) = beneath(&self.top, place) else {
             return Ok(None);
@@ -135,14 +137,18 @@ impl Place {
         if directory.join(".git").symlink_metadata().is_err() {
             return Ok(None);
         }
-        let found = LocalRepository::exactly(&directory, &self.cancel)?;
-        Ok(found.as_ref().map(Store::of))
+        LocalRepository::exactly(&directory, &self.cancel)
     }
 
     /// The store for a repository that comes: the owner's at the same place, if that can take it (its objects are named
-    /// alike, and no history that is cut would have to be cut there too), and otherwise one of banger's own. Whether it is
-    /// one of those comes with it.
-    pub(super) fn store_for(&self, vm: &str, message: &Repository) -> Result<(Store, bool)> {
+    /// alike, no history that is cut would have to be cut there too, and it is none of `taken`, as that of a linked working
+    /// tree is), and otherwise one of banger's own. Whether it is one of those comes with it.
+    pub(super) fn store_for(
+        &self,
+        vm: &str,
+        message: &Repository,
+        taken: &[&Path],
+    ) -> Result<(Store, bool)> {
         if message.kind() == RepositoryKind::Plain {
             return Ok((self.store.clone(), self.repository.is_none()));
         }
@@ -153,6 +159,7 @@ impl Place {
         let here = self.at(&message.path)?;
         let here = here.filter(|store| store.format() == format);
         if let Some(here) = &here
+            && !taken.contains(&here.directory())
             && here.has(&message.shallow)?.len() == message.shallow.len()
         {
             return Ok((here.clone(), false));

@@ -1,4 +1,8 @@
-//! Puts what was checked into the store: first objects, then, in one transaction, the references to them.
+//! Puts what was checked into the stores: first objects, then the references to them, of all repositories together.
+//!
+//! The transactions of all stores are prepared, with git holding the locks, before the first is committed: one that cannot
+//! be made leaves the others unmade. The workspace's own repository is committed last. Whoever is killed between two
+//! commits has landed what lies inside and not the workspace itself: each repository is whole, and a repeat makes the rest.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs;
@@ -6,12 +10,12 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use super::build::Built;
+use super::transaction::{self, Transaction};
 use super::{Coming, LandedRepository};
 use crate::client::error::{Error, Result};
 use crate::client::lines::text;
 use crate::client::store::Store;
 
-const WHAT: &str = "write the references";
 /// Beneath a VM's prefix: what banger keeps of before.
 const KEPT: [&str; 2] = ["earlier/", "before/"];
 
@@ -33,11 +37,10 @@ pub(super) fn publish(
     for coming in all {
         move_objects(&coming.quarantine, &coming.store)?;
     }
+    let changed = change_refs(all, &built, prefix);
+    all.iter().for_each(unkeep);
     let mut landed = Vec::new();
-    for (coming, built) in all.iter().zip(built).rev() {
-        let kept = write_refs(&coming.store, prefix, &built.refs);
-        let kept = kept.inspect_err(|_| unkeep(coming))?;
-        unkeep(coming);
+    for ((coming, built), kept) in all.iter().zip(built).zip(changed?) {
         let named = |(name, id): (String, String)| (format!("{prefix}{name}"), id);
         landed.push(LandedRepository {
             path: coming.message.path.to_vec(),
@@ -55,8 +58,20 @@ pub(super) fn publish(
             unfinished: coming.message.unfinished.clone(),
         });
     }
-    landed.reverse();
     Ok(landed)
+}
+
+/// Changes the references of all, and returns the names beneath which earlier values are kept, for each.
+fn change_refs(all: &[Coming], built: &[Built], prefix: &str) -> Result<Vec<Vec<String>>> {
+    let mut kept = Vec::new();
+    let mut transactions = Vec::new();
+    for (coming, built) in all.iter().zip(built) {
+        let (transaction, names) = changes(&coming.store, prefix, &built.refs)?;
+        transactions.push((&coming.store, transaction));
+        kept.push(names);
+    }
+    transaction::run_all(&transactions)?;
+    Ok(kept)
 }
 
 /// Moves packs and loose objects. git sees a pack when its index is there, so that comes last; a `.keep` holds it until
@@ -146,9 +161,13 @@ fn unkeep(coming: &Coming) {
     }
 }
 
-/// Makes the references beneath `prefix` those of `refs`, at once. What nothing would lead to any more is kept beneath
+/// What makes the references beneath `prefix` those of `refs`. What nothing would lead to any more is kept beneath
 /// `earlier/`; those names are returned.
-fn write_refs(store: &Store, prefix: &str, refs: &[(String, String)]) -> Result<Vec<String>> {
+fn changes(
+    store: &Store,
+    prefix: &str,
+    refs: &[(String, String)],
+) -> Result<(Transaction, Vec<String>)> {
     let new: BTreeMap<String, &String> = refs
         .iter()
         .map(|(name, id)| (format!("{prefix}{name}"), id))
@@ -202,8 +221,7 @@ fn write_refs(store: &Store, prefix: &str, refs: &[(String, String)]) -> Result<
             None => script.line("create", name, &[id]),
         }
     }
-    script.run(store)?;
-    Ok(names)
+    Ok((script, names))
 }
 
 /// The ids among `old` that nothing in `new` leads to.
@@ -263,33 +281,4 @@ pub(crate) fn moment(store: &Store, prefix: &str) -> Result<String> {
         number += 1;
     }
     Ok(name)
-}
-
-/// Changes of references that happen together.
-#[derive(Debug, Default)]
-pub(crate) struct Transaction(Vec<u8>);
-
-impl Transaction {
-    /// A change: a word of git-update-ref(1), a name, and ids.
-    pub(crate) fn line(&mut self, word: &str, name: &str, ids: &[&str]) {
-        self.0.extend(word.bytes());
-        self.0.push(b' ');
-        self.0.extend(name.bytes());
-        self.0.push(0);
-        for id in ids {
-            self.0.extend(id.bytes());
-            self.0.push(0);
-        }
-    }
-
-    /// Makes the changes, all or none.
-    pub(crate) fn run(&mut self, store: &Store) -> Result<()> {
-        let lines = std::mem::take(&mut self.0);
-        if lines.is_empty() {
-            return Ok(());
-        }
-        let words = ["update-ref", "--stdin", "-z", "--no-deref"];
-        let written = store.git().feed(&words, |input| input.write_all(&lines));
-        written.map(drop).map_err(Error::git(WHAT))
-    }
 }

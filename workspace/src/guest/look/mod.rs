@@ -14,7 +14,7 @@ use bytes::Bytes;
 use rustix::fd::OwnedFd;
 
 pub(super) use history::existing;
-pub(super) use repository::Opened;
+pub(super) use repository::{Opened, records};
 pub(super) use work::{Draft, mark};
 
 use super::notes::Notes;

@@ -337,7 +337,7 @@ fn settings(git: &Git) -> Result<BTreeMap<String, String>, WorkError> {
 }
 
 /// Hands on each record, without the zero byte at its end, until `each` has enough.
-pub(super) fn records(
+pub(in super::super) fn records(
     git: &Git,
     words: &[&str],
     mut each: impl FnMut(&[u8]) -> bool,

@@ -5,6 +5,7 @@
 //! ```
 //! All of it happens in a [`Stage`]; a stream that is cut leaves what was there.
 
+mod eol;
 mod files;
 mod repository;
 mod stat;
@@ -24,6 +25,7 @@ use super::notes::Notes;
 use super::stage::{self, Stage};
 use super::{Place, WorkError, state};
 use crate::wire::limits::{KNOWN_COMMITS_MAX, MESSAGE_ITEMS};
+use crate::wire::path::is_beneath;
 use crate::wire::{
     Base, Entry, Fault, Judge, Known, KnownRepository, Needed, Note, Part, Piece, RefKind,
     RepositoryKind,
@@ -119,11 +121,8 @@ pub fn restore(
     let former = former(place, request)?;
     tell_known(former.as_ref(), &mut incoming)?;
     let first = incoming.next()?;
-    let begins_from_former = former.as_ref().is_some_and(|former| {
-        let told = former.repositories.first().map(|own| own.told.kind());
-        matches!(&first, Piece::Repository(own) if Some(own.kind()) == told)
-    });
-    if begins_from_former {
+    // What is known was told: it must be there, whatever comes.
+    if former.is_some() {
         stage.copy()?;
     }
     let staged = Place {
@@ -132,8 +131,11 @@ pub fn restore(
     };
     let mut notes = Notes::default();
     let (places, entries) = manifest(&staged, request, first, &mut incoming, &mut notes)?;
+    if let Some(former) = &former {
+        remove_gone(&staged, former, &places)?;
+    }
     let paths: HashSet<Bytes> = entries.iter().map(|entry| entry.path.clone()).collect();
-    let files = Files::new(place, &staged, entries, begins_from_former)?;
+    let files = Files::new(place, &staged, entries, former.is_some())?;
     for chunk in chunks(&files.needed()) {
         incoming.answer(Answer::Needed(chunk))?;
     }
@@ -243,7 +245,10 @@ fn manifest(
                 if let Some(made) = making.take() {
                     made.finish(request, notes)?;
                 }
-                if repository.kind() == RepositoryKind::Git {
+                if repository.kind() == RepositoryKind::Plain {
+                    let git_dir = staged.path.join(".git");
+                    stage::remove(&git_dir).map_err(WorkError::file("removing", &git_dir))?;
+                } else {
                     places.push(repository.path.clone());
                     let directory = match &repository.path[..] {
                         b"" => staged.path.clone(),
@@ -266,6 +271,46 @@ fn manifest(
             _ => return Err(WorkError::Snapshot(Fault::Order { what: "this part" })),
         }
     }
+}
+
+/// Removes repositories inside that were there and did not come again. What lies there now may be files of the repository
+/// around it, so only what that does not track goes; what is ignored stays, as everywhere.
+fn remove_gone(staged: &Place, former: &Seen, places: &[Bytes]) -> Result<(), WorkError> {
+    let all = former.repositories.iter().map(|one| &one.told.path);
+    let gone: Vec<&Bytes> = all
+        .filter(|path| !path.is_empty() && !places.contains(path))
+        .collect();
+    let at = |path: &[u8]| staged.path.join(OsStr::from_bytes(path));
+    for path in &gone {
+        let git_dir = at(path).join(".git");
+        match stage::remove(&git_dir) {
+            // Something else has taken the directory's place.
+            Err(error) if error.kind() == io::ErrorKind::NotADirectory => {}
+            removed => removed.map_err(WorkError::file("removing", &git_dir))?,
+        }
+    }
+    for path in gone {
+        let around = places.iter().filter(|place| is_beneath(path, place));
+        let Some(around) = around.max_by_key(|place| place.len()) else {
+            continue;
+        };
+        let inside = match around.len() {
+            0 => &path[..],
+            length => &path[length + 1..],
+        };
+        let inside = OsStr::from_bytes(inside);
+        let words: [&OsStr; 6] = [
+            "clean".as_ref(),
+            "-f".as_ref(),
+            "-d".as_ref(),
+            "-q".as_ref(),
+            "--".as_ref(),
+            inside,
+        ];
+        let git = staged.git(&at(around));
+        git.with_env("GIT_LITERAL_PATHSPECS", "1").run(&words)?;
+    }
+    Ok(())
 }
 
 fn chunks(needed: &[u32]) -> Vec<Needed> {

@@ -10,7 +10,7 @@ use std::path::Path;
 use super::super::look::Opened;
 use super::super::notes::{Loss, Notes};
 use super::super::{Place, WorkError, stage};
-use super::{Incoming, Restore};
+use super::{Incoming, Restore, eol};
 use crate::command::Git;
 use crate::wire::{
     IndexEntry, NoteKind, ObjectFormat, PackData, Piece, Ref, RefKind, Repository, UnfinishedKind,
@@ -19,6 +19,9 @@ use crate::wire::{
 /// Files that were given a second name have another time of change, which git takes for a changed content.
 const TRUST_CONTENT_TIME: &str = "core.trustctime=false";
 
+/// Settings that come with a repository.
+const SETTINGS: [&str; 3] = ["core.autocrlf", "core.eol", "core.filemode"];
+
 /// A repository in the making.
 #[derive(Debug)]
 pub(super) struct Making {
@@ -26,6 +29,8 @@ pub(super) struct Making {
     git: Git,
     git_dir: std::path::PathBuf,
     is_new: bool,
+    /// What was there before may have other line ends than its objects.
+    did_convert: bool,
     pub(super) refs: Vec<Ref>,
     pub(super) index: Vec<IndexEntry>,
 }
@@ -56,11 +61,13 @@ impl Making {
             let format = format!("--object-format={}", format(told.object_format()));
             git.run(&["init", "-q", "--template=", &format])?;
         }
+        let git = git
+            .with_repository(&git_dir)
+            .with_setting(TRUST_CONTENT_TIME);
         Ok(Self {
             told,
-            git: git
-                .with_repository(&git_dir)
-                .with_setting(TRUST_CONTENT_TIME),
+            did_convert: !is_new && eol::may_convert(&git, &git_dir)?,
+            git,
             git_dir,
             is_new,
             refs: Vec::new(),
@@ -203,6 +210,12 @@ impl Making {
 
     fn configure(&self, request: &Restore) -> Result<(), WorkError> {
         let set = |name: &str, value: &str| self.git.run(&["config", "--local", name, value]);
+        if !self.is_new {
+            for name in SETTINGS {
+                // One that is not there is none to take back.
+                self.git.test(&["config", "--local", "--unset-all", name])?;
+            }
+        }
         for (name, value) in &self.told.settings {
             set(name, value)?;
         }
@@ -232,7 +245,7 @@ impl Making {
             self.change_index()?;
             self.git
                 .run(&["checkout-index", "--all", "--force", "--index", "--quiet"])?;
-            return Ok(());
+            return self.clean();
         }
         self.git.run(&["read-tree", "--reset", "-u", tree])?;
         self.change_index()?;
@@ -266,7 +279,14 @@ impl Making {
             "--stdin",
         ];
         self.git.feed(&words, paths)?;
-        // What is not tracked comes with the entries; what is ignored stays.
+        if self.did_convert || eol::may_convert(&self.git, &self.git_dir)? {
+            eol::write_anew(&self.git, &self.index)?;
+        }
+        self.clean()
+    }
+
+    /// What is not tracked comes with the entries; what is ignored stays.
+    fn clean(&self) -> Result<(), WorkError> {
         self.git.run(&["clean", "-f", "-d", "-q"])?;
         Ok(())
     }

@@ -305,7 +305,7 @@ class Status(_message.Message):
     def __init__(self, exists: bool = ..., repositories: _Optional[_Iterable[_Union[RepositoryStatus, _Mapping]]] = ..., notes: _Optional[_Iterable[_Union[Note, _Mapping]]] = ..., notes_left_out: _Optional[int] = ...) -> None: ...
 
 class RepositoryStatus(_message.Message):
-    __slots__ = ("path", "kind", "head_ref", "head_commit", "ahead_count", "behind_count", "new_commit_count", "staged_count", "conflicted_count", "changed_count", "untracked_count", "object_bytes", "file_bytes", "unfinished", "changed_paths")
+    __slots__ = ("path", "kind", "head_ref", "head_commit", "ahead_count", "behind_count", "new_commit_count", "staged_count", "conflicted_count", "changed_count", "untracked_count", "object_bytes", "file_bytes", "unfinished", "changed_paths", "committed_paths")
     PATH_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
     HEAD_REF_FIELD_NUMBER: _ClassVar[int]
@@ -321,6 +321,7 @@ class RepositoryStatus(_message.Message):
     FILE_BYTES_FIELD_NUMBER: _ClassVar[int]
     UNFINISHED_FIELD_NUMBER: _ClassVar[int]
     CHANGED_PATHS_FIELD_NUMBER: _ClassVar[int]
+    COMMITTED_PATHS_FIELD_NUMBER: _ClassVar[int]
     path: bytes
     kind: Repository.Kind
     head_ref: bytes
@@ -336,4 +337,5 @@ class RepositoryStatus(_message.Message):
     file_bytes: int
     unfinished: _containers.RepeatedCompositeFieldContainer[Unfinished]
     changed_paths: _containers.RepeatedScalarFieldContainer[bytes]
-    def __init__(self, path: _Optional[bytes] = ..., kind: _Optional[_Union[Repository.Kind, str]] = ..., head_ref: _Optional[bytes] = ..., head_commit: _Optional[str] = ..., ahead_count: _Optional[int] = ..., behind_count: _Optional[int] = ..., new_commit_count: _Optional[int] = ..., staged_count: _Optional[int] = ..., conflicted_count: _Optional[int] = ..., changed_count: _Optional[int] = ..., untracked_count: _Optional[int] = ..., object_bytes: _Optional[int] = ..., file_bytes: _Optional[int] = ..., unfinished: _Optional[_Iterable[_Union[Unfinished, _Mapping]]] = ..., changed_paths: _Optional[_Iterable[bytes]] = ...) -> None: ...
+    committed_paths: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, path: _Optional[bytes] = ..., kind: _Optional[_Union[Repository.Kind, str]] = ..., head_ref: _Optional[bytes] = ..., head_commit: _Optional[str] = ..., ahead_count: _Optional[int] = ..., behind_count: _Optional[int] = ..., new_commit_count: _Optional[int] = ..., staged_count: _Optional[int] = ..., conflicted_count: _Optional[int] = ..., changed_count: _Optional[int] = ..., untracked_count: _Optional[int] = ..., object_bytes: _Optional[int] = ..., file_bytes: _Optional[int] = ..., unfinished: _Optional[_Iterable[_Union[Unfinished, _Mapping]]] = ..., changed_paths: _Optional[_Iterable[bytes]] = ..., committed_paths: _Optional[_Iterable[bytes]] = ...) -> None: ...

@@ -1,0 +1,221 @@
+//! Streams that are cut after each part, several at once, and work that goes on meanwhile.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod support;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use banger_workspace::client::collect::Options;
+use banger_workspace::client::{Expected, Result, expected_conflicts};
+use banger_workspace::guest::{self, StatusRequest};
+use banger_workspace::wire::{NoteKind, Part, Piece};
+use support::{Bench, VM, commit, git, land, prepared, refused, tree, write};
+
+#[test]
+fn a_stream_that_is_cut_leaves_nothing_and_a_repeat_succeeds() {
+    let (bench, base) = prepared();
+    write(&bench.guest, "file", "theirs\n");
+    commit(&bench.guest, "theirs");
+    git(&bench.guest, &["branch", "topic"]);
+    write(&bench.guest, "other", "changed\n");
+    write(&bench.guest, "new", vec![b'x'; 3 << 20]);
+    let known = bench.place().base(VM, &base).unwrap();
+    let parts = bench.exported(&known).unwrap();
+    for length in 0..parts.len() {
+        refused(&bench, parts[..length].to_vec());
+    }
+    land(&bench.place(), &known, parts).unwrap();
+    assert_eq!(
+        git(&bench.here, &["rev-parse", "refs/banger/dev/heads/topic"]),
+        git(&bench.guest, &["rev-parse", "topic"])
+    );
+}
+
+#[test]
+fn a_prepare_that_is_cut_leaves_what_was_there_and_a_repeat_succeeds() {
+    let (bench, _) = prepared();
+    let before = tree(&bench.guest);
+    write(&bench.here, "file", "next\n");
+    commit(&bench.here, "next");
+    write(&bench.here, "new", vec![b'x'; 3 << 20]);
+    let restore = banger_workspace::guest::Restore {
+        overwrite: true,
+        ..Default::default()
+    };
+    let mut cut = 0;
+    loop {
+        let mut left = cut;
+        let mut each = |_: &Part| {
+            let goes_on = left > 0;
+            left -= usize::from(goes_on);
+            goes_on
+        };
+        match bench.try_prepare(&Options::default(), &restore, &mut each) {
+            Err(_) => assert_eq!(tree(&bench.guest), before, "after {cut} parts"),
+            Ok(_) => break,
+        }
+        let beside = std::fs::read_dir(bench.guest.parent().unwrap()).unwrap();
+        assert!(beside.count() <= 2, "half a tree is left");
+        cut += 1;
+    }
+    assert!(cut > 4);
+    assert_eq!(tree(&bench.guest), tree(&bench.here));
+}
+
+#[test]
+fn landings_of_two_at_once_do_not_disturb_each_other() {
+    let (bench, base) = prepared();
+    write(&bench.guest, "file", "theirs\n");
+    commit(&bench.guest, "theirs");
+    let known = bench.place().base(VM, &base).unwrap();
+    let parts = bench.exported(&known).unwrap();
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..4)
+            .map(|_| scope.spawn(|| land(&bench.place(), &known, parts.clone())))
+            .collect();
+        let ended: Vec<_> = threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap())
+            .collect();
+        assert!(ended.iter().all(Result::is_ok), "{ended:?}");
+    });
+    land(&bench.place(), &known, parts).unwrap();
+    git(&bench.here, &["fsck", "--strict"]);
+}
+
+/// The contents of a file that is written to meanwhile are all of one writing.
+const WRITINGS: [u8; 4] = [b'a', b'b', b'c', b'd'];
+
+#[test]
+fn a_tree_that_is_written_to_meanwhile_is_told_as_it_was_or_said_to_have_moved() {
+    let (bench, base) = prepared();
+    let known = bench.place().base(VM, &base).unwrap();
+    let ends = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        // Also when something here fails, or nobody would end the writing.
+        let _ends = Ends(&ends);
+        scope.spawn(|| {
+            let mut round = 0;
+            while !ends.load(Ordering::SeqCst) {
+                let letter = WRITINGS[round % WRITINGS.len()];
+                // In place, so that a reader may see half of it.
+                write(&bench.guest, "moving", vec![letter; 600_000]);
+                if round % 3 == 0 {
+                    commit(&bench.guest, "moving");
+                }
+                round += 1;
+            }
+        });
+        for _ in 0..6 {
+            let parts = bench.exported(&known).unwrap();
+            check_moving(&parts);
+            land(&bench.place(), &known, parts).unwrap();
+            git(&bench.here, &["fsck", "--strict"]);
+        }
+    });
+    // When it holds still, all of it comes.
+    let landed = bench.export(&base);
+    assert!(!landed.has_loss(), "{:?}", landed.notes);
+    let state = landed.repositories[0].refs.iter();
+    let state = state.filter(|(name, _)| name.ends_with("state/tree") || name.ends_with("HEAD"));
+    let (_, state) = state.max_by_key(|(name, _)| name.len()).unwrap();
+    let came = support::git_bytes(
+        &bench.here,
+        &["cat-file", "blob", &format!("{state}:moving")],
+    );
+    assert_eq!(came, std::fs::read(bench.guest.join("moving")).unwrap());
+}
+
+struct Ends<'a>(&'a AtomicBool);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
+/// What is told of the file is one writing, or a note says that it is not.
+fn check_moving(parts: &[Part]) {
+    let mut content = Vec::new();
+    let mut is_told = false;
+    let mut paths = Vec::new();
+    for part in parts {
+        match &part.part {
+            Some(Piece::Entries(entries)) => {
+                paths.extend(entries.entries.iter().map(|entry| entry.path.clone()));
+            }
+            Some(Piece::Content(piece)) if paths[piece.entry as usize] == b"moving"[..] => {
+                content.extend_from_slice(&piece.data);
+            }
+            Some(Piece::Note(note)) => {
+                is_told |= note.is_loss
+                    && (note.kind() == NoteKind::Moved || note.kind() == NoteKind::RefsMoved);
+            }
+            _ => {}
+        }
+    }
+    let is_one = content.windows(2).all(|two| two[0] == two[1]);
+    let is_whole = content.is_empty() || content.len() == 600_000;
+    assert!(is_told || (is_one && is_whole), "{} bytes", content.len());
+}
+
+fn expected(bench: &Bench, base: &banger_workspace::wire::Base) -> Expected {
+    let place = bench.place();
+    let request = StatusRequest {
+        base: place.base(VM, base).unwrap(),
+        had_git: true,
+    };
+    let status = guest::status(&bench.guest_place(), &request).unwrap();
+    expected_conflicts(&place, &request.base, &status).unwrap()
+}
+
+#[test]
+fn files_that_both_sides_changed_are_told_without_an_export() {
+    let (bench, base) = prepared();
+    assert_eq!(expected(&bench, &base), Expected::default());
+    write(&bench.guest, "file", "committed there\n");
+    commit(&bench.guest, "theirs");
+    write(&bench.guest, "other", "changed there\n");
+    write(&bench.guest, "new", "untracked there\n");
+    write(&bench.guest, "only there", "\n");
+    write(&bench.guest, "way/to/it", "\n");
+    assert_eq!(expected(&bench, &base), Expected::default());
+    write(&bench.here, "file", "committed here\n");
+    commit(&bench.here, "mine");
+    write(&bench.here, "other", "changed here\n");
+    write(&bench.here, "new", "untracked here\n");
+    write(&bench.here, "only here", "\n");
+    write(&bench.here, "way", "a file on the way\n");
+    let paths = expected(&bench, &base).paths;
+    assert_eq!(paths, ["file", "new", "other", "way/to/it"]);
+}
+
+#[test]
+fn what_lies_where_a_linked_working_tree_is_here_lands_beside_its_repository() {
+    let bench = Bench::with_repository();
+    let inside = bench.here.join("inside");
+    let at = inside.to_str().unwrap();
+    git(&bench.here, &["worktree", "add", "-q", "-b", "side", at]);
+    let (_, base) = bench.prepare(&Options::default());
+    write(&bench.guest, "file", "outer\n");
+    let outer = commit(&bench.guest, "outer");
+    // It did not go along, and somebody makes a repository there.
+    let inside = bench.guest.join("inside");
+    write(&inside, "file", "inner\n");
+    git(&inside, &["init", "-q", "-b", "main"]);
+    let inner = commit(&inside, "inner");
+    for _ in 0..2 {
+        let landed = bench.export(&base);
+        let heads: Vec<&str> = landed
+            .repositories
+            .iter()
+            .map(|one| &one.head[..])
+            .collect();
+        assert_eq!(heads, [&outer[..], &inner]);
+        assert!(landed.repositories[1].is_own_store);
+        for repository in &landed.repositories {
+            let head = git(&repository.store, &["rev-parse", "refs/banger/dev/HEAD"]);
+            assert_eq!(head, repository.head);
+        }
+    }
+}
