@@ -1,7 +1,7 @@
 //! The figures of `docs/performance.md`, measured: banger beside what it is built on, in turns, in one run.
 //!
 //! `make bench` builds what it needs and runs it. `bench [PART…]` runs parts: boot, exec, bulk, key, files,
-//! pull, bundle, list, parallel, delete, adopt, idle.
+//! pull, bundle, list, parallel, delete, adopt, unary, idle.
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used)] // a measurement that cannot be made ends by panicking
 #![allow(clippy::cast_precision_loss)] // figures for people
@@ -19,6 +19,7 @@ mod key;
 mod parallel;
 mod stand;
 mod table;
+mod unary;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
@@ -29,7 +30,7 @@ use table::Table;
 /// A part of the measurements.
 type Part = (&'static str, fn(&Stand, &mut Table));
 
-const PARTS: [Part; 12] = [
+const PARTS: [Part; 13] = [
     ("boot", boot::measure),
     ("exec", channel::exec),
     ("bulk", channel::bulk),
@@ -41,6 +42,7 @@ const PARTS: [Part; 12] = [
     ("parallel", parallel::measure),
     ("delete", delete::measure),
     ("adopt", adopt::measure),
+    ("unary", unary::measure),
     ("idle", idle::measure),
 ];
 
