@@ -16,6 +16,7 @@ mod doctor;
 mod exec;
 mod faults;
 mod files;
+mod grpcurl;
 mod hostile;
 mod image;
 mod keep;
@@ -25,6 +26,7 @@ mod limits;
 mod observe;
 mod registry;
 mod remote;
+mod roles;
 mod run;
 mod secret;
 mod session;
@@ -76,6 +78,8 @@ fn cases() -> Vec<Case<Suite>> {
         user::cases,
         limits::cases,
         remote::cases,
+        roles::cases,
+        grpcurl::cases,
         workspaces::cases,
         faults::cases,
         campaign::cases,
