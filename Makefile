@@ -58,9 +58,8 @@ protos: ## generate the code of the contracts again
 	@scripts/python-env.sh
 	$(TARGET_DIR)/python/bin/python sdk-python/generate.py
 
-deny: ## licences, advisories and sources of the dependencies (needs cargo-deny)
-	@if $(CARGO) deny --version >/dev/null 2>&1; then $(CARGO) deny check; \
-	else echo "skipped: cargo-deny is not installed (cargo install cargo-deny --locked)"; fi
+deny: ## licences, sources and advisories of the dependencies, as far as they can be asked here
+	@scripts/deny.sh
 
 install: build ## bangerd, banger and banger-agent under PREFIX (/usr/local), completions, example configuration
 	@scripts/install.sh $(DIST) "$(DESTDIR)" "$(PREFIX)"

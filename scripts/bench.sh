@@ -13,6 +13,7 @@ if [ "${#missing[@]}" != 0 ]; then
     if [ "$(id -u)" != 0 ]; then root=(sudo); fi
     "${root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -q -y install --no-install-recommends "${missing[@]}"
 fi
+scripts/python-env.sh
 scripts/build.sh release "$TARGET_DIR/dist"
 cargo build --release --package banger-e2e --bin bench
 PATH=$PATH:/usr/sbin BANGER_DIST=$TARGET_DIR/dist "$TARGET_DIR/release/bench" "$@" | tee "$TARGET_DIR/bench.md"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs the system packages that the build, the demo and the tests need; only those that are missing.
+# Installs the system packages that the build, the demo and the tests need, and grpcurl; only what is missing.
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 
@@ -18,6 +18,7 @@ check_rust() {
   Without:     install rustup (https://rustup.rs), since the distribution's Rust is too old."
 }
 
+grpcurl_bin=$(realpath -m "$TARGET_DIR/e2e-cache/bin")
 missing=()
 # need PACKAGE TEST…: PACKAGE unless the test succeeds.
 need() {
@@ -46,6 +47,25 @@ find_missing() {
     need python3-venv python3 -c 'import ensurepip, venv'
     need openssh-client have ssh
     need rsync have rsync
+    need golang-go has_grpcurl_or_go
+}
+
+# The tests look for grpcurl where programs are, and there.
+has_grpcurl() { have grpcurl || [ -x "$grpcurl_bin/grpcurl" ]; }
+has_grpcurl_or_go() { has_grpcurl || have go; }
+
+# No distribution packages grpcurl. Without it the tests that use it are skipped, by name.
+install_grpcurl() {
+    local go version=v1.9.3
+    if has_grpcurl; then return; fi
+    go=$(go env GOVERSION 2>/dev/null) || {
+        echo "grpcurl: there is no Go to build it with"
+        return
+    }
+    version_at_least "${go#go}" 1.21 || version=v1.9.1
+    say "go install grpcurl@$version"
+    GOBIN=$grpcurl_bin go install "github.com/fullstorydev/grpcurl/cmd/grpcurl@$version" ||
+        echo "grpcurl: it could not be built"
 }
 
 # The busybox of the test images runs without a library.
@@ -57,8 +77,7 @@ lists_are_fresh() {
         apt-cache show linux-image-cloud-amd64 >/dev/null 2>&1
 }
 
-main() {
-    check_rust
+packages() {
     have apt-get || die "apt-get was not found: install qemu-system-x86, docker-registry, skopeo, umoci, busybox (static), e2fsprogs and a C compiler by hand"
     find_missing
     local root=()
@@ -75,6 +94,12 @@ main() {
     [ "$(id -u)" = 0 ] || have sudo || die "as root, run: apt-get install ${missing[*]}"
     "${root[@]}" env DEBIAN_FRONTEND=noninteractive \
         apt-get -q -y install --no-install-recommends "${missing[@]}" </dev/null
+}
+
+main() {
+    check_rust
+    packages
+    install_grpcurl
 }
 
 main

@@ -8,12 +8,15 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use kind::ErrorKind;
 pub use tonic::Code;
 use tonic::Status;
 use tonic_types::{ErrorDetails, RpcStatusExt, StatusExt};
 
 use crate::host::HostError;
 use crate::tls::{self, TlsProblem};
+
+mod kind;
 
 /// The metadata key under which the daemon says what to do.
 const REMEDY: &str = "remedy";

@@ -26,14 +26,52 @@
 //! # }
 //! ```
 //!
-//! - Changes carry a request id, so that they are repeated without harm when the connection breaks.
-//! - Attached processes and logs go on at the byte where a broken connection left them.
-//! - A daemon that has gone silent is noticed within 10 s ([`Error::ConnectionSilent`]).
-//! - [`Error`] says what to do ([`Error::remedy`]) and whether the caller's code ran
-//!   ([`Error::code_ran`]).
+//! Resources are the API's own messages, in [`types`].
 //!
-//! Resources are the API's own messages, in [`types`]. Nothing here spawns a task: what is dropped stops.
+//! # Repeats
+//!
+//! A connection that breaks is made again for as long as [`ClientOptions::reconnect_window`] says. Reads are repeated, and
+//! so are changes: each carries a request id, by which the daemon does it once, however often it is asked. Attached
+//! processes, logs and watches go on at the byte or the event where the connection left them. What cannot be repeated
+//! without doing it twice (a signal, a file that is being written) is not, and fails with [`Error::Disconnected`]. A daemon
+//! that has gone silent is noticed within 10 s ([`Error::ConnectionSilent`]).
+//!
+//! # Errors
+//!
+//! [`Error`] says what kind it is ([`Error::kind`], by the same names as the Python package's classes), a stable word for
+//! programs ([`Error::reason`]), what to do ([`Error::remedy`]), whether the same call may be made again
+//! ([`Error::is_retryable`]), and whether the caller's code ran ([`Error::code_ran`]).
+//!
+//! # Cancellation
+//!
+//! Futures and streams do nothing unless they are polled, and stop when they are dropped; nothing is left running in the
+//! background. What that means for the daemon:
+//!
+//! | dropped | then |
+//! |---|---|
+//! | a list, a read, a watch, a log | nothing more is sent |
+//! | a change, before its answer | it may be done or not; the same [`Request::request_id`] finds out |
+//! | [`Vms::create`], a pull, an import, a build, a volume's creation | the work goes on in the daemon, as an operation: [`Operations::watch`], [`Operations::cancel`] |
+//! | a [`Process`] of [`Sessions::exec`] | it is killed, with its children |
+//! | a [`Process`] of [`Sessions::attach`] | it goes on; attach again |
+//! | an upload, a file that is being written | nothing of the file is there; of a tree, what was whole before |
+//! | [`Workspace::prepare`], [`Workspace::export`] | nothing of it is there |
+//! | a [`Tunnel`] | both ends are reset |
+//!
+//! # Bytes
+//!
+//! What comes in pieces has `next`, and is a stream by `into_stream` or a [`Reader`] by `into_reader`; standard input is a
+//! [`Writer`] by [`Input::into_writer`], and a [`Tunnel`] is both. So everything of tokio works on them:
+//!
+//! ```no_run
+//! # async fn example(client: banger_sdk::Client) -> Result<(), Box<dyn std::error::Error>> {
+//! let log = client.files("web").read("/var/log/messages").open().await?;
+//! tokio::io::copy(&mut log.into_reader(), &mut tokio::io::stdout()).await?;
+//! # Ok(())
+//! # }
+//! ```
 #![forbid(unsafe_code)]
+#![warn(missing_docs)]
 
 mod audit;
 mod build;
@@ -49,6 +87,7 @@ mod host;
 mod image;
 mod kernel;
 mod operation;
+mod pieces;
 mod request;
 mod session;
 mod stream;
@@ -66,7 +105,7 @@ pub use catalog::{Catalogs, Search};
 pub use client::{Client, ClientOptions};
 pub use context::BuildContext;
 pub use doctor::{Doctor, DoctorEvent};
-pub use error::{Code, CodeRan, Error, Refusal, Result, chain};
+pub use error::{Code, CodeRan, Error, ErrorKind, Refusal, Result, chain};
 pub use event::{EventKind, Events, HostEvent};
 pub use export::Export;
 pub use file::{
@@ -81,6 +120,7 @@ pub use image::{
 };
 pub use kernel::{ImportKernel, Kernels, PullKernel};
 pub use operation::Operations;
+pub use pieces::{Reader, Writer};
 pub use request::Request;
 pub use session::{
     Attach, Collected, Command, Event, Input, Log, Outcome, Process, ReadFrom, Resource, Sessions,

@@ -219,6 +219,28 @@ impl Daemon {
         format!("unix://{}", self.socket.display())
     }
 
+    /// Where it serves TCP on the loopback, by its log.
+    #[must_use]
+    pub fn tcp_address(&self) -> String {
+        let log = std::fs::read_to_string(self.log_path()).unwrap();
+        let (_, after) = log
+            .split_once("127.0.0.1:")
+            .unwrap_or_else(|| panic!("no address in {log}"));
+        let port: String = after.chars().take_while(char::is_ascii_digit).collect();
+        format!("127.0.0.1:{port}")
+    }
+
+    /// The `banger` command as on a host without a daemon, with a client's certificate, by TCP.
+    pub fn banger_from_afar<S: AsRef<std::ffi::OsStr>>(
+        &self,
+        bundle: &Path,
+        arguments: impl IntoIterator<Item = S>,
+    ) -> Run {
+        self.banger(arguments)
+            .env("BANGER_HOST", format!("https://{}", self.tcp_address()))
+            .env("BANGER_CERT", bundle)
+    }
+
     /// The socket.
     #[must_use]
     pub fn socket(&self) -> &Path {

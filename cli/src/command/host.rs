@@ -2,11 +2,14 @@
 
 use std::time::SystemTime;
 
+use banger_sdk::types;
 use clap::{Args, Subcommand};
-use futures::StreamExt as _;
+use futures::{StreamExt as _, TryStreamExt as _};
 
+use crate::args::Format;
 use crate::context::Context;
 use crate::failure::Failure;
+use crate::output::{self, Row as _};
 use crate::{value, view};
 
 /// Ask about the host
@@ -30,7 +33,8 @@ kept. For admins.
 Examples:
   banger host audit
   banger host audit --owner cert:ci --since 1h
-  banger host audit --failed --output json | jq -r '.[].reason'")]
+  banger host audit --failed --output json | jq -r '.[].reason'
+  banger host audit --follow --failed")]
 pub(crate) struct Audit {
     /// Only calls of this caller, such as uid:1000 or cert:ci
     #[arg(long)]
@@ -44,9 +48,12 @@ pub(crate) struct Audit {
     /// Only calls that did not succeed
     #[arg(long)]
     failed: bool,
-    /// At most this many
+    /// At most this many; with --follow, at most this many of those that are there already
     #[arg(short = 'n', long, value_name = "COUNT", default_value_t = 100)]
     limit: usize,
+    /// Go on with what comes: oldest first, and in JSON a line for each
+    #[arg(short, long)]
+    follow: bool,
 }
 
 impl Audit {
@@ -64,9 +71,42 @@ impl Audit {
         if self.failed {
             audit = audit.failed();
         }
+        if self.follow {
+            return follow(context, audit, self.limit).await;
+        }
         let records = audit.list().take(self.limit);
         let printer = context.printer();
         printer.list(records, view::AuditRecord::from).await
+    }
+}
+
+/// Prints the newest `limit` records that there are, and each that comes.
+async fn follow(context: &Context, audit: banger_sdk::Audit, limit: usize) -> Result<u8, Failure> {
+    let newest = audit.clone().list().take(limit);
+    let mut kept: Vec<types::AuditRecord> = newest.try_collect().await?;
+    // Where none is wanted of what there is, what comes begins now.
+    let after = match kept.first() {
+        Some(record) => Some(record.sequence),
+        None if limit == 0 => None,
+        None => Some(0),
+    };
+    let mut coming = audit.follow(after);
+    kept.reverse();
+    for record in kept {
+        show(context, record)?;
+    }
+    while let Some(record) = coming.next().await {
+        show(context, record?)?;
+    }
+    Ok(0)
+}
+
+fn show(context: &Context, record: types::AuditRecord) -> Result<(), Failure> {
+    let record = view::AuditRecord::from(record);
+    match (context.format, context.quiet) {
+        (_, true) => output::lines([record.name()]),
+        (Format::Json, false) => output::json_line(&record),
+        (Format::Table, false) => output::lines([record.line()]),
     }
 }
 

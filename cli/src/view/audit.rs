@@ -55,6 +55,11 @@ impl AuditRecord {
         }
     }
 
+    /// The record as one line, for whoever follows the log.
+    pub(crate) fn line(&self) -> String {
+        self.cells().join("  ")
+    }
+
     fn time(&self) -> String {
         self.time
             .map(|time| format!("{time:.0}"))

@@ -3713,6 +3713,49 @@ pub struct VmSummary {
     #[prost(enumeration = "vm::State", tag = "3")]
     pub state: i32,
 }
+/// Asks for the audit log as it is written.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WatchAuditRequest {
+    /// From after the record of this sequence, what is still kept of them first; 0 means from the oldest. Absent means only
+    /// what is written from now on.
+    #[prost(int64, optional, tag = "1")]
+    pub after: ::core::option::Option<i64>,
+    /// Only calls of this caller; empty means all.
+    #[prost(string, tag = "2")]
+    pub owner: ::prost::alloc::string::String,
+    /// Only calls that came at this time or later.
+    #[prost(message, optional, tag = "3")]
+    pub since: ::core::option::Option<::prost_types::Timestamp>,
+    /// Only calls of this method, such as banger.v1.VmService/StopVm; empty means all.
+    #[prost(string, tag = "4")]
+    pub method: ::prost::alloc::string::String,
+    /// Only calls that did not succeed.
+    #[prost(bool, tag = "5")]
+    pub failed: bool,
+}
+/// What is written to the audit log.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WatchAuditResponse {
+    /// `started` first and once.
+    #[prost(oneof = "watch_audit_response::Message", tags = "1, 2, 3")]
+    pub message: ::core::option::Option<watch_audit_response::Message>,
+}
+/// Nested message and enum types in `WatchAuditResponse`.
+pub mod watch_audit_response {
+    /// `started` first and once.
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Message {
+        /// The sequence after which records come.
+        #[prost(int64, tag = "1")]
+        Started(i64),
+        /// The next record.
+        #[prost(message, tag = "2")]
+        Record(super::AuditRecord),
+        /// Nothing new.
+        #[prost(message, tag = "3")]
+        Heartbeat(super::Heartbeat),
+    }
+}
 /// Asks for the audit log.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ListAuditRequest {
@@ -4323,6 +4366,32 @@ pub mod host_service_client {
                 .insert(GrpcMethod::new("banger.v1.HostService", "ListAudit"));
             self.inner.unary(req, path, codec).await
         }
+        /// The audit log as it is written, oldest first, for as long as the caller reads. Nothing is left out: a caller that reads
+        /// slowly gets the records later. For admins.
+        pub async fn watch_audit(
+            &mut self,
+            request: impl tonic::IntoRequest<super::WatchAuditRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::WatchAuditResponse>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/banger.v1.HostService/WatchAudit",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("banger.v1.HostService", "WatchAudit"));
+            self.inner.server_streaming(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -4390,6 +4459,18 @@ pub mod host_service_server {
             tonic::Response<super::ListAuditResponse>,
             tonic::Status,
         >;
+        /// Server streaming response type for the WatchAudit method.
+        type WatchAuditStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::WatchAuditResponse, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// The audit log as it is written, oldest first, for as long as the caller reads. Nothing is left out: a caller that reads
+        /// slowly gets the records later. For admins.
+        async fn watch_audit(
+            &self,
+            request: tonic::Request<super::WatchAuditRequest>,
+        ) -> std::result::Result<tonic::Response<Self::WatchAuditStream>, tonic::Status>;
     }
     /// The host and its daemon.
     #[derive(Debug)]
@@ -4691,6 +4772,52 @@ pub mod host_service_server {
                                 max_encoding_message_size,
                             );
                         let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/banger.v1.HostService/WatchAudit" => {
+                    #[allow(non_camel_case_types)]
+                    struct WatchAuditSvc<T: HostService>(pub Arc<T>);
+                    impl<
+                        T: HostService,
+                    > tonic::server::ServerStreamingService<super::WatchAuditRequest>
+                    for WatchAuditSvc<T> {
+                        type Response = super::WatchAuditResponse;
+                        type ResponseStream = T::WatchAuditStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::WatchAuditRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as HostService>::watch_audit(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = WatchAuditSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
                         Ok(res)
                     };
                     Box::pin(fut)

@@ -158,6 +158,13 @@ LIST_AUDIT = Method(
     False,
     False,
 )
+WATCH_AUDIT = Method(
+    "/banger.v1.HostService/WatchAudit",
+    host_service_pb2.WatchAuditRequest,
+    host_service_pb2.WatchAuditResponse,
+    False,
+    True,
+)
 PULL_IMAGE = Method(
     "/banger.v1.ImageService/PullImage",
     image_service_pb2.PullImageRequest,
@@ -513,6 +520,7 @@ ALL: list[Method[Any, Any]] = [
     WATCH_EVENTS,
     GET_USAGE,
     LIST_AUDIT,
+    WATCH_AUDIT,
     PULL_IMAGE,
     REGISTER_IMAGE,
     BUILD_IMAGE,

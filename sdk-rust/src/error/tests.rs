@@ -77,3 +77,43 @@ fn the_texts_name_what_failed() {
         "the connection to bangerd was lost during Exec"
     );
 }
+
+#[test]
+fn kinds_and_whether_to_repeat_are_those_of_the_python_package() {
+    let kinds = [
+        (Code::NotFound, ErrorKind::NotFound, false),
+        (Code::AlreadyExists, ErrorKind::AlreadyExists, false),
+        (Code::InvalidArgument, ErrorKind::InvalidRequest, false),
+        (Code::FailedPrecondition, ErrorKind::WrongState, false),
+        (Code::ResourceExhausted, ErrorKind::Exhausted, false),
+        (Code::PermissionDenied, ErrorKind::Refused, false),
+        (Code::Unavailable, ErrorKind::Refused, true),
+    ];
+    for (code, kind, is_retryable) in kinds {
+        let error = refused(code, &[]);
+        assert_eq!((error.kind(), error.is_retryable()), (kind, is_retryable));
+        assert_eq!(error.retry_after(), None);
+    }
+    let mut details = ErrorDetails::with_error_info("TOO_MANY_REQUESTS", "banger.dev", []);
+    details.set_retry_info(Some(Duration::from_secs(3)));
+    let status = Status::with_error_details(Code::ResourceExhausted, "too fast", details);
+    let error = Error::from_status(status, "GetVm");
+    assert!(error.is_retryable());
+    assert_eq!(error.retry_after(), Some(Duration::from_secs(3)));
+    let lost = Error::cut_short("Exec");
+    assert_eq!(
+        (lost.kind(), lost.is_retryable()),
+        (ErrorKind::ConnectionLost, false)
+    );
+}
+
+#[test]
+fn the_python_package_knows_the_same_reasons_for_a_command_that_did_not_start() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let text = std::fs::read_to_string(root.join("sdk-python/src/banger/errors.py")).unwrap();
+    let (_, list) = text.split_once("_NOT_STARTED = frozenset(").unwrap();
+    let (list, _) = list.split_once(')').unwrap();
+    let mut reasons: Vec<&str> = list.split('"').skip(1).step_by(2).collect();
+    reasons.sort_unstable();
+    assert_eq!(reasons, kind::NOT_STARTED);
+}

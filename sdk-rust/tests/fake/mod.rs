@@ -5,8 +5,10 @@
 #![allow(dead_code, clippy::missing_panics_doc, missing_docs, unreachable_pub)]
 
 mod doctor;
+mod host;
 mod image;
 mod observe;
+mod operation;
 pub mod running;
 mod session;
 mod tunnel;

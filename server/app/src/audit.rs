@@ -5,13 +5,14 @@
 //!              └ full: counted, and told by the next record
 //! ```
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use banger_core::audit::{AuditFilter, AuditRecord};
 use banger_core::{SignedDuration, Timestamp, chain};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use crate::Context;
@@ -26,6 +27,8 @@ const BATCH_MAX: usize = 512;
 const GATHER: Duration = Duration::from_millis(50);
 /// Between two prunings.
 const PRUNE_EVERY: Duration = Duration::from_secs(60);
+/// Records that a watcher takes from the store at once.
+const WATCHED_AT_ONCE: u32 = 100;
 /// How long a reader waits for what was queued before it.
 const FLUSH_WITHIN: Duration = Duration::from_secs(5);
 
@@ -41,6 +44,8 @@ pub struct Audit {
     context: Arc<Context>,
     queue: mpsc::Sender<Item>,
     lost: AtomicU64,
+    /// Changes whenever records were written.
+    written: watch::Sender<()>,
     /// Taken by the writer when it starts.
     waiting: Mutex<Option<mpsc::Receiver<Item>>>,
 }
@@ -58,6 +63,7 @@ impl Audit {
             context: context.clone(),
             queue,
             lost: AtomicU64::new(0),
+            written: watch::Sender::new(()),
             waiting: Mutex::new(Some(waiting)),
         }
     }
@@ -88,6 +94,36 @@ impl Audit {
         Ok(page::cut(found, limit as usize))
     }
 
+    /// The records from after the one of the sequence `after`, as they are written; without it those that are written
+    /// from now on.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub async fn watch(
+        self: &Arc<Self>,
+        after: Option<u64>,
+        filter: AuditFilter,
+    ) -> Result<AuditWatch, AppError> {
+        // Before the store is looked at, so that nothing is written between.
+        let written = self.written.subscribe();
+        let after = match after {
+            Some(after) => after,
+            None => {
+                self.flush().await;
+                let (store, all) = (&self.context.store, AuditFilter::default());
+                let newest = store.list_audit(1, None, &all);
+                newest.await?.first().map_or(0, |record| record.sequence)
+            }
+        };
+        Ok(AuditWatch {
+            audit: self.clone(),
+            written,
+            filter,
+            after,
+            ready: VecDeque::new(),
+        })
+    }
+
     async fn flush(&self) {
         let (flushed, told) = oneshot::channel();
         let flushing = async {
@@ -115,6 +151,45 @@ impl Audit {
                 prune_at: Instant::now(),
             };
             self.context.tasks.spawn(writer.run());
+        }
+    }
+}
+
+/// Somebody who reads the audit log as it is written. What is not read waits in the store.
+#[derive(Debug)]
+pub struct AuditWatch {
+    audit: Arc<Audit>,
+    written: watch::Receiver<()>,
+    filter: AuditFilter,
+    after: u64,
+    ready: VecDeque<AuditRecord>,
+}
+
+impl AuditWatch {
+    /// The sequence of the last record that was told, or after which the watch began.
+    #[must_use]
+    pub const fn after(&self) -> u64 {
+        self.after
+    }
+
+    /// The next record. Cancel-safe: none is lost when the wait is given up.
+    ///
+    /// # Errors
+    /// If the store cannot be read, or the daemon ends.
+    pub async fn next(&mut self) -> Result<AuditRecord, AppError> {
+        loop {
+            if let Some(record) = self.ready.pop_front() {
+                self.after = record.sequence;
+                return Ok(record);
+            }
+            self.written.mark_unchanged();
+            let store = &self.audit.context.store;
+            let found = store.list_audit_after(WATCHED_AT_ONCE, self.after, &self.filter);
+            self.ready.extend(found.await?);
+            if self.ready.is_empty() {
+                // The sender is of the log that is held here.
+                let _ = self.written.changed().await;
+            }
         }
     }
 }
@@ -166,7 +241,8 @@ impl Writer {
         if let Some(first) = records.first_mut() {
             first.lost = self.audit.lost.swap(0, Ordering::Relaxed);
             let count = records.len() as u64;
-            if let Err(error) = self.audit.context.store.insert_audit(&records).await {
+            let inserted = self.audit.context.store.insert_audit(&records).await;
+            if let Err(error) = inserted {
                 let lost = records[0].lost + count;
                 self.audit.lost.fetch_add(lost, Ordering::Relaxed);
                 tracing::error!(
@@ -174,6 +250,8 @@ impl Writer {
                     error = chain(&error),
                     "records of the audit log are lost"
                 );
+            } else {
+                self.audit.written.send_replace(());
             }
         }
         for flush in flushes {

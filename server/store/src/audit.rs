@@ -98,6 +98,34 @@ impl Store {
         rows.iter().map(decode).collect()
     }
 
+    /// Up to `limit` records that `filter` wants, oldest first, from after the one with the sequence `after`.
+    ///
+    /// # Errors
+    /// Of the database only.
+    pub async fn list_audit_after(
+        &self,
+        limit: u32,
+        after: u64,
+        filter: &AuditFilter,
+    ) -> Result<Vec<AuditRecord>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT CAST(sequence AS TEXT) AS row_id, sequence, time, duration, owner, role, via, method, object, \
+             request_id, code, reason, lost FROM audit WHERE sequence > ?1 \
+             AND (?2 IS NULL OR owner = ?2) AND (?3 IS NULL OR time >= ?3) AND (?4 IS NULL OR method = ?4) \
+             AND (?5 = 0 OR code <> 0) ORDER BY sequence LIMIT ?6",
+        )
+        .bind(whole(after.into()))
+        .bind(filter.owner.as_ref().map(banger_core::Owner::as_str))
+        .bind(nanoseconds_optional("time", filter.since)?)
+        .bind(filter.method.as_deref())
+        .bind(filter.failed)
+        .bind(limit)
+        .fetch_all(self.reader())
+        .await
+        .map_err(failed("read the audit log"))?;
+        rows.iter().map(decode).collect()
+    }
+
     /// Forgets the records of calls that came before `before`, and of the others all but the newest `keep_at_most`.
     /// Says how many went.
     ///

@@ -1,7 +1,7 @@
 //! The figures of `docs/performance.md`, measured: banger beside what it is built on, in turns, in one run.
 //!
 //! `make bench` builds what it needs and runs it. `bench [PART…]` runs parts: boot, exec, bulk, key, files,
-//! workspace, pull, bundle, list, parallel, delete, adopt, idle.
+//! workspace, pull, bundle, list, parallel, delete, adopt, unary, idle.
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used)] // a measurement that cannot be made ends by panicking
 #![allow(clippy::cast_precision_loss)] // figures for people
@@ -19,6 +19,7 @@ mod key;
 mod parallel;
 mod stand;
 mod table;
+mod unary;
 mod workspace;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -43,6 +44,7 @@ const PARTS: [Part; 13] = [
     ("parallel", parallel::measure),
     ("delete", delete::measure),
     ("adopt", adopt::measure),
+    ("unary", unary::measure),
     ("idle", idle::measure),
 ];
 

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use banger_e2e::image::TestImage;
 use banger_e2e::kernel::PACKAGE;
 use banger_e2e::registry::Registry;
-use banger_e2e::{Binaries, Daemon, DaemonOptions, Scratch};
+use banger_e2e::{Binaries, Daemon, DaemonOptions, Pki, Scratch};
 
 /// The VM in which commands are run.
 pub(crate) const VM: &str = "bench";
@@ -16,6 +16,8 @@ pub(crate) struct Stand {
     pub(crate) scratch: Scratch,
     pub(crate) daemon: Daemon,
     pub(crate) registry: Registry,
+    /// The certificate of a client by TCP.
+    pub(crate) client: PathBuf,
     /// The small image.
     pub(crate) reference: String,
     /// Kept from run to run.
@@ -36,7 +38,13 @@ impl Stand {
         let registry = Registry::start(&scratch);
         let reference = registry.reference("box:1");
         TestImage::make(&scratch).copy_to(&scratch, &format!("docker://{reference}"));
-        let daemon = Daemon::start(&scratch, &binaries, "d", DaemonOptions::default());
+        let pki = Pki::make(&scratch, &binaries, "pki");
+        let (client, config) = (pki.client("bench", "admin"), pki.config());
+        let options = DaemonOptions {
+            config,
+            ..DaemonOptions::default()
+        };
+        let daemon = Daemon::start(&scratch, &binaries, "d", options);
         daemon
             .banger(["kernel", "import", "--debian-package", PACKAGE])
             .ok();
@@ -59,6 +67,7 @@ impl Stand {
             scratch,
             daemon,
             registry,
+            client,
             reference,
             cache,
         }

@@ -1,28 +1,22 @@
-//! The API from outside: grpcurl with reflection, the SDK's example, completion.
+//! The API from outside: the SDK's example, completion, JSON.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
-use banger_e2e::{Case, Done, Lane, Run, Verdict};
+use banger_e2e::{Case, Lane, Run, Verdict};
 
 use crate::suite::{LONG, Suite, VM};
-
-/// The grpcurl that is built where Go is.
-const GRPCURL: &str = "github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.3";
-/// Building it from source, on a busy machine.
-const GRPCURL_BUILD: Duration = Duration::from_secs(400);
 
 pub(crate) fn cases() -> Vec<Case<Suite>> {
     vec![
         Case {
-            name: "grpcurl_finds_and_calls_everything_by_reflection",
-            lane: Lane::Shared,
-            test: grpcurl,
-        },
-        Case {
             name: "the_sdks_example_runs_a_command_in_a_vm_of_its_own",
             lane: Lane::Shared,
             test: example,
+        },
+        Case {
+            name: "the_sdks_streams_carry_files_trees_and_processes",
+            lane: Lane::Shared,
+            test: streams,
         },
         Case {
             name: "completion_scripts_are_valid",
@@ -37,113 +31,44 @@ pub(crate) fn cases() -> Vec<Case<Suite>> {
     ]
 }
 
-/// grpcurl: the host's, else built once with the host's Go.
-fn find_grpcurl(suite: &Suite) -> Result<PathBuf, String> {
-    if let Ok(path) = std::env::var("PATH") {
-        let found = std::env::split_paths(&path)
-            .map(|dir| dir.join("grpcurl"))
-            .find(|path| path.is_file());
-        if let Some(found) = found {
-            return Ok(found);
-        }
-    }
-    let bin = suite.cache.join("bin");
-    let program = bin.join("grpcurl");
-    if program.is_file() {
-        return Ok(program);
-    }
-    let is_there = std::process::Command::new("go")
-        .arg("version")
-        .output()
-        .is_ok_and(|output| output.status.success());
-    if !is_there {
-        return Err("neither grpcurl nor Go is installed".into());
-    }
-    let done = Run::new("go")
-        .args(["install", GRPCURL])
-        .env("GOBIN", &bin)
-        .timeout(GRPCURL_BUILD)
-        .done();
-    if done.status.success() {
-        Ok(program)
-    } else {
-        Err(format!("grpcurl could not be built: {}", done.err()))
-    }
-}
-
-fn grpcurl(suite: &Suite) -> Verdict {
-    let program = match find_grpcurl(suite) {
-        Ok(program) => program,
-        Err(why) => return Verdict::Skipped(why),
-    };
-    suite.vm();
-    let socket = suite.daemon().host();
-    let call = |words: &[&str], data: &str| -> Done {
-        let run = Run::new(&program).args(["-plaintext"]).timeout(LONG);
-        let run = if data.is_empty() {
-            run
-        } else {
-            run.args(["-d", data])
-        };
-        run.arg(&socket).args(words).done()
-    };
-    let listed = call(&["list"], "").out();
-    for service in [
-        "ImageService",
-        "KernelService",
-        "VmService",
-        "SessionService",
-        "TunnelService",
-        "OperationService",
-        "HostService",
-    ] {
-        assert!(listed.contains(&format!("banger.v1.{service}")), "{listed}");
-    }
-    assert!(
-        listed.contains("grpc.health.v1.Health") && !listed.contains("banger.guest"),
-        "{listed}"
-    );
-    assert!(
-        call(&["describe", "banger.v1.VmService"], "")
-            .out()
-            .contains("rpc CreateVm")
-    );
-    assert!(
-        call(&["grpc.health.v1.Health/Check"], "{}")
-            .out()
-            .contains("SERVING")
-    );
-    let info = call(&["banger.v1.HostService/GetInfo"], "{}").json();
-    assert!(info["info"]["driver"].is_string(), "{info}");
-    let exec = format!(
-        r#"{{"start":{{"vm":"{VM}","spec":{{"command":["sh","-c","echo by grpcurl; exit 4"]}}}}}}"#
-    );
-    let done = call(&["banger.v1.SessionService/Exec"], &exec);
-    // base64 of "by grpcurl\n"
-    assert!(
-        done.out().contains("YnkgZ3JwY3VybAo=") && done.out().contains("\"code\": 4"),
-        "{}",
-        done.said()
-    );
-    let refused = call(&["banger.v1.VmService/GetVm"], r#"{"vm":"nobody"}"#);
-    assert!(
-        refused.err().contains("Code: NotFound") && refused.err().contains("google.rpc.ErrorInfo"),
-        "{}",
-        refused.said()
-    );
-    Verdict::Passed
-}
-
-fn example(suite: &Suite) -> Verdict {
+/// An example of the SDK, which `cargo test --workspace` builds.
+fn built(name: &str) -> Result<PathBuf, Verdict> {
     let program = std::env::current_exe()
         .unwrap()
         .ancestors()
         .nth(2)
         .unwrap()
-        .join("examples/run");
-    if !program.is_file() {
-        return Verdict::Skipped("the example is built by `cargo test --workspace` only".into());
+        .join("examples")
+        .join(name);
+    if program.is_file() {
+        return Ok(program);
     }
+    let why = "the example is built by `cargo test --workspace` only";
+    Err(Verdict::Skipped(why.into()))
+}
+
+fn streams(suite: &Suite) -> Verdict {
+    let program = match built("streams") {
+        Ok(program) => program,
+        Err(skipped) => return skipped,
+    };
+    suite.vm();
+    let run = Run::new(program)
+        .env("BANGER_HOST", suite.daemon().host())
+        .arg(VM)
+        .timeout(LONG);
+    assert_eq!(
+        run.ok().out(),
+        "file: \"one\\ntwo\\n\"\nprocess: Some(Code(0))\noutput: \"two\\none\\n\"\ntree: 1 entries"
+    );
+    Verdict::Passed
+}
+
+fn example(suite: &Suite) -> Verdict {
+    let program = match built("run") {
+        Ok(program) => program,
+        Err(skipped) => return skipped,
+    };
     let reference = suite.reference();
     let run = Run::new(program)
         .env("BANGER_HOST", suite.daemon().host())

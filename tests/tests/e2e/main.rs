@@ -17,6 +17,7 @@ mod exec;
 mod faults;
 mod files;
 mod firecracker;
+mod grpcurl;
 mod hostile;
 mod image;
 mod keep;
@@ -26,6 +27,7 @@ mod limits;
 mod observe;
 mod registry;
 mod remote;
+mod roles;
 mod run;
 mod secret;
 mod session;
@@ -78,6 +80,8 @@ fn cases() -> Vec<Case<Suite>> {
         limits::cases,
         firecracker::cases,
         remote::cases,
+        roles::cases,
+        grpcurl::cases,
         workspaces::cases,
         faults::cases,
         campaign::cases,

@@ -29,51 +29,55 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x62\x61nger/v1/host_service.proto\x12\tbanger.v1\x1a\x15\x62\x61nger/v1/audit.proto\x1a\x15\x62\x61nger/v1/event.proto\x1a\x19\x62\x61nger/v1/operation.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa2\x01\n\x10ListAuditRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\r\n\x05owner\x18\x03 \x01(\t\x12.\n\x05since\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x00\x88\x01\x01\x12\x0e\n\x06method\x18\x05 \x01(\t\x12\x0e\n\x06\x66\x61iled\x18\x06 \x01(\x08\x42\x08\n\x06_since\"U\n\x11ListAuditResponse\x12\'\n\x07records\x18\x01 \x03(\x0b\x32\x16.banger.v1.AuditRecord\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x10\n\x0eGetInfoRequest\"4\n\x0fGetInfoResponse\x12!\n\x04info\x18\x01 \x01(\x0b\x32\x13.banger.v1.HostInfo\"\x11\n\x0fGetUsageRequest\"7\n\x10GetUsageResponse\x12#\n\x05usage\x18\x01 \x01(\x0b\x32\x14.banger.v1.HostUsage\"\xca\x02\n\tHostUsage\x12%\n\x08promises\x18\x01 \x01(\x0b\x32\x13.banger.v1.Promises\x12%\n\x06owners\x18\x02 \x03(\x0b\x32\x15.banger.v1.OwnerUsage\x12\x19\n\x11memory_used_bytes\x18\x03 \x01(\x03\x12\x1e\n\x16memory_available_bytes\x18\x04 \x01(\x03\x12\x17\n\x0f\x64isk_used_bytes\x18\x05 \x01(\x03\x12\x1c\n\x14\x64isk_available_bytes\x18\x06 \x01(\x03\x12\x1b\n\x13unmeasured_vm_count\x18\x07 \x01(\x05\x12\x15\n\rbooting_count\x18\x08 \x01(\x05\x12\x1a\n\x12max_parallel_boots\x18\t \x01(\x05\x12\x15\n\rwaiting_count\x18\n \x01(\x05\x12\x16\n\x0e\x62oot_queue_max\x18\x0b \x01(\x05\"B\n\nOwnerUsage\x12\r\n\x05owner\x18\x01 \x01(\t\x12%\n\x08promises\x18\x02 \x01(\x0b\x32\x13.banger.v1.Promises\"\xea\x01\n\x08Promises\x12\x1f\n\x03vms\x18\x01 \x01(\x0b\x32\x12.banger.v1.Promise\x12\'\n\x0brunning_vms\x18\x02 \x01(\x0b\x32\x12.banger.v1.Promise\x12!\n\x05vcpus\x18\x03 \x01(\x0b\x32\x12.banger.v1.Promise\x12&\n\nmemory_mib\x18\x04 \x01(\x0b\x32\x12.banger.v1.Promise\x12$\n\x08\x64isk_mib\x18\x05 \x01(\x0b\x32\x12.banger.v1.Promise\x12#\n\x07volumes\x18\x06 \x01(\x0b\x32\x12.banger.v1.Promise\"9\n\x07Promise\x12\x10\n\x08promised\x18\x01 \x01(\x03\x12\x12\n\x05limit\x18\x02 \x01(\x03H\x00\x88\x01\x01\x42\x08\n\x06_limit\"\xd7\x02\n\x08HostInfo\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x0e\n\x06\x64river\x18\x02 \x01(\t\x12\x13\n\x0bvmm_version\x18\x03 \x01(\t\x12\x13\n\x0b\x61\x63\x63\x65lerator\x18\x04 \x01(\t\x12\x1b\n\x13\x61\x63\x63\x65lerator_warning\x18\x05 \x01(\t\x12\x11\n\tcpu_count\x18\x06 \x01(\x05\x12\x14\n\x0cmemory_bytes\x18\x07 \x01(\x03\x12\x1e\n\x16memory_available_bytes\x18\x08 \x01(\x03\x12\x11\n\tstate_dir\x18\t \x01(\t\x12!\n\x19state_dir_available_bytes\x18\n \x01(\x03\x12\x10\n\x08vm_count\x18\x0b \x01(\x05\x12\x18\n\x10running_vm_count\x18\x0c \x01(\x05\x12\x13\n\x0bimage_count\x18\r \x01(\x05\x12\x16\n\x0e\x64\x65\x66\x61ult_kernel\x18\x0e \x01(\t\x12\x0b\n\x03pid\x18\x0f \x01(\x05\",\n\rDoctorRequest\x12\x0b\n\x03\x66ix\x18\x01 \x01(\x08\x12\x0e\n\x06\x63hecks\x18\x02 \x03(\t\"\xae\x01\n\x0e\x44octorResponse\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12\'\n\x05\x63heck\x18\x02 \x01(\x0b\x32\x16.banger.v1.DoctorCheckH\x00\x12+\n\x07summary\x18\x03 \x01(\x0b\x32\x18.banger.v1.DoctorSummaryH\x00\x12)\n\theartbeat\x18\x04 \x01(\x0b\x32\x14.banger.v1.HeartbeatH\x00\x42\t\n\x07message\"\x83\x03\n\x0b\x44octorCheck\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07subject\x18\x02 \x01(\t\x12\r\n\x05title\x18\x03 \x01(\t\x12-\n\x06status\x18\x04 \x01(\x0e\x32\x1d.banger.v1.DoctorCheck.Status\x12\r\n\x05\x66ound\x18\x05 \x01(\t\x12\r\n\x05\x63\x61use\x18\x06 \x01(\t\x12\x0e\n\x06remedy\x18\x07 \x01(\t\x12\x0f\n\x07\x63ommand\x18\x08 \x01(\t\x12\x0f\n\x07\x66ixable\x18\t \x01(\x08\x12\x0f\n\x07\x63hanged\x18\n \x01(\t\x12\'\n\x04took\x18\x0b \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x10\n\x08position\x18\x0c \x01(\x05\"}\n\x06Status\x12\x16\n\x12STATUS_UNSPECIFIED\x10\x00\x12\r\n\tSTATUS_OK\x10\x01\x12\x12\n\x0eSTATUS_WARNING\x10\x02\x12\x12\n\x0eSTATUS_PROBLEM\x10\x03\x12\x12\n\x0eSTATUS_SKIPPED\x10\x04\x12\x10\n\x0cSTATUS_FIXED\x10\x05\"\xa4\x01\n\rDoctorSummary\x12\x10\n\x08ok_count\x18\x01 \x01(\x05\x12\x15\n\rwarning_count\x18\x02 \x01(\x05\x12\x15\n\rproblem_count\x18\x03 \x01(\x05\x12\x15\n\rskipped_count\x18\x04 \x01(\x05\x12\x13\n\x0b\x66ixed_count\x18\x05 \x01(\x05\x12\'\n\x04took\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x8a\x01\n\x12WatchEventsRequest\x12$\n\x05kinds\x18\x01 \x03(\x0e\x32\x15.banger.v1.Event.Kind\x12\n\n\x02vm\x18\x02 \x01(\t\x12\x0e\n\x04kept\x18\x03 \x01(\x08H\x00\x12)\n\x05\x61\x66ter\x18\x04 \x01(\x0b\x32\x18.banger.v1.EventPositionH\x00\x42\x07\n\x05start\"0\n\rEventPosition\x12\r\n\x05\x65poch\x18\x01 \x01(\t\x12\x10\n\x08sequence\x18\x02 \x01(\x03\"\xb4\x01\n\x13WatchEventsResponse\x12\x15\n\rdropped_count\x18\x01 \x01(\x03\x12-\n\x08snapshot\x18\x02 \x01(\x0b\x32\x19.banger.v1.EventsSnapshotH\x00\x12!\n\x05\x65vent\x18\x03 \x01(\x0b\x32\x10.banger.v1.EventH\x00\x12)\n\theartbeat\x18\x04 \x01(\x0b\x32\x14.banger.v1.HeartbeatH\x00\x42\t\n\x07message2\xed\x02\n\x0bHostService\x12@\n\x07GetInfo\x12\x19.banger.v1.GetInfoRequest\x1a\x1a.banger.v1.GetInfoResponse\x12?\n\x06\x44octor\x12\x18.banger.v1.DoctorRequest\x1a\x19.banger.v1.DoctorResponse0\x01\x12N\n\x0bWatchEvents\x12\x1d.banger.v1.WatchEventsRequest\x1a\x1e.banger.v1.WatchEventsResponse0\x01\x12\x43\n\x08GetUsage\x12\x1a.banger.v1.GetUsageRequest\x1a\x1b.banger.v1.GetUsageResponse\x12\x46\n\tListAudit\x12\x1b.banger.v1.ListAuditRequest\x1a\x1c.banger.v1.ListAuditResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x62\x61nger/v1/host_service.proto\x12\tbanger.v1\x1a\x15\x62\x61nger/v1/audit.proto\x1a\x15\x62\x61nger/v1/event.proto\x1a\x19\x62\x61nger/v1/operation.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9a\x01\n\x11WatchAuditRequest\x12\x12\n\x05\x61\x66ter\x18\x01 \x01(\x03H\x00\x88\x01\x01\x12\r\n\x05owner\x18\x02 \x01(\t\x12.\n\x05since\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x01\x88\x01\x01\x12\x0e\n\x06method\x18\x04 \x01(\t\x12\x0e\n\x06\x66\x61iled\x18\x05 \x01(\x08\x42\x08\n\x06_afterB\x08\n\x06_since\"\x87\x01\n\x12WatchAuditResponse\x12\x11\n\x07started\x18\x01 \x01(\x03H\x00\x12(\n\x06record\x18\x02 \x01(\x0b\x32\x16.banger.v1.AuditRecordH\x00\x12)\n\theartbeat\x18\x03 \x01(\x0b\x32\x14.banger.v1.HeartbeatH\x00\x42\t\n\x07message\"\xa2\x01\n\x10ListAuditRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\r\n\x05owner\x18\x03 \x01(\t\x12.\n\x05since\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x00\x88\x01\x01\x12\x0e\n\x06method\x18\x05 \x01(\t\x12\x0e\n\x06\x66\x61iled\x18\x06 \x01(\x08\x42\x08\n\x06_since\"U\n\x11ListAuditResponse\x12\'\n\x07records\x18\x01 \x03(\x0b\x32\x16.banger.v1.AuditRecord\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x10\n\x0eGetInfoRequest\"4\n\x0fGetInfoResponse\x12!\n\x04info\x18\x01 \x01(\x0b\x32\x13.banger.v1.HostInfo\"\x11\n\x0fGetUsageRequest\"7\n\x10GetUsageResponse\x12#\n\x05usage\x18\x01 \x01(\x0b\x32\x14.banger.v1.HostUsage\"\xca\x02\n\tHostUsage\x12%\n\x08promises\x18\x01 \x01(\x0b\x32\x13.banger.v1.Promises\x12%\n\x06owners\x18\x02 \x03(\x0b\x32\x15.banger.v1.OwnerUsage\x12\x19\n\x11memory_used_bytes\x18\x03 \x01(\x03\x12\x1e\n\x16memory_available_bytes\x18\x04 \x01(\x03\x12\x17\n\x0f\x64isk_used_bytes\x18\x05 \x01(\x03\x12\x1c\n\x14\x64isk_available_bytes\x18\x06 \x01(\x03\x12\x1b\n\x13unmeasured_vm_count\x18\x07 \x01(\x05\x12\x15\n\rbooting_count\x18\x08 \x01(\x05\x12\x1a\n\x12max_parallel_boots\x18\t \x01(\x05\x12\x15\n\rwaiting_count\x18\n \x01(\x05\x12\x16\n\x0e\x62oot_queue_max\x18\x0b \x01(\x05\"B\n\nOwnerUsage\x12\r\n\x05owner\x18\x01 \x01(\t\x12%\n\x08promises\x18\x02 \x01(\x0b\x32\x13.banger.v1.Promises\"\xc5\x01\n\x08Promises\x12\x1f\n\x03vms\x18\x01 \x01(\x0b\x32\x12.banger.v1.Promise\x12\'\n\x0brunning_vms\x18\x02 \x01(\x0b\x32\x12.banger.v1.Promise\x12!\n\x05vcpus\x18\x03 \x01(\x0b\x32\x12.banger.v1.Promise\x12&\n\nmemory_mib\x18\x04 \x01(\x0b\x32\x12.banger.v1.Promise\x12$\n\x08\x64isk_mib\x18\x05 \x01(\x0b\x32\x12.banger.v1.Promise\"9\n\x07Promise\x12\x10\n\x08promised\x18\x01 \x01(\x03\x12\x12\n\x05limit\x18\x02 \x01(\x03H\x00\x88\x01\x01\x42\x08\n\x06_limit\"\xd7\x02\n\x08HostInfo\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x0e\n\x06\x64river\x18\x02 \x01(\t\x12\x13\n\x0bvmm_version\x18\x03 \x01(\t\x12\x13\n\x0b\x61\x63\x63\x65lerator\x18\x04 \x01(\t\x12\x1b\n\x13\x61\x63\x63\x65lerator_warning\x18\x05 \x01(\t\x12\x11\n\tcpu_count\x18\x06 \x01(\x05\x12\x14\n\x0cmemory_bytes\x18\x07 \x01(\x03\x12\x1e\n\x16memory_available_bytes\x18\x08 \x01(\x03\x12\x11\n\tstate_dir\x18\t \x01(\t\x12!\n\x19state_dir_available_bytes\x18\n \x01(\x03\x12\x10\n\x08vm_count\x18\x0b \x01(\x05\x12\x18\n\x10running_vm_count\x18\x0c \x01(\x05\x12\x13\n\x0bimage_count\x18\r \x01(\x05\x12\x16\n\x0e\x64\x65\x66\x61ult_kernel\x18\x0e \x01(\t\x12\x0b\n\x03pid\x18\x0f \x01(\x05\",\n\rDoctorRequest\x12\x0b\n\x03\x66ix\x18\x01 \x01(\x08\x12\x0e\n\x06\x63hecks\x18\x02 \x03(\t\"\xae\x01\n\x0e\x44octorResponse\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12\'\n\x05\x63heck\x18\x02 \x01(\x0b\x32\x16.banger.v1.DoctorCheckH\x00\x12+\n\x07summary\x18\x03 \x01(\x0b\x32\x18.banger.v1.DoctorSummaryH\x00\x12)\n\theartbeat\x18\x04 \x01(\x0b\x32\x14.banger.v1.HeartbeatH\x00\x42\t\n\x07message\"\x83\x03\n\x0b\x44octorCheck\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07subject\x18\x02 \x01(\t\x12\r\n\x05title\x18\x03 \x01(\t\x12-\n\x06status\x18\x04 \x01(\x0e\x32\x1d.banger.v1.DoctorCheck.Status\x12\r\n\x05\x66ound\x18\x05 \x01(\t\x12\r\n\x05\x63\x61use\x18\x06 \x01(\t\x12\x0e\n\x06remedy\x18\x07 \x01(\t\x12\x0f\n\x07\x63ommand\x18\x08 \x01(\t\x12\x0f\n\x07\x66ixable\x18\t \x01(\x08\x12\x0f\n\x07\x63hanged\x18\n \x01(\t\x12\'\n\x04took\x18\x0b \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x10\n\x08position\x18\x0c \x01(\x05\"}\n\x06Status\x12\x16\n\x12STATUS_UNSPECIFIED\x10\x00\x12\r\n\tSTATUS_OK\x10\x01\x12\x12\n\x0eSTATUS_WARNING\x10\x02\x12\x12\n\x0eSTATUS_PROBLEM\x10\x03\x12\x12\n\x0eSTATUS_SKIPPED\x10\x04\x12\x10\n\x0cSTATUS_FIXED\x10\x05\"\xa4\x01\n\rDoctorSummary\x12\x10\n\x08ok_count\x18\x01 \x01(\x05\x12\x15\n\rwarning_count\x18\x02 \x01(\x05\x12\x15\n\rproblem_count\x18\x03 \x01(\x05\x12\x15\n\rskipped_count\x18\x04 \x01(\x05\x12\x13\n\x0b\x66ixed_count\x18\x05 \x01(\x05\x12\'\n\x04took\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x8a\x01\n\x12WatchEventsRequest\x12$\n\x05kinds\x18\x01 \x03(\x0e\x32\x15.banger.v1.Event.Kind\x12\n\n\x02vm\x18\x02 \x01(\t\x12\x0e\n\x04kept\x18\x03 \x01(\x08H\x00\x12)\n\x05\x61\x66ter\x18\x04 \x01(\x0b\x32\x18.banger.v1.EventPositionH\x00\x42\x07\n\x05start\"0\n\rEventPosition\x12\r\n\x05\x65poch\x18\x01 \x01(\t\x12\x10\n\x08sequence\x18\x02 \x01(\x03\"\xb4\x01\n\x13WatchEventsResponse\x12\x15\n\rdropped_count\x18\x01 \x01(\x03\x12-\n\x08snapshot\x18\x02 \x01(\x0b\x32\x19.banger.v1.EventsSnapshotH\x00\x12!\n\x05\x65vent\x18\x03 \x01(\x0b\x32\x10.banger.v1.EventH\x00\x12)\n\theartbeat\x18\x04 \x01(\x0b\x32\x14.banger.v1.HeartbeatH\x00\x42\t\n\x07message2\xba\x03\n\x0bHostService\x12@\n\x07GetInfo\x12\x19.banger.v1.GetInfoRequest\x1a\x1a.banger.v1.GetInfoResponse\x12?\n\x06\x44octor\x12\x18.banger.v1.DoctorRequest\x1a\x19.banger.v1.DoctorResponse0\x01\x12N\n\x0bWatchEvents\x12\x1d.banger.v1.WatchEventsRequest\x1a\x1e.banger.v1.WatchEventsResponse0\x01\x12\x43\n\x08GetUsage\x12\x1a.banger.v1.GetUsageRequest\x1a\x1b.banger.v1.GetUsageResponse\x12\x46\n\tListAudit\x12\x1b.banger.v1.ListAuditRequest\x1a\x1c.banger.v1.ListAuditResponse\x12K\n\nWatchAudit\x12\x1c.banger.v1.WatchAuditRequest\x1a\x1d.banger.v1.WatchAuditResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'banger.v1.host_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_LISTAUDITREQUEST']._serialized_start=182
-  _globals['_LISTAUDITREQUEST']._serialized_end=344
-  _globals['_LISTAUDITRESPONSE']._serialized_start=346
-  _globals['_LISTAUDITRESPONSE']._serialized_end=431
-  _globals['_GETINFOREQUEST']._serialized_start=433
-  _globals['_GETINFOREQUEST']._serialized_end=449
-  _globals['_GETINFORESPONSE']._serialized_start=451
-  _globals['_GETINFORESPONSE']._serialized_end=503
-  _globals['_GETUSAGEREQUEST']._serialized_start=505
-  _globals['_GETUSAGEREQUEST']._serialized_end=522
-  _globals['_GETUSAGERESPONSE']._serialized_start=524
-  _globals['_GETUSAGERESPONSE']._serialized_end=579
-  _globals['_HOSTUSAGE']._serialized_start=582
-  _globals['_HOSTUSAGE']._serialized_end=912
-  _globals['_OWNERUSAGE']._serialized_start=914
-  _globals['_OWNERUSAGE']._serialized_end=980
-  _globals['_PROMISES']._serialized_start=983
-  _globals['_PROMISES']._serialized_end=1217
-  _globals['_PROMISE']._serialized_start=1219
-  _globals['_PROMISE']._serialized_end=1276
-  _globals['_HOSTINFO']._serialized_start=1279
-  _globals['_HOSTINFO']._serialized_end=1622
-  _globals['_DOCTORREQUEST']._serialized_start=1624
-  _globals['_DOCTORREQUEST']._serialized_end=1668
-  _globals['_DOCTORRESPONSE']._serialized_start=1671
-  _globals['_DOCTORRESPONSE']._serialized_end=1845
-  _globals['_DOCTORCHECK']._serialized_start=1848
-  _globals['_DOCTORCHECK']._serialized_end=2235
-  _globals['_DOCTORCHECK_STATUS']._serialized_start=2110
-  _globals['_DOCTORCHECK_STATUS']._serialized_end=2235
-  _globals['_DOCTORSUMMARY']._serialized_start=2238
-  _globals['_DOCTORSUMMARY']._serialized_end=2402
-  _globals['_WATCHEVENTSREQUEST']._serialized_start=2405
-  _globals['_WATCHEVENTSREQUEST']._serialized_end=2543
-  _globals['_EVENTPOSITION']._serialized_start=2545
-  _globals['_EVENTPOSITION']._serialized_end=2593
-  _globals['_WATCHEVENTSRESPONSE']._serialized_start=2596
-  _globals['_WATCHEVENTSRESPONSE']._serialized_end=2776
-  _globals['_HOSTSERVICE']._serialized_start=2779
-  _globals['_HOSTSERVICE']._serialized_end=3144
+  _globals['_WATCHAUDITREQUEST']._serialized_start=182
+  _globals['_WATCHAUDITREQUEST']._serialized_end=336
+  _globals['_WATCHAUDITRESPONSE']._serialized_start=339
+  _globals['_WATCHAUDITRESPONSE']._serialized_end=474
+  _globals['_LISTAUDITREQUEST']._serialized_start=477
+  _globals['_LISTAUDITREQUEST']._serialized_end=639
+  _globals['_LISTAUDITRESPONSE']._serialized_start=641
+  _globals['_LISTAUDITRESPONSE']._serialized_end=726
+  _globals['_GETINFOREQUEST']._serialized_start=728
+  _globals['_GETINFOREQUEST']._serialized_end=744
+  _globals['_GETINFORESPONSE']._serialized_start=746
+  _globals['_GETINFORESPONSE']._serialized_end=798
+  _globals['_GETUSAGEREQUEST']._serialized_start=800
+  _globals['_GETUSAGEREQUEST']._serialized_end=817
+  _globals['_GETUSAGERESPONSE']._serialized_start=819
+  _globals['_GETUSAGERESPONSE']._serialized_end=874
+  _globals['_HOSTUSAGE']._serialized_start=877
+  _globals['_HOSTUSAGE']._serialized_end=1207
+  _globals['_OWNERUSAGE']._serialized_start=1209
+  _globals['_OWNERUSAGE']._serialized_end=1275
+  _globals['_PROMISES']._serialized_start=1278
+  _globals['_PROMISES']._serialized_end=1475
+  _globals['_PROMISE']._serialized_start=1477
+  _globals['_PROMISE']._serialized_end=1534
+  _globals['_HOSTINFO']._serialized_start=1537
+  _globals['_HOSTINFO']._serialized_end=1880
+  _globals['_DOCTORREQUEST']._serialized_start=1882
+  _globals['_DOCTORREQUEST']._serialized_end=1926
+  _globals['_DOCTORRESPONSE']._serialized_start=1929
+  _globals['_DOCTORRESPONSE']._serialized_end=2103
+  _globals['_DOCTORCHECK']._serialized_start=2106
+  _globals['_DOCTORCHECK']._serialized_end=2493
+  _globals['_DOCTORCHECK_STATUS']._serialized_start=2368
+  _globals['_DOCTORCHECK_STATUS']._serialized_end=2493
+  _globals['_DOCTORSUMMARY']._serialized_start=2496
+  _globals['_DOCTORSUMMARY']._serialized_end=2660
+  _globals['_WATCHEVENTSREQUEST']._serialized_start=2663
+  _globals['_WATCHEVENTSREQUEST']._serialized_end=2801
+  _globals['_EVENTPOSITION']._serialized_start=2803
+  _globals['_EVENTPOSITION']._serialized_end=2851
+  _globals['_WATCHEVENTSRESPONSE']._serialized_start=2854
+  _globals['_WATCHEVENTSRESPONSE']._serialized_end=3034
+  _globals['_HOSTSERVICE']._serialized_start=3037
+  _globals['_HOSTSERVICE']._serialized_end=3479
 # @@protoc_insertion_point(module_scope)

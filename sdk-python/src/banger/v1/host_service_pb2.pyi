@@ -14,6 +14,30 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class WatchAuditRequest(_message.Message):
+    __slots__ = ("after", "owner", "since", "method", "failed")
+    AFTER_FIELD_NUMBER: _ClassVar[int]
+    OWNER_FIELD_NUMBER: _ClassVar[int]
+    SINCE_FIELD_NUMBER: _ClassVar[int]
+    METHOD_FIELD_NUMBER: _ClassVar[int]
+    FAILED_FIELD_NUMBER: _ClassVar[int]
+    after: int
+    owner: str
+    since: _timestamp_pb2.Timestamp
+    method: str
+    failed: bool
+    def __init__(self, after: _Optional[int] = ..., owner: _Optional[str] = ..., since: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., method: _Optional[str] = ..., failed: bool = ...) -> None: ...
+
+class WatchAuditResponse(_message.Message):
+    __slots__ = ("started", "record", "heartbeat")
+    STARTED_FIELD_NUMBER: _ClassVar[int]
+    RECORD_FIELD_NUMBER: _ClassVar[int]
+    HEARTBEAT_FIELD_NUMBER: _ClassVar[int]
+    started: int
+    record: _audit_pb2.AuditRecord
+    heartbeat: _operation_pb2.Heartbeat
+    def __init__(self, started: _Optional[int] = ..., record: _Optional[_Union[_audit_pb2.AuditRecord, _Mapping]] = ..., heartbeat: _Optional[_Union[_operation_pb2.Heartbeat, _Mapping]] = ...) -> None: ...
+
 class ListAuditRequest(_message.Message):
     __slots__ = ("page_size", "page_token", "owner", "since", "method", "failed")
     PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]

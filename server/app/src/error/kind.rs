@@ -10,8 +10,6 @@ use banger_core::{Explain, FailureKind};
 use super::AppError;
 use crate::vm::Resource;
 
-/// When it is worth to ask again for the removal of what could not be removed: some tries later.
-const REMOVED_AGAIN: Duration = Duration::from_secs(5);
 
 fn precondition(subject: String) -> FailureKind {
     FailureKind::FailedPrecondition { subject }

@@ -1,5 +1,6 @@
 //! `HostService`.
 
+mod audit;
 mod events;
 
 use banger_app::doctor::DoctorRequest;
@@ -99,6 +100,20 @@ impl HostService for Api {
                 item.sequence.to_string()
             }),
         }))
+    }
+
+    type WatchAuditStream = Answers<v1::WatchAuditResponse>;
+
+    async fn watch_audit(
+        &self,
+        request: Request<v1::WatchAuditRequest>,
+    ) -> Result<Response<Self::WatchAuditStream>, Status> {
+        let (after, filter) = convert::audit::watched(request.get_ref())?;
+        let watch = self.app.audit().watch(after, filter);
+        Ok(Response::new(audit::watch(
+            watch.await.map_err(refused)?,
+            &self.drain,
+        )))
     }
 
     async fn get_usage(

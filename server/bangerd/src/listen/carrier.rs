@@ -24,6 +24,8 @@ pub struct Carrier<S, H> {
     heard: Arc<AtomicBool>,
     /// Seconds since the Unix epoch.
     not_after: i64,
+    /// Why it has ended, if it has.
+    ended: Option<&'static str>,
     _held: H,
 }
 
@@ -51,6 +53,7 @@ impl<S, H> Carrier<S, H> {
             first_by: Some(first_by),
             heard: ends.heard,
             not_after: ends.not_after,
+            ended: None,
             _held: held,
         };
         let next = carrier.next_look();
@@ -70,17 +73,26 @@ impl<S, H> Carrier<S, H> {
         self.first_by.map_or(look, |first| first.min(look))
     }
 
+    /// Ends it, and says so once.
+    fn end(&mut self, why: &'static str) -> Poll<io::Error> {
+        if self.ended.replace(why).is_none() {
+            tracing::info!(why, "closed a connection");
+        }
+        Poll::Ready(io::Error::new(io::ErrorKind::ConnectionAborted, why))
+    }
+
     /// Why it ends, if it does.
     fn poll_end(&mut self, task: &mut Context<'_>) -> Poll<io::Error> {
         use std::future::Future as _;
+        if let Some(why) = self.ended {
+            return self.end(why);
+        }
         if self.closed.as_mut().poll(task).is_ready() {
-            let why = "the certificate is no longer let in";
-            return Poll::Ready(io::Error::new(io::ErrorKind::ConnectionAborted, why));
+            return self.end("its certificate is no longer let in");
         }
         while self.timer.as_mut().poll(task).is_ready() {
             if self.left().is_zero() {
-                let why = "the certificate has expired";
-                return Poll::Ready(io::Error::new(io::ErrorKind::ConnectionAborted, why));
+                return self.end("its certificate has expired");
             }
             if let Some(first) = self.first_by.filter(|first| *first <= Instant::now()) {
                 if !self.heard.load(Ordering::Relaxed) {

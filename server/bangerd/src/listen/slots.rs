@@ -1,4 +1,5 @@
 //! How many connections there may be by TCP: in all, that have not shown who they are, of one address, of one caller.
+//! Of those that have not shown who they are no address has more than half, so that none keeps all others out.
 //!
 //! A place is taken before anything is read of a connection, and given back when what holds it is dropped.
 
@@ -25,6 +26,7 @@ struct Taken {
     all: usize,
     handshakes: usize,
     by_address: HashMap<IpAddr, usize>,
+    handshakes_by_address: HashMap<IpAddr, usize>,
     by_owner: HashMap<Owner, usize>,
 }
 
@@ -74,6 +76,7 @@ impl Slots {
             all: 0,
             handshakes: 0,
             by_address: HashMap::new(),
+            handshakes_by_address: HashMap::new(),
             by_owner: HashMap::new(),
         })))
     }
@@ -98,6 +101,11 @@ impl Slots {
             if !take(&mut taken.by_address, address, taken.most.per_address) {
                 return Err(Full::Address);
             }
+            let part = taken.most.handshakes.div_ceil(2);
+            if !take(&mut taken.handshakes_by_address, address, part) {
+                give_back(&mut taken.by_address, address);
+                return Err(Full::Handshakes);
+            }
             taken.all += 1;
             taken.handshakes += 1;
             Ok(())
@@ -106,7 +114,11 @@ impl Slots {
             slots: self.clone(),
             address,
         };
-        Ok((place, Handshake(self.clone())))
+        let handshake = Handshake {
+            slots: self.clone(),
+            address,
+        };
+        Ok((place, handshake))
     }
 
     /// A place among the connections of `owner`; `None` if there is none.
@@ -168,11 +180,17 @@ impl Drop for Place {
 
 /// A place among those that have not shown who they are.
 #[derive(Debug)]
-pub struct Handshake(Slots);
+pub struct Handshake {
+    slots: Slots,
+    address: IpAddr,
+}
 
 impl Drop for Handshake {
     fn drop(&mut self) {
-        self.0.with(|taken| taken.handshakes -= 1);
+        self.slots.with(|taken| {
+            taken.handshakes -= 1;
+            give_back(&mut taken.handshakes_by_address, self.address);
+        });
     }
 }
 
@@ -225,7 +243,26 @@ mod tests {
         slots.with(|taken| {
             assert_eq!((taken.all, taken.handshakes), (0, 0));
             assert!(taken.by_address.is_empty());
+            assert!(taken.handshakes_by_address.is_empty());
         });
+    }
+
+    #[test]
+    fn no_address_has_more_than_half_of_the_handshakes() {
+        let slots = Slots::new(&TcpConfig {
+            connections_per_address_max: 100,
+            handshakes_max: 4,
+            ..TcpConfig::default()
+        });
+        let mut taken = [
+            from(&slots, "10.0.0.1").unwrap(),
+            from(&slots, "10.0.0.1").unwrap(),
+        ];
+        assert_eq!(from(&slots, "10.0.0.1").unwrap_err(), Full::Handshakes);
+        assert!(from(&slots, "10.0.0.2").is_ok());
+        let [(_, shaking), _] = &mut taken;
+        *shaking = from(&slots, "10.0.0.2").unwrap().1;
+        assert!(from(&slots, "10.0.0.1").is_ok(), "one has shown who it is");
     }
 
     #[test]

@@ -105,6 +105,7 @@ pub const RPCS: &[Rpc] = &[
     rpc("/banger.v1.HostService/GetInfo", Viewer, Reads, ""),
     rpc("/banger.v1.HostService/GetUsage", Viewer, Reads, ""),
     rpc("/banger.v1.HostService/ListAudit", Admin, Reads, ""),
+    rpc("/banger.v1.HostService/WatchAudit", Admin, Reads, ""),
     rpc("/banger.v1.HostService/WatchEvents", Viewer, Reads, "vm"),
     rpc(
         "/banger.v1.ImageService/BuildImage",

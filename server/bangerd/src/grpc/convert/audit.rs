@@ -29,27 +29,43 @@ pub(crate) fn wanted(request: v1::ListAuditRequest) -> Result<Wanted, RequestErr
                 .map_err(|_| RequestError::invalid("page_token", "is not the token of a page"))?,
         ),
     };
-    let owner = match request.owner.as_str() {
-        "" => None,
-        text => {
-            let wrong = |_| RequestError::invalid("owner", "is nobody's name");
-            Some(text.parse::<Owner>().map_err(wrong)?)
-        }
-    };
-    let method = match request.method.as_str() {
-        "" => None,
-        method => Some(method.trim_start_matches('/').to_owned()),
-    };
     Ok(Wanted {
         size: page::size(request.page_size)?,
         before,
         filter: AuditFilter {
-            owner,
+            owner: owner(&request.owner)?,
             since: request.since.as_ref().map(since).transpose()?,
-            method,
+            method: method(&request.method),
             failed: request.failed,
         },
     })
+}
+
+/// Checks what is to be watched: after which record, and which.
+pub(crate) fn watched(
+    request: &v1::WatchAuditRequest,
+) -> Result<(Option<u64>, AuditFilter), RequestError> {
+    let negative = |_| RequestError::invalid("after", "is negative");
+    let after = request.after.map(u64::try_from).transpose();
+    let filter = AuditFilter {
+        owner: owner(&request.owner)?,
+        since: request.since.as_ref().map(since).transpose()?,
+        method: method(&request.method),
+        failed: request.failed,
+    };
+    Ok((after.map_err(negative)?, filter))
+}
+
+fn owner(text: &str) -> Result<Option<Owner>, RequestError> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let wrong = |_| RequestError::invalid("owner", "is nobody's name");
+    text.parse().map(Some).map_err(wrong)
+}
+
+fn method(text: &str) -> Option<String> {
+    (!text.is_empty()).then(|| text.trim_start_matches('/').to_owned())
 }
 
 fn since(time: &prost_types::Timestamp) -> Result<Timestamp, RequestError> {
@@ -99,5 +115,11 @@ mod tests {
             ..Default::default()
         };
         assert_eq!(refused(request), "since is out of range");
+        let request = v1::WatchAuditRequest {
+            after: Some(-1),
+            ..Default::default()
+        };
+        let refused = watched(&request).unwrap_err().to_string();
+        assert_eq!(refused, "after is negative");
     }
 }

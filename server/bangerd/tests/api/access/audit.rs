@@ -205,3 +205,88 @@ async fn the_log_pages_filters_and_outlives_the_daemon() {
     assert_eq!((found.len(), found[0].object.as_str()), (8, "last"));
     rig.stopped().await;
 }
+
+async fn next(
+    answers: &mut tonic::Streaming<v1::WatchAuditResponse>,
+) -> Result<v1::watch_audit_response::Message, Status> {
+    use v1::watch_audit_response::Message;
+    loop {
+        let told = tokio::time::timeout(crate::rig::PATIENCE, answers.message());
+        let told = told.await.expect("it is not silent")?.expect("it goes on");
+        match told.message.unwrap() {
+            Message::Heartbeat(_) => {}
+            message => return Ok(message),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_log_is_followed_from_any_record_on_and_ends_with_the_daemon() {
+    use v1::watch_audit_response::Message;
+    let rig = Rig::start().await;
+    let admin = rig.enter(user(1, Role::Admin)).await;
+    let delete = async |name: String| {
+        let request = v1::DeleteVolumeRequest {
+            volume: name,
+            ..Default::default()
+        };
+        admin.volumes().delete_volume(request).await.unwrap_err();
+    };
+    delete("early".into()).await;
+    let watch = async |after| {
+        let request = v1::WatchAuditRequest {
+            after,
+            method: "banger.v1.VolumeService/DeleteVolume".into(),
+            ..Default::default()
+        };
+        let answers = admin.hosts().watch_audit(request).await.unwrap();
+        let mut answers = answers.into_inner();
+        let Message::Started(at) = next(&mut answers).await.unwrap() else {
+            panic!("it begins by saying where");
+        };
+        (at, answers)
+    };
+    let (at, mut from_now) = watch(None).await;
+    let (_, mut from_oldest) = watch(Some(0)).await;
+    // More than are taken from the store at once, while they come.
+    for number in 0..250 {
+        delete(format!("v{number}")).await;
+    }
+    let mut expected: Vec<String> = (0..250).map(|number| format!("v{number}")).collect();
+    let mut last = at;
+    for name in &expected {
+        let Message::Record(record) = next(&mut from_now).await.unwrap() else {
+            panic!("it began twice");
+        };
+        assert!(
+            record.sequence > last && record.object == *name,
+            "{record:?}"
+        );
+        last = record.sequence;
+    }
+    expected.insert(0, "early".into());
+    for name in &expected {
+        let Message::Record(record) = next(&mut from_oldest).await.unwrap() else {
+            panic!("it began twice");
+        };
+        assert_eq!(record.object, *name);
+    }
+    let viewer = rig.enter(user(9, Role::Viewer)).await;
+    let mut hosts = viewer.hosts();
+    let asked = hosts.watch_audit(v1::WatchAuditRequest::default());
+    assert_refused(
+        &asked.await.unwrap_err(),
+        Code::PermissionDenied,
+        "ROLE_TOO_LOW",
+        None,
+    );
+    let reading = async {
+        let ended = loop {
+            if let Err(status) = next(&mut from_now).await {
+                break status;
+            }
+        };
+        assert_refused(&ended, Code::Unavailable, "DRAINING", None);
+    };
+    tokio::join!(rig.stopped(), reading);
+}

@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
-use banger_sdk::{Client, Credentials, Error, Host, TlsProblem};
+use banger_sdk::{Client, Credentials, Error, Host, HostEvent, TlsProblem};
+use futures::StreamExt as _;
+use futures::stream::BoxStream;
 use rcgen::ExtendedKeyUsagePurpose;
 use time::{Duration, OffsetDateTime};
 
@@ -131,5 +133,53 @@ async fn a_client_that_is_revoked_while_it_works_is_told_at_once() {
     replace(&remote.file("ca.crl"), list.as_bytes());
     let error = until("the refusal", async || client.host_info().await.err()).await;
     assert_eq!(error.reason(), "TLS_CLIENT_REVOKED", "{error:?}");
+    remote.rig.stopped().await;
+}
+
+/// A watch by a client whose certificate ends within so many seconds; `None` if this host was too slow for it.
+async fn watch_for(
+    remote: &Remote,
+    seconds: i64,
+) -> Option<(
+    OffsetDateTime,
+    Client,
+    BoxStream<'static, Result<HostEvent, Error>>,
+)> {
+    let end = OffsetDateTime::now_utc() + Duration::seconds(seconds);
+    let path = remote.bundle(&format!("brief-{seconds}"), |wanted| wanted.end = end);
+    let client = remote.connect(&path).await.ok()?;
+    let mut events = client.events().stream();
+    events.next().await?.ok()?;
+    Some((end, client, events))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_ends_when_its_certificate_does_and_says_so() {
+    let remote = Remote::start().await;
+    let lasting = remote.bundle("lasting", |_| {});
+    let lasting = remote.connect(&lasting).await.unwrap();
+    let mut kept = lasting.events().stream();
+    kept.next().await.unwrap().unwrap();
+    let mut begun = None;
+    for seconds in [3, 10, 40, 160] {
+        begun = watch_for(&remote, seconds).await;
+        if begun.is_some() {
+            break;
+        }
+    }
+    let (end, client, mut events) = begun.expect("a watch that begins before its certificate ends");
+    let error = loop {
+        let told = tokio::time::timeout(std::time::Duration::from_secs(300), events.next());
+        match told.await.expect("it ends").expect("it ends with an error") {
+            Ok(_) => {}
+            Err(error) => break error,
+        }
+    };
+    // Certificates count in whole seconds.
+    assert!(OffsetDateTime::now_utc() >= end - Duration::seconds(1));
+    assert_eq!(error.reason(), "TLS_CLIENT_EXPIRED", "{error:?}");
+    let again = client.host_info().await.unwrap_err();
+    assert_eq!(again.reason(), "TLS_CLIENT_EXPIRED", "{again:?}");
+    lasting.host_info().await.unwrap();
     remote.rig.stopped().await;
 }
