@@ -100,6 +100,7 @@ impl Explain for AppError {
             Self::Image(error) => error.kind(),
             Self::HostDiskFull { .. } => io_kind(&io::ErrorKind::StorageFull.into()),
             Self::Build(error) => error.kind(),
+            Self::Upload(error) => error.kind(),
             Self::Volume(error) => error.kind(),
             Self::File(error) => error.kind(),
             Self::Workspace(error) => error.kind(),
@@ -108,7 +109,7 @@ impl Explain for AppError {
                 _ => precondition(format!("vm/{vm}")),
             },
             Self::Kernel(error) => error.kind(),
-            Self::MakeDirectory { source, .. } | Self::StoreUpload { source } => io_kind(source),
+            Self::MakeDirectory { source, .. } => io_kind(source),
             Self::RemoveDirectory { .. }
             | Self::ReadDirectory { .. }
             | Self::ReadConsole { .. }
@@ -177,6 +178,7 @@ impl Explain for AppError {
             Self::MakeDisk { source } => source.reason(),
             Self::Image(error) => error.reason(),
             Self::Build(error) => error.reason(),
+            Self::Upload(error) => error.reason(),
             Self::Volume(error) => error.reason(),
             Self::File(error) => error.reason(),
             Self::Workspace(error) => error.reason(),
@@ -185,7 +187,6 @@ impl Explain for AppError {
             Self::HostDiskFull { .. } => "DISK_FULL",
             Self::MakeDirectory { source, .. } => io_reason(source, "STATE_DIRECTORY_FAILED"),
             Self::RemoveDirectory { .. } | Self::ReadDirectory { .. } => "STATE_DIRECTORY_FAILED",
-            Self::StoreUpload { source } => io_reason(source, "UPLOAD_FAILED"),
             Self::ReadConsole { .. } => "CONSOLE_UNREADABLE",
             Self::ReadExport { .. } => "EXPORT_UNREADABLE",
             Self::Store(error) => error.reason(),

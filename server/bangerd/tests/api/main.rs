@@ -35,6 +35,7 @@ mod stats;
 mod stop;
 mod takeover;
 mod tunnels;
+mod uploads;
 mod verbs;
 mod vms;
 mod volumes;
