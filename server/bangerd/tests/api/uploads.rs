@@ -75,7 +75,8 @@ async fn a_caller_that_sends_nothing_more_is_given_up() {
     })
     .await;
     let (sender, call) = rig.upload().await;
-    assert!(sender.chunk(vec![7; 1000]).await);
+    // On a busy host the daemon may have given up before this.
+    let _ = sender.chunk(vec![7; 1000]).await;
     let refused = call.await.unwrap();
     assert_refused(&refused, Code::DeadlineExceeded, "UPLOAD_STALLED", None);
     assert_eq!(rig.uploads(), 0);

@@ -6,8 +6,8 @@ use std::process::{Child, Command, Stdio};
 
 use bangerd::config::CatalogConfig;
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair,
-    KeyUsagePurpose,
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
+    KeyPair, KeyUsagePurpose,
 };
 use tempfile::TempDir;
 use tonic::Code;
@@ -43,8 +43,9 @@ struct Authority {
 }
 
 impl Authority {
-    fn new() -> Self {
+    fn new(name: &str) -> Self {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
         let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
@@ -134,7 +135,7 @@ fn trusting(authority: &Authority) -> CatalogConfig {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_catalog_by_https_is_believed_with_the_authority_that_is_named_for_its_server() {
-    let (shelf, authority) = (Shelf::furnished().await, Authority::new());
+    let (shelf, authority) = (Shelf::furnished().await, Authority::new("servers"));
     let server = WebServer::serve(shelf.dir.path(), &authority, None);
     let (url, key) = (format!("https://{}/", server.host), shelf.key.public());
     let rig = rig(&server.host, trusting(&authority)).await;
@@ -149,8 +150,8 @@ async fn a_catalog_by_https_is_believed_with_the_authority_that_is_named_for_its
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_does_not_prove_who_it_is_is_refused_with_the_reason() {
-    let (shelf, authority) = (Shelf::furnished().await, Authority::new());
-    let other = Authority::new();
+    let (shelf, authority) = (Shelf::furnished().await, Authority::new("servers"));
+    let other = Authority::new("another");
     let server = WebServer::serve(shelf.dir.path(), &authority, None);
     let (url, key) = (format!("https://{}/", server.host), shelf.key.public());
     for settings in [CatalogConfig::default(), trusting(&other)] {
@@ -189,8 +190,8 @@ async fn a_server_that_does_not_prove_who_it_is_is_refused_with_the_reason() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_of_catalogs_that_wants_to_know_who_asks_is_shown_the_certificate() {
-    let (shelf, authority) = (Shelf::furnished().await, Authority::new());
-    let clients = Authority::new();
+    let (shelf, authority) = (Shelf::furnished().await, Authority::new("servers"));
+    let clients = Authority::new("clients");
     let server = WebServer::serve(shelf.dir.path(), &authority, Some(&clients));
     let (url, key) = (format!("https://{}/", server.host), shelf.key.public());
     let nobody = rig(&server.host, trusting(&authority)).await;
