@@ -144,6 +144,36 @@ fn last(tail: &str) -> String {
     }
 }
 
+impl BuildError {
+    /// What is told of the failures that no recipe is to blame for.
+    fn metadata_of_host(&self) -> Vec<(&'static str, String)> {
+        match self {
+            Self::Io { step, path, .. } => vec![
+                ("step", (*step).to_owned()),
+                ("path", path.display().to_string()),
+            ],
+            Self::ToolMissing { tool } => vec![("tool", (*tool).to_owned())],
+            Self::ToolFailed { tool, ended, tail } => vec![
+                ("tool", (*tool).to_owned()),
+                ("ended", ended.clone()),
+                ("tail", tail.clone()),
+            ],
+            Self::QueueFull { parallel, waiting } => vec![
+                ("parallel", parallel.to_string()),
+                ("waiting", waiting.to_string()),
+            ],
+            Self::TooLong { limit } => {
+                vec![("limit_seconds", limit.as_secs_f32().to_string())]
+            }
+            Self::ToolTimeout { tool, limit } => vec![
+                ("tool", (*tool).to_owned()),
+                ("limit_s", limit.as_secs().to_string()),
+            ],
+            _ => Vec::new(),
+        }
+    }
+}
+
 impl Explain for BuildError {
     fn kind(&self) -> FailureKind {
         let precondition = |subject: &str| FailureKind::FailedPrecondition {
@@ -289,27 +319,7 @@ impl Explain for BuildError {
                 ]);
                 metadata
             }
-            Self::Io { step, path, .. } => vec![
-                ("step", (*step).to_owned()),
-                ("path", path.display().to_string()),
-            ],
-            Self::ToolMissing { tool } => vec![("tool", (*tool).to_owned())],
-            Self::ToolFailed { tool, ended, tail } => vec![
-                ("tool", (*tool).to_owned()),
-                ("ended", ended.clone()),
-                ("tail", tail.clone()),
-            ],
-            Self::QueueFull { parallel, waiting } => vec![
-                ("parallel", parallel.to_string()),
-                ("waiting", waiting.to_string()),
-            ],
-            Self::TooLong { limit } => {
-                vec![("limit_seconds", limit.as_secs_f32().to_string())]
-            }
-            Self::ToolTimeout { tool, limit } => vec![
-                ("tool", (*tool).to_owned()),
-                ("limit_s", limit.as_secs().to_string()),
-            ],
+            _ => self.metadata_of_host(),
         }
     }
 }

@@ -300,7 +300,7 @@ impl Explain for SourceError {
                 metadata.push(("server", server.clone()));
             }
             Self::Certificate { server, problem } => {
-                metadata.extend([("server", server.clone()), ("problem", problem.clone())])
+                metadata.extend([("server", server.clone()), ("problem", problem.clone())]);
             }
             Self::TlsFile { path, problem } => metadata.extend([
                 ("path", path.display().to_string()),

@@ -1,6 +1,6 @@
 //! Manifests, indexes and configurations that are none.
 
-use crate::support::{Tar, gzip};
+use crate::support::Tar;
 use crate::{Case, layers};
 
 pub(crate) fn bad_documents() -> Vec<Case> {

@@ -3,11 +3,11 @@
 use banger_core::Digest;
 
 use crate::support::raw::Raw;
-use crate::support::{Tar, TestImage, gzip};
+use crate::support::{Tar, TestImage, gzip, noise};
 use crate::{Case, served};
 
 pub(crate) fn broken_streams() -> Vec<Case> {
-    let plain = Tar::new().file("a", &support::noise(1, 50_000)).finish();
+    let plain = Tar::new().file("a", &noise(1, 50_000)).finish();
     let whole = gzip(&plain);
     let mut damaged = whole.clone();
     let middle = damaged.len() / 2;
