@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 use crate::MODULES_PREFIX;
 use crate::document::{self, DocumentProblem, check_size, check_word};
 use crate::limits::{
-    FEATURES_MAX, MANIFEST_BYTES_MAX, MODULE_BYTES_MAX, MODULES_MAX, VMLINUX_BYTES_MAX,
-    WORD_BYTES_MAX,
+    FEATURES_MAX, MANIFEST_BYTES_MAX, MODULE_BYTES_MAX, MODULES_BYTES_MAX, MODULES_MAX,
+    VMLINUX_BYTES_MAX, WORD_BYTES_MAX,
 };
 
 const FORMAT: &str = "banger.kernel.v1";
@@ -151,7 +151,9 @@ impl KernelManifest {
             check_word("features", feature)?;
         }
         let mut names = BTreeSet::new();
+        let mut bytes: u64 = 0;
         for module in &self.modules {
+            bytes = bytes.saturating_add(module.size_bytes);
             check_size("modules.size_bytes", module.size_bytes, MODULE_BYTES_MAX)?;
             if !is_module_name(&module.name) {
                 return Err(DocumentProblem::field(
@@ -162,6 +164,12 @@ impl KernelManifest {
             if !names.insert(module.name.replace('-', "_")) {
                 return Err(DocumentProblem::field("modules.name", "comes twice"));
             }
+        }
+        if bytes > MODULES_BYTES_MAX {
+            return Err(DocumentProblem::field(
+                "modules",
+                "are larger together than 256 MiB",
+            ));
         }
         Ok(())
     }
@@ -228,6 +236,24 @@ mod tests {
             with("virtio").unwrap_err().to_string(),
             "its `modules.name` comes twice"
         );
+    }
+
+    #[test]
+    fn modules_are_bounded_together() {
+        let with = |count: usize| {
+            let mut parts = parts();
+            let module = |number| ModulePart {
+                name: format!("m{number}"),
+                size_bytes: MODULE_BYTES_MAX,
+                digest: Digest::of(b""),
+            };
+            parts.modules = (0..count).map(module).collect();
+            KernelManifest::new(parts)
+        };
+        let fitting = usize::try_from(MODULES_BYTES_MAX / MODULE_BYTES_MAX).unwrap();
+        with(fitting).unwrap();
+        let problem = with(fitting + 1).unwrap_err().to_string();
+        assert_eq!(problem, "its `modules` are larger together than 256 MiB");
     }
 
     #[test]

@@ -34,8 +34,8 @@ pub use index::{BundleEntry, FilePart, Index, KernelEntry};
 pub use kernel::{KernelManifest, KernelParts, ModulePart, VmlinuxPart};
 pub use key::{KeyError, PublicKey, SecretKey};
 pub use limits::{
-    CATALOG_BYTES_MAX, ENTRIES_MAX, MANIFEST_BYTES_MAX, MODULE_BYTES_MAX, MODULES_MAX,
-    ROOTFS_BYTES_MAX, VMLINUX_BYTES_MAX,
+    CATALOG_BYTES_MAX, ENTRIES_MAX, MANIFEST_BYTES_MAX, MODULE_BYTES_MAX, MODULES_BYTES_MAX,
+    MODULES_MAX, ROOTFS_BYTES_MAX, VMLINUX_BYTES_MAX,
 };
 pub use text::{ArtifactPath, BundleName, BundleVersion, TextError};
 

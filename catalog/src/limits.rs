@@ -14,6 +14,8 @@ pub const ROOTFS_BYTES_MAX: u64 = 256 << 30;
 pub const VMLINUX_BYTES_MAX: u64 = 512 << 20;
 /// Bytes of one kernel module, uncompressed.
 pub const MODULE_BYTES_MAX: u64 = 64 << 20;
+/// Bytes of all modules of one kernel, uncompressed: a guest's are some ten MiB.
+pub const MODULES_BYTES_MAX: u64 = 256 << 20;
 /// Modules of one kernel bundle: a guest needs some twenty.
 pub const MODULES_MAX: usize = 512;
 /// Features of one kernel that a manifest tells of: banger asks for some thirty.

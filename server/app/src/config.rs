@@ -5,9 +5,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use banger_image::{AuthFiles, Registries, RegistrySettings};
+pub use banger_image::{AuthFiles, CatalogHosts, Registries, RegistrySettings, TlsSettings};
 
+pub use crate::build::BuildConfig;
 pub use crate::credentials::{Profile, ProfileFile, Profiles};
+pub use crate::upload::UploadConfig;
 pub use quota::{Quotas, Ratio};
 
 mod quota;
@@ -92,6 +94,10 @@ pub struct AppConfig {
     pub audit_records_max: u32,
     /// How image pulls behave.
     pub pull: PullConfig,
+    /// How uploads may be.
+    pub upload: UploadConfig,
+    /// How builds may be.
+    pub builds: BuildConfig,
     /// Credential files that VMs may be given, by name.
     pub credentials: Profiles,
 }
@@ -101,6 +107,8 @@ pub struct AppConfig {
 pub struct PullConfig {
     /// How registries are reached, by `host:port` or `host`.
     pub registries: Arc<Registries>,
+    /// How the servers of catalogs are reached, by `host:port` or `host`.
+    pub catalogs: Arc<CatalogHosts>,
     /// Where the logins are looked up that a request does not bring.
     pub auth_files: AuthFiles,
     /// A registry or catalog that sends nothing for this long has stalled.
@@ -167,10 +175,13 @@ impl AppConfig {
             audit_records_max: 100_000,
             pull: PullConfig {
                 registries: Arc::default(),
+                catalogs: Arc::default(),
                 auth_files: AuthFiles::default(),
                 stall_timeout: Duration::from_secs(30),
                 timeout: Duration::from_secs(2 * 3600),
             },
+            upload: UploadConfig::default(),
+            builds: BuildConfig::default(),
             credentials: Profiles::new(),
         }
     }

@@ -23,6 +23,7 @@ use crate::credentials::CredentialError;
 use crate::file::FileError;
 use crate::ssh::SshError;
 use crate::tunnel::TunnelError;
+use crate::upload::UploadError;
 use crate::vm::Resource;
 use crate::volume::VolumeError;
 use crate::workspace::WorkspaceError;
@@ -367,13 +368,9 @@ pub enum AppError {
         #[source]
         source: io::Error,
     },
-    /// An upload could not be written.
-    #[error("could not store the upload")]
-    StoreUpload {
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
+    /// Uploads.
+    #[error(transparent)]
+    Upload(#[from] UploadError),
     /// The console could not be read.
     #[error("could not read the VM's console")]
     ReadConsole {

@@ -9,12 +9,14 @@ use banger_core::{Digest, KernelId, Name, OperationId, Owner, Timestamp};
 use banger_image::{ImportedKernel, KernelError, KernelFiles, KernelStore};
 use banger_store::{DeleteOutcome, Page, ReplaceOutcome, RequestKey, StoreError};
 use tokio::sync::RwLock;
+use tokio_util::sync::CancellationToken;
 
 use crate::Context;
 use crate::error::AppError;
 use crate::export::{Export, ExportHead};
 use crate::operation::{Begun, OperationTask, Operations};
 use crate::page::{self, Paged};
+use crate::pull_time::PullTime;
 use crate::upload::Uploaded;
 
 /// The kernels of this host.
@@ -140,14 +142,16 @@ impl Kernels {
         &self,
         bundle: &Path,
         wanted: &Wanted,
+        time: PullTime,
         task: &OperationTask,
     ) -> Result<Kernel, AppError> {
         let worker = self.worker();
         let _importing = self.importing.read().await;
-        let imported = worker
-            .files
-            .import_bundle(KernelId::new(), bundle, task)
-            .await?;
+        let (files, id) = (&worker.files, KernelId::new());
+        let import = async |cancel: CancellationToken| {
+            Ok(files.import_bundle(id, bundle, task, &cancel).await?)
+        };
+        let imported = time.bound(task.cancelled(), import).await?;
         worker.keep(imported, wanted).await
     }
 
@@ -309,12 +313,30 @@ impl Worker {
     ) -> Result<Kernel, AppError> {
         crate::host::admit_disk(&self.context)?;
         let _importing = self.importing.read().await;
+        let time = PullTime::begin(&self.context);
+        let import = async |cancel: CancellationToken| self.bring(request, task, &cancel).await;
+        let imported = time.bound(task.cancelled(), import).await?;
+        let wanted = Wanted {
+            name,
+            make_default: request.make_default,
+            replace: request.replace,
+        };
+        self.keep(imported, &wanted).await
+    }
+
+    /// Imports what was asked for, without a record of it.
+    async fn bring(
+        &self,
+        request: &ImportRequest,
+        task: &OperationTask,
+        cancel: &CancellationToken,
+    ) -> Result<ImportedKernel, AppError> {
         let id = KernelId::new();
         let imported = match &request.source {
             ImportSource::DebianPackage(package) => {
                 self.files
-                    .import_debian_package(id, package, task, task.cancelled())
-                    .await?
+                    .import_debian_package(id, package, task, cancel)
+                    .await
             }
             ImportSource::Upload {
                 kernel,
@@ -335,15 +357,10 @@ impl Worker {
                         label.clone()
                     },
                 };
-                self.files.import_file(id, files, task).await?
+                self.files.import_file(id, files, task, cancel).await
             }
         };
-        let wanted = Wanted {
-            name,
-            make_default: request.make_default,
-            replace: request.replace,
-        };
-        self.keep(imported, &wanted).await
+        Ok(imported?)
     }
 
     /// Records what was imported; on failure its files go.

@@ -107,6 +107,8 @@ pub struct App {
     pub volumes: volume::Volumes,
     /// Builds.
     pub builds: Arc<build::Builds>,
+    /// Where archives, kernels and contexts are streamed to.
+    pub uploads: Arc<upload::Uploads>,
     /// Sessions.
     pub sessions: session::Sessions,
     /// Files.
@@ -175,6 +177,7 @@ impl App {
         );
         let vms = Arc::new(vms);
         let builds = Arc::new(build::Builds::open(&context, &operations, &images, &vms)?);
+        let uploads = Arc::new(upload::Uploads::new(&context));
         let sessions = session::Sessions::new(&context, &vms, &images);
         let files = file::Files::new(&context, &vms);
         let workspaces = workspace::Workspaces::new(&context, &vms);
@@ -191,6 +194,7 @@ impl App {
             vms,
             volumes,
             builds,
+            uploads,
             sessions,
             files,
             workspaces,
@@ -220,6 +224,7 @@ impl App {
             kernels: self.kernels.clone(),
             volumes: self.volumes.seen_by(&scope),
             builds: self.builds.clone(),
+            uploads: self.uploads.clone(),
             sessions: self.sessions.seen_by(&caller.owner, &vms),
             files: self.files.seen_by(&vms),
             tunnels: self.tunnels.seen_by(&vms),

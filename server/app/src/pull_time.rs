@@ -1,13 +1,14 @@
-//! How long a pull may take, with everything that comes along.
+//! How long a pull or an import may take, with everything that comes along.
 
 use std::time::{Duration, Instant};
 
 use banger_image::StoreError;
+use tokio_util::sync::CancellationToken;
 
 use crate::Context;
 use crate::error::AppError;
 
-/// The time of one pull, which all its parts share: the kernel's and the image's.
+/// The time of one pull or import, which all its parts share: the kernel's and the image's.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct PullTime {
     begun: Instant,
@@ -32,6 +33,24 @@ impl PullTime {
     pub(crate) fn over(self) -> AppError {
         let deadline = self.whole;
         StoreError::Deadline { deadline }.into()
+    }
+
+    /// Does a part, which ends when the token it gets is cancelled: with `cancel`, or when the time is over.
+    pub(crate) async fn bound<T, W: Future<Output = Result<T, AppError>>>(
+        self,
+        cancel: &CancellationToken,
+        work: impl FnOnce(CancellationToken) -> W,
+    ) -> Result<T, AppError> {
+        let within = cancel.child_token();
+        let mut work = std::pin::pin!(work(within.clone()));
+        // cancel-safe: `work` is only borrowed
+        tokio::select! {
+            result = &mut work => return result,
+            () = tokio::time::sleep(self.left()) => {}
+        }
+        within.cancel();
+        // It may have come in the last moment.
+        work.await.map_err(|_| self.over())
     }
 
     /// The error of a part, which knew only what was left for it.

@@ -4,7 +4,9 @@
 //! file are told together. `deploy/bangerd.toml` documents every key; a test holds it to the defaults here.
 
 pub mod access;
+mod catalog;
 mod credentials;
+mod host;
 mod limits;
 mod mistake;
 mod place;
@@ -19,7 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use banger_app::AppConfig;
-use banger_app::config::{AuthFiles, PullConfig, Quotas, Ratio};
+use banger_app::config::{AuthFiles, BuildConfig, PullConfig, Quotas, Ratio, UploadConfig};
 use banger_app::vm::Limits;
 use banger_core::Owner;
 use banger_guest::Deadlines;
@@ -31,6 +33,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::logging::LogFormat;
 pub use access::AccessConfig;
+pub use catalog::CatalogConfig;
 pub use credentials::{CredentialFile, CredentialsConfig};
 pub use limits::LimitsConfig;
 pub use mistake::{ConfigError, Mistake};
@@ -44,6 +47,10 @@ const DURATION_MAX: SignedDuration = SignedDuration::from_hours(24 * 366);
 const SOCKET_PATH_MAX: usize = 107;
 /// What no user's number reaches: the largest numbers mean nobody, and some programs take them for negative ones.
 const JAIL_UID_END: u32 = 1 << 31;
+/// The most builds that may be allowed to go on, and to wait.
+const BUILDS_MAX: usize = 1000;
+/// The most that an upload may be allowed to be: 1 TiB.
+const UPLOAD_MAX_MIB: u64 = 1 << 20;
 /// The name of the file with registries' logins beside the configuration file.
 const AUTH_FILE: &str = "auth.json";
 /// The least that a VMM may use beyond its guest's memory, MiB: with less QEMU does not start.
@@ -156,10 +163,25 @@ pub struct Config {
     /// How registries are reached, by `host:port`, or by `host` for all its ports.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub registries: BTreeMap<String, RegistryConfig>,
+    /// How the servers of catalogs are reached, by `host:port`, or by `host` for all its ports.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub catalogs: BTreeMap<String, CatalogConfig>,
     /// A registry or catalog that sends nothing for this long has stalled.
     pub pull_stall_timeout: SignedDuration,
     /// The longest time for a whole pull.
     pub pull_timeout: SignedDuration,
+    /// The most bytes of an uploaded archive of an image, and of a build's context, MiB.
+    pub upload_max_mib: u64,
+    /// A caller that uploads and sends nothing for this long has stalled.
+    pub upload_stall_timeout: SignedDuration,
+    /// The longest time for a whole upload.
+    pub upload_timeout: SignedDuration,
+    /// The most builds at once.
+    pub max_parallel_builds: usize,
+    /// The most builds that wait for others.
+    pub build_queue_max: usize,
+    /// The longest time for a whole build.
+    pub build_timeout: SignedDuration,
     /// Which kind of VMM new VMs run under.
     pub driver: DriverChoice,
     /// Firecracker: a path, or a name looked up in PATH.
@@ -272,8 +294,15 @@ impl Config {
             audit_records_max: app.audit_records_max,
             registry_auth_files: vec![place.config.with_file_name(AUTH_FILE)],
             registries: BTreeMap::new(),
+            catalogs: BTreeMap::new(),
             pull_stall_timeout: signed(app.pull.stall_timeout),
             pull_timeout: signed(app.pull.timeout),
+            upload_max_mib: app.upload.bytes_max >> 20,
+            upload_stall_timeout: signed(app.upload.stall_timeout),
+            upload_timeout: signed(app.upload.timeout),
+            max_parallel_builds: app.builds.parallel_max,
+            build_queue_max: app.builds.queue_max,
+            build_timeout: signed(app.builds.timeout),
             driver: DriverChoice::default(),
             firecracker: firecracker.program,
             jailer: firecracker.jailer,
@@ -316,6 +345,7 @@ impl Config {
             .parse()
             .map_err(|error: toml::de::Error| vec![Mistake::syntax(text, &error)])?;
         let mut mistakes = table::sift::<RegistryConfig>(&mut table, registry::KEY);
+        mistakes.extend(table::sift::<CatalogConfig>(&mut table, catalog::KEY));
         mistakes.extend(table::sift::<CredentialsConfig>(
             &mut table,
             credentials::KEY,
@@ -389,6 +419,7 @@ impl Config {
         self.judge_amounts(&mut refuse);
         self.judge_drivers(&mut refuse);
         mistakes.extend(registry::mistakes(&self.registries));
+        mistakes.extend(catalog::mistakes(&self.catalogs));
         mistakes.extend(access::mistakes(&self.access));
         mistakes.extend(tcp::mistakes(&self.tcp));
         mistakes.extend(limits::mistakes(&self.limits));
@@ -436,6 +467,21 @@ impl Config {
     fn judge_amounts(&self, refuse: &mut impl FnMut(&str, bool, &str)) {
         refuse("max_vms", self.max_vms == 0, "must be at least 1");
         refuse("max_volumes", self.max_volumes == 0, "must be at least 1");
+        refuse(
+            "max_parallel_builds",
+            !(1..=BUILDS_MAX).contains(&self.max_parallel_builds),
+            "must be from 1 to 1000",
+        );
+        refuse(
+            "build_queue_max",
+            self.build_queue_max > BUILDS_MAX,
+            "must be at most 1000: the contexts of all of them lie on the disk",
+        );
+        refuse(
+            "upload_max_mib",
+            !(1..=UPLOAD_MAX_MIB).contains(&self.upload_max_mib),
+            "must be from 1 to 1048576",
+        );
         refuse(
             "audit_records_max",
             self.audit_records_max == 0,
@@ -503,7 +549,7 @@ impl Config {
         self.log_level.parse()
     }
 
-    fn durations(&self) -> [(&'static str, SignedDuration); 26] {
+    fn durations(&self) -> [(&'static str, SignedDuration); 29] {
         [
             ("boot_timeout", self.boot_timeout),
             ("configure_timeout", self.configure_timeout),
@@ -531,6 +577,9 @@ impl Config {
             ("audit_retention", self.audit_retention),
             ("pull_stall_timeout", self.pull_stall_timeout),
             ("pull_timeout", self.pull_timeout),
+            ("upload_stall_timeout", self.upload_stall_timeout),
+            ("upload_timeout", self.upload_timeout),
+            ("build_timeout", self.build_timeout),
             ("kvm_probe_timeout", self.kvm_probe_timeout),
             ("vmm_launch_timeout", self.vmm_launch_timeout),
             ("vmm_control_timeout", self.vmm_control_timeout),
@@ -591,9 +640,20 @@ impl Config {
             audit_records_max: self.audit_records_max,
             pull: PullConfig {
                 registries: Arc::new(registry::settings(&self.registries)),
+                catalogs: Arc::new(catalog::settings(&self.catalogs)),
                 auth_files: AuthFiles::of(self.registry_auth_files.clone()),
                 stall_timeout: unsigned(self.pull_stall_timeout),
                 timeout: unsigned(self.pull_timeout),
+            },
+            upload: UploadConfig {
+                bytes_max: self.upload_max_mib << 20,
+                stall_timeout: unsigned(self.upload_stall_timeout),
+                timeout: unsigned(self.upload_timeout),
+            },
+            builds: BuildConfig {
+                parallel_max: self.max_parallel_builds,
+                queue_max: self.build_queue_max,
+                timeout: unsigned(self.build_timeout),
             },
             credentials: credentials::profiles(&self.credentials),
         }

@@ -124,7 +124,8 @@ fn read_bundle(bytes: &[u8]) {
         entry: None,
         platform: "linux/amd64".parse().expect("a platform"),
     };
-    let _ = unpack(bytes, &expected, &std::env::temp_dir());
+    let cancel = CancellationToken::new();
+    let _ = unpack(bytes, &expected, &std::env::temp_dir(), &cancel);
 }
 
 fn file_of(bytes: &[u8]) -> File {

@@ -20,11 +20,13 @@ mod limits;
 mod registry;
 mod store;
 mod tar;
+mod transport;
+mod watched;
 mod writeback;
 
 pub use banger_registry_auth::{AuthFiles, Login};
 pub use bundle::BundleError;
-pub use catalog::{CatalogAddress, CatalogSource, SourceError, SourceOptions};
+pub use catalog::{CatalogAddress, CatalogHosts, CatalogSource, SourceError, SourceOptions};
 pub use compose::{
     HistoryLine, ImageDescription, LayerWriter, NewLayer, OciLayout, TarWriter, TreeArchive,
     Unpacked,
@@ -42,3 +44,4 @@ pub use store::{
     RegisterOptions, RegisterSource, StoreError, Sweep,
 };
 pub use tar::TarError;
+pub use transport::TlsSettings;

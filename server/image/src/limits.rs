@@ -36,8 +36,10 @@ pub(crate) const RECORD_TABLE_BYTES_MAX: u64 = 1 << 20;
 pub(crate) const RECORDS_TRIED_MAX: usize = 8;
 /// Layers of one image that are fetched and decompressed at the same time.
 pub(crate) const LAYERS_AT_ONCE: usize = 3;
+/// Layers that come from one registry at the same time, all pulls together: a registry that stalls holds up its own.
+pub(crate) const LAYER_JOBS_OF_REGISTRY_MAX: usize = 8;
 /// Layers of all pulls together that are fetched and decompressed at the same time.
-pub(crate) const LAYER_JOBS_MAX: usize = 8;
+pub(crate) const LAYER_JOBS_MAX: usize = 48;
 /// Base disks written at the same time.
 pub(crate) const CONVERSIONS_MAX: usize = 2;
 /// Chunks of a layer between the network and each of the two threads that consume it. A chunk has at
@@ -59,6 +61,8 @@ pub(crate) const SLOW_WINDOW_STALLS: u32 = 2;
 pub(crate) const SLOW_BYTES_MIN: u64 = 64 << 10;
 /// Bytes of a kernel, compressed or not.
 pub(crate) const KERNEL_BYTES_MAX: u64 = 512 << 20;
+/// Kernels being brought in at the same time: each is in memory meanwhile.
+pub(crate) const KERNEL_IMPORTS_MAX: usize = 1;
 /// Bytes of a kernel's configuration, decompressed: a distribution's has a quarter of a megabyte.
 pub(crate) const KERNEL_CONFIG_BYTES_MAX: u64 = 8 << 20;
 /// Zeroes after the last member of a kernel bundle: what archivers round up to, and some to spare.

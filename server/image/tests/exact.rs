@@ -64,12 +64,19 @@ async fn compare(
     layers: &[Vec<u8>],
     judge: impl FnOnce(&mut BTreeMap<PathBuf, String>, &BTreeMap<PathBuf, String>),
 ) {
-    let image = TestImage::of(layers);
-    let converted = convert(&image).await;
+    compare_image(name, &TestImage::of(layers), judge).await;
+}
+
+async fn compare_image(
+    name: &str,
+    image: &TestImage,
+    judge: impl FnOnce(&mut BTreeMap<PathBuf, String>, &BTreeMap<PathBuf, String>),
+) {
+    let converted = convert(image).await;
     let Some(ours) = converted.seen(name) else {
         return;
     };
-    let Some(mut theirs) = unpacked(&image, name) else {
+    let Some(mut theirs) = unpacked(image, name) else {
         return;
     };
     judge(&mut theirs, &ours);
@@ -192,30 +199,59 @@ async fn what_umoci_cannot_or_does_otherwise_is_what_the_specification_says() {
     assert!(line("contiguous").contains("mode=100644") && line("contiguous").contains("size=9"));
 }
 
-#[tokio::test]
-async fn a_sparse_file_of_8_gib_takes_what_it_holds() {
-    // umoci would write eight gigabytes of zeros: Go's reader hands out holes as bytes.
-    const SIZE: u64 = 8 << 30;
-    let directory = tempfile::tempdir().unwrap();
-    let pieces = [
+/// A number from the environment.
+fn setting(name: &str, otherwise: u64) -> u64 {
+    let given = std::env::var(name).ok();
+    given.map_or(otherwise, |text| text.parse().unwrap())
+}
+
+/// Where a sparse file has what.
+fn pieces(size: u64) -> [(u64, &'static [u8; 5]); 3] {
+    [
         (0, b"begin"),
-        (SIZE / 2 + 7, b"middl"),
-        (SIZE - 5, b"final"),
-    ];
+        (size / 2 + 7, b"middl"),
+        (size - 5, b"final"),
+    ]
+}
+
+/// An image with a sparse file, by GNU tar; `None`, and the test `name` is said to be skipped, where there is none.
+fn sparse_image(name: &str, size: u64, format: &str) -> Option<TestImage> {
+    let directory = tempfile::tempdir().unwrap();
     let file = fs::File::create(directory.path().join("sparse")).unwrap();
-    file.set_len(SIZE).unwrap();
-    for (offset, bytes) in pieces {
+    file.set_len(size).unwrap();
+    for (offset, bytes) in pieces(size) {
         file.write_all_at(bytes, offset).unwrap();
     }
+    let mut tar = std::process::Command::new("tar");
+    tar.args(["-S", "--format", format, "-cf", "-", "-C"]);
+    let Ok(archive) = tar.arg(directory.path()).arg("sparse").output() else {
+        eprintln!("SKIPPED {name}: GNU tar is not installed");
+        return None;
+    };
+    Some(TestImage::of(&[archive.stdout]))
+}
+
+/// umoci writes the holes: Go's reader hands them out as bytes. `BANGER_EXACT_SPARSE_MIB=8192` takes 16 GiB of disk.
+#[tokio::test]
+async fn a_large_sparse_file_is_to_the_last_byte_what_umoci_makes() {
+    let size = setting("BANGER_EXACT_SPARSE_MIB", 128) << 20;
     for format in ["gnu", "posix"] {
-        let mut tar = std::process::Command::new("tar");
-        tar.args(["-S", "--format", format, "-cf", "-", "-C"]);
-        let Ok(archive) = tar.arg(directory.path()).arg("sparse").output() else {
-            eprintln!("SKIPPED sparse_8_gib: GNU tar is not installed");
+        let name = "large_sparse_file";
+        let Some(image) = sparse_image(name, size, format) else {
+            return;
+        };
+        compare_image(name, &image, |_, _| {}).await;
+    }
+}
+
+#[tokio::test]
+async fn a_sparse_file_of_8_gib_takes_what_it_holds() {
+    const SIZE: u64 = 8 << 30;
+    for format in ["gnu", "posix"] {
+        let Some(image) = sparse_image("sparse_8_gib", SIZE, format) else {
             return;
         };
         // Generous for a loaded host; writing the holes, or hashing them, would take longer all the same.
-        let image = TestImage::of(&[archive.stdout]);
         let converted = tokio::time::timeout(Duration::from_secs(60), convert(&image));
         let converted = converted.await.expect(format);
         let disk = converted.built.rootfs_path.metadata().unwrap();
@@ -228,7 +264,7 @@ async fn a_sparse_file_of_8_gib_takes_what_it_holds() {
         };
         let file = fs::File::open(mounted.path().join("sparse")).unwrap();
         assert_eq!(file.metadata().unwrap().len(), SIZE);
-        for (offset, bytes) in pieces {
+        for (offset, bytes) in pieces(SIZE) {
             let mut read = [1; 15];
             let from = offset.saturating_sub(5);
             let len = file.read_at(&mut read, from).unwrap();
@@ -244,34 +280,64 @@ async fn a_sparse_file_of_8_gib_takes_what_it_holds() {
     }
 }
 
-#[tokio::test]
-async fn two_hundred_thousand_files_are_all_there() {
-    const FILES: usize = 200_000;
-    // Directories of 1,000 and one of 100,000. All names are of one length, so that only their own bytes
-    // change the header's checksum.
-    let path = |number: usize| {
-        let directory = if number < FILES / 2 {
-            1000 + number / 1000
-        } else {
-            0
-        };
-        format!("d{directory:04}/file-{number:06}")
+/// How many files [`many_files`] makes at most.
+const FILES: usize = 200_000;
+
+/// Directories of 1,000 files and one of half of them. All names are of one length, so that only their own bytes change
+/// the header's checksum.
+fn path_of(number: usize, files: usize) -> String {
+    let directory = if number < files / 2 {
+        1000 + number / 1000
+    } else {
+        0
     };
+    format!("d{directory:04}/file-{number:06}")
+}
+
+/// What a file holds: no other has the same.
+fn content_of(number: usize) -> String {
+    format!("{number:06}")
+}
+
+fn many_files(files: usize) -> TestImage {
+    let path = |number| path_of(number, files);
     let sum = |bytes: &[u8]| bytes.iter().map(|byte| u32::from(*byte)).sum::<u32>();
-    let mut entry = Raw::new(path(0), b'0').data(b"small");
+    let mut entry = Raw::new(path(0), b'0').data(content_of(0).as_bytes());
     let rest = sum(&entry[..148]) + sum(&entry[156..512]) + 256 - sum(path(0).as_bytes());
-    let mut archive = Vec::with_capacity(FILES * 1024);
-    for name in (0..FILES).map(path) {
+    let mut archive = Vec::with_capacity(files * 1024 + 1024);
+    for number in 0..files {
+        let (name, content) = (path(number), content_of(number));
         entry[..name.len()].copy_from_slice(name.as_bytes());
+        entry[512..512 + content.len()].copy_from_slice(content.as_bytes());
         let checksum = format!("{:06o}\0 ", rest + sum(name.as_bytes()));
         entry[148..156].copy_from_slice(checksum.as_bytes());
         archive.extend_from_slice(&entry);
     }
     archive.extend([0; 1024]);
-    let image = TestImage::new(&[(
-        zstd::encode_all(&*archive, 1).unwrap(),
-        Digest::of(&archive),
-    )]);
+    let compressed = zstd::encode_all(&*archive, 1).unwrap();
+    TestImage::new(&[(compressed, Digest::of(&archive))])
+}
+
+/// `BANGER_EXACT_FILES=200000` compares all of them, which takes umoci minutes.
+#[tokio::test]
+async fn many_small_files_are_one_by_one_what_umoci_makes() {
+    let files = usize::try_from(setting("BANGER_EXACT_FILES", 10_000)).unwrap();
+    assert!(files <= FILES, "at most {FILES}");
+    // Nobody declared the directories: umoci gives them the time of its work.
+    let image = many_files(files);
+    compare_image("many_small_files", &image, |theirs, ours| {
+        for (path, seen) in ours {
+            if path.as_os_str().is_empty() || path.components().count() == 1 {
+                theirs.insert(path.clone(), seen.clone());
+            }
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn two_hundred_thousand_files_are_all_there() {
+    let image = many_files(FILES);
     let begin = Instant::now();
     let converted = convert(&image).await;
     eprintln!(
@@ -290,10 +356,8 @@ async fn two_hundred_thousand_files_are_all_there() {
     }
     assert_eq!(count, FILES);
     for number in [0, 1, 99_999, 100_000, 199_999] {
-        assert_eq!(
-            fs::read(mounted.path().join(path(number))).unwrap(),
-            b"small"
-        );
+        let path = mounted.path().join(path_of(number, FILES));
+        assert_eq!(fs::read(path).unwrap(), content_of(number).as_bytes());
     }
 }
 

@@ -3,6 +3,9 @@
 
 mod support;
 
+#[path = "refusing/mirrors.rs"]
+mod mirrors;
+
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -388,58 +391,6 @@ async fn the_daemons_auth_files_are_asked_where_a_request_has_no_login() {
     std::fs::write(file.path(), "{").unwrap();
     let error = pull(&registry.host, &options).await.unwrap_err();
     assert_eq!(error.reason(), "REGISTRY_CREDENTIALS_UNREADABLE");
-}
-
-#[tokio::test]
-async fn mirrors_are_asked_first_and_what_fails_there_comes_from_the_registry() {
-    let image = TestImage::simple(8, 300_000);
-    let layer = image.layers[0].to_string();
-    let (whole, name) = (image.clone(), layer.clone());
-    // The second mirror serves under a path, and breaks off in the middle of the layer for good.
-    let mirror = Registry::start(move |request| {
-        let Some(rest) = request.path.strip_prefix("/v2/proxy/hub/") else {
-            return Answer::status(404);
-        };
-        assert_eq!(request.header("authorization"), None);
-        let request = Request {
-            path: format!("/v2/{rest}"),
-            head: request.head.clone(),
-        };
-        if !request.path.ends_with(&name) {
-            return honest(&whole, &request);
-        }
-        let blob = honest(&whole, &request).body;
-        Answer {
-            length: Some(blob.len() as u64),
-            ..Answer::ok(&blob[..100_000])
-        }
-    });
-    let mirror = mirror.await;
-    let registry = Registry::of(image.clone(), |_| None).await;
-    let settings = RegistrySettings {
-        mirrors: vec!["127.0.0.1:1".into(), format!("{}/proxy/hub", mirror.host)],
-        insecure: true,
-        ..RegistrySettings::default()
-    };
-    let login = Login::Password {
-        username: "me".into(),
-        password: "not for mirrors".into(),
-    };
-    let options = PullOptions {
-        login: Some(login),
-        ..with(&[(&registry.host, settings)])
-    };
-    let built = pull(&registry.host, &options).await.unwrap();
-    assert_eq!(built.digest, Digest::of(&image.manifest));
-    assert_eq!(mirror.count("/manifests/"), 1);
-    assert_eq!(registry.count("/manifests/"), 0, "the mirror had it");
-    let seen = registry.requests.lock().unwrap();
-    let resumed: Vec<_> = seen
-        .iter()
-        .filter(|request| request.path.ends_with(&layer))
-        .collect();
-    assert_eq!(resumed.len(), 1);
-    assert_eq!(resumed[0].header("range"), Some("bytes=100000-"));
 }
 
 #[tokio::test]

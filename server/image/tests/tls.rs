@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use banger_core::Explain;
 use banger_core::operation::NoProgress;
-use banger_image::{BuiltImage, ImageStore, PullOptions, RegistrySettings, StoreError};
+use banger_image::{
+    BuiltImage, ImageStore, PullOptions, RegistrySettings, StoreError, TlsSettings,
+};
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair,
     KeyUsagePurpose, date_time_ymd,
@@ -53,23 +55,23 @@ impl Authority {
     }
 
     /// Writes a client's certificate and key.
-    fn client(&self) -> RegistrySettings {
+    fn client(&self) -> TlsSettings {
         let mut params = CertificateParams::new(vec!["client".into()]).unwrap();
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         let (certificate, key) = self.issue(params);
         std::fs::write(self.file("client.pem"), certificate.pem()).unwrap();
         std::fs::write(self.file("client.key"), key.serialize_pem()).unwrap();
-        RegistrySettings {
+        TlsSettings {
             client_cert_file: Some(self.file("client.pem")),
             client_key_file: Some(self.file("client.key")),
             ..self.trusted()
         }
     }
 
-    fn trusted(&self) -> RegistrySettings {
-        RegistrySettings {
+    fn trusted(&self) -> TlsSettings {
+        TlsSettings {
             ca_file: Some(self.file("ca.pem")),
-            ..RegistrySettings::default()
+            ..TlsSettings::default()
         }
     }
 }
@@ -138,7 +140,18 @@ impl TlsRegistry {
     }
 }
 
-async fn pull(host: &str, settings: Option<RegistrySettings>) -> Result<BuiltImage, StoreError> {
+async fn pull(host: &str, tls: TlsSettings) -> Result<BuiltImage, StoreError> {
+    let settings = RegistrySettings {
+        tls,
+        ..RegistrySettings::default()
+    };
+    pull_with(host, Some(settings)).await
+}
+
+async fn pull_with(
+    host: &str,
+    settings: Option<RegistrySettings>,
+) -> Result<BuiltImage, StoreError> {
     let state = tempfile::tempdir().unwrap();
     let store = ImageStore::open(state.path()).unwrap();
     let options = PullOptions {
@@ -167,9 +180,7 @@ async fn an_authority_is_trusted_only_where_it_is_named() {
     let authority = Authority::new();
     let registry = TlsRegistry::start(honest().await, server_params(), &authority, None).await;
     let host = registry.host.as_str();
-    let error = pull(host, Some(RegistrySettings::default()))
-        .await
-        .unwrap_err();
+    let error = pull(host, TlsSettings::default()).await.unwrap_err();
     assert_eq!(error.reason(), "REGISTRY_CERTIFICATE_REFUSED");
     assert_eq!(
         error.to_string(),
@@ -179,15 +190,15 @@ async fn an_authority_is_trusted_only_where_it_is_named() {
     );
     assert!(error.remedy().unwrap().contains("ca_file"));
     let other = Authority::new();
-    let error = pull(host, Some(other.trusted())).await.unwrap_err();
+    let error = pull(host, other.trusted()).await.unwrap_err();
     assert_eq!(error.reason(), "REGISTRY_CERTIFICATE_REFUSED");
-    pull(host, Some(authority.trusted())).await.unwrap();
+    pull(host, authority.trusted()).await.unwrap();
     // The settings of a host hold for all its ports.
     let insecure = RegistrySettings {
         insecure: true,
         ..RegistrySettings::default()
     };
-    pull(host, Some(insecure)).await.unwrap();
+    pull_with(host, Some(insecure)).await.unwrap();
 }
 
 #[tokio::test]
@@ -203,9 +214,7 @@ async fn a_certificate_that_is_over_or_another_hosts_is_refused() {
         (elsewhere, "it was issued for another host"),
     ] {
         let registry = TlsRegistry::start(honest().await, params, &authority, None).await;
-        let error = pull(&registry.host, Some(authority.trusted()))
-            .await
-            .unwrap_err();
+        let error = pull(&registry.host, authority.trusted()).await.unwrap_err();
         assert_eq!(error.reason(), "REGISTRY_CERTIFICATE_REFUSED");
         assert!(error.to_string().ends_with(problem), "{error}");
     }
@@ -216,36 +225,34 @@ async fn a_client_certificate_is_shown_where_it_is_wanted() {
     let (authority, clients) = (Authority::new(), Authority::new());
     let registry =
         TlsRegistry::start(honest().await, server_params(), &authority, Some(&clients)).await;
-    let error = pull(&registry.host, Some(authority.trusted()))
-        .await
-        .unwrap_err();
+    let error = pull(&registry.host, authority.trusted()).await.unwrap_err();
     assert_eq!(
         error.reason(),
         "REGISTRY_WANTS_CLIENT_CERTIFICATE",
         "{error:?}"
     );
     assert!(error.remedy().unwrap().contains("client_cert_file"));
-    let known = RegistrySettings {
+    let known = TlsSettings {
         ca_file: Some(authority.file("ca.pem")),
         ..clients.client()
     };
-    pull(&registry.host, Some(known)).await.unwrap();
-    let stranger = RegistrySettings {
+    pull(&registry.host, known).await.unwrap();
+    let stranger = TlsSettings {
         ca_file: Some(authority.file("ca.pem")),
         ..Authority::new().client()
     };
-    let missing = pull(&registry.host, Some(stranger)).await.unwrap_err();
+    let missing = pull(&registry.host, stranger).await.unwrap_err();
     assert_eq!(
         missing.reason(),
         "REGISTRY_TLS_FILE",
         "its directory is gone: {missing}"
     );
     let other = Authority::new();
-    let stranger = RegistrySettings {
+    let stranger = TlsSettings {
         ca_file: Some(authority.file("ca.pem")),
         ..other.client()
     };
-    let error = pull(&registry.host, Some(stranger)).await.unwrap_err();
+    let error = pull(&registry.host, stranger).await.unwrap_err();
     assert_eq!(
         error.reason(),
         "REGISTRY_WANTS_CLIENT_CERTIFICATE",
@@ -256,7 +263,7 @@ async fn a_client_certificate_is_shown_where_it_is_wanted() {
 #[tokio::test]
 async fn plain_http_is_spoken_only_where_it_is_allowed() {
     let registry = honest().await;
-    let error = pull(&registry.host, Some(RegistrySettings::default()))
+    let error = pull(&registry.host, TlsSettings::default())
         .await
         .unwrap_err();
     assert_eq!(error.reason(), "REGISTRY_WITHOUT_TLS", "{error:?}");
@@ -265,8 +272,8 @@ async fn plain_http_is_spoken_only_where_it_is_allowed() {
         insecure: true,
         ..RegistrySettings::default()
     };
-    pull(&registry.host, Some(insecure)).await.unwrap();
-    pull(&registry.host, None).await.unwrap(); // on the loopback and without settings
+    pull_with(&registry.host, Some(insecure)).await.unwrap();
+    pull_with(&registry.host, None).await.unwrap(); // on the loopback and without settings
 }
 
 #[tokio::test]
@@ -288,9 +295,7 @@ async fn tls_is_not_left_by_a_redirect_or_a_token_server() {
     });
     for behind in [redirecting.await, challenging.await] {
         let registry = TlsRegistry::start(behind, server_params(), &authority, None).await;
-        let error = pull(&registry.host, Some(authority.trusted()))
-            .await
-            .unwrap_err();
+        let error = pull(&registry.host, authority.trusted()).await.unwrap_err();
         assert_eq!(error.reason(), "REGISTRY_REDIRECT_REFUSED", "{error:?}");
         assert!(
             error.to_string().contains("from TLS to http://127.0.0.1"),
@@ -307,20 +312,20 @@ async fn files_that_hold_no_certificates_are_named() {
     let nonsense = authority.file("nonsense.pem");
     std::fs::write(&nonsense, "no certificate").unwrap();
     for settings in [
-        RegistrySettings {
+        TlsSettings {
             ca_file: Some(nonsense.clone()),
-            ..RegistrySettings::default()
+            ..TlsSettings::default()
         },
-        RegistrySettings {
+        TlsSettings {
             ca_file: Some(authority.file("missing.pem")),
-            ..RegistrySettings::default()
+            ..TlsSettings::default()
         },
-        RegistrySettings {
+        TlsSettings {
             client_key_file: Some(nonsense.clone()),
             ..authority.client()
         },
     ] {
-        let error = pull(&registry.host, Some(settings)).await.unwrap_err();
+        let error = pull(&registry.host, settings).await.unwrap_err();
         assert_eq!(error.reason(), "REGISTRY_TLS_FILE", "{error}");
         assert!(
             error

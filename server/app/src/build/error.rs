@@ -113,6 +113,20 @@ pub enum BuildError {
         /// The last lines of its output.
         tail: String,
     },
+    /// As many builds go on and wait as may be.
+    #[error("{parallel} builds go on and {waiting} wait already, and no more may")]
+    QueueFull {
+        /// How many may go on.
+        parallel: usize,
+        /// How many may wait.
+        waiting: usize,
+    },
+    /// The build took too long.
+    #[error("the build did not end within {} s", limit.as_secs_f32())]
+    TooLong {
+        /// The limit.
+        limit: std::time::Duration,
+    },
     /// The tool took too long.
     #[error("{tool} did not finish within {} s", limit.as_secs())]
     ToolTimeout {
@@ -127,6 +141,36 @@ fn last(tail: &str) -> String {
     match tail {
         "" => String::new(),
         tail => format!("; its last output:\n{tail}"),
+    }
+}
+
+impl BuildError {
+    /// What is told of the failures that no recipe is to blame for.
+    fn metadata_of_host(&self) -> Vec<(&'static str, String)> {
+        match self {
+            Self::Io { step, path, .. } => vec![
+                ("step", (*step).to_owned()),
+                ("path", path.display().to_string()),
+            ],
+            Self::ToolMissing { tool } => vec![("tool", (*tool).to_owned())],
+            Self::ToolFailed { tool, ended, tail } => vec![
+                ("tool", (*tool).to_owned()),
+                ("ended", ended.clone()),
+                ("tail", tail.clone()),
+            ],
+            Self::QueueFull { parallel, waiting } => vec![
+                ("parallel", parallel.to_string()),
+                ("waiting", waiting.to_string()),
+            ],
+            Self::TooLong { limit } => {
+                vec![("limit_seconds", limit.as_secs_f32().to_string())]
+            }
+            Self::ToolTimeout { tool, limit } => vec![
+                ("tool", (*tool).to_owned()),
+                ("limit_s", limit.as_secs().to_string()),
+            ],
+            _ => Vec::new(),
+        }
     }
 }
 
@@ -146,7 +190,10 @@ impl Explain for BuildError {
             Self::Guest { source, .. } => source.kind(),
             Self::Io { source, .. } => io_kind(source),
             Self::ToolMissing { .. } | Self::ToolFailed { .. } => precondition("host/tools"),
-            Self::ToolTimeout { .. } => FailureKind::DeadlineExceeded,
+            Self::QueueFull { .. } => FailureKind::ResourceExhausted {
+                subject: "host/builds".to_owned(),
+            },
+            Self::TooLong { .. } | Self::ToolTimeout { .. } => FailureKind::DeadlineExceeded,
         }
     }
 
@@ -162,6 +209,8 @@ impl Explain for BuildError {
             Self::Io { source, .. } => io_reason(source, "BUILD_FILES_FAILED"),
             Self::ToolMissing { .. } => "BUILD_TOOL_MISSING",
             Self::ToolFailed { .. } => "BUILD_TOOL_FAILED",
+            Self::QueueFull { .. } => "BUILD_QUEUE_FULL",
+            Self::TooLong { .. } => "BUILD_TIMEOUT",
             Self::ToolTimeout { .. } => "BUILD_TOOL_TIMEOUT",
         }
     }
@@ -192,6 +241,12 @@ impl Explain for BuildError {
             }
             Self::ToolFailed { .. } => {
                 "Check the suite's and the packages' names, and the apt sources of the daemon's host."
+            }
+            Self::QueueFull { .. } => {
+                "Try again when some of the builds have ended. Or raise `build_queue_max` in the daemon's configuration."
+            }
+            Self::TooLong { .. } => {
+                "See in the log which step hangs; the steps before it are kept. Or raise `build_timeout` in the daemon's configuration."
             }
             Self::ToolTimeout { .. } => "Check the network of the daemon's host, and build again.",
         };
@@ -264,20 +319,7 @@ impl Explain for BuildError {
                 ]);
                 metadata
             }
-            Self::Io { step, path, .. } => vec![
-                ("step", (*step).to_owned()),
-                ("path", path.display().to_string()),
-            ],
-            Self::ToolMissing { tool } => vec![("tool", (*tool).to_owned())],
-            Self::ToolFailed { tool, ended, tail } => vec![
-                ("tool", (*tool).to_owned()),
-                ("ended", ended.clone()),
-                ("tail", tail.clone()),
-            ],
-            Self::ToolTimeout { tool, limit } => vec![
-                ("tool", (*tool).to_owned()),
-                ("limit_s", limit.as_secs().to_string()),
-            ],
+            _ => self.metadata_of_host(),
         }
     }
 }

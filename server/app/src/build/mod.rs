@@ -27,12 +27,14 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use banger_core::image::Image;
 use banger_core::operation::OperationKind;
 use banger_core::{Digest, Name, OperationId, Owner, VmId};
 use banger_image::{ImageDescription, ImageReference, NewLayer, TreeArchive};
 use banger_store::RequestKey;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 pub use cache::CacheUsage;
 use cache::StepCache;
@@ -52,11 +54,33 @@ use crate::error::AppError;
 use crate::host;
 use crate::image::Images;
 use crate::operation::{Begun, OperationTask, Operations};
-use crate::upload::{Upload, Uploaded};
+use crate::upload::Uploaded;
 use crate::vm::Vms;
 
-/// Builds at once: each has a VM of its own, and they share the host's processors.
-const BUILDS_MAX: usize = 4;
+/// How builds may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BuildConfig {
+    /// Builds at once: each has a VM of its own, and they share the host's processors.
+    pub parallel_max: usize,
+    /// Builds that wait for others to end, or for their context to come.
+    pub queue_max: usize,
+    /// The longest time for a whole build, from its turn on.
+    pub timeout: Duration,
+}
+
+impl Default for BuildConfig {
+    fn default() -> Self {
+        Self {
+            parallel_max: 4,
+            queue_max: 32,
+            timeout: Duration::from_secs(2 * 3600),
+        }
+    }
+}
+
+/// A place among the builds; given back when it is dropped.
+#[derive(Debug)]
+pub struct BuildPlace(#[expect(dead_code, reason = "held, not read")] OwnedSemaphorePermit);
 
 /// The builds of this host.
 pub struct Builds {
@@ -66,7 +90,10 @@ pub struct Builds {
     vms: Arc<Vms>,
     cache: StepCache,
     logs: Arc<Logs>,
-    places: Arc<tokio::sync::Semaphore>,
+    /// Builds that go on or wait.
+    queue: Arc<Semaphore>,
+    /// Those that go on.
+    places: Arc<Semaphore>,
 }
 
 impl std::fmt::Debug for Builds {
@@ -88,6 +115,8 @@ pub struct BuildRequest {
     pub machine: BuildMachine,
     /// A tar of the context.
     pub context: Uploaded,
+    /// Its place among the builds.
+    pub place: BuildPlace,
 }
 
 /// How an image is made.
@@ -121,6 +150,7 @@ impl Builds {
         vms: &Arc<Vms>,
     ) -> Result<Self, AppError> {
         let cache = StepCache::open(context.paths.state_dir(), context.paths.tmp())?;
+        let config = context.config.builds;
         Ok(Self {
             context: context.clone(),
             operations: operations.clone(),
@@ -128,7 +158,10 @@ impl Builds {
             vms: vms.clone(),
             cache,
             logs: Arc::default(),
-            places: Arc::new(tokio::sync::Semaphore::new(BUILDS_MAX)),
+            queue: Arc::new(Semaphore::new(
+                config.parallel_max.saturating_add(config.queue_max),
+            )),
+            places: Arc::new(Semaphore::new(config.parallel_max)),
         })
     }
 
@@ -155,12 +188,22 @@ impl Builds {
         Ok(pruned.map_err(|_| AppError::Interrupted)??)
     }
 
-    /// Where to stream a context to.
+    /// A place among the builds that go on or wait, to be asked for before the context is sent.
     ///
     /// # Errors
-    /// If the disk is full.
-    pub async fn begin_upload(&self) -> Result<Upload, AppError> {
-        Upload::begin(&self.context).await
+    /// If there are as many as may be.
+    pub fn reserve(&self) -> Result<BuildPlace, AppError> {
+        let BuildConfig {
+            parallel_max,
+            queue_max,
+            ..
+        } = self.context.config.builds;
+        let reserved = self.queue.clone().try_acquire_owned();
+        let full = |_| BuildError::QueueFull {
+            parallel: parallel_max,
+            waiting: queue_max,
+        };
+        Ok(BuildPlace(reserved.map_err(full)?))
     }
 
     /// The output of a build that runs.
@@ -203,7 +246,9 @@ impl Builds {
         };
         let id = builder.task.id();
         let (kind, context, places) = (request.kind, request.context, self.places.clone());
+        let place = request.place;
         self.context.tasks.spawn(async move {
+            let _place = place;
             let built = builder.run(&kind, context, &places).await;
             let built = built.map_err(|error| host::blame_full_disk(&builder.context, error));
             builder.fleet.disband().await;
@@ -237,16 +282,22 @@ impl Builder {
         &self,
         kind: &BuildKind,
         context: Uploaded,
-        places: &tokio::sync::Semaphore,
+        places: &Semaphore,
     ) -> Result<Image, AppError> {
         let work = async {
             // A place is given back when the work ends, however it does.
             let _place = places.acquire().await.map_err(|_| AppError::Interrupted)?;
             host::admit_disk(&self.context)?;
-            match kind {
-                BuildKind::Dockerfile(request) => self.dockerfile(request, &context).await,
-                BuildKind::Debian(request) => self.debian(request).await,
-            }
+            let building = async {
+                match kind {
+                    BuildKind::Dockerfile(request) => self.dockerfile(request, &context).await,
+                    BuildKind::Debian(request) => self.debian(request).await,
+                }
+            };
+            let limit = self.context.config.builds.timeout;
+            // Dropped when its time is over: the fleet undoes what was begun.
+            let built = tokio::time::timeout(limit, Box::pin(building)).await;
+            built.unwrap_or_else(|_| Err(BuildError::TooLong { limit }.into()))
         };
         tokio::select! {
             biased; // giving up before more work

@@ -220,7 +220,7 @@ impl Catalogs {
             .fetch_file(&source, file, &stage, left, task, task.cancelled())
             .await
             .map_err(|error| time.explain(error.into()))?;
-        self.kernels.keep_bundle(&file, wanted, task).await
+        self.kernels.keep_bundle(&file, wanted, time, task).await
     }
 
     /// Waits for whoever fetches a kernel of that name now.

@@ -258,8 +258,10 @@ impl Catalogs {
     }
 
     fn source_at(&self, address: &CatalogAddress) -> Result<CatalogSource, AppError> {
+        let pull = &self.context.config.pull;
         let options = SourceOptions {
-            stall_timeout: self.context.config.pull.stall_timeout,
+            hosts: pull.catalogs.clone(),
+            stall_timeout: pull.stall_timeout,
             ..SourceOptions::default()
         };
         Ok(CatalogSource::new(address, &options)?)

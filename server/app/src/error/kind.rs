@@ -101,6 +101,7 @@ impl Explain for AppError {
             Self::Image(error) => error.kind(),
             Self::HostDiskFull { .. } => io_kind(&io::ErrorKind::StorageFull.into()),
             Self::Build(error) => error.kind(),
+            Self::Upload(error) => error.kind(),
             Self::Volume(error) => error.kind(),
             Self::File(error) => error.kind(),
             Self::Workspace(error) => error.kind(),
@@ -113,7 +114,7 @@ impl Explain for AppError {
                 _ => FailureKind::DeadlineExceeded,
             },
             Self::Kernel(error) => error.kind(),
-            Self::MakeDirectory { source, .. } | Self::StoreUpload { source } => io_kind(source),
+            Self::MakeDirectory { source, .. } => io_kind(source),
             Self::RemoveDirectory { .. }
             | Self::ReadDirectory { .. }
             | Self::LookAtDisk { .. }
@@ -185,6 +186,7 @@ impl Explain for AppError {
             Self::MakeDisk { source } => source.reason(),
             Self::Image(error) => error.reason(),
             Self::Build(error) => error.reason(),
+            Self::Upload(error) => error.reason(),
             Self::Volume(error) => error.reason(),
             Self::File(error) => error.reason(),
             Self::Workspace(error) => error.reason(),
@@ -194,7 +196,6 @@ impl Explain for AppError {
             Self::MakeDirectory { source, .. } => io_reason(source, "STATE_DIRECTORY_FAILED"),
             Self::RemoveDirectory { .. } | Self::ReadDirectory { .. } => "STATE_DIRECTORY_FAILED",
             Self::LookAtDisk { .. } => "VM_DISK_UNREADABLE",
-            Self::StoreUpload { source } => io_reason(source, "UPLOAD_FAILED"),
             Self::ReadConsole { .. } => "CONSOLE_UNREADABLE",
             Self::ReadExport { .. } => "EXPORT_UNREADABLE",
             Self::Store(error) => error.reason(),

@@ -154,7 +154,6 @@ impl AppError {
             | Self::NotAdopted { .. }
             | Self::OperationCancelled
             | Self::Interrupted
-            | Self::StoreUpload { .. }
             | Self::ReadConsole { .. }
             | Self::ReadExport { .. } => Vec::new(),
             Self::Configure { source } => source.metadata(),
@@ -169,6 +168,7 @@ impl AppError {
             Self::Image(error) => error.metadata(),
             Self::HostDiskFull { source } => source.metadata(),
             Self::Build(error) => error.metadata(),
+            Self::Upload(error) => error.metadata(),
             Self::Volume(error) => error.metadata(),
             Self::File(error) => error.metadata(),
             Self::Workspace(error) => error.metadata(),

@@ -86,13 +86,14 @@ impl AppError {
             Self::Image(error) => return error.remedy(),
             Self::HostDiskFull { .. } => return io_remedy(&std::io::ErrorKind::StorageFull.into()),
             Self::Build(error) => return error.remedy(),
+            Self::Upload(error) => return error.remedy(),
             Self::Volume(error) => return error.remedy(),
             Self::File(error) => return error.remedy(),
             Self::Workspace(error) => return error.remedy(),
             Self::NotGrown { vm, .. } => format!("Send the same change again, or restart the VM: banger vm restart {vm}"),
             Self::Kernel(error) => return error.remedy(),
-            Self::MakeDirectory { source, .. } | Self::StoreUpload { source } if io_remedy(source).is_some() => return io_remedy(source),
-            Self::MakeDirectory { .. } | Self::RemoveDirectory { .. } | Self::ReadDirectory { .. } | Self::StoreUpload { .. } => {
+            Self::MakeDirectory { source, .. } if io_remedy(source).is_some() => return io_remedy(source),
+            Self::MakeDirectory { .. } | Self::RemoveDirectory { .. } | Self::ReadDirectory { .. } => {
                 "Check the state directory's file system: its space, its rights, and whether it is read-only.".into()
             }
             Self::ReadConsole { .. } | Self::ReadExport { .. } => return None,

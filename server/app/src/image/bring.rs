@@ -15,6 +15,7 @@ use super::{ArchiveFormat, RegisterRequest};
 use crate::Context;
 use crate::catalog::Catalogs;
 use crate::error::AppError;
+use crate::pull_time::PullTime;
 
 /// What an archive is called that a caller streamed in.
 const UPLOAD: &str = "the upload";
@@ -83,12 +84,13 @@ impl Worker {
             platform: request.platform.clone().unwrap_or_else(Platform::host),
         };
         let _bringing = self.begin_bringing().await;
-        let mut built = self
-            .files
-            .register(source, &options, progress, cancel)
-            .await
+        let (files, time) = (&self.files, PullTime::begin(&self.context));
+        let register = async |cancel: CancellationToken| {
+            let registered = files.register(source, &options, progress, &cancel).await;
             // Where it lies on this host tells a caller nothing.
-            .map_err(|error| error.naming(UPLOAD))?;
+            registered.map_err(|error| AppError::from(error.naming(UPLOAD)))
+        };
+        let mut built = time.bound(cancel, register).await?;
         built.kernel = request.kernel.clone().or(built.kernel);
         self.record(reference, built, "upload".to_owned(), TakeOver::Allowed)
             .await

@@ -21,7 +21,7 @@ use crate::catalog::Catalogs;
 use crate::error::AppError;
 use crate::operation::{Begun, OperationTask, Operations};
 use crate::page::{self, Paged};
-use crate::upload::{Upload, Uploaded};
+use crate::upload::Uploaded;
 
 use bring::Worker;
 pub use bundle::ExportRequest;
@@ -179,14 +179,6 @@ impl Images {
         let pulled = Box::pin(worker.pull(&reference, request, task)).await;
         worker.give_back(&pulled).await;
         pulled
-    }
-
-    /// Where to stream an archive to.
-    ///
-    /// # Errors
-    /// If the disk is full.
-    pub async fn begin_upload(&self) -> Result<Upload, AppError> {
-        Upload::begin(&self.context).await
     }
 
     /// Accepts an archive, and returns the operation that makes an image of it, whose target becomes its id.

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use banger_app::config::{Registries, RegistrySettings};
+use banger_app::config::{Registries, RegistrySettings, TlsSettings};
 use serde::{Deserialize, Serialize};
 
-use super::{Mistake, table};
+use super::{Mistake, host, table};
 
 /// The key of the table.
 pub(super) const KEY: &str = "registries";
@@ -27,38 +27,26 @@ pub struct RegistryConfig {
     pub client_key_file: Option<PathBuf>,
 }
 
-fn path(host: &str, key: &str) -> String {
-    table::path(KEY, host, key)
+impl RegistryConfig {
+    fn tls(&self) -> TlsSettings {
+        TlsSettings {
+            ca_file: self.ca_file.clone(),
+            client_cert_file: self.client_cert_file.clone(),
+            client_key_file: self.client_key_file.clone(),
+        }
+    }
 }
 
 /// What types cannot say.
 pub(super) fn mistakes(registries: &BTreeMap<String, RegistryConfig>) -> Vec<Mistake> {
     let mut mistakes = Vec::new();
     for (host, config) in registries {
+        mistakes.extend(host::of_tls(KEY, host, &config.tls()));
         let mut refuse = |key: &str, wrong: bool, problem: &str| {
             if wrong {
-                mistakes.push(Mistake::new(&path(host, key), problem));
+                mistakes.push(Mistake::new(&table::path(KEY, host, key), problem));
             }
         };
-        let files = [
-            ("ca_file", &config.ca_file),
-            ("client_cert_file", &config.client_cert_file),
-            ("client_key_file", &config.client_key_file),
-        ];
-        for (key, file) in files {
-            let is_relative = file.as_ref().is_some_and(|path| !path.is_absolute());
-            refuse(key, is_relative, "must be an absolute path");
-        }
-        refuse(
-            "client_key_file",
-            config.client_cert_file.is_some() && config.client_key_file.is_none(),
-            "is missing: client_cert_file needs it",
-        );
-        refuse(
-            "client_cert_file",
-            config.client_key_file.is_some() && config.client_cert_file.is_none(),
-            "is missing: client_key_file needs it",
-        );
         refuse(
             "ca_file",
             config.insecure && config.ca_file.is_some(),
@@ -66,7 +54,7 @@ pub(super) fn mistakes(registries: &BTreeMap<String, RegistryConfig>) -> Vec<Mis
         );
         refuse(
             "mirrors",
-            !config.mirrors.iter().all(|mirror| is_place(mirror)),
+            !config.mirrors.iter().all(|mirror| host::is_place(mirror)),
             "must be written as host, host:port or host:port/path, without a scheme",
         );
         refuse(
@@ -74,34 +62,9 @@ pub(super) fn mistakes(registries: &BTreeMap<String, RegistryConfig>) -> Vec<Mis
             config.mirrors.contains(host),
             "names the registry itself",
         );
-        if !is_host(host) {
-            let at = format!("{KEY}.\"{host}\"");
-            mistakes.push(Mistake::new(&at, "must be written as host or host:port"));
-        }
+        mistakes.extend(host::of_name(KEY, host));
     }
     mistakes
-}
-
-/// `host` or `host:port`; an IPv6 address in brackets.
-fn is_host(text: &str) -> bool {
-    let (host, port) = match text.rsplit_once(':') {
-        Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
-        _ => (text, None),
-    };
-    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
-    let is_name = !host.is_empty() && host.bytes().all(fits);
-    let is_v6 = host
-        .strip_prefix('[')
-        .and_then(|host| host.strip_suffix(']'))
-        .is_some_and(|host| host.parse::<std::net::Ipv6Addr>().is_ok());
-    (is_name || is_v6) && port.is_none_or(|port| port.parse::<u16>().is_ok_and(|port| port > 0))
-}
-
-fn is_place(text: &str) -> bool {
-    let (host, path) = text.split_once('/').unwrap_or((text, "x"));
-    let fits =
-        |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-._/".contains(&byte);
-    is_host(host) && !path.is_empty() && !path.contains("//") && path.bytes().all(fits)
 }
 
 /// As pulls take them.
@@ -109,9 +72,7 @@ pub(super) fn settings(registries: &BTreeMap<String, RegistryConfig>) -> Registr
     let settings = |config: &RegistryConfig| RegistrySettings {
         mirrors: config.mirrors.clone(),
         insecure: config.insecure,
-        ca_file: config.ca_file.clone(),
-        client_cert_file: config.client_cert_file.clone(),
-        client_key_file: config.client_key_file.clone(),
+        tls: config.tls(),
     };
     registries
         .iter()

@@ -136,24 +136,68 @@ fn a_configured_agent_is_taken_as_it_is() {
     assert_eq!(place::agent(Path::new("/a/b")), Path::new("/a/b"));
 }
 
-/// The example's table of registries, switched on.
-fn registries_of_the_example() -> String {
+/// The example's tables under `key`, switched on.
+fn tables_of_the_example(key: &str) -> String {
     // Each table ends with the first line that is neither a key of it nor a comment.
-    let mut of_registries = false;
+    let mut is_wanted = false;
+    let head = format!("[{key}.");
     let lines = EXAMPLE.lines().filter_map(|line| {
         let line = line.strip_prefix('#')?;
         if line.starts_with('[') {
-            of_registries = line.starts_with("[registries.");
-            return of_registries.then_some(line);
+            is_wanted = line.starts_with(&head);
+            return is_wanted.then_some(line);
         }
-        (of_registries && line.starts_with("  ") && line.contains(" = ")).then_some(line)
+        (is_wanted && line.starts_with("  ") && line.contains(" = ")).then_some(line)
     });
     lines.collect::<Vec<_>>().join("\n")
 }
 
 #[test]
+fn the_example_has_every_key_of_a_catalogs_server() {
+    let config = Config::parse(&tables_of_the_example("catalogs")).unwrap();
+    config.check().unwrap();
+    let every = CatalogConfig {
+        ca_file: Some("/etc/banger/catalog-ca.pem".into()),
+        client_cert_file: Some("/etc/banger/catalog-client.pem".into()),
+        client_key_file: Some("/etc/banger/catalog-client.key".into()),
+    };
+    assert_eq!(config.catalogs["catalog.example.com"], every);
+    let settings = &config.app().pull.catalogs["catalog.example.com"];
+    assert_eq!(settings.ca_file, every.ca_file);
+    assert_eq!(settings.client_cert_file, every.client_cert_file);
+    assert_eq!(settings.client_key_file, every.client_key_file);
+}
+
+#[test]
+fn mistakes_of_catalogs_servers_are_told_together() {
+    let text = r#"
+[catalogs."https://c.example/"]
+[catalogs."c.example"]
+ca_file = "relative.pem"
+client_key_file = "/key"
+insecure = true
+"#;
+    let mut told: Vec<String> = Config::parse(text)
+        .unwrap_err()
+        .iter()
+        .map(|mistake| mistake.to_string())
+        .map(|mistake| mistake.split(": ").next().unwrap().to_owned())
+        .collect();
+    told.sort();
+    assert_eq!(
+        told,
+        [
+            "`catalogs.\"c.example\".ca_file`",
+            "`catalogs.\"c.example\".client_cert_file`",
+            "`catalogs.\"c.example\".insecure`",
+            "`catalogs.\"https://c.example/\"`",
+        ]
+    );
+}
+
+#[test]
 fn the_example_has_every_key_of_a_registry() {
-    let config = Config::parse(&registries_of_the_example()).unwrap();
+    let config = Config::parse(&tables_of_the_example("registries")).unwrap();
     config.check().unwrap();
     let mut keys: Vec<String> = config
         .registries

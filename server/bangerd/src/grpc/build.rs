@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use banger_app::build::{
-    BuildKind, BuildLog, BuildMachine, BuildRequest, DebianRequest, DockerfileRequest, LogReader,
-    Origin, Record,
+    BuildKind, BuildLog, BuildMachine, BuildPlace, BuildRequest, DebianRequest, DockerfileRequest,
+    LogReader, Origin, Record,
 };
 use banger_app::upload::{Upload, Uploaded};
 use banger_app::{App, AppError};
@@ -80,13 +80,14 @@ impl Start {
         })
     }
 
-    pub(crate) fn with(self, context: Uploaded) -> BuildRequest {
+    pub(crate) fn with(self, context: Uploaded, place: BuildPlace) -> BuildRequest {
         BuildRequest {
             reference: self.reference,
             kind: self.kind,
             no_cache: self.no_cache,
             machine: self.machine,
             context,
+            place,
         }
     }
 }
@@ -96,7 +97,7 @@ pub(crate) async fn receive(
     mut upload: Upload,
     mut messages: Streaming<v1::BuildImageRequest>,
 ) -> Result<Uploaded, Status> {
-    while let Some(message) = messages.message().await? {
+    while let Some(message) = upload.next(messages.message()).await.map_err(refused)?? {
         match message.message {
             Some(Message::Chunk(bytes)) => upload
                 .write(field::chunk("chunk", bytes)?)

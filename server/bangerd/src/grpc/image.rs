@@ -2,7 +2,7 @@
 
 use banger_app::build::CacheUsage;
 use banger_app::image::ExportRequest;
-use banger_app::upload::{Upload, Uploaded};
+use banger_app::upload::{Upload, UploadKind, Uploaded};
 use banger_app::{App, AppError};
 use banger_core::Role;
 use banger_proto::v1;
@@ -61,7 +61,11 @@ impl ImageService for Api {
         let key = request::key("banger.v1.ImageService/RegisterImage", &id, &start)?;
         let start = image::register(start)?;
         let archive = receive(
-            self.app.images.begin_upload().await.map_err(refused)?,
+            self.app
+                .uploads
+                .begin(UploadKind::Image)
+                .await
+                .map_err(refused)?,
             messages,
         )
         .await?;
@@ -90,12 +94,13 @@ impl ImageService for Api {
         let start = build::Start::parse(start)?;
         // A mistake in the recipe is told before the context is taken in.
         start.kind.check().map_err(refused)?;
-        let upload = self.app.builds.begin_upload().await.map_err(refused)?;
-        let context = build::receive(upload, messages).await?;
+        let place = self.app.builds.reserve().map_err(refused)?;
+        let upload = self.app.uploads.begin(UploadKind::Context).await;
+        let context = build::receive(upload.map_err(refused)?, messages).await?;
         let begun = self
             .app
             .builds
-            .build(start.with(context), key.as_ref())
+            .build(start.with(context, place), key.as_ref())
             .await;
         let (operation, log) = begun.map_err(refused)?;
         let answers = build::follow(&self.app, &self.drain, operation, log).await?;
@@ -251,7 +256,7 @@ async fn receive(
     mut upload: Upload,
     mut messages: Streaming<v1::RegisterImageRequest>,
 ) -> Result<Uploaded, Status> {
-    while let Some(message) = messages.message().await? {
+    while let Some(message) = upload.next(messages.message()).await.map_err(refused)?? {
         match message.message {
             Some(Message::Chunk(bytes)) => upload
                 .write(field::chunk("chunk", bytes)?)

@@ -257,6 +257,69 @@ async fn a_build_that_is_cancelled_leaves_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_build_whose_command_hangs_ends_with_its_time_and_leaves_nothing() {
+    let rig = Rig::start_with(|config| config.build_timeout = "3s".parse().unwrap()).await;
+    rig.furnish().await;
+    let hanging = "FROM web:1\nRUN [\"sleep\", \"1000\"]\n";
+    let error = rig.build(hanging, &[]).await.unwrap_err();
+    assert_refused(&error, Code::DeadlineExceeded, "BUILD_TIMEOUT", None);
+    assert!(error.message().contains("within 3 s"), "{error}");
+    assert_eq!(rig.vm_count().await, 0);
+    rig.assert_nothing_left();
+    rig.stopped().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn builds_that_no_queue_holds_are_refused_with_the_numbers() {
+    let rig = Rig::start_with(|config| {
+        config.max_parallel_builds = 1;
+        config.build_queue_max = 1;
+    })
+    .await;
+    rig.furnish().await;
+    let hanging = || dockerfile("FROM web:1\nRUN [\"sleep\", \"1000\"]\n");
+    let first = rig.begin_build(hanging(), &[]).await.unwrap();
+    let second = rig.begin_build(hanging(), &[]).await.unwrap();
+    let refused = rig.begin_build(hanging(), &[]).await.unwrap_err();
+    assert_refused(&refused, Code::ResourceExhausted, "BUILD_QUEUE_FULL", None);
+    assert!(
+        refused.message().contains("1 builds go on and 1 wait"),
+        "{refused:?}"
+    );
+    // A place is free again as soon as one has ended.
+    let request = v1::ListOperationsRequest::default();
+    let listed = rig.operations().list_operations(request).await.unwrap();
+    let builds = listed.into_inner().operations.into_iter();
+    let builds: Vec<_> = builds
+        .filter(|operation| operation.kind() == v1::operation::Kind::BuildImage)
+        .collect();
+    assert_eq!(builds.len(), 2, "{builds:?}");
+    for build in builds {
+        let operation = build.id;
+        let request = v1::CancelOperationRequest { operation };
+        rig.operations().cancel_operation(request).await.unwrap();
+    }
+    for answers in [first, second] {
+        let error = drain(answers).await.unwrap_err();
+        assert_refused(&error, Code::Cancelled, "OPERATION_CANCELLED", None);
+    }
+    let free = async {
+        loop {
+            match rig.begin_build(hanging(), &[]).await {
+                Ok(answers) => return answers,
+                Err(error) => {
+                    assert_refused(&error, Code::ResourceExhausted, "BUILD_QUEUE_FULL", None);
+                }
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    };
+    let answers = tokio::time::timeout(PATIENCE, free).await.unwrap();
+    drop(answers);
+    rig.stopped().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_vms_of_builds_go_with_their_daemon() {
     let rig = Rig::start().await;
     rig.furnish().await;

@@ -149,6 +149,9 @@ pub enum BundleError {
         #[source]
         source: io::Error,
     },
+    /// Nobody wants it any more.
+    #[error("the reading of the bundle was given up")]
+    GivenUp,
     /// A base disk that is not what was written once.
     #[error(
         "the base disk of the image has changed since it was written: it is {actual} instead of {expected}"
@@ -171,7 +174,7 @@ impl BundleError {
     pub(super) const fn is_of_content(&self) -> bool {
         !matches!(
             self,
-            Self::Store { .. } | Self::Bomb { .. } | Self::FileSize { .. }
+            Self::Store { .. } | Self::Bomb { .. } | Self::FileSize { .. } | Self::GivenUp
         )
     }
 }
@@ -180,6 +183,7 @@ impl Explain for BundleError {
     fn kind(&self) -> FailureKind {
         match self {
             Self::Store { source, .. } => io_kind(source),
+            Self::GivenUp => FailureKind::Cancelled,
             Self::FileSize { .. }
             | Self::FileDigest { .. }
             | Self::RootfsDigest { .. }
@@ -218,6 +222,7 @@ impl Explain for BundleError {
             Self::FileDigest { .. } => "BUNDLE_FILE_DIGEST",
             Self::Disagreement { .. } => "BUNDLE_DISAGREES",
             Self::Store { source, .. } => io_reason(source, "IMAGE_STORE_IO"),
+            Self::GivenUp => "CANCELLED",
             Self::DiskChanged { .. } => "IMAGE_DISK_CHANGED",
         }
     }
@@ -225,6 +230,7 @@ impl Explain for BundleError {
     fn remedy(&self) -> Option<String> {
         let text = match self {
             Self::Store { source, .. } => return io_remedy(source),
+            Self::GivenUp => return None,
             Self::Damaged(_)
             | Self::Truncated
             | Self::FileSize { .. }
@@ -279,7 +285,11 @@ impl Explain for BundleError {
                 vec![("wanted", wanted.clone()), ("actual", actual.clone())]
             }
             Self::Store { step, .. } => vec![("step", (*step).to_owned())],
-            Self::Damaged(_) | Self::Truncated | Self::Trailing | Self::Manifest(_) => Vec::new(),
+            Self::Damaged(_)
+            | Self::Truncated
+            | Self::Trailing
+            | Self::Manifest(_)
+            | Self::GivenUp => Vec::new(),
         }
     }
 }

@@ -6,6 +6,7 @@ use std::io::{self, Read};
 use tar::{EntryType, Header};
 
 use super::BundleError;
+use crate::watched::GivenUp;
 
 /// A tar archive's unit.
 pub(super) const BLOCK_BYTES: usize = 512;
@@ -105,6 +106,9 @@ pub(super) fn read_exact(archive: &mut impl Read, buffer: &mut [u8]) -> Result<(
 
 /// A failed read of the decompressed archive.
 pub(super) fn judge(error: io::Error) -> BundleError {
+    if GivenUp::is_in(&error) {
+        return BundleError::GivenUp;
+    }
     // zstd tells this by its text alone (`ZSTD_error_frameParameter_windowTooLarge`).
     if error.to_string().contains("too much memory") {
         return BundleError::Window {

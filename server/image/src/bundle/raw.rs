@@ -10,9 +10,11 @@ use banger_catalog::{
 };
 use banger_core::image::{ImageConfig, Platform};
 use tempfile::NamedTempFile;
+use tokio_util::sync::CancellationToken;
 
 use super::unpack::{Unpacked, copy_disk};
 use super::{BUILDER, BundleError};
+use crate::watched::Watched;
 
 /// What a file system without a name is called in its manifest: whoever exports it names it.
 const NAME: &str = "ext4";
@@ -27,13 +29,13 @@ pub(crate) fn looks_like_ext4(file: &mut impl Read) -> bool {
     file.read_exact(&mut head).is_ok() && head.ends_with(&MAGIC)
 }
 
-/// Copies a file system of `size_bytes` bytes into a file in `tmp`. Blocks.
+/// Copies a file system of `size_bytes` bytes into a file in `tmp`. Blocks, until `cancel` is cancelled.
 pub(crate) fn copy_ext4(
-    mut file: impl Read,
+    file: impl Read,
     size_bytes: u64,
-    config: ImageConfig,
-    platform: Platform,
+    (config, platform): (ImageConfig, Platform),
     tmp: &Path,
+    cancel: &CancellationToken,
 ) -> Result<Unpacked, BundleError> {
     if size_bytes > ROOTFS_BYTES_MAX {
         return Err(BundleError::TooLarge {
@@ -46,6 +48,7 @@ pub(crate) fn copy_ext4(
         .map_err(BundleError::store("create a file for the base disk"))?;
     // What is not compressed cannot be a bomb.
     let unbounded = AtomicU64::new(u64::MAX);
+    let mut file = Watched::new(file, cancel.clone());
     let written = copy_disk(&mut file, size_bytes, disk.as_file(), &unbounded)?;
     written.check_ext4()?;
     let manifest = ImageManifest::new(ImageParts {

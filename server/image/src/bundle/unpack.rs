@@ -14,11 +14,13 @@ use banger_core::Digest;
 use banger_core::image::Platform;
 use sha2::{Digest as _, Sha256};
 use tempfile::NamedTempFile;
+use tokio_util::sync::CancellationToken;
 
 use super::BundleError;
 use super::disk::{PIECE_BYTES, PIECES_IN_FLIGHT, WrittenDisk, write_disk};
 use super::member::{self, Member};
 use crate::limits::{RATIO_FREE_BYTES, RATIO_MAX};
+use crate::watched::Watched;
 
 /// Largest window of a zstd frame, 2^27 bytes: what `zstd --long` writes, and bounded memory.
 pub(super) const WINDOW_LOG_MAX: u32 = 27;
@@ -80,11 +82,13 @@ pub(crate) fn looks_like_bundle(file: &mut impl Read) -> bool {
     }
 }
 
-/// Reads a whole bundle from `file`, its compressed bytes; the disk goes to a file in `tmp`. Blocks.
+/// Reads a whole bundle from `file`, its compressed bytes; the disk goes to a file in `tmp`. Blocks, until `cancel` is
+/// cancelled.
 pub(crate) fn unpack(
     file: impl Read,
     expected: &Expected,
     tmp: &Path,
+    cancel: &CancellationToken,
 ) -> Result<Unpacked, BundleError> {
     let disk = NamedTempFile::with_prefix_in("rootfs-", tmp)
         .map_err(BundleError::store("create a file for the base disk"))?;
@@ -95,7 +99,7 @@ pub(crate) fn unpack(
         read: &compressed,
         limit: expected.entry.as_ref().map(|entry| entry.file.size_bytes),
     };
-    let read = read_members(&mut source, expected, disk.as_file(), &compressed);
+    let read = read_members(&mut source, expected, (disk.as_file(), &compressed), cancel);
     let (manifest_bytes, written) = match read {
         Err(error) if !error.is_of_content() => return Err(error),
         // A file that is not the right one explains whatever is wrong inside.
@@ -114,8 +118,8 @@ pub(crate) fn unpack(
 fn read_members(
     source: &mut impl Read,
     expected: &Expected,
-    disk: &File,
-    compressed: &AtomicU64,
+    (disk, compressed): (&File, &AtomicU64),
+    cancel: &CancellationToken,
 ) -> Result<(Vec<u8>, WrittenDisk), BundleError> {
     let mut decoder =
         zstd::stream::read::Decoder::with_buffer(BufReader::with_capacity(256 << 10, source))
@@ -123,6 +127,7 @@ fn read_members(
     decoder
         .window_log_max(WINDOW_LOG_MAX)
         .map_err(BundleError::Damaged)?;
+    let mut decoder = Watched::new(decoder, cancel.clone());
     let (mut manifest, mut written) = (None, None);
     while let Some(found) = member::next_member(&mut decoder)? {
         match found.name.as_str() {
@@ -356,6 +361,36 @@ impl<R: Read> Read for Counting<'_, R> {
 mod tests {
     use super::*;
     use banger_core::Explain;
+
+    /// Cancels when it is read.
+    struct Cancelling<'a>(&'a [u8], CancellationToken);
+
+    impl Read for Cancelling<'_> {
+        fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+            self.1.cancel();
+            self.0.read(buf)
+        }
+    }
+
+    #[test]
+    fn a_bundle_that_nobody_wants_any_more_is_unpacked_no_further() {
+        let tmp = tempfile::tempdir().unwrap();
+        let cancel = CancellationToken::new();
+        let mut header = tar::Header::new_ustar();
+        header.set_path(ROOTFS_MEMBER).unwrap();
+        header.set_size(1 << 30);
+        header.set_cksum();
+        let begin = [&header.as_bytes()[..], &[0; 8 << 20]].concat();
+        let bundle = zstd::encode_all(&*begin, 1).unwrap();
+        let expected = Expected {
+            entry: None,
+            platform: Platform::host(),
+        };
+        let reader = Cancelling(&bundle, cancel.clone());
+        let error = unpack(reader, &expected, tmp.path(), &cancel).unwrap_err();
+        assert!(matches!(error, BundleError::GivenUp), "{error}");
+        assert_eq!(std::fs::read_dir(tmp.path()).unwrap().count(), 0);
+    }
 
     #[test]
     fn data_beyond_reason_is_a_bomb_and_zeros_are_not() {

@@ -1,13 +1,13 @@
 //! A catalog's address.
 
 use std::fmt;
-use std::net::IpAddr;
 use std::path::{Component, Path, PathBuf};
 use std::str::FromStr;
 
 use reqwest::Url;
 
 use super::SourceError;
+use crate::transport::is_loopback;
 
 /// Where a catalog is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,7 +49,7 @@ impl FromStr for CatalogAddress {
             Url::parse(text).map_err(|_| bad("it is neither a URL nor an absolute path"))?;
         match url.scheme() {
             "https" => {}
-            "http" if is_loopback(&url) => {}
+            "http" if url.host_str().is_some_and(is_loopback) => {}
             "http" => return Err(bad("http is for this host's loopback only: use https")),
             "file" => {
                 let path = url
@@ -87,15 +87,6 @@ fn directory(text: &str) -> Option<CatalogAddress> {
     let is_plain = |part| matches!(part, Component::RootDir | Component::Normal(_));
     (path.components().all(is_plain) && !text.contains('\0') && !text.contains("/./"))
         .then(|| CatalogAddress::Directory(path.components().collect()))
-}
-
-fn is_loopback(url: &Url) -> bool {
-    let host = url.host_str().unwrap_or_default();
-    let address = host.trim_start_matches('[').trim_end_matches(']');
-    host == "localhost"
-        || address
-            .parse::<IpAddr>()
-            .is_ok_and(|address| address.is_loopback())
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! What can go wrong between here and a catalog.
 
 use std::io;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use banger_core::{Explain, FailureKind};
@@ -29,6 +30,36 @@ pub enum SourceError {
         /// The last try's error.
         #[source]
         source: reqwest::Error,
+    },
+    /// What comes is not TLS.
+    #[error("the catalog's server {server} does not speak TLS")]
+    NotTls {
+        /// Host and port.
+        server: String,
+    },
+    /// The server does not prove who it is.
+    #[error("the certificate of the catalog's server {server} is refused: {problem}")]
+    Certificate {
+        /// Host and port.
+        server: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The server wants to know who asks.
+    #[error(
+        "the catalog's server {server} wants a client certificate, or another one than it is shown"
+    )]
+    ClientCertificate {
+        /// Host and port.
+        server: String,
+    },
+    /// A file of the server's settings.
+    #[error("could not use the TLS file `{}`: {problem}", path.display())]
+    TlsFile {
+        /// Which.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
     },
     /// A redirect that is not followed.
     #[error("the catalog's server sends the request for `{file}` where it must not go")]
@@ -136,7 +167,12 @@ impl SourceError {
 
     fn file(&self) -> Option<&str> {
         match self {
-            Self::BadAddress { .. } | Self::Client(_) => None,
+            Self::BadAddress { .. }
+            | Self::Client(_)
+            | Self::NotTls { .. }
+            | Self::Certificate { .. }
+            | Self::ClientCertificate { .. }
+            | Self::TlsFile { .. } => None,
             Self::Unreachable { file, .. }
             | Self::Redirected { file, .. }
             | Self::Stalled { file, .. }
@@ -181,11 +217,17 @@ impl Explain for SourceError {
                 resource: "catalog file".into(),
                 name: file.clone(),
             },
-            Self::Redirected { .. } | Self::TooLarge { .. } | Self::Unreadable { .. } => {
-                FailureKind::FailedPrecondition {
-                    subject: "catalog".into(),
-                }
-            }
+            Self::TlsFile { path, .. } => FailureKind::FailedPrecondition {
+                subject: format!("file/{}", path.display()),
+            },
+            Self::NotTls { .. }
+            | Self::Certificate { .. }
+            | Self::ClientCertificate { .. }
+            | Self::Redirected { .. }
+            | Self::TooLarge { .. }
+            | Self::Unreadable { .. } => FailureKind::FailedPrecondition {
+                subject: "catalog".into(),
+            },
         }
     }
 
@@ -194,6 +236,10 @@ impl Explain for SourceError {
             Self::BadAddress { .. } => "CATALOG_ADDRESS_INVALID",
             Self::Client(_) => "CATALOG_CLIENT",
             Self::Unreachable { .. } => "CATALOG_UNREACHABLE",
+            Self::NotTls { .. } => "CATALOG_WITHOUT_TLS",
+            Self::Certificate { .. } => "CATALOG_CERTIFICATE_REFUSED",
+            Self::ClientCertificate { .. } => "CATALOG_WANTS_CLIENT_CERTIFICATE",
+            Self::TlsFile { .. } => "CATALOG_TLS_FILE",
             Self::Redirected { .. } => "CATALOG_REDIRECTED",
             Self::Stalled { .. } => "CATALOG_STALLED",
             Self::TooSlow { .. } => "CATALOG_TOO_SLOW",
@@ -214,6 +260,18 @@ impl Explain for SourceError {
             }
             Self::Client(_) => return None,
             Self::Unreachable { .. } => "Check the catalog's address and this host's network.",
+            Self::NotTls { .. } => {
+                "Check the address and its port: catalogs of other hosts come by https."
+            }
+            Self::Certificate { .. } => {
+                "If the server has an authority of its own, name the authority's certificate as ca_file for it in the daemon's configuration, under [catalogs]; otherwise its certificate must be renewed."
+            }
+            Self::ClientCertificate { .. } => {
+                "Set client_cert_file and client_key_file for the server in the daemon's configuration, under [catalogs], to a certificate it trusts."
+            }
+            Self::TlsFile { .. } => {
+                "Correct the file, or its path in the daemon's configuration, under [catalogs]; the daemon must be able to read it."
+            }
             Self::Redirected { .. } => "Add the catalog by the address it is really at.",
             Self::Stalled { .. } | Self::TooSlow { .. } | Self::Status { .. } => {
                 "Try again later; if it repeats, look at the server's log."
@@ -238,6 +296,16 @@ impl Explain for SourceError {
         let mut metadata: Vec<_> = file.into_iter().collect();
         match self {
             Self::BadAddress { address, .. } => metadata.push(("address", address.clone())),
+            Self::NotTls { server } | Self::ClientCertificate { server } => {
+                metadata.push(("server", server.clone()));
+            }
+            Self::Certificate { server, problem } => {
+                metadata.extend([("server", server.clone()), ("problem", problem.clone())]);
+            }
+            Self::TlsFile { path, problem } => metadata.extend([
+                ("path", path.display().to_string()),
+                ("problem", problem.clone()),
+            ]),
             Self::Stalled { stall, .. } => {
                 metadata.push(("stall_seconds", stall.as_secs_f32().to_string()));
             }

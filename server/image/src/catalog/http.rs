@@ -1,7 +1,6 @@
 //! A file over HTTP, as a stream that survives broken connections: it goes on where it stopped (RFC 9110 §14).
 
-use std::collections::BTreeSet;
-use std::sync::{Arc, Once};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes};
@@ -12,9 +11,11 @@ use reqwest::{Client, Response, Url};
 use super::error::SourceError;
 use super::source::SourceOptions;
 use crate::limits::{BACKOFF_FIRST, BACKOFF_MAX, TRIES_MAX};
-use crate::registry::fence::{Fence, FencedResolver, proxies};
-use crate::registry::pace::Pace;
 use crate::registry::retry::retry_after;
+use crate::transport::fence::{Fence, proxies};
+use crate::transport::pace::Pace;
+use crate::transport::tls::{self, TlsFileError, TlsProblem, Trust};
+use crate::transport::{Peer, TlsSettings, settings_of};
 
 /// Tries count anew after this much has come: a long download may break off now and then.
 const PROGRESS_BYTES: u64 = 8 << 20;
@@ -32,20 +33,33 @@ pub(super) fn client(
     base: &Url,
     is_plain: bool,
 ) -> Result<Client, SourceError> {
-    install_tls_provider();
+    let server = server_of(base);
     let host = base.host_str().unwrap_or_default();
-    let known: BTreeSet<_> = proxies(|variable| std::env::var(variable).ok()).collect();
-    let fence = Arc::new(Fence::new(host, is_plain, known));
-    let mut builder = Client::builder()
-        .user_agent(concat!("banger/", env!("CARGO_PKG_VERSION")))
-        .connect_timeout(options.connect_timeout)
-        .dns_resolver(FencedResolver(Arc::clone(&fence)));
-    builder = if is_plain {
-        builder.redirect(same_host(host, &fence)).no_proxy()
-    } else {
-        builder.redirect(fence.policy())
+    let known = options.hosts.keys().map(|name| name.to_ascii_lowercase());
+    let known = known.chain(proxies(|variable| std::env::var(variable).ok()));
+    let fence = Arc::new(Fence::new(host, is_plain, known.collect()));
+    let usual = TlsSettings::default();
+    let peer = Peer {
+        host,
+        tls: settings_of(&options.hosts, &server).unwrap_or(&usual),
+        trust: Trust::Verified,
+        connect_timeout: options.connect_timeout,
     };
+    let unusable = |TlsFileError { path, problem }| SourceError::TlsFile { path, problem };
+    let mut builder = peer.client(&fence).map_err(unusable)?;
+    if is_plain {
+        builder = builder.redirect(same_host(host, &fence)).no_proxy();
+    }
     builder.build().map_err(SourceError::Client)
+}
+
+/// Host and port of a URL, as settings and errors name them.
+pub(super) fn server_of(url: &Url) -> String {
+    let host = url.host_str().unwrap_or_default();
+    match url.port_or_known_default() {
+        Some(port) => format!("{host}:{port}"),
+        None => host.to_owned(),
+    }
 }
 
 /// What is only on the loopback stays there, by TLS as well.
@@ -57,14 +71,6 @@ fn same_host(host: &str, fence: &Arc<Fence>) -> Policy {
         }
         fence.judge(attempt)
     })
-}
-
-/// One provider for the whole process; another part may have installed it before.
-fn install_tls_provider() {
-    static INSTALLED: Once = Once::new();
-    INSTALLED.call_once(|| {
-        let _ = rustls::crypto::ring::default_provider().install_default(); // an error says one is there
-    });
 }
 
 /// A file being received.
@@ -134,7 +140,7 @@ impl HttpStream {
         loop {
             let (answer, pace) = self.answer.as_mut().expect("opened above");
             let begin = Instant::now();
-            let chunk = in_time(&self.file, self.stall, answer.chunk()).await?;
+            let chunk = in_time(&self.url, &self.file, self.stall, answer.chunk()).await?;
             let Some(mut chunk) = chunk else {
                 return self.ended();
             };
@@ -192,7 +198,7 @@ impl HttpStream {
                 request = request.header(IF_RANGE, etag);
             }
         }
-        let answer = in_time(&self.file, self.stall, request.send()).await?;
+        let answer = in_time(&self.url, &self.file, self.stall, request.send()).await?;
         match answer.status().as_u16() {
             200 => {
                 self.check_same(&answer)?;
@@ -290,16 +296,34 @@ impl HttpStream {
 
 /// Waits for the next step of an exchange.
 async fn in_time<T>(
+    url: &Url,
     file: &str,
     stall: Duration,
     step: impl Future<Output = Result<T, reqwest::Error>>,
 ) -> Result<T, SourceError> {
-    let file = file.to_owned();
     match tokio::time::timeout(stall, step).await {
-        Ok(Ok(value)) => Ok(value),
-        Ok(Err(source)) if source.is_redirect() => Err(SourceError::Redirected { file, source }),
-        Ok(Err(source)) => Err(SourceError::Unreachable { file, source }),
-        Err(_) => Err(SourceError::Stalled { file, stall }),
+        Ok(result) => result.map_err(|source| broken(url, file, source)),
+        Err(_) => Err(SourceError::Stalled {
+            file: file.to_owned(),
+            stall,
+        }),
+    }
+}
+
+/// What a failed exchange is.
+fn broken(url: &Url, file: &str, source: reqwest::Error) -> SourceError {
+    let (server, file) = (server_of(url), file.to_owned());
+    if source.is_redirect() {
+        return SourceError::Redirected { file, source };
+    }
+    match tls::problem(&source) {
+        Some(TlsProblem::NotTls) => SourceError::NotTls { server },
+        Some(TlsProblem::Certificate(problem)) => SourceError::Certificate { server, problem },
+        Some(TlsProblem::ClientCertificate) => SourceError::ClientCertificate { server },
+        None => SourceError::Unreachable {
+            file,
+            source: source.without_url(), // the URL of a redirect may hold a signature
+        },
     }
 }
 

@@ -12,4 +12,4 @@ mod source;
 pub use address::CatalogAddress;
 pub use error::SourceError;
 pub(crate) use source::ArtifactStream;
-pub use source::{CatalogSource, SourceOptions};
+pub use source::{CatalogHosts, CatalogSource, SourceOptions};

@@ -1,7 +1,9 @@
 //! A catalog's files, wherever it lies.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use banger_catalog::{CATALOG_BYTES_MAX, CATALOG_FILE, FilePart};
@@ -10,10 +12,16 @@ use reqwest::{Client, Url};
 
 use super::http::{HttpStream, Length};
 use super::{CatalogAddress, SourceError, directory, http};
+use crate::transport::TlsSettings;
+
+/// The settings of catalogs' servers, by `host:port`, or by `host` for every port of it.
+pub type CatalogHosts = BTreeMap<String, TlsSettings>;
 
 /// How a catalog is spoken to.
 #[derive(Debug, Clone)]
 pub struct SourceOptions {
+    /// Whom TLS trusts at which server, and who this host is there.
+    pub hosts: Arc<CatalogHosts>,
     /// The longest wait for a connection.
     pub connect_timeout: Duration,
     /// The longest wait for an answer, or for the next byte of one.
@@ -23,6 +31,7 @@ pub struct SourceOptions {
 impl Default for SourceOptions {
     fn default() -> Self {
         Self {
+            hosts: Arc::default(),
             connect_timeout: Duration::from_secs(10),
             stall_timeout: Duration::from_secs(30),
         }
@@ -46,7 +55,7 @@ impl CatalogSource {
     /// The catalog at `address`; nothing is read or connected to yet.
     ///
     /// # Errors
-    /// If the HTTP client cannot be set up.
+    /// If the HTTP client cannot be set up, or a file of the server's settings cannot be used.
     pub fn new(address: &CatalogAddress, options: &SourceOptions) -> Result<Self, SourceError> {
         let place = match address {
             CatalogAddress::Http(base) => Place::Http {

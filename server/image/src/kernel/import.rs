@@ -80,12 +80,14 @@ impl KernelStore {
         id: KernelId,
         files: KernelFiles,
         progress: &dyn Progress,
+        cancel: &CancellationToken,
     ) -> Result<ImportedKernel, KernelError> {
         let key = StageKey::new("import");
         progress.start(&key, None);
-        let imported = self
-            .blocking(move |inner| inner.keep(read_files(inner, id, files)?))
-            .await?;
+        let import = move |inner: &Inner, cancel: &CancellationToken| {
+            inner.keep(read_files(inner, id, files, cancel)?)
+        };
+        let imported = self.importing(cancel, import).await?;
         progress.finish(&key);
         Ok(imported)
     }
@@ -109,20 +111,26 @@ impl KernelStore {
         progress.finish(&key);
         let key = StageKey::new("import");
         progress.start(&key, None);
-        let imported = self
-            .blocking(move |inner| inner.keep(read_package(id, &file, &scratch)?))
-            .await?;
+        let import = move |inner: &Inner, cancel: &CancellationToken| {
+            inner.keep(read_package(id, &file, &scratch, cancel)?)
+        };
+        let imported = self.importing(cancel, import).await?;
         progress.finish(&key);
         Ok(imported)
     }
 }
 
-fn read_files(inner: &Inner, id: KernelId, files: KernelFiles) -> Result<Import, KernelError> {
+fn read_files(
+    inner: &Inner,
+    id: KernelId,
+    files: KernelFiles,
+    cancel: &CancellationToken,
+) -> Result<Import, KernelError> {
     if is_bundle(&files.kernel)? {
         if files.modules.is_some() || files.config.is_some() {
             return Err(KernelBundleError::GivenParts.into());
         }
-        return bundle::read(id, &files.kernel);
+        return bundle::read(id, &files.kernel, cancel);
     }
     let label = files.label;
     let kernel = extract(
@@ -136,10 +144,10 @@ fn read_files(inner: &Inner, id: KernelId, files: KernelFiles) -> Result<Import,
         .map(|config| (config, "configuration given at import"));
     let tree = files
         .modules
-        .map(|modules| ModuleTree::of(&modules, inner.tmp()))
+        .map(|modules| ModuleTree::of(&modules, inner.tmp(), cancel))
         .transpose()?;
     let (modules, builtin) = match tree {
-        Some(tree) => (tree.select()?, Some(tree.into_builtin())),
+        Some(tree) => (tree.select(cancel)?, Some(tree.into_builtin())),
         None => (Vec::new(), None),
     };
     let beside = Beside {
@@ -156,10 +164,15 @@ fn given_config(path: &Path) -> Result<KernelConfig, KernelError> {
     KernelConfig::file(&bytes, ORIGIN)
 }
 
-fn read_package(id: KernelId, file: &Path, scratch: &TempDir) -> Result<Import, KernelError> {
+fn read_package(
+    id: KernelId,
+    file: &Path,
+    scratch: &TempDir,
+    cancel: &CancellationToken,
+) -> Result<Import, KernelError> {
     let packaged = debian::read(file, scratch.path())?;
     let kernel = extract(packaged.kernel, &packaged.origin)?;
-    let modules = packaged.modules.select()?;
+    let modules = packaged.modules.select(cancel)?;
     let config = packaged
         .config
         .map(|bytes| KernelConfig::file(&bytes, "in the package"))

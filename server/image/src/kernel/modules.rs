@@ -6,8 +6,10 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use banger_catalog::MODULES_BYTES_MAX;
 use banger_core::Digest;
 use banger_core::kernel::FeatureState;
+use tokio_util::sync::CancellationToken;
 
 use super::KernelError;
 use super::elf::Elf;
@@ -15,6 +17,7 @@ use crate::layer::{LayerSource, spool_archive};
 use crate::limits::{MODULE_BYTES_MAX, MODULE_FILES_MAX, MODULE_INDEX_BYTES_MAX};
 use crate::store::Region;
 use crate::tar::{Budget, EntryKind};
+use crate::watched::Watched;
 
 /// What a guest uses where the kernel has it, in the order in which it is best loaded: the bus, the agent's
 /// channel (a port under QEMU, vsock under Firecracker: the agent loads one of the two), disks, file systems. Whether it is enough, the inspection tells.
@@ -43,6 +46,14 @@ const DEPTH_MAX: usize = 16;
 pub(super) struct Module {
     pub(super) name: String,
     pub(super) bytes: Vec<u8>,
+}
+
+/// The modules that were chosen so far.
+struct Selection<'a> {
+    selected: Vec<Module>,
+    visited: HashSet<String>,
+    bytes: u64,
+    cancel: &'a CancellationToken,
 }
 
 /// The modules of one kernel, by name.
@@ -84,19 +95,28 @@ impl ModuleSource {
 
 impl ModuleTree {
     /// The modules in a directory like `/lib/modules/<release>`, or in a tar archive of one. Blocks.
-    pub(super) fn of(path: &Path, tmp: &Path) -> Result<Self, KernelError> {
+    pub(super) fn of(
+        path: &Path,
+        tmp: &Path,
+        cancel: &CancellationToken,
+    ) -> Result<Self, KernelError> {
         if path.is_dir() {
             return Self::read(path);
         }
         let file = File::open(path).map_err(KernelError::source(path))?;
         let size_bytes = file.metadata().map_err(KernelError::source(path))?.len();
         let source = LayerSource {
-            reader: file,
+            reader: Watched::new(file, cancel.clone()),
             digest: Digest::of(b""),
             size_bytes,
         };
-        let archive =
-            spool_archive(source, tmp, &Budget::default()).map_err(KernelError::Package)?;
+        let archive = spool_archive(source, tmp, &Budget::default()).map_err(|error| {
+            if cancel.is_cancelled() {
+                KernelError::Cancelled
+            } else {
+                KernelError::Package(error)
+            }
+        })?;
         let file = Arc::new(archive.file);
         let mut tree = Self::default();
         for entry in archive.entries.iter() {
@@ -190,28 +210,32 @@ impl ModuleTree {
         BuiltinModules(self.builtin)
     }
 
-    /// The modules a guest loads, in order. Blocks.
-    pub(super) fn select(&self) -> Result<Vec<Module>, KernelError> {
-        let mut selected = Vec::new();
-        let mut visited = HashSet::new();
+    /// The modules a guest loads, in order. Blocks, until `cancel` is cancelled.
+    pub(super) fn select(&self, cancel: &CancellationToken) -> Result<Vec<Module>, KernelError> {
+        let mut selection = Selection {
+            selected: Vec::new(),
+            visited: HashSet::new(),
+            bytes: 0,
+            cancel,
+        };
         for name in WANTED.iter().filter(|name| self.files.contains_key(**name)) {
-            self.visit(name, &mut visited, &mut selected)?;
+            self.visit(name, &mut selection)?;
         }
-        Ok(selected)
+        Ok(selection.selected)
     }
 
     /// Puts what `name` needs before it.
-    fn visit(
-        &self,
-        name: &str,
-        visited: &mut HashSet<String>,
-        selected: &mut Vec<Module>,
-    ) -> Result<(), KernelError> {
+    fn visit(&self, name: &str, selection: &mut Selection<'_>) -> Result<(), KernelError> {
+        if selection.cancel.is_cancelled() {
+            return Err(KernelError::Cancelled);
+        }
         let is_builtin = |builtin: &HashSet<String>| builtin.contains(name);
-        if self.builtin.as_ref().is_some_and(is_builtin) || !visited.insert(name.to_owned()) {
+        if self.builtin.as_ref().is_some_and(is_builtin)
+            || !selection.visited.insert(name.to_owned())
+        {
             return Ok(());
         }
-        if visited.len() > SELECTED_MAX {
+        if selection.visited.len() > SELECTED_MAX {
             return Err(KernelError::TooLarge {
                 what: "the list of modules".into(),
                 limit: SELECTED_MAX as u64,
@@ -223,6 +247,13 @@ impl ModuleTree {
             });
         };
         let bytes = file.read(name)?;
+        selection.bytes += bytes.len() as u64;
+        if selection.bytes > MODULES_BYTES_MAX {
+            return Err(KernelError::TooLarge {
+                what: "all that a guest needs of the modules".into(),
+                limit: MODULES_BYTES_MAX,
+            });
+        }
         let needs = match self.dependencies.as_ref().and_then(|all| all.get(name)) {
             Some(needs) => needs.iter().rev().cloned().collect(),
             None => needs_of(&bytes).ok_or_else(|| KernelError::BadModule {
@@ -230,9 +261,9 @@ impl ModuleTree {
             })?,
         };
         for need in needs {
-            self.visit(&need, visited, selected)?;
+            self.visit(&need, selection)?;
         }
-        selected.push(Module {
+        selection.selected.push(Module {
             name: name.to_owned(),
             bytes,
         });

@@ -10,12 +10,14 @@ use banger_core::kernel::KernelInspection;
 use banger_core::{Digest, KernelId, Name};
 use serde::{Deserialize, Serialize};
 use tempfile::{NamedTempFile, TempDir};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::agent::AgentDigest;
 use super::import::Import;
 use super::{KernelError, initramfs};
-use crate::limits::MODULE_BYTES_MAX;
+use crate::limits::{KERNEL_IMPORTS_MAX, MODULE_BYTES_MAX};
 use crate::store::{publish, sync_directory};
 
 pub(super) const VMLINUX: &str = "vmlinux";
@@ -55,6 +57,8 @@ pub struct KernelStore {
 pub(super) struct Inner {
     kernels: PathBuf,
     tmp: PathBuf,
+    /// Kernels being brought in.
+    imports: Semaphore,
     /// One initramfs at a time: it is made once per kernel and agent.
     building: tokio::sync::Mutex<()>,
     agent: AgentDigest,
@@ -71,6 +75,7 @@ impl KernelStore {
         let inner = Inner {
             kernels: state_dir.join("kernels"),
             tmp: state_dir.join("tmp/kernels"),
+            imports: Semaphore::new(KERNEL_IMPORTS_MAX),
             building: tokio::sync::Mutex::default(),
             agent: AgentDigest::default(),
             tracker: TaskTracker::new(),
@@ -171,6 +176,23 @@ impl KernelStore {
     pub(super) fn scratch(&self, prefix: &str) -> Result<TempDir, KernelError> {
         let tmp = &self.inner.tmp;
         TempDir::with_prefix_in(prefix, tmp).map_err(KernelError::io("create a directory in", tmp))
+    }
+
+    /// Brings a kernel in on a thread, when it is its turn: kernels are read into memory. The thread is told when this is
+    /// dropped or cancelled.
+    pub(super) async fn importing<T: Send + 'static>(
+        &self,
+        cancel: &CancellationToken,
+        import: impl FnOnce(&Inner, &CancellationToken) -> Result<T, KernelError> + Send + 'static,
+    ) -> Result<T, KernelError> {
+        // cancel-safe: a place in the queue is given up
+        let _turn = tokio::select! {
+            () = cancel.cancelled() => return Err(KernelError::Cancelled),
+            turn = self.inner.imports.acquire() => turn.expect("never closed"),
+        };
+        let given_up = cancel.child_token();
+        let _giving_up = given_up.clone().drop_guard();
+        self.blocking(move |inner| import(inner, &given_up)).await
     }
 
     pub(super) async fn blocking<T: Send + 'static>(

@@ -194,7 +194,7 @@ pub(super) fn modules_directory(at: &Path) {
 }
 
 fn names(tree: &ModuleTree) -> Vec<String> {
-    tree.select()
+    tree.select(&CancellationToken::new())
         .unwrap()
         .into_iter()
         .map(|module| module.name)
@@ -235,7 +235,12 @@ async fn an_imported_kernel_is_whole_and_its_initramfs_is_made_once() {
     let store = KernelStore::open(&at("state")).unwrap();
     let id = KernelId::new();
     let imported = store
-        .import_file(id, files(&at("vmlinuz"), Some(&at("modules"))), &NoProgress)
+        .import_file(
+            id,
+            files(&at("vmlinuz"), Some(&at("modules"))),
+            &NoProgress,
+            &CancellationToken::new(),
+        )
         .await
         .unwrap();
     assert_eq!(imported.modules, ORDER);
@@ -284,7 +289,12 @@ async fn an_imported_kernel_is_whole_and_its_initramfs_is_made_once() {
         0
     );
     let again = store
-        .import_file(id, files(&at("vmlinuz"), None), &NoProgress)
+        .import_file(
+            id,
+            files(&at("vmlinuz"), None),
+            &NoProgress,
+            &CancellationToken::new(),
+        )
         .await
         .unwrap_err();
     assert_eq!(again.reason(), "KERNEL_EXISTS");
@@ -331,7 +341,12 @@ async fn a_failed_import_leaves_nothing() {
     let path = directory.path().join("text");
     assert_eq!(
         store
-            .import_file(id, files(&path, None), &NoProgress)
+            .import_file(
+                id,
+                files(&path, None),
+                &NoProgress,
+                &CancellationToken::new()
+            )
             .await
             .unwrap_err()
             .reason(),
@@ -340,7 +355,12 @@ async fn a_failed_import_leaves_nothing() {
     let missing = directory.path().join("missing");
     assert_eq!(
         store
-            .import_file(id, files(&missing, None), &NoProgress)
+            .import_file(
+                id,
+                files(&missing, None),
+                &NoProgress,
+                &CancellationToken::new()
+            )
             .await
             .unwrap_err()
             .reason(),

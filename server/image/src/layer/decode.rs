@@ -111,14 +111,18 @@ impl Index<'_> {
             self.budget,
         );
         let mut entries = PackedEntries::default();
-        while let Some(entry) = reader.next_entry().map_err(|error| self.judge(error))? {
-            entries.push(&entry);
-        }
+        let read = loop {
+            match reader.next_entry() {
+                Ok(Some(entry)) => entries.push(&entry),
+                Ok(None) => break reader.into_input().finish().map_err(TarError::Read),
+                Err(error) => break Err(error),
+            }
+        };
+        let spooled = read.map_err(|error| {
+            self.budget.refund(entries.cost());
+            self.judge(error)
+        })?;
         entries.shrink_to_fit();
-        let spooled = reader
-            .into_input()
-            .finish()
-            .map_err(|error| self.judge(TarError::Read(error)))?;
         let spool = match spooled.keep {
             Keep::All(file) => Some(file),
             Keep::Nothing => None,

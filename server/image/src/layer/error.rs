@@ -119,6 +119,16 @@ impl LayerError {
     }
 }
 
+impl LayerError {
+    /// Whether whoever sent the blob sent another one than was asked for.
+    pub(crate) const fn is_of_sender(&self) -> bool {
+        matches!(
+            self,
+            Self::TooShort { .. } | Self::TooLong { .. } | Self::WrongDigest { .. }
+        )
+    }
+}
+
 impl Explain for LayerError {
     fn kind(&self) -> FailureKind {
         match self {

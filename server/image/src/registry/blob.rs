@@ -12,8 +12,8 @@ use reqwest::header::{CONTENT_RANGE, RANGE};
 use super::client::{Registry, tell_next};
 use super::endpoint::Endpoint;
 use super::error::RegistryError;
-use super::pace::Pace;
 use super::retry::{back_off, is_worth_it};
+use crate::transport::pace::Pace;
 
 /// Tries count anew after this much has come: a long download may break off now and then.
 const PROGRESS_BYTES: u64 = 8 << 20;
@@ -23,7 +23,9 @@ const PROGRESS_BYTES: u64 = 8 << 20;
 pub(crate) struct BlobStream<'a> {
     registry: &'a Registry,
     digest: Digest,
-    /// Which of the registry's places is asked.
+    /// Which of the registry's places sent the first byte; the one that is asked until then.
+    began: usize,
+    /// Which of them is asked.
     place: usize,
     answer: Option<(Response, Pace)>,
     received: u64,
@@ -36,10 +38,30 @@ pub(crate) struct BlobStream<'a> {
 impl Registry {
     /// A blob; nothing is sent before the first chunk is asked for.
     pub(crate) fn blob(&self, digest: Digest) -> BlobStream<'_> {
+        self.blob_at(digest, self.serving.load(Ordering::Relaxed))
+    }
+
+    /// The same blob from its beginning, after a stream that ended well but with other bytes than it should have: from a
+    /// place that has not sent them alone, where there is one.
+    pub(crate) fn blob_elsewhere(
+        &self,
+        wrong: &BlobStream<'_>,
+        error: &dyn std::error::Error,
+    ) -> Option<BlobStream<'_>> {
+        // Of several who sent parts the last may be right.
+        let place = wrong.place + usize::from(wrong.began == wrong.place);
+        self.endpoints.get(place)?;
+        tell_next(wrong.endpoint(), error);
+        self.serving.fetch_max(place, Ordering::Relaxed);
+        Some(self.blob_at(wrong.digest, place))
+    }
+
+    fn blob_at(&self, digest: Digest, place: usize) -> BlobStream<'_> {
         BlobStream {
             registry: self,
             digest,
-            place: self.serving.load(Ordering::Relaxed),
+            began: place,
+            place,
             answer: None,
             received: 0,
             repeated: 0,
@@ -91,6 +113,9 @@ impl BlobStream<'_> {
             chunk.advance(usize::try_from(skipped).expect("at most the chunk's length"));
             if chunk.is_empty() {
                 continue;
+            }
+            if self.received == 0 {
+                self.began = self.place;
             }
             self.received += chunk.len() as u64;
             if self.received >= self.progress_mark {

@@ -10,11 +10,12 @@ use futures::future::BoxFuture;
 use reqwest::header::{ACCEPT, CONTENT_TYPE};
 
 use super::endpoint::Endpoint;
-use super::options::{PullOptions, settings_of};
+use super::options::PullOptions;
 use super::retry::{back_off, is_worth_it};
 use super::{ImageReference, RegistryError};
 use crate::document::{Document, MANIFEST_TYPES, parse_served};
 use crate::limits::MANIFEST_BYTES_MAX;
+use crate::transport::settings_of;
 
 /// A registry, seen from one repository.
 pub(crate) struct Registry {
@@ -51,6 +52,11 @@ impl Registry {
             endpoints,
             serving: AtomicUsize::new(0),
         })
+    }
+
+    /// Host and port, e.g. `docker.io`.
+    pub(crate) fn name(&self) -> &str {
+        self.reference.registry()
     }
 
     /// A manifest or index by tag or digest, as it came and as it is understood.
@@ -141,7 +147,7 @@ impl Registry {
 }
 
 /// Says in the log that a mirror does not serve.
-pub(super) fn tell_next(mirror: &Endpoint, error: &RegistryError) {
+pub(super) fn tell_next(mirror: &Endpoint, error: &dyn std::error::Error) {
     tracing::info!(mirror = mirror.name, error = %banger_core::chain(error), "a mirror does not serve, asking the next");
 }
 

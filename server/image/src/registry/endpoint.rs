@@ -13,13 +13,13 @@ use tokio::time::Instant;
 
 use super::auth::{Authorization, authorize};
 use super::error::RegistryError;
-use super::fence::{Closed, Fence, FencedResolver, proxies};
-use super::options::{PullOptions, RegistrySettings, settings_of, without_port};
-use super::pace::Pace;
-use super::reference::is_loopback;
-use super::tls::{self, TlsProblem};
+use super::options::{PullOptions, RegistrySettings};
 use super::{ImageReference, retry};
 use crate::limits::TRIES_MAX;
+use crate::transport::fence::{Closed, Fence, proxies};
+use crate::transport::pace::Pace;
+use crate::transport::tls::{self, TlsFileError, TlsProblem, Trust};
+use crate::transport::{Peer, is_loopback, settings_of, without_port};
 
 /// How a place is spoken to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,16 +112,18 @@ impl Endpoint {
             security != Security::Tls,
             known.collect(),
         ));
-        let mut builder = Client::builder()
-            .user_agent(concat!("banger/", env!("CARGO_PKG_VERSION")))
-            .connect_timeout(options.connect_timeout)
-            .redirect(fence.policy())
-            .dns_resolver(FencedResolver(Arc::clone(&fence)));
-        if is_loopback(name) {
-            builder = builder.no_proxy();
-        }
         let none = RegistrySettings::default();
-        let builder = tls::configure(builder, settings.unwrap_or(&none))?;
+        let settings = settings.unwrap_or(&none);
+        let peer = Peer {
+            host,
+            tls: &settings.tls,
+            trust: match settings.insecure {
+                true => Trust::Anybody,
+                false => Trust::Verified,
+            },
+            connect_timeout: options.connect_timeout,
+        };
+        let builder = peer.client(&fence).map_err(unusable)?;
         Ok(Self {
             client: builder.build().map_err(RegistryError::Client)?,
             name: name.to_owned(),
@@ -370,6 +372,11 @@ impl Endpoint {
             },
         }
     }
+}
+
+fn unusable(file: TlsFileError) -> RegistryError {
+    let TlsFileError { path, problem } = file;
+    RegistryError::TlsFile { path, problem }
 }
 
 /// The scheme that a redirect leads to; all else of it may be a secret.

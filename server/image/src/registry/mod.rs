@@ -17,15 +17,13 @@ mod blob;
 mod client;
 mod endpoint;
 mod error;
-pub(crate) mod fence;
 mod options;
-pub(crate) mod pace;
 mod reference;
 pub(crate) mod retry;
 #[cfg(test)]
 mod tests;
-mod tls;
 
+pub(crate) use blob::BlobStream;
 pub(crate) use client::Registry;
 pub use error::RegistryError;
 pub use options::{PullOptions, Registries, RegistrySettings};

@@ -1,12 +1,13 @@
 //! What a pull may be told.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use banger_core::image::Platform;
 use banger_registry_auth::{AuthFiles, Login};
+
+use crate::transport::TlsSettings;
 
 /// How one registry is reached. The default is TLS with the certificates this host trusts.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -15,12 +16,8 @@ pub struct RegistrySettings {
     pub mirrors: Vec<String>,
     /// TLS without verification, or plain HTTP where there is no TLS.
     pub insecure: bool,
-    /// Certificates in PEM that are trusted beside the host's.
-    pub ca_file: Option<PathBuf>,
-    /// The certificate in PEM by which this host shows itself, with its chain.
-    pub client_cert_file: Option<PathBuf>,
-    /// Its key in PEM.
-    pub client_key_file: Option<PathBuf>,
+    /// Whom TLS trusts, and who this host is.
+    pub tls: TlsSettings,
 }
 
 /// The settings of registries, by `host:port`, or by `host` for every port of it.
@@ -56,23 +53,5 @@ impl Default for PullOptions {
             stall_timeout: Duration::from_secs(30),
             deadline: Duration::from_secs(30 * 60),
         }
-    }
-}
-
-/// The settings of `host`, which may have a port.
-pub(super) fn settings_of<'a>(
-    registries: &'a Registries,
-    host: &str,
-) -> Option<&'a RegistrySettings> {
-    registries
-        .get(host)
-        .or_else(|| registries.get(without_port(host)))
-}
-
-/// A host without its port; an IPv6 address keeps its brackets.
-pub(super) fn without_port(host: &str) -> &str {
-    match host.rsplit_once(':') {
-        Some((bare, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => bare,
-        _ => host,
     }
 }

@@ -1,7 +1,6 @@
 //! Image references: `[registry/]repository[:tag][@digest]`.
 
 use std::fmt;
-use std::net::IpAddr;
 use std::str::FromStr;
 
 use banger_core::Digest;
@@ -84,13 +83,4 @@ impl FromStr for ImageReference {
             .map_err(|_| bad())?;
         Ok(Self { inner, digest })
     }
-}
-
-/// Whether `host`, which may have a port, is this host.
-pub(super) fn is_loopback(host: &str) -> bool {
-    let host = super::options::without_port(host).trim_matches(['[', ']']);
-    host == "localhost"
-        || host
-            .parse::<IpAddr>()
-            .is_ok_and(|address| address.is_loopback())
 }

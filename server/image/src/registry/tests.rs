@@ -37,7 +37,7 @@ fn what_is_no_reference_is_an_invalid_argument() {
 fn only_this_host_is_loopback() {
     let is_loopback = |text: &str| {
         let reference: ImageReference = text.parse().unwrap();
-        reference::is_loopback(reference.registry())
+        crate::transport::is_loopback(reference.registry())
     };
     assert!(is_loopback("127.0.0.1:5000/x"));
     assert!(is_loopback("127.1.2.3/x"));

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use banger_core::Digest;
 use banger_core::operation::{Progress, StageKey};
@@ -18,6 +19,7 @@ use crate::layer::{
     self, BlobWriter, ChunkReader, ChunkSender, Gathered, IndexedLayer, LayerError, LayerSource,
     Now, VerifiedBlob,
 };
+use crate::registry::BlobStream;
 use crate::tar::{Budget, Cost, PackedEntries};
 
 /// A layer ready to go into a disk.
@@ -76,10 +78,11 @@ impl Bringing {
         let waiting = async {
             // Whoever fetches the same blob goes first; then it is there.
             let turn = inner.blobs.lock(digest).await;
+            let of_registry = inner.of_registry.acquire(self.source.name()).await;
             let slot = inner.layer_jobs.acquire().await.expect("never closed");
-            (turn, slot)
+            (turn, (of_registry, slot))
         };
-        // cancel-safe: both locks give up their place in the queue
+        // cancel-safe: all three give up their place in the queue
         let (turn, _slot) = tokio::select! {
             () = self.cancel.cancelled() => return Err(StoreError::Cancelled),
             held = waiting => held,
@@ -195,10 +198,45 @@ impl Bringing {
         Ok(indexed??)
     }
 
-    /// Fetches a blob, to both its consumers.
+    /// Fetches a blob. One that a registry's mirror serves wrongly comes from the next place that has it.
     async fn fetch(
         &self,
         key: &StageKey,
+        digest: Digest,
+        size: u64,
+    ) -> Result<(IndexedLayer, VerifiedBlob), StoreError> {
+        let told = Told {
+            board: &self.board,
+            key,
+            most: AtomicU64::new(0),
+        };
+        let registry = match &self.source {
+            BlobSource::Registry(registry) => registry,
+            BlobSource::Files(files) => {
+                let found = files.iter().find(|(known, _)| *known == digest);
+                let feed = Feed::File(found.map(|(_, region)| region));
+                return self.fetch_from(feed, &told, digest, size).await;
+            }
+        };
+        let mut stream = registry.blob(digest);
+        loop {
+            let feed = Feed::Served(&mut stream);
+            let error = match self.fetch_from(feed, &told, digest, size).await {
+                Err(StoreError::Layer(error)) if error.is_of_sender() => error,
+                fetched => return fetched,
+            };
+            match registry.blob_elsewhere(&stream, &error) {
+                Some(other) => stream = other,
+                None => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Fetches a blob from one place, to both its consumers.
+    async fn fetch_from(
+        &self,
+        feed: Feed<'_, '_>,
+        told: &Told<'_>,
         digest: Digest,
         size: u64,
     ) -> Result<(IndexedLayer, VerifiedBlob), StoreError> {
@@ -210,40 +248,42 @@ impl Bringing {
             writer: Some(to_writer),
             decoder: Some(to_decoder),
         };
-        let progress = |bytes: u64| self.board.advance(key, bytes);
-        let fed = match &self.source {
-            BlobSource::Registry(registry) => {
-                self.feed_registry(registry, digest, size, &mut taps, &progress)
-                    .await
+        let come = AtomicU64::new(0);
+        let progress = |bytes: u64| told.come(&come, bytes);
+        let fed = match feed {
+            Feed::Served(stream) => self.feed_served(stream, size, &mut taps, &progress).await,
+            Feed::File(Some(region)) => self.feed_region(region, &mut taps, &progress).await,
+            Feed::File(None) => Err(LayerError::TooShort {
+                digest,
+                expected: size,
+                actual: 0,
             }
-            BlobSource::Files(files) => match files.iter().find(|(known, _)| *known == digest) {
-                Some((_, region)) => self.feed_region(region, &mut taps, &progress).await,
-                None => Err(LayerError::TooShort {
-                    digest,
-                    expected: size,
-                    actual: 0,
-                }
-                .into()),
-            },
+            .into()),
         };
         drop(taps);
         // Both are waited for whatever happened, so that nothing of them is left.
         let (written, indexed) = (joined(writer).await, joined(decoder).await);
         // What did not come rightly explains what could not be read.
-        fed?;
-        let blob = written??;
-        Ok((indexed??, blob))
+        match (fed, written?, indexed?) {
+            (Ok(()), Ok(blob), Ok(indexed)) => Ok((indexed, blob)),
+            (fed, written, indexed) => {
+                if let Ok(indexed) = &indexed {
+                    self.budget.refund(indexed.entries.cost());
+                }
+                fed?;
+                written?;
+                Err(indexed.err().map_or(StoreError::Aborted, StoreError::Layer))
+            }
+        }
     }
 
-    async fn feed_registry(
+    async fn feed_served(
         &self,
-        registry: &crate::registry::Registry,
-        digest: Digest,
+        stream: &mut BlobStream<'_>,
         size: u64,
         taps: &mut Taps,
         progress: &(dyn Fn(u64) + Sync),
     ) -> Result<(), StoreError> {
-        let mut stream = registry.blob(digest);
         let mut received = 0;
         let mut gathered = Gathered::default();
         loop {
@@ -356,6 +396,31 @@ impl Bringing {
                 &budget,
             )
         })
+    }
+}
+
+/// Where a blob's bytes come from.
+enum Feed<'a, 'registry> {
+    Served(&'a mut BlobStream<'registry>),
+    /// None where the archive does not have it.
+    File(Option<&'a Region>),
+}
+
+/// What watchers know of a blob's coming: what comes a second time is nothing new.
+struct Told<'a> {
+    board: &'a super::flight::Board,
+    key: &'a StageKey,
+    most: AtomicU64,
+}
+
+impl Told<'_> {
+    /// Counts `bytes` to what has `come` this time.
+    fn come(&self, come: &AtomicU64, bytes: u64) {
+        let now = come.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        let before = self.most.fetch_max(now, Ordering::Relaxed);
+        if now > before {
+            self.board.advance(self.key, now - before);
+        }
     }
 }
 

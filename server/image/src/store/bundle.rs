@@ -90,7 +90,9 @@ impl ImageStore {
                 platform: entry.platform.clone(),
                 entry: Some(entry),
             };
-            let read = move |chunks, tmp: PathBuf| unpack(chunks, &expected, &tmp);
+            let read = move |chunks, tmp: PathBuf, cancel: &CancellationToken| {
+                unpack(chunks, &expected, &tmp, cancel)
+            };
             let mut feed = Feed::Artifact(stream);
             let unpacked = store.take(&mut feed, size, read, &*board, &cancel).await?;
             store.publish_bundle(unpacked, &*board).await
@@ -121,7 +123,9 @@ impl ImageStore {
             entry: None,
             platform,
         };
-        let read = move |chunks, tmp: PathBuf| unpack(chunks, &expected, &tmp);
+        let read = move |chunks, tmp: PathBuf, cancel: &CancellationToken| {
+            unpack(chunks, &expected, &tmp, cancel)
+        };
         let unpacked = self.take(&mut feed, size, read, progress, cancel).await?;
         self.publish_bundle(unpacked, progress).await
     }
@@ -136,7 +140,9 @@ impl ImageStore {
         cancel: &CancellationToken,
     ) -> Result<BuiltImage, StoreError> {
         let (mut feed, size) = Feed::open(path)?;
-        let read = move |chunks, tmp: PathBuf| copy_ext4(chunks, size, config, platform, &tmp);
+        let read = move |chunks, tmp: PathBuf, cancel: &CancellationToken| {
+            copy_ext4(chunks, size, (config, platform), &tmp, cancel)
+        };
         let unpacked = self.take(&mut feed, size, read, progress, cancel).await?;
         self.publish_bundle(unpacked, progress).await
     }
@@ -202,7 +208,9 @@ impl ImageStore {
         &self,
         feed: &mut Feed,
         size_bytes: u64,
-        read: impl FnOnce(ChunkReader, PathBuf) -> Result<Unpacked, BundleError> + Send + 'static,
+        read: impl FnOnce(ChunkReader, PathBuf, &CancellationToken) -> Result<Unpacked, BundleError>
+        + Send
+        + 'static,
         progress: &dyn Progress,
         cancel: &CancellationToken,
     ) -> Result<Unpacked, StoreError> {
@@ -210,13 +218,22 @@ impl ImageStore {
         progress.start(&key, Some(size_bytes));
         let tmp = self.inner.layout.tmp().to_owned();
         let (sender, chunks) = layer::channel();
-        let reading = self.inner.tracker.spawn_blocking(move || read(chunks, tmp));
+        // Ends the reading too when this is dropped.
+        let given_up = cancel.child_token();
+        let _giving_up = given_up.clone().drop_guard();
+        let reading = self
+            .inner
+            .tracker
+            .spawn_blocking(move || read(chunks, tmp, &given_up));
         let fed = pass(feed, sender, &key, progress, cancel).await;
         // Waited for whatever happened, so that nothing of it is left.
         let unpacked = joined(reading).await;
         // What did not come explains what could not be read.
         fed?;
-        let unpacked = unpacked??;
+        let unpacked = match unpacked? {
+            Err(BundleError::GivenUp) => return Err(StoreError::Cancelled),
+            unpacked => unpacked?,
+        };
         progress.finish(&key);
         Ok(unpacked)
     }

@@ -43,7 +43,7 @@ pub use built::BuiltImage;
 pub use error::StoreError;
 pub use export::{BundleExport, BundleNames};
 use flight::Flights;
-use keyed::KeyedLocks;
+use keyed::{KeyedLocks, KeyedSlots};
 use layout::Layout;
 pub(crate) use layout::{publish, sync_directory};
 pub(crate) use plan::Plan;
@@ -52,7 +52,7 @@ use record::Records;
 pub use register::{RegisterOptions, RegisterSource};
 pub(crate) use source::{BlobSource, Region};
 
-use crate::limits::{CONVERSIONS_MAX, LAYER_JOBS_MAX};
+use crate::limits::{CONVERSIONS_MAX, LAYER_JOBS_MAX, LAYER_JOBS_OF_REGISTRY_MAX};
 
 /// The images of one state directory. Cheap to clone; all clones share their work.
 #[derive(Debug, Clone)]
@@ -63,6 +63,8 @@ pub struct ImageStore {
 #[derive(Debug)]
 struct Inner {
     layout: Layout,
+    /// Layers being fetched, by the registry they come from.
+    of_registry: KeyedSlots<String>,
     /// Layers being fetched, all pulls together.
     layer_jobs: Semaphore,
     /// Base disks being written.
@@ -87,6 +89,7 @@ impl ImageStore {
         Ok(Self {
             inner: Arc::new(Inner {
                 layout,
+                of_registry: KeyedSlots::new(LAYER_JOBS_OF_REGISTRY_MAX),
                 layer_jobs: Semaphore::new(LAYER_JOBS_MAX),
                 conversions: Semaphore::new(CONVERSIONS_MAX),
                 records: Records::default(),

@@ -18,6 +18,16 @@ pub(crate) enum BlobSource {
     Files(Vec<(Digest, Region)>),
 }
 
+impl BlobSource {
+    /// The registry, as a reference names it; empty for files of this host.
+    pub(super) fn name(&self) -> String {
+        match self {
+            Self::Registry(registry) => registry.name().to_owned(),
+            Self::Files(_) => String::new(),
+        }
+    }
+}
+
 /// A run of bytes in a file.
 #[derive(Debug, Clone)]
 pub(crate) struct Region {

@@ -116,6 +116,26 @@ async fn a_bundle_is_pulled_once_and_then_known() {
 }
 
 #[tokio::test]
+async fn a_bundle_that_takes_hours_to_unpack_ends_with_the_pulls_time() {
+    let bundle = crate::made::zeros(200 << 30);
+    let mut entry = made().entry.clone();
+    entry.rootfs_size_bytes = 200 << 30;
+    entry.file.size_bytes = bundle.len() as u64;
+    let server = Server::start(move |_| Answer::ok(bundle.clone())).await;
+    let state = tempfile::tempdir().unwrap();
+    let store = ImageStore::open(state.path()).unwrap();
+    let address = format!("http://{}/", server.host);
+    let (source, deadline) = (source_with(&address, DEADLINE), Duration::from_secs(1));
+    let cancel = CancellationToken::new();
+    let error = store
+        .pull_bundle(&source, &entry, deadline, &NoProgress, &cancel)
+        .await
+        .unwrap_err();
+    assert!(matches!(error, StoreError::Deadline { .. }), "{error}");
+    assert_empty(state.path());
+}
+
+#[tokio::test]
 async fn two_callers_share_one_fetch() {
     let Made { bundle, entry, .. } = made();
     let server = Server::start(|_| Answer::ok(bundle.clone())).await;

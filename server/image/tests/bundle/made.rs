@@ -115,3 +115,24 @@ pub(crate) fn compress(plain: &[u8]) -> Vec<u8> {
     std::io::Write::write_all(&mut encoder, plain).unwrap();
     encoder.finish().unwrap()
 }
+
+/// A bundle's beginning whose disk is nothing but zeros, in a few bytes: a zstd frame of blocks that repeat one byte
+/// (RFC 8878 §3.1.1.2).
+pub(crate) fn zeros(bytes: u64) -> Vec<u8> {
+    const BLOCK: u32 = 128 << 10;
+    let block = |kind: u32, size: u32| (size << 3 | kind << 1).to_le_bytes()[..3].to_vec();
+    let mut header = tar::Header::new_ustar();
+    header.set_path("rootfs.ext4").unwrap();
+    header.as_old_mut().size.fill(0);
+    header.set_size(bytes);
+    header.set_cksum();
+    // No checksum, no length, a window of one block.
+    let mut frame = vec![0x28, 0xb5, 0x2f, 0xfd, 0x00, 7 << 3];
+    frame.extend(block(0, 512));
+    frame.extend(header.as_bytes());
+    for _ in 0..bytes / u64::from(BLOCK) {
+        frame.extend(block(1, BLOCK));
+        frame.push(0);
+    }
+    frame
+}

@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::Read;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use banger_core::Digest;
+use sha2::{Digest as _, Sha256};
 
 /// What can be seen of one file.
 pub struct Seen {
@@ -66,7 +68,7 @@ pub fn snapshot(root: &Path) -> BTreeMap<PathBuf, String> {
         let metadata = full.symlink_metadata().unwrap();
         let kind = metadata.file_type();
         let content = if kind.is_file() {
-            Digest::of(&fs::read(&full).unwrap()).short()
+            digest_of(&full)
         } else if kind.is_symlink() {
             fs::read_link(&full)
                 .unwrap()
@@ -97,6 +99,18 @@ pub fn snapshot(root: &Path) -> BTreeMap<PathBuf, String> {
         seen.insert(path, seen_as.to_string());
     }
     seen
+}
+
+/// Of a file's content, which may be larger than memory.
+fn digest_of(path: &Path) -> String {
+    let mut file = fs::File::open(path).unwrap();
+    let (mut hasher, mut piece) = (Sha256::new(), vec![0; 1 << 20]);
+    loop {
+        match file.read(&mut piece).unwrap() {
+            0 => return Digest::from_sha256(hasher.finalize().into()).short(),
+            read => hasher.update(&piece[..read]),
+        }
+    }
 }
 
 fn xattrs(path: &Path) -> BTreeMap<String, Vec<u8>> {

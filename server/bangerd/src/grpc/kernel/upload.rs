@@ -2,7 +2,7 @@
 
 use banger_app::App;
 use banger_app::kernel::ImportSource;
-use banger_app::upload::{Upload, Uploaded};
+use banger_app::upload::{Upload, UploadKind, Uploaded};
 use banger_proto::v1;
 use banger_proto::v1::import_kernel_request::Message;
 use bytes::Bytes;
@@ -33,12 +33,12 @@ pub(super) async fn receive(
     let label = checked(file_name)?;
     let mut receiving = Receiving {
         app,
-        kernel: app.images.begin_upload().await.map_err(refused)?,
+        kernel: begin(app, UploadKind::Kernel).await?,
         is_empty: true,
         modules: None,
         config: None,
     };
-    while let Some(message) = messages.message().await? {
+    while let Some(message) = receiving.next(&mut messages).await? {
         match message.message {
             Some(Message::KernelChunk(bytes)) => receiving.kernel(bytes).await?,
             Some(Message::ModulesChunk(bytes)) => {
@@ -68,7 +68,22 @@ fn checked(file_name: String) -> Result<String, RequestError> {
     Ok(file_name)
 }
 
+async fn begin(app: &App, kind: UploadKind) -> Result<Upload, Status> {
+    app.uploads.begin(kind).await.map_err(refused)
+}
+
 impl Receiving<'_> {
+    /// All that belongs to a kernel comes in one upload's time.
+    async fn next(
+        &self,
+        messages: &mut Streaming<v1::ImportKernelRequest>,
+    ) -> Result<Option<v1::ImportKernelRequest>, Status> {
+        self.kernel
+            .next(messages.message())
+            .await
+            .map_err(refused)?
+    }
+
     async fn kernel(&mut self, bytes: Bytes) -> Result<(), Status> {
         if self.modules.is_some() || self.config.is_some() {
             let problem = "comes after the modules or the configuration";
@@ -84,13 +99,13 @@ impl Receiving<'_> {
             return Err(RequestError::invalid(field, "comes before the kernel").into());
         }
         let bytes = field::chunk(field, bytes)?;
-        let part = match field {
-            "modules_chunk" => &mut self.modules,
-            _ => &mut self.config,
+        let (part, kind) = match field {
+            "modules_chunk" => (&mut self.modules, UploadKind::Modules),
+            _ => (&mut self.config, UploadKind::KernelConfig),
         };
         let upload = match part {
             Some(upload) => upload,
-            None => part.insert(self.app.images.begin_upload().await.map_err(refused)?),
+            None => part.insert(begin(self.app, kind).await?),
         };
         upload.write(bytes).await.map_err(refused)
     }

@@ -10,6 +10,7 @@ use banger_catalog::{
 use banger_core::image::Platform;
 use banger_core::operation::{Progress, StageKey};
 use banger_core::{Digest, KernelId};
+use tokio_util::sync::CancellationToken;
 
 use super::{KernelBundleError, MAGIC};
 use crate::kernel::KernelError;
@@ -18,15 +19,16 @@ use crate::kernel::elf::Elf;
 use crate::kernel::import::Import;
 use crate::kernel::inspect::Beside;
 use crate::kernel::modules::Module;
-use crate::kernel::store::{ImportedKernel, KernelStore};
+use crate::kernel::store::{ImportedKernel, Inner, KernelStore};
 use crate::limits::BUNDLE_PADDING_BYTES_MAX;
+use crate::watched::{GivenUp, Watched};
 
 /// The largest window that is unpacked: what the compression's own tools accept unasked.
 const WINDOW_LOG_MAX: u32 = 27;
 /// Of a member's name in an error's text.
 const MEMBER_CHARS_MAX: usize = 80;
 
-type Packed = zstd::stream::read::Decoder<'static, BufReader<File>>;
+type Packed = Watched<zstd::stream::read::Decoder<'static, BufReader<File>>>;
 type Entries<'a> = tar::Entries<'a, Packed>;
 
 impl KernelStore {
@@ -39,13 +41,14 @@ impl KernelStore {
         id: KernelId,
         bundle: &Path,
         progress: &dyn Progress,
+        cancel: &CancellationToken,
     ) -> Result<ImportedKernel, KernelError> {
         let key = StageKey::new("import");
         progress.start(&key, None);
         let bundle: PathBuf = bundle.to_owned();
-        let imported = self
-            .blocking(move |inner| inner.keep(read(id, &bundle)?))
-            .await?;
+        let import =
+            move |inner: &Inner, cancel: &CancellationToken| inner.keep(read(id, &bundle, cancel)?);
+        let imported = self.importing(cancel, import).await?;
         progress.finish(&key);
         Ok(imported)
     }
@@ -59,10 +62,20 @@ pub(in crate::kernel) fn is_bundle(path: &Path) -> Result<bool, KernelError> {
     Ok(read.map_err(KernelError::source(path))? == head.len() && head == MAGIC)
 }
 
-/// Reads a bundle into memory: a kernel is bounded. Blocks.
-pub(in crate::kernel) fn read(id: KernelId, path: &Path) -> Result<Import, KernelError> {
+/// Reads a bundle into memory: a kernel is bounded, and so are its modules together. Blocks, until `cancel` is
+/// cancelled.
+pub(in crate::kernel) fn read(
+    id: KernelId,
+    path: &Path,
+    cancel: &CancellationToken,
+) -> Result<Import, KernelError> {
     let file = File::open(path).map_err(KernelError::source(path))?;
-    let members = read_members(file)?;
+    let members = match read_members(file, cancel) {
+        Err(KernelError::Bundle(KernelBundleError::Damaged(error))) if GivenUp::is_in(&error) => {
+            return Err(KernelError::Cancelled);
+        }
+        members => members?,
+    };
     let manifest = members.manifest;
     if manifest.platform != Platform::host() {
         return Err(KernelBundleError::Platform {
@@ -100,12 +113,12 @@ struct Members {
     modules: Vec<Module>,
 }
 
-fn read_members(file: File) -> Result<Members, KernelError> {
-    let mut decoder = Packed::new(file).map_err(KernelBundleError::Damaged)?;
+fn read_members(file: File, cancel: &CancellationToken) -> Result<Members, KernelError> {
+    let mut decoder = zstd::stream::read::Decoder::new(file).map_err(KernelBundleError::Damaged)?;
     decoder
         .window_log_max(WINDOW_LOG_MAX)
         .map_err(KernelBundleError::Damaged)?;
-    let mut archive = tar::Archive::new(decoder.single_frame());
+    let mut archive = tar::Archive::new(Watched::new(decoder.single_frame(), cancel.clone()));
     // Raw: an extended header is a member like any other here, and none that is expected.
     let mut entries = archive
         .entries()
@@ -227,7 +240,7 @@ fn end(mut decoder: Packed) -> Result<(), KernelBundleError> {
     read.map_err(|error| broken(error, "its end"))?;
     let is_padding =
         rest.len() as u64 <= BUNDLE_PADDING_BYTES_MAX && rest.iter().all(|byte| *byte == 0);
-    let mut file = decoder.finish();
+    let mut file = decoder.into_inner().finish();
     let is_all = file
         .fill_buf()
         .map_err(KernelBundleError::Damaged)?

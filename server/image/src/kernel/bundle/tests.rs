@@ -7,6 +7,7 @@ use banger_core::image::Platform;
 use banger_core::kernel::FeatureState;
 use banger_core::operation::NoProgress;
 use banger_core::{Digest, Explain, KernelId};
+use tokio_util::sync::CancellationToken;
 
 use super::super::tests::{bzimage, elf, files, module, modules_directory, payloads, vmlinux};
 use super::super::{KernelError, KernelFiles, KernelStore};
@@ -103,10 +104,11 @@ impl Bench {
     async fn import(&self, bytes: &[u8]) -> Result<super::super::ImportedKernel, KernelError> {
         let path = self.at("bundle");
         fs::write(&path, bytes).unwrap();
-        let imported = self
+        let cancel = CancellationToken::new();
+        let import = self
             .store
-            .import_bundle(KernelId::new(), &path, &NoProgress);
-        imported.await
+            .import_bundle(KernelId::new(), &path, &NoProgress, &cancel);
+        import.await
     }
 
     async fn reason(&self, bytes: &[u8]) -> &'static str {
@@ -119,13 +121,34 @@ impl Bench {
 }
 
 #[tokio::test]
+async fn a_bundle_that_nobody_wants_any_more_is_read_no_further() {
+    let bench = Bench::new();
+    fs::write(bench.at("bundle"), packed(&archive(&members()))).unwrap();
+    let cancel = CancellationToken::new();
+    cancel.cancel();
+    let read = super::read(KernelId::new(), &bench.at("bundle"), &cancel);
+    assert_eq!(read.map(drop).unwrap_err().reason(), "CANCELLED");
+    let bundle = bench.at("bundle");
+    let import = bench
+        .store
+        .import_bundle(KernelId::new(), &bundle, &NoProgress, &cancel);
+    assert_eq!(import.await.unwrap_err().reason(), "CANCELLED");
+    for place in ["state/kernels", "state/tmp/kernels"] {
+        assert_eq!(fs::read_dir(bench.at(place)).unwrap().count(), 0);
+    }
+}
+
+#[tokio::test]
 async fn a_bundle_brings_the_same_kernel_and_the_same_kernel_the_same_bundle() {
     let bench = Bench::new();
     modules_directory(&bench.at("modules"));
     fs::write(bench.at("vmlinuz"), bzimage(&payloads(&vmlinux())[0])).unwrap();
     let first = KernelId::new();
     let kernel = files(&bench.at("vmlinuz"), Some(&bench.at("modules")));
-    let imported = bench.store.import_file(first, kernel, &NoProgress).await;
+    let imported = bench
+        .store
+        .import_file(first, kernel, &NoProgress, &CancellationToken::new())
+        .await;
     let imported = imported.unwrap();
 
     let export = |id| bench.store.export(id, "mine".parse().unwrap());
@@ -138,7 +161,10 @@ async fn a_bundle_brings_the_same_kernel_and_the_same_kernel_the_same_bundle() {
     // By the way that uploads take, which finds out what it is.
     let second = KernelId::new();
     let files = files(&bench.at("bundle"), None);
-    let again = bench.store.import_file(second, files, &NoProgress).await;
+    let again = bench
+        .store
+        .import_file(second, files, &NoProgress, &CancellationToken::new())
+        .await;
     let again = again.unwrap();
     assert_eq!(again.digest, imported.digest);
     assert_eq!(again.modules, imported.modules);
@@ -333,7 +359,12 @@ async fn nothing_is_given_beside_a_bundle() {
     };
     let error = bench
         .store
-        .import_file(KernelId::new(), given, &NoProgress)
+        .import_file(
+            KernelId::new(),
+            given,
+            &NoProgress,
+            &CancellationToken::new(),
+        )
         .await;
     assert_eq!(error.unwrap_err().reason(), "KERNEL_BUNDLE_WITH_PARTS");
 }
@@ -349,6 +380,6 @@ proptest::proptest! {
         let file = tempfile::NamedTempFile::new().unwrap();
         fs::write(file.path(), packed(&bytes)).unwrap();
         let path: &Path = file.path();
-        proptest::prop_assert!(super::read(KernelId::new(), path).is_err());
+        proptest::prop_assert!(super::read(KernelId::new(), path, &CancellationToken::new()).is_err());
     }
 }

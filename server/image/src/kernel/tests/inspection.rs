@@ -135,7 +135,7 @@ fn modules_tell_where_no_configuration_does() {
     let inspected = |kernel: &[u8]| {
         let tree = ModuleTree::read(directory.path()).unwrap();
         let kept: Vec<String> = tree
-            .select()
+            .select(&tokio_util::sync::CancellationToken::new())
             .unwrap()
             .into_iter()
             .map(|module| module.name)

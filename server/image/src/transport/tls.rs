@@ -1,25 +1,47 @@
-//! TLS as a registry's settings want it, and what its failures mean.
+//! TLS as the settings of a host want it, and what its failures mean.
 
 use std::error::Error;
-use std::path::Path;
-use std::sync::Once;
+use std::path::{Path, PathBuf};
 
 use reqwest::{Certificate, ClientBuilder, Identity};
 use rustls::{AlertDescription, CertificateError};
 
-use super::RegistryError;
-use super::options::RegistrySettings;
-
 /// Bytes of a file with certificates: a bundle of every authority there is has a few hundred KiB.
 const PEM_BYTES_MAX: u64 = 4 << 20;
 
-/// Puts the settings' certificates into a client. Files are read for each pull: they are renewed.
+/// Who is trusted at one host, and who this host is there. The default is the certificates this host trusts, and
+/// nobody.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct TlsSettings {
+    /// Certificates in PEM that are trusted beside the host's.
+    pub ca_file: Option<PathBuf>,
+    /// The certificate in PEM by which this host shows itself, with its chain.
+    pub client_cert_file: Option<PathBuf>,
+    /// Its key in PEM.
+    pub client_key_file: Option<PathBuf>,
+}
+
+/// Whether the other side has to prove who it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Trust {
+    Verified,
+    Anybody,
+}
+
+/// A file of the settings that is of no use.
+#[derive(Debug)]
+pub(crate) struct TlsFileError {
+    pub(crate) path: PathBuf,
+    pub(crate) problem: String,
+}
+
+/// Puts the settings' certificates into a client. Files are read for each client: they are renewed.
 pub(super) fn configure(
     builder: ClientBuilder,
-    settings: &RegistrySettings,
-) -> Result<ClientBuilder, RegistryError> {
-    install_provider();
-    let mut builder = builder.tls_danger_accept_invalid_certs(settings.insecure);
+    settings: &TlsSettings,
+    trust: Trust,
+) -> Result<ClientBuilder, TlsFileError> {
+    let mut builder = builder.tls_danger_accept_invalid_certs(trust == Trust::Anybody);
     if let Some(path) = &settings.ca_file {
         let bundle = Certificate::from_pem_bundle(&read(path)?)
             .ok()
@@ -43,7 +65,7 @@ pub(super) fn configure(
     Ok(builder)
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, RegistryError> {
+fn read(path: &Path) -> Result<Vec<u8>, TlsFileError> {
     let failed = |source: std::io::Error| unusable(path, &source.to_string());
     let metadata = std::fs::metadata(path).map_err(failed)?;
     if !metadata.is_file() || metadata.len() > PEM_BYTES_MAX {
@@ -52,8 +74,8 @@ fn read(path: &Path) -> Result<Vec<u8>, RegistryError> {
     std::fs::read(path).map_err(failed)
 }
 
-fn unusable(path: &Path, problem: &str) -> RegistryError {
-    RegistryError::TlsFile {
+fn unusable(path: &Path, problem: &str) -> TlsFileError {
+    TlsFileError {
         path: path.to_owned(),
         problem: problem.to_owned(),
     }
@@ -61,17 +83,17 @@ fn unusable(path: &Path, problem: &str) -> RegistryError {
 
 /// What is wrong between two ends that do not come to trust each other.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum TlsProblem {
+pub(crate) enum TlsProblem {
     /// What comes is not TLS.
     NotTls,
-    /// The registry's certificate, with what is wrong.
+    /// The other side's certificate, with what is wrong.
     Certificate(String),
-    /// The registry wants to see a certificate of ours, or another one.
+    /// The other side wants to see a certificate of ours, or another one.
     ClientCertificate,
 }
 
 /// Finds the words of TLS in a failure, wherever they are wrapped.
-pub(super) fn problem(error: &(dyn Error + 'static)) -> Option<TlsProblem> {
+pub(crate) fn problem(error: &(dyn Error + 'static)) -> Option<TlsProblem> {
     let mut at = Some(error);
     while let Some(error) = at {
         if let Some(found) = error.downcast_ref::<rustls::Error>() {
@@ -119,12 +141,4 @@ fn judge(error: &rustls::Error) -> Option<TlsProblem> {
         ) => TlsProblem::ClientCertificate,
         _ => return None,
     })
-}
-
-/// One provider for the whole process; another crate may have installed it before.
-pub(super) fn install_provider() {
-    static INSTALLED: Once = Once::new();
-    INSTALLED.call_once(|| {
-        let _ = rustls::crypto::ring::default_provider().install_default(); // an error says one is there
-    });
 }

@@ -30,7 +30,7 @@ const PROXY_VARIABLES: [&str; 6] = [
 
 /// How far from everybody's reach an address is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Reach {
+enum Reach {
     /// The Internet.
     Public,
     /// A private network.
@@ -41,7 +41,7 @@ pub(super) enum Reach {
 }
 
 impl Reach {
-    pub(super) fn of(address: IpAddr) -> Self {
+    fn of(address: IpAddr) -> Self {
         match address.to_canonical() {
             IpAddr::V4(v4) => Self::of_v4(v4),
             IpAddr::V6(v6) => {
@@ -165,8 +165,7 @@ impl Fence {
         let host = host.to_ascii_lowercase();
         host == self.own
             || self.known.iter().any(|known| {
-                *known == host
-                    || super::options::without_port(known) == host && literal(&host).is_none()
+                *known == host || super::without_port(known) == host && literal(&host).is_none()
             })
     }
 
