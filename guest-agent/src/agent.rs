@@ -54,7 +54,7 @@ pub struct Boot {
 #[derive(Debug)]
 pub struct Agent {
     /// All sessions.
-    pub sessions: Registry,
+    pub sessions: Arc<Registry>,
     /// Waits for children.
     pub reaper: Arc<Reaper>,
     /// What was configured last.
@@ -97,7 +97,7 @@ impl Agent {
         let reaper = Arc::new(Reaper::new(options.reaping));
         let tasks = TaskTracker::new();
         Arc::new(Self {
-            sessions: Registry::new(options, Arc::clone(&reaper), tasks.clone()),
+            sessions: Arc::new(Registry::new(options, Arc::clone(&reaper), tasks.clone())),
             reaper,
             settings: Mutex::new(None),
             machine: options.machine,

@@ -19,11 +19,12 @@ use crate::files::{self, lend};
 use crate::observe;
 use crate::refusal::Refusal;
 use crate::session::Session;
-use crate::session::input::Numbers;
+use crate::session::input::{Ends, Numbers};
 use crate::session::locate::locate;
 use crate::session::log::Hold;
 use crate::session::plan::window;
 use crate::session::reader::{Event, Follow, Reader, Writer};
+use crate::session::registry::Keeping;
 use crate::session::users::Users;
 use crate::session::writers::Joined;
 use crate::{tunnel, volume};
@@ -48,11 +49,11 @@ impl GuestService {
         &self,
         id: &str,
         spec: proto::SessionSpec,
-        holding: bool,
+        keeping: Keeping,
     ) -> Result<(Arc<Session>, Option<Hold>), Refusal> {
         self.agent.ready().await?;
         lend(&self.agent);
-        self.agent.sessions.start(id, spec, holding)
+        self.agent.sessions.start(id, spec, keeping).await
     }
 
     /// Refuses what only the agent of a guest may do.
@@ -102,7 +103,11 @@ impl AgentService for GuestService {
     ) -> Answer<proto::StartSessionResponse> {
         let request = request.into_inner();
         let spec = required(request.spec, "spec")?;
-        let (session, _) = self.start(&request.id, spec, false).await?;
+        let keeping = Keeping {
+            holding: false,
+            lives_with_call: false,
+        };
+        let (session, _) = self.start(&request.id, spec, keeping).await?;
         Ok(Response::new(proto::StartSessionResponse {
             session: Some(session.describe()),
         }))
@@ -145,9 +150,16 @@ impl AgentService for GuestService {
         let options = attach.options.unwrap_or_default();
         // The first hold lives until the reader has its own.
         let (session, hold) = match attach.start {
-            Some(spec) => self.start(&attach.id, spec, options.hold_process).await?,
+            Some(spec) => {
+                let keeping = Keeping {
+                    holding: options.hold_process,
+                    lives_with_call: attach.remove_after_exit,
+                };
+                self.start(&attach.id, spec, keeping).await?
+            }
             None => (self.agent.sessions.get(&attach.id)?, None),
         };
+        let caller = session.attach();
         if hold.is_some() && attach.remove_after_exit {
             session.log.set_passing(true);
         }
@@ -183,10 +195,13 @@ impl AgentService for GuestService {
         let reader = Reader::new(session, (position, end), options, Follow::Exit)
             .with_writer(writer, &numbers, acked);
         drop(hold);
-        let forget = attach
-            .remove_after_exit
-            .then(|| (Arc::clone(&self.agent), attach.id));
-        let events = events(reader, forget).map(|event| event.map(attached));
+        let is_forgotten =
+            attach.remove_after_exit || self.agent.sessions.lives_with_call(&attach.id);
+        let forget = is_forgotten.then(|| (Arc::clone(&self.agent), attach.id));
+        let events = events(reader, forget).map(move |event| {
+            let _is_there = &caller;
+            event.map(attached)
+        });
         let first = std::iter::once(first).chain(screen).map(Ok);
         Ok(Response::new(Box::pin(stream::iter(first).chain(events))))
     }
@@ -447,6 +462,7 @@ async fn write(
     numbers: &Numbers,
     mut incoming: Streaming<proto::AttachSessionRequest>,
 ) -> Result<(), Refusal> {
+    let mut ends = Ends::default();
     // A connection that ends ends the writer; the reader tells of it.
     while let Ok(Some(request)) = incoming.message().await {
         match request.message {
@@ -455,7 +471,7 @@ async fn write(
                     .map_err(|_| Refusal::invalid("an offset is negative"))?;
                 session.input.write(numbers, offset, stdin.data).await?;
             }
-            Some(Incoming::CloseStdin(_)) => session.input.close().await?,
+            Some(Incoming::CloseStdin(_)) => session.input.close(numbers, &mut ends).await?,
             Some(Incoming::Resize(size)) => joined.resize(window(size)?),
             Some(Incoming::Attach(_)) => {
                 return Err(Refusal::invalid("`attach` came twice"));

@@ -6,6 +6,7 @@ use banger_sdk::types::file_info::Kind;
 use banger_sdk::{Download, Error, Files, PackedTree, Source, Unpack, UnpackLimits, types};
 use clap::Args;
 use clap_complete::engine::ArgValueCompleter;
+use tokio::fs::File;
 use tokio::io::AsyncWriteExt;
 use tokio::sync::oneshot;
 
@@ -24,7 +25,8 @@ use crate::view::{Copied, shown};
 #[command(after_help = "\
 One of the two is VM:PATH; a path that is not absolute begins at the user's home. As with cp, what is copied goes into a \
 directory that is there, and otherwise gets that name; `DIR/.` is what is in a directory. Directories that are missing \
-on the way in a VM are made. A link that is named is followed, those below are kept. A file here whose name has a colon \
+on the way in a VM are made. A link that is named is followed, those below are kept; a device or a pipe that is named is read or written \
+as it is. A file here whose name has a colon \
 is written ./NAME.
 
 Modes, times, links, hard links, extended attributes and holes are kept; files that come in are the user's, and files \
@@ -107,7 +109,7 @@ impl Cp {
         let progress = shower.callback();
         let copying = async {
             match from {
-                Some(path) if !self.in_place => {
+                Some(path) if !self.in_place && !(is_special(path) && !self.recursive) => {
                     self.upload(&files, packed(path), to, progress).await
                 }
                 None if self.recursive => {
@@ -187,6 +189,9 @@ impl Cp {
         if is_directory && !self.recursive {
             return Err(not_recursive(&from.to_string()));
         }
+        if !is_directory && is_special(to) {
+            return self.out_to_special(context, from, to, signals).await;
+        }
         let total = (!is_directory).then_some(found.size_bytes);
         let shower = Shower::new(context, "download", total);
         let (stop, stopped) = oneshot::channel::<()>();
@@ -264,6 +269,50 @@ impl Cp {
         }
     }
 
+    /// Out of a VM, into a device or a pipe that is here: neither is replaced.
+    async fn out_to_special(
+        &self,
+        context: &Context,
+        from: &VmPath,
+        to: &Path,
+        mut signals: Interrupts,
+    ) -> Result<u8, Failure> {
+        let failed = |source| Error::Unpack {
+            path: to.to_owned(),
+            source,
+        };
+        let files = self.user.files(context, &from.vm).await?;
+        let shower = Shower::new(context, "download", None);
+        let copying = async {
+            let mut out = File::options().write(true).open(to).await.map_err(failed)?;
+            let mut progress = shower.callback();
+            let mut bytes = 0;
+            let mut content = files.read(&from.path).open().await?;
+            while let Some(chunk) = content.next().await? {
+                out.write_all(&chunk).await.map_err(failed)?;
+                bytes += chunk.len() as u64;
+                progress(bytes);
+            }
+            out.flush().await.map_err(failed)?;
+            Ok::<_, Failure>(bytes)
+        };
+        let copied = tokio::select! {
+            // dropped when it loses, and with it the call
+            copied = copying => copied,
+            // cancel-safe
+            signal = signals.end() => Err(Failure::CopyInterrupted { signal }),
+        };
+        shower.clear();
+        let copied = Copied {
+            source: from.to_string(),
+            destination: to.display().to_string(),
+            entries: 1,
+            bytes: copied?,
+            skipped: 0,
+        };
+        told(context, copied)
+    }
+
     /// Out of a VM, to standard output: a file as it is, a directory as a tar archive.
     async fn out_to_stream(
         &self,
@@ -311,6 +360,12 @@ fn is_directory(path: &Path) -> Result<bool, Failure> {
         source,
     })?;
     Ok(metadata.is_dir())
+}
+
+/// Whether a path here, or what a link there leads to, is a device, a pipe or a socket.
+fn is_special(path: &Path) -> bool {
+    let metadata = path.metadata();
+    metadata.is_ok_and(|metadata| !metadata.is_file() && !metadata.is_dir())
 }
 
 /// The length of a file here.

@@ -2,15 +2,16 @@
 //! faster than the process reads it.
 //!
 //! A writer that has a name has numbers of its own, which hold on whatever connection it comes: what others write
-//! meanwhile changes them not. Those without a name share the numbers of all that was written.
+//! meanwhile changes them not. Those without a name share one row of numbers.
 
 use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError};
 
 use bytes::Bytes;
 use rustix::io::Errno;
 use rustix::pipe::fcntl_setpipe_size;
-use rustix::termios::{SpecialCodeIndex, Winsize, tcgetattr, tcsetwinsize};
+use rustix::termios::{LocalModes, SpecialCodeIndex, Winsize, tcgetattr, tcsetwinsize};
 use tokio::sync::{Mutex, watch};
 
 use super::start::End;
@@ -35,40 +36,71 @@ enum Sink {
         end: End,
         is_enlarged: bool,
     },
-    Terminal(End),
+    Terminal {
+        end: End,
+        /// The last byte that it was sent.
+        last: Option<u8>,
+    },
     /// Closed by us, on request.
     Closed,
     /// Closed by the process, which ends without reading all that it was sent: what comes is dropped.
     Unread,
 }
 
-/// How many bytes were accepted of a writer, or of all of them.
+/// How often a writer has ended its input at one place, as a terminal lets it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Ends {
+    offset: u64,
+    count: u64,
+}
+
+impl Ends {
+    /// One more, at `offset`.
+    fn add(&mut self, offset: u64) {
+        if self.offset != offset {
+            *self = Self { offset, count: 0 };
+        }
+        self.count += 1;
+    }
+}
+
+/// How many bytes were accepted of a writer, and which of its ends.
 #[derive(Debug, Clone)]
-pub struct Numbers(Arc<watch::Sender<u64>>);
+pub struct Numbers(Arc<Counted>);
+
+#[derive(Debug)]
+struct Counted {
+    accepted: watch::Sender<u64>,
+    ends: std::sync::Mutex<Ends>,
+}
 
 impl Numbers {
     fn new() -> Self {
-        Self(Arc::new(watch::Sender::new(0)))
+        Self(Arc::new(Counted {
+            accepted: watch::Sender::new(0),
+            ends: std::sync::Mutex::default(),
+        }))
     }
 
     /// Bytes accepted so far.
     #[must_use]
     pub fn accepted(&self) -> u64 {
-        *self.0.borrow()
+        *self.0.accepted.borrow()
     }
 
     /// Told whenever more was accepted.
     #[must_use]
     pub fn subscribe(&self) -> watch::Receiver<u64> {
-        self.0.subscribe()
+        self.0.accepted.subscribe()
     }
 
     fn add(&self, bytes: u64) {
-        self.0.send_modify(|accepted| *accepted += bytes);
+        self.0.accepted.send_modify(|accepted| *accepted += bytes);
     }
 
-    fn are(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
+    fn ends(&self) -> std::sync::MutexGuard<'_, Ends> {
+        // It is set whole, so a panic elsewhere spoils nothing.
+        self.0.ends.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether somebody writes by them now.
@@ -83,8 +115,10 @@ pub struct Input {
     sink: Mutex<Sink>,
     /// A second handle on the terminal, for its size.
     terminal: Option<std::os::fd::OwnedFd>,
-    /// Of all writers together.
-    all: Numbers,
+    /// Bytes of all writers together.
+    accepted: AtomicU64,
+    /// Of those that have no name.
+    nameless: Numbers,
     /// Of those that have names, the oldest first.
     named: std::sync::Mutex<Vec<(String, Numbers)>>,
 }
@@ -93,13 +127,14 @@ impl Input {
     fn new(sink: Sink) -> Self {
         let terminal = match &sink {
             // A terminal whose handle cannot be doubled keeps its size.
-            Sink::Terminal(end) => end.get_ref().try_clone().ok(),
+            Sink::Terminal { end, .. } => end.get_ref().try_clone().ok(),
             _ => None,
         };
         Self {
             sink: Mutex::new(sink),
             terminal,
-            all: Numbers::new(),
+            accepted: AtomicU64::new(0),
+            nameless: Numbers::new(),
             named: std::sync::Mutex::default(),
         }
     }
@@ -116,23 +151,23 @@ impl Input {
     /// A terminal.
     #[must_use]
     pub fn terminal(end: End) -> Self {
-        Self::new(Sink::Terminal(end))
+        Self::new(Sink::Terminal { end, last: None })
     }
 
     /// Bytes accepted so far, of all writers together.
     #[must_use]
     pub fn accepted(&self) -> u64 {
-        self.all.accepted()
+        self.accepted.load(Ordering::Relaxed)
     }
 
-    /// The numbers of this writer; empty means those of all. One that is new begins at 0. Of those that have left, the
+    /// The numbers of this writer; empty means those of all who have no name. One that is new begins at 0. Of those that have left, the
     /// oldest is forgotten when there are too many.
     ///
     /// # Errors
     /// A name that is too long, or more writers at once than there may be.
     pub fn numbers(&self, writer: &str) -> Result<Numbers, Refusal> {
         if writer.is_empty() {
-            return Ok(self.all.clone());
+            return Ok(self.nameless.clone());
         }
         if writer.len() > NAME_MAX_BYTES {
             return Err(Refusal::invalid("a writer's name is too long"));
@@ -175,27 +210,41 @@ impl Input {
         while !data.is_empty() {
             let written = sink.write(&data).await?;
             data = data.slice(written..);
+            self.accepted.fetch_add(written as u64, Ordering::Relaxed);
             numbers.add(written as u64);
-            if !numbers.are(&self.all) {
-                self.all.add(written as u64);
-            }
         }
         Ok(())
     }
 
-    /// Ends it: a pipe is closed, a terminal gets its end-of-file character.
+    /// Ends it: a pipe is closed, a terminal gets its end-of-file character. `ends` has those that came on the same
+    /// connection: one that came on another one before, and is sent again, is skipped.
     ///
     /// # Errors
     /// [`Refusal::StdinRefused`] where the terminal has gone.
-    pub async fn close(&self) -> Result<(), Refusal> {
+    pub async fn close(&self, numbers: &Numbers, ends: &mut Ends) -> Result<(), Refusal> {
         let mut sink = self.sink.lock().await;
         match &mut *sink {
             Sink::Pipe { .. } => *sink = Sink::Closed,
-            Sink::Terminal(end) => {
-                let code = tcgetattr(end.get_ref()).map_or(DEFAULT_EOF, |state| {
+            Sink::Terminal { end, last } => {
+                ends.add(numbers.accepted());
+                let known = *numbers.ends();
+                if known.offset == ends.offset && known.count >= ends.count {
+                    return Ok(());
+                }
+                let state = tcgetattr(end.get_ref());
+                let code = state.as_ref().map_or(DEFAULT_EOF, |state| {
                     state.special_codes[SpecialCodeIndex::VEOF]
                 });
-                sink.write(&[code]).await?;
+                let has_lines =
+                    state.is_ok_and(|state| state.local_modes.contains(LocalModes::ICANON));
+                let is_within_line =
+                    last.is_some_and(|last| !matches!(last, b'\n' | b'\r') && last != code);
+                // Within a line, the first only hands over what there is of it.
+                let count = if has_lines && is_within_line { 2 } else { 1 };
+                for _ in 0..count {
+                    sink.write(&[code]).await?;
+                }
+                *numbers.ends() = *ends;
             }
             Sink::None | Sink::Closed | Sink::Unread => {}
         }
@@ -226,7 +275,7 @@ impl Sink {
             Self::None => return Err(refused("the session was started without one")),
             Self::Closed => return Err(refused("it was closed")),
             Self::Unread => return Ok(data.len()),
-            Self::Terminal(end) => end,
+            Self::Terminal { end, .. } => end,
             Self::Pipe { end, is_enlarged } => {
                 if data.len() > PIPE_BYTES && !*is_enlarged {
                     *is_enlarged = true;
@@ -242,7 +291,12 @@ impl Sink {
                 .await
                 .map_err(|error| refused(&describe(&error)))?;
             match rustix::io::write(end.get_ref(), data) {
-                Ok(written) => return Ok(written),
+                Ok(written) => {
+                    if let Self::Terminal { last, .. } = self {
+                        *last = data[..written].last().copied();
+                    }
+                    return Ok(written);
+                }
                 Err(Errno::AGAIN) => guard.clear_ready(),
                 Err(Errno::INTR) => {}
                 Err(Errno::PIPE | Errno::IO) => {

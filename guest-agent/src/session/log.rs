@@ -296,7 +296,13 @@ impl Log {
 
     fn has_room(&self) -> bool {
         let state = self.state();
-        let window = LOG_MAX_BYTES as u64;
+        // What nobody has taken yet is not evicted: where the disk takes nothing, the process waits earlier.
+        let is_short = self.total.0.load(Ordering::Relaxed) > LOGS_MAX_BYTES;
+        let window = if is_short {
+            LOG_LEAST_BYTES
+        } else {
+            LOG_MAX_BYTES
+        } as u64;
         state
             .slowest_holder()
             .is_none_or(|offset| state.end.saturating_sub(offset) < window)

@@ -3,7 +3,8 @@
 //! ```text
 //! plan ─► start ─► running ─► leader ended ─► rest killed ─► output drained ─► exited
 //! ```
-//! The exit is told only after the last byte of output. A session's children die with its first process.
+//! The exit is told only after the last byte of output. A session's children die with its first process, or are kept:
+//! then what they write after its end goes nowhere.
 
 mod brief;
 pub mod cgroup;
@@ -28,7 +29,7 @@ use banger_proto::guest::v1 as proto;
 use banger_proto::guest::v1::exit::How;
 use banger_proto::guest::v1::{Exit, SignalTarget, Stream};
 use rustix::termios::Winsize;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -36,7 +37,7 @@ use tokio_util::sync::CancellationToken;
 use self::cgroup::Cgroup;
 use self::input::Input;
 use self::log::Log;
-use self::output::{Source, pump};
+use self::output::{Source, discard, pump};
 use self::screen::{Cells, Screen};
 use self::start::{Ends, Started};
 use self::writers::Writers;
@@ -68,11 +69,17 @@ pub struct Session {
     reaper: Arc<Reaper>,
     state: Mutex<State>,
     exited: CancellationToken,
+    /// It is being deleted.
+    removed: CancellationToken,
+    /// How many are attached.
+    callers: watch::Sender<usize>,
 }
 
 #[derive(Debug, Default)]
 struct State {
     is_reaped: bool,
+    /// The agent has killed it, for whatever reason.
+    is_killed: bool,
     exit: Option<Exit>,
     ended: Option<SystemTime>,
     /// What was used, once its cgroup is gone.
@@ -136,6 +143,8 @@ impl Session {
             reaper,
             state: Mutex::default(),
             exited: CancellationToken::new(),
+            removed: CancellationToken::new(),
+            callers: watch::Sender::new(0),
         };
         (session, life)
     }
@@ -208,6 +217,9 @@ impl Session {
         if !(1..=64).contains(&signal) {
             return Err(Refusal::invalid("a signal has a number from 1 to 64"));
         }
+        if signal == libc::SIGKILL {
+            self.state().is_killed = true;
+        }
         let sent = match target {
             SignalTarget::Unspecified | SignalTarget::Group => {
                 self.signal_leader(-self.leader, signal)
@@ -246,6 +258,7 @@ impl Session {
 
     /// Kills every process of it.
     pub fn kill(&self) {
+        self.state().is_killed = true;
         // Those that have ended meanwhile are none to kill.
         let _ = self.signal_leader(-self.leader, libc::SIGKILL);
         self.signal_all(libc::SIGKILL);
@@ -253,6 +266,7 @@ impl Session {
 
     /// Kills it and lets go of whoever makes it wait, then waits a bounded time for its end.
     pub async fn end(&self) {
+        self.removed.cancel();
         self.log.abandon();
         if self.exit().is_none() {
             self.kill();
@@ -263,6 +277,28 @@ impl Session {
             cgroup.kill();
             cgroup.wait_empty().await;
         }
+    }
+
+    /// Somebody is attached while the value lives.
+    #[must_use]
+    pub fn attach(self: &Arc<Self>) -> Caller {
+        self.callers.send_modify(|callers| *callers += 1);
+        Caller(Arc::clone(self))
+    }
+
+    /// Resolves when nobody has been attached for so long, or when it is being deleted.
+    pub async fn left_alone(&self, patience: Duration) {
+        let mut callers = self.callers.subscribe();
+        let alone = async {
+            // The sender lives in `self`, so no wait fails.
+            while callers.wait_for(|callers| *callers == 0).await.is_ok() {
+                let back = callers.wait_for(|callers| *callers > 0);
+                if timeout(patience, back).await.is_err() {
+                    return;
+                }
+            }
+        };
+        self.removed.run_until_cancelled(alone).await;
     }
 
     /// Sets the terminal's size.
@@ -282,11 +318,12 @@ impl Session {
                 stream,
                 Arc::clone(&self.log),
                 ended.clone(),
+                self.spec.keep_children,
             ));
         }
         let (ending, is_late) = self.leader_ended(life.ending, life.timeout).await;
         let exit = Exit {
-            how: Some(self.judge(ending, is_late)),
+            how: Some(self.judged(ending, is_late)),
         };
         {
             let mut state = self.state();
@@ -297,7 +334,14 @@ impl Session {
             self.kill_rest();
         }
         ended.cancel();
-        while pumps.join_next().await.is_some() {}
+        let mut open = JoinSet::new();
+        while let Some(pumped) = pumps.join_next().await {
+            if let Ok(Some(end)) = pumped
+                && self.spec.keep_children
+            {
+                open.spawn(discard(end));
+            }
+        }
         self.state().exit = Some(exit);
         self.log.close();
         self.exited.cancel();
@@ -308,6 +352,9 @@ impl Session {
             self.state().used = used;
             cgroup.remove();
         }
+        // Those who were kept may write as long as they live.
+        let read = async { while open.join_next().await.is_some() {} };
+        self.removed.run_until_cancelled(read).await;
     }
 
     async fn leader_ended(
@@ -330,20 +377,42 @@ impl Session {
         }
     }
 
-    fn judge(&self, ending: Ending, is_late: bool) -> How {
+    fn judged(&self, ending: Ending, is_late: bool) -> How {
+        let is_killed = self.state().is_killed;
         let out_of_memory = || self.cgroup.as_ref().is_some_and(Cgroup::ran_out_of_memory);
-        match ending {
-            _ if is_late => How::Deadline(true),
-            Ending::Code(code) => How::Code(code),
-            Ending::Signal(libc::SIGKILL) if out_of_memory() => How::OutOfMemory(true),
-            Ending::Signal(signal) => How::Signal(signal),
-        }
+        judge(ending, is_late, is_killed, out_of_memory)
     }
 
     /// Kills what the first process left behind. Its own number may be in use again by now, so only the
     /// cgroup and the kernel's session id are followed.
     fn kill_rest(&self) {
         self.signal_all(libc::SIGKILL);
+    }
+}
+
+/// Somebody who is attached to a session.
+#[derive(Debug)]
+pub struct Caller(Arc<Session>);
+
+impl Drop for Caller {
+    fn drop(&mut self) {
+        self.0.callers.send_modify(|callers| *callers -= 1);
+    }
+}
+
+/// What an ending means. The kernel tells only that it has killed somebody of the session for want of memory, and not
+/// whom: where the agent itself sent SIGKILL, that was it.
+fn judge(
+    ending: Ending,
+    is_late: bool,
+    is_killed: bool,
+    out_of_memory: impl FnOnce() -> bool,
+) -> How {
+    match ending {
+        _ if is_late => How::Deadline(true),
+        Ending::Code(code) => How::Code(code),
+        Ending::Signal(libc::SIGKILL) if !is_killed && out_of_memory() => How::OutOfMemory(true),
+        Ending::Signal(signal) => How::Signal(signal),
     }
 }
 
@@ -369,4 +438,25 @@ fn session_of(pid: i32) -> Option<i32> {
         .nth(3)?
         .parse()
         .ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whom_the_agent_killed_did_not_run_out_of_memory() {
+        let killed = Ending::Signal(libc::SIGKILL);
+        assert_eq!(judge(killed, false, false, || true), How::OutOfMemory(true));
+        assert_eq!(
+            judge(killed, false, true, || true),
+            How::Signal(libc::SIGKILL)
+        );
+        assert_eq!(
+            judge(killed, false, false, || false),
+            How::Signal(libc::SIGKILL)
+        );
+        assert_eq!(judge(killed, true, true, || true), How::Deadline(true));
+        assert_eq!(judge(Ending::Code(3), false, true, || true), How::Code(3));
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::AsFd;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,10 +26,10 @@ const HAND_OVER_BYTES: usize = READ_MAX_BYTES / 4;
 const PIPE_BYTES: usize = 64 << 10;
 /// What a pipe holds from then on.
 const PIPE_MAX_BYTES: usize = 1 << 20;
-/// After the first process of a session has ended and the others were killed, this long a silence ends
-/// its output, though somebody may still hold the other end.
-const SILENCE_AFTER_END: Duration = Duration::from_secs(2);
-/// And so does this much output: more than was in the pipe at that moment.
+/// So long after the first process of a session has ended and the others were killed, its output ends at the first
+/// moment without any, though somebody may still hold the other end.
+const OPEN_AFTER_END: Duration = Duration::from_secs(2);
+/// And so it does after this much output: more than was in the pipe at that moment.
 const OUTPUT_AFTER_END_BYTES: usize = 4 * PIPE_MAX_BYTES;
 
 /// Whether a short read means that there is no more for now.
@@ -40,31 +41,51 @@ pub enum Source {
     Terminal,
 }
 
-/// Reads `end` into `log` until its end, or a bounded time after `ended`.
+/// Reads `end` into `log` until its end, or a bounded time after `ended`: then somebody holds the other end, and ours is
+/// given back. With `keeps_children` those who hold it may be there for long: of a pipe, which has all that was written
+/// at once, only that is read then.
 pub async fn pump(
     end: End,
     source: Source,
     stream: Stream,
     log: Arc<Log>,
     ended: CancellationToken,
-) {
+    keeps_children: bool,
+) -> Option<End> {
     let mut buffer = Vec::with_capacity(READ_LEAST_BYTES);
     let mut is_enlarged = source == Source::Terminal;
     let mut left = OUTPUT_AFTER_END_BYTES;
+    let open = match source {
+        Source::Pipe if keeps_children => Duration::ZERO,
+        _ => OPEN_AFTER_END,
+    };
+    let mut late = pin!(async {
+        ended.cancelled().await;
+        tokio::time::sleep(open).await;
+    });
+    let mut is_late = false;
     loop {
         log.room().await;
-        let read = tokio::select! {
-            biased; // output first: the end is only of interest where there is none
-            // cancel-safe: nothing is awaited after bytes were taken
-            read = read(&end, source, &mut buffer) => read,
-            // cancel-safe: holds no state
-            () = silence(&ended) => return,
+        let read = if is_late {
+            now(&end, &mut buffer)
+        } else {
+            tokio::select! {
+                biased; // output first: the end is only of interest where there is none
+                // cancel-safe: nothing is awaited after bytes were taken
+                read = read(&end, source, &mut buffer) => read,
+                // stays pinned, and is not asked again
+                () = &mut late => {
+                    is_late = true;
+                    now(&end, &mut buffer)
+                }
+            }
         };
-        // A terminal whose other end is closed answers with an error: that is its end.
-        let Ok(length) = read else { return };
-        if length == 0 {
-            return;
-        }
+        let length = match read {
+            Ok(length) if length > 0 => length,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Some(end),
+            // A terminal whose other end is closed answers with an error: that is its end.
+            Ok(_) | Err(_) => return None,
+        };
         if length >= PIPE_BYTES && !is_enlarged {
             is_enlarged = true;
             // Where the kernel refuses, the pipe stays as it is.
@@ -79,15 +100,30 @@ pub async fn pump(
         if ended.is_cancelled() {
             left = left.saturating_sub(length);
             if left == 0 {
-                return;
+                return Some(end);
             }
         }
     }
 }
 
-async fn silence(ended: &CancellationToken) {
-    ended.cancelled().await;
-    tokio::time::sleep(SILENCE_AFTER_END).await;
+/// Reads what somebody still writes who was kept, to nowhere: neither is it to wait, nor to be ended by a pipe that
+/// nobody reads.
+pub async fn discard(end: End) {
+    let mut buffer = Vec::with_capacity(READ_LEAST_BYTES);
+    // A terminal gives a part of what it has: asked as one, any end does.
+    while let Ok(1..) = read(&end, Source::Terminal, &mut buffer).await {
+        buffer.clear();
+    }
+}
+
+/// What there is at this moment, whatever is known of it.
+fn now(end: &End, buffer: &mut Vec<u8>) -> io::Result<usize> {
+    loop {
+        match rustix::io::read(end.get_ref(), spare_capacity(buffer)) {
+            Err(Errno::INTR) => {}
+            read => return Ok(read?),
+        }
+    }
 }
 
 /// One read into the empty `buffer`.

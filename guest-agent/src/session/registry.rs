@@ -1,12 +1,15 @@
 //! All sessions of the guest, by id.
 
+use std::collections::{HashMap, VecDeque};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use banger_proto::guest::v1::SessionSpec;
-use tokio::time::Instant;
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::Session;
@@ -30,24 +33,56 @@ const ID_MAX_BYTES: usize = 64;
 const LINGER: Duration = Duration::from_secs(30);
 /// Sessions that linger at once.
 const LINGERING_MAX: usize = 16;
+/// Sessions that are being started at once: a file system that hangs holds the thread of each.
+const STARTING_MAX: usize = 16;
+/// How long a start waits for its turn.
+const TURN_WITHIN: Duration = Duration::from_secs(30);
+/// How long the id of a deleted session stays taken: a start that was given up may still be on its way. Longer than the
+/// host waits for one.
+const DELETED_FOR: Duration = Duration::from_secs(120);
+/// Such ids.
+const DELETED_MAX: usize = 1024;
+/// How long the command of a call goes on without its caller, who may have lost the connection, or the daemon.
+pub const CALLER_BACK_WITHIN: Duration = Duration::from_secs(120);
 
 #[derive(Debug)]
 struct Entry {
     session: Arc<Session>,
     /// When it began to linger.
     lingers_since: Option<Instant>,
+    lives_with_call: bool,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    /// Oldest first.
+    entries: Vec<Entry>,
+    /// Those that are being started; cancelled when they are, or are not.
+    starting: HashMap<String, CancellationToken>,
+    /// Oldest first.
+    deleted: VecDeque<(String, Instant)>,
+}
+
+/// What becomes of a session that is started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Keeping {
+    /// It waits for a reader from its first byte on, for as long as the hold lives.
+    pub holding: bool,
+    /// It is forgotten when its exit was told, and ended when its caller stays away.
+    pub lives_with_call: bool,
 }
 
 /// All sessions.
 #[derive(Debug)]
 pub struct Registry {
-    /// Oldest first.
-    entries: Mutex<Vec<Entry>>,
+    table: Mutex<Table>,
     defaults: Mutex<Defaults>,
     root: PathBuf,
     cgroups: Option<PathBuf>,
     /// Looked for when the first session starts: the boot mounts it.
     parent: OnceLock<Option<Parent>>,
+    starts: Arc<Semaphore>,
+    patience: Mutex<Duration>,
     reaper: Arc<Reaper>,
     total: Arc<Total>,
     spills: Arc<Home>,
@@ -60,11 +95,13 @@ impl Registry {
     #[must_use]
     pub fn new(options: &Options, reaper: Arc<Reaper>, tasks: TaskTracker) -> Self {
         Self {
-            entries: Mutex::default(),
+            table: Mutex::default(),
             defaults: Mutex::default(),
             root: options.root.clone(),
             cgroups: options.cgroups.clone(),
             parent: OnceLock::new(),
+            starts: Arc::new(Semaphore::new(STARTING_MAX)),
+            patience: Mutex::new(CALLER_BACK_WITHIN),
             reaper,
             total: Arc::default(),
             spills: Arc::default(),
@@ -73,9 +110,14 @@ impl Registry {
         }
     }
 
-    fn entries(&self) -> MutexGuard<'_, Vec<Entry>> {
-        // Every section leaves the list consistent, so a panic elsewhere spoils nothing.
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    fn table(&self) -> MutexGuard<'_, Table> {
+        // Every section leaves the table consistent, so a panic elsewhere spoils nothing.
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Commands that live with their calls wait so long for a caller from now on, instead of [`CALLER_BACK_WITHIN`].
+    pub fn wait_for_callers(&self, patience: Duration) {
+        *self.patience.lock().unwrap_or_else(PoisonError::into_inner) = patience;
     }
 
     /// Logs spill to files without a name in this directory from now on.
@@ -92,7 +134,7 @@ impl Registry {
     /// Gives up what logs have on the disk, for good: it is about to be marked clean, which open files hinder.
     pub fn close_spills(&self) {
         self.spills.close();
-        for entry in self.entries().iter() {
+        for entry in &self.table().entries {
             entry.session.log.close_spill();
         }
     }
@@ -100,6 +142,10 @@ impl Registry {
     /// What sessions start from, from now on.
     pub fn set_defaults(&self, defaults: Defaults) {
         *self.defaults.lock().unwrap_or_else(PoisonError::into_inner) = defaults;
+    }
+
+    fn patience(&self) -> Duration {
+        *self.patience.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn defaults(&self) -> Defaults {
@@ -124,80 +170,213 @@ impl Registry {
     /// # Errors
     /// [`Refusal::UnknownSession`].
     pub fn get(&self, id: &str) -> Result<Arc<Session>, Refusal> {
-        find(&self.entries(), id).ok_or(Refusal::UnknownSession)
+        find(&self.table().entries, id).ok_or(Refusal::UnknownSession)
     }
 
     /// All sessions but those that linger, oldest first.
     #[must_use]
     pub fn list(&self) -> Vec<Arc<Session>> {
-        let entries = self.entries();
-        let shown = entries.iter().filter(|entry| entry.lingers_since.is_none());
+        let table = self.table();
+        let shown = table
+            .entries
+            .iter()
+            .filter(|entry| entry.lingers_since.is_none());
         shown.map(|entry| Arc::clone(&entry.session)).collect()
     }
 
-    /// Starts a session, or returns the one that has the id. With `holding`, one that is started waits for
-    /// a reader from its first byte on, for as long as the hold lives.
+    /// Starts a session, or returns the one that has the id. It is started also where nobody waits for it any more.
     ///
     /// # Errors
     /// Why nothing runs.
-    pub fn start(
-        &self,
+    pub async fn start(
+        self: &Arc<Self>,
         id: &str,
         spec: SessionSpec,
-        holding: bool,
+        keeping: Keeping,
     ) -> Result<(Arc<Session>, Option<Hold>), Refusal> {
         check_id(id)?;
-        // Held over the whole start, so that two requests with one id start one process.
-        let mut entries = self.entries();
-        if let Some(session) = find(&entries, id) {
-            return Ok((session, None));
+        let reserved = loop {
+            // Two requests with one id start one process: the second waits for what becomes of the first.
+            let first = match self.reserve(id)? {
+                Reservation::Made(reserved) => break reserved,
+                Reservation::Exists(session) => return Ok((session, None)),
+                Reservation::Starting(first) => first,
+            };
+            first.cancelled().await;
+        };
+        let turn = timeout(TURN_WITHIN, Arc::clone(&self.starts).acquire_owned()).await;
+        let Ok(Ok(turn)) = turn else {
+            let detail = "too many others are being started, and the guest's file system does not answer them";
+            return Err(Refusal::StartProcess {
+                detail: detail.into(),
+            });
+        };
+        // What the guest's files make wait, makes nobody else wait.
+        let starting = tokio::task::spawn_blocking(move || {
+            let _turn = turn;
+            reserved.start(spec, keeping)
+        });
+        starting
+            .await
+            .unwrap_or_else(|_| Err(Refusal::invalid("the agent's thread panicked")))
+    }
+
+    fn reserve(self: &Arc<Self>, id: &str) -> Result<Reservation, Refusal> {
+        let mut table = self.table();
+        if let Some(session) = find(&table.entries, id) {
+            return Ok(Reservation::Exists(session));
         }
-        expire(&mut entries);
-        if entries.len() >= SESSIONS_MAX {
+        if let Some(first) = table.starting.get(id) {
+            return Ok(Reservation::Starting(first.clone()));
+        }
+        if table.is_deleted(id) {
+            return Err(deleted());
+        }
+        expire(&mut table.entries);
+        if table.entries.len() + table.starting.len() >= SESSIONS_MAX {
             return Err(Refusal::TooManySessions {
                 limit: SESSIONS_MAX,
             });
         }
-        let plan = Plan::new(spec, &self.defaults(), &Users::read(&self.root))?;
-        let parent = self
-            .parent
-            .get_or_init(|| self.cgroups.as_deref().and_then(Parent::at));
-        let started = start(&plan, id, parent.as_ref(), &self.reaper)?;
-        let log = Log::new(Arc::clone(&self.total), Arc::clone(&self.spills));
-        let reaper = Arc::clone(&self.reaper);
-        let (session, life) = Session::new(id.to_owned(), plan, started, log, &self.cells, reaper);
-        let session = Arc::new(session);
-        entries.push(Entry {
-            session: Arc::clone(&session),
-            lingers_since: None,
-        });
-        let hold = holding.then(|| session.log.hold(0));
-        let living = Arc::clone(&session);
-        self.tasks.spawn(async move { living.live(life).await });
-        Ok((session, hold))
+        table
+            .starting
+            .insert(id.to_owned(), CancellationToken::new());
+        Ok(Reservation::Made(Reserved {
+            registry: Arc::clone(self),
+            id: id.to_owned(),
+        }))
     }
 
-    /// Kills what is left of the session and forgets it.
+    /// Kills what is left of the session and forgets it. One that is only being started ends when it is.
     pub async fn delete(&self, id: &str) {
-        let session = find(&self.entries(), id);
+        let session = {
+            let mut table = self.table();
+            if id.len() <= ID_MAX_BYTES {
+                table.note_deleted(id);
+            }
+            find(&table.entries, id)
+        };
         if let Some(session) = session {
             session.end().await;
-            self.entries().retain(|entry| entry.session.id != id);
+            self.table().entries.retain(|entry| entry.session.id != id);
         }
+    }
+
+    /// Whether this session is that of a call, and ends with it.
+    #[must_use]
+    pub fn lives_with_call(&self, id: &str) -> bool {
+        let table = self.table();
+        let entry = table.entries.iter().find(|entry| entry.session.id == id);
+        entry.is_some_and(|entry| entry.lives_with_call)
     }
 
     /// The exit of this session was sent, and it is to be forgotten.
     pub fn linger(&self, id: &str) {
-        let mut entries = self.entries();
-        if let Some(entry) = entries.iter_mut().find(|entry| entry.session.id == id) {
+        let mut table = self.table();
+        let entry = table.entries.iter_mut();
+        if let Some(entry) = entry.into_iter().find(|entry| entry.session.id == id) {
             entry.lingers_since = Some(Instant::now());
             let log = Arc::clone(&entry.session.log);
             log.set_passing(false);
             // The memory is for those that go on.
             self.tasks.spawn(async move { log.settle().await });
         }
-        expire(&mut entries);
+        expire(&mut table.entries);
     }
+}
+
+enum Reservation {
+    Made(Reserved),
+    Exists(Arc<Session>),
+    Starting(CancellationToken),
+}
+
+/// An id whose session is being started, while the value lives.
+struct Reserved {
+    registry: Arc<Registry>,
+    id: String,
+}
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        if let Some(starting) = self.registry.table().starting.remove(&self.id) {
+            starting.cancel();
+        }
+    }
+}
+
+impl Reserved {
+    /// Starts the session. May take as long as the guest's file system does.
+    fn start(
+        self,
+        spec: SessionSpec,
+        keeping: Keeping,
+    ) -> Result<(Arc<Session>, Option<Hold>), Refusal> {
+        let registry = &self.registry;
+        let plan = Plan::new(spec, &registry.defaults(), &Users::read(&registry.root))?;
+        if registry.table().is_deleted(&self.id) {
+            return Err(deleted());
+        }
+        let parent = registry
+            .parent
+            .get_or_init(|| registry.cgroups.as_deref().and_then(Parent::at));
+        let started = start(&plan, &self.id, parent.as_ref(), &registry.reaper)?;
+        let log = Log::new(Arc::clone(&registry.total), Arc::clone(&registry.spills));
+        let reaper = Arc::clone(&registry.reaper);
+        let (session, life) =
+            Session::new(self.id.clone(), plan, started, log, &registry.cells, reaper);
+        let session = Arc::new(session);
+        let hold = keeping.holding.then(|| session.log.hold(0));
+        let living = Arc::clone(&session);
+        registry.tasks.spawn(async move { living.live(life).await });
+        let is_wanted = {
+            let mut table = registry.table();
+            let is_wanted = !table.is_deleted(&self.id);
+            if is_wanted {
+                table.entries.push(Entry {
+                    session: Arc::clone(&session),
+                    lingers_since: None,
+                    lives_with_call: keeping.lives_with_call,
+                });
+            }
+            is_wanted
+        };
+        if !is_wanted {
+            registry.tasks.spawn(async move { session.end().await });
+            return Err(deleted());
+        }
+        if keeping.lives_with_call {
+            let (registry, watched) = (Arc::clone(registry), Arc::clone(&session));
+            let patience = registry.patience();
+            self.registry.tasks.spawn(async move {
+                watched.left_alone(patience).await;
+                registry.delete(&watched.id).await;
+            });
+        }
+        Ok((session, hold))
+    }
+}
+
+impl Table {
+    fn is_deleted(&self, id: &str) -> bool {
+        let mut deleted = self.deleted.iter();
+        deleted.any(|(known, when)| known == id && when.elapsed() < DELETED_FOR)
+    }
+
+    fn note_deleted(&mut self, id: &str) {
+        let is_over = |when: &Instant| when.elapsed() >= DELETED_FOR;
+        while let Some((_, when)) = self.deleted.front()
+            && (self.deleted.len() >= DELETED_MAX || is_over(when))
+        {
+            self.deleted.pop_front();
+        }
+        self.deleted.push_back((id.to_owned(), Instant::now()));
+    }
+}
+
+/// Nobody wants it any more.
+fn deleted() -> Refusal {
+    Refusal::invalid("the session was deleted before it began")
 }
 
 fn find(entries: &[Entry], id: &str) -> Option<Arc<Session>> {

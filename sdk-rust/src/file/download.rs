@@ -74,7 +74,8 @@ impl Download {
         })
     }
 
-    /// Gets it, and unpacks it to `target`: into it if it is a directory, and otherwise by that name. Files appear under
+    /// Gets it, and unpacks it to `target`: into it if it is a directory, and otherwise by that name, which may be a link to
+    /// a file. A device or a pipe is not replaced: what [`Files::read`] gives can be written there. Files appear under
     /// their names when they are whole. Nothing is written anywhere else, whatever the VM sends.
     ///
     /// # Errors
@@ -87,7 +88,7 @@ impl Download {
             .rsplit('/')
             .find(|name| !matches!(*name, "" | "."));
         let name = name.filter(|name| *name != "~");
-        let naming = Naming::of(&target, name.unwrap_or_default(), unpack.contents);
+        let naming = Naming::of(&target, name.unwrap_or_default(), unpack.contents)?;
         self.run(naming, unpack).await
     }
 

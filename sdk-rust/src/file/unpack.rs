@@ -7,6 +7,7 @@
 //! sticky, and attributes that mean something to the system, are dropped. Hard links are made to what came in the same
 //! archive only.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::fs::File;
@@ -94,8 +95,34 @@ pub(super) struct Naming {
 }
 
 impl Naming {
-    /// As cp(1) has it: into `target` if it is a directory, and otherwise by that name.
-    pub(super) fn of(target: &Path, top: &str, contents: bool) -> Self {
+    /// As cp(1) has it: into `target` if it is a directory, and otherwise by that name. A link that is named is followed,
+    /// and what is no file is not replaced by one.
+    ///
+    /// # Errors
+    /// Where `target` ends with a slash and is no directory, is a link that leads nowhere, or a device, pipe or socket.
+    pub(super) fn of(target: &Path, top: &str, contents: bool) -> Result<Self> {
+        let failed = |source| Error::Unpack {
+            path: target.to_owned(),
+            source,
+        };
+        let is_content = contents || top.is_empty();
+        let mut target = Cow::Borrowed(target);
+        if !is_content && !target.is_dir() {
+            if target.as_os_str().as_bytes().ends_with(b"/") {
+                return Err(failed(io::ErrorKind::NotADirectory.into()));
+            }
+            if target.is_symlink() {
+                target = Cow::Owned(std::fs::canonicalize(&target).map_err(failed)?);
+            }
+            if target.exists() && !target.is_file() {
+                let problem = "it is a device, a pipe or a socket, and no file takes its place";
+                return Err(failed(io::Error::other(problem)));
+            }
+        }
+        Ok(Self::at(&target, top, is_content))
+    }
+
+    fn at(target: &Path, top: &str, is_content: bool) -> Self {
         let top = top.as_bytes().to_vec();
         let last = target.file_name().map(|name| name.as_bytes().to_vec());
         let naming = |directory: &Path, makes_directory, becomes| Self {
@@ -108,7 +135,7 @@ impl Naming {
             becomes,
         };
         match last {
-            _ if contents || top.is_empty() => naming(target, true, None),
+            _ if is_content => naming(target, true, None),
             Some(name) if !target.is_dir() => {
                 let parent = target.parent().unwrap_or(Path::new("."));
                 naming(parent, false, Some(name))

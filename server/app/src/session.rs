@@ -1,7 +1,8 @@
 //! Sessions: the way from a caller to a process in a running VM.
 //!
 //! The agent owns sessions; nothing of their output is kept here. A session that was started by itself is
-//! recorded, so that it can be found by its id alone; one of an exec lives and dies with its call.
+//! recorded, so that it can be found by its id alone; one of an exec lives and dies with its call. Where the call is lost
+//! and not ended, the agent keeps it for a while: it is found then by asking the guests.
 
 pub(crate) mod kept;
 
@@ -14,7 +15,7 @@ use banger_core::guest::{AttachTarget, Guest, GuestError, SessionInputs};
 use banger_core::session::{
     AttachOptions, Backpressure, Exit, Session, SessionEvent, SessionSpec, SignalTarget,
 };
-use banger_core::vm::Vm;
+use banger_core::vm::{Phase, Vm};
 use banger_core::{Owner, SessionId, VmId, size};
 use banger_store::{Answer, RequestKey};
 use futures::future::BoxFuture;
@@ -31,6 +32,9 @@ use crate::vm::{Use, VmView, Vms, check_env_keys};
 /// After a link to an agent broke, how long its VM's end may take to be known: it decides between "the VM is
 /// gone" and "the agent is away".
 const END_KNOWN_WITHIN: Duration = Duration::from_millis(500);
+
+/// Guests that are asked at once for a session that is not recorded.
+const ASKED_AT_ONCE: usize = 16;
 
 /// What an attached reader receives, ended by [`SessionEvent::Exited`] or an error.
 pub type Events = BoxStream<'static, Result<SessionEvent, AppError>>;
@@ -376,7 +380,10 @@ impl Sessions {
     }
 
     async fn find(&self, id: SessionId) -> Result<(VmId, Arc<dyn Guest>, Use), AppError> {
-        let vm = self.context.store.find_session(id).await?;
+        let vm = match self.context.store.find_session(id).await? {
+            None => self.called(id).await,
+            recorded => recorded,
+        };
         // One in a VM that the caller does not see is as one that is not.
         let vm = vm.filter(|vm| self.vms.get(&vm.to_string()).is_ok());
         let vm = vm.ok_or_else(|| AppError::NotFound {
@@ -385,6 +392,29 @@ impl Sessions {
         })?;
         let (vm, guest, used) = self.vms.running(&vm.to_string()).await?;
         Ok((vm.id, guest, used))
+    }
+
+    /// The VM in which the command of a call runs, of those that the caller sees. It is not recorded: only its guest
+    /// knows it, which gives a caller who lost the connection, or the daemon, some time to come back for it.
+    async fn called(&self, id: SessionId) -> Option<VmId> {
+        let limit = self.context.config.reconnect_timeout;
+        let views = self.vms.views().into_iter();
+        let could_run_it = |view: &VmView| {
+            view.phase() == Phase::Running && view.vm.start_time <= Some(id.made_at())
+        };
+        let asked = views.filter(could_run_it).map(|view| async move {
+            let vm = view.vm.id;
+            let mut view = self.vms.watch(&vm.to_string()).ok()?;
+            // After a restart of the daemon the guests are reached one after the other.
+            let ready =
+                view.wait_for(|view| view.phase() != Phase::Running || view.guest.is_some());
+            let ready = tokio::time::timeout(limit, ready).await.ok()?.ok()?.clone();
+            ready.guest?.get_session(id).await.ok().map(|_| vm)
+        });
+        let found = futures::stream::iter(asked).buffer_unordered(ASKED_AT_ONCE);
+        std::pin::pin!(found.filter_map(std::future::ready))
+            .next()
+            .await
     }
 
     /// Fills in what the caller left to the image, and checks the rest.
@@ -459,19 +489,19 @@ impl Sessions {
     }
 }
 
-/// The events of an attached reader.
-struct Judged {
+/// The events of an attached reader. `U` says for how long the VM is used.
+struct Judged<U> {
     events: BoxStream<'static, Result<SessionEvent, GuestError>>,
     view: Option<watch::Receiver<VmView>>,
-    _used: Use,
+    _used: U,
     end_offset: u64,
 }
 
-impl Judged {
+impl<U> Judged<U> {
     async fn next(&mut self) -> Option<Result<SessionEvent, AppError>> {
         let event = self.events.next().await?;
-        if let Ok(SessionEvent::Output { offset, data, .. }) = &event {
-            self.end_offset = offset + data.len() as u64;
+        if let Ok(event) = &event {
+            self.end_offset = event.output_end().unwrap_or(self.end_offset);
         }
         Some(match event {
             Err(GuestError::Lost { .. }) if ended(self.view.clone()).await => {
@@ -531,3 +561,6 @@ impl Stream for Guarded {
         next
     }
 }
+
+#[cfg(test)]
+mod tests;

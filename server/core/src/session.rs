@@ -318,6 +318,21 @@ pub enum SessionEvent {
     },
 }
 
+impl SessionEvent {
+    /// Where the output goes on after this event, if it tells.
+    #[must_use]
+    pub fn output_end(&self) -> Option<u64> {
+        match self {
+            Self::Attached(attached) => Some(attached.start_offset),
+            Self::Screen { offset, .. } => Some(*offset),
+            Self::Output { offset, data, .. } => Some(offset + data.len() as u64),
+            Self::Gap { offset, lost_bytes } => Some(offset + lost_bytes),
+            Self::Exited { end_offset, .. } => Some(*end_offset),
+            Self::StdinAck { .. } | Self::Heartbeat => None,
+        }
+    }
+}
+
 /// What an attached writer sends.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SessionInput {

@@ -31,6 +31,8 @@ pub struct Deadlines {
     pub delete: Duration,
     /// Putting a tree: what a build copies, onto an emulated disk.
     pub put: Duration,
+    /// Taking the next piece of what is sent: a disk may be slow, and the agent speaks of nothing meanwhile.
+    pub taking: Duration,
     /// Flushing a disk, however much was written.
     pub flush: Duration,
     /// Growing a file system, however large the disk became.
@@ -63,6 +65,7 @@ impl Default for Deadlines {
             start: Duration::from_secs(60),
             delete: Duration::from_secs(30),
             put: Duration::from_secs(3600),
+            taking: Duration::from_secs(30),
             flush: Duration::from_secs(300),
             grow: Duration::from_secs(120),
             call: Duration::from_secs(20),

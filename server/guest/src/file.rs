@@ -72,7 +72,7 @@ fn start(place: &FilePlace, write: &FileWrite) -> proto::WriteFileStart {
 impl RemoteGuest {
     fn patience(&self) -> Patience {
         Patience {
-            taking: self.deadlines.silence,
+            taking: self.deadlines.taking,
             answering: self.deadlines.flush,
         }
     }
@@ -129,7 +129,7 @@ impl GuestFiles for RemoteGuest {
             // cancel-safe: dropping the call is how it is given up
             answer = self.answer(by("write_file", &place.user), None, answer) => answer?,
             // cancel-safe: holds no state
-            lost = pace.lost("write_file") => return Err(lost),
+            lost = pace.lost("write_file", self.link.hold()) => return Err(lost),
         };
         check::info(required(answer.file, "the file")?, place.path.clone())
     }
@@ -298,7 +298,7 @@ impl GuestFiles for RemoteGuest {
             // cancel-safe: dropping the call is how it is given up
             answer = self.answer(by("upload_files", &place.user), None, answer) => answer?,
             // cancel-safe: holds no state
-            lost = pace.lost("upload_files") => return Err(lost),
+            lost = pace.lost("upload_files", self.link.hold()) => return Err(lost),
         };
         Ok(TreeMoved {
             entries: offset(answer.entries, "how many entries came")?,

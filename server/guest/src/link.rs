@@ -48,8 +48,7 @@ where
 pub(crate) struct Link {
     requests: SendRequest<Body>,
     ended: CancellationToken,
-    /// Whether the guest stands still because it was told to.
-    is_held: watch::Sender<bool>,
+    hold: Hold,
     _stop: DropGuard,
 }
 
@@ -88,7 +87,7 @@ impl Link {
         Ok(Self {
             requests,
             ended,
-            is_held: watch::Sender::new(false),
+            hold: Hold::default(),
             _stop: stop.drop_guard(),
         })
     }
@@ -100,31 +99,21 @@ impl Link {
 
     /// The guest stands still, or goes on.
     pub(crate) fn set_held(&self, is_held: bool) {
-        self.is_held
-            .send_if_modified(|held| std::mem::replace(held, is_held) != is_held);
+        self.hold.set(is_held);
     }
 
-    /// What comes within `limit`; nothing if that long a silence says that the guest is dead. While it is held, time
-    /// stands still for it. Safe to drop if `coming` is.
+    /// Whether the guest stands still.
+    pub(crate) fn hold(&self) -> Hold {
+        self.hold.clone()
+    }
+
+    /// What comes within `limit`, as [`Hold::within`] has it.
     pub(crate) async fn within<T>(
         &self,
         limit: Duration,
         coming: impl Future<Output = T>,
     ) -> Option<T> {
-        let mut held = self.is_held.subscribe();
-        let mut coming = pin!(coming);
-        loop {
-            let is_held = *held.borrow_and_update();
-            tokio::select! {
-                biased; // what came is not late
-                // stays pinned
-                come = &mut coming => return Some(come),
-                // cancel-safe: looks at a level. The sender lives as long as the link.
-                _ = held.changed() => {}
-                // cancel-safe: holds no state
-                () = sleep(limit), if !is_held => return None,
-            }
-        }
+        self.hold.within(limit, coming).await
     }
 
     /// Whether it has ended.
@@ -135,6 +124,47 @@ impl Link {
     /// Resolves when it has ended.
     pub(crate) async fn ended(&self) {
         self.ended.cancelled().await;
+    }
+}
+
+/// Whether the guest stands still because it was told to.
+#[derive(Debug, Clone)]
+pub(crate) struct Hold(watch::Sender<bool>);
+
+impl Default for Hold {
+    fn default() -> Self {
+        Self(watch::Sender::new(false))
+    }
+}
+
+impl Hold {
+    /// The guest stands still, or goes on.
+    pub(crate) fn set(&self, is_held: bool) {
+        self.0
+            .send_if_modified(|held| std::mem::replace(held, is_held) != is_held);
+    }
+
+    /// What comes within `limit`; nothing if that long a silence says that the guest is dead. While it is held, time
+    /// stands still for it. Safe to drop if `coming` is.
+    pub(crate) async fn within<T>(
+        &self,
+        limit: Duration,
+        coming: impl Future<Output = T>,
+    ) -> Option<T> {
+        let mut held = self.0.subscribe();
+        let mut coming = pin!(coming);
+        loop {
+            let is_held = *held.borrow_and_update();
+            tokio::select! {
+                biased; // what came is not late
+                // stays pinned
+                come = &mut coming => return Some(come),
+                // cancel-safe: looks at a level. The sender lives as long as `self`.
+                _ = held.changed() => {}
+                // cancel-safe: holds no state
+                () = sleep(limit), if !is_held => return None,
+            }
+        }
     }
 }
 

@@ -10,7 +10,8 @@ use std::time::Duration;
 use banger_core::guest::GuestError;
 use futures::stream::{BoxStream, Stream, StreamExt};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until};
+
+use crate::link::Hold;
 
 /// Who is waited for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,9 +19,9 @@ enum Waiting {
     /// The source has nothing yet.
     Source,
     /// The guest was given something and has not asked for more.
-    Guest(Instant),
+    Guest,
     /// The guest was given all.
-    Answer(Instant),
+    Answer,
 }
 
 /// How long a guest has.
@@ -50,7 +51,7 @@ pub(crate) fn paced<M>(
     source: impl Stream<Item = M> + Send + 'static,
     patience: Patience,
 ) -> (Paced<M>, Pace) {
-    let (told, seen) = watch::channel(Waiting::Guest(Instant::now()));
+    let (told, seen) = watch::channel(Waiting::Guest);
     let source = source.boxed();
     let pace = Pace {
         told: seen,
@@ -66,8 +67,8 @@ impl<M> Stream for Paced<M> {
         let polled = self.source.poll_next_unpin(context);
         let waiting = match &polled {
             Poll::Pending => Waiting::Source,
-            Poll::Ready(Some(_)) => Waiting::Guest(Instant::now()),
-            Poll::Ready(None) => Waiting::Answer(Instant::now()),
+            Poll::Ready(Some(_)) => Waiting::Guest,
+            Poll::Ready(None) => Waiting::Answer,
         };
         self.told.send_replace(waiting);
         polled
@@ -75,23 +76,21 @@ impl<M> Stream for Paced<M> {
 }
 
 impl Pace {
-    /// Resolves when the guest has taken too long.
-    pub(crate) async fn lost(mut self, during: &'static str) -> GuestError {
+    /// Resolves when the guest has taken too long. While it is held, time stands still for it.
+    pub(crate) async fn lost(mut self, during: &'static str, hold: Hold) -> GuestError {
         loop {
             let waiting = *self.told.borrow_and_update();
-            let (since, limit) = match waiting {
+            let limit = match waiting {
                 Waiting::Source => {
                     self.change().await;
                     continue;
                 }
-                Waiting::Guest(since) => (since, self.patience.taking),
-                Waiting::Answer(since) => (since, self.patience.answering),
+                Waiting::Guest => self.patience.taking,
+                Waiting::Answer => self.patience.answering,
             };
-            tokio::select! {
-                // cancel-safe: the level is read again
-                () = self.change() => {}
-                // cancel-safe: the instant is kept
-                () = sleep_until(since + limit) => return GuestError::Deadline { during, limit },
+            // Whatever changes, the level is read again.
+            if hold.within(limit, self.change()).await.is_none() {
+                return GuestError::Deadline { during, limit };
             }
         }
     }
@@ -123,7 +122,7 @@ mod tests {
         assert!(futures::poll!(source.next()).is_pending());
         let hour = Duration::from_secs(3600);
         assert!(
-            tokio::time::timeout(hour, pace.lost("write"))
+            tokio::time::timeout(hour, pace.lost("write", Hold::default()))
                 .await
                 .is_err()
         );
@@ -133,7 +132,26 @@ mod tests {
             during: "write",
             limit: PATIENCE.taking,
         };
-        assert_eq!(pace.lost("write").await, expected);
+        assert_eq!(pace.lost("write", Hold::default()).await, expected);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_guest_that_is_held_has_all_the_time_until_it_goes_on() {
+        let hold = Hold::default();
+        hold.set(true);
+        let (mut source, pace) = paced(stream::repeat(1), PATIENCE);
+        assert_eq!(source.next().await, Some(1));
+        let mut lost = std::pin::pin!(pace.lost("write", hold.clone()));
+        let hour = Duration::from_secs(3600);
+        assert!(tokio::time::timeout(hour, &mut lost).await.is_err());
+        hold.set(false);
+        let nearly = PATIENCE.taking.mul_f32(0.9);
+        assert!(tokio::time::timeout(nearly, &mut lost).await.is_err());
+        let expected = GuestError::Deadline {
+            during: "write",
+            limit: PATIENCE.taking,
+        };
+        assert_eq!(lost.await, expected);
     }
 
     #[tokio::test(start_paused = true)]
@@ -144,6 +162,6 @@ mod tests {
             during: "write",
             limit: PATIENCE.answering,
         };
-        assert_eq!(pace.lost("write").await, expected);
+        assert_eq!(pace.lost("write", Hold::default()).await, expected);
     }
 }

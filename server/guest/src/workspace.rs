@@ -362,7 +362,8 @@ impl GuestWorkspaces for RemoteGuest {
 
 /// The events of a preparation, up to its end. What is dropped gives it up.
 fn events(preparing: Preparing, pace: Pace) -> PrepareEvents {
-    let lost = Box::pin(pace.lost("prepare_workspace"));
+    let hold = preparing.link.hold();
+    let lost = Box::pin(pace.lost("prepare_workspace", hold));
     let state = Some((preparing, lost));
     stream::unfold(state, async |state| {
         let (mut preparing, mut lost) = state?;

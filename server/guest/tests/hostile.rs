@@ -27,6 +27,7 @@ fn deadlines() -> Deadlines {
         start: SHORT,
         delete: SHORT,
         put: SHORT,
+        taking: SHORT,
         flush: SHORT,
         grow: SHORT,
         call: SHORT,

@@ -4,9 +4,11 @@
 mod support;
 
 use banger_core::guest::AttachTarget;
-use banger_core::session::{AttachOptions, ReadFrom, SessionEvent, SessionInput};
+use banger_core::session::{
+    AttachOptions, Exit, ReadFrom, SessionEvent, SessionInput, TerminalSize,
+};
 use banger_core::{SessionId, WriterId};
-use support::{Attached, Rig, outcome, rig, spec};
+use support::{Attached, Rig, outcome, rig, shell, spec};
 
 async fn join(rig: &Rig, id: SessionId, writer: Option<WriterId>) -> (Attached, u64) {
     let options = AttachOptions {
@@ -59,16 +61,20 @@ async fn writers_neither_repeat_nor_skip_what_others_write_meanwhile() {
     accepted(&mut first, 6).await;
     second.stdin(6, "B").await;
     accepted(&mut second, 7).await;
-    // Who has no name counts the bytes of all.
+    // Those who have no name share their numbers, which no other writer changes.
     let (mut nameless, begin) = join(&rig, id, None).await;
-    assert_eq!(begin, 13);
-    nameless.stdin(13, "!").await;
-    accepted(&mut nameless, 14).await;
-    assert_eq!(rig.guest.get_session(id).await.unwrap().stdin_offset, 14);
+    assert_eq!(begin, 0);
+    nameless.stdin(0, "!").await;
+    accepted(&mut nameless, 1).await;
+    first.stdin(6, "AA").await;
+    accepted(&mut first, 8).await;
+    nameless.stdin(1, "?").await;
+    accepted(&mut nameless, 2).await;
+    assert_eq!(rig.guest.get_session(id).await.unwrap().stdin_offset, 17);
     nameless.input.send(SessionInput::CloseStdin).await.unwrap();
     let log = rig.guest.read_log(id, AttachOptions::default(), true);
     let done = outcome(log.await.unwrap()).await;
-    assert_eq!(done.text(), "aaaabbbbbbAAB!");
+    assert_eq!(done.text(), "aaaabbbbbbAAB!AA?");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -92,4 +98,40 @@ async fn two_connections_of_one_writer_write_each_byte_once() {
     let log = rig.guest.read_log(id, AttachOptions::default(), true);
     assert_eq!(outcome(log.await.unwrap()).await.stdout, text);
     drop(old);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_end_of_a_terminals_input_comes_once_and_within_a_line_too() {
+    let rig = rig().await;
+    let id = SessionId::new();
+    let mut asked = shell("stty -echo; echo ready; cat >/dev/null; echo one; cat; echo two");
+    asked.terminal = Some(TerminalSize {
+        columns: 80,
+        rows: 24,
+    });
+    rig.guest.start_session(id, &asked).await.unwrap();
+    let writer = Some(WriterId::new());
+    let options = AttachOptions {
+        writer,
+        ..AttachOptions::default()
+    };
+    let existing = AttachTarget::Existing(id);
+    let mut first = rig.attach(existing, id, options).await.unwrap();
+    first.until("ready").await;
+    // Nothing ends the line.
+    first.stdin(0, "half").await;
+    first.input.send(SessionInput::CloseStdin).await.unwrap();
+    first.until("one").await;
+    drop(first);
+    // Who does not know whether it came sends it again.
+    let (mut again, begin) = join(&rig, id, writer).await;
+    assert_eq!(begin, 4);
+    again.input.send(SessionInput::CloseStdin).await.unwrap();
+    again.stdin(4, "more\n").await;
+    let said = again.until("more").await;
+    assert!(!said.contains("two"), "{said}");
+    again.input.send(SessionInput::CloseStdin).await.unwrap();
+    let said = outcome(again.events).await;
+    assert!(said.text().contains("two"), "{said:?}");
+    assert_eq!(said.exit, Some(Exit::Code(0)));
 }

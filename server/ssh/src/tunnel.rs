@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use banger_app::App;
 use banger_app::tunnel::Events;
@@ -150,7 +151,8 @@ impl Input {
 }
 
 /// Carries what the guest sends to the client, up to the end of both directions. What the guest says about its own
-/// reading is heard at once; what waits for the client is at most the tunnel's window.
+/// reading is heard at once; what waits for the client is at most the tunnel's window. What came before a reset is
+/// carried too; then the channel is closed without an end.
 async fn output(
     mut events: Events,
     channel: &ChannelWriteHalf<Msg>,
@@ -158,6 +160,7 @@ async fn output(
     taken_by_guest: &watch::Sender<u64>,
 ) {
     let waiting = Inbox::default();
+    let is_reset = AtomicBool::new(false);
     let hear = async {
         while let Some(event) = events.next().await {
             match event {
@@ -168,7 +171,11 @@ async fn output(
                 }
                 Ok(TunnelEvent::Heartbeat) => {}
                 // Reset, or lost: ssh has no word for it but the channel's end.
-                Err(_) => return Err(Broken),
+                Err(_) => {
+                    is_reset.store(true, Ordering::Relaxed);
+                    waiting.end();
+                    break;
+                }
             }
         }
         Ok(())
@@ -179,6 +186,9 @@ async fn output(
             written += piece.len() as u64;
             channel.data_bytes(piece).await.map_err(|_| Broken)?;
             taken_by_client.send_replace(written);
+        }
+        if is_reset.load(Ordering::Relaxed) {
+            return Err(Broken);
         }
         channel.eof().await.map_err(|_| Broken)?;
         taken_by_client.send_replace(written + 1);

@@ -236,6 +236,26 @@ fn refused_usage(suite: &Suite, paths: &[&str], problem: &str) {
     );
 }
 
+/// A pipe that is named is written and read as it is, and stays one.
+fn pipes(suite: &Suite, bytes: &[u8]) {
+    let dir = scratch(suite, "cp-pipes");
+    let pipe = dir.join("pipe");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+    assert!(made.unwrap().success());
+    std::thread::scope(|threads| {
+        let read = threads.spawn(|| fs::read(&pipe).unwrap());
+        suite.banger(["cp", &in_vm("/work/bulk"), text(&pipe)]).ok();
+        assert!(read.join().unwrap() == bytes, "the bytes that came out");
+        threads.spawn(|| fs::write(&pipe, "by a pipe").unwrap());
+        suite
+            .banger(["cp", text(&pipe), &in_vm("/work/piped")])
+            .ok();
+    });
+    assert_eq!(suite.sh("cat /work/piped").ok().out(), "by a pipe");
+    assert!(!fs::symlink_metadata(&pipe).unwrap().is_file());
+    fs::remove_dir_all(dir).unwrap();
+}
+
 fn streams(suite: &Suite) -> Verdict {
     suite.vm();
     let bytes: Vec<u8> = (0..BULK_BYTES)
@@ -249,6 +269,7 @@ fn streams(suite: &Suite) -> Verdict {
     assert_eq!(sum, digest(&bytes).trim_start_matches("sha256:"));
     let back = suite.banger(["cp", &in_vm("/work/bulk"), "-"]).ok();
     assert!(back.stdout == bytes, "the bytes that came back");
+    pipes(suite, &bytes);
     let part = suite
         .banger([
             "file",

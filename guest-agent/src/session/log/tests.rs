@@ -291,3 +291,19 @@ async fn a_disk_that_comes_back_is_used_again() {
     assert!(end - start > 2 * LOG_MAX_BYTES as u64, "{start} to {end}");
     assert_eq!(read(&log, start).await, (end - start, 0));
 }
+
+#[tokio::test]
+async fn where_all_have_too_much_each_process_waits_earlier() {
+    let total = Arc::<Total>::default();
+    // There is no disk.
+    let log = || Arc::new(Log::new(Arc::clone(&total), Arc::default()));
+    let (greedy, other) = (log(), log());
+    let (_all, hold) = (greedy.hold(0), other.hold(0));
+    write(&other, 4).await;
+    assert!(other.has_room());
+    write(&greedy, (LOGS_MAX_BYTES / PIECE) as u64).await;
+    assert!(!other.has_room());
+    hold.advance(3 * PIECE as u64);
+    assert!(other.has_room());
+    drop(greedy);
+}

@@ -18,7 +18,7 @@ fn unpacked(archive: &[u8], target: &Path, top: &str, contents: bool) -> Unpacke
         contents,
         ..Unpack::default()
     };
-    let unpacker = Unpacker::open(Naming::of(target, top, contents), unpack).unwrap();
+    let unpacker = Unpacker::open(Naming::of(target, top, contents).unwrap(), unpack).unwrap();
     unpacker.run(&mut &archive[..]).unwrap()
 }
 
@@ -79,6 +79,30 @@ fn a_tree_comes_back_with_links_holes_modes_times_and_attributes() {
         let length = rustix::fs::getxattr(to.join("sub/file"), "user.note", &mut note[..]);
         assert_eq!(&note[..length.unwrap()], b"a\nb");
     }
+}
+
+#[test]
+fn what_is_named_is_followed_and_what_is_no_file_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |path: &str| dir.path().join(path);
+    fs::write(at("file"), "content").unwrap();
+    fs::write(at("old"), "old").unwrap();
+    symlink("old", at("link")).unwrap();
+    let archive = packed(PackedTree::named(at("file")));
+    unpacked(&archive, &at("link"), "file", false);
+    assert_eq!(fs::read_link(at("link")).unwrap(), Path::new("old"));
+    assert_eq!(fs::read(at("old")).unwrap(), b"content");
+    symlink("nowhere", at("lost")).unwrap();
+    let _socket = std::os::unix::net::UnixListener::bind(at("socket")).unwrap();
+    symlink("/dev/null", at("device")).unwrap();
+    for name in ["new/", "old/", "lost", "socket", "device"] {
+        let refused = Naming::of(&at(name), "file", false);
+        assert!(matches!(refused, Err(Error::Unpack { .. })), "{name}");
+    }
+    assert!(!at("new").exists());
+    // What is in a directory makes one.
+    unpacked(&archive, &at("made/"), "", true);
+    assert_eq!(fs::read(at("made/file")).unwrap(), b"content");
 }
 
 #[test]

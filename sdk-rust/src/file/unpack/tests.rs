@@ -39,7 +39,7 @@ impl Scene {
     }
 
     fn unpack_as(&self, unpack: Unpack, archive: &[u8]) -> Result<Unpacked> {
-        let naming = Naming::of(&self.at("in"), "t", false);
+        let naming = Naming::of(&self.at("in"), "t", false)?;
         Unpacker::open(naming, unpack)?.run(&mut &archive[..])
     }
 

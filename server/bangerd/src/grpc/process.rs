@@ -105,15 +105,12 @@ struct Offsets {
 impl Offsets {
     fn note(&mut self, event: &SessionEvent) {
         match event {
-            SessionEvent::Attached(attached) => {
-                self.output = attached.start_offset;
-                self.stdin = attached.stdin_offset;
-            }
-            SessionEvent::Output { offset, data, .. } => self.output = offset + data.len() as u64,
-            SessionEvent::Gap { offset, lost_bytes } => self.output = offset + lost_bytes,
+            SessionEvent::Attached(attached) => self.stdin = attached.stdin_offset,
             SessionEvent::StdinAck { offset } => self.stdin = *offset,
-            SessionEvent::Screen { .. } | SessionEvent::Heartbeat | SessionEvent::Exited { .. } => {
-            }
+            _ => {}
+        }
+        if let Some(offset) = event.output_end() {
+            self.output = offset;
         }
     }
 

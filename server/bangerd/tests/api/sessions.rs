@@ -128,6 +128,34 @@ async fn an_exec_is_signalled_while_it_runs() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_exec_is_found_by_its_id_as_long_as_its_guest_knows_it() {
+    let rig = rig().await;
+    let first = v1::ExecRequest {
+        message: Some(start(&["sleep"])),
+    };
+    let asked = stream::iter([first]).chain(stream::pending());
+    let mut answers = rig.sessions().exec(asked).await.unwrap().into_inner();
+    let started = loop {
+        let answer = answers.message().await.unwrap().unwrap();
+        if let Some(Tell::Started(session)) = answer.message {
+            break session;
+        }
+    };
+    let request = v1::GetSessionRequest {
+        session: started.id.clone(),
+    };
+    let found = rig.sessions().get_session(request.clone()).await.unwrap();
+    assert_eq!(found.into_inner().session.unwrap().id, started.id);
+    let nobodys = v1::GetSessionRequest {
+        session: banger_core::SessionId::new().to_string(),
+    };
+    let refused = rig.sessions().get_session(nobodys).await.unwrap_err();
+    assert_eq!(refused.code(), Code::NotFound);
+    drop(answers);
+    rig.stopped().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn wrong_input_ends_an_exec_with_the_field() {
     let rig = rig().await;
     let cases = [

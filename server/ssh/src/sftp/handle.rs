@@ -35,6 +35,8 @@ pub(super) struct OpenFile {
     pub(super) appends: bool,
     reading: Option<Reading>,
     writing: Option<Writing>,
+    /// Why an earlier write failed, until it is told.
+    fault: Option<Refused>,
 }
 
 /// A file's content from `offset` on.
@@ -60,6 +62,7 @@ impl OpenFile {
             appends,
             reading: None,
             writing: None,
+            fault: None,
         }
     }
 
@@ -119,8 +122,18 @@ impl OpenFile {
         Ok(())
     }
 
+    /// Waits until what was written is in the guest's file; that it is not, is told by the next that asks for it.
+    pub(super) async fn flush(&mut self) {
+        if let Err(fault) = self.written().await {
+            self.fault = Some(fault);
+        }
+    }
+
     /// Waits until what was written is in the guest's file.
     pub(super) async fn written(&mut self) -> Result<(), Refused> {
+        if let Some(fault) = self.fault.take() {
+            return Err(fault);
+        }
         let Some(Writing {
             pieces, written, ..
         }) = self.writing.take()

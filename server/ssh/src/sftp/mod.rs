@@ -1,7 +1,7 @@
 //! The `sftp` subsystem, which `sftp`, `scp` and file managers use: SFTP version 3 over the files of the VM, with the
 //! rights of the user who has logged in.
 //!
-//! Requests are answered one after the other. Errors of a write are told by a later one, or at the latest when the file
+//! Requests are answered one after the other, those about paths after all that was written before them. Errors of a write are told by a later one, or at the latest when the file
 //! is closed, since the guest is not waited for.
 
 mod attributes;
@@ -114,12 +114,18 @@ fn refused(error: &AppError) -> Refused {
 }
 
 impl Remote {
-    /// Relative paths are the guest's to resolve, from the user's home.
+    /// Relative paths are the guest's to resolve, from the user's home; but it takes no `..`, which goes by the text then,
+    /// as the client has been told by REALPATH.
     fn place(&self, path: &[u8]) -> FilePlace {
-        let path = if path.is_empty() { b"." } else { path };
+        let goes_up = path.split(|&byte| byte == b'/').any(|name| name == b"..");
+        let path = match path {
+            b"" => b".".to_vec(),
+            path if goes_up => path::absolute(path, &self.login.home),
+            path => path.to_vec(),
+        };
         FilePlace {
             user: self.login.user.clone(),
-            path: path.to_vec(),
+            path,
         }
     }
 
@@ -254,8 +260,9 @@ impl Server {
             kind::OPEN => self.open(id, reader).await,
             kind::OPENDIR => {
                 let place = self.remote.place(reader.string()?);
+                self.has_room()?;
                 let directory = OpenDirectory::begin(&self.remote, place).await?;
-                self.keep(id, Open::Directory(Box::new(directory)))
+                Ok(self.keep(id, Open::Directory(Box::new(directory))))
             }
             kind::CLOSE => {
                 let open = self.take(reader)?;
@@ -279,8 +286,20 @@ impl Server {
                 self.remote.set(&file.place, Links::Follow, &wanted).await?;
                 Ok(done(id))
             }
-            kind::EXTENDED => self.extended(id, reader).await,
-            kind => self.remote.request(kind, id, reader).await,
+            kind::EXTENDED => {
+                self.flush().await;
+                self.extended(id, reader).await
+            }
+            kind::RENAME => {
+                self.flush().await;
+                let (from, to) = (reader.string()?, reader.string()?);
+                self.rename(from, to, Replacing::Refused).await?;
+                Ok(done(id))
+            }
+            kind => {
+                self.flush().await;
+                self.remote.request(kind, id, reader).await
+            }
         }
     }
 
@@ -288,8 +307,11 @@ impl Server {
         let path = reader.string()?;
         let flags = reader.u32()?;
         let wanted = Wanted::read(reader)?;
+        self.flush().await;
+        // What is opened may be emptied by that.
+        self.has_room()?;
         let file = self.remote.open(path, flags, &wanted).await?;
-        self.keep(id, Open::File(Box::new(file)))
+        Ok(self.keep(id, Open::File(Box::new(file))))
     }
 
     async fn read(&mut self, id: u32, reader: &mut Reader<'_>) -> Result<Bytes, Refused> {
@@ -338,7 +360,7 @@ impl Server {
         match reader.string()? {
             b"posix-rename@openssh.com" => {
                 let (from, to) = (reader.string()?, reader.string()?);
-                self.remote.rename(from, to, Replacing::Allowed).await?;
+                self.rename(from, to, Replacing::Allowed).await?;
                 Ok(done(id))
             }
             b"lsetstat@openssh.com" => {
@@ -364,18 +386,51 @@ impl Server {
         }
     }
 
-    /// Keeps what was opened; its handle.
-    fn keep(&mut self, id: u32, open: Open) -> Result<Bytes, Refused> {
+    /// What was written into open files is in the guest's, before a request that may be about one of them.
+    async fn flush(&mut self) {
+        for open in self.open.values_mut() {
+            if let Open::File(file) = open {
+                file.flush().await;
+            }
+        }
+    }
+
+    /// Renames; what is open follows.
+    async fn rename(
+        &mut self,
+        from: &[u8],
+        to: &[u8],
+        replacing: Replacing,
+    ) -> Result<(), Refused> {
+        self.remote.rename(from, to, replacing).await?;
+        let home = &self.remote.login.home;
+        let (from, to) = (path::absolute(from, home), path::absolute(to, home));
+        for open in self.open.values_mut() {
+            if let Open::File(file) = open {
+                let known = path::absolute(&file.place.path, home);
+                file.place.path = path::moved(known, &from, &to);
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses what would be open beyond the bound.
+    fn has_room(&self) -> Result<(), Refused> {
         if self.open.len() >= SFTP_HANDLES_MAX {
             let text = format!("{SFTP_HANDLES_MAX} files are open already");
             return Err(Refused::new(Code::Failure, text));
         }
+        Ok(())
+    }
+
+    /// Keeps what was opened; its handle.
+    fn keep(&mut self, id: u32, open: Open) -> Bytes {
         let handle = self.next;
         self.next = self.next.wrapping_add(1);
         self.open.insert(handle, open);
-        Ok(Writer::new(kind::HANDLE, id)
+        Writer::new(kind::HANDLE, id)
             .string(&handle.to_be_bytes())
-            .finish())
+            .finish()
     }
 
     fn take(&mut self, reader: &mut Reader<'_>) -> Result<Open, Refused> {
@@ -431,11 +486,6 @@ impl Remote {
             kind::REALPATH => {
                 let path = path::absolute(reader.string()?, &self.login.home);
                 Ok(name(id, &path))
-            }
-            kind::RENAME => {
-                let (from, to) = (reader.string()?, reader.string()?);
-                self.rename(from, to, Replacing::Refused).await?;
-                Ok(done(id))
             }
             kind::READLINK => {
                 let place = self.place(reader.string()?);

@@ -15,6 +15,14 @@ pub(super) fn expanded(path: &[u8], home: &str) -> Vec<u8> {
     }
 }
 
+/// What an absolute path is when what is at `from` has become `to`.
+pub(super) fn moved(path: Vec<u8>, from: &[u8], to: &[u8]) -> Vec<u8> {
+    match path.strip_prefix(from) {
+        Some(rest @ ([] | [b'/', ..])) => [to, rest].concat(),
+        _ => path,
+    }
+}
+
 fn below(from: &str, path: &[u8]) -> Vec<u8> {
     let names = [from.as_bytes(), path].into_iter();
     let names = names.flat_map(|part| part.split(|&byte| byte == b'/'));
@@ -50,6 +58,13 @@ mod tests {
             assert_eq!(text(path), expected, "{path}");
         }
         assert_eq!(absolute(b"/\xff", "/"), b"/\xff");
+    }
+
+    #[test]
+    fn what_is_in_a_directory_moves_with_it() {
+        for (path, expected) in [("/a", "/z"), ("/a/b", "/z/b"), ("/ab", "/ab"), ("/", "/")] {
+            assert_eq!(moved(path.into(), b"/a", b"/z"), expected.as_bytes());
+        }
     }
 
     #[test]

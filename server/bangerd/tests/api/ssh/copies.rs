@@ -82,6 +82,81 @@ async fn names_are_changed_linked_and_removed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn paths_that_go_up_go_by_their_text() {
+    let Some(ssh) = Ssh::start().await else {
+        return;
+    };
+    fs::create_dir_all(ssh.guest("/data/a/b")).unwrap();
+    fs::write(ssh.path("file"), "up").unwrap();
+    sftp(&ssh, "put file /data/a/b/../c\nget /data/a/../a/c back\n").await;
+    assert_eq!(fs::read(ssh.guest("/data/a/c")).unwrap(), b"up");
+    assert_eq!(fs::read(ssh.path("back")).unwrap(), b"up");
+    ssh.stopped().await;
+}
+
+/// A packet of SFTP.
+fn packet(kind: u8, id: u32, rest: &[&[u8]]) -> Vec<u8> {
+    let rest = rest.concat();
+    let length = u32::try_from(5 + rest.len()).unwrap();
+    [&length.to_be_bytes()[..], &[kind], &id.to_be_bytes(), &rest].concat()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_open_follows_its_name() {
+    const HANDLE: [u8; 8] = [0, 0, 0, 4, 0, 0, 0, 0];
+    let Some(ssh) = Ssh::start().await else {
+        return;
+    };
+    let string = |text: &[u8]| {
+        let length = u32::try_from(text.len()).unwrap().to_be_bytes();
+        [&length[..], text].concat()
+    };
+    let (from, to) = (string(b"/data/from"), string(b"/data/to"));
+    let write = |id, offset: u64, data: &[u8]| {
+        packet(6, id, &[&HANDLE, &offset.to_be_bytes(), &string(data)])
+    };
+    let said = [
+        packet(1, 3, &[]),
+        packet(3, 1, &[&from, &10_u32.to_be_bytes(), &[0; 4]]),
+        write(2, 0, b"0123456789"),
+        packet(18, 3, &[&from, &to]),
+        // Not in order: it is begun anew.
+        write(4, 5, b"five"),
+        packet(4, 5, &[&HANDLE]),
+    ];
+    ssh.ssh_with(&["-s", "web", "sftp"], said.concat()).await;
+    assert_eq!(fs::read(ssh.guest("/data/to")).unwrap(), b"01234five9");
+    assert!(!ssh.guest("/data/from").exists());
+    ssh.stopped().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_cannot_be_opened_any_more_stays_as_it_is() {
+    const OPEN: u8 = 3;
+    const READ: u32 = 1;
+    const WRITE_CREATE_TRUNCATE: u32 = 2 + 8 + 16;
+    let Some(ssh) = Ssh::start().await else {
+        return;
+    };
+    fs::write(ssh.guest("/data/file"), "kept").unwrap();
+    let open = |id: u32, flags: u32| {
+        let path: &[u8] = b"/data/file";
+        let length = u32::try_from(path.len()).unwrap().to_be_bytes();
+        packet(OPEN, id, &[&length, path, &flags.to_be_bytes(), &[0; 4]])
+    };
+    let mut said = packet(1, 3, &[]);
+    for id in 0..64 {
+        said.extend(open(id, READ));
+    }
+    said.extend(open(64, WRITE_CREATE_TRUNCATE));
+    let output = ssh.ssh_with(&["-s", "web", "sftp"], said).await;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(text.contains("64 files are open already"), "{text}");
+    assert_eq!(fs::read(ssh.guest("/data/file")).unwrap(), b"kept");
+    ssh.stopped().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_large_directory_is_listed_whole() {
     let Some(ssh) = Ssh::start().await else {
         return;

@@ -117,3 +117,30 @@ async fn one_connection_is_carried_and_what_is_not_there_is_told() {
     }
     ssh.stopped().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_came_before_a_reset_arrives() {
+    // As much as is in the other's hands when it is written.
+    const LENGTH: usize = 32 << 10;
+    let Some(ssh) = Ssh::start().await else {
+        return;
+    };
+    let tcp = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let port = tcp.local_addr().unwrap().port();
+    let serving = thread::spawn(move || {
+        let (mut stream, _): (TcpStream, _) = tcp.accept().unwrap();
+        stream.write_all(&vec![7; LENGTH]).unwrap();
+        let at_once = Some(Duration::ZERO);
+        rustix::net::sockopt::set_socket_linger(&stream, at_once).unwrap();
+    });
+    let mut command = ssh.client("ssh", &["-W", &format!("web.vm:{port}"), "web"]);
+    // Its input stays open: what ends the channel is the reset.
+    let mut child = command.stdin(Stdio::piped()).spawn().unwrap();
+    let stdin = child.stdin.take();
+    let output = tokio::time::timeout(PATIENCE, child.wait_with_output()).await;
+    let output = output.unwrap().unwrap();
+    drop(stdin);
+    assert_eq!(output.stdout.len(), LENGTH, "{output:?}");
+    serving.join().unwrap();
+    ssh.stopped().await;
+}
