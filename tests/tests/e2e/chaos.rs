@@ -1,5 +1,5 @@
-//! A campaign on real VMs: bangerd, the VMM, the agent, the guest and the host's disk are disturbed, by one thing or two,
-//! at random points of random work. After each: every VM is where a rule puts it and is of use or can be removed, what ran in one whose VMM lives goes
+//! A campaign on real VMs: bangerd, the VMM and the guest are disturbed, by one thing or two, at random points of random
+//! work. After each: every VM is where a rule puts it and is of use or can be removed, what ran in one whose VMM lives goes
 //! on and has lost nothing, no operation goes on, and no process, socket, mount, cgroup or file is left that no VM owns.
 //!
 //! The seed is printed; `BANGER_SEED` repeats a run, `BANGER_VM_POINTS` makes it longer or shorter. Its larger sister
@@ -12,14 +12,12 @@ use std::time::Duration;
 
 use banger_e2e::command::{ended, until};
 use banger_e2e::leftovers;
-use banger_e2e::small::Small;
 use banger_e2e::vmm::find as find_vmm;
 use banger_e2e::{Case, Daemon, DaemonOptions, Lane, Verdict};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::campaign::{random, setting};
-use crate::faults::KILL_AGENT;
 use crate::suite::{LONG, Suite};
 
 /// Points of one run.
@@ -28,10 +26,8 @@ const POINTS: u64 = 40;
 const NAMES: [&str; 2] = ["x", "y"];
 /// A disturbance of a boot comes up to this much later; of anything else up to a tenth of it.
 const LATEST: Duration = Duration::from_secs(3);
-/// How long a VMM is held, and a disk is full.
+/// How long a VMM is held.
 const HELD: Duration = Duration::from_millis(1500);
-/// The file system of the state directory: what images, kernel and VMs need, and little more.
-const DISK: &str = "700m";
 /// Every so many points, all VMs are removed.
 const CLEARED_EVERY: u64 = 10;
 
@@ -63,22 +59,15 @@ enum Disturbance {
     /// Neither the agent nor the VMM answers for a while.
     VmmHeld,
     GuestPanics,
-    /// Process 1 of the guest ends, and the guest with it.
-    AgentKilled,
-    /// The state directory's file system has no byte left for a while.
-    DiskFull,
 }
 
-const DISTURBANCES: [Disturbance; 9] = [
+const DISTURBANCES: [Disturbance; 6] = [
     Disturbance::DaemonKilled,
     Disturbance::DaemonKilled,
     Disturbance::VmmKilled,
     Disturbance::VmmKilled,
     Disturbance::VmmHeld,
     Disturbance::GuestPanics,
-    Disturbance::AgentKilled,
-    Disturbance::DiskFull,
-    Disturbance::DiskFull,
 ];
 
 struct Campaign<'a> {
@@ -89,20 +78,12 @@ struct Campaign<'a> {
     kept: BTreeMap<String, Kept>,
     /// How often one was found to go on.
     survived: u64,
-    /// Whether the state directory is on a small file system.
-    can_fill: bool,
 }
 
 fn chaos(suite: &Suite) -> Verdict {
-    let config = "stop_agent_timeout = \"3s\"\nboot_timeout = \"60s\"\ndisk_reserve_mib = 0";
-    let place = suite.scratch.dir("own-chaos");
-    let small = Small::mount(&place, DISK);
-    if let Err(why) = &small {
-        println!("SKIPPED chaos on a disk that fills: no small file system can be mounted: {why}");
-    }
+    let config = "stop_agent_timeout = \"3s\"\nboot_timeout = \"60s\"".to_owned();
     let options = DaemonOptions {
-        config: config.to_owned(),
-        state_dir: Some(place.join("state")),
+        config,
         ..DaemonOptions::default()
     };
     let mut campaign = Campaign {
@@ -111,7 +92,6 @@ fn chaos(suite: &Suite) -> Verdict {
         random: random("chaos"),
         kept: BTreeMap::new(),
         survived: 0,
-        can_fill: small.is_ok(),
     };
     for point in 1..=setting("BANGER_VM_POINTS", POINTS) {
         campaign.point(point);
@@ -122,8 +102,6 @@ fn chaos(suite: &Suite) -> Verdict {
     campaign.remove_all("at the end");
     println!("chaos: sessions went on {} times", campaign.survived);
     campaign.daemon.clear();
-    drop(campaign);
-    drop(small);
     Verdict::Passed
 }
 
@@ -274,32 +252,10 @@ impl Campaign<'_> {
             }
             Disturbance::GuestPanics => {
                 let panic = "echo 1 > /proc/sys/kernel/sysrq; echo c > /proc/sysrq-trigger";
-                self.in_guest(name, panic);
-            }
-            Disturbance::AgentKilled => self.in_guest(name, KILL_AGENT),
-            Disturbance::DiskFull if self.can_fill => self.full_for_a_while(),
-            Disturbance::DiskFull => {}
-        }
-    }
-
-    /// It may be gone, or go by this.
-    fn in_guest(&self, name: &str, script: &str) {
-        let words = ["vm", "exec", name, "--", "sh", "-c", script];
-        drop(self.daemon.banger(words).timeout(LONG).done());
-    }
-
-    fn full_for_a_while(&self) {
-        use std::io::Write as _;
-        let ballast = self.daemon.state.join("ballast");
-        let mut file = std::fs::File::create(&ballast).unwrap();
-        let mut piece = vec![0; 8 << 20];
-        while !piece.is_empty() {
-            if file.write_all(&piece).is_err() {
-                piece.truncate(piece.len() / 2);
+                let words = ["vm", "exec", name, "--", "sh", "-c", panic];
+                drop(self.daemon.banger(words).timeout(LONG).done());
             }
         }
-        std::thread::sleep(HELD);
-        std::fs::remove_file(&ballast).unwrap();
     }
 
     /// The caller's command ends, whatever it says.
@@ -389,16 +345,6 @@ impl Campaign<'_> {
         assert_eq!(self.daemon.entries("vms"), Vec::<String>::new(), "{told}");
         let vmms: Vec<&String> = ids.iter().filter(|id| find_vmm(id).is_some()).collect();
         assert!(vmms.is_empty(), "{told}: {vmms:#?}");
-        // Those of VMs that were made and are not known any more.
-        let own = self.daemon.state.to_string_lossy().into_owned();
-        let daemon = self.daemon.pid().as_raw_nonzero();
-        let is_stray =
-            |line: &String| line.contains(&own) && !line.starts_with(&format!("process {daemon}:"));
-        let strays: Vec<String> = leftovers::processes(&self.suite.scratch)
-            .into_iter()
-            .filter(is_stray)
-            .collect();
-        assert!(strays.is_empty(), "{told}: {strays:#?}");
         let mut left = leftovers::sockets(&self.daemon.state.join("vms"));
         left.extend(leftovers::mounts(&self.daemon.state));
         left.extend(leftovers::loop_devices(&self.daemon.state));

@@ -14,12 +14,6 @@ use rustix::process::{Signal, kill_process};
 use crate::suite::{LONG, Suite, VM, block, refused};
 use crate::vm::vmm;
 
-/// Overwrites the code of process 1: what SIGKILL is to any other process.
-pub(crate) const KILL_AGENT: &str = "\
-    range=$(grep -m 1 r-xp /proc/1/maps); range=${range%% *}; from=${range%-*}; to=${range#*-}\n\
-    dd if=/dev/zero of=/proc/1/mem bs=4096 conv=notrunc \
-       seek=$((0x$from / 4096)) count=$(((0x$to - 0x$from) / 4096))";
-
 pub(crate) fn cases() -> Vec<Case<Suite>> {
     vec![
         Case {
@@ -46,16 +40,6 @@ pub(crate) fn cases() -> Vec<Case<Suite>> {
             name: "a_killed_daemon_finds_its_vms_and_sessions_again",
             lane: Lane::Shared,
             test: daemon_killed,
-        },
-        Case {
-            name: "a_guest_whose_agent_is_killed_ends_with_a_reason_and_starts_again",
-            lane: Lane::Shared,
-            test: agent_killed,
-        },
-        Case {
-            name: "an_agent_killed_beside_an_images_init_leaves_a_vm_that_is_told_stopped_and_deleted",
-            lane: Lane::Shared,
-            test: agent_killed_beside_init,
         },
         Case {
             name: "a_vmm_that_is_held_for_ever_is_deleted_in_bounded_time",
@@ -338,72 +322,6 @@ fn killed_in_creation(suite: &Suite) -> Verdict {
         .count();
     assert_eq!(running, 0, "{operations}");
     assert_eq!(suite.sh("echo alive").ok().out(), "alive");
-    Verdict::Passed
-}
-
-fn inspect(suite: &Suite, vm: &str) -> serde_json::Value {
-    let words = ["vm", "inspect", vm, "--output", "json"];
-    suite.banger(words).ok().json()
-}
-
-fn make(suite: &Suite, name: &str, options: &[&str]) {
-    let reference = suite.reference();
-    let words = [
-        "vm", "create", &reference, "--name", name, "--memory", "192M",
-    ];
-    suite.banger(words.iter().chain(options)).ok();
-}
-
-fn agent_killed(suite: &Suite) -> Verdict {
-    const NAME: &str = "headless";
-    make(suite, NAME, &[]);
-    let exec = ["vm", "exec", NAME, "--", "sh", "-c"];
-    // Its caller is told that it broke off, whatever way.
-    drop(suite.banger(exec.iter().chain(&[KILL_AGENT])).done());
-    until("the VM has failed", LONG, || {
-        inspect(suite, NAME)["state"] == "failed"
-    });
-    let vm = inspect(suite, NAME);
-    assert_eq!(vm["failure"]["reason"], "VM_ENDED", "{vm:#}");
-    let message = vm["failure"]["message"].as_str().unwrap();
-    assert!(
-        message.contains("reset or panicked") && message.contains("kill init"),
-        "{message}"
-    );
-    suite.banger(["vm", "start", NAME]).ok();
-    let alive = suite.banger(["vm", "exec", NAME, "--", "echo", "alive"]);
-    assert_eq!(alive.ok().out(), "alive");
-    suite.banger(["vm", "remove", NAME]).ok();
-    Verdict::Passed
-}
-
-/// How long a VM without its agent may take to be stopped: all rungs of the ladder.
-const STOPPED_WITHIN: Duration = Duration::from_secs(120);
-
-fn agent_killed_beside_init(suite: &Suite) -> Verdict {
-    const NAME: &str = "orphan";
-    make(suite, NAME, &["--init", "image"]);
-    let kill = "for p in /proc/[0-9]*; do grep -q ^@banger-agent $p/cmdline && kill -9 ${p#/proc/}; done; sleep 60";
-    let exec = ["vm", "exec", NAME, "--", "sh", "-c", kill];
-    let lost = suite.banger(exec).done();
-    assert!(!lost.status.success(), "{}", lost.said());
-    // The guest itself runs on; nobody can reach into it, which is told and not waited for.
-    let before = vmm(suite.daemon(), NAME);
-    let exec = ["vm", "exec", "--output", "json", NAME, "--", "true"];
-    let error = suite.banger(exec).done().refused(125);
-    let reason = error["reason"].as_str().unwrap();
-    assert!(!reason.is_empty(), "{error}");
-    assert_eq!(inspect(suite, NAME)["state"], "running");
-    let begin = std::time::Instant::now();
-    suite.banger(["vm", "stop", NAME]).ok();
-    let took = begin.elapsed();
-    println!("orphan: {reason}; stopped in {took:?}");
-    assert!(took < STOPPED_WITHIN, "{took:?}");
-    let vm = inspect(suite, NAME);
-    assert_eq!(vm["state"], "stopped", "{vm:#}");
-    assert!(vm["last_stop"]["rung"].is_string(), "{vm:#}");
-    assert!(banger_e2e::vmm::find(vm["id"].as_str().unwrap()) != Some(before));
-    suite.banger(["vm", "remove", NAME]).ok();
     Verdict::Passed
 }
 

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 
-use banger_e2e::command::{ended, until};
+use banger_e2e::command::until;
 use banger_e2e::leftovers::cgroups;
 use banger_e2e::{Case, Daemon, DaemonOptions, Lane, Verdict};
 use serde_json::Value;
@@ -17,11 +17,6 @@ pub(crate) fn cases() -> Vec<Case<Suite>> {
             name: "what_is_promised_is_shown_and_more_is_refused_with_the_numbers",
             lane: Lane::Own,
             test: promises,
-        },
-        Case {
-            name: "sixteen_vms_created_at_once_wait_their_turn_and_all_come_up",
-            lane: Lane::Own,
-            test: sixteen,
         },
         Case {
             name: "a_vmm_has_limits_of_its_process",
@@ -91,54 +86,6 @@ fn promises(suite: &Suite) -> Verdict {
     );
     let message = error["message"].as_str().unwrap();
     assert!(message.contains("2 of 2"), "{message}");
-    daemon.clear();
-    Verdict::Passed
-}
-
-/// VMs at once.
-const MANY: usize = 16;
-/// What each may take of the host, with its VMM.
-const EACH_MIB: u64 = 400;
-
-fn sixteen(suite: &Suite) -> Verdict {
-    let meminfo = fs::read_to_string("/proc/meminfo").unwrap();
-    let available = meminfo
-        .lines()
-        .find_map(|line| line.strip_prefix("MemAvailable:"));
-    let available = available.and_then(|text| text.split_whitespace().next()?.parse::<u64>().ok());
-    if available.unwrap_or(0) >> 10 < MANY as u64 * EACH_MIB {
-        return Verdict::Skipped(format!("{MANY} VMs do not fit the memory of this host"));
-    }
-    let daemon = suite.own_daemon("own/sixteen", DaemonOptions::default());
-    let reference = suite.reference();
-    let names: Vec<String> = (0..MANY).map(|number| format!("vm-{number}")).collect();
-    let create = |name: &String| {
-        let words = ["vm", "create", "--quiet", &reference, "--name", name];
-        let small = ["--memory", "128M", "--disk", "64M", "--network", "none"];
-        daemon.banger(words.iter().chain(&small)).spawn()
-    };
-    let children: Vec<_> = names.iter().map(create).collect();
-    let mut waited = 0;
-    let mut booting = 0;
-    until("no VM waits or boots", LONG * 3, || {
-        let usage = usage(&daemon);
-        let count = |key: &str| usage[key].as_u64().unwrap();
-        waited = waited.max(count("waiting_count"));
-        booting = booting.max(count("booting_count"));
-        assert!(count("booting_count") <= count("max_parallel_boots"));
-        let vms = usage["promises"]["vms"]["promised"].as_u64().unwrap();
-        vms == MANY as u64 && count("booting_count") + count("waiting_count") == 0
-    });
-    println!("sixteen: up to {booting} booted while up to {waited} waited");
-    for mut child in children {
-        let status = ended(&mut child, LONG).expect("a creation ends");
-        assert!(status.success(), "{}", daemon.log());
-    }
-    for name in &names {
-        let words = ["vm", "exec", name, "--", "echo", "alive"];
-        let alive = daemon.banger(words).timeout(LONG).ok().out();
-        assert_eq!(alive, "alive", "{name}");
-    }
     daemon.clear();
     Verdict::Passed
 }

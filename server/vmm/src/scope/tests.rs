@@ -10,8 +10,6 @@ use zbus::{OwnedVariant, connection, interface};
 
 use super::*;
 
-mod systemd;
-
 /// A bus that ends with its test; `None` where there is no program for one.
 struct Bus {
     daemon: Child,
