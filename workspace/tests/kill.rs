@@ -4,7 +4,7 @@
 //! disturbance the tree in the VM is the one that was there or the one that was sent, every repository here has all of the
 //! export's references or none, and nothing else of the owner's was touched; a repeat makes all of it and leaves nothing
 //! beside it. `WORKSPACE_KILLS` says how many points (16), `WORKSPACE_FIRST` from which seed on, `WORKSPACE_SEED` repeats the
-//! one that a failure prints. `tests/e2e/workspaces/kill.rs` does the same to real VMs.
+//! one that a failure prints.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;

@@ -1,7 +1,7 @@
 //! The figures of `docs/performance.md`, measured: banger beside what it is built on, in turns, in one run.
 //!
 //! `make bench` builds what it needs and runs it. `bench [PART…]` runs parts: boot, exec, bulk, key, files,
-//! workspace, pull, bundle, list, parallel, delete, adopt, unary, idle.
+//! pull, bundle, list, parallel, delete, adopt, unary, idle.
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used)] // a measurement that cannot be made ends by panicking
 #![allow(clippy::cast_precision_loss)] // figures for people
@@ -20,7 +20,6 @@ mod parallel;
 mod stand;
 mod table;
 mod unary;
-mod workspace;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
@@ -37,7 +36,6 @@ const PARTS: [Part; 13] = [
     ("bulk", channel::bulk),
     ("key", key::measure),
     ("files", files::measure),
-    ("workspace", workspace::measure),
     ("pull", images::pull::measure),
     ("bundle", images::bundle::measure),
     ("list", images::list::measure),
