@@ -235,12 +235,21 @@ fn sparse_image(name: &str, size: u64, format: &str) -> Option<TestImage> {
 #[tokio::test]
 async fn a_large_sparse_file_is_to_the_last_byte_what_umoci_makes() {
     let size = setting("BANGER_EXACT_SPARSE_MIB", 128) << 20;
-    for format in ["gnu", "posix"] {
-        let name = "large_sparse_file";
-        let Some(image) = sparse_image(name, size, format) else {
-            return;
-        };
-        compare_image(name, &image, |_, _| {}).await;
+    let name = "large_sparse_file";
+    // umoci does not know the entries of GNU's own format.
+    let Some(image) = sparse_image(name, size, "posix") else {
+        return;
+    };
+    compare_image(name, &image, undeclared).await;
+}
+
+/// Nobody declared the root and the directories in it: umoci gives them the time of its work.
+fn undeclared(theirs: &mut BTreeMap<PathBuf, String>, ours: &BTreeMap<PathBuf, String>) {
+    for (path, seen) in ours {
+        let is_directory = seen.starts_with("mode=4");
+        if is_directory && path.components().count() <= 1 && theirs.contains_key(path) {
+            theirs.insert(path.clone(), seen.clone());
+        }
     }
 }
 
@@ -299,7 +308,7 @@ fn content_of(number: usize) -> String {
     format!("{number:06}")
 }
 
-fn many_files(files: usize) -> TestImage {
+fn many_files(files: usize) -> Vec<u8> {
     let path = |number| path_of(number, files);
     let sum = |bytes: &[u8]| bytes.iter().map(|byte| u32::from(*byte)).sum::<u32>();
     let mut entry = Raw::new(path(0), b'0').data(content_of(0).as_bytes());
@@ -314,8 +323,7 @@ fn many_files(files: usize) -> TestImage {
         archive.extend_from_slice(&entry);
     }
     archive.extend([0; 1024]);
-    let compressed = zstd::encode_all(&*archive, 1).unwrap();
-    TestImage::new(&[(compressed, Digest::of(&archive))])
+    archive
 }
 
 /// `BANGER_EXACT_FILES=200000` compares all of them, which takes umoci minutes.
@@ -323,21 +331,15 @@ fn many_files(files: usize) -> TestImage {
 async fn many_small_files_are_one_by_one_what_umoci_makes() {
     let files = usize::try_from(setting("BANGER_EXACT_FILES", 10_000)).unwrap();
     assert!(files <= FILES, "at most {FILES}");
-    // Nobody declared the directories: umoci gives them the time of its work.
-    let image = many_files(files);
-    compare_image("many_small_files", &image, |theirs, ours| {
-        for (path, seen) in ours {
-            if path.as_os_str().is_empty() || path.components().count() == 1 {
-                theirs.insert(path.clone(), seen.clone());
-            }
-        }
-    })
-    .await;
+    let image = TestImage::of(&[many_files(files)]);
+    compare_image("many_small_files", &image, undeclared).await;
 }
 
 #[tokio::test]
 async fn two_hundred_thousand_files_are_all_there() {
-    let image = many_files(FILES);
+    let archive = many_files(FILES);
+    let compressed = zstd::encode_all(&*archive, 1).unwrap();
+    let image = TestImage::new(&[(compressed, Digest::of(&archive))]);
     let begin = Instant::now();
     let converted = convert(&image).await;
     eprintln!(
