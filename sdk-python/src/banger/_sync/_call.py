@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import random
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -69,6 +70,30 @@ class Retry:
         self._deadline = None
         self._pause = _BACKOFF_FIRST
         self._is_established = True
+
+
+# Refusals of a host, an owner or a queue that is full: others end and make room.
+_FULL = frozenset({"HOST_EXHAUSTED", "TOO_MANY_VMS", "QUOTA_EXCEEDED", "BOOT_QUEUE_FULL"})
+_FULL_PAUSE_FIRST = 0.2
+_FULL_PAUSE_MAX = 5.0
+
+
+class Room:
+    """Waits for room where all of it is taken."""
+
+    def __init__(self, seconds: float) -> None:
+        self._deadline = _io.now() + seconds
+        self._pause = _FULL_PAUSE_FIRST
+
+    def after(self, error: errors.RefusedError) -> None:
+        """Waits before the next try, or raises `error`: it does not pass, or the time is over."""
+        left = self._deadline - _io.now()
+        if error.reason not in _FULL or left <= 0:
+            raise error
+        # Not all at once: those that wait were refused at the same time.
+        pause = error.retry_after if error.retry_after is not None else self._pause * random.uniform(0.5, 1)
+        _io.sleep(min(pause, left))
+        self._pause = min(self._pause * 2, _FULL_PAUSE_MAX)
 
 
 def operation_to(on_progress: Progress | None) -> Callable[[Any], None]:
@@ -276,8 +301,8 @@ class Caller:
         self,
         method: Method[Any, Any],
         start: Any,
-        chunks: Iterator[bytes],
-        wrap: Callable[[bytes], Any],
+        chunks: Iterator[Any],
+        wrap: Callable[[Any], Any],
         end: Any,
         result: str,
         on_message: Callable[[Any], object],
