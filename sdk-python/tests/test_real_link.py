@@ -122,11 +122,11 @@ class Hosts:
             time.sleep(0.005)
         self.link.cut(seconds)
 
-    @staticmethod
-    def end(running: subprocess.Popen[bytes]) -> str:
+    def end(self, running: subprocess.Popen[bytes]) -> str:
         """What it wrote; it must end well."""
         out, err = running.communicate(timeout=_WITHIN_SECONDS)
-        assert running.returncode == 0, (out[-2000:], err[-4000:].decode(errors="replace"))
+        said = out[-2000:].decode(errors="replace") + err.decode(errors="replace")
+        assert running.returncode == 0, f"{said}\n{self.daemon.log()}"
         return out.decode(errors="replace")
 
 

@@ -259,8 +259,8 @@ def _artifacts(vm: banger.Vm) -> Iterator[tuple[str, bytes]]:
 
 
 def _changed_files(vm: banger.Vm, contents: bool) -> Iterator[tuple[str, bytes]]:
-    """The names of files that are younger than the VM, and with `contents` a tar of them. It is the VM's own `find` that
-    tells, and names are the VM's: they become none of this machine.
+    """The names of files that are younger than the VM, and with `contents` a tar of them. It is the VM's own `find`
+    that tells, and names are the VM's: they become none of this machine.
     """
     from banger import errors
 

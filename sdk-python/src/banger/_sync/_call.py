@@ -20,6 +20,8 @@ T = TypeVar("T")
 
 _BACKOFF_FIRST = 0.05
 _BACKOFF_MAX = 2.0
+# A connection that is lost for so long is made anew: gRPC's own tries may go on failing when the way there is back.
+_RENEW_SECONDS = 2.0
 # The reason of a daemon that is about to end; another one follows it.
 _DRAINING = "DRAINING"
 # Asked for per page; the daemon's default.
@@ -43,8 +45,10 @@ class CallbackFailed(Exception):
 class Retry:
     """Tries in a row to get a lost connection back."""
 
-    def __init__(self, window: float) -> None:
+    def __init__(self, window: float, renew: Callable[[], None]) -> None:
+        """For so long after the first failure; `renew` gives up the connection that does not come back."""
         self._window = window
+        self._renew = renew
         self._deadline: float | None = None
         self._pause = _BACKOFF_FIRST
         self._is_established = False
@@ -62,6 +66,8 @@ class Retry:
             self._deadline = now + self._window
         if now >= self._deadline:
             raise error
+        if isinstance(error, errors.ConnectionLost) and now - (self._deadline - self._window) > _RENEW_SECONDS:
+            self._renew()
         _io.sleep(min(self._pause, self._deadline - now))
         self._pause = min(self._pause * 2, _BACKOFF_MAX)
 
@@ -171,7 +177,7 @@ class Caller:
 
     def retry(self) -> Retry:
         """A fresh count of tries."""
-        return Retry(self.channel.limits.reconnect)
+        return Retry(self.channel.limits.reconnect, self.channel.renew)
 
     def repeat(self, method: Method[Req, Res], request: Req) -> Res:
         """Makes a call that is safe to repeat until it is answered or the reconnect window ends."""
