@@ -183,15 +183,13 @@ def test_attach_in_python(hosts: Hosts, vm: str, seconds: float) -> None:
 def test_attach_by_the_command(hosts: Hosts, vm: str, tmp_path: Path) -> None:
     data = random.Random(1).randbytes(12_000_000)
     (tmp_path / "in").write_bytes(data)
-    with (tmp_path / "in").open("rb") as file:
-        running = hosts.start(dist() / "banger", "vm", "exec", "-i", vm, "--", "cat", stdin=file.fileno())
-        out: list[bytes] = []
-
-        def read() -> None:
-            assert running.stdout is not None
-            out.append(running.stdout.read())
-
-        reader = threading.Thread(target=read)
+    out: list[bytes] = []
+    with (
+        (tmp_path / "in").open("rb") as file,
+        hosts.start(dist() / "banger", "vm", "exec", "-i", vm, "--", "cat", stdin=file.fileno()) as running,
+    ):
+        assert running.stdout is not None
+        reader = threading.Thread(target=lambda pipe: out.append(pipe.read()), args=(running.stdout,))
         reader.start()
         hosts.cut_after(running, 2_000_000)
         reader.join(_WITHIN_SECONDS)
