@@ -10,6 +10,7 @@ import signal
 import subprocess
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import banger
@@ -40,7 +41,11 @@ def missing() -> str | None:
 class Daemon:
     """See the module."""
 
-    def __init__(self) -> None:
+    def __init__(self, config: str = "", *, address: str = "127.0.0.1", prefix: Sequence[str] = ()) -> None:
+        """With more lines of configuration; serving other hosts at `address`; started by the words of `prefix`."""
+        self._config = config
+        self._address = address
+        self._prefix = prefix
         self.directory = Path(tempfile.mkdtemp(prefix="banger-py-"))
         self.host = f"unix://{self.directory}/s"
         self._process: subprocess.Popen[bytes] | None = None
@@ -48,11 +53,13 @@ class Daemon:
     def start(self) -> None:
         config = self.directory / "bangerd.toml"
         config.write_text(
-            f'agent = "{dist() / "banger-agent"}"\nlog_level = "info"\ndisk_reserve_mib = 64\n' + self._tcp()
+            f'agent = "{dist() / "banger-agent"}"\nlog_level = "info"\ndisk_reserve_mib = 64\n{self._config}'
+            + self._tcp()
         )
         log = (self.directory / "log").open("ab")
         state = self.directory / "state"
         command: list[str | Path] = [
+            *self._prefix,
             dist() / "bangerd",
             "--config",
             config,
@@ -72,9 +79,9 @@ class Daemon:
         pki, tls = self.directory / "pki", self.directory / "tls"
         if not pki.exists():
             self.cert("init")
-            self.cert("issue", "--server", "127.0.0.1", "--out", tls)
+            self.cert("issue", "--server", self._address, "--out", tls)
         return (
-            f'[tcp]\nlisten = ["127.0.0.1:0"]\ncert_file = "{tls}/server.crt"\nkey_file = "{tls}/server.key"\n'
+            f'[tcp]\nlisten = ["{self._address}:0"]\ncert_file = "{tls}/server.crt"\nkey_file = "{tls}/server.key"\n'
             f'client_ca_files = ["{tls}/ca.crt"]\ncrl_files = ["{pki}/ca.crl"]\n'
         )
 
@@ -87,8 +94,8 @@ class Daemon:
     def remote(self) -> str:
         """Where it serves other hosts."""
         log = (self.directory / "log").read_text(errors="replace")
-        port = re.findall(r"127\.0\.0\.1:(\d+)", log)[-1]
-        return f"https://127.0.0.1:{port}"
+        port = re.findall(rf"{re.escape(self._address)}:(\d+)", log)[-1]
+        return f"https://{self._address}:{port}"
 
     def wait_until_it_serves(self) -> None:
         deadline = time.monotonic() + _START_SECONDS

@@ -253,6 +253,20 @@ def test_a_forked_process_is_told_to_connect_anew(fake: FakeDaemon, client: bang
     assert client.info().version == "fake"
 
 
+def test_a_full_host_is_waited_for(fake: FakeDaemon, client: banger.Client) -> None:
+    full = grpc.StatusCode.RESOURCE_EXHAUSTED
+    for _ in range(2):
+        fake.fail("CreateVm", full, "TOO_MANY_VMS")
+    fake.fail("CreateVm", grpc.StatusCode.UNAVAILABLE, "BOOT_QUEUE_FULL", retry_after="0.01")
+    with client.vms.create("box", wait=60) as vm:
+        assert vm.run("true").ok
+    assert fake.calls.count("CreateVm") == 4
+    for seconds, reason in ((0.0, "TOO_MANY_VMS"), (60.0, "IMAGE_NOT_FOUND")):
+        fake.fail("CreateVm", full, reason)
+        with pytest.raises(errors.ExhaustedError):
+            client.vms.create("box", wait=seconds)
+
+
 def test_a_silent_daemon_is_noticed(fake: FakeDaemon) -> None:
     silent = threading.Event()
 

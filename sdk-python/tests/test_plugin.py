@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tarfile
+
 import pytest
 
 from banger.testing import FakeDaemon
@@ -65,6 +67,31 @@ def test_a_failed_test_shows_console_and_logs(pytester: pytest.Pytester, fake: F
     assert fake.vms == {}
     assert list((pytester.path / "out").glob("*/web/console.log"))
     assert list((pytester.path / "out").glob("*/web/session-*.log"))
+
+
+def test_a_failed_test_shows_the_files_that_it_changed(pytester: pytest.Pytester, fake: FakeDaemon) -> None:
+    fake.on(lambda command: command.text.startswith("find / /tmp -xdev"), stdout="/work/report\0/../../evil\0/gone\0")
+    pytester.makepyfile(
+        """
+        import pytest
+
+        @pytest.mark.banger("box", name="web")
+        def test_fails(vm):
+            vm.files.write("/work/report", "three of four\\n")
+            vm.files.write("/../../evil", "x")
+            assert False
+        """
+    )
+    done = run(pytester, f"--banger-host={fake.host}", "--banger-artifacts=out")
+    done.stdout.fnmatch_lines(["*banger web changed files*", "/../../evil", "/gone", "/work/report"])
+    (saved,) = (pytester.path / "out").glob("*/web/changed-files.tar")
+    with tarfile.open(saved) as tar:
+        content = tar.extractfile("work/report")
+        assert content is not None
+        assert content.read() == b"three of four\n"
+        assert sorted(tar.getnames()) == ["../../evil", "work/report"]
+    assert {path.name for path in (pytester.path / "out").rglob("*")} >= {"console.log", "changed-files.tar"}
+    assert not list(pytester.path.parent.glob("evil"))
 
 
 def test_the_vms_of_failed_tests_are_kept_if_asked(pytester: pytest.Pytester, fake: FakeDaemon) -> None:

@@ -19,6 +19,8 @@ from banger.errors import ConnectError, ForkedError
 # The longest message: pages of a thousand images are long.
 _RECEIVE_MAX_BYTES = 64 << 20
 _KEEPALIVE_MS = 10_000
+RENEW_SECONDS = 3.0
+"""How old a connection is at least that is made anew."""
 
 CHANNEL_OPTIONS: list[tuple[str, int | str]] = [
     # A path is no name of a host.
@@ -30,7 +32,8 @@ CHANNEL_OPTIONS: list[tuple[str, int | str]] = [
     ("grpc.http2.max_pings_without_data", 0),
     # The clients' own tries decide how long a lost connection is tried again.
     ("grpc.initial_reconnect_backoff_ms", 50),
-    ("grpc.min_reconnect_backoff_ms", 1000),
+    # Also how long an attempt may take, with its handshake: a busy machine needs seconds.
+    ("grpc.min_reconnect_backoff_ms", 5000),
     ("grpc.max_reconnect_backoff_ms", 1000),
     ("grpc.enable_retries", 0),
     # Clients do not share connections: closing one leaves the others as they are.

@@ -3,8 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from banger import v1
+
+Network = Literal["default", "none", "user"]
+NETWORKS = {
+    "default": v1.VmSpec.NETWORK_MODE_UNSPECIFIED,
+    "none": v1.VmSpec.NETWORK_MODE_NONE,
+    "user": v1.VmSpec.NETWORK_MODE_USER,
+}
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,10 @@
-"""Trees of files of this machine as a tar archive: modes, times, symbolic and hard links. Owners are left out."""
+"""Trees of files of this machine as a tar archive: modes, times, symbolic and hard links, extended
+attributes. Owners are left out.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 import tarfile
@@ -9,10 +12,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from banger._glob import Ignored
 from banger.errors import LocalFileError
 
 CHUNK_BYTES = 256 << 10
 """The length of a chunk: a quarter of what the API allows."""
+
+
+# Of extended attributes those that mean the same in a VM.
+_ATTRIBUTES_KEPT = ("security.capability", "user.", "system.posix_acl_")
 
 
 def pack(local: str | os.PathLike[str]) -> Iterator[bytes]:
@@ -34,16 +42,38 @@ def pack(local: str | os.PathLike[str]) -> Iterator[bytes]:
     yield bytes(1024)
 
 
-def _entry(path: Path, name: str, seen: dict[tuple[int, int], str]) -> Iterator[bytes]:
+def pack_content(directory: str | os.PathLike[str], ignored: Ignored | None = None) -> Iterator[bytes]:
+    """What is in a directory, without what is ignored; the directory itself is no entry.
+
+    Raises:
+        LocalFileError: If a file cannot be read, or changes meanwhile.
+    """
+    try:
+        for name in sorted(os.listdir(directory)):
+            yield from _entry(Path(directory) / name, name, {}, ignored)
+    except OSError as error:
+        if isinstance(error, LocalFileError):
+            raise
+        raise LocalFileError(str(error.filename or directory), "read", error) from error
+    yield bytes(1024)
+
+
+def _entry(path: Path, name: str, seen: dict[tuple[int, int], str], ignored: Ignored | None = None) -> Iterator[bytes]:
     found = os.lstat(path)
     info = tarfile.TarInfo(name)
     info.mode = stat.S_IMODE(found.st_mode)
     info.mtime = found.st_mtime_ns / 1e9
+    is_ignored = ignored is not None and name in ignored
     if stat.S_ISDIR(found.st_mode):
         info.type = tarfile.DIRTYPE
-        yield _header(info)
-        for child in sorted(os.listdir(path)):
-            yield from _entry(path / child, f"{name}/{child}", seen)
+        if not is_ignored:
+            info.pax_headers = _attributes(path)
+            yield _header(info)
+        if not is_ignored or (ignored is not None and ignored.takes_back):
+            for child in sorted(os.listdir(path)):
+                yield from _entry(path / child, f"{name}/{child}", seen, ignored)
+    elif is_ignored:
+        return
     elif stat.S_ISLNK(found.st_mode):
         info.type = tarfile.SYMTYPE
         info.linkname = os.readlink(path)
@@ -56,7 +86,23 @@ def _entry(path: Path, name: str, seen: dict[tuple[int, int], str]) -> Iterator[
             yield _header(info)
             return
         seen[found.st_dev, found.st_ino] = name
+        info.pax_headers = _attributes(path)
         yield from _file(path, info)
+
+
+def _attributes(path: Path) -> dict[str, str]:
+    """Extended attributes, as records of the archive."""
+    try:
+        names = [name for name in os.listxattr(path, follow_symlinks=False) if name.startswith(_ATTRIBUTES_KEPT)]
+    except OSError:
+        return {}  # a file system that has none
+    found = {}
+    for name in names:
+        # One that went meanwhile, or may not be read, is not there.
+        with contextlib.suppress(OSError):
+            value = os.getxattr(path, name, follow_symlinks=False)
+            found[f"SCHILY.xattr.{name}"] = value.decode("utf-8", "surrogateescape")
+    return found
 
 
 def _file(path: Path, info: tarfile.TarInfo) -> Iterator[bytes]:

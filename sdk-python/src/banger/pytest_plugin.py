@@ -1,7 +1,7 @@
 """The pytest plugin: VMs as fixtures, thrown away at the end of their tests, however those end.
 
 Fixtures: `banger_client`, `vm`, `vm_factory`. Marker: `@pytest.mark.banger(image=…, memory_mib=…, …)` with what
-`Vms.create` takes. Options: `--banger-host`, `--banger-keep`, `--banger-artifacts`.
+`Vms.create` takes. Options: `--banger-host`, `--banger-keep`, `--banger-artifacts`, `--banger-wait`.
 
 Workers of xdist share nothing but the daemon: VMs have names of the daemon's making, and an image is pulled by one
 worker while the others wait. A run that was killed leaves VMs that carry the label of its process; the next run on the
@@ -13,8 +13,10 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
+import io
 import os
 import socket
+import tarfile
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -33,12 +35,20 @@ _RUN_LABEL = "dev.banger.pytest.run"
 _TEST_LABEL = "dev.banger.pytest.test"
 # A VM that nobody throws away goes by itself then.
 _TTL = 4 * 3600
+# How long a test waits for room when the host, or the caller's share of it, is full.
+_WAIT_SECONDS = 1800.0
 # What of a log is kept when a test fails.
 _LOG_MAX_BYTES = 1 << 20
+# What of changed files is kept, as a tar: so many, so much of each, so much of all.
+_FILES_MAX = 200
+_FILE_MAX_BYTES = 1 << 20
+_FILES_MAX_BYTES = 16 << 20
+_FILES_SECONDS = 60.0
 _LABEL_MAX = 200
 # Of a VM, under the node's own keys.
 _VMS = pytest.StashKey["list[banger.Vm]"]()
 _FAILED = pytest.StashKey["bool"]()
+_KEPT = pytest.StashKey["set[str]"]()
 _CREATED = pytest.StashKey["float"]()
 
 VmFactory = Callable[..., "banger.Vm"]
@@ -53,6 +63,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     group.addoption("--banger-keep", action="store_true", help="keep the VMs of tests that failed, and say their names")
     group.addoption("--banger-artifacts", metavar="DIR", help="where consoles and logs of failed tests go")
+    group.addoption(
+        "--banger-wait",
+        type=float,
+        default=_WAIT_SECONDS,
+        metavar="SECONDS",
+        help="how long a test waits for room when the host is full (1800)",
+    )
     parser.addini("banger_image", "the image of tests that name none")
 
 
@@ -106,6 +123,10 @@ def banger_client(pytestconfig: pytest.Config) -> Iterator[banger.Client]:
     with client:
         _remove_leftovers(client)
         yield client
+        # What a fixture that was interrupted did not come to.
+        for left in list(client.vms.list(labels={_RUN_LABEL: _run_label()})):
+            if left.id not in pytestconfig.stash.get(_KEPT, set()):
+                left.delete()
 
 
 @pytest.fixture(scope="session")
@@ -172,8 +193,9 @@ def vm_factory(
             _RUN_LABEL: _run_label(),
             _TEST_LABEL: request.node.nodeid[-_LABEL_MAX:],
         }
+        wait = request.config.getoption("--banger-wait")
         begun = time.monotonic()
-        vm = banger_client.vms.create(reference, **{"ttl": _TTL, **options, "labels": labels})
+        vm = banger_client.vms.create(reference, **{"ttl": _TTL, "wait": wait, **options, "labels": labels})
         made.append(vm)
         taken = request.node.stash.get(_CREATED, 0.0) + time.monotonic() - begun
         request.node.stash[_CREATED] = taken
@@ -184,9 +206,10 @@ def vm_factory(
     finally:
         failed = request.node.stash.get(_FAILED, False)
         keep = failed and request.config.getoption("--banger-keep")
-        for vm in made:
-            if not keep:
-                vm.delete()
+        if keep:
+            request.config.stash.setdefault(_KEPT, set()).update(vm.id for vm in made)
+        for vm in [] if keep else made:
+            vm.delete()
 
 
 @pytest.fixture
@@ -208,7 +231,12 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
         for vm in item.stash.get(_VMS, []):
             for title, content in _artifacts(vm):
                 report.sections.append((f"banger {vm.name} {title}", content.decode(errors="replace")))
-                _save(item, vm, title, content)
+                _save(item, vm, f"{title.replace(' ', '-')}.log", content)
+            for title, content in _changed_files(vm, item.config.getoption("--banger-artifacts") is not None):
+                if title.endswith(".tar"):
+                    _save(item, vm, title, content)
+                else:
+                    report.sections.append((f"banger {vm.name} {title}", content.decode(errors="replace")))
             if keep:
                 report.sections.append((f"banger {vm.name}", f"kept: banger vm exec -it {vm.name} -- sh"))
     return report
@@ -230,7 +258,46 @@ def _artifacts(vm: banger.Vm) -> Iterator[tuple[str, bytes]]:
         yield "artifacts", f"could not be read: {error}".encode()
 
 
-def _save(item: pytest.Item, vm: banger.Vm, title: str, content: bytes) -> None:
+def _changed_files(vm: banger.Vm, contents: bool) -> Iterator[tuple[str, bytes]]:
+    """The names of files that are younger than the VM, and with `contents` a tar of them. It is the VM's own `find`
+    that tells, and names are the VM's: they become none of this machine.
+    """
+    from banger import errors
+
+    minutes = int(max(time.time() - vm.info.create_time.ToSeconds(), 0)) // 60 + 2
+    command = f"find / /tmp -xdev -type f -mmin -{minutes} -print0 2>/dev/null | head -c 100000"
+    try:
+        told = vm.run(command, user="root", timeout=_FILES_SECONDS).stdout_bytes
+        names = sorted({name.decode(errors="surrogateescape") for name in told.split(b"\0")[:-1]})
+        if not names:
+            return
+        yield "changed files", "\n".join(names[:_FILES_MAX]).encode(errors="replace")
+        if contents:
+            yield "changed-files.tar", _tar_of(vm, names[:_FILES_MAX])
+    except errors.BangerError as error:
+        yield "changed files", f"could not be told: {error}".encode()
+
+
+def _tar_of(vm: banger.Vm, names: list[str]) -> bytes:
+    from banger import errors
+
+    out = io.BytesIO()
+    files = vm.files.as_user("root")
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        for name in names:
+            try:
+                content = files.read(name, length=_FILE_MAX_BYTES)
+            except (errors.BangerError, UnicodeError):
+                continue  # it has gone meanwhile
+            if out.tell() + len(content) > _FILES_MAX_BYTES:
+                break
+            entry = tarfile.TarInfo(name.lstrip("/"))
+            entry.size = len(content)
+            tar.addfile(entry, io.BytesIO(content))
+    return out.getvalue()
+
+
+def _save(item: pytest.Item, vm: banger.Vm, file: str, content: bytes) -> None:
     directory = item.config.getoption("--banger-artifacts")
     if directory is None:
         return
@@ -238,4 +305,4 @@ def _save(item: pytest.Item, vm: banger.Vm, title: str, content: bytes) -> None:
     place = Path(directory) / name / vm.name
     with contextlib.suppress(OSError):
         place.mkdir(parents=True, exist_ok=True)
-        (place / f"{title.replace(' ', '-')}.log").write_bytes(content)
+        (place / file).write_bytes(content)

@@ -198,7 +198,8 @@ class Files:
         on_progress: Callable[[int], object] | None = None,
     ) -> v1.FilesMoved:
         """Puts a file, or a directory with all that is in it, into the VM: into `path` if that is a directory, and
-        otherwise by that name. Modes, times, symbolic and hard links are kept; owners are the user's.
+        otherwise by that name. Modes, times, symbolic and hard links and extended attributes are kept; owners are the
+        user's.
         """
         start = v1.UploadFilesStart(**self._on(path), names_entry=True)
         moved: v1.FilesMoved = await self._caller.upload(

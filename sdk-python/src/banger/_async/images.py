@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import uuid
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
 from google.protobuf import field_mask_pb2
 
-from banger import _methods, v1
+from banger import _methods, errors, v1
+from banger._async import _io
 from banger._async._call import PAGE_SIZE, Caller, Progress, new_request_id, operation_to
-from banger._pack import chunks_of
+from banger._async.export import save
+from banger._glob import Ignored
+from banger._mount import NETWORKS, Network
+from banger._pack import chunked, chunks_of, pack_content
 
 _SOURCES = {
     "any": v1.PullImageRequest.SOURCE_UNSPECIFIED,
@@ -101,6 +107,153 @@ class Images:
         )
         return image
 
+    async def build(
+        self,
+        reference: str,
+        context: str | os.PathLike[str],
+        *,
+        dockerfile: str | os.PathLike[str] | None = None,
+        text: str | None = None,
+        build_args: Mapping[str, str] | None = None,
+        target: str = "",
+        no_cache: bool = False,
+        vcpu_count: int = 0,
+        memory_mib: int = 0,
+        disk_bytes: int = 0,
+        network: Network = "default",
+        kernel: str = "",
+        on_progress: Progress | None = None,
+        on_log: Callable[[v1.BuildLog], object] | None = None,
+        request_id: str | uuid.UUID | None = None,
+    ) -> v1.Image:
+        """Builds an image in VMs by the `Dockerfile` in the directory `context`, by another file, or by a text; what
+        `.dockerignore` names stays here. `target` is the stage to build, the last one by itself. `on_log` gets the
+        output of the steps. Not repeated when the connection breaks. See docs/building-images.md.
+        """
+        recipe, ignored = await _io.blocking(_recipe, Path(context), dockerfile, text)
+        recipe.build_args.update(build_args or {})
+        recipe.target = target
+        start = v1.BuildImageStart(dockerfile=recipe)
+        return await self._build(
+            start,
+            chunked(pack_content(context, ignored)),
+            reference,
+            no_cache=no_cache,
+            vcpu_count=vcpu_count,
+            memory_mib=memory_mib,
+            disk_bytes=disk_bytes,
+            network=network,
+            kernel=kernel,
+            on_progress=on_progress,
+            on_log=on_log,
+            request_id=request_id,
+        )
+
+    async def build_debian(
+        self,
+        reference: str,
+        suite: str,
+        *,
+        include: Sequence[str] = (),
+        variant: str = "",
+        no_cache: bool = False,
+        vcpu_count: int = 0,
+        memory_mib: int = 0,
+        disk_bytes: int = 0,
+        network: Network = "default",
+        kernel: str = "",
+        on_progress: Progress | None = None,
+        on_log: Callable[[v1.BuildLog], object] | None = None,
+        request_id: str | uuid.UUID | None = None,
+    ) -> v1.Image:
+        """Makes a root filesystem of a Debian suite's packages; `variant` is as mmdebstrap has it, else `minbase`."""
+        start = v1.BuildImageStart(debian=v1.DebianRecipe(suite=suite, variant=variant, include=include))
+        return await self._build(
+            start,
+            iter(()),
+            reference,
+            no_cache=no_cache,
+            vcpu_count=vcpu_count,
+            memory_mib=memory_mib,
+            disk_bytes=disk_bytes,
+            network=network,
+            kernel=kernel,
+            on_progress=on_progress,
+            on_log=on_log,
+            request_id=request_id,
+        )
+
+    async def _build(
+        self,
+        start: v1.BuildImageStart,
+        chunks: Iterator[bytes],
+        reference: str,
+        *,
+        no_cache: bool,
+        vcpu_count: int,
+        memory_mib: int,
+        disk_bytes: int,
+        network: Network,
+        kernel: str,
+        on_progress: Progress | None,
+        on_log: Callable[[v1.BuildLog], object] | None,
+        request_id: str | uuid.UUID | None,
+    ) -> v1.Image:
+        start.MergeFrom(
+            v1.BuildImageStart(
+                reference=reference,
+                no_cache=no_cache,
+                vcpu_count=vcpu_count,
+                memory_mib=memory_mib,
+                disk_size_bytes=disk_bytes,
+                network=NETWORKS[network],
+                kernel=kernel,
+                request_id=new_request_id(request_id),
+            )
+        )
+        tell = operation_to(on_progress)
+
+        def told(message: Any) -> None:
+            if on_log is not None and message.WhichOneof("message") == "log":
+                on_log(message.log)
+            tell(message)
+
+        image: v1.Image = await self._caller.upload(
+            _methods.BUILD_IMAGE,
+            v1.BuildImageRequest(start=start),
+            chunks,
+            lambda chunk: v1.BuildImageRequest(chunk=chunk),
+            None,
+            "image",
+            told,
+        )
+        return image
+
+    async def export_bundle(
+        self,
+        image: str,
+        path: str | os.PathLike[str],
+        *,
+        name: str = "",
+        version: str = "",
+        kernel: str = "",
+        on_progress: Callable[[int], object] | None = None,
+    ) -> v1.ExportEnd:
+        """Writes an image as a bundle (`.tar.zst`) to a file, which appears when it is whole; its size and digest."""
+        request = v1.ExportBundleRequest(image=image, name=name, version=version, kernel=kernel)
+        stream = self._caller.channel.stream(_methods.EXPORT_BUNDLE, request)
+        return await save(stream, "ExportBundle", path, on_progress)
+
+    async def export_oci_layout(
+        self, image: str, path: str | os.PathLike[str], *, on_progress: Callable[[int], object] | None = None
+    ) -> v1.ExportEnd:
+        """Writes an image as a tar of an OCI image layout to a file, which appears when it is whole; its size and
+        digest.
+        """
+        request = v1.ExportOciLayoutRequest(image=image)
+        stream = self._caller.channel.stream(_methods.EXPORT_OCI_LAYOUT, request)
+        return await save(stream, "ExportOciLayout", path, on_progress)
+
     async def get(self, image: str) -> v1.Image:
         """The one with this id, reference or digest."""
         return (await self._caller.repeat(_methods.GET_IMAGE, v1.GetImageRequest(image=image))).image
@@ -147,6 +300,23 @@ class Images:
             request_id=new_request_id(None),
         )
         return await self._caller.repeat(_methods.PRUNE_IMAGES, request)
+
+
+def _recipe(
+    context: Path, dockerfile: str | os.PathLike[str] | None, text: str | None
+) -> tuple[v1.DockerfileRecipe, Ignored]:
+    """The Dockerfile, and what is left out: by the file beside it that is named after it, else by the context's own."""
+    file = context / "Dockerfile" if dockerfile is None else Path(dockerfile)
+    try:
+        recipe = v1.DockerfileRecipe(text=text if text is not None else file.read_text())
+        if text is None:
+            recipe.name = str(file)
+        for candidate in (file.with_name(file.name + ".dockerignore"), context / ".dockerignore"):
+            if candidate.is_file():
+                return recipe, Ignored(candidate.read_text())
+    except OSError as error:
+        raise errors.LocalFileError(str(error.filename or context), "read", error) from error
+    return recipe, Ignored("")
 
 
 class Kernels:
@@ -203,6 +373,45 @@ class Kernels:
             operation_to(on_progress),
         )
         return kernel
+
+    async def import_file(
+        self,
+        kernel: str | os.PathLike[str] | BinaryIO,
+        *,
+        modules: str | os.PathLike[str] | None = None,
+        name: str = "",
+        make_default: bool = False,
+        replace: bool = False,
+        on_progress: Progress | None = None,
+    ) -> v1.Kernel:
+        """Makes a kernel of a vmlinux or bzImage with the directory of its modules, or of a kernel bundle. Not repeated
+        when the connection breaks.
+        """
+        start = v1.ImportKernelStart(
+            name=name, make_default=make_default, replace=replace, request_id=new_request_id(None)
+        )
+        if isinstance(kernel, (str, os.PathLike)):
+            start.file_name = os.path.basename(os.fspath(kernel))
+        chunks: Iterator[Any] = (v1.ImportKernelRequest(kernel_chunk=chunk) for chunk in chunks_of(kernel))
+        tar = chunked(pack_content(modules)) if modules is not None else iter(())
+        made: v1.Kernel = await self._caller.upload(
+            _methods.IMPORT_KERNEL,
+            v1.ImportKernelRequest(start=start),
+            itertools.chain(chunks, (v1.ImportKernelRequest(modules_chunk=chunk) for chunk in tar)),
+            lambda message: message,
+            None,
+            "kernel",
+            operation_to(on_progress),
+        )
+        return made
+
+    async def export(
+        self, kernel: str, path: str | os.PathLike[str], *, on_progress: Callable[[int], object] | None = None
+    ) -> v1.ExportEnd:
+        """Writes a kernel as a bundle to a file, which appears when it is whole; its size and digest."""
+        request = v1.ExportKernelRequest(kernel=kernel)
+        stream = self._caller.channel.stream(_methods.EXPORT_KERNEL, request)
+        return await save(stream, "ExportKernel", path, on_progress)
 
     async def get(self, kernel: str) -> v1.Kernel:
         """The one with this id or name."""

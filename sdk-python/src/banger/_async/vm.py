@@ -11,24 +11,18 @@ from google.protobuf import field_mask_pb2
 
 from banger import _methods, errors, v1
 from banger._async import _io
-from banger._async._call import PAGE_SIZE, Caller, Progress, new_request_id
+from banger._async._call import PAGE_SIZE, Caller, Progress, Room, new_request_id
 from banger._async.files import Files
 from banger._async.session import Session, Sessions, run
 from banger._async.tunnel import Forward, Tunnel, forward
 from banger._async.workspace import Workspace
 from banger._command import Command, Limit, Lines, duration, spec_of
-from banger._mount import Mount, VmFile
+from banger._mount import NETWORKS, Mount, Network, VmFile
 from banger._result import Result
 
 _OUTPUT_MAX = 256 << 20
 
-Network = Literal["default", "none", "user"]
 RestartPolicy = Literal["never", "on-failure", "always"]
-_NETWORKS = {
-    "default": v1.VmSpec.NETWORK_MODE_UNSPECIFIED,
-    "none": v1.VmSpec.NETWORK_MODE_NONE,
-    "user": v1.VmSpec.NETWORK_MODE_USER,
-}
 _POLICIES = {
     "never": v1.VmSpec.RESTART_POLICY_NEVER,
     "on-failure": v1.VmSpec.RESTART_POLICY_ON_FAILURE,
@@ -426,6 +420,7 @@ class Vms:
         volumes: Mapping[str, str | Mount] | None = None,
         files: Mapping[str, bytes | str | VmFile] | None = None,
         pull_if_missing: bool = True,
+        wait: float = 0,
         on_progress: Progress | None = None,
         request_id: str | uuid.UUID | None = None,
     ) -> Vm:
@@ -433,8 +428,10 @@ class Vms:
         512 MiB of memory, a sparse disk of 8 GiB.
 
         `init` boots the image's own init instead of the agent alone. `volumes` are mounted by path: a volume's name,
-        or a `Mount`. `files` are written before it runs, by path. With a `request_id` a repeat joins the first. A
-        caller that is interrupted leaves nothing behind. With `keep_logs` every orderly stop keeps them as `stop` does.
+        or a `Mount`. `files` are written before it runs, by path. Where host, quota or queue are full, `wait` is how
+        many seconds it may take until others have made room; by itself that is refused at once. With a `request_id` a
+        repeat joins the first. A caller that is interrupted leaves nothing behind. With `keep_logs` every orderly stop
+        keeps them as `stop` does.
         """
         spec = v1.VmSpec(
             name=name,
@@ -445,7 +442,7 @@ class Vms:
             memory_mib=memory_mib,
             disk_mib=disk_mib,
             env=dict(env or {}),
-            network_mode=_NETWORKS[network],
+            network_mode=NETWORKS[network],
             ephemeral=ephemeral,
             keep_logs=keep_logs,
             identity=identity,
@@ -466,6 +463,7 @@ class Vms:
             spec,
             files=[VmFile.of(file).message(path) for path, file in (files or {}).items()],
             pull_if_missing=pull_if_missing,
+            wait=wait,
             on_progress=on_progress,
             request_id=request_id,
         )
@@ -476,18 +474,25 @@ class Vms:
         *,
         files: Iterable[v1.VmFile] = (),
         pull_if_missing: bool = True,
+        wait: float = 0,
         on_progress: Progress | None = None,
         request_id: str | uuid.UUID | None = None,
     ) -> Vm:
         """The same, with all of the specification as the API has it."""
-        request = v1.CreateVmRequest(
-            spec=spec, files=files, pull_if_missing=pull_if_missing, request_id=new_request_id(request_id)
-        )
+        given = list(files)
 
         async def undo(caller: Caller, vm: str) -> None:
             await Vm(caller, v1.Vm(id=vm)).delete()
 
-        return await self._caller.follow(_methods.CREATE_VM, request, "vm", on_progress, Vm, undo)
+        room = Room(wait)
+        while True:
+            request = v1.CreateVmRequest(
+                spec=spec, files=given, pull_if_missing=pull_if_missing, request_id=new_request_id(request_id)
+            )
+            try:
+                return await self._caller.follow(_methods.CREATE_VM, request, "vm", on_progress, Vm, undo)
+            except errors.RefusedError as error:
+                await room.after(error)
 
     async def get(self, vm: str) -> Vm:
         """The one with this id or name."""

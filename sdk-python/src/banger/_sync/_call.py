@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import random
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -19,6 +20,8 @@ T = TypeVar("T")
 
 _BACKOFF_FIRST = 0.05
 _BACKOFF_MAX = 2.0
+# A connection that is lost for so long is made anew: gRPC's own tries may go on failing when the way there is back.
+_RENEW_SECONDS = 2.0
 # The reason of a daemon that is about to end; another one follows it.
 _DRAINING = "DRAINING"
 # Asked for per page; the daemon's default.
@@ -42,8 +45,10 @@ class CallbackFailed(Exception):
 class Retry:
     """Tries in a row to get a lost connection back."""
 
-    def __init__(self, window: float) -> None:
+    def __init__(self, window: float, renew: Callable[[], None]) -> None:
+        """For so long after the first failure; `renew` gives up the connection that does not come back."""
         self._window = window
+        self._renew = renew
         self._deadline: float | None = None
         self._pause = _BACKOFF_FIRST
         self._is_established = False
@@ -61,6 +66,8 @@ class Retry:
             self._deadline = now + self._window
         if now >= self._deadline:
             raise error
+        if isinstance(error, errors.ConnectionLost) and now - (self._deadline - self._window) > _RENEW_SECONDS:
+            self._renew()
         _io.sleep(min(self._pause, self._deadline - now))
         self._pause = min(self._pause * 2, _BACKOFF_MAX)
 
@@ -69,6 +76,30 @@ class Retry:
         self._deadline = None
         self._pause = _BACKOFF_FIRST
         self._is_established = True
+
+
+# Refusals of a host, an owner or a queue that is full: others end and make room.
+_FULL = frozenset({"HOST_EXHAUSTED", "TOO_MANY_VMS", "QUOTA_EXCEEDED", "BOOT_QUEUE_FULL"})
+_FULL_PAUSE_FIRST = 0.2
+_FULL_PAUSE_MAX = 5.0
+
+
+class Room:
+    """Waits for room where all of it is taken."""
+
+    def __init__(self, seconds: float) -> None:
+        self._deadline = _io.now() + seconds
+        self._pause = _FULL_PAUSE_FIRST
+
+    def after(self, error: errors.RefusedError) -> None:
+        """Waits before the next try, or raises `error`: it does not pass, or the time is over."""
+        left = self._deadline - _io.now()
+        if error.reason not in _FULL or left <= 0:
+            raise error
+        # Not all at once: those that wait were refused at the same time.
+        pause = error.retry_after if error.retry_after is not None else self._pause * random.uniform(0.5, 1)
+        _io.sleep(min(pause, left))
+        self._pause = min(self._pause * 2, _FULL_PAUSE_MAX)
 
 
 def operation_to(on_progress: Progress | None) -> Callable[[Any], None]:
@@ -146,7 +177,7 @@ class Caller:
 
     def retry(self) -> Retry:
         """A fresh count of tries."""
-        return Retry(self.channel.limits.reconnect)
+        return Retry(self.channel.limits.reconnect, self.channel.renew)
 
     def repeat(self, method: Method[Req, Res], request: Req) -> Res:
         """Makes a call that is safe to repeat until it is answered or the reconnect window ends."""
@@ -276,8 +307,8 @@ class Caller:
         self,
         method: Method[Any, Any],
         start: Any,
-        chunks: Iterator[bytes],
-        wrap: Callable[[bytes], Any],
+        chunks: Iterator[Any],
+        wrap: Callable[[Any], Any],
         end: Any,
         result: str,
         on_message: Callable[[Any], object],

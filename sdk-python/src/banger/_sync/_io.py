@@ -187,14 +187,27 @@ class Channel:
         self.address = address
         self._owner = _channel.Owner()
         self._watchdog = _Watchdog(limits.silence)
-        self._channel = _channel.open_channel(address, grpc.secure_channel, grpc.insecure_channel)
         self._calls: dict[str, Any] = {}
+        # The one in use is the last.
+        self._channels: list[Any] = []
+        self._opened = 0.0
+        self._open()
+
+    def _open(self) -> None:
+        self._channels.append(_channel.open_channel(self.address, grpc.secure_channel, grpc.insecure_channel))
+        self._opened = now()
+        self._calls = {}
+
+    def renew(self) -> None:
+        """Another connection for the calls that follow, unless this one is as new. Those that go on keep theirs."""
+        if now() - self._opened > _channel.RENEW_SECONDS:
+            self._open()
 
     def connect(self) -> None:
         """Waits until the daemon answers."""
         try:
             _channel.look_at(self.address, self.limits.connect)
-            _channel.check_health(self._channel)(b"", timeout=self.limits.connect, wait_for_ready=True)
+            _channel.check_health(self._channels[-1])(b"", timeout=self.limits.connect, wait_for_ready=True)
         except grpc.RpcError as error:
             if not _channel.is_answer(error):
                 self.close()
@@ -215,7 +228,7 @@ class Channel:
         call = self._calls.get(method.path)
         if call is None:
             kind = ("stream" if method.client_streams else "unary") + ("_stream" if method.server_streams else "_unary")
-            make = getattr(self._channel, kind)
+            make = getattr(self._channels[-1], kind)
             call = make(method.path, method.request.SerializeToString, method.response.FromString)
             self._calls[method.path] = call
         return call
@@ -235,7 +248,8 @@ class Channel:
     def close(self) -> None:
         """Hangs up."""
         self._watchdog.close()
-        self._channel.close()
+        for channel in self._channels:
+            channel.close()
 
 
 class Connection:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import enum
 import os
-import re
 import stat
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
+from banger._glob import expression
 from banger._workspace import limits, names
 from banger._workspace.failure import bad_pattern
 from banger._workspace.names import BadName, join, shown
@@ -53,52 +53,12 @@ def includes(patterns: Iterable[str]) -> Include | None:
     for pattern in patterns:
         trimmed = pattern.rstrip("/").removeprefix("./")
         try:
-            found.append(re.compile(_expression(trimmed), re.S))
-        except (re.error, ValueError):
+            found.append(expression(trimmed))
+        except ValueError:
             raise bad_pattern(pattern) from None
     if not found:
         return None
     return lambda path: any(one.fullmatch(os.fsdecode(path)) for one in found)
-
-
-def _expression(pattern: str) -> str:
-    out, at, depth = [], 0, 0
-    while at < len(pattern):
-        letter = pattern[at]
-        if pattern.startswith("**/", at) and (at == 0 or pattern[at - 1] == "/"):
-            out.append("(?:[^/]+/)*")
-            at += 3
-            continue
-        if pattern[at:] == "**" and (at == 0 or pattern[at - 1] == "/"):
-            out.append(".+" if at else ".*")
-            break
-        if letter == "*":
-            out.append("[^/]*")
-        elif letter == "?":
-            out.append("[^/]")
-        elif letter == "[":
-            end = pattern.index("]", at + 2)
-            inside = pattern[at + 1 : end].replace("\\", "\\\\")
-            negated = inside[0] in "!^"
-            out.append(f"(?!/)[{'^' if negated else ''}{inside[1:] if negated else inside}]")
-            at = end
-        elif letter == "{":
-            depth += 1
-            out.append("(?:")
-        elif letter == "}" and depth:
-            depth -= 1
-            out.append(")")
-        elif letter == "," and depth:
-            out.append("|")
-        elif letter == "\\" and at + 1 < len(pattern):
-            at += 1
-            out.append(re.escape(pattern[at]))
-        else:
-            out.append(re.escape(letter))
-        at += 1
-    if depth:
-        raise ValueError(pattern)
-    return "".join(out)
 
 
 def note(kind: wire.Note.Kind, path: bytes, detail: str, is_loss: bool) -> wire.Note:
