@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use banger_core::Failure;
 use banger_core::guest::Guest;
 use banger_core::vm::{Phase, Vm};
 use banger_core::vmm::Machine;
