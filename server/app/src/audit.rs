@@ -212,7 +212,9 @@ impl Writer {
                 // cancel-safe: takes nothing when dropped
                 _ = self.waiting.recv_many(&mut batch, 1) => {}
             }
-            if !matches!(batch.first(), Some(Item::Flush(_))) {
+            // Where more than a batch waits, waiting longer would only lose what does not fit.
+            let is_full = self.waiting.len() >= BATCH_MAX;
+            if !is_full && !matches!(batch.first(), Some(Item::Flush(_))) {
                 tokio::time::sleep(GATHER).await;
             }
             self.write(&mut batch).await;

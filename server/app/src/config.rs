@@ -86,6 +86,8 @@ pub struct AppConfig {
     pub ssh_login_timeout: Duration,
     /// For work to be undone when the daemon stops.
     pub undo_timeout: Duration,
+    /// The most operations of one owner that are under way.
+    pub operations_per_owner_max: usize,
     /// How long ended operations are kept.
     pub operation_retention: Duration,
     /// How long records of the audit log are kept.
@@ -170,6 +172,8 @@ impl AppConfig {
             upload_queue_timeout: Duration::from_secs(60),
             ssh_login_timeout: Duration::from_secs(120),
             undo_timeout: Duration::from_secs(20),
+            // As many as may wait to boot.
+            operations_per_owner_max: 1000,
             operation_retention: Duration::from_secs(24 * 3600),
             audit_retention: Duration::from_secs(90 * 24 * 3600),
             audit_records_max: 100_000,

@@ -152,6 +152,16 @@ pub enum AppError {
         /// How much the owner may have.
         limit: u64,
     },
+    /// The owner has as much long work under way as it may.
+    #[error("`{owner}` has {running} operations under way, which is the most that it may")]
+    TooManyOperations {
+        /// Whose.
+        owner: Owner,
+        /// How many there are.
+        running: usize,
+        /// How many may be.
+        limit: usize,
+    },
     /// As many boots wait as may.
     #[error("{waiting} boots are waiting already, which is the most that may")]
     BootQueueFull {

@@ -247,6 +247,12 @@ impl App {
         &self.caller.owner
     }
 
+    /// Whose things who asks knows of.
+    #[must_use]
+    pub const fn scope(&self) -> &Scope {
+        &self.caller.scope
+    }
+
     /// The role of who asks.
     #[must_use]
     pub const fn role(&self) -> Role {

@@ -21,7 +21,7 @@ use crate::page::{self, Paged};
 
 /// The most stages an operation keeps: an image has at most a few hundred layers.
 const STAGES_MAX: usize = 1024;
-/// The most ended operations that are kept.
+/// The most ended operations of each owner that are kept.
 const KEPT_MAX: u32 = 10_000;
 /// How much older than the retention an operation may get before it is forgotten: this part of the retention.
 const OVERTIME_PART: u32 = 8;
@@ -110,6 +110,16 @@ impl Operations {
             given_up: Arc::default(),
         };
         let request = request.map(|key| key.of(owner));
+        if let Err(full) = self.check_room(owner) {
+            // A repeat of a call asks for nothing more.
+            let Some(key) = &request else {
+                return Err(full);
+            };
+            return match self.context.store.begun_by(key).await? {
+                Some(InsertOperation::Joined(id)) => Ok(Begun::Joined(id)),
+                _ => Err(full),
+            };
+        }
         // Live before it is stored: whoever finds it in the store can watch it.
         self.lock().insert(operation.id, running.clone());
         match self
@@ -145,6 +155,26 @@ impl Operations {
                 Err(error.into())
             }
         }
+    }
+
+    /// Whether `owner` may have one more under way. Calls at the same instant may all pass: the bound is there for the
+    /// host's memory, and need not be exact.
+    fn check_room(&self, owner: &Owner) -> Result<(), AppError> {
+        let limit = self.context.config.operations_per_owner_max;
+        let live = self.lock();
+        if *owner == Owner::daemon() || live.len() < limit {
+            return Ok(());
+        }
+        let is_own = |running: &&Running| running.view.borrow().owner == *owner;
+        let running = live.values().filter(is_own).count();
+        if running < limit {
+            return Ok(());
+        }
+        Err(AppError::TooManyOperations {
+            owner: owner.clone(),
+            running,
+            limit,
+        })
     }
 
     /// An operation as it is now.

@@ -153,6 +153,8 @@ pub struct Config {
     pub shutdown_grace: SignedDuration,
     /// How long ended operations are kept.
     pub operation_retention: SignedDuration,
+    /// The most operations of one owner that are under way.
+    pub operations_per_owner_max: usize,
     /// How long records of the audit log are kept.
     pub audit_retention: SignedDuration,
     /// The most records of the audit log; the oldest go first.
@@ -290,6 +292,7 @@ impl Config {
             undo_timeout: signed(app.undo_timeout),
             shutdown_grace: SignedDuration::from_secs(10),
             operation_retention: signed(app.operation_retention),
+            operations_per_owner_max: app.operations_per_owner_max,
             audit_retention: signed(app.audit_retention),
             audit_records_max: app.audit_records_max,
             registry_auth_files: vec![place.config.with_file_name(AUTH_FILE)],
@@ -488,6 +491,11 @@ impl Config {
             "must be at least 1",
         );
         refuse(
+            "operations_per_owner_max",
+            self.operations_per_owner_max == 0,
+            "must be at least 1",
+        );
+        refuse(
             "memory_overcommit",
             self.memory_overcommit.is_zero(),
             "must be more than nothing",
@@ -636,6 +644,7 @@ impl Config {
             ssh_login_timeout: unsigned(self.ssh_login_timeout),
             undo_timeout: unsigned(self.undo_timeout),
             operation_retention: unsigned(self.operation_retention),
+            operations_per_owner_max: self.operations_per_owner_max,
             audit_retention: unsigned(self.audit_retention),
             audit_records_max: self.audit_records_max,
             pull: PullConfig {

@@ -11,6 +11,12 @@ use crate::row::{Columns, nanoseconds, nanoseconds_optional};
 use crate::store::Durability;
 use crate::{Store, StoreError};
 
+/// Forgets what is beyond so many records: each is ranked among those of its owner, method and kind of end, newest
+/// first, and those of the lowest ranks stay.
+const MANY: &str = "DELETE FROM audit WHERE sequence IN (SELECT sequence FROM (SELECT sequence, row_number() OVER \
+                    (PARTITION BY owner, method, code <> 0 ORDER BY sequence DESC) AS rank FROM audit) \
+                    ORDER BY rank, sequence DESC LIMIT -1 OFFSET ?)";
+
 fn decode(row: &SqliteRow) -> Result<AuditRecord, StoreError> {
     // Rows have a number where others have an id: it is told as text where a row is broken.
     let columns = Columns::new(row, "audit", "row_id");
@@ -126,8 +132,10 @@ impl Store {
         rows.iter().map(decode).collect()
     }
 
-    /// Forgets the records of calls that came before `before`, and of the others all but the newest `keep_at_most`.
-    /// Says how many went.
+    /// Forgets the records of calls that came before `before`, and of the others all but `keep_at_most`: the oldest of
+    /// which there are most go first, where those of one owner, one method and one kind of end (well or not) are
+    /// counted together. So nobody's calls make the log forget those of another, nor many of one kind the few of
+    /// others. Says how many went.
     ///
     /// # Errors
     /// Of the database only.
@@ -139,16 +147,26 @@ impl Store {
         const DURING: &str = "prune the audit log";
         let before = nanoseconds("time", before)?;
         let mut transaction = self.begin(Durability::Soon, DURING).await?;
-        let done = sqlx::query(
-            "DELETE FROM audit WHERE time < ?1 OR sequence <= \
-             (SELECT sequence FROM audit ORDER BY sequence DESC LIMIT 1 OFFSET ?2)",
-        )
-        .bind(before)
-        .bind(keep_at_most)
-        .execute(&mut *transaction)
-        .await
-        .map_err(failed(DURING))?;
+        let aged = sqlx::query("DELETE FROM audit WHERE time < ?")
+            .bind(before)
+            .execute(&mut *transaction)
+            .await
+            .map_err(failed(DURING))?;
+        let count: i64 = sqlx::query_scalar("SELECT count(*) FROM audit")
+            .fetch_one(&mut *transaction)
+            .await
+            .map_err(failed(DURING))?;
+        let mut gone = aged.rows_affected();
+        // Ranking all costs more than counting, and is seldom needed.
+        if count > i64::from(keep_at_most) {
+            let many = sqlx::query(MANY)
+                .bind(keep_at_most)
+                .execute(&mut *transaction)
+                .await
+                .map_err(failed(DURING))?;
+            gone += many.rows_affected();
+        }
         transaction.commit().await.map_err(failed(DURING))?;
-        Ok(done.rows_affected())
+        Ok(gone)
     }
 }

@@ -1,13 +1,13 @@
 //! Images and the references that name them: rows of `images` and `image_references`.
 
 use banger_core::image::{Image, Platform, TakeOver};
-use banger_core::{Digest, ImageId, Name};
+use banger_core::{Digest, ImageId, Name, Owner};
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::{Sqlite, Transaction};
 
 use crate::error::failed;
 use crate::row::{Columns, count, integer, json, nanoseconds};
-use crate::store::{DeleteOutcome, Durability, users};
+use crate::store::{DeleteOutcome, Durability, users, users_of};
 use crate::{Page, Store, StoreError};
 
 /// What became of a new reference.
@@ -35,6 +35,9 @@ pub enum UntagOutcome {
 const INSERT: &str = "insert the image";
 
 const USERS: &str = "SELECT id, name FROM vms WHERE image_id = ? ORDER BY name LIMIT ?";
+
+const OWN_USERS: &str =
+    "SELECT id, name FROM vms WHERE image_id = ? AND owner = ? ORDER BY name LIMIT ?";
 
 macro_rules! select {
     ($tail:literal) => {
@@ -251,14 +254,22 @@ impl Store {
         Ok(UntagOutcome::Untagged)
     }
 
-    /// The VMs that use an image, by name, at most 16.
+    /// The VMs that use an image, by name, at most 16; those of `owner` alone, where one is given.
     ///
     /// # Errors
     /// Of the database only.
-    pub async fn vms_of_image(&self, id: ImageId) -> Result<Vec<Name>, StoreError> {
+    pub async fn vms_of_image(
+        &self,
+        id: ImageId,
+        owner: Option<&Owner>,
+    ) -> Result<Vec<Name>, StoreError> {
         const DURING: &str = "find the VMs that use the image";
+        let id = id.to_string();
         let mut reader = self.reader().acquire().await.map_err(failed(DURING))?;
-        users(&mut reader, USERS, &id.to_string()).await
+        match owner {
+            None => users(&mut reader, USERS, &id).await,
+            Some(owner) => users_of(&mut reader, OWN_USERS, &id, owner).await,
+        }
     }
 
     /// Removes an image with its references, unless VMs need it. Safe from a crash of the host when it

@@ -159,6 +159,20 @@ impl Store {
         Ok(InsertOperation::Inserted)
     }
 
+    /// What the same call, made before, began: `None` where it is the first.
+    ///
+    /// # Errors
+    /// Of the database only.
+    pub async fn begun_by(
+        &self,
+        request: &RequestKey,
+    ) -> Result<Option<InsertOperation>, StoreError> {
+        const DURING: &str = "find the request";
+        let mut reader = self.reader().acquire().await.map_err(failed(DURING))?;
+        let known = request::find(&mut reader, request).await?;
+        known.as_ref().map(joined).transpose()
+    }
+
     /// Sets target, state, stages and end time of an operation that has not ended. One that ends has an
     /// end time, one that runs has none.
     ///
@@ -248,7 +262,7 @@ impl Store {
     }
 
     /// Forgets ended operations, with their request ids: those that ended before `ended_before`, and of the
-    /// others all but the newest `keep_at_most`. Running ones stay. Says how many went.
+    /// others all but each owner's newest `keep_at_most`. Running ones stay. Says how many went.
     ///
     /// # Errors
     /// Of the database only.
@@ -261,8 +275,9 @@ impl Store {
         let ended_before = nanoseconds("end_time", ended_before)?;
         let mut transaction = self.begin(Durability::Soon, DURING).await?;
         let done = sqlx::query(
-            "DELETE FROM operations WHERE state <> 'running' AND (end_time < ? OR id NOT IN \
-             (SELECT id FROM operations WHERE state <> 'running' ORDER BY id DESC LIMIT ?))",
+            "DELETE FROM operations WHERE state <> 'running' AND (end_time < ? OR id IN \
+             (SELECT id FROM (SELECT id, row_number() OVER (PARTITION BY owner ORDER BY id DESC) AS rank \
+             FROM operations WHERE state <> 'running') WHERE rank > ?))",
         )
         .bind(ended_before)
         .bind(keep_at_most)

@@ -4,10 +4,10 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use banger_core::Name;
+use banger_core::{Name, Owner};
 use sqlx::sqlite::{
     Sqlite, SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool,
-    SqlitePoolOptions, SqliteSynchronous,
+    SqlitePoolOptions, SqliteRow, SqliteSynchronous,
 };
 use sqlx::{Connection, Transaction};
 
@@ -250,6 +250,27 @@ pub(crate) async fn users(
         .fetch_all(connection)
         .await
         .map_err(failed("find the VMs that use it"))?;
+    names(&rows)
+}
+
+/// The same of one owner's VMs; `statement` takes the id, the owner and the most rows.
+pub(crate) async fn users_of(
+    connection: &mut SqliteConnection,
+    statement: &'static str,
+    id: &str,
+    owner: &Owner,
+) -> Result<Vec<Name>, StoreError> {
+    let rows = sqlx::query(statement)
+        .bind(id)
+        .bind(owner.as_str())
+        .bind(USERS_NAMED_MAX)
+        .fetch_all(connection)
+        .await
+        .map_err(failed("find the VMs that use it"))?;
+    names(&rows)
+}
+
+fn names(rows: &[SqliteRow]) -> Result<Vec<Name>, StoreError> {
     rows.iter()
         .map(|row| Columns::new(row, "vms", "id").parse("name"))
         .collect()

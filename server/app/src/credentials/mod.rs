@@ -33,8 +33,10 @@ pub type Profiles = BTreeMap<Name, Profile>;
 pub struct Profile {
     /// In this order.
     pub files: Vec<ProfileFile>,
-    /// The users of this host whose VMs may have them; absent means all that may call.
+    /// The users of this host whose VMs may have them. Where neither these nor owners are named, all users of this host.
     pub allowed_uids: Option<Vec<u32>>,
+    /// Other owners whose VMs may have them: callers of other hosts have none that does not name them.
+    pub allowed_owners: Option<Vec<Owner>>,
 }
 
 /// One file of a profile.
@@ -50,10 +52,12 @@ pub struct ProfileFile {
 
 impl Profile {
     fn allows(&self, owner: &Owner) -> bool {
-        let Some(allowed) = &self.allowed_uids else {
-            return true;
-        };
-        owner.uid().is_some_and(|uid| allowed.contains(&uid))
+        if self.allowed_uids.is_none() && self.allowed_owners.is_none() {
+            return owner.certificate().is_none();
+        }
+        let owners = self.allowed_owners.iter().flatten();
+        let mut uids = self.allowed_uids.iter().flatten();
+        uids.any(|uid| owner.uid() == Some(*uid)) || owners.into_iter().any(|named| named == owner)
     }
 }
 

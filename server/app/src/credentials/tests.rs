@@ -17,6 +17,7 @@ fn profile(source: &Path, allowed_uids: Option<Vec<u32>>) -> Profile {
             mode: 0o600,
         }],
         allowed_uids,
+        allowed_owners: None,
     }
 }
 
@@ -53,6 +54,26 @@ fn a_profile_that_is_not_there_is_told_with_those_that_are_for_the_caller() {
     assert_eq!(error.metadata()[1], ("known", "all".to_owned()));
     let error = find(&Profiles::new(), &me, &[name("x")]).unwrap_err();
     assert!(error.to_string().ends_with("there are none"), "{error}");
+}
+
+#[test]
+fn callers_of_other_hosts_have_what_names_them_alone() {
+    let none = Path::new("/nowhere");
+    let ci = Owner::of_certificate("ci").unwrap();
+    let other = Owner::of_certificate("other").unwrap();
+    let mut named = profile(none, None);
+    named.allowed_owners = Some(vec![ci.clone()]);
+    let mut both = profile(none, Some(vec![1000]));
+    both.allowed_owners = Some(vec![ci.clone()]);
+    let users = profile(none, Some(vec![1000]));
+    let open = profile(none, None);
+    let (ann, bob) = (Owner::of_uid(1000), Owner::of_uid(1001));
+    let allowed =
+        |profile: &Profile| [&ann, &bob, &ci, &other].map(|owner| u8::from(profile.allows(owner)));
+    assert_eq!(allowed(&open), [1, 1, 0, 0]);
+    assert_eq!(allowed(&users), [1, 0, 0, 0]);
+    assert_eq!(allowed(&named), [0, 0, 1, 0]);
+    assert_eq!(allowed(&both), [1, 0, 1, 0]);
 }
 
 #[tokio::test]

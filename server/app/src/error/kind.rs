@@ -70,6 +70,9 @@ impl Explain for AppError {
             } => FailureKind::ResourceExhausted {
                 subject: format!("owner/{owner}/{}", resource.as_str()),
             },
+            Self::TooManyOperations { owner, .. } => FailureKind::ResourceExhausted {
+                subject: format!("owner/{owner}/operations"),
+            },
             Self::BootQueueFull { retry_after, .. } => FailureKind::Unavailable {
                 retry_after: *retry_after,
             },
@@ -167,6 +170,7 @@ impl Explain for AppError {
                 }
             },
             Self::QuotaExceeded { .. } => "QUOTA_EXCEEDED",
+            Self::TooManyOperations { .. } => "TOO_MANY_OPERATIONS",
             Self::BootQueueFull { .. } => "BOOT_QUEUE_FULL",
             Self::BootTimeout { .. } => "BOOT_TIMEOUT",
             Self::BootEnded { .. } => "BOOT_ENDED",

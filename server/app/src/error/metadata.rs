@@ -118,6 +118,15 @@ impl AppError {
                 numbers(*resource, *asked, *in_use, *limit),
             ]
             .concat(),
+            Self::TooManyOperations {
+                owner,
+                running,
+                limit,
+            } => vec![
+                ("owner", owner.to_string()),
+                ("running", running.to_string()),
+                ("limit", limit.to_string()),
+            ],
             Self::BootQueueFull {
                 waiting,
                 limit,

@@ -44,7 +44,7 @@ impl AppError {
             Self::TooManyCatalogs { .. } => "Remove one: banger catalog remove NAME".into(),
             Self::CatalogRefused { source, .. } => return source.remedy(),
             Self::CatalogAway { source, .. } | Self::Source(source) => return source.remedy(),
-            Self::ReferenceTaken { .. } => "Choose another name, or say that it may be taken over (--replace).".into(),
+            Self::ReferenceTaken { .. } => "Choose another name, or have it taken over: an operator by pulling from a registry, an admin with --replace.".into(),
             Self::WrongState { vm, phase, .. } => match phase {
                 Phase::Stopped | Phase::Failed => format!("Start it first: banger vm start {vm}"),
                 Phase::Paused => format!("Let it go on first: banger vm resume {vm}"),
@@ -66,6 +66,7 @@ impl AppError {
             Self::Exhausted { .. } => "Ask for less, remove VMs or images that are not needed, or lower the reserve in the configuration.".into(),
             Self::HostLimit { resource, .. } => host_limit(*resource).into(),
             Self::QuotaExceeded { .. } => "Ask for less, or stop or remove VMs or volumes of this owner. Whoever runs the daemon can raise the quota: `[quota]` and `[owners]` in its configuration; `banger host usage` shows them.".into(),
+            Self::TooManyOperations { .. } => "Wait for some of them to end, or cancel some (`banger operation list`). Or raise `operations_per_owner_max` in the configuration.".into(),
             Self::BootQueueFull { .. } => "Try again when some of the boots are done; RetryInfo tells when. Or raise `boot_queue_max` in the configuration.".into(),
             Self::BootTimeout { .. } | Self::BootEnded { .. } => {
                 "The user's command did not run. Read the console's end in this error, check that the kernel fits the host, or try another kernel.".into()

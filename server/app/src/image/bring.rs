@@ -15,10 +15,14 @@ use super::{ArchiveFormat, RegisterRequest};
 use crate::Context;
 use crate::catalog::Catalogs;
 use crate::error::AppError;
+use crate::operation::OperationTask;
 use crate::pull_time::PullTime;
 
 /// What an archive is called that a caller streamed in.
 const UPLOAD: &str = "the upload";
+
+/// How the origin of what a registry gave begins.
+pub(super) const REGISTRY: &str = "registry ";
 
 /// What a task needs to bring an image in.
 #[derive(Clone)]
@@ -47,19 +51,18 @@ impl Worker {
         reference: &ImageReference,
         options: &PullOptions,
         kernel: Option<Name>,
-        progress: &dyn Progress,
-        cancel: &CancellationToken,
+        take_over: TakeOver,
+        task: &OperationTask,
     ) -> Result<Image, AppError> {
         crate::host::admit_disk(&self.context)?;
         let _bringing = self.begin_bringing().await;
         let mut built = self
             .files
-            .pull(reference, options, progress, cancel)
+            .pull(reference, options, task, task.cancelled())
             .await?;
         built.kernel = kernel;
-        let origin = format!("registry {}", reference.registry());
-        self.record(reference, built, origin, TakeOver::Allowed)
-            .await
+        let origin = format!("{REGISTRY}{}", reference.registry());
+        self.record(reference, built, origin, take_over).await
     }
 
     pub(super) async fn register(

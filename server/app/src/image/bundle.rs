@@ -4,9 +4,9 @@ use banger_core::Name;
 use banger_core::image::{Image, Platform, TakeOver};
 use banger_core::operation::Progress as _;
 use banger_core::operation::StageKey;
-use banger_image::{BundleNames, ImageReference, PullOptions};
+use banger_image::{BundleNames, ImageReference};
 
-use super::bring::Worker;
+use super::bring::{REGISTRY, Worker};
 use super::{ImageSource, Images, PullRequest, blocking};
 use crate::catalog::{Ensured, FoundBundle};
 use crate::error::AppError;
@@ -71,27 +71,41 @@ impl Worker {
                 });
             }
         }
-        let options = self.options(request.platform, request.auth);
-        self.pull_oci(reference, &request.kernel, options, time, task)
-            .await
+        if request.take_over == TakeOver::Refused {
+            self.check_name(reference).await?;
+        }
+        self.pull_oci(reference, request, time, task).await
+    }
+
+    /// Refuses a name that stands for what no registry gave: a pull could only change what it means. One that a
+    /// registry gave is refused when the content has come and is other.
+    async fn check_name(&self, reference: &ImageReference) -> Result<(), AppError> {
+        let named = reference.to_string();
+        let kept = self.context.store.find_image_by_reference(&named).await?;
+        match kept {
+            Some(image) if !image.origin.starts_with(REGISTRY) => {
+                Err(AppError::ReferenceTaken { reference: named })
+            }
+            Some(_) | None => Ok(()),
+        }
     }
 
     async fn pull_oci(
         &self,
         reference: &ImageReference,
-        kernel: &str,
-        mut options: PullOptions,
+        request: PullRequest,
         time: PullTime,
         task: &OperationTask,
     ) -> Result<Image, AppError> {
-        let kernel = match kernel {
+        let mut options = self.options(request.platform, request.auth);
+        let kernel = match request.kernel.as_str() {
             "" => None,
             named => Some(self.catalogs.ensure_kernel(named, None, time, task).await?),
         };
         let name = kernel.as_ref().map(|kernel| kernel.name.clone());
         options.deadline = time.left();
         let pulled = self
-            .fetch(reference, &options, name, task, task.cancelled())
+            .fetch(reference, &options, name, request.take_over, task)
             .await;
         self.keep_or_undo(pulled, kernel).await
     }

@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::PathBuf;
 
 use banger_core::image::{Image, TakeOver};
-use banger_core::{Digest, ImageId, Name, SignedDuration, Timestamp};
+use banger_core::{Digest, ImageId, Name, Scope, SignedDuration, Timestamp};
 use banger_image::{KeptFile, KeptKind, Sweep};
 use banger_store::{DeleteOutcome, TagOutcome, UntagOutcome};
 
@@ -192,7 +192,12 @@ impl Images {
             return Ok(false);
         }
         if request.dry_run {
-            return Ok(self.context.store.vms_of_image(image.id).await?.is_empty());
+            return Ok(self
+                .context
+                .store
+                .vms_of_image(image.id, None)
+                .await?
+                .is_empty());
         }
         // Whether a VM uses it is asked in the same transaction.
         let outcome = self.forget(image).await?;
@@ -208,7 +213,8 @@ impl Images {
         Ok(outcome)
     }
 
-    /// A page of what each image takes, newest first, and what all take.
+    /// A page of what each image takes, newest first, and what all take. Of the VMs that use one, those that `scope`
+    /// sees are named.
     ///
     /// # Errors
     /// If the store or the disk cannot be read.
@@ -216,6 +222,7 @@ impl Images {
         &self,
         limit: u32,
         before: Option<String>,
+        scope: &Scope,
     ) -> Result<(Paged<Usage>, TotalUsage), AppError> {
         let all = self.context.store.all_images().await?;
         let digests: HashSet<Digest> = all.iter().map(|image| image.digest).collect();
@@ -235,7 +242,11 @@ impl Images {
         });
         let mut usages = Vec::new();
         for image in newest.take(limit as usize + 1) {
-            let vms = self.context.store.vms_of_image(image.id).await?;
+            let vms = self
+                .context
+                .store
+                .vms_of_image(image.id, scope.only())
+                .await?;
             usages.push(files.usage(image, vms));
         }
         Ok((page::cut(usages, limit as usize), files.total(unreferenced)))

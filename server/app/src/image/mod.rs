@@ -9,7 +9,7 @@ mod turns;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use banger_core::image::{Image, ImageConfig, Platform};
+use banger_core::image::{Image, ImageConfig, Platform, TakeOver};
 use banger_core::operation::OperationKind;
 use banger_core::{Digest, ImageId, Name, OperationId, Owner};
 pub use banger_image::Login;
@@ -58,6 +58,8 @@ pub struct PullRequest {
     pub kernel: String,
     /// A bundle may take the name of another image.
     pub replace: bool,
+    /// What comes from a registry may take the name of other content, as when a tag was moved there.
+    pub take_over: TakeOver,
     /// Where to look.
     pub source: ImageSource,
 }
@@ -172,6 +174,8 @@ impl Images {
             auth: None,
             kernel: String::new(),
             replace: false,
+            // It is fetched where the name is free; what took that meanwhile keeps it.
+            take_over: TakeOver::Refused,
             source: ImageSource::Any,
         };
         // Whoever pulls as a part of something else should not carry the whole of it.

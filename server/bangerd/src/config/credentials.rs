@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
 
 use banger_app::config::{Profile, ProfileFile, Profiles};
-use banger_core::Name;
+use banger_core::{Name, Owner};
 use serde::{Deserialize, Serialize};
 
 use super::{Mistake, table};
@@ -24,9 +24,13 @@ const MODE_MAX: u16 = 0o777;
 pub struct CredentialsConfig {
     /// In this order.
     pub files: Vec<CredentialFile>,
-    /// The users of this host whose VMs may have them; absent means all that may use the socket.
+    /// The users of this host whose VMs may have them. Where neither these nor owners are named, all that may use the
+    /// socket.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub allowed_uids: Option<Vec<u32>>,
+    /// Other owners whose VMs may have them: `cert:` and the name of a certificate.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub allowed_owners: Option<Vec<Owner>>,
 }
 
 /// One file of a profile.
@@ -91,6 +95,11 @@ pub(super) fn mistakes(profiles: &BTreeMap<String, CredentialsConfig>) -> Vec<Mi
         );
         let paths: BTreeSet<&String> = files.iter().map(|file| &file.path).collect();
         refuse(paths.len() < files.len(), "names a path twice");
+        let mut owners = profile.allowed_owners.iter().flatten();
+        if !owners.all(super::quota::is_somebody) {
+            let at = table::path(KEY, name, "allowed_owners");
+            mistakes.push(Mistake::new(&at, super::quota::NOBODY));
+        }
         if let Err(error) = name.parse::<Name>() {
             let at = format!("{KEY}.\"{name}\"");
             mistakes.push(Mistake::new(&at, &format!("is no name: {error}")));
@@ -109,6 +118,7 @@ pub(super) fn profiles(profiles: &BTreeMap<String, CredentialsConfig>) -> Profil
     let profile = |profile: &CredentialsConfig| Profile {
         files: profile.files.iter().map(file).collect(),
         allowed_uids: profile.allowed_uids.clone(),
+        allowed_owners: profile.allowed_owners.clone(),
     };
     profiles
         .iter()
@@ -134,6 +144,7 @@ mod tests {
         let text = r#"
             [credentials.claude]
             allowed_uids = [1000]
+            allowed_owners = ["cert:ci"]
             files = [
               { source = "/home/ann/.claude/credentials.json", path = "~/.claude/credentials.json" },
               { source = "/etc/banger/npmrc", path = "/etc/npmrc", mode = "0640" },
@@ -144,6 +155,8 @@ mod tests {
         let app = config.app();
         let profile = &app.credentials[&"claude".parse().unwrap()];
         assert_eq!(profile.allowed_uids, Some(vec![1000]));
+        let ci = banger_core::Owner::of_certificate("ci").unwrap();
+        assert_eq!(profile.allowed_owners, Some(vec![ci]));
         let modes: Vec<u16> = profile.files.iter().map(|file| file.mode).collect();
         assert_eq!(modes, [0o600, 0o640]);
     }
@@ -154,6 +167,7 @@ mod tests {
             [credentials.empty]
             [credentials."Not A Name"]
             files = [{ source = "/a", path = "~/a" }]
+            allowed_owners = ["ann"]
             [credentials.files]
             files = [
               { source = "a", path = "b", mode = "1777" },
@@ -165,6 +179,7 @@ mod tests {
         for part in [
             "`credentials.\"empty\".files`: must name at least one file",
             "`credentials.\"Not A Name\"`: is no name",
+            "`credentials.\"Not A Name\".allowed_owners`: must be written as uid:",
             "`credentials.\"files\".files`: has a source that is not an absolute path",
             "`credentials.\"files\".files`: has a path that is neither",
             "`credentials.\"files\".files`: has a mode that is not octal",

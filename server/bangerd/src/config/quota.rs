@@ -45,14 +45,16 @@ fn path(owner: &str) -> String {
 
 /// What types cannot say: an owner that nobody can be would be a limit for nobody.
 pub(super) fn mistakes(owners: &BTreeMap<Owner, Limits>) -> Vec<Mistake> {
-    let is_somebody = |owner: &Owner| {
-        let is_user = owner.uid().is_some_and(|uid| Owner::of_uid(uid) == *owner);
-        is_user || owner.certificate().is_some()
-    };
     let wrong = owners.keys().filter(|owner| !is_somebody(owner));
-    let told = wrong.map(|owner| {
-        let problem = "must be written as uid: and a user's number, such as uid:1000, or as cert: and a certificate's name";
-        Mistake::new(&path(owner.as_str()), problem)
-    });
+    let told = wrong.map(|owner| Mistake::new(&path(owner.as_str()), NOBODY));
     told.collect()
+}
+
+/// What is told of an owner's word that is nobody's.
+pub(super) const NOBODY: &str = "must be written as uid: and a user's number, such as uid:1000, or as cert: and a certificate's name";
+
+/// Whether a caller can have this word.
+pub(super) fn is_somebody(owner: &Owner) -> bool {
+    let is_user = owner.uid().is_some_and(|uid| Owner::of_uid(uid) == *owner);
+    is_user || owner.certificate().is_some()
 }

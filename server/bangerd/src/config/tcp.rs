@@ -40,6 +40,8 @@ pub struct TcpConfig {
     pub connections_per_identity_max: usize,
     /// The most that have not shown yet who they are.
     pub handshakes_max: usize,
+    /// Of these, the most of one address; of IPv6, of one /64.
+    pub handshakes_per_address_max: usize,
     /// For a new connection to show who it is.
     pub handshake_timeout: SignedDuration,
     /// From then to the first whole request.
@@ -59,6 +61,7 @@ impl Default for TcpConfig {
             connections_per_address_max: 512,
             connections_per_identity_max: 256,
             handshakes_max: 512,
+            handshakes_per_address_max: 64,
             handshake_timeout: SignedDuration::from_secs(10),
             first_request_timeout: SignedDuration::from_secs(30),
         }
@@ -171,6 +174,7 @@ pub(super) fn mistakes(tcp: &TcpConfig) -> Vec<Mistake> {
             tcp.connections_per_identity_max,
         ),
         ("handshakes_max", tcp.handshakes_max),
+        ("handshakes_per_address_max", tcp.handshakes_per_address_max),
     ] {
         refuse(key, most == 0, "must be at least 1");
     }

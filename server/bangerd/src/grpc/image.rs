@@ -5,6 +5,7 @@ use banger_app::image::ExportRequest;
 use banger_app::upload::{Upload, UploadKind, Uploaded};
 use banger_app::{App, AppError};
 use banger_core::Role;
+use banger_core::image::TakeOver;
 use banger_proto::v1;
 use banger_proto::v1::image_service_server::ImageService;
 use banger_proto::v1::register_image_request::Message;
@@ -30,6 +31,11 @@ impl ImageService for Api {
             let what = "PullImage with `replace` or `kernel`";
             access::require(self.app.role(), Role::Admin, what)?;
         }
+        // So does a name that is there and comes to mean other content.
+        let take_over = match self.app.role() >= Role::Operator {
+            true => TakeOver::Allowed,
+            false => TakeOver::Refused,
+        };
         let id = std::mem::take(&mut request.request_id);
         // The key is stored, and is a digest of the request: not of a password, which could be guessed from it.
         let auth = request.auth.take();
@@ -39,7 +45,7 @@ impl ImageService for Api {
             .app
             .images
             .pull(
-                image::pull(request, self.app.caller().clone())?,
+                image::pull(request, self.app.caller().clone(), take_over)?,
                 key.as_ref(),
             )
             .await
@@ -192,7 +198,7 @@ impl ImageService for Api {
         let (found, total) = self
             .app
             .images
-            .usage(wanted.size, wanted.before)
+            .usage(wanted.size, wanted.before, self.app.scope())
             .await
             .map_err(refused)?;
         let token = page::next(&found.items, found.has_more, |item| {

@@ -136,10 +136,13 @@ pub(crate) fn key<M: Message>(
     }))
 }
 
+/// One turn for each caller and request id: the ids of one caller are nothing to another.
+type Turns = HashMap<(Owner, String), Arc<tokio::sync::Mutex<()>>>;
+
 /// Calls with a request id that go on now: a repeat waits for the first, then gets its answer.
 #[derive(Debug, Default)]
 pub(crate) struct Once {
-    running: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
+    running: Mutex<Turns>,
 }
 
 impl Once {
@@ -187,7 +190,8 @@ impl Once {
         work: impl Future<Output = T>,
     ) -> T {
         let Some(key) = key else { return work.await };
-        let turn = self.lock().entry(key.id.clone()).or_default().clone();
+        let whose = (key.owner.clone(), key.id.clone());
+        let turn = self.lock().entry(whose.clone()).or_default().clone();
         let done = {
             let _turn = turn.lock().await;
             work.await
@@ -196,15 +200,15 @@ impl Once {
         // Whoever is last to leave takes the entry away: the map's own is then the only one left.
         let mut running = self.lock();
         if running
-            .get(&key.id)
+            .get(&whose)
             .is_some_and(|turn| Arc::strong_count(turn) == 1)
         {
-            running.remove(&key.id);
+            running.remove(&whose);
         }
         done
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Arc<tokio::sync::Mutex<()>>>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Turns> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -283,6 +287,29 @@ mod tests {
         };
         assert_eq!(digest("a"), digest("a"));
         assert_ne!(digest("a"), digest("b"));
+    }
+
+    #[tokio::test]
+    async fn the_same_id_of_another_caller_waits_for_nobody() {
+        let once = Once::default();
+        let id = "01890a5d-ac96-774b-bcce-b302099a8057";
+        let body = v1::DeleteVmRequest::default();
+        let of = |uid| {
+            let key = key("m", id, &body).unwrap().unwrap();
+            key.of(&Owner::of_uid(uid))
+        };
+        let (one, two) = (of(1), of(2));
+        let done = once.in_turn(Some(&one), async {
+            let again = once.in_turn(Some(&one), async {});
+            let mut again = std::pin::pin!(again);
+            let waits = futures::poll!(&mut again);
+            assert!(waits.is_pending(), "two of one caller at once");
+            let other = once.in_turn(Some(&two), async {});
+            let other = std::pin::pin!(other);
+            futures::poll!(other).is_ready()
+        });
+        assert!(done.await);
+        assert!(once.lock().is_empty());
     }
 
     #[test]

@@ -21,6 +21,7 @@ impl SessionService for Api {
         let mut request = request.into_inner();
         let id = std::mem::take(&mut request.request_id);
         let key = request::key("banger.v1.SessionService/StartSession", &id, &request)?;
+        let key = key.map(|key| key.of(self.app.caller()));
         let named = field::named("vm", &request.vm)?.to_owned();
         let spec = session::parse_spec("spec", request.spec)?;
         let (app, once) = (self.app.clone(), self.once.clone());

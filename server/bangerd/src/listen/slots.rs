@@ -35,6 +35,7 @@ struct Taken {
 struct Most {
     all: usize,
     handshakes: usize,
+    handshakes_per_address: usize,
     per_address: usize,
     per_owner: usize,
 }
@@ -46,6 +47,8 @@ pub enum Full {
     All,
     /// Of those that have not shown who they are.
     Handshakes,
+    /// Of those from one address that have not shown who they are.
+    AddressHandshakes,
     /// Of those from one address.
     Address,
 }
@@ -57,6 +60,7 @@ impl Full {
         match self {
             Self::All => "tcp.connections_max",
             Self::Handshakes => "tcp.handshakes_max",
+            Self::AddressHandshakes => "tcp.handshakes_per_address_max",
             Self::Address => "tcp.connections_per_address_max",
         }
     }
@@ -70,6 +74,10 @@ impl Slots {
             most: Most {
                 all: config.connections_max,
                 handshakes: config.handshakes_max,
+                // However few there are, one address leaves some to others.
+                handshakes_per_address: config
+                    .handshakes_per_address_max
+                    .min(config.handshakes_max.div_ceil(2)),
                 per_address: config.connections_per_address_max,
                 per_owner: config.connections_per_identity_max,
             },
@@ -98,13 +106,14 @@ impl Slots {
             if taken.handshakes >= taken.most.handshakes {
                 return Err(Full::Handshakes);
             }
-            if !take(&mut taken.by_address, address, taken.most.per_address) {
+            let most = taken.most;
+            if !take(&mut taken.by_address, address, most.per_address) {
                 return Err(Full::Address);
             }
-            let part = taken.most.handshakes.div_ceil(2);
-            if !take(&mut taken.handshakes_by_address, address, part) {
+            let shaking = &mut taken.handshakes_by_address;
+            if !take(shaking, address, most.handshakes_per_address) {
                 give_back(&mut taken.by_address, address);
-                return Err(Full::Handshakes);
+                return Err(Full::AddressHandshakes);
             }
             taken.all += 1;
             taken.handshakes += 1;
@@ -258,11 +267,34 @@ mod tests {
             from(&slots, "10.0.0.1").unwrap(),
             from(&slots, "10.0.0.1").unwrap(),
         ];
-        assert_eq!(from(&slots, "10.0.0.1").unwrap_err(), Full::Handshakes);
+        assert_eq!(
+            from(&slots, "10.0.0.1").unwrap_err(),
+            Full::AddressHandshakes
+        );
         assert!(from(&slots, "10.0.0.2").is_ok());
         let [(_, shaking), _] = &mut taken;
         *shaking = from(&slots, "10.0.0.2").unwrap().1;
         assert!(from(&slots, "10.0.0.1").is_ok(), "one has shown who it is");
+    }
+
+    #[test]
+    fn by_default_no_single_address_takes_all_handshakes() {
+        let config = TcpConfig::default();
+        let slots = Slots::new(&config);
+        let mut held = Vec::new();
+        let full = loop {
+            match from(&slots, "10.0.0.1") {
+                Ok(places) => held.push(places),
+                Err(full) => break full,
+            }
+        };
+        assert_eq!(full, Full::AddressHandshakes);
+        assert!(held.len() * 4 <= config.handshakes_max, "{}", held.len());
+        let (_place, shaking) = from(&slots, "10.0.0.2").unwrap();
+        drop(shaking);
+        // Who has shown who it is leaves its place to the next.
+        drop(held.pop().unwrap().1);
+        from(&slots, "10.0.0.1").unwrap();
     }
 
     #[test]

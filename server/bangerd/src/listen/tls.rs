@@ -189,6 +189,8 @@ fn verifier(
     }
     WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
         .with_crls(lists)
+        // Whom is trusted is told to nobody: the request for a certificate comes before the peer has shown one.
+        .clear_root_hint_subjects()
         .build()
         .map_err(TlsError::Verifier)
 }

@@ -221,6 +221,7 @@ fn source(dir: &Path, content: &str) -> CredentialsConfig {
             mode: "0600".into(),
         }],
         allowed_uids: None,
+        allowed_owners: None,
     }
 }
 
@@ -237,6 +238,7 @@ async fn credentials_are_read_at_each_start_and_only_for_who_may_have_them() {
     let mine = source(dir.path(), "first");
     let theirs = CredentialsConfig {
         allowed_uids: Some(vec![u32::MAX - 1]),
+        allowed_owners: None,
         ..mine.clone()
     };
     let token = mine.files[0].source.clone();

@@ -80,3 +80,22 @@ async fn the_old_and_the_many_go_and_no_sequence_comes_again() {
     scratch.store.insert_audit(&records[..1]).await.unwrap();
     assert_eq!(found(&scratch, &all).await, [11]);
 }
+
+#[tokio::test]
+async fn who_calls_much_makes_the_log_forget_its_own_calls_and_no_others() {
+    let scratch = Scratch::new().await;
+    let mut records = vec![record(1, 7, 0), record(2, 8, 0)];
+    records.extend((3..100).map(|second| record(second, 8, 7)));
+    scratch.store.insert_audit(&records).await.unwrap();
+    assert_eq!(scratch.store.prune_audit(at(0), 10).await.unwrap(), 89);
+    let of = |uid| AuditFilter {
+        owner: Some(Owner::of_uid(uid)),
+        ..AuditFilter::default()
+    };
+    assert_eq!(found(&scratch, &of(7)).await, [1]);
+    // Its one change is not hidden by refusals either.
+    assert_eq!(
+        found(&scratch, &of(8)).await,
+        [99, 98, 97, 96, 95, 94, 93, 92, 2]
+    );
+}

@@ -1,5 +1,5 @@
-use banger_core::Explain as _;
 use banger_core::operation::{OperationKind, OperationState};
+use banger_core::{Explain as _, Owner};
 use banger_store::{Answer, InsertOperation, OperationOutcome, Page};
 
 use crate::support::{Scratch, at, ended, failure, key, operation};
@@ -155,6 +155,32 @@ async fn pruning_spares_running_operations_and_the_newest() {
         InsertOperation::Inserted,
         "its request id went with it"
     );
+}
+
+#[tokio::test]
+async fn many_operations_of_one_owner_make_nothing_of_anothers_forgotten() {
+    let scratch = Scratch::new().await;
+    let store = &scratch.store;
+    let own = |uid, id: &str| key(id, "").of(&Owner::of_uid(uid));
+    let mut first = operation();
+    first.owner = Owner::of_uid(1);
+    let call = own(1, "first");
+    assert_eq!(store.begun_by(&call).await.unwrap(), None);
+    store.insert_operation(&first, Some(&call)).await.unwrap();
+    let id = first.id;
+    store.update_operation(&ended(first, 30)).await.unwrap();
+    for number in 0..5 {
+        let mut flood = operation();
+        flood.owner = Owner::of_uid(2);
+        let call = own(2, &number.to_string());
+        store.insert_operation(&flood, Some(&call)).await.unwrap();
+        store.update_operation(&ended(flood, 31)).await.unwrap();
+    }
+    assert_eq!(store.prune_operations(at(3), 2).await.unwrap(), 3);
+    let again = store.insert_operation(&operation(), Some(&call)).await;
+    assert_eq!(again.unwrap(), InsertOperation::Joined(id));
+    let begun = store.begun_by(&call).await.unwrap();
+    assert_eq!(begun, Some(InsertOperation::Joined(id)));
 }
 
 #[tokio::test]

@@ -31,6 +31,7 @@ pub(super) struct Noted {
     time: Timestamp,
     begin: Instant,
     heard: Arc<Mutex<Vec<u8>>>,
+    is_told: bool,
 }
 
 impl Noted {
@@ -42,6 +43,7 @@ impl Noted {
             time: Timestamp::now(),
             begin: Instant::now(),
             heard: Arc::default(),
+            is_told: false,
         }
     }
 
@@ -54,7 +56,7 @@ impl Noted {
     }
 
     /// The answer, whose end is told to the audit log.
-    pub(super) fn answer(self, answer: Response<Body>) -> Response<Body> {
+    pub(super) fn answer(mut self, answer: Response<Body>) -> Response<Body> {
         // One that is refused has its status in the head.
         if let Some(status) = Status::from_header_map(answer.headers()) {
             self.tell(&status);
@@ -68,7 +70,8 @@ impl Noted {
         })
     }
 
-    fn tell(self, status: &Status) {
+    fn tell(&mut self, status: &Status) {
+        self.is_told = true;
         let heard = std::mem::take(&mut *self.heard.lock().unwrap_or_else(PoisonError::into_inner));
         let message = heard.get(HEAD..).unwrap_or_default();
         let Facts { object, request_id } = wire::facts(wire::fields(self.rpc), message);
@@ -87,6 +90,20 @@ impl Noted {
             reason: info.map(|info| info.reason).unwrap_or_default(),
             lost: 0,
         });
+    }
+}
+
+/// What ends with no answer has its record too: the change goes on though nobody waits for it.
+impl Drop for Noted {
+    fn drop(&mut self) {
+        if self.is_told {
+            return;
+        }
+        let code = match std::thread::panicking() {
+            true => Code::Internal,
+            false => Code::Cancelled,
+        };
+        self.tell(&Status::new(code, ""));
     }
 }
 
@@ -141,7 +158,7 @@ impl http_body::Body for Heard {
     }
 }
 
-/// An answer's body. Dropped before its end, the caller has hung up.
+/// An answer's body. Dropped before its end, the caller has hung up, and the note says so.
 struct Answered {
     body: Body,
     noted: Option<Noted>,
@@ -149,7 +166,7 @@ struct Answered {
 
 impl Answered {
     fn end(&mut self, trailers: Option<&HeaderMap>) {
-        if let Some(noted) = self.noted.take() {
+        if let Some(mut noted) = self.noted.take() {
             let status = trailers.and_then(Status::from_header_map);
             noted.tell(&status.unwrap_or_else(|| Status::unknown("")));
         }
@@ -183,13 +200,5 @@ impl http_body::Body for Answered {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
-    }
-}
-
-impl Drop for Answered {
-    fn drop(&mut self) {
-        if let Some(noted) = self.noted.take() {
-            noted.tell(&Status::new(Code::Cancelled, ""));
-        }
     }
 }

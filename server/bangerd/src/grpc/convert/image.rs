@@ -144,6 +144,7 @@ fn usage(usage: &Usage) -> v1::ImageUsage {
 pub(crate) fn pull(
     request: v1::PullImageRequest,
     owner: Owner,
+    take_over: TakeOver,
 ) -> Result<PullRequest, RequestError> {
     field::named("reference", &request.reference)?;
     let source = match v1::pull_image_request::Source::try_from(request.source) {
@@ -156,6 +157,7 @@ pub(crate) fn pull(
         owner,
         kernel: request.kernel,
         replace: request.replace,
+        take_over,
         source,
         platform: platform("platform", &request.platform)?,
         auth: request.auth.map(auth).transpose()?,
@@ -319,12 +321,16 @@ mod tests {
             ..Default::default()
         };
         assert_eq!(
-            refused(pull(request("", ""), Owner::daemon())),
+            refused(pull(request("", ""), Owner::daemon(), TakeOver::Refused)),
             "reference is missing"
         );
         assert!(
-            refused(pull(request("debian", "linux"), Owner::daemon()))
-                .starts_with("platform is wrong: `linux` is not a platform")
+            refused(pull(
+                request("debian", "linux"),
+                Owner::daemon(),
+                TakeOver::Refused
+            ))
+            .starts_with("platform is wrong: `linux` is not a platform")
         );
         let auth = v1::BasicAuth {
             username: "a:b".into(),
@@ -337,6 +343,7 @@ mod tests {
                 ..request("debian", "")
             },
             Owner::daemon(),
+            TakeOver::Refused,
         ));
         assert_eq!(refused, "auth.username has a colon");
         let both = v1::BasicAuth {
@@ -350,6 +357,7 @@ mod tests {
                 ..request("debian", "")
             },
             Owner::daemon(),
+            TakeOver::Refused,
         ));
         assert_eq!(
             refused,

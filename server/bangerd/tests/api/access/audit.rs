@@ -1,11 +1,26 @@
 //! The audit log: what is in it, what never is, who may read it, and how it gets shorter.
 
+use std::convert::Infallible;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use banger_app::App;
 use banger_core::Role;
+use banger_core::audit::AuditFilter;
 use banger_proto::v1;
+use banger_proto::v1::vm::State;
+use banger_vmm::FakeHost;
+use bangerd::grpc::access::AccessLayer;
+use futures::FutureExt as _;
+use tonic::body::Body;
 use tonic::{Code, Status};
+use tower::{Layer as _, Service as _};
 
 use super::callers::{Caller, user};
-use crate::rig::{Rig, assert_refused, creation, drain};
+use crate::agent::{FakeConnector, agent};
+use crate::rig::{PATIENCE, Rig, assert_refused, creation, drain};
 
 async fn list(
     caller: &Caller,
@@ -289,4 +304,83 @@ async fn the_log_is_followed_from_any_record_on_and_ends_with_the_daemon() {
         assert_refused(&ended, Code::Unavailable, "DRAINING", None);
     };
     tokio::join!(rig.stopped(), reading);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_hangs_up_before_the_answer_is_recorded_with_what_it_began() {
+    let rig = Rig::start().await;
+    rig.furnish().await;
+    let admin = rig.enter(user(1, Role::Admin)).await;
+    let alice = rig.enter(user(8001, Role::User)).await;
+    alice.create(creation("web")).await.unwrap();
+    // The agent says nothing, so that the stop takes as long as its first rung has.
+    rig.is_mute.store(true, Ordering::Relaxed);
+    let request = v1::StopVmRequest {
+        vm: "web".into(),
+        ..Default::default()
+    };
+    let mut vms = alice.vms();
+    let mut stopping = Box::pin(vms.stop_vm(request));
+    // Held until it is under way, and then reset.
+    tokio::select! {
+        answer = &mut stopping => panic!("it was not held: {answer:?}"),
+        () = until("it stops", async || vm_is(&admin, State::Stopping).await) => {}
+    }
+    drop(stopping);
+    until("its record", async || {
+        let records = of(&admin, 8001).await;
+        short(&records[0]) == ("VmService/StopVm", "web", 1, "")
+    })
+    .await;
+    until("its end", async || vm_is(&admin, State::Stopped).await).await;
+    rig.stopped().await;
+}
+
+async fn vm_is(caller: &Caller, state: State) -> bool {
+    let get = v1::GetVmRequest { vm: "web".into() };
+    let found = caller.vms().get_vm(get).await.unwrap();
+    found.into_inner().vm.unwrap().state() == state
+}
+
+async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let waiting = async {
+        while !holds().await {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let waited = tokio::time::timeout(Duration::from_secs(60), waiting).await;
+    waited.unwrap_or_else(|_| panic!("{what} in time"));
+}
+
+async fn broken(_: http::Request<Body>) -> Result<http::Response<Body>, Infallible> {
+    tokio::task::yield_now().await;
+    panic!("the handler is broken");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_handler_that_panics_leaves_its_record() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("agent"), "an agent").unwrap();
+    let config = crate::rig::config(&dir);
+    std::fs::create_dir_all(&config.state_dir).unwrap();
+    let store = banger_store::Store::open(&config.database()).await.unwrap();
+    let host = FakeHost::new(agent());
+    let connector = Arc::new(FakeConnector::default());
+    let started = App::start(config.app(), store, Arc::new(host.driver()), connector);
+    let (app, _) = started.await.unwrap();
+    let handler = tower::service_fn(broken);
+    let mut service = AccessLayer::new(app.audit().clone()).layer(handler);
+    let mut request = http::Request::new(Body::empty());
+    *request.uri_mut() = "/banger.v1.VmService/StopVm".parse().unwrap();
+    request
+        .extensions_mut()
+        .insert(Arc::new(user(7, Role::User)));
+    let called = AssertUnwindSafe(service.call(request)).catch_unwind();
+    assert!(called.await.is_err());
+    let filter = AuditFilter::default();
+    let records = app.audit().list(10, None, &filter).await.unwrap().items;
+    assert_eq!(records.len(), 1);
+    assert_eq!(records[0].code, Code::Internal as i32);
+    assert_eq!(records[0].method, "banger.v1.VmService/StopVm");
+    app.shut_down(PATIENCE).await;
 }

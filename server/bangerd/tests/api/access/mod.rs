@@ -4,5 +4,6 @@ mod audit;
 mod callers;
 mod matrix;
 mod owners;
+mod pulls;
 
 pub(crate) use callers::Door;

@@ -430,6 +430,96 @@ fn every_method_that_takes_an_id_is_attacked() {
     assert!(missing.is_empty(), "not attacked: {missing:?}");
 }
 
+/// Every method for others than admins that takes no id, and how it keeps owners apart.
+const WITHOUT_ID: [(&str, Kept); 15] = [
+    ("banger.v1.CatalogService/ListCatalogEntries", Kept::Nobodys),
+    ("banger.v1.CatalogService/ListCatalogs", Kept::Nobodys),
+    // Looks at the host; what it names of VMs is counted.
+    ("banger.v1.HostService/Doctor", Kept::Nobodys),
+    ("banger.v1.HostService/GetInfo", Kept::Apart),
+    ("banger.v1.HostService/GetUsage", Kept::Apart),
+    ("banger.v1.ImageService/ListImageUsage", Kept::Apart),
+    ("banger.v1.ImageService/ListImages", Kept::Nobodys),
+    ("banger.v1.KernelService/ListKernels", Kept::Nobodys),
+    ("banger.v1.OperationService/ListOperations", Kept::Apart),
+    ("banger.v1.VmService/ListVms", Kept::Apart),
+    ("banger.v1.VolumeService/ListVolumes", Kept::Apart),
+    ("grpc.health.v1.Health/Check", Kept::Nobodys),
+    ("grpc.health.v1.Health/Watch", Kept::Nobodys),
+    (
+        "grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+        Kept::Nobodys,
+    ),
+    (
+        "grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+        Kept::Nobodys,
+    ),
+];
+
+/// What a method without an id tells of others' things.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kept {
+    /// It has nothing that belongs to anybody: never a word of an owner's.
+    Nobodys,
+    /// Of one's own things alone.
+    Apart,
+}
+
+#[test]
+fn every_method_that_takes_no_id_is_looked_at() {
+    let known: BTreeSet<&str> = WITHOUT_ID.iter().map(|(path, _)| *path).collect();
+    let there: BTreeSet<&str> = RPCS
+        .iter()
+        .filter(|rpc| rpc.object.is_empty() && rpc.role < Role::Admin)
+        .map(|rpc| rpc.path.trim_start_matches('/'))
+        .collect();
+    assert_eq!(known, there);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_method_that_takes_no_id_tells_of_anothers_things() {
+    let rig = Rig::start().await;
+    rig.furnish().await;
+    let alice = rig.enter(user(ALICE, Role::User)).await;
+    let mallory = rig.enter(user(MALLORY, Role::User)).await;
+    let secret = "alices-own-vm";
+    let vm = alice.create(creation(secret)).await.unwrap().id;
+    let volume = alice.create_volume(v1::CreateVolumeRequest {
+        name: "alices-own-volume".into(),
+        size_mib: 64,
+        ..Default::default()
+    });
+    let volume = volume.await.unwrap().id;
+    let own = mallory
+        .create(creation("mallorys-own-vm"))
+        .await
+        .unwrap()
+        .id;
+    for (path, kept) in WITHOUT_ID {
+        let is_of_the_api = path.starts_with("banger.v1.");
+        if !is_of_the_api {
+            continue;
+        }
+        let told = mallory.call(&format!("/{path}"), Vec::new()).await;
+        let told = String::from_utf8_lossy(&told.unwrap()).into_owned();
+        for secret in [secret, "alices-own-volume", &vm, &volume, "uid:8001"] {
+            assert!(!told.contains(secret), "{path} tells {secret}");
+        }
+        let lists_vms = ["VmService/ListVms", "ImageService/ListImageUsage"];
+        if lists_vms.iter().any(|method| path.ends_with(method)) {
+            let is_there = told.contains(&own) || told.contains("mallorys-own-vm");
+            assert!(is_there && kept == Kept::Apart, "{path}");
+        }
+    }
+    // An operator is told of all.
+    let operator = rig.enter(user(9, Role::Operator)).await;
+    let path = "/banger.v1.ImageService/ListImageUsage";
+    let told = operator.call(path, Vec::new()).await.unwrap();
+    let told = String::from_utf8_lossy(&told).into_owned();
+    assert!(told.contains(secret) && told.contains("mallorys-own-vm"));
+    rig.stopped().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn lists_events_usage_and_statistics_tell_of_ones_own_alone() {
     let rig = Rig::start().await;

@@ -3,16 +3,17 @@
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use rcgen::{
     BasicConstraints, Certificate, CertificateParams, CertificateRevocationListParams, DnType,
     ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, RevocationReason,
     RevokedCertParams, SanType, SerialNumber,
 };
-use rustls::RootCertStore;
-use rustls::client::ClientConfig;
+use rustls::client::{ClientConfig, ResolvesClientCert};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::sign::CertifiedKey;
+use rustls::{RootCertStore, SignatureScheme};
 use time::{Duration, OffsetDateTime};
 
 /// The daemon's name in its certificate.
@@ -28,6 +29,22 @@ pub(crate) struct Authority {
 pub(crate) struct Client {
     pub(crate) config: Arc<ClientConfig>,
     pub(crate) serial: u64,
+}
+
+/// The names of authorities that a server told with each of its requests for a certificate.
+#[derive(Debug, Default)]
+pub(crate) struct Told(pub(crate) Mutex<Vec<Vec<Vec<u8>>>>);
+
+impl ResolvesClientCert for Told {
+    fn resolve(&self, names: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        let names = names.iter().map(|name| name.to_vec()).collect();
+        self.0.lock().unwrap().push(names);
+        None
+    }
+
+    fn has_certs(&self) -> bool {
+        true
+    }
 }
 
 /// What is made.
@@ -148,6 +165,16 @@ impl Authority {
         Client {
             config: Arc::new(config),
             serial,
+        }
+    }
+
+    /// Shows nothing, and keeps what it is told of whose certificates are wanted.
+    pub(crate) fn listener(&self, told: Arc<Told>) -> Client {
+        let mut config = ClientConfig::clone(&self.nobody().config);
+        config.client_auth_cert_resolver = told;
+        Client {
+            config: Arc::new(config),
+            serial: 0,
         }
     }
 

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::Code;
 use tonic_types::StatusExt as _;
 
-use super::certificates::{Authority, Wanted};
+use super::certificates::{Authority, Told, Wanted};
 use super::{PREFACE, Remote};
 use crate::agent::FakeConnector;
 use crate::rig::{PATIENCE, assert_refused, config};
@@ -64,6 +64,17 @@ async fn certificates_that_are_not_let_in_get_nothing() {
         assert!(answered.is_err(), "{attack} was answered");
     }
     remote.knock(&issue(|_, _| {})).await.unwrap();
+    remote.rig.stopped().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_shows_no_certificate_does_not_learn_whose_are_trusted() {
+    let remote = Remote::start().await;
+    let told = Arc::new(Told::default());
+    let refused = remote.knock(&remote.authority.listener(told.clone())).await;
+    assert!(refused.is_err());
+    let nothing: Vec<Vec<u8>> = Vec::new();
+    assert_eq!(*told.0.lock().unwrap(), [nothing]);
     remote.rig.stopped().await;
 }
 
