@@ -338,7 +338,10 @@ impl Row for WorkspaceStatus {
             paths.join("\n")
         };
         let mut changed = self.repositories.iter().flat_map(|one| &one.changed_paths);
-        let mut committed = self.repositories.iter().flat_map(|one| &one.committed_paths);
+        let mut committed = self
+            .repositories
+            .iter()
+            .flat_map(|one| &one.committed_paths);
         let mut both = some(&mut self.changed_on_both_sides.iter());
         if self.is_partial {
             both.push_str("\n(and perhaps more: not all of the VM's files were compared)");

@@ -130,7 +130,9 @@ impl<'a> Ways<'a> {
         let mut text = String::with_capacity(FILE_BYTES + 64);
         while text.len() < FILE_BYTES {
             let (name, value) = (random.u16(..), random.u64(..));
-            text.push_str(&format!("    let name_{name} = call({value:x}, name_{number});\n"));
+            text.push_str(&format!(
+                "    let name_{name} = call({value:x}, name_{number});\n"
+            ));
         }
         text.truncate(FILE_BYTES);
         fs::write(at.join(format!("{number}.rs")), text).unwrap();

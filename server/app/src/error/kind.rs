@@ -10,7 +10,6 @@ use banger_core::{Explain, FailureKind};
 use super::AppError;
 use crate::vm::Resource;
 
-
 fn precondition(subject: String) -> FailureKind {
     FailureKind::FailedPrecondition { subject }
 }

@@ -173,7 +173,11 @@ impl Campaign<'_> {
         if status.is_none() {
             let _ = client.kill();
         }
-        assert!(status.is_some(), "{told}: {verb} hangs\n{}", self.daemon.log());
+        assert!(
+            status.is_some(),
+            "{told}: {verb} hangs\n{}",
+            self.daemon.log()
+        );
         if disturbance == Disturbance::VmmKilled {
             // Until the daemon knows of the end, a start finds the VM running.
             banger_e2e::command::until(&format!("{told}: the VM runs again"), LONG, || {
@@ -193,7 +197,9 @@ impl Campaign<'_> {
         assert_ne!(before, whole, "{told}: nothing was prepared");
         // What was made beside the tree, and cut, goes when the next one begins.
         let tree = |picture: &str| {
-            let lines = picture.lines().filter(|line| !line.starts_with(".work.banger-"));
+            let lines = picture
+                .lines()
+                .filter(|line| !line.starts_with(".work.banger-"));
             lines.collect::<Vec<_>>().join("\n")
         };
         let between = tree(&between);
