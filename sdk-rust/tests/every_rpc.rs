@@ -161,7 +161,10 @@ fn answer(message: &impl prost::Message) -> http::Response<Body> {
 fn reply(path: &str) -> http::Response<Body> {
     match path {
         "VmService/GetVm" => answer(&v1::GetVmResponse {
-            vm: Some(v1::Vm::default()),
+            vm: Some(v1::Vm {
+                id: "v".into(),
+                ..v1::Vm::default()
+            }),
         }),
         "WorkspaceService/GetWorkspaceStatus" => answer(&v1::GetWorkspaceStatusResponse {
             status: Some(banger_sdk::workspaces::Status::default()),

@@ -109,7 +109,7 @@ impl Cp {
         let progress = shower.callback();
         let copying = async {
             match from {
-                Some(path) if !self.in_place && !(is_special(path) && !self.recursive) => {
+                Some(path) if !self.in_place && (self.recursive || !is_special(path)) => {
                     self.upload(&files, packed(path), to, progress).await
                 }
                 None if self.recursive => {

@@ -11,6 +11,7 @@ use banger_core::session::{Exit, ReadFrom, Resource, ResourceLimit, SessionInput
 use bytes::Bytes;
 use support::{Attached, PATIENCE, Rig, gone, holding, outcome, rig, rig_in, shell, spec};
 use tokio::runtime::Handle;
+use tokio_util::task::TaskTracker;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn merged_streams_come_in_the_order_in_which_they_are_written() {
@@ -174,7 +175,8 @@ async fn a_caller_who_comes_back_goes_on_and_the_command_is_forgotten_at_its_end
 fn answer(pipe: &std::path::Path, is_over: &std::sync::atomic::AtomicBool) {
     use std::os::unix::fs::OpenOptionsExt as _;
     const NONBLOCK: i32 = 0o4000;
-    while !is_over.load(std::sync::atomic::Ordering::Relaxed) {
+    let begin = std::time::Instant::now();
+    while !is_over.load(std::sync::atomic::Ordering::Relaxed) && begin.elapsed() < PATIENCE {
         let open = std::fs::File::options()
             .write(true)
             .custom_flags(NONBLOCK)
@@ -199,7 +201,7 @@ async fn a_file_system_that_hangs_holds_one_start_and_nobody_else() {
     let (kept, deleted) = (SessionId::new(), SessionId::new());
     let start = |id| {
         let (guest, asked) = (rig.guest.clone(), asked.clone());
-        tokio::spawn(async move { guest.start_session(id, &asked).await })
+        TaskTracker::new().spawn(async move { guest.start_session(id, &asked).await })
     };
     let hanging = start(deleted);
     // Everybody else is answered; and the one that hangs is given up.

@@ -6,6 +6,7 @@ use std::os::unix::net::UnixListener;
 use super::super::unpack::{Naming, Unpacker};
 use super::super::{Unpack, Unpacked};
 use super::*;
+use crate::Error;
 
 fn packed(tree: PackedTree) -> Vec<u8> {
     let mut archive = Vec::new();
