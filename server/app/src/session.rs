@@ -533,7 +533,8 @@ struct KillOnDrop {
 
 impl Drop for KillOnDrop {
     fn drop(&mut self) {
-        if !self.armed {
+        // A daemon that ends leaves the command to the next one: its caller may come back, and if not, the agent ends it.
+        if !self.armed || self.context.shutdown.is_cancelled() {
             return;
         }
         let (guest, id) = (self.guest.clone(), self.id);

@@ -200,11 +200,28 @@ fn is_count(text: &str) -> bool {
         .all(|(at, line)| line == format!("count {}", at + 1))
 }
 
+/// Counts for ten seconds.
+const COUNT: &str = "i=0; while [ $i -lt 40 ]; do i=$((i+1)); echo count $i; sleep 0.25; done";
+
+/// A command whose caller is attached to it all the time hears it to its end, whatever the daemon went through.
+fn exec_goes_on(suite: &Suite, disturb: impl FnOnce()) {
+    let (first_word, reads) = std::sync::mpsc::channel();
+    let caller = suite.exec(&[], COUNT).telling(first_word);
+    let caller = std::thread::spawn(move || caller.done());
+    reads.recv_timeout(LONG).expect("output came");
+    disturb();
+    let done = caller.join().unwrap();
+    assert!(
+        done.status.success() && is_count(&done.out()) && done.out().lines().count() == 40,
+        "{}",
+        done.said()
+    );
+}
+
 fn daemon_killed(suite: &Suite) -> Verdict {
     suite.vm();
-    let script = "i=0; while [ $i -lt 40 ]; do i=$((i+1)); echo count $i; sleep 0.25; done";
     let id = suite
-        .banger(["session", "start", "--quiet", VM, "--", "sh", "-c", script])
+        .banger(["session", "start", "--quiet", VM, "--", "sh", "-c", COUNT])
         .ok()
         .out();
     let before = vmm(suite.daemon(), VM);
@@ -214,8 +231,10 @@ fn daemon_killed(suite: &Suite) -> Verdict {
     let reader = reader.telling(first_word);
     let reader = std::thread::spawn(move || reader.done());
     reads.recv_timeout(LONG).expect("output came");
-    suite.daemon().kill();
-    suite.daemon().start_again();
+    exec_goes_on(suite, || {
+        suite.daemon().kill();
+        suite.daemon().start_again();
+    });
     assert_eq!(
         vmm(suite.daemon(), VM),
         before,
@@ -274,16 +293,18 @@ fn daemon_killed(suite: &Suite) -> Verdict {
 fn daemon_stopped(suite: &Suite) -> Verdict {
     suite.vm();
     let before = vmm(suite.daemon(), VM);
-    suite.daemon().stop();
-    assert!(
-        !suite.daemon().socket().exists(),
-        "the socket goes with the daemon"
-    );
-    assert!(
-        fs::read_to_string(format!("/proc/{}/stat", before.as_raw_nonzero())).is_ok(),
-        "the VM runs on"
-    );
-    suite.daemon().start_again();
+    exec_goes_on(suite, || {
+        suite.daemon().stop();
+        assert!(
+            !suite.daemon().socket().exists(),
+            "the socket goes with the daemon"
+        );
+        assert!(
+            fs::read_to_string(format!("/proc/{}/stat", before.as_raw_nonzero())).is_ok(),
+            "the VM runs on"
+        );
+        suite.daemon().start_again();
+    });
     assert_eq!(vmm(suite.daemon(), VM), before);
     assert_eq!(suite.sh("echo alive").ok().out(), "alive");
     Verdict::Passed

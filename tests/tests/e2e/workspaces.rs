@@ -1,11 +1,13 @@
 //! Repositories go into a VM and come back: the same commits, the same bytes, nothing of the owner's touched.
 
+mod kill;
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use banger_e2e::{Case, Lane, Verdict};
+use banger_e2e::{Case, Daemon, Lane, Verdict};
 
 use crate::campaign::setting;
 use crate::suite::{LONG, Suite};
@@ -16,11 +18,18 @@ const VM: &str = "workspace";
 const HISTORIES: u64 = 3;
 
 pub(crate) fn cases() -> Vec<Case<Suite>> {
-    vec![Case {
-        name: "histories_go_into_a_vm_and_come_back_whole",
-        lane: Lane::Shared,
-        test: histories,
-    }]
+    vec![
+        Case {
+            name: "histories_go_into_a_vm_and_come_back_whole",
+            lane: Lane::Shared,
+            test: histories,
+        },
+        Case {
+            name: "a_prepare_or_export_killed_at_any_point_is_whole_or_nothing",
+            lane: Lane::Own,
+            test: kill::killed,
+        },
+    ]
 }
 
 fn git(directory: &Path, words: &[&str]) -> String {
@@ -59,17 +68,12 @@ fn git_tree(top: &Path) -> PathBuf {
 }
 
 /// Makes a VM that has git.
-fn vm_with_git(suite: &Suite, dir: &Path) {
-    let reference = suite.reference();
-    suite
-        .banger(["vm", "create", &reference, "--name", VM])
-        .ok();
+fn vm_with_git(daemon: &Daemon, reference: &str, dir: &Path, vm: &str) {
+    let banger = |words: &[&str]| drop(daemon.banger(words).timeout(LONG).ok());
+    banger(&["vm", "create", reference, "--name", vm]);
     let tree = format!("{}/.", git_tree(dir).display());
-    let root = format!("{VM}:/");
-    suite.banger(["cp", "-r", &tree, &root]).ok();
-    suite
-        .banger(["vm", "exec", VM, "--", "git", "version"])
-        .ok();
+    banger(&["cp", "-r", &tree, &format!("{vm}:/")]);
+    banger(&["vm", "exec", vm, "--", "git", "version"]);
 }
 
 /// A repository with some history, and work that is not committed.
@@ -134,7 +138,7 @@ git add -A; git write-tree; git reset -q; git add staged";
 fn histories(suite: &Suite) -> Verdict {
     let dir = suite.scratch.path().join("workspaces");
     fs::create_dir(&dir).unwrap();
-    vm_with_git(suite, &dir);
+    vm_with_git(suite.daemon(), &suite.reference(), &dir, VM);
     for seed in 0..setting("BANGER_VM_HISTORIES", HISTORIES) {
         println!("history {seed}");
         let name = format!("work{seed}");
