@@ -59,7 +59,7 @@ fn streams(suite: &Suite) -> Verdict {
         .timeout(LONG);
     assert_eq!(
         run.ok().out(),
-        "file: \"one\\ntwo\\n\"\nprocess: Some(Code(0))\noutput: \"two\\none\\n\"\ntree: 1 entries"
+        "file: \"one\\ntwo\\n\"\nprocess: Some(Code(0))\noutput: \"two\\none\\n\"\ntree: 2 entries"
     );
     Verdict::Passed
 }
