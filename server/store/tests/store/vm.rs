@@ -257,9 +257,17 @@ async fn the_stored_form_is_the_released_one() {
     );
     assert_eq!(
         row.get::<&str, _>("last_stop"),
-        r#"{"rung":"agent","took":{"secs":1,"nanos":234000000}}"#
+        r#"{"rung":"agent","took":{"secs":1,"nanos":234000000},"restart_time":"2023-11-14T22:13:25.123456789Z"}"#
     );
     assert_eq!(row.get::<i64, _>("create_time"), 1_700_000_000_123_456_789);
+    // Rows from before a start by policy was planned in them.
+    sqlx::query("UPDATE vms SET last_stop = '{\"rung\":\"agent\",\"took\":{\"secs\":1,\"nanos\":234000000}}'")
+        .execute(&mut raw(&scratch.file()).await)
+        .await
+        .unwrap();
+    let read = scratch.store.get_vm(vm.id).await.unwrap().unwrap();
+    vm.last_stop.as_mut().unwrap().restart_time = None;
+    assert_eq!(read.last_stop, vm.last_stop);
 }
 
 /// Text with quotes, control characters, NUL and everything else a `String` can hold.
