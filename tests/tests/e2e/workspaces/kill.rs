@@ -22,17 +22,13 @@ const POINTS: u64 = 6;
 const VMS: [&str; 2] = ["kill-a", "kill-b"];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Disturbance {
-    DaemonKilled,
-    ClientKilled,
-    VmmKilled,
+enum Killed {
+    Daemon,
+    Client,
+    Vmm,
 }
 
-const DISTURBANCES: [Disturbance; 3] = [
-    Disturbance::DaemonKilled,
-    Disturbance::ClientKilled,
-    Disturbance::VmmKilled,
-];
+const KILLED: [Killed; 3] = [Killed::Daemon, Killed::Client, Killed::Vmm];
 
 /// What is there of a workspace, in one line each: every file, the references, what is staged, what lies beside.
 const PICTURE: &str = "cd \"$HOME\"; ls -A | grep banger- ; cd work 2>/dev/null || exit 0
@@ -67,12 +63,12 @@ pub(super) fn killed(suite: &Suite) -> Verdict {
     let took = campaign.undisturbed();
     for point in 0..setting("BANGER_WORKSPACE_POINTS", POINTS) {
         campaign.vm = VMS[usize::try_from(point).unwrap() % VMS.len()];
-        let disturbance = DISTURBANCES[campaign.random.usize(..DISTURBANCES.len())];
+        let killed = KILLED[campaign.random.usize(..KILLED.len())];
         let after = took.mul_f64(campaign.random.f64());
-        let told = format!("point {point}: {disturbance:?} after {after:?}");
+        let told = format!("point {point}: {killed:?} after {after:?}");
         match campaign.random.bool() {
-            true => campaign.prepare(point, &told, disturbance, after),
-            false => campaign.export(point, &told, disturbance, after),
+            true => campaign.prepare(point, &told, killed, after),
+            false => campaign.export(point, &told, killed, after),
         }
     }
     campaign.daemon.clear();
@@ -150,21 +146,21 @@ impl Campaign<'_> {
     }
 
     /// Runs a command and disturbs it; all is up again when this returns.
-    fn disturb(&self, verb: &str, told: &str, disturbance: Disturbance, after: Duration) {
+    fn disturb(&self, verb: &str, told: &str, killed: Killed, after: Duration) {
         println!("workspaces: {verb} of {}, {told}", self.vm);
         let id = self.banger(&["vm", "inspect", self.vm, "--output", "json"]);
         let id = id.ok().json()["id"].as_str().unwrap().to_owned();
         let before = vmm::find(&id);
         let mut client = self.command(verb).spawn();
         std::thread::sleep(after);
-        match disturbance {
-            Disturbance::DaemonKilled => {
+        match killed {
+            Killed::Daemon => {
                 self.daemon.kill();
                 self.daemon.start_again();
             }
             // It may have ended since.
-            Disturbance::ClientKilled => drop(client.kill()),
-            Disturbance::VmmKilled => {
+            Killed::Client => drop(client.kill()),
+            Killed::Vmm => {
                 let _ = before.map(|pid| kill_process(pid, Signal::KILL));
             }
         }
@@ -177,7 +173,7 @@ impl Campaign<'_> {
             "{told}: {verb} hangs\n{}",
             self.daemon.log()
         );
-        if disturbance == Disturbance::VmmKilled {
+        if killed == Killed::Vmm {
             // Until the daemon knows of the end, a start finds the VM running.
             banger_e2e::command::until(&format!("{told}: the VM runs again"), LONG, || {
                 drop(self.banger(&["vm", "start", self.vm]).done());
@@ -186,10 +182,10 @@ impl Campaign<'_> {
         }
     }
 
-    fn prepare(&self, point: u64, told: &str, disturbance: Disturbance, after: Duration) {
+    fn prepare(&self, point: u64, told: &str, killed: Killed, after: Duration) {
         change(&self.here, point);
         let (mine, before) = (self.mine(), self.picture());
-        self.disturb("prepare", told, disturbance, after);
+        self.disturb("prepare", told, killed, after);
         let between = self.picture();
         self.command("prepare").ok();
         let whole = self.picture();
@@ -210,10 +206,10 @@ impl Campaign<'_> {
         assert_eq!(self.mine(), mine, "{told}: something of the owner's");
     }
 
-    fn export(&self, point: u64, told: &str, disturbance: Disturbance, after: Duration) {
+    fn export(&self, point: u64, told: &str, killed: Killed, after: Duration) {
         self.work(&point.to_string());
         let (mine, before) = (self.mine(), self.landed());
-        self.disturb("export", told, disturbance, after);
+        self.disturb("export", told, killed, after);
         let between = self.landed();
         self.command("export").ok();
         let whole = self.landed();

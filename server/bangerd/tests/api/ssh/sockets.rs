@@ -7,6 +7,8 @@ use std::process::Stdio;
 use std::thread;
 use std::time::Duration;
 
+use tokio::io::AsyncWriteExt as _;
+
 use super::rig::{Ssh, complaint, with_input};
 use crate::rig::PATIENCE;
 
@@ -129,6 +131,8 @@ async fn what_came_before_a_reset_arrives() {
     let port = tcp.local_addr().unwrap().port();
     let serving = thread::spawn(move || {
         let (mut stream, _): (TcpStream, _) = tcp.accept().unwrap();
+        // Until then, a reset would be one of the connecting itself.
+        stream.read_exact(&mut [0; 4]).unwrap();
         stream.write_all(&vec![7; LENGTH]).unwrap();
         let at_once = Some(Duration::ZERO);
         rustix::net::sockopt::set_socket_linger(&stream, at_once).unwrap();
@@ -136,7 +140,8 @@ async fn what_came_before_a_reset_arrives() {
     let mut command = ssh.client("ssh", &["-W", &format!("web.vm:{port}"), "web"]);
     // Its input stays open: what ends the channel is the reset.
     let mut child = command.stdin(Stdio::piped()).spawn().unwrap();
-    let stdin = child.stdin.take();
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(b"word").await.unwrap();
     let output = tokio::time::timeout(PATIENCE, child.wait_with_output()).await;
     let output = output.unwrap().unwrap();
     drop(stdin);
