@@ -1,13 +1,11 @@
 //! Repositories go into a VM and come back: the same commits, the same bytes, nothing of the owner's touched.
 
-mod kill;
-
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use banger_e2e::{Case, Daemon, Lane, Verdict};
+use banger_e2e::{Case, Lane, Verdict};
 
 use crate::campaign::setting;
 use crate::suite::{LONG, Suite};
@@ -18,18 +16,11 @@ const VM: &str = "workspace";
 const HISTORIES: u64 = 3;
 
 pub(crate) fn cases() -> Vec<Case<Suite>> {
-    vec![
-        Case {
-            name: "histories_go_into_a_vm_and_come_back_whole",
-            lane: Lane::Shared,
-            test: histories,
-        },
-        Case {
-            name: "a_prepare_or_export_killed_at_any_point_is_whole_or_nothing",
-            lane: Lane::Own,
-            test: kill::killed,
-        },
-    ]
+    vec![Case {
+        name: "histories_go_into_a_vm_and_come_back_whole",
+        lane: Lane::Shared,
+        test: histories,
+    }]
 }
 
 fn git(directory: &Path, words: &[&str]) -> String {
@@ -68,12 +59,17 @@ fn git_tree(top: &Path) -> PathBuf {
 }
 
 /// Makes a VM that has git.
-fn vm_with_git(daemon: &Daemon, reference: &str, dir: &Path, vm: &str) {
-    let banger = |words: &[&str]| drop(daemon.banger(words).timeout(LONG).ok());
-    banger(&["vm", "create", reference, "--name", vm]);
+fn vm_with_git(suite: &Suite, dir: &Path) {
+    let reference = suite.reference();
+    suite
+        .banger(["vm", "create", &reference, "--name", VM])
+        .ok();
     let tree = format!("{}/.", git_tree(dir).display());
-    banger(&["cp", "-r", &tree, &format!("{vm}:/")]);
-    banger(&["vm", "exec", vm, "--", "git", "version"]);
+    let root = format!("{VM}:/");
+    suite.banger(["cp", "-r", &tree, &root]).ok();
+    suite
+        .banger(["vm", "exec", VM, "--", "git", "version"])
+        .ok();
 }
 
 /// A repository with some history, and work that is not committed.
@@ -138,7 +134,7 @@ git add -A; git write-tree; git reset -q; git add staged";
 fn histories(suite: &Suite) -> Verdict {
     let dir = suite.scratch.path().join("workspaces");
     fs::create_dir(&dir).unwrap();
-    vm_with_git(suite.daemon(), &suite.reference(), &dir, VM);
+    vm_with_git(suite, &dir);
     for seed in 0..setting("BANGER_VM_HISTORIES", HISTORIES) {
         println!("history {seed}");
         let name = format!("work{seed}");

@@ -9,6 +9,9 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use rustix::fd::OwnedFd;
 use rustix::fs::{
@@ -27,6 +30,8 @@ const NAME_BYTES: usize = 200;
 const STATE_ATTRIBUTE: &str = "user.banger.state";
 /// Bytes of a state.
 const STATE_BYTES: usize = 32;
+/// The longest wait for who prepared the same workspace before and was cut off.
+const FORMER_GONE_WITHIN: Duration = Duration::from_secs(10);
 /// Directories within each other that are copied: more than a path has room for.
 const DEPTH_MAX: usize = 2048;
 
@@ -129,21 +134,45 @@ fn is_taken(error: &io::Error) -> bool {
     )
 }
 
-/// Holds the lock of a workspace, and makes sure that the file still is the one of that name.
+/// Holds the lock of a workspace. Who held it may be about to go, as a caller who was just killed: that is waited for.
 fn hold(path: &Path, place: &Place) -> Result<File, WorkError> {
-    let busy = || WorkError::Busy { path: place.name() };
-    let mut options = OpenOptions::new();
-    let file = options.create(true).truncate(false).write(true).open(path);
-    let file = file.map_err(WorkError::file("making", path))?;
-    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => {}
-        Err(Errno::WOULDBLOCK) => return Err(busy()),
-        Err(error) => return Err(WorkError::file("locking", path)(error.into())),
+    let begin = Instant::now();
+    loop {
+        let mut options = OpenOptions::new();
+        let file = options.create(true).truncate(false).write(true).open(path);
+        let file = file.map_err(WorkError::file("making", path))?;
+        let left = FORMER_GONE_WITHIN.saturating_sub(begin.elapsed());
+        let Some(file) = lock(file, left).map_err(WorkError::file("locking", path))? else {
+            return Err(WorkError::Busy { path: place.name() });
+        };
+        let ours = file.metadata().map_err(WorkError::file("locking", path))?;
+        // The former holder took the name along; then the next file is the lock.
+        match fs::symlink_metadata(path) {
+            Ok(named) if (named.dev(), named.ino()) == (ours.dev(), ours.ino()) => return Ok(file),
+            _ if begin.elapsed() >= FORMER_GONE_WITHIN => {
+                return Err(WorkError::Busy { path: place.name() });
+            }
+            _ => {}
+        }
     }
-    let ours = file.metadata().map_err(WorkError::file("locking", path))?;
-    match fs::symlink_metadata(path) {
-        Ok(named) if (named.dev(), named.ino()) == (ours.dev(), ours.ino()) => Ok(file),
-        _ => Err(busy()),
+}
+
+/// The file, locked; none if somebody else has it all the time.
+fn lock(file: File, within: Duration) -> io::Result<Option<File>> {
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => return Ok(Some(file)),
+        Err(Errno::WOULDBLOCK) => {}
+        Err(error) => return Err(error.into()),
+    }
+    // The kernel knows no deadline for this: a thread waits, and lets go at once of what comes too late.
+    let (tell, told) = mpsc::sync_channel(0);
+    thread::Builder::new().spawn(move || {
+        let locked = flock(&file, FlockOperation::LockExclusive);
+        drop(tell.send(locked.map(|()| file)));
+    })?;
+    match told.recv_timeout(within) {
+        Ok(locked) => Ok(Some(locked?)),
+        Err(_) => Ok(None),
     }
 }
 
@@ -239,4 +268,29 @@ fn copy(from: &OwnedFd, to: &OwnedFd, how: How, depth: usize) -> io::Result<()> 
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_is_waited_for_as_long_as_was_said() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        let open = || OpenOptions::new().create(true).append(true).open(&path);
+        let former = lock(open().unwrap(), Duration::ZERO).unwrap().unwrap();
+        let brief = Duration::from_millis(10);
+        assert!(lock(open().unwrap(), brief).unwrap().is_none());
+        let next = open().unwrap();
+        let waiting = thread::spawn(|| lock(next, Duration::from_secs(120)));
+        drop(former);
+        assert!(waiting.join().unwrap().unwrap().is_some());
+        // The one that gave up does not keep it.
+        drop(
+            lock(open().unwrap(), Duration::from_secs(120))
+                .unwrap()
+                .unwrap(),
+        );
+    }
 }
