@@ -533,8 +533,7 @@ struct KillOnDrop {
 
 impl Drop for KillOnDrop {
     fn drop(&mut self) {
-        // A daemon that ends leaves the command to the next one: its caller may come back, and if not, the agent ends it.
-        if !self.armed || self.context.shutdown.is_cancelled() {
+        if !self.armed {
             return;
         }
         let (guest, id) = (self.guest.clone(), self.id);
