@@ -26,6 +26,8 @@ const PACK_WITHIN: Duration = Duration::from_secs(1800);
 const PIECES_WAITING: usize = 4;
 /// Directories of landings, beneath banger's own.
 const INCOMING: &str = "incoming-";
+/// One that has no lock yet.
+const BEGUN: &str = "begun-";
 /// Held while a landing goes on.
 const LOCK: &str = "lock";
 /// When a directory without a lock was left by a landing that was cut at once.
@@ -43,12 +45,16 @@ impl Incoming {
         let own = store.own_directory();
         fs::create_dir_all(&own).map_err(Error::file("make", &own))?;
         sweep(&own);
-        let directory = own.join(format!("{INCOMING}{}", uuid::Uuid::new_v4()));
-        fs::create_dir(&directory).map_err(Error::file("make", &directory))?;
-        let lock = directory.join(LOCK);
+        let id = uuid::Uuid::new_v4();
+        let begun = own.join(format!("{BEGUN}{id}"));
+        fs::create_dir(&begun).map_err(Error::file("make", &begun))?;
+        let lock = begun.join(LOCK);
         let file = File::create_new(&lock).map_err(Error::file("make", &lock))?;
         rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)
             .map_err(|error| Error::file("lock", &lock)(error.into()))?;
+        // Under this name it is never seen without its lock held, which another landing would take for one that was cut.
+        let directory = own.join(format!("{INCOMING}{id}"));
+        fs::rename(&begun, &directory).map_err(Error::file("make", &directory))?;
         Ok(Self {
             directory,
             _lock: file,
@@ -90,17 +96,17 @@ impl Drop for Incoming {
 fn sweep(own: &Path) {
     for entry in fs::read_dir(own).into_iter().flatten().flatten() {
         let name = entry.file_name();
-        if !name.to_string_lossy().starts_with(INCOMING) {
-            continue;
-        }
-        let lock = File::open(entry.path().join(LOCK));
-        let is_left = match &lock {
-            Ok(file) => rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive).is_ok(),
-            // One that has just begun has none yet.
-            Err(_) => entry
-                .metadata()
-                .and_then(|metadata| metadata.modified())
-                .is_ok_and(|time| time.elapsed().is_ok_and(|age| age > UNLOCKED_FOR)),
+        let name = name.to_string_lossy();
+        let is_left = if name.starts_with(INCOMING) {
+            File::open(entry.path().join(LOCK)).is_ok_and(|file| {
+                rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok()
+            })
+        } else {
+            name.starts_with(BEGUN)
+                && entry
+                    .metadata()
+                    .and_then(|metadata| metadata.modified())
+                    .is_ok_and(|time| time.elapsed().is_ok_and(|age| age > UNLOCKED_FOR))
         };
         if is_left {
             // Another landing may be removing it too.
