@@ -25,6 +25,8 @@ from banger.workspace import v1 as wire
 _ALLOCATION_MAX = "1g"
 _PIECES_WAITING = 4
 _INCOMING = b"incoming-"
+# One that has no lock yet.
+_BEGUN = b"begun-"
 _LOCK = b"lock"
 # When a directory without a lock was left by a landing that was cut at once.
 _UNLOCKED_SECONDS = 3600
@@ -50,10 +52,14 @@ class Incoming:
         with doing("write to the repository"):
             os.makedirs(own, exist_ok=True)
             _sweep(own)
-            self.directory = os.path.join(own, _INCOMING + str(uuid.uuid4()).encode())
-            os.mkdir(self.directory)
-            self._lock = os.open(os.path.join(self.directory, _LOCK), os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC)
+            name = str(uuid.uuid4()).encode()
+            begun = os.path.join(own, _BEGUN + name)
+            os.mkdir(begun)
+            self._lock = os.open(os.path.join(begun, _LOCK), os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC)
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Under this name it is never seen without its lock held: it would be taken for one that was cut.
+            self.directory = os.path.join(own, _INCOMING + name)
+            os.rename(begun, self.directory)
 
     def quarantine(self, number: int, store: Store, shallow: Any) -> Store:
         """A repository for what comes to `store`, which sees the store's objects."""
@@ -79,17 +85,17 @@ class Incoming:
 def _sweep(own: bytes) -> None:
     """Removes what landings have left that were cut: nobody holds their locks."""
     for name in os.listdir(own):
-        if not name.startswith(_INCOMING):
-            continue
         at = os.path.join(own, name)
-        try:
-            lock = os.open(os.path.join(at, _LOCK), os.O_RDONLY | os.O_CLOEXEC)
-        except OSError:
-            # One that has just begun has none yet.
+        if name.startswith(_BEGUN):
             with contextlib.suppress(OSError):
                 if time.time() - os.stat(at).st_mtime > _UNLOCKED_SECONDS:
                     shutil.rmtree(at, ignore_errors=True)
+        if not name.startswith(_INCOMING):
             continue
+        try:
+            lock = os.open(os.path.join(at, _LOCK), os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            continue  # it has just ended
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(at, ignore_errors=True)
