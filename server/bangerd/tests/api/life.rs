@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use banger_proto::v1;
 use banger_proto::v1::vm::State;
+use banger_proto::v1::vm_spec::RestartPolicy;
 use banger_vmm::fake::Faults;
 use tonic::{Code, Status};
 
@@ -77,6 +78,14 @@ async fn create_with(rig: &Rig, change: impl FnOnce(&mut v1::VmSpec)) -> Result<
         Some(v1::create_vm_response::Message::Vm(vm)) => Ok(vm),
         other => panic!("the last message is {other:?}"),
     }
+}
+
+/// A daemon with a VM that is started again as this policy says.
+async fn restarting(policy: RestartPolicy) -> (Rig, v1::Vm) {
+    let rig = Rig::start().await;
+    rig.furnish().await;
+    let made = create_with(&rig, |spec| spec.set_restart_policy(policy)).await;
+    (rig, made.unwrap())
 }
 
 async fn get(rig: &Rig) -> Result<v1::Vm, Status> {
@@ -246,7 +255,7 @@ async fn a_change_that_makes_no_sense_changes_nothing() {
     let ephemeral = create_with(&rig, |spec| {
         spec.name = "other".into();
         spec.ephemeral = true;
-        spec.set_restart_policy(v1::vm_spec::RestartPolicy::Always);
+        spec.set_restart_policy(RestartPolicy::Always);
     });
     assert_eq!(ephemeral.await.unwrap_err().code(), Code::InvalidArgument);
     rig.stopped().await;
@@ -328,12 +337,7 @@ async fn a_vm_that_nobody_uses_stops_itself_and_one_with_a_session_does_not() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_crashed_vm_is_started_again_if_its_policy_says_so() {
-    let rig = Rig::start().await;
-    rig.furnish().await;
-    let policy = v1::vm_spec::RestartPolicy::OnFailure;
-    let made = create_with(&rig, |spec| spec.set_restart_policy(policy))
-        .await
-        .unwrap();
+    let (rig, made) = restarting(RestartPolicy::OnFailure).await;
     rig.host.crash(rig.host.living()[0]);
     let again = until(&rig, "started again", |vm| {
         vm.state() == State::Running && vm.restart_count == 1
@@ -350,12 +354,7 @@ async fn a_crashed_vm_is_started_again_if_its_policy_says_so() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stop_holds_against_the_next_start_by_policy() {
-    let rig = Rig::start().await;
-    rig.furnish().await;
-    let policy = v1::vm_spec::RestartPolicy::Always;
-    create_with(&rig, |spec| spec.set_restart_policy(policy))
-        .await
-        .unwrap();
+    let (rig, _) = restarting(RestartPolicy::Always).await;
     rig.host.crash(rig.host.living()[0]);
     until(&rig, "failed", |vm| vm.state() == State::Failed).await;
     // It waits for its next start, or has just had it.
@@ -369,12 +368,7 @@ async fn a_stop_holds_against_the_next_start_by_policy() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restart_that_fails_is_tried_again() {
-    let rig = Rig::start().await;
-    rig.furnish().await;
-    let policy = v1::vm_spec::RestartPolicy::Always;
-    create_with(&rig, |spec| spec.set_restart_policy(policy))
-        .await
-        .unwrap();
+    let (rig, _) = restarting(RestartPolicy::Always).await;
     rig.host.set_faults(Faults {
         launch_fails: true,
         ..Faults::default()
@@ -394,12 +388,7 @@ async fn a_restart_that_fails_is_tried_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_vm_lost_with_its_host_is_started_again_if_its_policy_says_so() {
-    let rig = Rig::start().await;
-    rig.furnish().await;
-    let policy = v1::vm_spec::RestartPolicy::OnFailure;
-    create_with(&rig, |spec| spec.set_restart_policy(policy))
-        .await
-        .unwrap();
+    let (rig, _) = restarting(RestartPolicy::OnFailure).await;
     let vm = rig.host.living()[0];
     let (dir, host) = rig.stopped().await;
     host.crash(vm);
@@ -410,12 +399,7 @@ async fn a_vm_lost_with_its_host_is_started_again_if_its_policy_says_so() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_start_by_policy_that_is_due_survives_the_daemon() {
-    let rig = Rig::start().await;
-    rig.furnish().await;
-    let policy = v1::vm_spec::RestartPolicy::Always;
-    create_with(&rig, |spec| spec.set_restart_policy(policy))
-        .await
-        .unwrap();
+    let (rig, _) = restarting(RestartPolicy::Always).await;
     rig.host.power_off(rig.host.living()[0]);
     until(&rig, "off, or started again", |vm| {
         vm.state() == State::Stopped || vm.restart_count == 1
@@ -430,12 +414,7 @@ async fn a_start_by_policy_that_is_due_survives_the_daemon() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stop_holds_against_the_policy_for_the_next_daemon_too() {
-    let rig = Rig::start().await;
-    rig.furnish().await;
-    let policy = v1::vm_spec::RestartPolicy::Always;
-    create_with(&rig, |spec| spec.set_restart_policy(policy))
-        .await
-        .unwrap();
+    let (rig, _) = restarting(RestartPolicy::Always).await;
     rig.host.crash(rig.host.living()[0]);
     until(&rig, "failed", |vm| vm.state() == State::Failed).await;
     // It waits for its next start, or has just had it.
