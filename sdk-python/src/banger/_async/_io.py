@@ -185,11 +185,13 @@ class Channel:
         """Waits until the daemon answers."""
         try:
             await blocking(_channel.look_at, self.address, self.limits.connect)
-            await _channel.check_health(self._channels[-1])(b"", timeout=self.limits.connect, wait_for_ready=True)
-        except grpc.RpcError as error:
-            if not _channel.is_answer(error):
-                await self.close()
-                raise _channel.connect_error(self.address, None) from None
+            try:
+                await _channel.check_health(self._channels[-1])(b"", timeout=self.limits.connect, wait_for_ready=True)
+            except grpc.RpcError as error:
+                if not _channel.is_answer(error):
+                    # gRPC hides why, and the daemon may have changed its mind since the first look.
+                    await blocking(_channel.look_at, self.address, self.limits.connect)
+                    raise _channel.connect_error(self.address, None) from None
         except (errors.ConnectError, errors.HostError):
             await self.close()
             raise

@@ -207,11 +207,13 @@ class Channel:
         """Waits until the daemon answers."""
         try:
             _channel.look_at(self.address, self.limits.connect)
-            _channel.check_health(self._channels[-1])(b"", timeout=self.limits.connect, wait_for_ready=True)
-        except grpc.RpcError as error:
-            if not _channel.is_answer(error):
-                self.close()
-                raise _channel.connect_error(self.address, None) from None
+            try:
+                _channel.check_health(self._channels[-1])(b"", timeout=self.limits.connect, wait_for_ready=True)
+            except grpc.RpcError as error:
+                if not _channel.is_answer(error):
+                    # gRPC hides why, and the daemon may have changed its mind since the first look.
+                    _channel.look_at(self.address, self.limits.connect)
+                    raise _channel.connect_error(self.address, None) from None
         except (errors.ConnectError, errors.HostError):
             self.close()
             raise
