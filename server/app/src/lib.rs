@@ -69,6 +69,8 @@ pub(crate) struct Context {
     pub(crate) driver_info: std::sync::OnceLock<DriverInfo>,
     /// Every task of the daemon runs here, so that shutdown can wait for all.
     pub(crate) tasks: TaskTracker,
+    /// Calls are given up from here on: what their callers can take up again is left to the next daemon.
+    pub(crate) leaving: CancellationToken,
     /// Work that makes something new is given up when this is cancelled.
     pub(crate) shutdown: CancellationToken,
 }
@@ -156,6 +158,7 @@ impl App {
             connector,
             driver_info: std::sync::OnceLock::new(),
             tasks: TaskTracker::new(),
+            leaving: CancellationToken::new(),
             shutdown: CancellationToken::new(),
         });
         let operations = Arc::new(operation::Operations::new(&context));
@@ -257,6 +260,12 @@ impl App {
     #[must_use]
     pub const fn role(&self) -> Role {
         self.caller.role
+    }
+
+    /// Says that the calls that still go on are about to be given up by the daemon, not by their callers: commands of
+    /// execs run on. Their callers find them at the next daemon; those whom nobody comes back for, the agent ends.
+    pub fn leave(&self) {
+        self.context.leaving.cancel();
     }
 
     /// Ends the daemon's own work: waits for running operations up to `grace`, then gives them up, undone.

@@ -523,7 +523,7 @@ pub(crate) async fn ended(view: Option<watch::Receiver<VmView>>) -> bool {
     tokio::time::timeout(END_KNOWN_WITHIN, ended).await.is_ok()
 }
 
-/// Kills an exec's process if its call ends before it.
+/// Kills an exec's process if its call ends before it; unless it ends because the daemon does.
 struct KillOnDrop {
     context: Arc<Context>,
     guest: Arc<dyn Guest>,
@@ -533,7 +533,7 @@ struct KillOnDrop {
 
 impl Drop for KillOnDrop {
     fn drop(&mut self) {
-        if !self.armed {
+        if !self.armed || self.context.leaving.is_cancelled() {
             return;
         }
         let (guest, id) = (self.guest.clone(), self.id);

@@ -121,7 +121,7 @@ pub async fn serve(
         .build_v1alpha()
         .map_err(|source| ServeError::Reflection { source })?;
     let audit = app.audit().clone();
-    let api = Api::new(app, drain.clone());
+    let api = Api::new(app.clone(), drain.clone());
     let router = server(limits)
         .layer(tower::util::MapRequestLayer::new(admit::identify::<Body>))
         .layer(layer::log())
@@ -148,7 +148,7 @@ pub async fn serve(
         .add_service(per_caller!(api, WorkspaceServiceServer, REQUEST_BYTES_MAX));
     let stopped = drain.begun.clone().cancelled_owned();
     let served = router.serve_with_incoming_shutdown(connections, stopped);
-    let ending = end_in_order(stop, &health, &drain, grace);
+    let ending = end_in_order(stop, &health, &drain, &app, grace);
     tokio::select! {
         // cancel-safe: dropped only when everything had its time to end
         served = served => served.map(|()| true).map_err(|source| ServeError::Transport { source }),
@@ -161,12 +161,14 @@ async fn end_in_order(
     stop: CancellationToken,
     health: &HealthReporter,
     drain: &Drain,
+    app: &App,
     grace: Duration,
 ) {
     stop.cancelled().await;
     set_health(health, ServingStatus::NotServing).await;
     drain.begun.cancel();
     tokio::time::sleep(grace).await;
+    app.leave();
     drain.over.cancel();
     tokio::time::sleep(LAST_WORDS).await;
 }

@@ -50,7 +50,8 @@ impl Suite {
     pub(crate) fn daemon(&self) -> &Daemon {
         self.daemon.get_or_init(|| {
             let options = DaemonOptions {
-                config: "kvm_probe_timeout = \"5s\"".into(),
+                // A stop is not to wait for commands that take longer.
+                config: "kvm_probe_timeout = \"5s\"\nshutdown_grace = \"2s\"".into(),
                 ..DaemonOptions::default()
             };
             let daemon = Daemon::start(&self.scratch, &self.binaries, "d", options);

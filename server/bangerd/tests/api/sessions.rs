@@ -336,6 +336,24 @@ async fn a_caller_who_leaves_kills_its_exec() {
     rig.stopped().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_that_stops_leaves_an_exec_to_the_next() {
+    let rig = rig().await;
+    let first = v1::ExecRequest {
+        message: Some(start(&["sleep"])),
+    };
+    let asked = stream::iter([first]).chain(stream::pending());
+    let mut answers = rig.sessions().exec(asked).await.unwrap().into_inner();
+    let started = answers.message().await.unwrap().unwrap().message;
+    assert!(matches!(started, Some(Tell::Started(_))));
+    let killed = rig.killed.clone();
+    rig.stop.cancel();
+    let ended = drain(answers).await.unwrap_err();
+    assert_refused(&ended, Code::Unavailable, "DRAINING", None);
+    rig.stopped().await;
+    assert!(killed.lock().unwrap().is_empty());
+}
+
 /// Starts a session that sleeps; a repeat of the request is recognised.
 async fn start_sleep(rig: &Rig) -> String {
     let request = v1::StartSessionRequest {
