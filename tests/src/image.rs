@@ -79,6 +79,24 @@ pub fn copy(scratch: &Scratch, source: &str, destination: &str) {
         .ok();
 }
 
+/// Programs of this machine with the libraries they need, as a tree in `top`: for guests whose image lacks them.
+#[must_use]
+pub fn host_programs(top: &Path, programs: &[&str]) -> PathBuf {
+    let tree = top.join("programs");
+    for program in programs {
+        let linked = crate::Run::new("ldd").arg(program).ok().out();
+        let libraries = linked
+            .split_whitespace()
+            .filter(|word| word.starts_with('/'));
+        for file in libraries.chain([*program]) {
+            let to = tree.join(file.trim_start_matches('/'));
+            fs::create_dir_all(to.parent().unwrap()).unwrap();
+            fs::copy(file, to).unwrap();
+        }
+    }
+    tree
+}
+
 /// busybox with all its names, users, directories.
 fn base() -> Layer {
     let busybox = fs::read(BUSYBOX).unwrap();

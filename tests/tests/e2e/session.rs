@@ -5,12 +5,14 @@ use std::time::Duration;
 use banger_e2e::command::until;
 use banger_e2e::{Case, DaemonOptions, Lane, Verdict};
 use banger_sdk::{Command, Event, ReadFrom, SignalTarget};
-use futures::StreamExt;
+use futures::{StreamExt, TryStreamExt};
 
 use crate::suite::{LONG, Suite, VM, block, refused};
 
 /// What a reader that stops may cost the daemon and the agent.
 const READER_COST_KIB: u64 = 48 << 10;
+/// Sessions that run at once in one VM.
+const MANY: usize = 200;
 /// Much more than any buffer on the way holds.
 const FLOOD_BYTES: i64 = 96 << 20;
 
@@ -426,27 +428,31 @@ fn slow_reader(suite: &Suite) -> Verdict {
     Verdict::Passed
 }
 
+/// All of them run at once: each waits for a line, which comes when the last has begun.
 fn many(suite: &Suite) -> Verdict {
     suite.vm();
     block(async {
         let client = suite.daemon().client().await;
         let sessions = client.sessions();
-        let runs = (0..24).map(|number| {
-            let sessions = sessions.clone();
-            async move {
-                let script = format!("for i in 1 2 3; do echo {number} $i; done");
-                let process = sessions
-                    .exec(VM, Command::new(["sh", "-c", &script]))
-                    .await
-                    .unwrap();
+        let mut processes = Vec::new();
+        for number in 0..MANY {
+            let script = format!("read line; for i in 1 2 3; do echo {number} $i $line; done");
+            let command = Command::new(["sh", "-c", &script]).stdin();
+            processes.push(sessions.exec(VM, command).await.unwrap());
+        }
+        let listed: Vec<_> = sessions.list(VM).try_collect().await.unwrap();
+        let running = listed.iter().filter(|session| session.exit.is_none());
+        assert!(running.count() >= MANY, "{}", listed.len());
+        let ends = processes
+            .into_iter()
+            .enumerate()
+            .map(|(number, process)| async move {
+                process.input().write("go\n").await.unwrap();
                 let output = process.output().await.unwrap();
-                assert_eq!(
-                    output.stdout,
-                    format!("{number} 1\n{number} 2\n{number} 3\n").into_bytes()
-                );
-            }
-        });
-        futures::future::join_all(runs).await;
+                let expected: String = (1..=3).map(|i| format!("{number} {i} go\n")).collect();
+                assert_eq!(output.stdout, expected.into_bytes());
+            });
+        futures::future::join_all(ends).await;
     });
     Verdict::Passed
 }

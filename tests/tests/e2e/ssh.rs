@@ -1,9 +1,9 @@
 //! ssh, scp and sftp into real VMs whose image has no sshd, by the configuration that `banger ssh-config` prints: what
 //! docs/ssh.md shows.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use banger_e2e::{Case, Lane, Run, Verdict};
+use banger_e2e::{Case, Lane, Run, Verdict, image};
 
 use crate::suite::Suite;
 
@@ -122,8 +122,51 @@ fn clients(suite: &Suite) -> Verdict {
     assert!(listed.contains("3145728"), "{listed}");
     assert_eq!(std::fs::read(back).unwrap(), sent);
     assert_eq!(ssh.ssh(&["ls", "work/deep"]).ok().out(), "moved");
+    copiers(&ssh, &tree);
     suite.banger(["vm", "remove", "keyed"]).ok();
     Verdict::Passed
+}
+
+/// Those that need a program of their own in the guest: rsync, and scp as it was before it spoke sftp.
+fn copiers(ssh: &Ssh<'_>, tree: &Path) {
+    let programs = image::host_programs(
+        &ssh.suite.scratch.path().join("ssh-programs"),
+        &["/usr/bin/rsync", "/usr/bin/scp"],
+    );
+    ssh.suite
+        .banger(["cp", "-r"])
+        .arg(format!("{}/.", programs.display()))
+        .arg("keyed:/")
+        .ok();
+    let sent = std::fs::read(tree.join("deep/file")).unwrap();
+    let shell = format!("ssh -F {} -o BatchMode=yes", ssh.config.display());
+    let rsync = || Run::new("rsync").args(["-a", "-e", &shell]);
+    let tree = format!("{}/", tree.display());
+    rsync().args([&tree, "keyed.vm:synced/"]).ok();
+    ssh.ssh(&["printf y >> synced/deep/file"]).ok();
+    let back = ssh.suite.scratch.path().join("ssh-back");
+    let told = rsync()
+        .args(["--stats", "keyed.vm:synced/"])
+        .arg(&back)
+        .ok();
+    assert!(told.out().contains("Number of files"), "{}", told.out());
+    let changed = [&sent[..], b"y"].concat();
+    assert_eq!(std::fs::read(back.join("deep/file")).unwrap(), changed);
+    let again = rsync()
+        .args(["--stats", "--checksum", "keyed.vm:synced/"])
+        .arg(&back)
+        .ok()
+        .out();
+    assert!(
+        again.contains("Number of regular files transferred: 0"),
+        "{again}"
+    );
+    let old = back.join("old");
+    ssh.client("scp")
+        .args(["-O", "-q", "keyed.vm:synced/deep/file"])
+        .arg(&old)
+        .ok();
+    assert_eq!(std::fs::read(old).unwrap(), changed);
 }
 
 fn lives(suite: &Suite) -> Verdict {

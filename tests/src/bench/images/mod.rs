@@ -31,8 +31,6 @@ pub(crate) enum Size {
 }
 
 impl Size {
-    pub(crate) const ALL: [Self; 2] = [Self::Usual, Self::Large];
-
     const fn tag(self) -> &'static str {
         match self {
             Self::Usual => "debian",

@@ -15,15 +15,16 @@ use crate::table::{Figures, Table};
 
 const ROUNDS: usize = 5;
 
-pub(crate) fn measure(stand: &Stand, table: &mut Table) {
-    for size in Size::ALL {
-        measure_one(stand, table, size);
-    }
-    measure_many_files(stand, table);
+pub(crate) fn usual(stand: &Stand, table: &mut Table) {
+    measure(stand, table, Size::Usual);
+}
+
+pub(crate) fn large(stand: &Stand, table: &mut Table) {
+    measure(stand, table, Size::Large);
 }
 
 /// What many files take of memory: their names and places are what is in it.
-fn measure_many_files(stand: &Stand, table: &mut Table) {
+pub(crate) fn many_files(stand: &Stand, table: &mut Table) {
     let reference = furnish_many_files(stand);
     let mut peak = Figures::default();
     for round in 0..ROUNDS {
@@ -49,7 +50,7 @@ struct Measured {
     download: Figures,
 }
 
-fn measure_one(stand: &Stand, table: &mut Table, size: Size) {
+fn measure(stand: &Stand, table: &mut Table, size: Size) {
     let (first, second) = (furnish(stand, size), furnish_second(stand, size));
     let mut measured = Measured::default();
     let mut bytes = 0;
