@@ -4,7 +4,7 @@
 //! be made leaves the others unmade. The workspace's own repository is committed last. Whoever is killed between two
 //! commits has landed what lies inside and not the workspace itself: each repository is whole, and a repeat makes the rest.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fs;
 use std::io::{self, Write};
 use std::path::Path;
@@ -36,6 +36,9 @@ pub(super) fn publish(
 ) -> Result<Vec<LandedRepository>> {
     for coming in all {
         move_objects(&coming.quarantine, &coming.store)?;
+        if coming.is_own_store {
+            cut_history(&coming.store, &coming.message.shallow)?;
+        }
     }
     let changed = change_refs(all, &built, prefix);
     all.iter().for_each(unkeep);
@@ -99,6 +102,26 @@ fn move_objects(from: &Store, to: &Store) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Tells git where the history that came ends, in a store of banger's own: it would miss what is before. The owner's
+/// repositories have all of it. Told before a reference leads there, and one that leads nowhere yet does no harm.
+fn cut_history(store: &Store, shallow: &[String]) -> Result<()> {
+    let file = store.directory().join("shallow");
+    let had = match fs::read_to_string(&file) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+        had => had.map_err(Error::file("read", &file))?,
+    };
+    let mut all: BTreeSet<&str> = had.lines().collect();
+    let before = all.len();
+    all.extend(shallow.iter().map(String::as_str));
+    if all.len() == before {
+        return Ok(());
+    }
+    let lines: String = all.iter().map(|id| format!("{id}\n")).collect();
+    let next = file.with_extension("banger");
+    let written = fs::write(&next, lines).and_then(|()| fs::rename(&next, &file));
+    written.map_err(Error::file("write", &file))
 }
 
 fn move_packs(from: &Path, to: &Path) -> io::Result<()> {
