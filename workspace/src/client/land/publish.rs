@@ -20,7 +20,7 @@ use crate::client::store::Store;
 const KEPT: [&str; 2] = ["earlier/", "before/"];
 
 /// Lets one landing after the other write to a store.
-pub(super) fn lock(store: &Store) -> Result<fs::File> {
+pub(in crate::client) fn lock(store: &Store) -> Result<fs::File> {
     let own = store.own_directory();
     let directory = fs::File::open(&own).map_err(Error::file("lock", &own))?;
     let locked = rustix::fs::flock(&directory, rustix::fs::FlockOperation::LockExclusive);
@@ -28,10 +28,12 @@ pub(super) fn lock(store: &Store) -> Result<fs::File> {
     Ok(directory)
 }
 
-/// Puts all of it into the stores, the workspace's own repository last: it is the one that is looked at.
+/// Puts all of it into the stores, the workspace's own repository last: it is the one that is looked at. In `vacated`
+/// nothing of the VM's is any more.
 pub(super) fn publish(
     all: &[Coming],
     built: Vec<Built>,
+    vacated: Option<&Store>,
     prefix: &str,
 ) -> Result<Vec<LandedRepository>> {
     for coming in all {
@@ -40,7 +42,7 @@ pub(super) fn publish(
             cut_history(&coming.store, &coming.message.shallow)?;
         }
     }
-    let changed = change_refs(all, &built, prefix);
+    let changed = change_refs(all, &built, vacated, prefix);
     all.iter().for_each(unkeep);
     let mut landed = Vec::new();
     for ((coming, built), kept) in all.iter().zip(built).zip(changed?) {
@@ -65,13 +67,21 @@ pub(super) fn publish(
 }
 
 /// Changes the references of all, and returns the names beneath which earlier values are kept, for each.
-fn change_refs(all: &[Coming], built: &[Built], prefix: &str) -> Result<Vec<Vec<String>>> {
+fn change_refs(
+    all: &[Coming],
+    built: &[Built],
+    vacated: Option<&Store>,
+    prefix: &str,
+) -> Result<Vec<Vec<String>>> {
     let mut kept = Vec::new();
     let mut transactions = Vec::new();
     for (coming, built) in all.iter().zip(built) {
         let (transaction, names) = changes(&coming.store, prefix, &built.refs)?;
         transactions.push((&coming.store, transaction));
         kept.push(names);
+    }
+    if let Some(store) = vacated {
+        transactions.push((store, changes(store, prefix, &[])?.0));
     }
     transaction::run_all(&transactions)?;
     Ok(kept)
