@@ -41,7 +41,7 @@ pub(crate) use stats::{Port, VmStats};
 pub(crate) use usage::{ImagesUsage, Pruned};
 pub(crate) use vm::{HostInfo, Operation, Stage, Vm};
 pub(crate) use volume::Volume;
-pub(crate) use workspace::{Applied, Exported, PreparedWorkspace, WorkspaceStatus};
+pub(crate) use workspace::{Applied, AppliedFiles, Exported, PreparedWorkspace, WorkspaceStatus};
 
 use banger_sdk::Error;
 

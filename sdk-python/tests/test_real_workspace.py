@@ -121,6 +121,26 @@ def test_what_landed_is_applied_by_the_command(vm: banger.Vm, tmp_path: Path) ->
     assert (top / "file").read_text() == "open\n"
 
 
+def test_what_landed_is_applied(vm: banger.Vm, tmp_path: Path) -> None:
+    top = repository(tmp_path / "applied", 11)
+    git(top, "add", "-A")
+    commit(top, "all")
+    workspace = vm.workspace_at("applied")
+    workspace.prepare(top, author=("Agent", "agent@example.com"))
+    vm.run("echo theirs > file; git commit -q -a -m theirs; echo open > file", cwd="/home/app/applied", check=True)
+    workspace.export()
+    (top / "file").write_text("mine\n")
+    with pytest.raises(errors.ApplyRefused) as caught:
+        workspace.apply()
+    assert caught.value.paths == ["file"]
+    assert (top / "file").read_text() == "mine\n"
+    git(top, "checkout", "-q", "file")
+    applied = workspace.apply()
+    assert (applied.commits, applied.uncommitted, applied.conflicts) == ("fast-forwarded", True, [])
+    assert git(top, "log", "-1", "--format=%s %an") == "theirs Agent"
+    assert (top / "file").read_text() == "open\n"
+
+
 def test_a_prepare_that_is_given_up_leaves_what_was_there(vm: banger.Vm, tmp_path: Path) -> None:
     top = repository(tmp_path / "cut", 9)
     workspace = vm.workspace_at("cut")
@@ -160,6 +180,14 @@ async def test_asyncio_carries_directories_without_git_too(
         assert not (await found.workspace.prepare(top)).is_git
         await found.run("echo new > /home/app/plain/sub/new", check=True)
         landed, _ = await asyncio.gather(found.workspace.export(), found.run("true"))
+        applied = await found.workspace_at("plain").apply_files(top)
+        assert (applied.written, applied.removed) == (1, 0)
+        assert (top / "sub" / "new").read_text() == "new\n"
+        # All of it is here: it may be replaced.
+        await found.workspace_at("plain").prepare(top)
+        assert applied.before is not None
+        await found.workspace_at("plain").go_back(applied.before, top)
+        assert not (top / "sub" / "new").exists()
     own = landed.repositories[0]
     assert (own.is_own_store, own.untracked) == (True, 2)
     assert git(own.store, "show", "refs/banger/web/state/tree:sub/new") == "new"

@@ -147,7 +147,8 @@ pub mod workspaces {
     pub use banger_workspace::client::land::{Landed, LandedRepository, Limits, Place};
     pub use banger_workspace::client::render::{Format, Only, Work};
 
-    pub use crate::workspace::write_tar;
+    pub use crate::workspace::{state_directory, write_tar};
+    pub use banger_workspace::client::plain::{AppliedFiles, Both, apply_files, go_back};
     pub use banger_workspace::client::{
         Error as WorkspaceError, Expected, LocalRepository, Store, expected_conflicts, shown,
     };

@@ -16,7 +16,7 @@ mod export;
 mod prepare;
 mod tar;
 
-pub use export::ExportWorkspace;
+pub use export::{ExportWorkspace, state_directory};
 pub use prepare::{PrepareWorkspace, Prepared};
 pub use tar::write_tar;
 

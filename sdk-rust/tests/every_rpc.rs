@@ -122,7 +122,7 @@ fn ways() -> Vec<(&'static str, Way)> {
         fn "VolumeService/ListVolumes"(c, _d) c.volumes().list().next().await;
         fn "VolumeService/UpdateVolume"(c, _d) c.volumes().update("x").size_mib(2).await;
         fn "VolumeService/DeleteVolume"(c, _d) c.volumes().delete("x").await;
-        fn "WorkspaceService/PrepareWorkspace"(c, dir) c.workspace("v", "w").prepare(&dir).plain().await;
+        fn "WorkspaceService/PrepareWorkspace"(c, dir) c.workspace("v", "w").prepare(&dir).plain().state_directory(dir.join("state")).await;
         fn "WorkspaceService/ExportWorkspace"(c, dir)
             c.workspace("v", "w").export(&dir).plain().state_directory(dir.join("state")).await;
         fn "WorkspaceService/GetWorkspaceStatus"(c, _d) c.workspace("v", "w").status().await;

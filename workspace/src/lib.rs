@@ -7,6 +7,7 @@
 //! VM, as one of its users. Everything here blocks and belongs on threads of its own; nothing here knows of gRPC.
 #![forbid(unsafe_code)]
 
+mod beneath;
 #[cfg(feature = "client")]
 pub mod client;
 pub mod command;

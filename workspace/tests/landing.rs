@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use banger_workspace::client::collect::Options;
 use banger_workspace::client::{Expected, Result, expected_conflicts};
 use banger_workspace::guest::{self, StatusRequest};
-use banger_workspace::wire::{NoteKind, Part, Piece};
+use banger_workspace::wire::{Base, NoteKind, Part, Piece};
 use support::{Bench, VM, commit, git, land, prepared, refused, tree, write};
 
 #[test]
@@ -218,4 +218,31 @@ fn what_lies_where_a_linked_working_tree_is_here_lands_beside_its_repository() {
             assert_eq!(head, repository.head);
         }
     }
+}
+
+#[test]
+fn a_history_that_was_cut_is_whole_for_git_in_a_store_of_its_own() {
+    let bench = Bench::with_repository();
+    let origin = bench.directory.path().join("origin");
+    std::fs::create_dir(&origin).unwrap();
+    git(&origin, &["init", "-q", "-b", "main"]);
+    for number in 0..5 {
+        write(&origin, "file", format!("{number}\n"));
+        commit(&origin, "one more");
+    }
+    let from = format!("file://{}", origin.display());
+    let to = bench.guest.to_str().unwrap();
+    git(&bench.here, &["clone", "-q", "--depth", "2", &from, to]);
+    for count in ["2", "3"] {
+        let landed = &bench.export(&Base::default()).repositories[0];
+        assert!(landed.is_own_store);
+        let head = format!("refs/banger/{VM}/HEAD");
+        assert_eq!(git(&landed.store, &["rev-list", "--count", &head]), count);
+        git(&landed.store, &["fsck", "--strict"]);
+        git(&landed.store, &["log", "-p", &head]);
+        commit(&bench.guest, "one more");
+    }
+    // The owner's own is not cut.
+    assert!(!bench.here.join(".git/shallow").exists());
+    git(&bench.here, &["fsck", "--strict"]);
 }

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use banger_sdk::Error;
 use banger_sdk::workspaces::{
-    ApplyOptions, Cancel, Expected, Format, How, LocalRepository, Only, Work, apply, write_tar,
+    ApplyOptions, Both, Cancel, Expected, Format, How, LocalRepository, Only, Place, Work,
+    WorkspaceError, apply, apply_files, go_back, state_directory, write_tar,
 };
 use clap::{Args, Subcommand, ValueEnum, ValueHint};
 use clap_complete::ArgValueCandidates;
@@ -362,15 +363,19 @@ not track, are never overwritten: the apply is refused before anything is change
 The state before is kept: the commands that lead back are printed. Conflicts are left as git leaves them, to be resolved \
 or undone; the exit code is 1 then.
 
+A directory without git gets the files that were changed in the VM and not here, and loses those that were removed there. \
+Where a file was changed on both sides, each otherwise, nothing is applied unless --mine or --theirs says whose it is to be.
+
 Examples:
   banger workspace apply web
   banger workspace apply web --merge
-  banger workspace apply web --patch && git diff --cached")]
+  banger workspace apply web --patch && git diff --cached
+  banger workspace apply web ~/data --theirs")]
 pub(crate) struct Apply {
     /// The VM's name
     #[arg(add = ArgValueCandidates::new(complete::vms))]
     vm: String,
-    /// The repository here
+    /// The repository or directory here
     #[arg(default_value = ".", value_hint = ValueHint::DirPath)]
     directory: PathBuf,
     /// Merge, where there are commits here that the VM has not
@@ -388,10 +393,43 @@ pub(crate) struct Apply {
     /// To the branch that is checked out here, though the VM had another checked out
     #[arg(long)]
     onto_current: bool,
+    /// The directory as it is, without git, though it may lie in a repository
+    #[arg(long, conflicts_with_all = ["merge", "rebase", "patch", "commits_only", "onto_current"])]
+    plain: bool,
+    /// Of a directory without git: files that were changed on both sides stay as they are here
+    #[arg(long, conflicts_with = "theirs")]
+    mine: bool,
+    /// Of a directory without git: files that were changed on both sides become as they are in the VM
+    #[arg(long)]
+    theirs: bool,
+    /// Of a directory without git: put back what was there before the apply of this time
+    #[arg(long, value_name = "TIME")]
+    back: Option<String>,
 }
 
 impl Apply {
     fn run(self, context: &Context) -> Result<u8, Failure> {
+        let found = match self.plain {
+            true => None,
+            false => {
+                LocalRepository::find(&self.directory, &Cancel::default()).map_err(Error::from)?
+            }
+        };
+        match found {
+            Some(repository) => self.commits(&repository, context),
+            None => self.files(context),
+        }
+    }
+
+    /// To a repository.
+    fn commits(&self, repository: &LocalRepository, context: &Context) -> Result<u8, Failure> {
+        if self.mine || self.theirs || self.back.is_some() {
+            return Err(Failure::Usage {
+                problem: "--mine, --theirs and --back are for directories without git: in a repository git merges, and \
+                          the commands that lead back are git's"
+                    .to_owned(),
+            });
+        }
         let options = ApplyOptions {
             how: match (self.merge, self.rebase, self.patch) {
                 (true, ..) => How::Merge,
@@ -402,21 +440,8 @@ impl Apply {
             commits_only: self.commits_only,
             onto_current: self.onto_current,
         };
-        let found = LocalRepository::find(&self.directory, &Cancel::default());
-        let found = found.map_err(Error::from)?;
-        let repository = found.ok_or_else(|| {
-            Error::from(banger_sdk::workspaces::WorkspaceError::NoRepository {
-                path: self.directory.clone(),
-            })
-        })?;
-        let applied = apply(&repository, &self.vm, options).map_err(|error| {
-            if !context.quiet {
-                for path in error.paths() {
-                    eprintln!("banger: in the way: {path}");
-                }
-            }
-            Error::from(error)
-        })?;
+        let applied = apply(repository, &self.vm, options);
+        let applied = applied.map_err(|error| told(error, context))?;
         context
             .printer()
             .one(&view::Applied::new(&self.vm, &applied))?;
@@ -425,4 +450,41 @@ impl Apply {
             false => EXIT_PROBLEM,
         })
     }
+
+    /// To a directory without git.
+    fn files(&self, context: &Context) -> Result<u8, Failure> {
+        if self.merge || self.rebase || self.patch || self.commits_only || self.onto_current {
+            let path = self.directory.clone();
+            return Err(Error::from(WorkspaceError::NoRepository { path }).into());
+        }
+        let state = state_directory();
+        let place = Place::find(&self.directory, &state, self.plain, &Cancel::default());
+        let place = place.map_err(Error::from)?;
+        let both = match (self.mine, self.theirs) {
+            (true, _) => Both::Mine,
+            (_, true) => Both::Theirs,
+            _ => Both::Refused,
+        };
+        let applied = match &self.back {
+            Some(time) => go_back(&place, &self.vm, time, both),
+            None => apply_files(&place, &self.vm, both),
+        };
+        let applied = applied.map_err(|error| told(error, context))?;
+        let shown = view::AppliedFiles::new(&self.vm, place.top(), &applied);
+        context.printer().one(&shown)?;
+        Ok(match applied.moved.is_empty() && applied.left.is_empty() {
+            true => 0,
+            false => EXIT_PROBLEM,
+        })
+    }
+}
+
+/// Tells what is in the way.
+fn told(error: WorkspaceError, context: &Context) -> Failure {
+    if !context.quiet {
+        for path in error.paths() {
+            eprintln!("banger: in the way: {path}");
+        }
+    }
+    Error::from(error).into()
 }

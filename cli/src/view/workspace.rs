@@ -415,3 +415,60 @@ impl Row for Applied {
         ]
     }
 }
+
+/// What was applied to a directory without git.
+#[derive(Debug, Serialize)]
+pub(crate) struct AppliedFiles {
+    vm: String,
+    directory: String,
+    written: u64,
+    removed: u64,
+    moved: Vec<String>,
+    left: Vec<String>,
+    before: Option<String>,
+    way_back: Vec<String>,
+}
+
+impl AppliedFiles {
+    pub(crate) fn new(vm: &str, directory: &std::path::Path, applied: &ws::AppliedFiles) -> Self {
+        Self {
+            vm: vm.to_owned(),
+            directory: directory.display().to_string(),
+            written: applied.written,
+            removed: applied.removed,
+            moved: applied.moved.clone(),
+            left: applied.left.clone(),
+            before: applied.before.clone(),
+            way_back: applied.way_back.clone(),
+        }
+    }
+
+    fn counts(&self) -> String {
+        match (self.written, self.removed) {
+            (0, 0) => "nothing new".to_owned(),
+            (written, removed) => format!("{written} written, {removed} removed"),
+        }
+    }
+}
+
+impl Row for AppliedFiles {
+    const HEADINGS: &'static [&'static str] = &["VM", "DIRECTORY", "FILES"];
+
+    fn cells(&self) -> Vec<String> {
+        vec![self.vm.clone(), self.directory.clone(), self.counts()]
+    }
+
+    fn name(&self) -> String {
+        self.directory.clone()
+    }
+
+    fn details(&self) -> Vec<(&'static str, String)> {
+        vec![
+            ("Directory", self.directory.clone()),
+            ("Files", self.counts()),
+            ("Changed meanwhile", self.moved.join("\n")),
+            ("Not told of, left", self.left.join("\n")),
+            ("The way back", self.way_back.join("\n")),
+        ]
+    }
+}

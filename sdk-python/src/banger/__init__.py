@@ -21,7 +21,9 @@ from banger._sync.tunnel import Forward, Tunnel
 from banger._sync.vm import ConsoleOutput, Vm, Vms
 from banger._sync.workspace import Prepared, Workspace
 from banger._unpack import Downloaded
+from banger._workspace.apply import Applied
 from banger._workspace.land import Landed
+from banger._workspace.plain import AppliedFiles
 from banger._workspace.publish import LandedRepository
 from banger.errors import BangerError
 
@@ -50,6 +52,8 @@ __all__ = [
     "Prepared",
     "Landed",
     "LandedRepository",
+    "Applied",
+    "AppliedFiles",
     "Tunnel",
     "Forward",
     "ConsoleOutput",

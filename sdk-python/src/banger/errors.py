@@ -24,6 +24,7 @@
     ├── UnsafeDownload         the VM sent what no honest VM sends
     ├── ArchiveDamaged
     ├── WorkspaceError         a workspace could not be collected here, or could not land
+    │   ├── ApplyRefused       something of yours is where something of the VM's would go
     │   └── UnsafeWorkspace    the VM sent what no honest VM sends
     ├── LocalFileError         a file of this machine could not be read or written
     └── ForkedError            a client was used in a process forked from the one that made it
@@ -34,7 +35,7 @@ Programs decide by the class, by `reason` (docs/status-codes.md) and by `code_ra
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AlreadyExistsError",
+    "ApplyRefused",
     "ArchiveDamaged",
     "BangerError",
     "CodeRan",
@@ -362,12 +364,24 @@ class ArchiveDamaged(BangerError):
 class WorkspaceError(BangerError):
     """A workspace could not be collected on this machine, or could not land on it; `reason` says why.
 
-    One of GIT_MISSING, GIT_FAILED, NO_REPOSITORY, REVISION_UNKNOWN, PATTERN_INVALID, WORKSPACE_MOVED, VM_NAME_INVALID.
+    One of GIT_MISSING, GIT_FAILED, NO_REPOSITORY, REVISION_UNKNOWN, PATTERN_INVALID, WORKSPACE_MOVED, VM_NAME_INVALID,
+    NOTHING_EXPORTED.
     """
 
     def __init__(self, message: str, *, reason: str, remedy: str | None = None) -> None:
         super().__init__(message, remedy=remedy)
         self.reason = reason
+
+
+class ApplyRefused(WorkspaceError):
+    """Something of the owner's is where something of the VM's would go; nothing was changed. `reason` is
+    APPLY_REFUSED.
+    """
+
+    def __init__(self, message: str, *, remedy: str, paths: Sequence[str] = ()) -> None:
+        super().__init__(message, reason="APPLY_REFUSED", remedy=remedy)
+        self.paths = list(paths)
+        """What is in the way, escaped."""
 
 
 class UnsafeWorkspace(WorkspaceError):

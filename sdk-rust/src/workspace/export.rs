@@ -166,8 +166,9 @@ fn is_cut(error: &Error) -> bool {
     matches!(error, Error::Workspace(Here::Snapshot(Fault::Cut)))
 }
 
-/// `$XDG_STATE_HOME/banger/workspaces`.
-fn state_directory() -> PathBuf {
+/// Where what is known of directories without a repository is kept: `$XDG_STATE_HOME/banger/workspaces`.
+#[must_use]
+pub fn state_directory() -> PathBuf {
     let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty());
     let state = variable("XDG_STATE_HOME").map(PathBuf::from);
     let home = || variable("HOME").map(|home| PathBuf::from(home).join(".local/state"));

@@ -6,9 +6,10 @@ use std::path::PathBuf;
 use banger_proto::v1;
 use banger_workspace::client::collect::{Options, Source};
 use banger_workspace::client::land::Place;
+use banger_workspace::client::plain::Carried;
 use banger_workspace::client::{Error as WorkspaceError, LocalRepository};
 use banger_workspace::command::Cancel;
-use banger_workspace::wire::{KnownRepository, Note, Part};
+use banger_workspace::wire::{Entry, KnownRepository, Note, Part};
 use futures::future::{BoxFuture, FutureExt};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -16,6 +17,7 @@ use uuid::Uuid;
 use v1::prepare_workspace_request::Message;
 use v1::prepare_workspace_response::Message as Answer;
 
+use super::export::state_directory;
 use super::{Workspace, joined};
 use crate::error::{Error, Result};
 use crate::stream::Messages;
@@ -34,6 +36,7 @@ pub struct PrepareWorkspace {
     from: PathBuf,
     options: Options,
     start: v1::PrepareWorkspaceStart,
+    state: PathBuf,
     progress: Box<dyn FnMut(u64) + Send>,
 }
 
@@ -73,6 +76,7 @@ impl PrepareWorkspace {
             from,
             options: Options::default(),
             start,
+            state: state_directory(),
             progress: Box::new(|_| {}),
         }
     }
@@ -120,6 +124,12 @@ impl PrepareWorkspace {
         self
     }
 
+    /// Remembers what a directory without a repository was beneath this one, instead of in the user's directory of state.
+    pub fn state_directory(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.state = directory.into();
+        self
+    }
+
     /// Calls back with how many bytes the VM has taken.
     pub fn progress(mut self, callback: impl FnMut(u64) + Send + 'static) -> Self {
         self.progress = Box::new(callback);
@@ -128,8 +138,9 @@ impl PrepareWorkspace {
 
     async fn run(mut self) -> Result<Prepared> {
         let name = self.workspace.vm_name().await?;
-        let (from, vm) = (self.from.clone(), name);
-        let told = tokio::task::spawn_blocking(move || Ok(told_by_repository(&from, &vm)));
+        let (from, vm, state) = (self.from.clone(), name.clone(), self.state.clone());
+        let plain = self.options.plain;
+        let told = tokio::task::spawn_blocking(move || Ok(told_here(&from, &vm, &state, plain)));
         let (state, author) = joined(told.await, CALL)?;
         self.start.replaces_state = state.into();
         if self.start.author_name.is_empty()
@@ -140,14 +151,14 @@ impl PrepareWorkspace {
         }
         let mut retry = self.workspace.client.retry();
         loop {
-            match self.once().await {
+            match self.once(&name).await {
                 Ok(prepared) => return Ok(prepared),
                 Err(error) => retry.after(error).await?,
             }
         }
     }
 
-    async fn once(&mut self) -> Result<Prepared> {
+    async fn once(&mut self, vm: &str) -> Result<Prepared> {
         let (out, requests) = mpsc::channel(PARTS_AHEAD);
         let (answers, told) = mpsc::channel(ANSWERS_WAITING);
         let cancel = Cancel::default();
@@ -156,9 +167,12 @@ impl PrepareWorkspace {
             message: Some(Message::Start(self.start.clone())),
         };
         let (from, options) = (self.from.clone(), self.options.clone());
+        let (vm, state) = (vm.to_owned(), self.state.clone());
         let sending = tokio::task::spawn_blocking(move || -> Result<Sent> {
             let source = Source::open(&from, &options, &cancel)?;
-            send(source, &out, start, told)
+            send(source, &out, start, told, |top| {
+                Carried::of(top, &vm, &state).ok()
+            })
         });
         let taking = self.take(requests, answers);
         tokio::pin!(sending, taking);
@@ -182,6 +196,11 @@ impl PrepareWorkspace {
                 (joined(sending.await, CALL)?, prepared)
             }
         };
+        if let Some((carried, entries)) = sent.carried {
+            let kept = tokio::task::spawn_blocking(move || Ok(carried.sent(&entries)));
+            // Nothing is lost without it: what is not known to be as it was carried, no apply overwrites.
+            let _ = joined(kept.await, CALL)?;
+        }
         let mut notes = sent.notes;
         notes.extend(prepared.notes);
         Ok(Prepared {
@@ -240,6 +259,8 @@ struct Sent {
     top: PathBuf,
     is_git: bool,
     notes: Vec<Note>,
+    /// Where it is remembered what a directory without git was, and that.
+    carried: Option<(Carried, Vec<Entry>)>,
 }
 
 /// Sends a workspace, in step with what the other side says.
@@ -248,6 +269,7 @@ fn send(
     out: &mpsc::Sender<v1::PrepareWorkspaceRequest>,
     start: v1::PrepareWorkspaceRequest,
     mut told: mpsc::Receiver<Answer>,
+    carried: impl FnOnce(&std::path::Path) -> Option<Carried>,
 ) -> Result<Sent> {
     let gone = || Error::Workspace(WorkspaceError::Gone);
     out.blocking_send(start).map_err(|_| gone())?;
@@ -276,8 +298,17 @@ fn send(
             }
         }
     }
+    let mut kept = None;
+    if let Some(entries) = source.plain_entries()
+        && let Some(carried) = carried(source.top())
+    {
+        // From here on the VM may have it. Without this, as where it cannot be written, an apply refuses more.
+        let _ = carried.sending(entries);
+        kept = Some((carried, entries.to_vec()));
+    }
     source.send_contents(&needed, &mut sink)?;
     Ok(Sent {
+        carried: kept,
         top: source.top().to_owned(),
         is_git: source.is_git(),
         notes: source.notes().to_vec(),
@@ -285,12 +316,16 @@ fn send(
 }
 
 /// The state that was exported last, and who makes commits here. That neither is known is no failure.
-fn told_by_repository(from: &std::path::Path, vm: &str) -> (Vec<u8>, Option<(String, String)>) {
-    let cancel = Cancel::default();
-    let Ok(Some(repository)) = LocalRepository::find(from, &cancel) else {
+fn told_here(
+    from: &std::path::Path,
+    vm: &str,
+    state: &std::path::Path,
+    plain: bool,
+) -> (Vec<u8>, Option<(String, String)>) {
+    let Ok(place) = Place::find(from, state, plain, &Cancel::default()) else {
         return (Vec::new(), None);
     };
-    let place = Place::of(repository.clone());
-    let state = place.exported_state(vm).unwrap_or_default();
-    (state, repository.identity().ok().flatten())
+    let identity = place.repository().map(LocalRepository::identity);
+    let identity = identity.and_then(|told| told.ok().flatten());
+    (place.exported_state(vm).unwrap_or_default(), identity)
 }

@@ -170,7 +170,7 @@ impl Error {
                 "Run `git fsck` and `git status` in the repository."
             }
             Self::NoRepository { .. } => {
-                "Name a directory of a git repository. What was done in a directory without git comes out as files: `banger workspace export VM --format tar`."
+                "Name a directory of a git repository. To a directory without git its files are applied: `banger workspace apply VM DIRECTORY`, without options about commits."
             }
             Self::Bare { .. } => "Name a working tree of it (`git worktree add`).",
             Self::Revision { .. } => "`git branch` and `git log` show what there is.",

@@ -14,6 +14,7 @@ mod error;
 mod expect;
 pub mod land;
 mod lines;
+pub mod plain;
 pub mod render;
 mod repository;
 mod store;

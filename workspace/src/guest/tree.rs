@@ -1,31 +1,19 @@
 //! A walk over a tree, by descriptors: whatever is renamed meanwhile, it stays beneath the directory.
 
 use std::collections::BTreeSet;
-use std::ffi::OsStr;
 use std::io;
-use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
 
-use rustix::fd::{AsFd, OwnedFd};
-use rustix::fs::{
-    AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Stat, openat, openat2, statat,
-};
+use rustix::fd::OwnedFd;
+use rustix::fs::{AtFlags, Dir, FileType, OFlags, statat};
 use rustix::io::Errno;
 
 use super::notes::Notes;
+pub(super) use crate::beneath::{look, open, open_beneath, open_beneath_link, split};
 use crate::wire::limits::{DEPTH_MAX, ENTRIES_MAX};
 use crate::wire::{NoteKind, path};
 
-/// How a directory is opened to look into it, and never through a link.
-const DIRECTORY: OFlags = OFlags::RDONLY
-    .union(OFlags::DIRECTORY)
-    .union(OFlags::NOFOLLOW)
-    .union(OFlags::CLOEXEC);
 /// Permission bits of a directory that are not told.
 pub(super) const DIRECTORY_MODE: u32 = 0o755;
-/// How often a path is opened that is renamed each time.
-const OPEN_TRIES: usize = 128;
-
 /// What a walk found.
 #[derive(Debug, Default)]
 pub(super) struct Walked {
@@ -46,70 +34,6 @@ pub(super) struct Wanted<'a> {
     pub(super) files: bool,
     /// Directories that are passed over.
     pub(super) without: &'a BTreeSet<Vec<u8>>,
-}
-
-/// Opens a directory from its absolute path.
-pub(super) fn open(directory: &Path) -> io::Result<OwnedFd> {
-    Ok(rustix::fs::open(directory, DIRECTORY, Mode::empty())?)
-}
-
-/// Opens what lies beneath `directory`; no link is followed.
-pub(super) fn open_beneath(
-    directory: impl AsFd,
-    name: &[u8],
-    flags: OFlags,
-) -> rustix::io::Result<OwnedFd> {
-    let flags = flags | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-    for _ in 0..OPEN_TRIES {
-        match openat2(
-            &directory,
-            OsStr::from_bytes(name),
-            flags,
-            Mode::empty(),
-            resolve,
-        ) {
-            Err(Errno::AGAIN) => {}
-            other => return other,
-        }
-    }
-    Err(Errno::AGAIN)
-}
-
-/// Opens a symbolic link itself.
-pub(super) fn open_beneath_link(directory: &OwnedFd, path: &[u8]) -> rustix::io::Result<OwnedFd> {
-    let (parent, name) = split(path);
-    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let parent: &[u8] = if parent.is_empty() { b"." } else { parent };
-    let parent = open_beneath(directory, parent, OFlags::PATH | OFlags::DIRECTORY)?;
-    openat(parent, OsStr::from_bytes(name), flags, Mode::empty())
-}
-
-/// The directory and the name of a path beneath a tree; the directory is empty for the tree itself.
-pub(super) fn split(path: &[u8]) -> (&[u8], &[u8]) {
-    match path.iter().rposition(|&byte| byte == b'/') {
-        Some(at) => (&path[..at], &path[at + 1..]),
-        None => (b"", path),
-    }
-}
-
-/// What is at a path beneath a directory; none where there is nothing.
-pub(super) fn look(directory: &OwnedFd, path: &[u8]) -> rustix::io::Result<Option<Stat>> {
-    let (parent, name) = split(path);
-    let parent = match parent {
-        b"" => directory.try_clone().map_err(|_| Errno::MFILE)?,
-        parent => match open_beneath(directory, parent, OFlags::PATH | OFlags::DIRECTORY) {
-            Ok(parent) => parent,
-            // A link on the way: what is behind it is no part of the tree.
-            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(None),
-            Err(error) => return Err(error),
-        },
-    };
-    match statat(parent, OsStr::from_bytes(name), AtFlags::SYMLINK_NOFOLLOW) {
-        Ok(stat) => Ok(Some(stat)),
-        Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
-        Err(error) => Err(error),
-    }
 }
 
 /// Walks a tree. What cannot be entered, or is neither file, link nor directory, is noted.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -13,10 +14,14 @@ from banger import _methods, errors, v1
 from banger._async import _io
 from banger._async._call import Caller, Outgoing, new_request_id
 from banger._workspace import collect, failure, judge
+from banger._workspace.apply import Applied, Apply, How
+from banger._workspace.carried import Carried
 from banger._workspace.land import Landed, Landing
+from banger._workspace.plain import AppliedFiles, Both, go_back
+from banger._workspace.plain import apply_files as apply_plain
 from banger._workspace.quarantine import Limits
 from banger._workspace.repository import LocalRepository
-from banger._workspace.store import Place
+from banger._workspace.store import Place, store_of_directory
 from banger.workspace import v1 as wire
 
 _PREPARE = "PrepareWorkspace"
@@ -113,7 +118,7 @@ class Workspace:
             overwrite=overwrite,
             request_id=new_request_id(request_id),
         )
-        state, known_author = await _io.blocking(_told_by_repository, source, self._name)
+        state, known_author = await _io.blocking(_told_here, source, self._name, plain)
         start.replaces_state = state
         if author is not None or known_author is not None:
             start.author_name, start.author_email = author or known_author or ("", "")
@@ -173,9 +178,14 @@ class Workspace:
                 message = await self._answer(stream, "needed")
                 needed.extend(message.needed.entries)
                 is_done = message.needed.is_last
+            # From here on the VM may have it.
+            carried = await _io.blocking(_carried, collected, self._name)
             await send(collected.contents(needed))
             outgoing.end()
-            return self._prepared((await self._answer(stream, "prepared")).prepared, collected)
+            prepared = self._prepared((await self._answer(stream, "prepared")).prepared, collected)
+            if carried is not None:
+                await _io.blocking(_remember, carried, collected)
+            return prepared
         finally:
             outgoing.stop()
             stream.cancel()
@@ -207,8 +217,8 @@ class Workspace:
     ) -> Landed:
         """Brings what was done in the VM to the repository or directory at `to`, by itself where `prepare` carried it
         from: every commit by its own id, what was staged, changed and new, checked, as references beneath
-        `refs/banger/VM/`. Your branches, index and files stay as they are; `banger workspace apply` makes it part of
-        them. What could not be brought is among `notes`, and `has_loss` says so.
+        `refs/banger/VM/`. Your branches, index and files stay as they are; `apply` makes it part of them. What could
+        not be brought is among `notes`, and `has_loss` says so.
 
         When the connection breaks it is begun anew; until all of it was checked nothing of it is in the repository.
 
@@ -216,7 +226,7 @@ class Workspace:
             UnsafeWorkspace: If the VM sent what no honest VM sends, or more than may come. Nothing has landed.
             WorkspaceError: If it cannot land here.
         """
-        target = to if to is not None else self._top if self._top is not None else "."
+        target = self._target(to)
         path = await self._place(target, plain)
         retry = self._caller.retry()
         while True:
@@ -248,6 +258,78 @@ class Workspace:
             stream.cancel()
             await _io.blocking(landing.close)
 
+    async def apply(
+        self,
+        to: str | os.PathLike[str] | None = None,
+        *,
+        how: How = "fast-forward",
+        commits_only: bool = False,
+        onto_current: bool = False,
+    ) -> Applied:
+        """Makes what `export` has brought part of the branch and files of the repository at `to`, by itself where
+        `prepare` carried it from. The branch only moves forward, unless `how` says how both sides' commits become
+        one: `merge`, `rebase`, or `patch`, which stages all changes without the commits. What was not committed in
+        the VM is then staged and changed here, but for `commits_only`; `onto_current` applies to the branch that is
+        checked out, though the VM had another. No hook, filter or merge driver runs.
+
+        The state before is kept: `way_back` are the commands that lead back. `conflicts` are left as git leaves them.
+
+        Raises:
+            ApplyRefused: If something of yours is in the way; nothing was changed.
+            WorkspaceError: If nothing was exported, or it cannot be done here.
+        """
+        target = self._target(to)
+
+        def run() -> Applied:
+            repository = LocalRepository.find(os.fsencode(target))
+            if repository is None:
+                raise failure.no_repository(os.fsencode(target))
+            return Apply(repository, self._name, how, commits_only=commits_only, onto_current=onto_current).run()
+
+        return await _io.blocking(run)
+
+    async def apply_files(
+        self, to: str | os.PathLike[str] | None = None, *, both: Both = "refuse", plain: bool = False
+    ) -> AppliedFiles:
+        """The same for a directory without git (or, with `plain`, taken for one): files that were changed in the VM
+        alone are changed here, those that were changed here alone stay. Where a file was changed on both sides, each
+        otherwise, nothing is applied, unless `both` says whose it is to be, `mine` or `theirs`. `go_back` puts back
+        what was there.
+
+        Raises:
+            ApplyRefused: If something of yours is in the way; nothing was changed.
+            WorkspaceError: If nothing was exported, or it cannot be done here.
+        """
+        return await self._files(to, plain, lambda place: apply_plain(place, self._name, both))
+
+    async def go_back(
+        self, before: str, to: str | os.PathLike[str] | None = None, *, both: Both = "refuse", plain: bool = False
+    ) -> AppliedFiles:
+        """Puts back what was in a directory without git before an `apply_files`: `before` is what that told. Files that
+        were changed since are not touched, unless `both` says `theirs`.
+
+        Raises:
+            ApplyRefused: If what was applied was changed since; nothing was changed.
+        """
+        return await self._files(to, plain, lambda place: go_back(place, self._name, before, both))
+
+    def _target(self, to: str | os.PathLike[str] | None) -> str | os.PathLike[str]:
+        """Where `prepare` carried it from, unless it is said otherwise."""
+        return to if to is not None else self._top if self._top is not None else "."
+
+    async def _files(
+        self, to: str | os.PathLike[str] | None, plain: bool, work: Callable[[Place], AppliedFiles]
+    ) -> AppliedFiles:
+        target = self._target(to)
+
+        def run() -> AppliedFiles:
+            place = Place(target, plain=plain)
+            if place.repository is not None:
+                raise failure.is_repository(place.top)
+            return work(place)
+
+        return await _io.blocking(run)
+
     async def status(self, path: str = "") -> v1.GetWorkspaceStatusResponse:
         """How it differs from what was prepared, without bringing it: `status` is what an export would bring, `base`
         what it is compared with.
@@ -274,12 +356,30 @@ def _judged(check: Callable[..., Any], *arguments: Any) -> Any:
         raise failure.fault(error) from error
 
 
-def _told_by_repository(source: str | os.PathLike[str], vm: str) -> tuple[bytes, tuple[str, str] | None]:
+def _told_here(source: str | os.PathLike[str], vm: str, plain: bool) -> tuple[bytes, tuple[str, str] | None]:
     """The state that was exported last, and who makes commits here. That neither is known is no failure."""
     try:
-        place = Place(source)
-        if place.repository is None:
-            return b"", None
-        return place.exported_state(vm), place.repository.identity()
+        place = Place(source, plain=plain)
+        return place.exported_state(vm), place.repository.identity() if place.repository is not None else None
     except errors.BangerError:
         return b"", None
+
+
+def _carried(source: collect.Source, vm: str) -> Carried | None:
+    """Remembers that a directory without git is about to be sent. Nothing is lost where that cannot be: what is not
+    known to be as it was carried, no apply overwrites.
+    """
+    entries = source.plain_entries
+    if entries is None:
+        return None
+    try:
+        carried = Carried(store_of_directory(source.top), vm)
+        carried.sending(entries)
+    except errors.BangerError:
+        return None
+    return carried
+
+
+def _remember(carried: Carried, source: collect.Source) -> None:
+    with contextlib.suppress(errors.BangerError):
+        carried.sent(source.plain_entries or ())

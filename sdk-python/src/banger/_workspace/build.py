@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
+from banger._workspace.carried import landed
 from banger._workspace.failure import doing, refused, unsafe
 from banger._workspace.git import GitError, fields, lines
 from banger._workspace.limits import GITLINK
@@ -44,9 +45,27 @@ class Built:
     conflicted: int = 0
 
 
-def build(coming: Coming, contents: Contents, base_head: str, state: bytes, notes: Sequence[wire.Note]) -> Built:
+@dataclass(frozen=True)
+class Around:
+    """What is known of all of the workspace."""
+
+    inside: Sequence[bytes]
+    """The places of repositories inside."""
+    state: bytes
+    """The digest of all its state."""
+    notes: Sequence[wire.Note]
+    """What the VM said."""
+    notes_left_out: int
+    """Notes that were left out because there were too many."""
+    carried: bytes | None
+    """What is remembered of the directory as it was carried."""
+    is_directory: bool
+    """It is a directory without git here."""
+
+
+def build(coming: Coming, contents: Contents, base_head: str, around: Around) -> Built:
     """Checks what came for a repository, and makes commits of its states. `base_head` is the commit that it was
-    prepared at, or empty; `state` the digest of the whole workspace's state.
+    prepared at, or empty.
     """
     built = Built(_named(coming))
     _check_objects(coming)
@@ -57,8 +76,8 @@ def build(coming: Coming, contents: Contents, base_head: str, state: bytes, note
         # The files of one whose `.git` has gone are told against what it was prepared with.
         head = (coming.store.resolve(base_head + "^{commit}") if base_head else None) or ""
     states = _States(coming, contents, head)
-    states.take(notes)
-    states.fields.append(("state", state))
+    states.take(around)
+    states.fields.append(("state", around.state))
     built.staged = len(states.index)
     built.changed = len(states.worktree)
     built.untracked = len(states.untracked)
@@ -151,7 +170,7 @@ class _States:
     links: list[tuple[int, bytes]] = field(default_factory=list)
     """Marks and targets of symbolic links."""
 
-    def take(self, notes: Sequence[wire.Note]) -> None:
+    def take(self, around: Around) -> None:
         """Sorts what came."""
         tracked: set[bytes] = set()
         if self.head:
@@ -160,7 +179,9 @@ class _States:
                 tracked = set(fields(strict(self.coming.quarantine).run(*words)))
         self._take_index(tracked)
         self._take_entries(tracked)
-        self._take_notes(notes)
+        if around.is_directory and self.coming.message.kind == wire.Repository.KIND_PLAIN:
+            self._take_directory(around)
+        self._take_notes(around.notes)
 
     def _take_index(self, tracked: set[bytes]) -> None:
         conflicted = set()
@@ -203,6 +224,23 @@ class _States:
                 continue
             (self.worktree if path in tracked else self.untracked).append(change)
         self.fields += [("directories", bytes(directories)), ("modes", bytes(modes))]
+
+    def _take_directory(self, around: Around) -> None:
+        """What an apply to a directory without git compares: what came, what was carried, and of which paths nothing is
+        told.
+        """
+        entries = []
+        for number, entry in self.coming.entries:
+            told = wire.Entry()
+            told.CopyFrom(entry)
+            told.sha256 = self.contents.digest(number)
+            entries.append(told)
+        self.fields.append(("entries", landed(entries)))
+        self.fields.append(("carried", around.carried or b""))
+        untold = [note.path for note in around.notes if note.is_loss] + list(around.inside)
+        if around.notes_left_out > 0:
+            untold.append(b"")
+        self.fields.append(("untold", b"".join((path or b".") + b"\0" for path in untold)))
 
     def _take_notes(self, notes: Sequence[wire.Note]) -> None:
         told = bytearray()

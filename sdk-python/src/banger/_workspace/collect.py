@@ -139,6 +139,11 @@ class Source:
             self._plain(self.top)
         self._repositories.sort(key=lambda one: one.message.path)
 
+    @property
+    def plain_entries(self) -> list[wire.Entry] | None:
+        """What is in a directory without git, as it is sent; None of a repository."""
+        return None if self.is_git else list(self._repositories[0].entries)
+
     def manifest(self, known: Iterable[wire.KnownRepository]) -> Iterator[wire.Part]:
         """All but the contents of files; objects that `known` commits lead to are left out."""
         have = {one.path: one.commits for one in known}

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from banger._workspace.git import GitError, GitMissing
 from banger._workspace.judge import Fault
 from banger._workspace.names import shown
-from banger.errors import LocalFileError, UnsafeWorkspace, WorkspaceError
+from banger.errors import ApplyRefused, LocalFileError, UnsafeWorkspace, WorkspaceError
 
 _TAKE_CARE = (
     "Nothing of it is in your repository. Look at the workspace in the VM before you try again; single files come out "
@@ -75,6 +75,35 @@ def moved(path: bytes) -> WorkspaceError:
         reason="WORKSPACE_MOVED",
         remedy="Repeat the call when nothing writes to the directory.",
     )
+
+
+def no_repository(path: bytes) -> WorkspaceError:
+    """There is no repository at a path."""
+    return WorkspaceError(
+        f"`{shown(path)}` is in no git repository",
+        reason="NO_REPOSITORY",
+        remedy="Name a directory of a git repository. For a directory without git there is `apply_files`.",
+    )
+
+
+def is_repository(path: bytes) -> ApplyRefused:
+    """A directory is a repository."""
+    return refuse(
+        f"`{shown(path)}` is a git repository",
+        "Use `apply`, which merges and keeps commits; or `plain=True`, if it was carried and exported so.",
+    )
+
+
+def nothing_landed(vm: str) -> WorkspaceError:
+    """Nothing has landed from a VM."""
+    return WorkspaceError(
+        f"nothing was exported from VM `{vm}` to here", reason="NOTHING_EXPORTED", remedy="Export first."
+    )
+
+
+def refuse(problem: str, remedy: str, paths: Iterable[bytes] = ()) -> ApplyRefused:
+    """Something of the owner's is in the way; nothing was changed."""
+    return ApplyRefused(problem, remedy=remedy, paths=[shown(path) for path in sorted(paths)])
 
 
 def no_revision(name: str) -> WorkspaceError:

@@ -17,13 +17,14 @@ import threading
 from dataclasses import dataclass
 
 from banger._workspace import publish
-from banger._workspace.build import build
+from banger._workspace.build import Around, build
+from banger._workspace.carried import Carried
 from banger._workspace.failure import fault, unsafe
 from banger._workspace.judge import Cut, Fault, Judge
 from banger._workspace.names import is_beneath
 from banger._workspace.publish import LandedRepository
 from banger._workspace.quarantine import Coming, Contents, Incoming, Limits
-from banger._workspace.store import Place, prefix_of
+from banger._workspace.store import Place, Store, prefix_of
 from banger.workspace import v1 as wire
 
 
@@ -74,6 +75,8 @@ class Landing:
         # One thing at a time, and nothing after the end: a thread may be at work when its caller has gone.
         self._lock = threading.Lock()
         self._is_closed = False
+        # What is remembered of a directory without git.
+        self._carried = Carried(place.store, vm).read() if place.repository is None else None
         self._incoming = Incoming(place.store)
         self._contents = Contents(self._incoming)
 
@@ -171,13 +174,28 @@ class Landing:
         # What is in this state may be replaced in the VM: only if all of it is here.
         state = self._end.state if is_whole else b""
         heads = {base.path: base.head_commit for base in self._base.repositories}
+        around = Around(
+            inside=[coming.message.path for coming in self._repositories if coming.message.path],
+            state=state,
+            notes=self._notes,
+            notes_left_out=self._end.notes_left_out,
+            carried=self._carried,
+            is_directory=self._place.repository is None,
+        )
         built = [
-            build(coming, self._contents, heads.get(coming.message.path, ""), state, self._notes)
-            for coming in self._repositories
+            build(coming, self._contents, heads.get(coming.message.path, ""), around) for coming in self._repositories
         ]
         with publish.locked(self._place.store):
-            repositories = publish.publish(self._repositories, built, self._prefix)
+            repositories = publish.publish(self._repositories, built, self._vacated(), self._prefix)
         return Landed(repositories, self._notes, max(self._end.notes_left_out, 0), self._end.state)
+
+    def _vacated(self) -> Store | None:
+        """The directory's own store, where what comes does not go there: the directory is a repository in the VM by
+        now, and what came before is not what is there.
+        """
+        store = self._place.store
+        is_taken = any(coming.store.directory == store.directory for coming in self._repositories)
+        return store if self._place.repository is None and not is_taken else None
 
     def _take_missing(self) -> list[wire.Note]:
         """Takes the files out whose content did not come. Each must be told; those that are not are told here."""

@@ -71,8 +71,12 @@ def locked(store: Store) -> Iterator[None]:
         os.close(directory)
 
 
-def publish(everything: Sequence[Coming], built: Sequence[Built], prefix: str) -> list[LandedRepository]:
-    """Puts all of it into the stores, the workspace's own repository last: it is the one that is looked at."""
+def publish(
+    everything: Sequence[Coming], built: Sequence[Built], vacated: Store | None, prefix: str
+) -> list[LandedRepository]:
+    """Puts all of it into the stores, the workspace's own repository last: it is the one that is looked at. In
+    `vacated` nothing of the VM's is any more.
+    """
     for coming in everything:
         with doing("move objects to the repository"):
             _move_objects(coming.quarantine, coming.store)
@@ -102,6 +106,8 @@ def publish(everything: Sequence[Coming], built: Sequence[Built], prefix: str) -
                 unfinished=list(coming.message.unfinished),
             )
         )
+    if vacated is not None:
+        _write_refs(vacated, prefix, {})
     return landed[::-1]
 
 
@@ -188,27 +194,26 @@ def _write_refs(store: Store, prefix: str, refs: dict[str, str]) -> list[str]:
     old = {name: found for name, found in there if not stays(name)}
     changed = {name: found for name, found in old.items() if new.get(name) != found}
     lost = _unreachable(store, set(changed.values()), [*new.values(), *kept])
-    moment = _moment(store, prefix)
-    script = bytearray()
+    landing = moment(store, prefix)
+    script = Transaction()
     names = []
     for name, found in sorted(changed.items()):
         if found in lost:
-            earlier = f"{prefix}earlier/{moment}/{name.removeprefix(prefix)}"
-            script += _line("create", earlier, found)
+            earlier = f"{prefix}earlier/{landing}/{name.removeprefix(prefix)}"
+            script.line("create", earlier, found)
             names.append(earlier)
     removed = {name: found for name, found in changed.items() if name not in new}
     for name, found in removed.items():
-        script += _line("delete", name, found)
+        script.line("delete", name, found)
     if any(one.startswith(name + "/") or name.startswith(one + "/") for name in removed for one in new):
         # git cannot, in one transaction, make a directory of a name and remove the name. What goes is kept by then.
-        _run(store, script)
-        script = bytearray()
+        script.run(store)
     for name, found in sorted(new.items()):
         if name not in old:
-            script += _line("create", name, found)
+            script.line("create", name, found)
         elif old[name] != found:
-            script += _line("update", name, found, old[name])
-    _run(store, script)
+            script.line("update", name, found, old[name])
+    script.run(store)
     return sorted(names)
 
 
@@ -224,31 +229,42 @@ def _unreachable(store: Store, old: set[str], new: Sequence[str]) -> set[str]:
     return found | {name for name in old if name not in commits}
 
 
-def _moment(store: Store, prefix: str) -> str:
+def now() -> int:
+    """Seconds since 1970."""
+    return int(datetime.datetime.now(datetime.timezone.utc).timestamp())
+
+
+def moment(store: Store, prefix: str) -> str:
     """A name for now, in the order of time, that is not there yet."""
-    now = datetime.datetime.now(datetime.timezone.utc).strftime("%Y%m%dT%H%M%SZ")
+    here = datetime.datetime.now(datetime.timezone.utc).strftime("%Y%m%dT%H%M%SZ")
     taken = {
         name.removeprefix(prefix).split("/")[1] for beginning in _KEPT for name, _ in store.refs(prefix + beginning)
     }
-    name, number = now, 2
+    name, number = here, 2
     while name in taken:
-        name = f"{now}-{number}"
+        name = f"{here}-{number}"
         number += 1
     return name
 
 
-def _line(word: str, name: str, *ids: str) -> bytes:
-    """A change: a word of git-update-ref(1), a name, and ids."""
-    return f"{word} {name}\0".encode() + b"".join(found.encode() + b"\0" for found in ids)
+class Transaction:
+    """Changes of references that happen together."""
 
+    def __init__(self) -> None:
+        self._script = bytearray()
 
-def _run(store: Store, script: bytearray) -> None:
-    """Makes the changes, all or none."""
-    if not script:
-        return
-    whole = bytes(script)
+    def line(self, word: str, name: str, *ids: str) -> None:
+        """A change: a word of git-update-ref(1), a name, and ids."""
+        self._script += f"{word} {name}\0".encode() + b"".join(found.encode() + b"\0" for found in ids)
 
-    def feed(to: BinaryIO) -> None:
-        to.write(whole)
+    def run(self, store: Store) -> None:
+        """Makes the changes, all or none, and is empty then."""
+        whole = bytes(self._script)
+        self._script.clear()
+        if not whole:
+            return
 
-    store.feed(_WHAT, "update-ref", "--stdin", "-z", "--no-deref", feed=feed)
+        def feed(to: BinaryIO) -> None:
+            to.write(whole)
+
+        store.feed(_WHAT, "update-ref", "--stdin", "-z", "--no-deref", feed=feed)

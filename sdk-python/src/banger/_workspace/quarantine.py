@@ -233,7 +233,7 @@ class Contents:
         with doing("write to the repository"):
             os.mkdir(self._directory)
         self._open: tuple[int, BinaryIO, Any] | None = None
-        self._have: set[int] = set()
+        self._have: dict[int, bytes] = {}
 
     def at(self, number: int) -> bytes:
         """Where the content of an entry is."""
@@ -242,6 +242,10 @@ class Contents:
     def has(self, number: int) -> bool:
         """Whether the content of an entry has come."""
         return number in self._have
+
+    def digest(self, number: int) -> bytes:
+        """SHA-256 of the content of an entry; empty if it has not come."""
+        return self._have.get(number, b"")
 
     def write(self, content: wire.Content) -> None:
         """Takes the next piece."""
@@ -258,7 +262,7 @@ class Contents:
             self.close()
         if digest.digest() != content.sha256:
             raise unsafe(str(number), "is the number of a file whose content is not what its digest says")
-        self._have.add(number)
+        self._have[number] = content.sha256
 
     def end(self) -> None:
         """Nothing may be half there."""

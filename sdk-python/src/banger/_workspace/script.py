@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
@@ -32,12 +32,20 @@ class Script:
     def file(self, mark: int, content: bytes) -> None:
         """A blob of a file's content."""
         with open(content, "rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            self._to.write(b"blob\nmark :%d\ndata %d\n" % (mark, size))
-            shutil.copyfileobj(file, self._to, 1 << 20)
-            if file.tell() != size:
-                raise OSError("a file of the quarantine has changed")
+            self.content(mark, os.fstat(file.fileno()).st_size, file)
+
+    def content(self, mark: int, size: int, content: BinaryIO) -> bytes:
+        """A blob of so many bytes of a file; its SHA-256."""
+        digest = hashlib.sha256()
+        self._to.write(b"blob\nmark :%d\ndata %d\n" % (mark, size))
+        while size > 0 and (piece := content.read(min(size, 1 << 20))):
+            self._to.write(piece)
+            digest.update(piece)
+            size -= len(piece)
+        if size:
+            raise OSError("a file has changed while it was read")
         self._to.write(b"\n")
+        return digest.digest()
 
     def blob(self, mark: int, content: bytes) -> None:
         """A blob of these bytes."""
@@ -45,7 +53,7 @@ class Script:
         self._to.write(content + b"\n")
 
     def commit(self, name: str, mark: int, message: str, parents: Sequence[str], changes: Sequence[Change]) -> None:
-        """A commit, and the reference it gets in the quarantine. The first parent has the tree that changes."""
+        """A commit, and the reference it gets. The first parent has the tree that changes."""
         ref, words = name.encode(), message.encode()
         self._to.write(b"reset %s\ncommit %s\nmark :%d\n" % (ref, ref, mark))
         self._to.write(b"committer %s %d +0000\ndata %d\n%s\n" % (_WHO, self._time, len(words), words))

@@ -128,8 +128,7 @@ class Place:
         else:
             with doing("find"):
                 self.top = os.path.realpath(at, strict=True)
-            digest = hashlib.sha256(self.top).hexdigest()[:32]
-            self.store = Store.own(os.path.join(_state_directory(), digest.encode() + b".git"), SHA1, self.top, None)
+            self.store = store_of_directory(self.top)
 
     def base(self, vm: str, prepared: wire.Base) -> wire.Base:
         """What of `prepared`, the base that the daemon keeps, is here, with what exports before have brought: so much
@@ -190,6 +189,12 @@ class Place:
             return here, False
         directory = self.store.inside(vm, message.path, object_format)
         return Store.own(directory, object_format, message.path, here), True
+
+
+def store_of_directory(top: bytes) -> Store:
+    """The store of a directory without git, by its real path; made if it is missing. Needs no git."""
+    digest = hashlib.sha256(top).hexdigest()[:32]
+    return Store.own(os.path.join(_state_directory(), digest.encode() + b".git"), SHA1, top, None)
 
 
 def _known(at: bytes, store: Store, prefix: str, known: wire.BaseRepository | None) -> wire.BaseRepository:

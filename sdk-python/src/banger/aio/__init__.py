@@ -20,7 +20,9 @@ from banger._mount import Mount, VmFile
 from banger._position import Event, Exited, Gap, Output, Screen
 from banger._result import Exit, Result
 from banger._unpack import Downloaded
+from banger._workspace.apply import Applied
 from banger._workspace.land import Landed
+from banger._workspace.plain import AppliedFiles
 from banger._workspace.publish import LandedRepository
 from banger.errors import BangerError
 
@@ -47,6 +49,8 @@ __all__ = [
     "Prepared",
     "Landed",
     "LandedRepository",
+    "Applied",
+    "AppliedFiles",
     "Tunnel",
     "Forward",
     "ConsoleOutput",

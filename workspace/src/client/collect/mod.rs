@@ -103,6 +103,14 @@ impl Source {
         first.is_some_and(|first| first.message.kind() == RepositoryKind::Git)
     }
 
+    /// What is in a directory without git, as it is sent; none of a repository.
+    #[must_use]
+    pub fn plain_entries(&self) -> Option<&[Entry]> {
+        let first = self.repositories.first();
+        let first = first.filter(|first| first.message.kind() == RepositoryKind::Plain);
+        first.map(|first| &first.entries[..])
+    }
+
     /// What could not be collected, and what the receiver must know.
     #[must_use]
     pub fn notes(&self) -> &[Note] {

@@ -8,8 +8,9 @@ use super::quarantine::{Contents, strict};
 use super::script::{Change, Commit, Script};
 use crate::client::error::{Error, Result};
 use crate::client::lines::{fields, text};
+use crate::client::plain;
 use crate::wire::path::is_beneath;
-use crate::wire::{EntryKind, Note, RefKind, RepositoryKind};
+use crate::wire::{Entry, EntryKind, Note, RefKind, RepositoryKind};
 
 const WHAT: &str = "make commits of what was not committed";
 /// Marks of commits and of what is kept about them lie above those of files.
@@ -37,15 +38,30 @@ pub(super) struct Built {
     pub(super) conflicted: u64,
 }
 
+/// What is known of all of the workspace.
+#[derive(Debug)]
+pub(super) struct Around<'a> {
+    /// The places of repositories inside.
+    pub(super) inside: &'a [&'a [u8]],
+    /// The digest of all its state.
+    pub(super) state: &'a [u8],
+    /// What the VM said.
+    pub(super) notes: &'a [Note],
+    /// Notes that were left out because there were too many.
+    pub(super) notes_left_out: u64,
+    /// What is remembered of the directory as it was carried.
+    pub(super) carried: Option<&'a [u8]>,
+    /// It is a directory without git here.
+    pub(super) is_directory: bool,
+}
+
 /// Checks what came for a repository, and makes commits of its states. `base_head` is the commit that it was prepared
-/// at, or empty; `inside` are the places of repositories inside the workspace, `state` the digest of all its state.
+/// at, or empty.
 pub(super) fn build(
     coming: &Coming,
     contents: &Contents,
     base_head: &str,
-    inside: &[&[u8]],
-    state: &[u8],
-    notes: &[Note],
+    around: &Around<'_>,
 ) -> Result<Built> {
     let mut built = Built {
         refs: named(coming)?,
@@ -63,8 +79,8 @@ pub(super) fn build(
             .flatten()
             .unwrap_or_default(),
     };
-    let mut states = States::of(coming, contents, head, inside, notes)?;
-    states.fields.push(("state", state.to_vec()));
+    let mut states = States::of(coming, contents, head, around)?;
+    states.fields.push(("state", around.state.to_vec()));
     built.staged = count(&states.index);
     built.changed = count(&states.worktree);
     built.untracked = count(&states.untracked);
@@ -212,13 +228,7 @@ struct States {
 }
 
 impl States {
-    fn of(
-        coming: &Coming,
-        contents: &Contents,
-        head: String,
-        inside: &[&[u8]],
-        notes: &[Note],
-    ) -> Result<Self> {
+    fn of(coming: &Coming, contents: &Contents, head: String, around: &Around<'_>) -> Result<Self> {
         let mut states = Self {
             head,
             index: Vec::new(),
@@ -233,9 +243,12 @@ impl States {
         states.take_index(coming, &mut tracked);
         states.take_entries(coming, contents, &tracked);
         if coming.message.kind() == RepositoryKind::Plain {
-            states.take_untold(coming, &tracked, inside, notes);
+            states.take_untold(coming, &tracked, around.inside, around.notes);
+            if around.is_directory {
+                states.take_directory(coming, contents, around);
+            }
         }
-        states.take_notes(coming, notes);
+        states.take_notes(coming, around.notes);
         Ok(states)
     }
 
@@ -347,6 +360,33 @@ impl States {
             !told.contains(&path[..]) && !is_at(path, inside) && !is_at(path, &lost)
         });
         self.worktree.extend(gone.cloned().map(Change::Remove));
+    }
+
+    /// What an apply to a directory without git compares: what came, what was carried, and of which paths nothing is told.
+    fn take_directory(&mut self, coming: &Coming, contents: &Contents, around: &Around<'_>) {
+        let entries = coming.entries.iter();
+        let entries = entries.map(|(number, entry)| Entry {
+            sha256: contents.digest(*number),
+            ..entry.clone()
+        });
+        self.fields
+            .push(("entries", plain::landed(entries.collect())));
+        if let Some(carried) = around.carried {
+            self.fields.push(("carried", carried.to_vec()));
+        }
+        let lost = around.notes.iter().filter(|note| note.is_loss);
+        let lost = lost.map(|note| &note.path[..]);
+        let more: &[&[u8]] = match around.notes_left_out {
+            0 => &[],
+            _ => &[b""],
+        };
+        let untold = lost.chain(around.inside.iter().chain(more).copied());
+        let lines = untold.map(|path| match path {
+            b"" => b".\0".to_vec(),
+            path => [path, b"\0"].concat(),
+        });
+        self.fields
+            .push(("untold", lines.collect::<Vec<_>>().concat()));
     }
 
     fn take_notes(&mut self, coming: &Coming, notes: &[Note]) {

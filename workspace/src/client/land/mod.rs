@@ -28,7 +28,7 @@ mod build;
 mod place;
 pub(super) mod publish;
 mod quarantine;
-mod script;
+pub(super) mod script;
 pub(super) mod transaction;
 
 use std::path::{Path, PathBuf};
@@ -37,6 +37,7 @@ use bytes::Bytes;
 
 use super::error::{Error, Result};
 use super::lines::shown;
+use super::plain::Carried;
 use super::store::{Store, vm_prefix};
 use crate::wire::path::is_beneath;
 use crate::wire::{
@@ -85,6 +86,8 @@ pub struct Landing {
     notes: Vec<Note>,
     state: Bytes,
     notes_left_out: u64,
+    /// What is remembered of a directory without git.
+    carried: Option<Vec<u8>>,
     incoming: Incoming,
 }
 
@@ -162,7 +165,12 @@ impl Landing {
     pub fn begin(place: &Place, vm: &str, base: &Base, limits: Limits) -> Result<Self> {
         let prefix = vm_prefix(vm)?;
         let incoming = Incoming::begin(place.store())?;
+        let carried = match place.repository() {
+            Some(_) => None,
+            None => Carried::in_store(place.store(), vm)?.bytes()?,
+        };
         Ok(Self {
+            carried,
             contents: Contents::new(&incoming)?,
             place: place.clone(),
             vm: vm.to_owned(),
@@ -289,19 +297,34 @@ impl Landing {
                 coming,
                 &self.contents,
                 head,
-                &inside,
-                state,
-                &self.notes,
+                &build::Around {
+                    inside: &inside,
+                    state,
+                    notes: &self.notes,
+                    notes_left_out: self.notes_left_out,
+                    carried: self.carried.as_deref(),
+                    is_directory: self.place.repository().is_none(),
+                },
             )?);
         }
         let _lock = publish::lock(self.place.store())?;
-        let repositories = publish::publish(&self.repositories, built, &self.prefix)?;
+        let repositories =
+            publish::publish(&self.repositories, built, self.vacated(), &self.prefix)?;
         Ok(Landed {
             repositories,
             notes: self.notes,
             notes_left_out: self.notes_left_out,
             state: self.state,
         })
+    }
+
+    /// The directory's own store, where what comes does not go there: the directory is a repository in the VM by now, and
+    /// what came before is not what is there.
+    fn vacated(&self) -> Option<&Store> {
+        let store = self.place.store();
+        let mut taken = self.repositories.iter();
+        let is_taken = taken.any(|coming| coming.store.directory() == store.directory());
+        Some(store).filter(|_| self.place.repository().is_none() && !is_taken)
     }
 
     /// Takes the files out whose content did not come. Each must be told; those that are not are told here.

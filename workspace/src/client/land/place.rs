@@ -50,6 +50,12 @@ impl Place {
         })
     }
 
+    /// The store of the directory `top`, which has no git, beneath `state`; made if it is missing. Needs no git.
+    pub(in crate::client) fn store_of_directory(top: &Path, state: &Path) -> Result<Store> {
+        let top = std::fs::canonicalize(top).map_err(Error::file("find", top))?;
+        store_for_directory(&top, state, &Cancel::default())
+    }
+
     /// This repository.
     #[must_use]
     pub fn of(repository: LocalRepository) -> Self {

@@ -4,7 +4,7 @@
 //! be made leaves the others unmade. The workspace's own repository is committed last. Whoever is killed between two
 //! commits has landed what lies inside and not the workspace itself: each repository is whole, and a repeat makes the rest.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fs;
 use std::io::{self, Write};
 use std::path::Path;
@@ -20,7 +20,7 @@ use crate::client::store::Store;
 const KEPT: [&str; 2] = ["earlier/", "before/"];
 
 /// Lets one landing after the other write to a store.
-pub(super) fn lock(store: &Store) -> Result<fs::File> {
+pub(in crate::client) fn lock(store: &Store) -> Result<fs::File> {
     let own = store.own_directory();
     let directory = fs::File::open(&own).map_err(Error::file("lock", &own))?;
     let locked = rustix::fs::flock(&directory, rustix::fs::FlockOperation::LockExclusive);
@@ -28,16 +28,21 @@ pub(super) fn lock(store: &Store) -> Result<fs::File> {
     Ok(directory)
 }
 
-/// Puts all of it into the stores, the workspace's own repository last: it is the one that is looked at.
+/// Puts all of it into the stores, the workspace's own repository last: it is the one that is looked at. In `vacated`
+/// nothing of the VM's is any more.
 pub(super) fn publish(
     all: &[Coming],
     built: Vec<Built>,
+    vacated: Option<&Store>,
     prefix: &str,
 ) -> Result<Vec<LandedRepository>> {
     for coming in all {
         move_objects(&coming.quarantine, &coming.store)?;
+        if coming.is_own_store {
+            cut_history(&coming.store, &coming.message.shallow)?;
+        }
     }
-    let changed = change_refs(all, &built, prefix);
+    let changed = change_refs(all, &built, vacated, prefix);
     all.iter().for_each(unkeep);
     let mut landed = Vec::new();
     for ((coming, built), kept) in all.iter().zip(built).zip(changed?) {
@@ -62,13 +67,21 @@ pub(super) fn publish(
 }
 
 /// Changes the references of all, and returns the names beneath which earlier values are kept, for each.
-fn change_refs(all: &[Coming], built: &[Built], prefix: &str) -> Result<Vec<Vec<String>>> {
+fn change_refs(
+    all: &[Coming],
+    built: &[Built],
+    vacated: Option<&Store>,
+    prefix: &str,
+) -> Result<Vec<Vec<String>>> {
     let mut kept = Vec::new();
     let mut transactions = Vec::new();
     for (coming, built) in all.iter().zip(built) {
         let (transaction, names) = changes(&coming.store, prefix, &built.refs)?;
         transactions.push((&coming.store, transaction));
         kept.push(names);
+    }
+    if let Some(store) = vacated {
+        transactions.push((store, changes(store, prefix, &[])?.0));
     }
     transaction::run_all(&transactions)?;
     Ok(kept)
@@ -99,6 +112,26 @@ fn move_objects(from: &Store, to: &Store) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Tells git where the history that came ends, in a store of banger's own: it would miss what is before. The owner's
+/// repositories have all of it. Told before a reference leads there, and one that leads nowhere yet does no harm.
+fn cut_history(store: &Store, shallow: &[String]) -> Result<()> {
+    let file = store.directory().join("shallow");
+    let had = match fs::read_to_string(&file) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+        had => had.map_err(Error::file("read", &file))?,
+    };
+    let mut all: BTreeSet<&str> = had.lines().collect();
+    let before = all.len();
+    all.extend(shallow.iter().map(String::as_str));
+    if all.len() == before {
+        return Ok(());
+    }
+    let lines: String = all.iter().map(|id| format!("{id}\n")).collect();
+    let next = file.with_extension("banger");
+    let written = fs::write(&next, lines).and_then(|()| fs::rename(&next, &file));
+    written.map_err(Error::file("write", &file))
 }
 
 fn move_packs(from: &Path, to: &Path) -> io::Result<()> {

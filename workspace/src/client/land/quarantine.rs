@@ -252,7 +252,7 @@ impl Coming {
 pub(super) struct Contents {
     directory: PathBuf,
     open: Option<(u32, File, Sha256)>,
-    have: Vec<bool>,
+    have: Vec<Option<Bytes>>,
 }
 
 impl Contents {
@@ -273,7 +273,12 @@ impl Contents {
 
     /// Whether the content of an entry has come.
     pub(super) fn has(&self, number: usize) -> bool {
-        self.have.get(number).copied().unwrap_or_default()
+        self.have.get(number).is_some_and(Option::is_some)
+    }
+
+    /// SHA-256 of the content of an entry; empty if it has not come.
+    pub(super) fn digest(&self, number: usize) -> Bytes {
+        self.have.get(number).cloned().flatten().unwrap_or_default()
     }
 
     pub(super) fn write(&mut self, content: &Content) -> Result<()> {
@@ -300,9 +305,9 @@ impl Contents {
             });
         }
         if self.have.len() <= number {
-            self.have.resize(number + 1, false);
+            self.have.resize(number + 1, None);
         }
-        self.have[number] = true;
+        self.have[number] = Some(content.sha256.clone());
         Ok(())
     }
 

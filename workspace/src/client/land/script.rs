@@ -1,7 +1,7 @@
 //! What git-fast-import(1) is told: blobs, and commits that differ from others in some paths.
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::Path;
 
 /// Who is said to have made the states that banger makes commits of.
@@ -9,7 +9,7 @@ const WHO: &str = "banger <banger@localhost>";
 
 /// What is at a path of a tree.
 #[derive(Debug, Clone)]
-pub(super) enum Change {
+pub(in crate::client) enum Change {
     /// Nothing.
     Remove(Vec<u8>),
     /// An object, with git's mode and its id, or `:mark`.
@@ -18,27 +18,27 @@ pub(super) enum Change {
 
 /// A commit that is made.
 #[derive(Debug)]
-pub(super) struct Commit<'a> {
-    /// The reference it gets in the quarantine.
-    pub(super) name: &'static str,
-    pub(super) mark: usize,
+pub(in crate::client) struct Commit<'a> {
+    /// The reference it gets.
+    pub(in crate::client) name: &'a str,
+    pub(in crate::client) mark: usize,
     /// Its text.
-    pub(super) message: &'a str,
+    pub(in crate::client) message: &'a str,
     /// The first has the tree that changes; ids, or `:mark`.
-    pub(super) parents: Vec<String>,
+    pub(in crate::client) parents: Vec<String>,
     /// Removals come first: a file may take the place of a directory, and the other way round.
-    pub(super) changes: Vec<&'a Change>,
+    pub(in crate::client) changes: Vec<&'a Change>,
 }
 
 /// Writes a script.
-pub(super) struct Script<'a> {
+pub(in crate::client) struct Script<'a> {
     to: io::BufWriter<&'a mut dyn Write>,
     /// Seconds since the epoch, of all commits.
     time: u64,
 }
 
 impl<'a> Script<'a> {
-    pub(super) fn new(to: &'a mut dyn Write, time: u64) -> Self {
+    pub(in crate::client) fn new(to: &'a mut dyn Write, time: u64) -> Self {
         Self {
             to: io::BufWriter::with_capacity(1 << 16, to),
             time,
@@ -49,21 +49,31 @@ impl<'a> Script<'a> {
     pub(super) fn file(&mut self, mark: usize, content: &Path) -> io::Result<()> {
         let mut file = File::open(content)?;
         let size = file.metadata()?.len();
+        self.content(mark, size, &mut file)
+    }
+
+    /// A blob of so many bytes of a reader.
+    pub(in crate::client) fn content(
+        &mut self,
+        mark: usize,
+        size: u64,
+        content: &mut dyn Read,
+    ) -> io::Result<()> {
         write!(self.to, "blob\nmark :{mark}\ndata {size}\n")?;
-        match io::copy(&mut file, &mut self.to)? == size {
+        match io::copy(content, &mut self.to)? == size {
             true => self.to.write_all(b"\n"),
-            false => Err(io::Error::other("a file of the quarantine has changed")),
+            false => Err(io::Error::other("a file has changed while it was read")),
         }
     }
 
     /// A blob of these bytes.
-    pub(super) fn blob(&mut self, mark: usize, content: &[u8]) -> io::Result<()> {
+    pub(in crate::client) fn blob(&mut self, mark: usize, content: &[u8]) -> io::Result<()> {
         write!(self.to, "blob\nmark :{mark}\ndata {}\n", content.len())?;
         self.to.write_all(content)?;
         self.to.write_all(b"\n")
     }
 
-    pub(super) fn commit(&mut self, commit: &Commit<'_>) -> io::Result<()> {
+    pub(in crate::client) fn commit(&mut self, commit: &Commit<'_>) -> io::Result<()> {
         let (name, mark, message) = (commit.name, commit.mark, commit.message);
         let (time, length) = (self.time, message.len());
         write!(self.to, "reset {name}\ncommit {name}\nmark :{mark}\n")?;
@@ -116,7 +126,7 @@ impl<'a> Script<'a> {
         self.to.write_all(&quoted)
     }
 
-    pub(super) fn end(mut self) -> io::Result<()> {
+    pub(in crate::client) fn end(mut self) -> io::Result<()> {
         self.to.write_all(b"done\n")?;
         self.to.flush()
     }
