@@ -244,8 +244,8 @@ pub enum AppError {
         #[source]
         source: Option<Box<Failure>>,
     },
-    /// A VMM of an earlier daemon could not be taken over.
-    #[error("the VM's process, which an earlier daemon started, could not be taken over")]
+    /// A VMM that nobody holds, of an earlier daemon or a launch that failed, could not be taken over.
+    #[error("the VM's process may live, and could not be taken over")]
     NotAdopted {
         /// Why.
         #[source]

@@ -3,7 +3,6 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::Duration;
 
 use banger_core::vm::{Phase, StopOutcome, Vm, VmState};
 use banger_core::vmm::{Machine, ProcessIdentity};
@@ -18,9 +17,6 @@ use crate::vm::{Found, recorded, restart};
 
 /// VMMs that are taken over at once: each costs some descriptors and waits for its control socket.
 const ADOPTED_AT_ONCE: usize = 32;
-
-/// How long a VMM may take to let its vCPUs go on.
-const LET_GO: Duration = Duration::from_secs(1);
 
 /// What a start found.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -95,24 +91,21 @@ pub(crate) async fn reconcile(app: &App) -> Result<Reconciled, AppError> {
     Ok(found)
 }
 
-/// Takes over the VMM of a VM, if it lives. One that is to run does: a daemon that died while it held the vCPUs, on a
-/// disk that failed too, could not say that it did.
+/// Takes over the VMM of a VM, if it lives. One that is to run does.
 async fn adopt(app: &App, vm: &Vm) -> Result<Option<Arc<dyn Machine>>, AppError> {
     let machine = recorded::find(&app.context, vm.id).await?;
     if let Some(machine) = machine.as_ref().filter(|_| vm.state == VmState::Running) {
-        let let_go = tokio::time::timeout(LET_GO, machine.resume()).await;
-        if !matches!(let_go, Ok(Ok(()))) {
-            tracing::warn!(vm = %vm.id, ?let_go, "the VMM of a VM that is to run does not answer");
-        }
+        recorded::let_go(vm.id, &**machine).await;
     }
     Ok(machine)
 }
 
-/// Of one VM nobody knows whether it runs: that keeps no daemon from serving the others. Whoever starts or removes it
-/// ends what is left first.
+/// Of one VM nobody knows whether it runs: that keeps no daemon from serving the others. Its runner looks for it until
+/// somebody knows; whoever starts or removes it ends what is left first.
 async fn restore_unknown(app: &App, mut vm: Vm, error: AppError, found: &mut Reconciled) {
     tracing::error!(vm = %vm.id, error = chain(&error), "could not take over a VM's process");
     found.unknown_vms += 1;
+    let before = vm.state.clone();
     let goes = vm.state.phase() == Phase::Creating || is_build(&vm);
     if vm.state.phase() == Phase::Deleting {
         // It is where it should be.
@@ -123,7 +116,7 @@ async fn restore_unknown(app: &App, mut vm: Vm, error: AppError, found: &mut Rec
         let failure = AppError::NotAdopted { source }.to_failure();
         save(app, &mut vm, VmState::Failed(Box::new(failure))).await;
     }
-    app.vms.restore(vm, Found::Unknown);
+    app.vms.restore(vm, Found::Unknown(before));
 }
 
 fn is_build(vm: &Vm) -> bool {

@@ -49,6 +49,8 @@ pub struct Faults {
     pub adoption_fails: bool,
     /// Launches fail as if the VMM ended early.
     pub launch_fails: bool,
+    /// Launches fail after they were recorded, and what they started lives on, as where the daemon could not end it.
+    pub launch_cut_off: bool,
     /// A launch takes this long.
     pub launch_takes: Duration,
     /// A launch goes on only when this many have been under way at the same time.
@@ -288,6 +290,11 @@ impl Vmm for FakeDriver {
         if let Err(source) = journal(&body.identity) {
             body.crash();
             return Err(VmmError::Journal { source });
+        }
+        if faults.launch_cut_off {
+            return Err(VmmError::EndedEarly {
+                detail: "the test cut it off".into(),
+            });
         }
         if let Some(life) = faults.dies_after {
             let body = Arc::clone(&body);

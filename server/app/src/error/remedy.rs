@@ -74,7 +74,7 @@ impl AppError {
             Self::VmEnded { .. } => "Read its console, then start it again.".into(),
             Self::VmmMemoryLimit { .. } => "Start it again. If it comes back, raise `vmm_memory_overhead_mib` in the configuration; a VMM that grows without end may have been taken over by its guest.".into(),
             Self::Unkillable { .. } => "The host kernel holds the process, usually in a disk wait: check the host's disks; the daemon goes on trying.".into(),
-            Self::NotAdopted { .. } => "Kill the VM, start it again, or remove it: each ends that process first. The cause says what was in the way.".into(),
+            Self::NotAdopted { .. } => "The daemon tries again by itself. To have it off at once, kill the VM, start it again, or remove it: each ends that process first. The cause says what was in the way.".into(),
             Self::NotRemoved { vm, source: Some(_), .. } => format!("Mend what the cause says; the daemon tries again by itself, and at once when you do: banger vm remove {vm}"),
             Self::NotRemoved { vm, source: None, .. } => format!("Check whether the host's disk answers; the removal goes on when it does. To wait for it again: banger vm remove {vm}"),
             Self::LookAtDisk { .. } => "Check whether the host's disk answers. What does not need it is told all the same.".into(),

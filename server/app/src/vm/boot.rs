@@ -121,10 +121,15 @@ pub(super) struct BootFailure {
     pub(super) left: Option<Box<Left>>,
 }
 
-/// A VMM that does not end, and the volumes that it may still write to.
-pub(super) struct Left {
-    pub(super) machine: Arc<dyn Machine>,
-    pub(super) attached: Attached,
+/// What may still write to the VM's disk and volumes.
+pub(super) enum Left {
+    /// A VMM that does not end.
+    Vmm {
+        machine: Arc<dyn Machine>,
+        attached: Attached,
+    },
+    /// A VMM of which nobody knows whether it lives.
+    Unknown { why: AppError, attached: Attached },
 }
 
 impl From<AppError> for BootFailure {
@@ -428,10 +433,13 @@ impl Booter {
                 erase_process(&self.context, vm).await;
                 error.into()
             }
-            Err(unknown) => {
-                // The driver has killed it; whoever starts or removes the VM next looks again.
-                tracing::error!(%vm, error = banger_core::chain(&unknown), "could not find out whether the VMM of a failed launch is gone");
-                error.into()
+            Err(why) => {
+                // The driver has most likely killed it. Its runner looks until somebody knows.
+                tracing::error!(%vm, error = banger_core::chain(&why), "could not find out whether the VMM of a failed launch is gone");
+                BootFailure {
+                    error,
+                    left: Some(Box::new(Left::Unknown { why, attached })),
+                }
             }
         }
     }
@@ -455,7 +463,7 @@ impl Booter {
                 tracing::error!(%vm, error = banger_core::chain(&stuck), "could not end the VMM of a failed boot");
                 BootFailure {
                     error,
-                    left: Some(Box::new(Left { machine, attached })),
+                    left: Some(Box::new(Left::Vmm { machine, attached })),
                 }
             }
         }

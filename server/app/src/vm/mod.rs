@@ -93,8 +93,8 @@ pub(crate) enum Found {
     Alive(Arc<dyn Machine>),
     /// It is off.
     Off,
-    /// It may run, and could not be taken over.
-    Unknown,
+    /// It may run, and could not be taken over. The VM was here before.
+    Unknown(VmState),
 }
 
 #[derive(Default)]
@@ -299,13 +299,13 @@ impl Vms {
 
     /// Puts a VM of an earlier daemon under a runner. One whose VMM lives, or may, keeps its memory and its volumes.
     pub(crate) fn restore(&self, vm: Vm, found: Found) {
-        let holds_machine = matches!(found, Found::Alive(_) | Found::Unknown);
+        let holds_machine = matches!(found, Found::Alive(_) | Found::Unknown(_));
         let admitted = self.boots.admission.restore(&vm, holds_machine);
         // Before anything else may ask for its volumes.
         let attached = || self.boots.volumes.attach_again(&vm);
         let beginning = match (found, vm.state.phase()) {
             (Found::Alive(machine), _) => Beginning::Adopted(machine, attached()),
-            (Found::Unknown, _) => Beginning::Unknown(attached()),
+            (Found::Unknown(before), _) => Beginning::Unknown(attached(), before),
             (Found::Off, Phase::Deleting | Phase::Creating) => Beginning::Delete,
             (Found::Off, _) => Beginning::Rest,
         };

@@ -2,6 +2,7 @@
 //! earlier daemon.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use banger_core::VmId;
 use banger_core::vmm::Machine;
@@ -11,6 +12,9 @@ use super::boot::erase_process;
 use super::stop::Ladder;
 use crate::Context;
 use crate::error::AppError;
+
+/// How long a VMM may take to let its vCPUs go on.
+const LET_GO: Duration = Duration::from_secs(1);
 
 /// The recorded VMM, if it lives.
 ///
@@ -25,6 +29,15 @@ pub(crate) async fn find(
     };
     let dir = context.paths.vm(vm);
     Ok(context.vmm.adopt(vm, &dir, &identity).await?)
+}
+
+/// Lets the vCPUs of a VM that is to run go on: a daemon that died while it held them, on a disk that failed too, could
+/// not say that it did.
+pub(crate) async fn let_go(vm: VmId, machine: &dyn Machine) {
+    let let_go = tokio::time::timeout(LET_GO, machine.resume()).await;
+    if !matches!(let_go, Ok(Ok(()))) {
+        tracing::warn!(%vm, ?let_go, "the VMM of a VM that is to run does not answer");
+    }
 }
 
 /// Ends the recorded VMM, if it lives. One disk has one VMM, and what is removed is used by none.

@@ -36,6 +36,7 @@ mod stats;
 mod stop;
 mod takeover;
 mod tunnels;
+mod unknown;
 mod uploads;
 mod verbs;
 mod vms;

@@ -13,6 +13,7 @@ mod growth;
 mod outcome;
 mod stuck;
 mod timers;
+mod unknown;
 mod verbs;
 mod way_down;
 
@@ -42,6 +43,7 @@ use crate::error::AppError;
 use crate::operation::OperationTask;
 use crate::volume::attach::Attached;
 use timers::Timers;
+use unknown::Unknown;
 
 /// Commands that wait for a runner. Each caller has one at a time, so a full queue means that the VM is
 /// hammered: callers wait their turn.
@@ -74,8 +76,8 @@ pub(super) enum Beginning {
     Rest,
     /// The VM runs in this machine, whose agent is to be reached again, and has its volumes.
     Adopted(Arc<dyn Machine>, Attached),
-    /// The VM may run, and nobody knows; it has its volumes until somebody does.
-    Unknown(Attached),
+    /// The VM may run, and nobody knows; it has its volumes until somebody does. It is where this says if it runs.
+    Unknown(Attached, VmState),
     /// The VM is to go.
     Delete,
 }
@@ -91,7 +93,7 @@ enum Outcome {
     /// Whether the disk has this size now, in MiB.
     Grown(u64, Result<(), AppError>),
     Stopped(Result<StopOutcome, AppError>),
-    /// The VMM that could not be taken over, if it lives.
+    /// The VMM of which nobody knew whether it lives, if it does.
     Found(Result<Option<Arc<dyn Machine>>, AppError>),
     Removed(Result<(), AppError>),
 }
@@ -145,8 +147,8 @@ pub(super) struct Runner {
     stored: u64,
     /// Whether the vCPUs are held, or may be.
     is_held: bool,
-    /// Whether a VMM may live that could not be taken over.
-    is_unknown: bool,
+    /// Whether a VMM may live, and nobody knows.
+    unknown: Option<Unknown>,
     is_gone: bool,
     /// What the VM is counted for.
     seat: Seat,
@@ -204,7 +206,7 @@ impl Runner {
             disk_look,
             stored,
             is_held: false,
-            is_unknown: false,
+            unknown: None,
             is_gone: false,
             seat: admitted.seat,
             lease: admitted.lease,
@@ -268,17 +270,7 @@ impl Runner {
                 self.attached = Some(attached);
                 self.adopt(machine).await;
             }
-            Beginning::Unknown(attached) => {
-                self.attached = Some(attached);
-                self.is_unknown = true;
-                match &self.vm.state {
-                    VmState::Failed(failure) => {
-                        self.vm.stuck = Some(failure.clone());
-                        self.publish();
-                    }
-                    _ => self.begin_removal(),
-                }
-            }
+            Beginning::Unknown(attached, before) => self.begin_unknown(attached, before),
             Beginning::Delete => self.begin_removal(),
         }
     }

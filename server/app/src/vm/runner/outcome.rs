@@ -5,7 +5,7 @@ use std::sync::Arc;
 use banger_core::guest::Guest;
 use banger_core::lifecycle::Verb;
 use banger_core::vm::{Phase, StopOutcome, VmState};
-use banger_core::vmm::VmmExit;
+use banger_core::vmm::{Machine, VmmExit};
 use banger_core::{Explain as _, chain};
 
 use super::super::boot::{self, BootFailure, Booted, Booter, Left, Resolved};
@@ -13,6 +13,7 @@ use super::super::restart;
 use super::way_down::{FLUSHED_WITHIN, Flush};
 use super::{Outcome, Runner, hear};
 use crate::error::AppError;
+use crate::volume::attach::Attached;
 
 impl Runner {
     pub(super) async fn on_outcome(&mut self, outcome: Outcome) {
@@ -21,7 +22,14 @@ impl Runner {
             Outcome::Booted(booter, Ok(booted)) => self.on_booted(booter, booted).await,
             Outcome::Booted(booter, Err(BootFailure { error, left })) => match left {
                 None => self.on_boot_failed(booter, error).await,
-                Some(left) => self.on_boot_stuck(booter, error, *left).await,
+                Some(left) => match *left {
+                    Left::Vmm { machine, attached } => {
+                        self.on_boot_stuck(booter, error, machine, attached).await;
+                    }
+                    Left::Unknown { why, attached } => {
+                        self.on_boot_unknown(booter, error, why, attached).await;
+                    }
+                },
             },
             Outcome::Held(held) => self.on_held(held).await,
             Outcome::Reached(reached) => self.on_reached(reached).await,
@@ -122,9 +130,15 @@ impl Runner {
     }
 
     /// A boot that failed, of which a VMM is left that does not end: the VM keeps it, and what it may write to.
-    async fn on_boot_stuck(&mut self, booter: Booter, error: AppError, left: Left) {
-        self.machine = Some(left.machine);
-        self.attached = Some(left.attached);
+    async fn on_boot_stuck(
+        &mut self,
+        booter: Booter,
+        error: AppError,
+        machine: Arc<dyn Machine>,
+        attached: Attached,
+    ) {
+        self.machine = Some(machine);
+        self.attached = Some(attached);
         if matches!(self.vm.state.phase(), Phase::Creating) {
             self.transition(VmState::Deleting).await;
         }
@@ -135,7 +149,7 @@ impl Runner {
     }
 
     /// Removes what a creation has made so far; its callers are told when nothing is left, the name included.
-    fn undo(&mut self, booter: Booter, error: &AppError) {
+    pub(super) fn undo(&mut self, booter: Booter, error: &AppError) {
         self.undone = Some((booter.task, error.to_failure()));
         self.remove();
     }

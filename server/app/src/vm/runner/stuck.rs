@@ -1,16 +1,14 @@
 //! VMs that do not end, or do not go, though they should: what keeps them is told within a bounded time, and tried again
 //! until it works.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use banger_core::vm::{Phase, StopOutcome, VmState};
-use banger_core::vmm::Machine;
+use banger_core::vm::{Phase, VmState};
 use banger_core::{Failure, chain};
 use tokio_util::sync::CancellationToken;
 
+use super::super::boot;
 use super::super::stop::Ladder;
-use super::super::{boot, recorded};
 use super::{Outcome, Runner};
 use crate::error::AppError;
 
@@ -39,7 +37,7 @@ impl Runner {
 
     /// Removes what is left of the VM, its record last. One whose VMM may live loses that first.
     pub(super) fn remove(&mut self) {
-        if self.is_unknown {
+        if self.unknown.is_some() {
             return self.find();
         }
         // Nobody waits for the disk.
@@ -63,19 +61,6 @@ impl Runner {
         });
     }
 
-    /// Looks for the VMM that could not be taken over.
-    pub(super) fn find(&mut self) {
-        self.find_after(Duration::ZERO);
-    }
-
-    fn find_after(&mut self, pause: Duration) {
-        let (context, id, pause) = (self.context.clone(), self.vm.id, self.pausing(pause));
-        self.begin_work(async move {
-            pause.await;
-            Outcome::Found(recorded::find(&context, id).await)
-        });
-    }
-
     /// Something keeps the VM from going: it is tried again.
     pub(super) async fn on_not_removed(&mut self, error: AppError) {
         self.tell_undone().await;
@@ -88,7 +73,7 @@ impl Runner {
             return; // The next daemon goes on.
         }
         let pause = self.next_pause();
-        match self.is_unknown {
+        match self.unknown.is_some() {
             true => self.find_after(pause),
             false => self.remove_after(pause),
         }
@@ -111,32 +96,6 @@ impl Runner {
         tracing::error!(vm = %self.vm.id, error = chain(&error), "a VM that is to go is still there");
         self.vm.stuck = Some(Box::new(error.to_failure()));
         self.publish_news();
-    }
-
-    /// What the search for the VMM of this VM found: it is ended, or gone, or may live still.
-    pub(super) async fn on_found(&mut self, found: Result<Option<Arc<dyn Machine>>, AppError>) {
-        match found {
-            Ok(Some(machine)) => {
-                self.is_unknown = false;
-                self.machine = Some(machine);
-                self.descend(self.way_down);
-            }
-            Ok(None) => {
-                self.is_unknown = false;
-                self.on_stopped(StopOutcome::BY_ITSELF).await;
-            }
-            Err(source) => {
-                let source = Box::new(source);
-                let error = AppError::NotAdopted { source };
-                if self.vm.state.phase() == Phase::Deleting {
-                    return self.on_not_removed(error).await;
-                }
-                self.fail_what_follows(&error).await;
-                let failure = Box::new(error.to_failure());
-                self.vm.stuck = Some(failure.clone());
-                self.transition(VmState::Failed(failure)).await;
-            }
-        }
     }
 
     /// The VMM does not end: the VM keeps it, and what it may write to.
@@ -170,11 +129,11 @@ impl Runner {
 
     /// Whether a VMM of this VM, which is off, may live.
     pub(super) fn may_live(&self) -> bool {
-        self.is_unknown || self.machine.is_some()
+        self.unknown.is_some() || self.machine.is_some()
     }
 
     /// The start that was to follow does not.
-    async fn fail_what_follows(&mut self, error: &AppError) {
+    pub(super) async fn fail_what_follows(&mut self, error: &AppError) {
         if let Some(booter) = self.then_start.take() {
             booter.task.fail(error.to_failure()).await;
         }
@@ -187,14 +146,14 @@ impl Runner {
         }
     }
 
-    fn next_pause(&mut self) -> Duration {
+    pub(super) fn next_pause(&mut self) -> Duration {
         let pause = FIRST_PAUSE.saturating_mul(1 << self.tries.min(16));
         self.tries = self.tries.saturating_add(1);
         pause.min(LONGEST_PAUSE)
     }
 
     /// A pause that whoever wants the same again ends, and the daemon's end too.
-    fn pausing(&mut self, pause: Duration) -> impl Future<Output = ()> + Send + use<> {
+    pub(super) fn pausing(&mut self, pause: Duration) -> impl Future<Output = ()> + Send + use<> {
         self.hurry = self.context.shutdown.child_token();
         let hurry = self.hurry.clone();
         async move {

@@ -108,7 +108,7 @@ impl Runner {
             let limit = self.context.config.stop_kill_timeout;
             return Err(AppError::Unkillable { limit });
         }
-        if self.is_unknown {
+        if self.unknown.is_some() {
             // What may live of the one before is ended first: it may have the disks.
             self.then_start = Some(booter);
             self.head_for(Phase::Stopping, Verb::Kill).await;

@@ -56,7 +56,7 @@ impl Runner {
     pub(super) fn descend(&mut self, verb: Verb) {
         self.link = None;
         let Some(machine) = self.machine.clone() else {
-            return match self.is_unknown {
+            return match self.unknown.is_some() {
                 true => self.find(),
                 false => self.remove(),
             };

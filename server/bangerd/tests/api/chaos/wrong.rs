@@ -36,6 +36,10 @@ pub(super) enum Disturbance {
     VmmDiesSoon,
     VmmStubborn,
     VmmUnkillable,
+    /// No VMM can be taken over.
+    AdoptionFails,
+    /// Launches are cut off, and nobody finds out whether anything of them lives.
+    LaunchLost,
     /// The file system has no byte left, or says so.
     DiskFull,
     /// Some or all changes of files fail with ENOSPC.
@@ -46,7 +50,7 @@ pub(super) enum Disturbance {
     DiskUnreadable,
 }
 
-const DISTURBANCES: [Disturbance; 14] = [
+const DISTURBANCES: [Disturbance; 16] = [
     Disturbance::DaemonKilled,
     Disturbance::DaemonKilled,
     Disturbance::DaemonKilled,
@@ -57,6 +61,8 @@ const DISTURBANCES: [Disturbance; 14] = [
     Disturbance::VmmDiesSoon,
     Disturbance::VmmStubborn,
     Disturbance::VmmUnkillable,
+    Disturbance::AdoptionFails,
+    Disturbance::LaunchLost,
     Disturbance::DiskFull,
     Disturbance::NoSpace,
     Disturbance::DiskFails,
@@ -243,6 +249,10 @@ impl Campaign {
             }
             Disturbance::VmmStubborn => {
                 (faults.ignores_power_button, faults.ignores_terminate) = (true, true);
+            }
+            Disturbance::AdoptionFails => faults.adoption_fails = true,
+            Disturbance::LaunchLost => {
+                (faults.launch_cut_off, faults.adoption_fails) = (true, true);
             }
             Disturbance::VmmUnkillable => {
                 (faults.ignores_terminate, faults.ignores_kill) = (true, true);
