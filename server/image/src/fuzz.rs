@@ -78,6 +78,39 @@ pub fn documents(bytes: &[u8]) {
     }
 }
 
+/// A kernel's file: a vmlinux, a bzImage, or a configuration.
+///
+/// # Panics
+/// If what is extracted is no kernel.
+pub fn kernel(bytes: &[u8]) {
+    crate::kernel::fuzz::kernel(bytes);
+}
+
+/// A tar of a kernel's modules directory.
+///
+/// # Panics
+/// If a module is chosen twice.
+pub fn kernel_modules(bytes: &[u8]) {
+    crate::kernel::fuzz::modules(bytes);
+    crate::kernel::fuzz::modules(&with_checksums(bytes));
+}
+
+/// A kernel bundle, compressed and not yet so.
+pub fn kernel_bundle(bytes: &[u8]) {
+    crate::kernel::fuzz::bundle(bytes);
+    let compressed = zstd::encode_all(&*with_checksums(bytes), 1);
+    crate::kernel::fuzz::bundle(&compressed.expect("memory takes every byte"));
+}
+
+/// One small input for each thing that the readers of kernels know: the target, a name, the bytes.
+///
+/// # Panics
+/// If there is no memory.
+#[must_use]
+pub fn kernel_seeds() -> Vec<(&'static str, String, Vec<u8>)> {
+    crate::kernel::fuzz::seeds()
+}
+
 fn read_layer(bytes: &[u8]) {
     let tmp = std::env::temp_dir();
     let source = LayerSource {

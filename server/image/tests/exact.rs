@@ -6,6 +6,7 @@
 mod support;
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -16,7 +17,7 @@ use banger_core::operation::NoProgress;
 use banger_image::{BuiltImage, ImageStore, RegisterOptions, RegisterSource};
 use proptest::prelude::*;
 use support::TestImage;
-use support::disk::{Mounted, differences, fsck, unpacked};
+use support::disk::{Mounted, differences, fsck, run, unpacked};
 use support::raw::Raw;
 use support::snapshot::snapshot;
 use support::stack::stacks;
@@ -361,6 +362,40 @@ async fn two_hundred_thousand_files_are_all_there() {
         let path = mounted.path().join(path_of(number, FILES));
         assert_eq!(fs::read(path).unwrap(), content_of(number).as_bytes());
     }
+}
+
+#[tokio::test]
+async fn the_one_directory_more_is_the_one_that_mkfs_makes() {
+    let image = TestImage::of(&[Tar::new().dir("etc/").file("etc/name", b"name").finish()]);
+    let converted = convert(&image).await;
+    let Some(ours) = Mounted::new(&converted.built.rootfs_path, "lost_found_ours") else {
+        return;
+    };
+    let (tree, place) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    fs::create_dir(tree.path().join("etc")).unwrap();
+    let disk = place.path().join("disk");
+    let options = ["-q", "-d"].map(OsStr::new);
+    let files = [tree.path().as_os_str(), disk.as_os_str(), OsStr::new("4M")];
+    assert!(run("mkfs.ext4", &[&options[..], &files].concat()));
+    let Some(theirs) = Mounted::new(&disk, "lost_found_theirs") else {
+        return;
+    };
+    let told = |mounted: &Mounted| {
+        let directory = mounted.path().join("lost+found");
+        let seen = fs::metadata(&directory).unwrap();
+        let count = fs::read_dir(directory).unwrap().count();
+        (seen.mode(), seen.uid(), seen.gid(), count)
+    };
+    assert_eq!(told(&ours), told(&theirs));
+    assert_eq!(told(&ours), (0o40_700, 0, 0, 0));
+    let names = |mounted: &Mounted| {
+        let entries = fs::read_dir(mounted.path()).unwrap();
+        let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        names
+    };
+    assert_eq!(names(&ours), ["etc", "lost+found"]);
+    assert_eq!(names(&theirs), names(&ours));
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ use support::raw::{Raw, pax};
 use support::{Tar, gzip};
 
 const MUTATIONS_MAX: u64 = 20_000;
-/// For each of the four targets.
+/// For each of the targets.
 const SECONDS: u64 = 2;
 
 fn corpus(target: &str) -> PathBuf {
@@ -158,6 +158,21 @@ fn no_document_makes_the_reader_panic() {
     run("documents", banger_image::fuzz::documents);
 }
 
+#[test]
+fn no_kernel_makes_its_readers_panic() {
+    run("kernel", banger_image::fuzz::kernel);
+}
+
+#[test]
+fn no_modules_make_their_reader_panic() {
+    run("kernel_modules", banger_image::fuzz::kernel_modules);
+}
+
+#[test]
+fn no_kernel_bundle_makes_the_reader_panic() {
+    run("kernel_bundle", banger_image::fuzz::kernel_bundle);
+}
+
 /// The corpus as it is committed: one small input for each thing a reader knows.
 fn seeds() -> Vec<(&'static str, &'static str, Vec<u8>)> {
     let file = || Raw::new("f", b'0').data(b"12345678");
@@ -232,14 +247,26 @@ fn seeds() -> Vec<(&'static str, &'static str, Vec<u8>)> {
 
 #[test]
 fn the_seeds_of_the_corpus_are_what_is_committed() {
-    for (target, name, bytes) in seeds() {
-        let path = corpus(target).join(name);
+    let seeds = seeds().into_iter();
+    let seeds = seeds.map(|(target, name, bytes)| (target, name.to_owned(), bytes));
+    for (target, name, bytes) in seeds.chain(banger_image::fuzz::kernel_seeds()) {
+        let path = corpus(target).join(&name);
         if std::env::var_os("BANGER_REGENERATE").is_some() {
             std::fs::create_dir_all(corpus(target)).unwrap();
             std::fs::write(&path, &bytes).unwrap();
         }
         // What compresses may change; what it holds does not.
-        let is_compressed = matches!(name, "gzip.seed" | "zstd.seed" | "compressed.seed");
+        let is_compressed = [
+            "gzip",
+            "xz",
+            "zstd",
+            "lz4",
+            "compressed",
+            "packed",
+            "embedded-config",
+        ]
+        .iter()
+        .any(|kind| name.ends_with(&format!("{kind}.seed")));
         let committed =
             std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         assert!(is_compressed || committed == bytes, "{}", path.display());

@@ -175,13 +175,19 @@ fn bounded(mut from: impl Read, origin: &str) -> Result<Vec<u8>, KernelError> {
     Ok(bytes)
 }
 
-/// Blocks of a legacy frame: each a length and that many bytes.
+/// Blocks of a legacy frame: each a length and that many bytes, and each but the last makes a full block (LZ4 frame
+/// format, "Legacy frame"). So their number is bounded by what they make.
 fn lz4_legacy(mut blocks: &[u8]) -> Option<Vec<u8>> {
     let mut bytes = Vec::new();
     while let Some((length, rest)) = blocks.split_first_chunk::<4>() {
         let length = usize::try_from(u32::from_le_bytes(*length)).ok()?;
         let block = rest.get(..length)?;
-        bytes.extend(lz4_flex::block::decompress(block, LZ4_BLOCK_BYTES).ok()?);
+        let made = lz4_flex::block::decompress(block, LZ4_BLOCK_BYTES).ok()?;
+        let is_behind_the_last = !bytes.len().is_multiple_of(LZ4_BLOCK_BYTES);
+        if made.is_empty() || is_behind_the_last {
+            return None;
+        }
+        bytes.extend(made);
         if bytes.len() as u64 > KERNEL_BYTES_MAX {
             return None;
         }

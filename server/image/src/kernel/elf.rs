@@ -10,6 +10,10 @@ const NOTE_PHYS32_ENTRY: u32 = 18;
 const NOTE_NAME: &[u8] = b"Xen\0";
 const PROGRAM_HEADER_BYTES: usize = 56;
 const SECTION_HEADER_BYTES: usize = 64;
+/// Segments that are looked at for the entry: a kernel has about five, a file may claim 65,535.
+const SEGMENTS_MAX: usize = 64;
+/// Bytes of one segment's notes that are looked at: a kernel's notes have less than one KiB.
+const NOTE_BYTES_MAX: usize = 64 << 10;
 
 /// An ELF file of this kind.
 #[derive(Debug, Clone, Copy)]
@@ -43,9 +47,11 @@ impl<'a> Elf<'a> {
             .filter_map(|index| self.section_header(index))
             .find_map(|header| {
                 let name = names.get(usize::try_from(self.u32(header)?).ok()?..)?;
-                name.split(|byte| *byte == 0)
-                    .next()
-                    .filter(|name| *name == wanted.as_bytes())?;
+                // Not to the name's end, which may be far, and the same for all.
+                let rest = name.strip_prefix(wanted.as_bytes())?;
+                if rest.first().is_some_and(|byte| *byte != 0) {
+                    return None;
+                }
                 self.section_bytes(header)
             })
     }
@@ -56,13 +62,14 @@ impl<'a> Elf<'a> {
             .u64(32)
             .and_then(|offset| usize::try_from(offset).ok())
             .unwrap_or(usize::MAX);
-        let count = usize::from(self.u16(56).unwrap_or(0));
+        let count = usize::from(self.u16(56).unwrap_or(0)).min(SEGMENTS_MAX);
         (0..count).filter_map(move |index| {
             let header = headers.checked_add(index * PROGRAM_HEADER_BYTES)?;
             if self.u32(header)? != SEGMENT_NOTE {
                 return None;
             }
-            self.range(self.u64(header + 8)?, self.u64(header + 32)?)
+            let notes = self.range(self.u64(header + 8)?, self.u64(header + 32)?)?;
+            Some(&notes[..notes.len().min(NOTE_BYTES_MAX)])
         })
     }
 

@@ -17,10 +17,14 @@ mod debian;
 mod elf;
 mod error;
 mod feature;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzz;
 mod import;
 mod initramfs;
 mod inspect;
 mod modules;
+#[cfg(any(test, feature = "fuzzing"))]
+mod samples;
 mod store;
 #[cfg(test)]
 mod tests;

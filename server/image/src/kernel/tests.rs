@@ -9,73 +9,14 @@ mod inspection;
 
 use super::bzimage::extract;
 use super::modules::ModuleTree;
+pub(super) use super::samples::*;
 use super::*;
-
-const BANNER: &[u8] = b"\0Linux version 6.1.0-42-test (x@y) #1\0";
-
-/// A 64-bit ELF with one note segment.
-pub(super) fn elf(note_kind: u32, machine: u16, tail: &[u8]) -> Vec<u8> {
-    let mut bytes = vec![0; 64 + 56];
-    bytes[..7].copy_from_slice(b"\x7fELF\x02\x01\x01");
-    bytes[18..20].copy_from_slice(&machine.to_le_bytes());
-    bytes[32..40].copy_from_slice(&64u64.to_le_bytes());
-    bytes[56..58].copy_from_slice(&1u16.to_le_bytes());
-    let note = [
-        &4u32.to_le_bytes()[..],
-        &8u32.to_le_bytes(),
-        &note_kind.to_le_bytes(),
-        b"Xen\0",
-        &[0; 8],
-    ]
-    .concat();
-    bytes[64..68].copy_from_slice(&4u32.to_le_bytes());
-    bytes[72..80].copy_from_slice(&120u64.to_le_bytes());
-    bytes[96..104].copy_from_slice(&(note.len() as u64).to_le_bytes());
-    bytes.extend(note);
-    bytes.extend_from_slice(tail);
-    bytes
-}
 
 pub(super) fn vmlinux() -> Vec<u8> {
     let filler: Vec<u8> = (0..300_000u32)
         .flat_map(|n| (n / 7).to_le_bytes())
         .collect();
     elf(18, 62, &[b"Linux version %s\0", BANNER, &filler].concat())
-}
-
-/// A bzImage around `payload`.
-pub(super) fn bzimage(payload: &[u8]) -> Vec<u8> {
-    let mut image = vec![0; 3 * 512 + 100];
-    image[0x1f1] = 2;
-    image[0x202..0x206].copy_from_slice(b"HdrS");
-    image[0x248..0x24c].copy_from_slice(&100u32.to_le_bytes());
-    image[0x24c..0x250].copy_from_slice(&u32::try_from(payload.len()).unwrap().to_le_bytes());
-    image.extend_from_slice(payload);
-    image
-}
-
-fn with_length(mut payload: Vec<u8>, len: usize) -> Vec<u8> {
-    payload.extend(u32::try_from(len).unwrap().to_le_bytes());
-    payload
-}
-
-pub(super) fn payloads(kernel: &[u8]) -> Vec<Vec<u8>> {
-    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-    gzip.write_all(kernel).unwrap();
-    let mut xz = liblzma::write::XzEncoder::new(Vec::new(), 1);
-    xz.write_all(kernel).unwrap();
-    let mut lz4 = vec![0x02, 0x21, 0x4c, 0x18];
-    for block in kernel.chunks(8 << 20) {
-        let block = lz4_flex::block::compress(block);
-        lz4.extend(u32::try_from(block.len()).unwrap().to_le_bytes());
-        lz4.extend(block);
-    }
-    vec![
-        gzip.finish().unwrap(),
-        with_length(xz.finish().unwrap(), kernel.len()),
-        with_length(zstd::encode_all(kernel, 3).unwrap(), kernel.len()),
-        with_length(lz4, kernel.len()),
-    ]
 }
 
 #[test]
@@ -104,6 +45,62 @@ fn what_cannot_be_booted_is_refused_with_the_reason() {
     let mut overlong = bzimage(b"x");
     overlong[0x24c..0x250].fill(0xff);
     assert_eq!(reason(overlong), "NOT_A_KERNEL");
+}
+
+/// A vmlinux as long as a kernel may be takes no longer than reading it, whatever its headers claim.
+#[test]
+fn a_kernel_of_nothing_but_notes_is_refused_soon() {
+    let note = [
+        &4_u32.to_le_bytes()[..],
+        &0_u32.to_le_bytes(),
+        &1_u32.to_le_bytes(),
+        b"Xen\0",
+    ]
+    .concat();
+    let mut bytes = elf(17, 62, &[]);
+    // Each of its segments is the same run of a million notes.
+    let (headers_at, headers) = (bytes.len(), usize::from(u16::MAX));
+    let notes_at = headers_at + headers * 56;
+    let length = note.len() << 20;
+    let mut header = [0; 56];
+    header[..4].copy_from_slice(&4_u32.to_le_bytes());
+    header[8..16].copy_from_slice(&(notes_at as u64).to_le_bytes());
+    header[32..40].copy_from_slice(&(length as u64).to_le_bytes());
+    bytes[32..40].copy_from_slice(&(headers_at as u64).to_le_bytes());
+    bytes[56..58].copy_from_slice(&u16::MAX.to_le_bytes());
+    bytes.extend(header.repeat(headers));
+    bytes.extend(note.repeat(1 << 20));
+    assert_eq!(
+        extract(bytes, "x").unwrap_err().reason(),
+        "KERNEL_WITHOUT_PVH"
+    );
+}
+
+#[test]
+fn blocks_of_lz4_that_make_nothing_are_refused() {
+    let kernel = vmlinux();
+    let block = |bytes: &[u8]| {
+        let block = lz4_flex::block::compress(bytes);
+        [
+            &u32::try_from(block.len()).unwrap().to_le_bytes()[..],
+            &block,
+        ]
+        .concat()
+    };
+    let frame = |blocks: &[Vec<u8>]| {
+        let frame = [&[0x02, 0x21, 0x4c, 0x18][..], &blocks.concat()].concat();
+        extract(bzimage(&with_length(frame, kernel.len())), "x").map(|kernel| kernel.bytes)
+    };
+    let (whole, nothing) = (block(&kernel), block(&[]));
+    assert!(frame(std::slice::from_ref(&whole)).unwrap() == kernel);
+    for wrong in [
+        vec![nothing.clone(), whole.clone()],
+        vec![whole.clone(), nothing],
+        // Only the last may be short.
+        vec![block(&kernel[..100]), block(&kernel[100..])],
+    ] {
+        assert_eq!(frame(&wrong).unwrap_err().reason(), "KERNEL_PAYLOAD_BAD");
+    }
 }
 
 proptest::proptest! {
@@ -135,30 +132,6 @@ pub(super) fn files(kernel: &Path, modules: Option<&Path>) -> KernelFiles {
         config: None,
         label: "mine".into(),
     }
-}
-
-/// A module that says what it needs, in a real section.
-pub(super) fn module(needs: &str) -> Vec<u8> {
-    let info = format!("license=GPL\0depends={needs}\0").into_bytes();
-    let names = b"\0.modinfo\0";
-    let mut bytes = elf(0, 62, &info);
-    let info_at = bytes.len() - info.len();
-    let names_at = bytes.len();
-    bytes.extend_from_slice(names);
-    let sections = bytes.len() as u64;
-    let mut section = |name: u32, at: usize, len: usize| {
-        let mut header = [0u8; 64];
-        header[..4].copy_from_slice(&name.to_le_bytes());
-        header[24..32].copy_from_slice(&(at as u64).to_le_bytes());
-        header[32..40].copy_from_slice(&(len as u64).to_le_bytes());
-        bytes.extend(header);
-    };
-    section(1, info_at, info.len());
-    section(0, names_at, names.len());
-    bytes[40..48].copy_from_slice(&sections.to_le_bytes());
-    bytes[60..62].copy_from_slice(&2u16.to_le_bytes());
-    bytes[62..64].copy_from_slice(&1u16.to_le_bytes());
-    bytes
 }
 
 pub(super) fn modules_directory(at: &Path) {
