@@ -1,8 +1,9 @@
 //! Who may do what: every method in every role, and another owner's things by every method that takes an id.
 
 mod audit;
-mod callers;
+pub(crate) mod callers;
 mod matrix;
+mod noted;
 mod owners;
 mod pulls;
 
