@@ -69,7 +69,7 @@ impl ImageService for Api {
         let archive = receive(
             self.app
                 .uploads
-                .begin(UploadKind::Image)
+                .begin(UploadKind::Image, self.app.caller())
                 .await
                 .map_err(refused)?,
             messages,
@@ -101,7 +101,9 @@ impl ImageService for Api {
         // A mistake in the recipe is told before the context is taken in.
         start.kind.check().map_err(refused)?;
         let place = self.app.builds.reserve().map_err(refused)?;
-        let upload = self.app.uploads.begin(UploadKind::Context).await;
+        let uploads = &self.app.uploads;
+        let upload = uploads.begin(UploadKind::Context, self.app.caller());
+        let upload = upload.await;
         let context = build::receive(upload.map_err(refused)?, messages).await?;
         let begun = self
             .app
