@@ -136,6 +136,25 @@ pub(crate) fn key<M: Message>(
     }))
 }
 
+/// Does `work` to its end though the caller hangs up meanwhile, at whatever instant: what it begins is whole or not there,
+/// and a repeat finds it. A handler's own future is dropped where it stands.
+pub(crate) fn to_its_end<T, W>(
+    app: &App,
+    work: W,
+) -> impl Future<Output = Result<T, Status>> + use<T, W>
+where
+    T: Send + 'static,
+    W: Future<Output = Result<T, AppError>> + Send + 'static,
+{
+    let begun = app.tasks().spawn(work);
+    async move {
+        match begun.await {
+            Ok(done) => done.map_err(|error| status::of(&error)),
+            Err(_) => Err(status::panicked()),
+        }
+    }
+}
+
 /// One turn for each caller and request id: the ids of one caller are nothing to another.
 type Turns = HashMap<(Owner, String), Arc<tokio::sync::Mutex<()>>>;
 
@@ -158,21 +177,15 @@ impl Once {
         M: Message + Default + 'static,
         W: Future<Output = Result<M, AppError>> + Send + 'static,
     {
-        let (once, tasks) = (self.clone(), app.tasks().clone());
-        let app = app.clone();
+        let (once, whose) = (self.clone(), app.clone());
         let key = key.map(|key| key.of(app.caller()));
-        let done = tasks.spawn(async move {
+        let answer = to_its_end(app, async move {
             match key {
-                Some(key) => once.keyed(&app, &key, work).await,
+                Some(key) => once.keyed(&whose, &key, work).await,
                 None => work.await,
             }
         });
-        match done.await {
-            Ok(answer) => answer
-                .map(Response::new)
-                .map_err(|error| status::of(&error)),
-            Err(_) => Err(status::panicked()),
-        }
+        answer.await.map(Response::new)
     }
 
     async fn keyed<M, W>(&self, app: &App, key: &RequestKey, work: W) -> Result<M, AppError>
