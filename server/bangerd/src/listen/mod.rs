@@ -13,10 +13,12 @@ pub mod carrier;
 pub mod rate;
 pub mod refusal;
 pub mod reload;
+mod revoked;
 pub mod rule;
 pub mod slots;
 pub mod tcp;
 pub mod tls;
+mod trust;
 mod watch;
 
 use std::io;

@@ -283,7 +283,7 @@ impl Door {
         // What was reloaded since the handshake began did not see this one.
         let newest = self.tls.borrow().clone();
         if !Arc::ptr_eq(&newest, tls) {
-            self.register.judge(&newest);
+            entry.judge(&newest);
         }
         let heard = Arc::new(AtomicBool::new(false));
         let held: Held = (place, seat, entry);
