@@ -24,6 +24,8 @@ pub struct LimitsConfig {
     pub caller_requests_burst: u32,
     /// Calls that go on at once on one connection.
     pub streams_max: u32,
+    /// How long a request, or the first message of a stream, may take to be whole.
+    pub request_timeout: SignedDuration,
     /// A connection that is silent for this long is asked for a sign of life.
     pub keepalive_interval: SignedDuration,
     /// How long the sign may take before the connection is closed.
@@ -39,6 +41,8 @@ impl Default for LimitsConfig {
             caller_requests_burst: 10_000,
             // Hundreds of sandboxes, each with a few streams.
             streams_max: 4096,
+            // The largest message by 2 Mbit/s.
+            request_timeout: SignedDuration::from_secs(30),
             keepalive_interval: SignedDuration::from_secs(20),
             keepalive_timeout: SignedDuration::from_secs(20),
         }
@@ -71,6 +75,7 @@ pub(super) fn mistakes(limits: &LimitsConfig) -> Vec<Mistake> {
         "is more than HTTP/2 has",
     );
     for (key, value) in [
+        ("request_timeout", limits.request_timeout),
         ("keepalive_interval", limits.keepalive_interval),
         ("keepalive_timeout", limits.keepalive_timeout),
     ] {
@@ -87,10 +92,15 @@ mod tests {
     #[test]
     fn each_mistake_is_told_by_its_key() {
         let of_values = Config::parse(
-            "[limits]\nrequests_burst = 0\nstreams_max = 3000000000\nkeepalive_timeout = \"0s\"\n",
+            "[limits]\nrequests_burst = 0\nstreams_max = 3000000000\nkeepalive_timeout = \"0s\"\nrequest_timeout = \"0s\"\n",
         );
         let said = of_values.unwrap().check().unwrap_err().to_string();
-        for key in ["requests_burst", "streams_max", "keepalive_timeout"] {
+        for key in [
+            "requests_burst",
+            "streams_max",
+            "keepalive_timeout",
+            "request_timeout",
+        ] {
             assert!(
                 said.contains(&format!("`limits.{key}`: ")),
                 "{key} in {said}"

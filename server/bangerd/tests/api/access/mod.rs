@@ -2,6 +2,7 @@
 
 mod audit;
 pub(crate) mod callers;
+mod intake;
 mod matrix;
 mod noted;
 mod owners;
