@@ -2,6 +2,7 @@
 
 mod audit;
 pub(crate) mod callers;
+pub(crate) mod http2;
 mod intake;
 mod matrix;
 mod noted;
