@@ -8,5 +8,6 @@ mod matrix;
 mod noted;
 mod owners;
 mod pulls;
+mod sockets;
 
 pub(crate) use callers::Door;
