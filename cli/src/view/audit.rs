@@ -46,10 +46,10 @@ impl From<types::AuditRecord> for AuditRecord {
 }
 
 impl AuditRecord {
-    /// How it ended: `ok`, its reason, or its code in words.
+    /// How it ended: `ok`, its reason, or its code in words; `BEGUN` where it did not.
     fn outcome(&self) -> String {
         match (self.code, self.reason.as_str()) {
-            (0, _) => "ok".to_owned(),
+            (0, "") => "ok".to_owned(),
             (_, "") => Code::from(self.code).to_string(),
             (_, reason) => reason.to_owned(),
         }

@@ -35,6 +35,7 @@ pub mod ssh;
 mod sys;
 mod tree;
 pub mod tunnel;
+mod turns;
 pub mod upload;
 pub mod usage;
 pub mod vm;
@@ -229,7 +230,7 @@ impl App {
             builds: self.builds.clone(),
             uploads: self.uploads.clone(),
             sessions: self.sessions.seen_by(&caller.owner, &vms),
-            files: self.files.seen_by(&vms),
+            files: self.files.seen_by(&caller.owner, &vms),
             tunnels: self.tunnels.seen_by(&vms),
             workspaces: workspace::Workspaces::new(&self.context, &vms),
             ssh: self.ssh.seen_by(&vms),

@@ -11,7 +11,7 @@ use std::time::Duration;
 use banger_core::event::{EventKind, Subject};
 use banger_core::operation::{Operation, OperationKind, OperationState, Progress, Stage, StageKey};
 use banger_core::{Failure, FailureKind, OperationId, Owner, Scope, Timestamp};
-use banger_store::{InsertOperation, Page, RequestKey};
+use banger_store::{InsertOperation, Keep, Page, RequestKey};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -23,6 +23,8 @@ use crate::page::{self, Paged};
 const STAGES_MAX: usize = 1024;
 /// The most ended operations of each owner that are kept.
 const KEPT_MAX: u32 = 10_000;
+/// A call that is repeated within this time of its operation's end finds that, however many others its owner has made since.
+const REPEAT_WITHIN: Duration = Duration::from_secs(15 * 60);
 /// How much older than the retention an operation may get before it is forgotten: this part of the retention.
 const OVERTIME_PART: u32 = 8;
 /// The shortest and the longest time between two prunings.
@@ -327,10 +329,15 @@ impl Operations {
         let before = Timestamp::now()
             .checked_sub(retention)
             .unwrap_or(Timestamp::MIN);
-        self.context
-            .store
-            .prune_operations(before, KEPT_MAX)
-            .await?;
+        let repeats = jiff_duration(REPEAT_WITHIN);
+        let keep = Keep {
+            since: before,
+            at_most: KEPT_MAX,
+            repeats_since: Timestamp::now()
+                .checked_sub(repeats)
+                .unwrap_or(Timestamp::MIN),
+        };
+        self.context.store.prune_operations(keep).await?;
         self.context.store.prune_answers(before).await?;
         Ok(())
     }

@@ -1,5 +1,5 @@
-//! Uploads: what a caller streams in, as a file below `tmp/` that goes when it is let go. Bounded in number, length and
-//! time, and never at the expense of the space that is kept free.
+//! Uploads: what a caller streams in, as a file below `tmp/` that goes when it is let go. Bounded in number, in
+//! all and of each owner, in length and time, and never at the expense of the space that is kept free.
 
 mod error;
 
@@ -7,18 +7,20 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use banger_core::OperationId;
+use banger_core::{OperationId, Owner};
 use bytes::Bytes;
 use tokio::fs::File;
 use tokio::io::AsyncWriteExt as _;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 pub use self::error::UploadError;
 use crate::Context;
 use crate::error::AppError;
+use crate::turns::{Full, Turn, Turns};
 
 /// Uploads that come at the same time.
-const UPLOADS_MAX: usize = 32;
+const UPLOADS_MAX: usize = 64;
+/// Of these, the most of one owner.
+const UPLOADS_PER_OWNER_MAX: usize = 32;
 /// The free space is looked at once in so many bytes.
 const LOOK_BYTES: u64 = 64 << 20;
 /// Bytes of a kernel or a kernel bundle as it is uploaded: the kernel uncompressed, and its modules.
@@ -78,7 +80,7 @@ impl UploadKind {
 /// Where callers stream to.
 pub struct Uploads {
     context: Arc<Context>,
-    places: Arc<Semaphore>,
+    turns: Turns,
 }
 
 impl std::fmt::Debug for Uploads {
@@ -91,18 +93,23 @@ impl Uploads {
     pub(crate) fn new(context: &Arc<Context>) -> Self {
         Self {
             context: context.clone(),
-            places: Arc::new(Semaphore::new(UPLOADS_MAX)),
+            turns: Turns::new(UPLOADS_MAX, UPLOADS_PER_OWNER_MAX),
         }
     }
 
-    /// Begins an upload.
+    /// Begins an upload of `owner`'s.
     ///
     /// # Errors
     /// If there are as many as may be, or the disk has no space above its reserve.
-    pub async fn begin(&self, kind: UploadKind) -> Result<Upload, AppError> {
+    pub async fn begin(&self, kind: UploadKind, owner: &Owner) -> Result<Upload, AppError> {
         let context = self.context.clone();
-        let place = self.places.clone().try_acquire_owned();
-        let place = place.map_err(|_| UploadError::TooMany { limit: UPLOADS_MAX })?;
+        let turn = self.turns.try_take(owner).map_err(|full| match full {
+            Full::All => UploadError::TooMany { limit: UPLOADS_MAX },
+            Full::Owner => UploadError::TooManyOfOwner {
+                owner: owner.clone(),
+                limit: UPLOADS_PER_OWNER_MAX,
+            },
+        })?;
         crate::host::admit_disk(&context)?;
         let name = format!("upload-{}", OperationId::new());
         let path = context.paths.tmp().join(name);
@@ -116,7 +123,7 @@ impl Uploads {
             look_at: LOOK_BYTES,
             begun: Instant::now(),
             context,
-            _place: place,
+            _turn: turn,
         })
     }
 }
@@ -142,7 +149,7 @@ pub struct Upload {
     look_at: u64,
     begun: Instant,
     context: Arc<Context>,
-    _place: OwnedSemaphorePermit,
+    _turn: Turn,
 }
 
 impl std::fmt::Debug for Upload {

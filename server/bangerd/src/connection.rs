@@ -8,7 +8,7 @@ use std::fmt;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::task::{Context, Poll};
 
 use banger_core::Identity;
@@ -22,18 +22,42 @@ trait Carrier: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Carrier for T {}
 
-/// Who is at the other end, and whether it has asked for anything yet.
+/// A peer that is refused is told so this often on one connection; then it is closed.
+const REFUSED_CALLS_MAX: u32 = 8;
+
+/// What was asked for by a connection.
+#[derive(Debug, Default)]
+pub struct Asked {
+    served: AtomicBool,
+    refused: AtomicU32,
+}
+
+impl Asked {
+    /// Whether there was a request that is served.
+    #[must_use]
+    pub fn is_served(&self) -> bool {
+        self.served.load(Ordering::Relaxed)
+    }
+
+    /// Whether who is refused has been told so often enough.
+    #[must_use]
+    pub fn is_refused_enough(&self) -> bool {
+        self.refused.load(Ordering::Relaxed) > REFUSED_CALLS_MAX
+    }
+}
+
+/// Who is at the other end, and what it has asked for.
 #[derive(Debug, Clone)]
 pub struct Peer {
     known: Result<Arc<Identity>, Arc<Refusal>>,
-    heard: Arc<AtomicBool>,
+    asked: Arc<Asked>,
 }
 
 impl Peer {
-    /// Somebody, or who is refused and why; `heard` is set by the first request that is not.
+    /// Somebody, or who is refused and why; `asked` is what counts its requests.
     #[must_use]
-    pub const fn new(known: Result<Arc<Identity>, Arc<Refusal>>, heard: Arc<AtomicBool>) -> Self {
-        Self { known, heard }
+    pub const fn new(known: Result<Arc<Identity>, Arc<Refusal>>, asked: Arc<Asked>) -> Self {
+        Self { known, asked }
     }
 
     /// Who it is.
@@ -44,10 +68,13 @@ impl Peer {
         self.known.as_ref()
     }
 
-    /// A request came from a peer that is served.
+    /// A request came.
     pub fn hear(&self) {
-        if self.known.is_ok() {
-            self.heard.store(true, Ordering::Relaxed);
+        match &self.known {
+            Ok(_) => self.asked.served.store(true, Ordering::Relaxed),
+            Err(_) => {
+                self.asked.refused.fetch_add(1, Ordering::Relaxed);
+            }
         }
     }
 }

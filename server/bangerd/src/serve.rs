@@ -31,6 +31,7 @@ use crate::config::LimitsConfig;
 use crate::connection::Connection;
 use crate::grpc::access::AccessLayer;
 use crate::grpc::admit::{self, AdmitLayer};
+use crate::grpc::intake::IntakeLayer;
 use crate::grpc::{Api, Drain, PerCaller, layer};
 use crate::listen::rate::Rates;
 
@@ -128,6 +129,7 @@ pub async fn serve(
         .layer(layer::catch_panic())
         .layer(AdmitLayer::new(Rates::new(limits)))
         .layer(AccessLayer::new(audit))
+        .layer(IntakeLayer::new(limits.request_timeout.unsigned_abs()))
         .add_service(health_service)
         .add_service(reflection)
         .add_service(reflection_alpha)

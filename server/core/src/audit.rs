@@ -29,7 +29,8 @@ pub struct AuditRecord {
     pub request_id: String,
     /// The code of gRPC that it ended with; 0 is success, 1 that the caller hung up.
     pub code: i32,
-    /// The stable reason of its failure; empty where it succeeded.
+    /// The stable reason of its failure; empty where it succeeded. `BEGUN`, with the code 0, in the record of a stream's
+    /// beginning.
     pub reason: String,
     /// Records that were lost before this one, because they came faster than they could be written.
     pub lost: u64,

@@ -34,7 +34,7 @@ pub use error::StoreError;
 pub use health::Health;
 pub use image::{TagOutcome, UntagOutcome};
 pub use kernel::ReplaceOutcome;
-pub use operation::{InsertOperation, OperationOutcome};
+pub use operation::{InsertOperation, Keep, OperationOutcome};
 pub use page::Page;
 pub use request::{Answer, RequestKey};
 pub use store::{DeleteOutcome, Store};

@@ -24,6 +24,18 @@ pub enum InsertOperation {
     Conflict,
 }
 
+/// Which ended operations are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Keep {
+    /// None that ended before.
+    pub since: Timestamp,
+    /// Of each owner as many of the newest,
+    pub at_most: u32,
+    /// and all that ended since then and have a request id, however many: whoever makes many calls finds again what each
+    /// of them began.
+    pub repeats_since: Timestamp,
+}
+
 /// What became of a change to an operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OperationOutcome {
@@ -261,26 +273,25 @@ impl Store {
         decode_all(&rows)
     }
 
-    /// Forgets ended operations, with their request ids: those that ended before `ended_before`, and of the
-    /// others all but each owner's newest `keep_at_most`. Running ones stay. Says how many went.
+    /// Forgets ended operations, with their request ids, all but those that `keep` says. Running ones stay. Says how many
+    /// went.
     ///
     /// # Errors
     /// Of the database only.
-    pub async fn prune_operations(
-        &self,
-        ended_before: Timestamp,
-        keep_at_most: u32,
-    ) -> Result<u64, StoreError> {
+    pub async fn prune_operations(&self, keep: Keep) -> Result<u64, StoreError> {
         const DURING: &str = "prune the operations";
-        let ended_before = nanoseconds("end_time", ended_before)?;
+        let since = nanoseconds("end_time", keep.since)?;
+        let repeats_since = nanoseconds("end_time", keep.repeats_since)?;
         let mut transaction = self.begin(Durability::Soon, DURING).await?;
         let done = sqlx::query(
             "DELETE FROM operations WHERE state <> 'running' AND (end_time < ? OR id IN \
              (SELECT id FROM (SELECT id, row_number() OVER (PARTITION BY owner ORDER BY id DESC) AS rank \
-             FROM operations WHERE state <> 'running') WHERE rank > ?))",
+             FROM operations WHERE state <> 'running') WHERE rank > ?) \
+             AND (end_time < ? OR NOT EXISTS (SELECT 1 FROM requests WHERE operation_id = operations.id)))",
         )
-        .bind(ended_before)
-        .bind(keep_at_most)
+        .bind(since)
+        .bind(keep.at_most)
+        .bind(repeats_since)
         .execute(&mut *transaction)
         .await
         .map_err(failed(DURING))?;

@@ -48,9 +48,11 @@ pub enum FileError {
         error: GuestError,
     },
     /// As many archives are being uploaded as may be.
-    #[error("{limit} archives are being uploaded already, and none of them ended in time")]
+    #[error(
+        "{limit} archives of one owner, or as many as the host takes, are being uploaded already, and none of them ended in time"
+    )]
     TooManyUploads {
-        /// The bound.
+        /// The bound of one owner.
         limit: usize,
     },
     /// What was uploaded is no archive, or one that is refused.

@@ -7,6 +7,7 @@ mod upload;
 
 use std::sync::Arc;
 
+use banger_core::Owner;
 use banger_core::file::{
     FileAttributes, FileInfo, FileListing, FilePlace, FileRange, FileSource, FileWrite, Links,
     Removal, Replacing, TreeMoved, TreeOwners, WatchEvent, WriteMode,
@@ -15,7 +16,6 @@ use banger_core::guest::{Guest, GuestError};
 use bytes::Bytes;
 use futures::StreamExt as _;
 use futures::stream::{self, BoxStream};
-use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 pub use download::{Archive, ArchivePart};
@@ -23,11 +23,14 @@ pub use error::{FileError, Written};
 
 use crate::Context;
 use crate::error::AppError;
+use crate::turns::Turns;
 use crate::vm::{Use, Vms};
 use error::Change;
 
 /// Uploads of archives that are read at once, each by a thread; more wait, and not for ever.
-const UPLOADS_MAX: usize = 32;
+const UPLOADS_MAX: usize = 64;
+/// Of these, the most of one owner.
+const UPLOADS_PER_OWNER_MAX: usize = 32;
 
 /// A stream of what a guest says, which is used as long as it lasts.
 pub type Told<T> = BoxStream<'static, Result<T, AppError>>;
@@ -36,7 +39,9 @@ pub type Told<T> = BoxStream<'static, Result<T, AppError>>;
 pub struct Files {
     context: Arc<Context>,
     vms: Arc<Vms>,
-    uploads: Arc<Semaphore>,
+    uploads: Turns,
+    /// Who asks.
+    caller: Owner,
 }
 
 impl std::fmt::Debug for Files {
@@ -68,16 +73,18 @@ impl Files {
         Self {
             context: context.clone(),
             vms: vms.clone(),
-            uploads: Arc::new(Semaphore::new(UPLOADS_MAX)),
+            uploads: Turns::new(UPLOADS_MAX, UPLOADS_PER_OWNER_MAX),
+            caller: Owner::daemon(),
         }
     }
 
-    /// The same files for who sees `vms`.
-    pub(crate) fn seen_by(&self, vms: &Arc<Vms>) -> Self {
+    /// The same files for `caller`, who sees `vms`.
+    pub(crate) fn seen_by(&self, caller: &Owner, vms: &Arc<Vms>) -> Self {
         Self {
             context: self.context.clone(),
             vms: vms.clone(),
             uploads: self.uploads.clone(),
+            caller: caller.clone(),
         }
     }
 
@@ -267,13 +274,13 @@ impl Files {
     ) -> Result<TreeMoved, AppError> {
         let (guest, _used) = self.guest(vm).await?;
         let patience = self.context.config.upload_queue_timeout;
-        let _turn = timeout(patience, self.uploads.clone().acquire_owned())
+        let _turn = timeout(patience, self.uploads.take(&self.caller))
             .await
             .map_err(|_| {
-                let limit = UPLOADS_MAX;
+                let limit = UPLOADS_PER_OWNER_MAX;
                 AppError::File(Box::new(FileError::TooManyUploads { limit }))
             })?
-            .map_err(|_| AppError::Interrupted)?;
+            .ok_or(AppError::Interrupted)?;
         let (pieces, reading) = upload::read(&self.context.tasks, archive);
         tokio::select! {
             biased; // why reading failed says more than that the stream broke off

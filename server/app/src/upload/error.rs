@@ -4,7 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use banger_core::host_io::{io_kind, io_reason, io_remedy};
-use banger_core::{Explain, FailureKind};
+use banger_core::{Explain, FailureKind, Owner};
 
 /// Why an upload was not taken. Nothing is left of it.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +40,16 @@ pub enum UploadError {
         /// How many may.
         limit: usize,
     },
+    /// As many of the owner's are coming as may be.
+    #[error(
+        "{limit} uploads of {owner} are coming already, and no more of one owner may come at once"
+    )]
+    TooManyOfOwner {
+        /// Whose.
+        owner: Owner,
+        /// How many may.
+        limit: usize,
+    },
 }
 
 impl Explain for UploadError {
@@ -53,6 +63,9 @@ impl Explain for UploadError {
             Self::TooMany { .. } => FailureKind::ResourceExhausted {
                 subject: "host/uploads".into(),
             },
+            Self::TooManyOfOwner { owner, .. } => FailureKind::ResourceExhausted {
+                subject: format!("owner/{owner}/uploads"),
+            },
         }
     }
 
@@ -62,7 +75,7 @@ impl Explain for UploadError {
             Self::TooLarge { .. } => "UPLOAD_TOO_LARGE",
             Self::Stalled { .. } => "UPLOAD_STALLED",
             Self::TooSlow { .. } => "UPLOAD_TOO_SLOW",
-            Self::TooMany { .. } => "TOO_MANY_UPLOADS",
+            Self::TooMany { .. } | Self::TooManyOfOwner { .. } => "TOO_MANY_UPLOADS",
         }
     }
 
@@ -81,7 +94,9 @@ impl Explain for UploadError {
             Self::TooSlow { .. } => {
                 "Send it over a faster way, or raise `upload_timeout` in the daemon's configuration."
             }
-            Self::TooMany { .. } => "Try again when some of them have ended.",
+            Self::TooMany { .. } | Self::TooManyOfOwner { .. } => {
+                "Try again when some of them have ended."
+            }
         };
         Some(text.to_owned())
     }
@@ -95,6 +110,9 @@ impl Explain for UploadError {
             }
             Self::TooSlow { limit } => vec![("limit_seconds", limit.as_secs_f32().to_string())],
             Self::TooMany { limit } => vec![("limit", limit.to_string())],
+            Self::TooManyOfOwner { owner, limit } => {
+                vec![("owner", owner.to_string()), ("limit", limit.to_string())]
+            }
         }
     }
 }

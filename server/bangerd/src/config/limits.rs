@@ -24,6 +24,14 @@ pub struct LimitsConfig {
     pub caller_requests_burst: u32,
     /// Calls that go on at once on one connection.
     pub streams_max: u32,
+    /// How long a request, or the first message of a stream, may take to be whole.
+    pub request_timeout: SignedDuration,
+    /// Connections at the unix socket.
+    pub socket_connections_max: usize,
+    /// Of these, the most of one user.
+    pub socket_connections_per_user_max: usize,
+    /// From a connection at the unix socket to its first request.
+    pub socket_first_request_timeout: SignedDuration,
     /// A connection that is silent for this long is asked for a sign of life.
     pub keepalive_interval: SignedDuration,
     /// How long the sign may take before the connection is closed.
@@ -39,6 +47,12 @@ impl Default for LimitsConfig {
             caller_requests_burst: 10_000,
             // Hundreds of sandboxes, each with a few streams.
             streams_max: 4096,
+            // The largest message by 2 Mbit/s.
+            request_timeout: SignedDuration::from_secs(30),
+            socket_connections_max: 4096,
+            // Each command of a crowd of scripts has its own.
+            socket_connections_per_user_max: 1024,
+            socket_first_request_timeout: SignedDuration::from_secs(30),
             keepalive_interval: SignedDuration::from_secs(20),
             keepalive_timeout: SignedDuration::from_secs(20),
         }
@@ -71,6 +85,20 @@ pub(super) fn mistakes(limits: &LimitsConfig) -> Vec<Mistake> {
         "is more than HTTP/2 has",
     );
     for (key, value) in [
+        ("socket_connections_max", limits.socket_connections_max),
+        (
+            "socket_connections_per_user_max",
+            limits.socket_connections_per_user_max,
+        ),
+    ] {
+        refuse(key, value == 0, "must be at least 1");
+    }
+    for (key, value) in [
+        ("request_timeout", limits.request_timeout),
+        (
+            "socket_first_request_timeout",
+            limits.socket_first_request_timeout,
+        ),
         ("keepalive_interval", limits.keepalive_interval),
         ("keepalive_timeout", limits.keepalive_timeout),
     ] {
@@ -87,10 +115,16 @@ mod tests {
     #[test]
     fn each_mistake_is_told_by_its_key() {
         let of_values = Config::parse(
-            "[limits]\nrequests_burst = 0\nstreams_max = 3000000000\nkeepalive_timeout = \"0s\"\n",
+            "[limits]\nrequests_burst = 0\nstreams_max = 3000000000\nkeepalive_timeout = \"0s\"\nrequest_timeout = \"0s\"\nsocket_connections_max = 0\n",
         );
         let said = of_values.unwrap().check().unwrap_err().to_string();
-        for key in ["requests_burst", "streams_max", "keepalive_timeout"] {
+        for key in [
+            "requests_burst",
+            "streams_max",
+            "keepalive_timeout",
+            "request_timeout",
+            "socket_connections_max",
+        ] {
             assert!(
                 said.contains(&format!("`limits.{key}`: ")),
                 "{key} in {said}"

@@ -42,6 +42,8 @@ pub struct TcpConfig {
     pub handshakes_max: usize,
     /// Of these, the most of one address; of IPv6, of one /64.
     pub handshakes_per_address_max: usize,
+    /// How often peers from one address may get nowhere in a minute; of IPv6, from one /64.
+    pub misses_per_address_max: u32,
     /// For a new connection to show who it is.
     pub handshake_timeout: SignedDuration,
     /// From then to the first whole request.
@@ -62,6 +64,7 @@ impl Default for TcpConfig {
             connections_per_identity_max: 256,
             handshakes_max: 512,
             handshakes_per_address_max: 64,
+            misses_per_address_max: 120,
             handshake_timeout: SignedDuration::from_secs(10),
             first_request_timeout: SignedDuration::from_secs(30),
         }
@@ -178,6 +181,11 @@ pub(super) fn mistakes(tcp: &TcpConfig) -> Vec<Mistake> {
     ] {
         refuse(key, most == 0, "must be at least 1");
     }
+    refuse(
+        "misses_per_address_max",
+        tcp.misses_per_address_max == 0,
+        "must be at least 1",
+    );
     for (key, value) in [
         ("handshake_timeout", tcp.handshake_timeout),
         ("first_request_timeout", tcp.first_request_timeout),

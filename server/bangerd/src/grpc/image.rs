@@ -41,15 +41,10 @@ impl ImageService for Api {
         let auth = request.auth.take();
         let key = request::key("banger.v1.ImageService/PullImage", &id, &request)?;
         request.auth = auth;
-        let operation = self
-            .app
-            .images
-            .pull(
-                image::pull(request, self.app.caller().clone(), take_over)?,
-                key.as_ref(),
-            )
-            .await
-            .map_err(refused)?;
+        let pull = image::pull(request, self.app.caller().clone(), take_over)?;
+        let images = self.app.images.clone();
+        let begun = async move { images.pull(pull, key.as_ref()).await };
+        let operation = request::to_its_end(&self.app, begun).await?;
         stream::operation(&self.app, &self.drain, operation).await
     }
 
@@ -69,18 +64,15 @@ impl ImageService for Api {
         let archive = receive(
             self.app
                 .uploads
-                .begin(UploadKind::Image)
+                .begin(UploadKind::Image, self.app.caller())
                 .await
                 .map_err(refused)?,
             messages,
         )
         .await?;
-        let operation = self
-            .app
-            .images
-            .register(start.with(archive), key.as_ref())
-            .await
-            .map_err(refused)?;
+        let (images, register) = (self.app.images.clone(), start.with(archive));
+        let begun = async move { images.register(register, key.as_ref()).await };
+        let operation = request::to_its_end(&self.app, begun).await?;
         stream::operation(&self.app, &self.drain, operation).await
     }
 
@@ -101,14 +93,13 @@ impl ImageService for Api {
         // A mistake in the recipe is told before the context is taken in.
         start.kind.check().map_err(refused)?;
         let place = self.app.builds.reserve().map_err(refused)?;
-        let upload = self.app.uploads.begin(UploadKind::Context).await;
+        let uploads = &self.app.uploads;
+        let upload = uploads.begin(UploadKind::Context, self.app.caller());
+        let upload = upload.await;
         let context = build::receive(upload.map_err(refused)?, messages).await?;
-        let begun = self
-            .app
-            .builds
-            .build(start.with(context, place), key.as_ref())
-            .await;
-        let (operation, log) = begun.map_err(refused)?;
+        let (builds, build) = (self.app.builds.clone(), start.with(context, place));
+        let begun = async move { builds.build(build, key.as_ref()).await };
+        let (operation, log) = request::to_its_end(&self.app, begun).await?;
         let answers = build::follow(&self.app, &self.drain, operation, log).await?;
         Ok(Response::new(answers))
     }

@@ -46,12 +46,9 @@ impl KernelService for Api {
             make_default: start.make_default,
             replace: start.replace,
         };
-        let operation = self
-            .app
-            .kernels
-            .import(request, key.as_ref())
-            .await
-            .map_err(refused)?;
+        let kernels = self.app.kernels.clone();
+        let begun = async move { kernels.import(request, key.as_ref()).await };
+        let operation = request::to_its_end(&self.app, begun).await?;
         stream::operation(&self.app, &self.drain, operation).await
     }
 
@@ -71,8 +68,9 @@ impl KernelService for Api {
             make_default: request.make_default,
             replace: request.replace,
         };
-        let pulled = self.app.catalogs.pull_kernel(pull, key.as_ref()).await;
-        let operation = pulled.map_err(refused)?;
+        let catalogs = self.app.catalogs.clone();
+        let begun = async move { catalogs.pull_kernel(pull, key.as_ref()).await };
+        let operation = request::to_its_end(&self.app, begun).await?;
         stream::operation(&self.app, &self.drain, operation).await
     }
 

@@ -72,7 +72,8 @@ impl<B> MakeSpan<B> for CallSpan {
         let changes = method
             .split_once('/')
             .is_some_and(|(_, name)| VERBS_OF_CHANGE.iter().any(|verb| name.starts_with(verb)));
-        if changes {
+        // Who is refused changes nothing, and is not to fill the log.
+        if changes && caller.is_some() {
             tracing::info_span!("call", method, caller, answered_ms = field::Empty)
         } else {
             tracing::debug_span!("call", method, caller, answered_ms = field::Empty)

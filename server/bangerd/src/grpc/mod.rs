@@ -1,7 +1,7 @@
 //! The API over gRPC. Handlers parse, make one call of a service, convert and map the error; nothing else.
 //!
 //! ```text
-//! request ─▶ admit, layer (log, panic) ─▶ access ─▶ caller ─▶ handler ─▶ convert ─▶ banger-app
+//! request ─▶ admit, layer (log, panic) ─▶ access ─▶ intake ─▶ caller ─▶ handler ─▶ convert ─▶ banger-app
 //! ```
 
 pub mod access;
@@ -14,6 +14,7 @@ mod export;
 mod file;
 mod host;
 mod image;
+pub mod intake;
 mod kernel;
 pub mod layer;
 mod operation;

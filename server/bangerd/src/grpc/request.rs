@@ -12,9 +12,6 @@ use tonic::{Response, Status};
 
 use super::status;
 
-/// How long the first message of a caller's stream may take: it is sent with the call.
-pub(crate) const FIRST_MESSAGE_WITHIN: Duration = Duration::from_secs(10);
-
 /// Why a request is no request.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum RequestError {
@@ -26,9 +23,21 @@ pub(crate) enum RequestError {
         /// What is wrong, as the end of a sentence that begins with the field.
         problem: String,
     },
+    /// A request that was not whole in time.
+    #[error("the request was not whole within {within:?}")]
+    RequestLate {
+        /// The time.
+        within: Duration,
+    },
     /// A stream whose first message did not come.
-    #[error("the first message of the stream did not come within {FIRST_MESSAGE_WITHIN:?}")]
-    FirstMessageLate,
+    #[error("the first message of the stream was not whole within {within:?}")]
+    FirstMessageLate {
+        /// The time.
+        within: Duration,
+    },
+    /// More than the one message that a call is.
+    #[error("the call takes one message, and a second came")]
+    SecondMessage,
     /// A stream that ended or broke off before it was whole.
     #[error("the caller ended the stream before it was whole")]
     CutShort,
@@ -62,7 +71,12 @@ impl Explain for RequestError {
             Self::Invalid { field, .. } => FailureKind::InvalidArgument {
                 field: (*field).to_owned(),
             },
-            Self::FirstMessageLate => FailureKind::DeadlineExceeded,
+            Self::RequestLate { .. } | Self::FirstMessageLate { .. } => {
+                FailureKind::DeadlineExceeded
+            }
+            Self::SecondMessage => FailureKind::InvalidArgument {
+                field: "message".to_owned(),
+            },
             Self::CutShort => FailureKind::Cancelled,
             Self::Draining => FailureKind::Unavailable {
                 retry_after: Duration::from_secs(1),
@@ -77,7 +91,9 @@ impl Explain for RequestError {
     fn reason(&self) -> &'static str {
         match self {
             Self::Invalid { .. } => "INVALID_FIELD",
-            Self::FirstMessageLate => "FIRST_MESSAGE_LATE",
+            Self::RequestLate { .. } => "REQUEST_LATE",
+            Self::FirstMessageLate { .. } => "FIRST_MESSAGE_LATE",
+            Self::SecondMessage => "SECOND_MESSAGE",
             Self::CutShort => "CUT_SHORT",
             Self::Draining => "DRAINING",
             Self::OutputLost { .. } => "OUTPUT_LOST",
@@ -87,7 +103,13 @@ impl Explain for RequestError {
     fn remedy(&self) -> Option<String> {
         let text = match self {
             Self::Invalid { .. } => "Correct the field and send the request again.",
-            Self::FirstMessageLate => "Send the first message with the call.",
+            Self::RequestLate { .. } => {
+                "Send the request in one go, over a faster way; `limits.request_timeout` in the daemon's configuration allows more time."
+            }
+            Self::FirstMessageLate { .. } => {
+                "Send the first message with the call; `limits.request_timeout` in the daemon's configuration allows more time."
+            }
+            Self::SecondMessage => "Make a call of its own for each message.",
             Self::CutShort => return None,
             Self::Draining => {
                 "Connect again when the daemon is back, and go on where this ended. VMs run on."
@@ -105,7 +127,10 @@ impl Explain for RequestError {
                 vec![("field", (*field).to_owned()), ("problem", problem.clone())]
             }
             Self::OutputLost { lost_bytes } => vec![("lost_bytes", lost_bytes.to_string())],
-            Self::FirstMessageLate | Self::CutShort | Self::Draining => Vec::new(),
+            Self::RequestLate { within } | Self::FirstMessageLate { within } => {
+                vec![("limit_seconds", within.as_secs_f32().to_string())]
+            }
+            Self::SecondMessage | Self::CutShort | Self::Draining => Vec::new(),
         }
     }
 }
@@ -136,6 +161,25 @@ pub(crate) fn key<M: Message>(
     }))
 }
 
+/// Does `work` to its end though the caller hangs up meanwhile, at whatever instant: what it begins is whole or not there,
+/// and a repeat finds it. A handler's own future is dropped where it stands.
+pub(crate) fn to_its_end<T, W>(
+    app: &App,
+    work: W,
+) -> impl Future<Output = Result<T, Status>> + use<T, W>
+where
+    T: Send + 'static,
+    W: Future<Output = Result<T, AppError>> + Send + 'static,
+{
+    let begun = app.tasks().spawn(work);
+    async move {
+        match begun.await {
+            Ok(done) => done.map_err(|error| status::of(&error)),
+            Err(_) => Err(status::panicked()),
+        }
+    }
+}
+
 /// One turn for each caller and request id: the ids of one caller are nothing to another.
 type Turns = HashMap<(Owner, String), Arc<tokio::sync::Mutex<()>>>;
 
@@ -158,21 +202,15 @@ impl Once {
         M: Message + Default + 'static,
         W: Future<Output = Result<M, AppError>> + Send + 'static,
     {
-        let (once, tasks) = (self.clone(), app.tasks().clone());
-        let app = app.clone();
+        let (once, whose) = (self.clone(), app.clone());
         let key = key.map(|key| key.of(app.caller()));
-        let done = tasks.spawn(async move {
+        let answer = to_its_end(app, async move {
             match key {
-                Some(key) => once.keyed(&app, &key, work).await,
+                Some(key) => once.keyed(&whose, &key, work).await,
                 None => work.await,
             }
         });
-        match done.await {
-            Ok(answer) => answer
-                .map(Response::new)
-                .map_err(|error| status::of(&error)),
-            Err(_) => Err(status::panicked()),
-        }
+        answer.await.map(Response::new)
     }
 
     async fn keyed<M, W>(&self, app: &App, key: &RequestKey, work: W) -> Result<M, AppError>
@@ -317,8 +355,20 @@ mod tests {
         let texts = [
             (RequestError::missing("spec"), "spec is missing"),
             (
-                RequestError::FirstMessageLate,
-                "the first message of the stream did not come within 10s",
+                RequestError::RequestLate {
+                    within: Duration::from_secs(30),
+                },
+                "the request was not whole within 30s",
+            ),
+            (
+                RequestError::FirstMessageLate {
+                    within: Duration::from_millis(1500),
+                },
+                "the first message of the stream was not whole within 1.5s",
+            ),
+            (
+                RequestError::SecondMessage,
+                "the call takes one message, and a second came",
             ),
             (
                 RequestError::CutShort,

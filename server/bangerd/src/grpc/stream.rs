@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Response, Status, Streaming};
 
 use super::convert;
-use super::request::{FIRST_MESSAGE_WITHIN, RequestError};
+use super::request::RequestError;
 use super::status;
 
 /// The longest silence of a stream.
@@ -71,12 +71,10 @@ pub(crate) fn numbered<M: Send + 'static, T: Send + 'static>(
     messages.enumerate().map(number).boxed()
 }
 
-/// The first message of a caller's stream.
+/// The first message of a caller's stream. It comes in time, or `intake` says that it did not.
 pub(crate) async fn first<T>(messages: &mut Streaming<T>) -> Result<T, Status> {
-    match tokio::time::timeout(FIRST_MESSAGE_WITHIN, messages.message()).await {
-        Ok(message) => message?.ok_or_else(|| RequestError::CutShort.into()),
-        Err(_) => Err(RequestError::FirstMessageLate.into()),
-    }
+    let message = messages.message().await?;
+    message.ok_or_else(|| RequestError::CutShort.into())
 }
 
 /// The messages of a stream that follows an operation.

@@ -30,12 +30,9 @@ impl VmService for Api {
         let mut request = request.into_inner();
         let id = std::mem::take(&mut request.request_id);
         let key = request::key("banger.v1.VmService/CreateVm", &id, &request)?;
-        let operation = self
-            .app
-            .vms
-            .create(&vm::create(request, owner)?, key.as_ref())
-            .await
-            .map_err(refused)?;
+        let (vms, create) = (self.app.vms.clone(), vm::create(request, owner)?);
+        let begun = async move { vms.create(&create, key.as_ref()).await };
+        let operation = request::to_its_end(&self.app, begun).await?;
         stream::operation(&self.app, &self.drain, operation).await
     }
 

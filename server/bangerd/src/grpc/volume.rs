@@ -23,9 +23,10 @@ impl VolumeService for Api {
         let mut request = request.into_inner();
         let id = std::mem::take(&mut request.request_id);
         let key = request::key("banger.v1.VolumeService/CreateVolume", &id, &request)?;
-        let create = volume::create(request, owner)?;
-        let begun = self.app.volumes.create(&create, key.as_ref()).await;
-        stream::operation(&self.app, &self.drain, begun.map_err(refused)?).await
+        let (app, create) = (self.app.clone(), volume::create(request, owner)?);
+        let begun = async move { app.volumes.create(&create, key.as_ref()).await };
+        let operation = request::to_its_end(&self.app, begun).await?;
+        stream::operation(&self.app, &self.drain, operation).await
     }
 
     async fn get_volume(

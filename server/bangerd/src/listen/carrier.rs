@@ -1,10 +1,9 @@
-//! What carries a caller's bytes by TCP, and ends it: at a reload that lets its certificate in no longer, when that
-//! expires, and when no request comes.
+//! What carries a caller's bytes, and ends it: when no request comes, and by TCP at a reload that lets its certificate in
+//! no longer, and when that expires.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -12,8 +11,13 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
+use crate::connection::Asked;
+
 /// The clock is looked at anew after this long: it may have been set, and a timer holds no years.
 const LOOK_AGAIN: Duration = Duration::from_secs(3600);
+
+/// Who is refused has this long to ask why.
+pub(super) const REFUSED_FOR: Duration = Duration::from_secs(5);
 
 /// A stream that may be ended, and what is given back when it has.
 pub struct Carrier<S, H> {
@@ -21,7 +25,7 @@ pub struct Carrier<S, H> {
     closed: Pin<Box<WaitForCancellationFutureOwned>>,
     timer: Pin<Box<Sleep>>,
     first_by: Option<Instant>,
-    heard: Arc<AtomicBool>,
+    asked: Arc<Asked>,
     /// Seconds since the Unix epoch.
     not_after: i64,
     /// Why it has ended, if it has.
@@ -36,8 +40,8 @@ pub struct Ends {
     pub closed: CancellationToken,
     /// How long the first request may take, from now.
     pub first_request: Duration,
-    /// Whether it came.
-    pub heard: Arc<AtomicBool>,
+    /// What was asked for by it.
+    pub asked: Arc<Asked>,
     /// When the caller's certificate ends to be valid: seconds since the Unix epoch.
     pub not_after: i64,
 }
@@ -51,7 +55,7 @@ impl<S, H> Carrier<S, H> {
             closed: Box::pin(ends.closed.cancelled_owned()),
             timer: Box::pin(sleep_until(first_by)),
             first_by: Some(first_by),
-            heard: ends.heard,
+            asked: ends.asked,
             not_after: ends.not_after,
             ended: None,
             _held: held,
@@ -90,12 +94,16 @@ impl<S, H> Carrier<S, H> {
         if self.closed.as_mut().poll(task).is_ready() {
             return self.end("its certificate is no longer let in");
         }
+        if self.asked.is_refused_enough() {
+            tracing::debug!("who is refused asks on");
+            return Poll::Ready(io::ErrorKind::ConnectionAborted.into());
+        }
         while self.timer.as_mut().poll(task).is_ready() {
             if self.left().is_zero() {
                 return self.end("its certificate has expired");
             }
             if let Some(first) = self.first_by.filter(|first| *first <= Instant::now()) {
-                if !self.heard.load(Ordering::Relaxed) {
+                if !self.asked.is_served() {
                     tracing::debug!(by = ?first, "no request came in time");
                     return Poll::Ready(io::ErrorKind::TimedOut.into());
                 }

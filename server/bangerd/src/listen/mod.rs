@@ -1,22 +1,28 @@
 //! How callers come: the unix socket, and TCP with mutual TLS.
 //!
 //! ```text
-//! unix socket ─────────────────────────▶ who (the kernel's word) ─┐
+//! unix socket ─▶ admit (user, total) ───▶ who (the kernel's word) ──┐
 //! TCP ─▶ admit (address, total) ─▶ TLS ─▶ who (certificate, rules) ─┼─▶ Connection ─▶ gRPC
-//!                                   ▲                             │
+//!                                   ▲                               │
 //!                    reload (SIGHUP, files) ─▶ closes who is no longer let in
 //! ```
 //! Nobody is served here: what comes out are connections whose peers are known, or known to be refused and why.
 
+mod accept;
 pub mod activation;
 pub mod carrier;
+pub mod misses;
 pub mod rate;
 pub mod refusal;
 pub mod reload;
+mod revoked;
 pub mod rule;
 pub mod slots;
 pub mod tcp;
 pub mod tls;
+mod trust;
+mod unix;
+pub mod users;
 mod watch;
 
 use std::io;
@@ -24,12 +30,11 @@ use std::io;
 use futures::StreamExt as _;
 use futures::stream::{self, BoxStream};
 use tokio::net::UnixListener;
-use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::access::{self, Roles};
-use crate::config::Config;
+use crate::access::Roles;
+use crate::config::{Config, LimitsConfig};
 use crate::connection::Connection;
 use crate::lock::StateLock;
 use crate::socket::{self, Socket, SocketError};
@@ -91,6 +96,7 @@ pub struct Doors {
     socket: Option<Socket>,
     tcp: Option<Tcp>,
     roles: Roles,
+    limits: LimitsConfig,
     others: Option<Others>,
     reread: Option<Reread>,
 }
@@ -134,6 +140,7 @@ impl Doors {
             socket,
             tcp,
             roles: Roles::new(&config.access),
+            limits: config.limits.clone(),
             others: outside.connections.map(Others),
             reread: outside.reread,
         })
@@ -154,14 +161,8 @@ impl Doors {
         tasks: &TaskTracker,
         stop: &CancellationToken,
     ) -> Result<(Connections, Option<Socket>), DoorsError> {
-        let roles = self.roles;
         let mut all = stream::SelectAll::new();
-        for listener in self.unix {
-            let roles = roles.clone();
-            let accepted = UnixListenerStream::new(listener)
-                .map(move |accepted| accepted.and_then(|stream| access::unix(stream, &roles)));
-            all.push(accepted.boxed());
-        }
+        all.push(unix::serve(self.unix, self.roles, &self.limits, tasks, stop).boxed());
         if let Some(tcp) = self.tcp {
             all.push(tcp.accept(self.reread, tasks, stop)?.boxed());
         }

@@ -8,6 +8,8 @@ use super::rule::{Names, Unmapped};
 
 /// How long to wait for a connection of one's own to end.
 const SEAT_WAIT: Duration = Duration::from_secs(5);
+/// How long to wait for the host's name service to come back.
+const GROUPS_WAIT: Duration = Duration::from_secs(5);
 /// A wait is told in whole milliseconds, and never as none.
 const WAIT_MIN: Duration = Duration::from_millis(1);
 
@@ -38,6 +40,14 @@ pub enum Refusal {
         owner: Owner,
         /// How many it may have.
         most: usize,
+        /// The setting that says so.
+        setting: &'static str,
+    },
+    /// The host's name service does not tell which groups the caller is in, on which its role depends.
+    #[error("the groups of user {uid} could not be looked up")]
+    GroupsUnknown {
+        /// Who.
+        uid: u32,
     },
     /// The caller asks too fast.
     #[error("{owner} makes more requests than the {per_second} in a second that it may")]
@@ -84,6 +94,9 @@ impl Explain for Refusal {
                 subject: format!("connections/{owner}"),
                 retry_after: SEAT_WAIT,
             },
+            Self::GroupsUnknown { .. } => FailureKind::Unavailable {
+                retry_after: GROUPS_WAIT,
+            },
             Self::CallerTooFast { owner, wait, .. } => FailureKind::Throttled {
                 subject: format!("requests/{owner}"),
                 retry_after: (*wait).max(WAIT_MIN),
@@ -101,6 +114,7 @@ impl Explain for Refusal {
             Self::NotAName { .. } => "CERTIFICATE_NAME_INVALID",
             Self::Unreadable => "CERTIFICATE_UNREADABLE",
             Self::TooManyConnections { .. } => "TOO_MANY_CONNECTIONS",
+            Self::GroupsUnknown { .. } => "GROUPS_UNKNOWN",
             Self::CallerTooFast { .. } | Self::AllTooFast { .. } => "TOO_MANY_REQUESTS",
         }
     }
@@ -113,8 +127,13 @@ impl Explain for Refusal {
             Self::NotAName { .. } => {
                 "Give these certificates a fixed `name` in [[tcp.identities]] of the daemon's configuration: 1 to 64 letters, digits and `.`, `_`, `-`, `@`."
             }
-            Self::TooManyConnections { .. } => {
-                "Use one connection for many calls, or raise tcp.connections_per_identity_max in the daemon's configuration."
+            Self::TooManyConnections { setting, .. } => {
+                return Some(format!(
+                    "Use one connection for many calls, or raise {setting} in the daemon's configuration."
+                ));
+            }
+            Self::GroupsUnknown { .. } => {
+                "Look after the host's name service (nsswitch.conf, sssd, LDAP), and try again; a role by `[access.users]` of the daemon's configuration needs none."
             }
             Self::CallerTooFast { .. } => {
                 "Wait as long as is told, or raise limits.caller_requests_per_second in the daemon's configuration."
@@ -133,7 +152,8 @@ impl Explain for Refusal {
                 vec![("names", names.clone()), ("name", name.clone())]
             }
             Self::Unreadable => Vec::new(),
-            Self::TooManyConnections { owner, most } => {
+            Self::GroupsUnknown { uid } => vec![("uid", uid.to_string())],
+            Self::TooManyConnections { owner, most, .. } => {
                 vec![("owner", owner.to_string()), ("most", most.to_string())]
             }
             Self::CallerTooFast {

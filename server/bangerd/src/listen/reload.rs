@@ -1,5 +1,5 @@
-//! Certificates, authorities, revocations and rules, read anew while the daemon serves: at SIGHUP, and when one of the
-//! files changes. Connections whose certificates are then let in no longer, or name somebody else, are closed.
+//! Certificates, authorities, revocations and rules, read anew while the daemon serves: at SIGHUP, when one of the files
+//! changes, and when an authority begins or ends to be valid. Connections whose certificates are then let in no longer, or name somebody else, are closed.
 //!
 //! What cannot be read changes nothing: the daemon goes on with what it has, and says so.
 
@@ -13,7 +13,7 @@ use banger_core::{Identity, chain};
 use rustls::pki_types::CertificateDer;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::rule;
@@ -25,6 +25,12 @@ use crate::config::{Config, ConfigError, TcpConfig};
 const SETTLE: Duration = Duration::from_millis(200);
 /// So many changes may hold up a reload.
 const SETTLE_CHANGES_MAX: usize = 25;
+
+/// The host's clock is looked at anew after this long, for when an authority ends: it may be set.
+const LOOK_AGAIN: Duration = Duration::from_secs(3600);
+
+/// Seconds until authorities are read again that could not be when they began or ended to be valid.
+const TRY_AGAIN: i64 = 60;
 
 /// How the configuration is read anew.
 #[derive(Clone)]
@@ -50,7 +56,7 @@ pub struct Register(Arc<Mutex<Open>>);
 #[derive(Debug, Default)]
 struct Open {
     next: u64,
-    connections: HashMap<u64, Shown>,
+    connections: HashMap<u64, Arc<Shown>>,
 }
 
 #[derive(Debug)]
@@ -66,6 +72,14 @@ struct Shown {
 pub struct Entry {
     register: Register,
     number: u64,
+    shown: Arc<Shown>,
+}
+
+impl Entry {
+    /// Closes this connection if `tls` does not let it in as who it is.
+    pub fn judge(&self, tls: &Tls) {
+        self.shown.judge(tls);
+    }
 }
 
 impl Drop for Entry {
@@ -88,32 +102,43 @@ impl Register {
         identity: Option<Arc<Identity>>,
         close: CancellationToken,
     ) -> Entry {
+        let shown = Arc::new(Shown {
+            chain,
+            identity,
+            close,
+        });
+        let entered = shown.clone();
         let number = self.with(|open| {
             open.next += 1;
-            let shown = Shown {
-                chain,
-                identity,
-                close,
-            };
             open.connections.insert(open.next, shown);
             open.next
         });
         Entry {
             register: self.clone(),
             number,
+            shown: entered,
         }
     }
 
-    /// Closes what `tls` does not let in as who it is. Returns how many that were.
+    /// Closes what `tls` does not let in as who it is, each looked at once. Returns how many that were. Takes a while,
+    /// and holds up nobody who comes or goes meanwhile.
+    #[must_use]
     pub fn judge(&self, tls: &Tls) -> usize {
-        self.with(|open| {
-            let gone = open.connections.values().filter(|shown| !shown.stays(tls));
-            gone.map(|shown| shown.close.cancel()).count()
-        })
+        let open: Vec<_> = self.with(|open| open.connections.values().cloned().collect());
+        open.iter().filter(|shown| !shown.judge(tls)).count()
     }
 }
 
 impl Shown {
+    /// Closes it if it does not stay; whether it does.
+    fn judge(&self, tls: &Tls) -> bool {
+        let stays = self.stays(tls);
+        if !stays {
+            self.close.cancel();
+        }
+        stays
+    }
+
     fn stays(&self, tls: &Tls) -> bool {
         if tls.verify(&self.chain).is_err() {
             return false;
@@ -166,6 +191,7 @@ impl Keeper {
         let mut watched = self.watch();
         self.reload("start").await;
         loop {
+            let changes_at = self.changes_at();
             let why = tokio::select! {
                 // cancel-safe: `recv`
                 _ = self.hangup.recv() => "SIGHUP",
@@ -174,11 +200,20 @@ impl Keeper {
                     settle(&mut watched).await;
                     "a file changed"
                 }
+                // cancel-safe: holds no state
+                () = other_authorities(changes_at) => "other authorities are valid now",
             };
             // The files may be others now, or in directories that were replaced.
             watched = self.watch();
             self.reload(why).await;
         }
+    }
+
+    /// When other authorities are valid. What has come already could not be read, and is tried again later.
+    fn changes_at(&self) -> Option<i64> {
+        let now = jiff::Timestamp::now().as_second();
+        let changes_at = self.current.borrow().changes_at;
+        changes_at.map(|at| if at > now { at } else { now + TRY_AGAIN })
     }
 
     fn watch(&self) -> Option<Watched> {
@@ -213,9 +248,28 @@ impl Keeper {
         }
         let tls = Arc::new(tls);
         self.current.send_replace(tls.clone());
-        let closed = self.register.judge(&tls);
+        let register = self.register.clone();
+        let judging = tokio::task::spawn_blocking(move || register.judge(&tls));
+        let Ok(closed) = judging.await else {
+            return; // the daemon ends
+        };
         self.tcp = tcp;
         tracing::info!(why, closed, "certificates and rules are in force");
+    }
+}
+
+/// Resolves at a time of the host's clock, in seconds since the Unix epoch. The clock is looked at anew now and then: it
+/// may be set.
+async fn other_authorities(changes_at: Option<i64>) {
+    let Some(at) = changes_at else {
+        return std::future::pending().await;
+    };
+    loop {
+        let left = at.saturating_sub(jiff::Timestamp::now().as_second());
+        match u64::try_from(left) {
+            Ok(left) if left > 0 => sleep(Duration::from_secs(left).min(LOOK_AGAIN)).await,
+            _ => return,
+        }
     }
 }
 

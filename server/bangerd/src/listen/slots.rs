@@ -144,14 +144,14 @@ impl Slots {
     }
 }
 
-fn take<K: Eq + Hash>(counts: &mut HashMap<K, usize>, key: K, most: usize) -> bool {
+pub(super) fn take<K: Eq + Hash>(counts: &mut HashMap<K, usize>, key: K, most: usize) -> bool {
     let count = counts.entry(key).or_default();
     let is_free = *count < most;
     *count += usize::from(is_free);
     is_free
 }
 
-fn give_back<K: Eq + Hash>(counts: &mut HashMap<K, usize>, key: K) {
+pub(super) fn give_back<K: Eq + Hash>(counts: &mut HashMap<K, usize>, key: K) {
     if let Entry::Occupied(mut count) = counts.entry(key) {
         *count.get_mut() -= 1;
         if *count.get() == 0 {
@@ -161,7 +161,7 @@ fn give_back<K: Eq + Hash>(counts: &mut HashMap<K, usize>, key: K) {
 }
 
 /// An address as it is counted: an IPv4 address however it is written, the network of an IPv6 one.
-fn network(address: IpAddr) -> IpAddr {
+pub(super) fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => {
             let network = address.to_bits() >> NETWORK_BITS << NETWORK_BITS;

@@ -4,7 +4,6 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use banger_core::access::Via;
@@ -12,32 +11,30 @@ use banger_core::{Explain as _, Identity, Owner};
 use rustls::pki_types::CertificateDer;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::carrier::{Carrier, Ends};
+use super::accept;
+use super::carrier::{Carrier, Ends, REFUSED_FOR};
+use super::misses::Misses;
 use super::refusal::Refusal;
 use super::reload::{Entry, Keeper, Register, Reread};
 use super::rule;
 use super::slots::{Handshake, Place, Seat, Slots};
 use super::tls::{Tls, TlsError};
 use crate::config::TcpConfig;
-use crate::connection::{Connection, Peer};
+use crate::connection::{Asked, Connection, Peer};
 
 /// Connections that the kernel keeps until they are accepted.
 const BACKLOG: i32 = 1024;
 /// Connections whose peers are known, and that wait to be served.
 const KNOWN_MAX: usize = 64;
-/// With no descriptor left for a connection, the next one is waited for this long.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// The first byte of TLS: a record with a handshake (RFC 8446, 5.1).
 const TLS_HANDSHAKE: u8 = 22;
-/// Who is refused has this long to ask why.
-const REFUSED_FOR: Duration = Duration::from_secs(5);
 
 /// Why TCP cannot be served.
 #[derive(Debug, thiserror::Error)]
@@ -135,6 +132,7 @@ impl Tcp {
         tasks.spawn(async move { until.run_until_cancelled(keeper.keep()).await });
         let door = Arc::new(Door {
             slots: Slots::new(&self.config),
+            misses: Misses::new(self.config.misses_per_address_max),
             handshake_timeout: self.config.handshake_timeout.unsigned_abs(),
             first_request: self.config.first_request_timeout.unsigned_abs(),
             connections_per_identity_max: self.config.connections_per_identity_max,
@@ -175,6 +173,7 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 /// What every caller passes.
 struct Door {
     slots: Slots,
+    misses: Misses,
     handshake_timeout: Duration,
     first_request: Duration,
     connections_per_identity_max: usize,
@@ -192,13 +191,14 @@ async fn accept(
     loop {
         let (stream, from) = match listener.accept().await {
             Ok(accepted) => accepted,
-            Err(error) if is_of_one(&error) => continue,
             Err(error) => {
-                tracing::warn!(%error, "could not accept a connection; trying again");
-                sleep(ACCEPT_PAUSE).await;
+                accept::failed(error).await;
                 continue;
             }
         };
+        if !door.misses.allow(from.ip()) {
+            continue;
+        }
         let (place, handshake) = match door.slots.admit(from.ip()) {
             Ok(places) => places,
             Err(full) => {
@@ -214,17 +214,6 @@ async fn accept(
     }
 }
 
-/// Whether an error is of the connection, not of the socket that listens (accept(2)).
-fn is_of_one(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::ConnectionAborted
-            | io::ErrorKind::ConnectionReset
-            | io::ErrorKind::Interrupted
-            | io::ErrorKind::PermissionDenied
-    )
-}
-
 /// What a connection holds as long as it is open.
 type Held = (Place, Option<Seat>, Entry);
 
@@ -237,10 +226,12 @@ impl Door {
         let stream = match shaken {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => {
+                self.misses.count(from.ip());
                 tracing::debug!(%from, %error, "let nobody in");
                 return;
             }
             Err(_) => {
+                self.misses.count(from.ip());
                 tracing::debug!(%from, "let nobody in: the handshake took too long");
                 return;
             }
@@ -274,6 +265,10 @@ impl Door {
                 tracing::debug!(%from, owner = %identity.owner, role = %identity.role, "let in");
             }
             Err(refusal) => {
+                // Who has too many connections is somebody.
+                if !matches!(refusal, Refusal::TooManyConnections { .. }) {
+                    self.misses.count(from.ip());
+                }
                 tracing::debug!(%from, reason = refusal.reason(), "let in to be refused");
             }
         }
@@ -283,9 +278,9 @@ impl Door {
         // What was reloaded since the handshake began did not see this one.
         let newest = self.tls.borrow().clone();
         if !Arc::ptr_eq(&newest, tls) {
-            self.register.judge(&newest);
+            entry.judge(&newest);
         }
-        let heard = Arc::new(AtomicBool::new(false));
+        let asked = Arc::new(Asked::default());
         let held: Held = (place, seat, entry);
         // Who is refused is not heard, and so ends by the time that it has.
         let ends = Ends {
@@ -294,11 +289,11 @@ impl Door {
                 Ok(_) => self.first_request,
                 Err(_) => REFUSED_FOR,
             },
-            heard: heard.clone(),
+            asked: asked.clone(),
             not_after,
         };
         let carrier = Carrier::new(stream, ends, held);
-        Connection::of(carrier, Peer::new(known.map_err(Arc::new), heard))
+        Connection::of(carrier, Peer::new(known.map_err(Arc::new), asked))
     }
 
     fn seated(&self, identity: Identity) -> (Result<Arc<Identity>, Refusal>, Option<Seat>) {
@@ -308,6 +303,7 @@ impl Door {
                 let refusal = Refusal::TooManyConnections {
                     owner: identity.owner,
                     most: self.connections_per_identity_max,
+                    setting: "tcp.connections_per_identity_max",
                 };
                 (Err(refusal), None)
             }

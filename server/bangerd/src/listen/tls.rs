@@ -5,16 +5,18 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustls::RootCertStore;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, UnixTime};
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{
     NoServerSessionStorage, ServerConfig, VerifierBuilderError, WebPkiClientVerifier,
 };
-use x509_parser::prelude::{CertificateRevocationList, FromDer as _, X509Certificate};
+use rustls::{CertificateError, RootCertStore};
+use x509_parser::prelude::{CertificateRevocationList, FromDer as _};
 
+use super::revoked::{Revoked, Standing};
 use super::rule::{self, Rules};
+use super::trust::{Nobody, Trust};
 use crate::config::TcpConfig;
 
 /// The one protocol: HTTP/2.
@@ -102,7 +104,19 @@ pub struct Tls {
     pub server: Arc<ServerConfig>,
     /// Whom certificates name.
     pub rules: Rules,
-    verifier: Arc<dyn ClientCertVerifier>,
+    /// When other authorities are valid than now: seconds since the Unix epoch.
+    pub changes_at: Option<i64>,
+    verifiers: Verifiers,
+}
+
+/// Who looks at the certificates of clients.
+struct Verifiers {
+    /// By all there is to go by.
+    whole: Arc<dyn ClientCertVerifier>,
+    /// By all but the lists of revoked ones.
+    unlisted: Arc<dyn ClientCertVerifier>,
+    revoked: Revoked,
+    changes_at: Option<i64>,
 }
 
 impl std::fmt::Debug for Tls {
@@ -120,7 +134,7 @@ impl Tls {
     /// If one cannot be read, or they do not fit together.
     pub fn load(config: &TcpConfig) -> Result<Self, TlsError> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let verifier = verifier(config, &provider)?;
+        let verifiers = verifiers(config, &provider)?;
         let chain: Vec<CertificateDer<'static>> = all("certificate", &config.cert_file)?;
         let key = key(&config.key_file)?;
         warn_of_end(&config.cert_file, &chain);
@@ -132,7 +146,7 @@ impl Tls {
         let mut server = ServerConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&rustls::version::TLS13])
             .map_err(wrong)?
-            .with_client_cert_verifier(verifier.clone())
+            .with_client_cert_verifier(verifiers.whole.clone())
             .with_single_cert(chain, key)
             .map_err(wrong)?;
         server.alpn_protocols = vec![ALPN.to_vec()];
@@ -142,11 +156,13 @@ impl Tls {
         Ok(Self {
             server: Arc::new(server),
             rules: Rules::new(&config.identities),
-            verifier,
+            changes_at: verifiers.changes_at,
+            verifiers,
         })
     }
 
-    /// Whether the holder of this chain would be let in now.
+    /// Whether the holder of this chain, who was let in before, would be let in now. Takes no longer for long lists of
+    /// revoked certificates than for short ones.
     ///
     /// # Errors
     /// With the reason if not.
@@ -154,27 +170,38 @@ impl Tls {
         let (own, rest) = chain
             .split_first()
             .ok_or(rustls::Error::NoCertificatesPresented)?;
-        self.verifier
-            .verify_client_cert(own, rest, UnixTime::now())
-            .map(drop)
+        let verify = |verifier: &Arc<dyn ClientCertVerifier>| {
+            let verified = verifier.verify_client_cert(own, rest, UnixTime::now());
+            verified.map(drop)
+        };
+        let revoked = &self.verifiers.revoked;
+        if revoked.standing(own) == Standing::Revoked {
+            return Err(CertificateError::Revoked.into());
+        }
+        // What came along may have nothing to do with it: who has read all of the lists knows.
+        match chain
+            .iter()
+            .all(|shown| revoked.standing(shown) == Standing::Good)
+        {
+            true => verify(&self.verifiers.unlisted),
+            false => verify(&self.verifiers.whole),
+        }
     }
 }
 
-fn verifier(
+fn verifiers(
     config: &TcpConfig,
     provider: &Arc<rustls::crypto::CryptoProvider>,
-) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
-    let mut roots = RootCertStore::empty();
-    let mut subjects = Vec::new();
+) -> Result<Verifiers, TlsError> {
+    let now = jiff::Timestamp::now().as_second();
+    let mut trust = Trust::new();
     for path in &config.client_ca_files {
         for certificate in all::<CertificateDer<'static>>("certificate", path)? {
-            subjects.push(subject(&certificate));
-            roots
-                .add(certificate)
-                .map_err(|source| TlsError::Authority {
-                    path: path.clone(),
-                    source,
-                })?;
+            let added = trust.add(certificate, now);
+            added.map_err(|source| TlsError::Authority {
+                path: path.clone(),
+                source,
+            })?;
         }
     }
     let mut lists = Vec::new();
@@ -184,10 +211,29 @@ fn verifier(
             path,
         )?);
     }
+    let revoked = Revoked::new(&lists);
     if !lists.is_empty() {
-        cover(&lists, subjects)?;
+        cover(&lists, &revoked, &trust.subjects)?;
     }
-    WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
+    let changes_at = trust.changes_at;
+    let roots = Arc::new(trust.roots);
+    Ok(Verifiers {
+        whole: verifier(&roots, lists, provider)?,
+        unlisted: verifier(&roots, Vec::new(), provider)?,
+        revoked,
+        changes_at,
+    })
+}
+
+fn verifier(
+    roots: &Arc<RootCertStore>,
+    lists: Vec<CertificateRevocationListDer<'static>>,
+    provider: &Arc<rustls::crypto::CryptoProvider>,
+) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
+    if roots.is_empty() {
+        return Ok(Arc::new(Nobody(provider.clone())));
+    }
+    WebPkiClientVerifier::builder_with_provider(roots.clone(), provider.clone())
         .with_crls(lists)
         // Whom is trusted is told to nobody: the request for a certificate comes before the peer has shown one.
         .clear_root_hint_subjects()
@@ -195,20 +241,13 @@ fn verifier(
         .map_err(TlsError::Verifier)
 }
 
-/// The encoded subject, and the same for people.
-fn subject(der: &[u8]) -> Option<(Vec<u8>, String)> {
-    let (_, certificate) = X509Certificate::from_der(der).ok()?;
-    let subject = certificate.subject();
-    Some((subject.as_raw().to_vec(), subject.to_string()))
-}
-
 /// Each authority has a list: a certificate of one without could not be told from a revoked one.
 fn cover(
     lists: &[CertificateRevocationListDer<'_>],
-    subjects: Vec<Option<(Vec<u8>, String)>>,
+    revoked: &Revoked,
+    subjects: &[(Vec<u8>, String)],
 ) -> Result<(), TlsError> {
     let now = x509_parser::time::ASN1Time::now();
-    let mut issuers = Vec::new();
     for list in lists {
         // What cannot be read here is refused with its reason by the verifier.
         let Ok((_, list)) = CertificateRevocationList::from_der(list) else {
@@ -220,14 +259,12 @@ fn cover(
                 "a list of revoked certificates is overdue; it counts on: give a fresh one"
             );
         }
-        issuers.push(list.issuer().as_raw().to_vec());
     }
-    let uncovered = subjects
-        .into_iter()
-        .flatten()
-        .find(|(subject, _)| !issuers.contains(subject));
+    let uncovered = subjects.iter().find(|(name, _)| !revoked.covers(name));
     match uncovered {
-        Some((_, subject)) => Err(TlsError::Uncovered { subject }),
+        Some((_, subject)) => Err(TlsError::Uncovered {
+            subject: subject.clone(),
+        }),
         None => Ok(()),
     }
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use banger_core::Role;
 use banger_proto::v1;
 use banger_proto::v1::file_service_client::FileServiceClient;
 use banger_proto::v1::write_file_request::Message as Write;
@@ -13,6 +14,7 @@ use tonic::transport::Channel;
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
+use crate::access::callers::user;
 use crate::rig::{PATIENCE, Rig, drain};
 
 const UUID: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
@@ -516,6 +518,10 @@ async fn an_upload_waits_its_time_for_its_turn_and_is_then_refused() {
     let refused = refused.await.unwrap();
     assert_refused(&refused, Code::ResourceExhausted, "TOO_MANY_UPLOADS");
     assert_eq!(told(&refused, "limit"), UPLOADS_MAX.to_string());
+    // Another owner has places of its own.
+    let other = rig.enter(user(8001, Role::Operator)).await;
+    let others = FileServiceClient::new(other.channel.clone());
+    upload(&others, &archive("file", b"x")).await.unwrap();
     // HTTP/2 does not give up a call of which one half goes on.
     end.cancel();
     drop(begun);

@@ -20,6 +20,7 @@ mod file_agent;
 mod files;
 mod gone;
 mod growth;
+mod hangups;
 mod held;
 mod image_turns;
 mod images;

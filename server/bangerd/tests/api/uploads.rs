@@ -1,12 +1,15 @@
 //! Uploads that stall, take too long, are too large or too many, or would take the last of the disk.
 
+use banger_core::Role;
 use banger_proto::v1;
+use banger_proto::v1::image_service_client::ImageServiceClient;
 use banger_proto::v1::register_image_request::Message;
 use bangerd::config::Config;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status};
 
+use crate::access::callers::user;
 use crate::rig::{PATIENCE, Rig, assert_refused, kernel_messages};
 
 /// A caller that sends what it is told to.
@@ -176,6 +179,23 @@ async fn only_so_many_come_at_once() {
     let refused = call.await.unwrap();
     assert_refused(&refused, Code::ResourceExhausted, "TOO_MANY_UPLOADS", None);
     assert!(refused.message().contains("32 uploads"), "{refused:?}");
+    // Another owner has places of its own.
+    let other = rig.enter(user(8001, Role::Admin)).await;
+    let (sender, messages) = mpsc::channel(4);
+    let start = v1::RegisterImageStart {
+        reference: "another:1".into(),
+        ..Default::default()
+    };
+    Sender(sender.clone()).send(Message::Start(start)).await;
+    let mut images = ImageServiceClient::new(other.channel.clone());
+    let others = tokio_util::task::TaskTracker::new().spawn(async move {
+        let answer = images.register_image(ReceiverStream::new(messages)).await;
+        answer.map(drop)
+    });
+    rig.until_uploads(33).await;
+    drop(sender);
+    let _ = others.await;
+    rig.until_uploads(32).await;
     // A caller that goes makes room.
     let (_, gone) = coming.pop().unwrap();
     gone.abort();

@@ -1,6 +1,6 @@
 use banger_core::operation::{OperationKind, OperationState};
 use banger_core::{Explain as _, Owner};
-use banger_store::{Answer, InsertOperation, OperationOutcome, Page};
+use banger_store::{Answer, InsertOperation, Keep, OperationOutcome, Page};
 
 use crate::support::{Scratch, at, ended, failure, key, operation};
 
@@ -121,6 +121,15 @@ async fn an_end_without_its_time_is_refused() {
     assert_eq!(error.reason(), "STORE_FAILED");
 }
 
+/// So many, and none for the sake of a repeat.
+fn keep(at_most: u32) -> Keep {
+    Keep {
+        since: at(3),
+        at_most,
+        repeats_since: at(1000),
+    }
+}
+
 #[tokio::test]
 async fn pruning_spares_running_operations_and_the_newest() {
     let scratch = Scratch::new().await;
@@ -141,8 +150,8 @@ async fn pruning_spares_running_operations_and_the_newest() {
     }
     let running = operation();
     store.insert_operation(&running, None).await.unwrap();
-    assert_eq!(store.prune_operations(at(3), 10).await.unwrap(), 2);
-    assert_eq!(store.prune_operations(at(3), 2).await.unwrap(), 1);
+    assert_eq!(store.prune_operations(keep(10)).await.unwrap(), 2);
+    assert_eq!(store.prune_operations(keep(2)).await.unwrap(), 1);
     let left = store.list_operations(Page::first(10), None).await.unwrap();
     let left: Vec<_> = left.iter().map(|operation| operation.id).collect();
     assert_eq!(left, [running.id, ids[4], ids[3]]);
@@ -176,11 +185,47 @@ async fn many_operations_of_one_owner_make_nothing_of_anothers_forgotten() {
         store.insert_operation(&flood, Some(&call)).await.unwrap();
         store.update_operation(&ended(flood, 31)).await.unwrap();
     }
-    assert_eq!(store.prune_operations(at(3), 2).await.unwrap(), 3);
+    assert_eq!(store.prune_operations(keep(2)).await.unwrap(), 3);
     let again = store.insert_operation(&operation(), Some(&call)).await;
     assert_eq!(again.unwrap(), InsertOperation::Joined(id));
     let begun = store.begun_by(&call).await.unwrap();
     assert_eq!(begun, Some(InsertOperation::Joined(id)));
+}
+
+#[tokio::test]
+async fn an_owners_own_flood_makes_none_of_its_recent_calls_forgotten() {
+    let scratch = Scratch::new().await;
+    let store = &scratch.store;
+    let own = |id: &str| key(id, "").of(&Owner::of_uid(1));
+    let record = async |id: Option<&str>, second| {
+        let mut made = operation();
+        made.owner = Owner::of_uid(1);
+        let (id, call) = (made.id, id.map(own));
+        let inserted = store.insert_operation(&made, call.as_ref()).await;
+        assert_eq!(inserted.unwrap(), InsertOperation::Inserted);
+        store.update_operation(&ended(made, second)).await.unwrap();
+        id
+    };
+    record(Some("old"), 20).await;
+    let recent = record(Some("recent"), 30).await;
+    for number in 0..5 {
+        record(Some(&number.to_string()), 31).await;
+    }
+    // Nobody asks again for what has no request id.
+    for _ in 0..5 {
+        record(None, 32).await;
+    }
+    let keep = Keep {
+        repeats_since: at(25),
+        ..keep(2)
+    };
+    assert_eq!(store.prune_operations(keep).await.unwrap(), 1 + 3);
+    let again = store
+        .insert_operation(&operation(), Some(&own("recent")))
+        .await;
+    assert_eq!(again.unwrap(), InsertOperation::Joined(recent));
+    let old = store.begun_by(&own("old")).await.unwrap();
+    assert_eq!(old, None);
 }
 
 #[tokio::test]

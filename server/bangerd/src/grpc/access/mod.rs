@@ -5,9 +5,9 @@
 //! request ─▶ in the table? ─▶ role enough? ─▶ (changes something: note it, tell the audit log at the end) ─▶ handler
 //! ```
 
+mod described;
 mod note;
 pub mod table;
-mod wire;
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -180,7 +180,9 @@ where
         let (rpc, identity) = known;
         let noted = match rpc.effect {
             Effect::Reads => None,
-            Effect::Changes => Some(Noted::new(self.audit.clone(), rpc, identity)),
+            Effect::Changes | Effect::ChangesIf(_) => {
+                Some(Noted::new(self.audit.clone(), rpc, identity))
+            }
         };
         if let Err(error) = judged {
             let answer = refusal(&error);

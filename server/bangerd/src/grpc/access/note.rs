@@ -1,4 +1,5 @@
-//! One call for the audit log: what is heard of its request and its answer while they pass, told at its end.
+//! One call for the audit log: what is heard of its request and its answer while they pass, told at its end; of a call
+//! that is a stream of messages also at its beginning, since it may go on for days.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,34 +16,87 @@ use tonic::body::Body;
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
-use super::table::Rpc;
-use super::wire::{self, Facts};
+use super::described::{self, Facts};
+use super::table::{Effect, Rpc, Sends};
 
-/// How much of the first message is looked at. What a call is about comes early in it.
-const HEARD_MAX: usize = 64 << 10;
+/// A message that is longer is refused before it is read.
+const MESSAGE_BYTES_MAX: usize = 8 << 20;
 /// A message of gRPC begins with a byte for its compression and four for its length.
 const HEAD: usize = 5;
+/// The reason in a record that tells no end but a beginning.
+const BEGUN: &str = "BEGUN";
 
-/// A call that is noted.
-pub(super) struct Noted {
+/// What is known of a call from its beginning on.
+#[derive(Debug)]
+struct Call {
     audit: Arc<Audit>,
     rpc: &'static Rpc,
     identity: Arc<Identity>,
     time: Timestamp,
     begin: Instant,
-    heard: Arc<Mutex<Vec<u8>>>,
+    /// Of the first message, once that was whole.
+    facts: Mutex<Option<Facts>>,
+}
+
+impl Call {
+    /// The first message was heard.
+    fn begun(&self, message: &[u8]) {
+        let described = described::of(self.rpc);
+        let facts = described.map(|described| described.facts(message));
+        let facts = facts.unwrap_or_default();
+        if self.rpc.effect == Effect::Changes && self.rpc.sends() == Sends::Many {
+            self.tell(&facts, Code::Ok, BEGUN.to_owned());
+        }
+        *self.facts.lock().unwrap_or_else(PoisonError::into_inner) = Some(facts);
+    }
+
+    fn ended(&self, status: &Status) {
+        let mut facts = self.facts.lock().unwrap_or_else(PoisonError::into_inner);
+        let facts = facts.take().unwrap_or_default();
+        if matches!(self.rpc.effect, Effect::ChangesIf(_)) && !facts.changes {
+            return;
+        }
+        let info = status.get_details_error_info();
+        let reason = info.map(|info| info.reason).unwrap_or_default();
+        self.tell(&facts, status.code(), reason);
+    }
+
+    fn tell(&self, facts: &Facts, code: Code, reason: String) {
+        self.audit.record(AuditRecord {
+            sequence: 0,
+            time: self.time,
+            duration: self.begin.elapsed(),
+            owner: self.identity.owner.clone(),
+            role: self.identity.role,
+            via: self.identity.via.to_string(),
+            method: self.rpc.path.trim_start_matches('/').to_owned(),
+            object: facts.object.clone(),
+            request_id: facts.request_id.clone(),
+            code: i32::from(code),
+            reason,
+            lost: 0,
+        });
+    }
+}
+
+/// A call that is noted.
+pub(super) struct Noted {
+    call: Arc<Call>,
     is_told: bool,
 }
 
 impl Noted {
     pub(super) fn new(audit: Arc<Audit>, rpc: &'static Rpc, identity: Arc<Identity>) -> Self {
-        Self {
+        let call = Call {
             audit,
             rpc,
             identity,
             time: Timestamp::now(),
             begin: Instant::now(),
-            heard: Arc::default(),
+            facts: Mutex::default(),
+        };
+        Self {
+            call: Arc::new(call),
             is_told: false,
         }
     }
@@ -51,7 +105,8 @@ impl Noted {
     pub(super) fn listen(&self, body: Body) -> Body {
         Body::new(Heard {
             body,
-            heard: Some(self.heard.clone()),
+            heard: Vec::new(),
+            call: Some(self.call.clone()),
         })
     }
 
@@ -72,24 +127,7 @@ impl Noted {
 
     fn tell(&mut self, status: &Status) {
         self.is_told = true;
-        let heard = std::mem::take(&mut *self.heard.lock().unwrap_or_else(PoisonError::into_inner));
-        let message = heard.get(HEAD..).unwrap_or_default();
-        let Facts { object, request_id } = wire::facts(wire::fields(self.rpc), message);
-        let info = status.get_details_error_info();
-        self.audit.record(AuditRecord {
-            sequence: 0,
-            time: self.time,
-            duration: self.begin.elapsed(),
-            owner: self.identity.owner.clone(),
-            role: self.identity.role,
-            via: self.identity.via.to_string(),
-            method: self.rpc.path.trim_start_matches('/').to_owned(),
-            object,
-            request_id,
-            code: i32::from(status.code()),
-            reason: info.map(|info| info.reason).unwrap_or_default(),
-            lost: 0,
-        });
+        self.call.ended(status);
     }
 }
 
@@ -110,25 +148,28 @@ impl Drop for Noted {
 /// A request's body.
 struct Heard {
     body: Body,
-    /// Until the first message is whole, or enough of it was heard.
-    heard: Option<Arc<Mutex<Vec<u8>>>>,
+    /// What was heard of the first message.
+    heard: Vec<u8>,
+    /// Until that is whole, or is none.
+    call: Option<Arc<Call>>,
 }
 
 impl Heard {
     fn hear(&mut self, data: &Bytes) {
-        let Some(shared) = &self.heard else { return };
-        let mut heard = shared.lock().unwrap_or_else(PoisonError::into_inner);
-        let room = HEARD_MAX - heard.len().min(HEARD_MAX);
-        heard.extend_from_slice(&data[..data.len().min(room)]);
-        let whole = heard.get(1..HEAD).map(|mut length| length.get_u32());
-        let whole = whole.map(|length| HEAD.saturating_add(length as usize));
-        if let Some(whole) = whole
-            && heard.len() >= whole.min(HEARD_MAX)
-        {
-            heard.truncate(whole);
-            drop(heard);
-            self.heard = None;
+        let Some(call) = &self.call else { return };
+        self.heard.extend_from_slice(data);
+        let Some(mut length) = self.heard.get(1..HEAD) else {
+            return;
+        };
+        let length = length.get_u32() as usize;
+        let message = self.heard.get(HEAD..HEAD + length);
+        if let Some(message) = message {
+            call.begun(message);
+        } else if length <= MESSAGE_BYTES_MAX {
+            return;
         }
+        self.call = None;
+        self.heard = Vec::new();
     }
 }
 

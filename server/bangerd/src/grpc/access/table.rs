@@ -7,6 +7,8 @@ use std::sync::LazyLock;
 
 use banger_core::Role::{self, Admin, User, Viewer};
 
+use super::described;
+
 /// Whether a call leaves a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Effect {
@@ -14,9 +16,20 @@ pub enum Effect {
     Reads,
     /// It changes something, or runs something: each call is in the audit log.
     Changes,
+    /// It changes something where this field of the request is true: then the call is in the audit log.
+    ChangesIf(&'static str),
 }
 
-use Effect::{Changes, Reads};
+use Effect::{Changes, ChangesIf, Reads};
+
+/// How a method is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sends {
+    /// By one message.
+    One,
+    /// By a stream of them.
+    Many,
+}
 
 /// What is known of a method.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,6 +42,14 @@ pub struct Rpc {
     pub effect: Effect,
     /// The field of the first message that says what it is about, by names from the outside in; empty for none.
     pub object: &'static str,
+}
+
+impl Rpc {
+    /// How it is asked.
+    #[must_use]
+    pub fn sends(&self) -> Sends {
+        described::of(self).map_or(Sends::One, |described| described.sends)
+    }
 }
 
 const fn rpc(path: &'static str, role: Role, effect: Effect, object: &'static str) -> Rpc {
@@ -101,7 +122,12 @@ pub const RPCS: &[Rpc] = &[
         "start.vm",
     ),
     // Mending asks for an admin, by the handler.
-    rpc("/banger.v1.HostService/Doctor", Viewer, Reads, ""),
+    rpc(
+        "/banger.v1.HostService/Doctor",
+        Viewer,
+        ChangesIf("fix"),
+        "",
+    ),
     rpc("/banger.v1.HostService/GetInfo", Viewer, Reads, ""),
     rpc("/banger.v1.HostService/GetUsage", Viewer, Reads, ""),
     rpc("/banger.v1.HostService/ListAudit", Admin, Reads, ""),

@@ -69,7 +69,8 @@ fn checked(file_name: String) -> Result<String, RequestError> {
 }
 
 async fn begin(app: &App, kind: UploadKind) -> Result<Upload, Status> {
-    app.uploads.begin(kind).await.map_err(refused)
+    let upload = app.uploads.begin(kind, app.caller());
+    upload.await.map_err(refused)
 }
 
 impl Receiving<'_> {

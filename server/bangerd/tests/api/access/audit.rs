@@ -29,7 +29,7 @@ async fn list(
     Ok(caller.hosts().list_audit(request).await?.into_inner())
 }
 
-async fn of(caller: &Caller, uid: u32) -> Vec<v1::AuditRecord> {
+pub(super) async fn of(caller: &Caller, uid: u32) -> Vec<v1::AuditRecord> {
     let request = v1::ListAuditRequest {
         owner: format!("uid:{uid}"),
         ..Default::default()
@@ -37,7 +37,7 @@ async fn of(caller: &Caller, uid: u32) -> Vec<v1::AuditRecord> {
     list(caller, request).await.unwrap().records
 }
 
-fn short(record: &v1::AuditRecord) -> (&str, &str, i32, &str) {
+pub(super) fn short(record: &v1::AuditRecord) -> (&str, &str, i32, &str) {
     let method = record.method.trim_start_matches("banger.v1.");
     (method, &record.object, record.code, &record.reason)
 }
@@ -94,11 +94,12 @@ async fn what_changes_something_is_recorded_once_with_its_end_and_without_its_ar
             ("VmService/StopVm", "web", 0, ""),
             ("VmService/StopVm", "nobody", 5, "VM_NOT_FOUND"),
             ("SessionService/Exec", "web", 0, ""),
+            ("SessionService/Exec", "web", 0, "BEGUN"),
             ("VmService/CreateVm", "web", 0, ""),
         ]
     );
     assert!(records.is_sorted_by(|newer, older| newer.sequence > older.sequence));
-    let created = &records[3];
+    let created = &records[4];
     assert_eq!(
         (
             created.role.as_str(),
@@ -342,7 +343,7 @@ async fn vm_is(caller: &Caller, state: State) -> bool {
     found.into_inner().vm.unwrap().state() == state
 }
 
-async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+pub(super) async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     let waiting = async {
         while !holds().await {
             tokio::time::sleep(Duration::from_millis(5)).await;

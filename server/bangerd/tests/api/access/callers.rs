@@ -1,6 +1,8 @@
 //! Callers of every kind: connections whose peers are whoever a test says, and calls by their path alone.
 
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use banger_core::{Identity, Role};
@@ -11,13 +13,16 @@ use banger_proto::v1::session_service_client::SessionServiceClient;
 use banger_proto::v1::vm_service_client::VmServiceClient;
 use banger_proto::v1::volume_service_client::VolumeServiceClient;
 use bangerd::connection::Connection;
-use futures::{StreamExt as _, stream};
+use futures::stream::{self, BoxStream, StreamExt as _};
+use http_body::Frame;
 use hyper_util::rt::TokioIo;
 use tokio::sync::mpsc;
+use tonic::body::Body;
 use tonic::client::Grpc;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::transport::{Channel, Endpoint, Uri};
 use tonic::{Request, Status, Streaming};
+use tower::{Service as _, ServiceExt as _};
 
 use crate::rig::{PATIENCE, Rig, drain};
 
@@ -110,6 +115,28 @@ impl Decoder for Bytes {
     }
 }
 
+/// Bytes as a caller chooses them.
+struct Sent(BoxStream<'static, bytes::Bytes>);
+
+impl http_body::Body for Sent {
+    type Data = bytes::Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        task: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<bytes::Bytes>, Status>>> {
+        let next = self.0.poll_next_unpin(task);
+        next.map(|bytes| bytes.map(|bytes| Ok(Frame::data(bytes))))
+    }
+}
+
+/// A message as gRPC frames it.
+pub(crate) fn framed(message: &[u8]) -> bytes::Bytes {
+    let length = u32::try_from(message.len()).unwrap().to_be_bytes();
+    [&[0][..], &length, message].concat().into()
+}
+
 impl Caller {
     pub(crate) fn vms(&self) -> VmServiceClient<Channel> {
         VmServiceClient::new(self.channel.clone())
@@ -150,6 +177,38 @@ impl Caller {
         tokio::time::timeout(SILENCE, asked)
             .await
             .unwrap_or_else(|_| panic!("{path} neither answers nor refuses"))
+    }
+
+    /// The end of a call whose request is whatever bytes come.
+    pub(crate) async fn end_of(
+        &self,
+        path: &str,
+        sent: BoxStream<'static, bytes::Bytes>,
+    ) -> Status {
+        let request = http::Request::post(format!("http://daemon{path}"))
+            .header("content-type", "application/grpc")
+            .header("te", "trailers")
+            .body(Body::new(Sent(sent)))
+            .unwrap();
+        let mut channel = self.channel.clone();
+        let ending = async {
+            let answered = channel.ready().await.unwrap().call(request).await.unwrap();
+            if let Some(status) = Status::from_header_map(answered.headers()) {
+                return status;
+            }
+            let mut body = answered.into_body();
+            loop {
+                let frame = std::future::poll_fn(|task| {
+                    http_body::Body::poll_frame(Pin::new(&mut body), task)
+                });
+                let frame = frame.await.expect("it ends with a status").unwrap();
+                if let Some(trailers) = frame.trailers_ref() {
+                    return Status::from_header_map(trailers).unwrap();
+                }
+            }
+        };
+        let ended = tokio::time::timeout(PATIENCE, ending).await;
+        ended.unwrap_or_else(|_| panic!("{path} does not end"))
     }
 
     pub(crate) async fn create(&self, request: v1::CreateVmRequest) -> Result<v1::Vm, Status> {

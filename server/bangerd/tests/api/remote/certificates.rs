@@ -71,8 +71,22 @@ impl Default for Wanted {
 
 impl Authority {
     pub(crate) fn new(name: &str) -> Self {
+        Self::valid(name, |_| {})
+    }
+
+    /// One whose own certificate ends so soon.
+    pub(crate) fn ending(name: &str, left: Duration) -> Self {
+        Self::valid(name, |params| {
+            let now = OffsetDateTime::now_utc();
+            params.not_before = now - Duration::days(365);
+            params.not_after = now + left;
+        })
+    }
+
+    fn valid(name: &str, change: impl FnOnce(&mut CertificateParams)) -> Self {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::default();
+        change(&mut params);
         params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];

@@ -1,14 +1,13 @@
 //! Crowds that want in: whoever holds sockets open without showing a certificate keeps nobody out for long, and nobody
 //! at the unix socket at all.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use banger_proto::v1;
 use tokio::io::AsyncReadExt as _;
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::TcpStream;
 
-use super::{Remote, until};
+use super::{Remote, from, until};
 use crate::rig::PATIENCE;
 
 /// As many as there are descriptors for in this process, of which the other tests need some.
@@ -20,13 +19,6 @@ fn crowd() -> usize {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
     let most = limit.current.unwrap_or(u64::MAX).saturating_sub(LEFT);
     CROWD.min(usize::try_from(most).unwrap_or(CROWD))
-}
-
-/// A connection from another address of this host's.
-async fn from(address: &str, to: SocketAddr) -> std::io::Result<TcpStream> {
-    let socket = TcpSocket::new_v4()?;
-    socket.bind(SocketAddr::new(address.parse().unwrap(), 0))?;
-    socket.connect(to).await
 }
 
 #[tokio::test(flavor = "multi_thread")]

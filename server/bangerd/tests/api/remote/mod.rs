@@ -23,7 +23,7 @@ use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tonic::transport::{Channel, Endpoint};
@@ -123,7 +123,17 @@ impl Remote {
 }
 
 async fn tls(address: SocketAddr, client: &Client) -> io::Result<TlsStream<TcpStream>> {
-    let stream = TcpStream::connect(address).await?;
+    shake(TcpStream::connect(address).await?, client).await
+}
+
+/// A connection from another address of this host's.
+async fn from(address: &str, to: SocketAddr) -> io::Result<TcpStream> {
+    let socket = TcpSocket::new_v4()?;
+    socket.bind(SocketAddr::new(address.parse().unwrap(), 0))?;
+    socket.connect(to).await
+}
+
+async fn shake(stream: TcpStream, client: &Client) -> io::Result<TlsStream<TcpStream>> {
     let connector = TlsConnector::from(client.config.clone());
     let name = ServerName::try_from(SERVER).unwrap();
     let connected = tokio::time::timeout(PATIENCE, connector.connect(name, stream));

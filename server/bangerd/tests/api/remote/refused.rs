@@ -17,7 +17,8 @@ use tonic::Code;
 use tonic_types::StatusExt as _;
 
 use super::certificates::{Authority, Told, Wanted};
-use super::{PREFACE, Remote};
+use super::{PREFACE, Remote, from, shake};
+use crate::access::http2::{END_HEADERS, HEADERS, call, frame, next};
 use crate::agent::FakeConnector;
 use crate::rig::{PATIENCE, assert_refused, config};
 
@@ -216,4 +217,73 @@ async fn a_tcp_socket_without_certificates_starts_no_daemon() {
         "{refused}"
     );
     assert!(refused.to_string().contains("mutual TLS only"), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_let_in_nowhere_too_often_is_not_listened_to_and_others_are() {
+    let remote = Remote::start_with(|config| config.tcp.misses_per_address_max = 6).await;
+    let (known, stranger) = (
+        remote.authority.client("admin", "test"),
+        remote.authority.self_signed(),
+    );
+    let unnamed = remote.authority.issue(Wanted {
+        uri: None,
+        ..Wanted::default()
+    });
+    // What gets nowhere counts, each in its own way: no TLS, nobody's certificate, nobody in it.
+    for _ in 0..3 {
+        let mut plain = from("127.0.0.3", remote.address).await.unwrap();
+        plain.write_all(PREFACE).await.unwrap();
+        let _ = plain.read_to_end(&mut Vec::new()).await;
+        for client in [&stranger, &unnamed] {
+            let stream = from("127.0.0.3", remote.address).await.unwrap();
+            if let Ok(mut stream) = shake(stream, client).await {
+                let _ = stream.read_to_end(&mut Vec::new()).await;
+            }
+        }
+    }
+    // Now nobody from there is looked at, whoever it is.
+    let stream = from("127.0.0.3", remote.address).await.unwrap();
+    assert!(shake(stream, &known).await.is_err());
+    // From elsewhere everybody is.
+    let stream = from("127.0.0.4", remote.address).await.unwrap();
+    shake(stream, &known).await.unwrap();
+    remote.knock(&known).await.unwrap();
+    remote.rig.stopped().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_refused_is_told_a_few_times_and_then_closed() {
+    let remote = Remote::start().await;
+    let unnamed = remote.authority.issue(Wanted {
+        uri: None,
+        ..Wanted::default()
+    });
+    let stream = remote.tls(&unnamed).await.unwrap();
+    let (mut read, mut write) = tokio::io::split(stream);
+    write.write_all(PREFACE).await.unwrap();
+    let block = call("/banger.v1.VmService/CreateVm");
+    let mut answers = 0;
+    let asking = async {
+        for number in 0..1000 {
+            let call = frame(HEADERS, END_HEADERS, 2 * number + 1, &block);
+            if write.write_all(&call).await.is_err() {
+                return;
+            }
+            // The next is asked when this one is answered, as long as any is.
+            loop {
+                match next(&mut read).await {
+                    Some((kind, ..)) if kind == HEADERS => break,
+                    Some(_) => {}
+                    None => return,
+                }
+            }
+            answers += 1;
+        }
+    };
+    tokio::time::timeout(PATIENCE, asking)
+        .await
+        .expect("it ends");
+    assert!((1..100).contains(&answers), "{answers}");
+    remote.rig.stopped().await;
 }

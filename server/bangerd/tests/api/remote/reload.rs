@@ -12,7 +12,7 @@ use tokio::io::AsyncReadExt as _;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 
-use super::certificates::replace;
+use super::certificates::{Authority, replace};
 use super::{Remote, until};
 use crate::rig::PATIENCE;
 
@@ -177,5 +177,68 @@ async fn at_sighup_rules_are_read_anew_and_who_is_somebody_else_comes_again() {
     .await;
     reading.await.unwrap();
     remote.knock(&client).await.unwrap();
+    remote.rig.stopped().await;
+}
+
+/// The chain of a client of an authority, whom the daemon believes beside its own.
+fn believe(remote: &Remote, other: &Authority) {
+    let own = &remote.authority;
+    // The list first: an authority without one is not taken.
+    let lists = [own.revoked(&[]), other.revoked(&[])].concat();
+    replace(&remote.file("ca.crl"), lists.as_bytes());
+    replace(
+        &remote.file("ca.crt"),
+        [own.pem(), other.pem()].concat().as_bytes(),
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_authority_that_ends_is_believed_no_longer_and_its_clients_are_closed() {
+    let remote = Remote::start().await;
+    let ending = Authority::ending("ending", time::Duration::seconds(8));
+    let (client, own) = (
+        remote.authority.of_other(&ending),
+        remote.authority.client("admin", "test"),
+    );
+    believe(&remote, &ending);
+    let mut stream = until("the other authority", async || {
+        let stream = remote.tls(&client).await.ok()?;
+        remote.knock(&client).await.ok().map(|()| stream)
+    })
+    .await;
+    let mut rest = Vec::new();
+    let ended = tokio::time::timeout(PATIENCE * 2, stream.read_to_end(&mut rest)).await;
+    ended.expect("it is closed").ok();
+    until("the end", async || {
+        remote.knock(&client).await.is_err().then_some(())
+    })
+    .await;
+    remote.knock(&own).await.unwrap();
+    remote.rig.stopped().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_no_authority_that_is_valid_the_daemon_serves_this_host_and_nobody_else() {
+    let expired = Authority::ending("expired", time::Duration::days(-1));
+    let pem = expired.pem();
+    let list = expired.revoked(&[]);
+    let remote = Remote::start_with(|config| {
+        replace(&config.tcp.client_ca_files[0], pem.as_bytes());
+        replace(&config.tcp.crl_files[0], list.as_bytes());
+    })
+    .await;
+    // Its certificate is valid for a day more, and who signed it is not.
+    let client = remote.authority.of_other(&expired);
+    assert!(remote.knock(&client).await.is_err());
+    let mut hosts = remote.rig.hosts();
+    hosts.get_info(v1::GetInfoRequest {}).await.unwrap();
+    // A renewed authority is taken as soon as it is there.
+    replace(
+        &remote.file("ca.crl"),
+        remote.authority.revoked(&[]).as_bytes(),
+    );
+    replace(&remote.file("ca.crt"), remote.authority.pem().as_bytes());
+    let own = remote.authority.client("admin", "test");
+    until("the new authority", async || remote.knock(&own).await.ok()).await;
     remote.rig.stopped().await;
 }
