@@ -12,6 +12,7 @@ mod campaign;
 mod catalog;
 mod chaos;
 mod console;
+mod crowd;
 mod doctor;
 mod exec;
 mod faults;
@@ -20,8 +21,10 @@ mod firecracker;
 mod grpcurl;
 mod hostile;
 mod image;
+mod inside;
 mod keep;
 mod kernel;
+mod ladder;
 mod life;
 mod limits;
 mod observe;
@@ -74,6 +77,8 @@ fn cases() -> Vec<Case<Suite>> {
         hostile::cases,
         vm::cases,
         life::cases,
+        ladder::cases,
+        crowd::cases,
         volume::cases,
         setup::cases,
         user::cases,
@@ -165,8 +170,11 @@ fn main() -> ExitCode {
 
 /// Keeps the daemons' logs of a run that failed.
 fn keep(suite: &Suite) {
-    for entry in std::fs::read_dir(suite.scratch.path())
+    let own = suite.scratch.path().join("own");
+    let directories = [suite.scratch.path(), own.as_path()];
+    for entry in directories
         .into_iter()
+        .flat_map(std::fs::read_dir)
         .flatten()
         .flatten()
     {
