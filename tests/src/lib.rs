@@ -15,6 +15,7 @@ pub mod kernel;
 pub mod layer;
 pub mod leftovers;
 pub mod liar;
+pub mod made;
 pub mod pki;
 pub mod registry;
 pub mod runner;

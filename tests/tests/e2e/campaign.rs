@@ -1,28 +1,32 @@
 //! Campaigns: bangerd killed at random instants of pulls, imports, removals and builds, and disks that fill up at
-//! random points of them. After each: no half image, nothing that no image needs, and the same work then succeeds.
+//! random points of them. After each: no half image or kernel, nothing that no image needs, and the same work then
+//! succeeds.
 //!
 //! The seed is printed; `BANGER_SEED` repeats a run, `BANGER_KILLS` and `BANGER_FILLS` make it longer or shorter, and
 //! so do `BANGER_BUILD_KILLS` and `BANGER_BUILD_FILLS` for builds, each of which boots a VM.
 
 mod builds;
+mod works;
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use banger_e2e::layer::Layer;
+use banger_e2e::command::until;
+use banger_e2e::layer;
 use banger_e2e::small::Small;
 use banger_e2e::{Case, Daemon, DaemonOptions, Lane, Run, Verdict};
 
 use serde_json::Value;
 
+use self::works::{Work, Works};
 use crate::suite::{LONG, Suite};
 
 /// Kills of one run.
 const KILLS: u64 = 200;
 /// Fillings of one run.
-const FILLS: u64 = 40;
+const FILLS: u64 = 60;
 /// The small disk: what an image takes several times over.
 const DISK: &str = "48m";
 /// A kill comes up to this much later than the work took when nothing disturbed it.
@@ -53,70 +57,6 @@ pub(crate) fn cases() -> Vec<Case<Suite>> {
     ]
 }
 
-/// What is disturbed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Work {
-    what: &'static str,
-    words: Vec<String>,
-    /// What must be there first, as commands.
-    first: Vec<Vec<String>>,
-}
-
-fn words(text: &[&str]) -> Vec<String> {
-    text.iter().map(|word| (*word).to_owned()).collect()
-}
-
-/// All the kinds of image work, on files and a registry of the suite's.
-fn works(suite: &Suite, place: &Path) -> Vec<Work> {
-    let reference = suite.reference();
-    let work = |what, words: Vec<String>, first| Work { what, words, first };
-    let pull = words(&["image", "pull", &reference]);
-    let rootfs = place.join("rootfs.tar");
-    fs::write(&rootfs, noise_layer()).unwrap();
-    let import = words(&[
-        "image",
-        "import",
-        rootfs.to_str().unwrap(),
-        "noise:1",
-        "--format",
-        "rootfs-tar",
-    ]);
-    let layout = suite.image().layout.to_str().unwrap().to_owned();
-    let import_layout = words(&["image", "import", &layout, "layout:1"]);
-    vec![
-        work("pull", pull.clone(), Vec::new()),
-        work("import", import.clone(), Vec::new()),
-        work("import of a layout", import_layout, Vec::new()),
-        work(
-            "prune",
-            words(&["image", "prune", "--all"]),
-            vec![pull.clone(), import],
-        ),
-        work(
-            "remove",
-            words(&["image", "remove", &reference]),
-            vec![pull],
-        ),
-    ]
-}
-
-/// A root filesystem that no compression makes small.
-fn noise_layer() -> Vec<u8> {
-    let noise = (0..1_000_000_u32).map(|number| number.wrapping_mul(2_654_435_761).rotate_left(13));
-    let noise: Vec<u8> = noise.flat_map(u32::to_le_bytes).collect();
-    let mut layer = Layer::default()
-        .dir("files", 0o755)
-        .file("noise", 0o644, &noise);
-    for number in 0..200 {
-        layer = layer.file(
-            &format!("files/{number}"),
-            0o644,
-            number.to_string().as_bytes(),
-        );
-    }
-    layer.tar()
-}
-
 /// A number from the environment.
 pub(crate) fn setting(name: &str, otherwise: u64) -> u64 {
     std::env::var(name)
@@ -141,15 +81,20 @@ fn undisturbed(daemon: &Daemon, work: &Work) -> Duration {
     begin.elapsed()
 }
 
-/// Removes every image.
+/// Removes every image and kernel.
 fn clear(daemon: &Daemon) {
     daemon.banger(["image", "prune", "--all"]).ok();
+    for kernel in kernels(daemon) {
+        let name = kernel["name"].as_str().unwrap();
+        daemon.banger(["kernel", "remove", name]).ok();
+    }
 }
 
 fn kills(suite: &Suite) -> Verdict {
     let mut random = random("kills");
     let daemon = suite.bare_daemon("own/kills", DaemonOptions::default());
-    let works = works(suite, &suite.scratch.dir("own/kills-files"));
+    let stand = Works::prepare(suite, &daemon, &suite.scratch.dir("own/kills-files"));
+    let works = &stand.works;
     let usual: Vec<Duration> = works
         .iter()
         .map(|work| {
@@ -158,15 +103,16 @@ fn kills(suite: &Suite) -> Verdict {
         })
         .collect();
     clear(&daemon);
-    let mut interrupted = 0;
+    let mut interrupted = vec![(0, 0); works.len()];
     for kill in 0..setting("BANGER_KILLS", KILLS) {
         let chosen = random.usize(..works.len());
         let work = &works[chosen];
         let delay = usual[chosen].mul_f64(random.f64() * LATE);
         let told = format!("kill {kill}, {delay:?} into {}", work.what);
-        interrupted += usize::from(strike(&daemon, work, delay));
+        interrupted[chosen].0 += usize::from(strike(&daemon, work, delay));
+        interrupted[chosen].1 += 1;
         assert_whole(&daemon, &told);
-        if is_there(&daemon, work) && random.bool() {
+        if random.bool() {
             clear(&daemon);
         }
         repeat(&daemon, work, &told);
@@ -174,8 +120,16 @@ fn kills(suite: &Suite) -> Verdict {
             clear(&daemon);
         }
     }
-    println!("kills: {interrupted} came before the work had ended");
-    assert!(interrupted > 0, "no kill came in time");
+    for (work, (cut_off, kills)) in works.iter().zip(&interrupted) {
+        println!(
+            "kills: {cut_off} of {kills} came before the {} had ended",
+            work.what
+        );
+    }
+    assert!(
+        interrupted.iter().any(|(cut_off, _)| *cut_off > 0),
+        "no kill came in time"
+    );
     daemon.stop();
     Verdict::Passed
 }
@@ -196,11 +150,6 @@ fn strike(daemon: &Daemon, work: &Work, delay: Duration) -> bool {
     !ended
 }
 
-/// Whether what a work removes is there, or what it makes.
-fn is_there(daemon: &Daemon, work: &Work) -> bool {
-    work.first.is_empty() && !images(daemon).is_empty()
-}
-
 /// The work succeeds now.
 fn repeat(daemon: &Daemon, work: &Work, told: &str) {
     for words in &work.first {
@@ -215,8 +164,37 @@ fn images(daemon: &Daemon) -> Vec<Value> {
     listed.json().as_array().unwrap().clone()
 }
 
-/// Every image is whole, and there is no file that no image needs.
+fn kernels(daemon: &Daemon) -> Vec<Value> {
+    let listed = daemon.banger(["kernel", "list", "--output", "json"]).ok();
+    listed.json().as_array().unwrap().clone()
+}
+
+/// Every kernel is whole, and there is no file of one that is not known.
+fn assert_kernels_whole(daemon: &Daemon, told: &str) {
+    let kernels = kernels(daemon);
+    let id = |kernel: &Value| kernel["id"].as_str().unwrap().to_owned();
+    let mut ids: Vec<String> = kernels.iter().map(id).collect();
+    ids.sort_unstable();
+    assert_eq!(daemon.entries("kernels"), ids, "{told}: kernels");
+    for kernel in &kernels {
+        let place = format!("kernels/{}", id(kernel));
+        let vmlinux = fs::read(daemon.state.join(&place).join("vmlinux")).unwrap();
+        assert_eq!(
+            layer::digest(&vmlinux),
+            kernel["digest"],
+            "{told}: {kernel}"
+        );
+        let modules = kernel["modules"].as_array().unwrap();
+        let named = modules.iter().enumerate();
+        let named = named.map(|(at, name)| format!("{at:03}-{}.ko", name.as_str().unwrap()));
+        let kept = daemon.entries(&format!("{place}/modules"));
+        assert_eq!(kept, named.collect::<Vec<_>>(), "{told}: {kernel}");
+    }
+}
+
+/// Every image and kernel is whole, and there is no file that no image needs.
 fn assert_whole(daemon: &Daemon, told: &str) {
+    assert_kernels_whole(daemon, told);
     let none: Vec<PathBuf> = Vec::new();
     assert_eq!(daemon.temporary(), none, "{told}: temporary files");
     let usage = daemon
@@ -304,11 +282,13 @@ fn fills(suite: &Suite) -> Verdict {
         ..DaemonOptions::default()
     };
     let daemon = suite.bare_daemon("own/filled", options);
-    let works = works(suite, &suite.scratch.dir("own/filled-files"));
+    let stand = Works::prepare(suite, &daemon, &suite.scratch.dir("own/filled-files"));
     // What removes needs no space worth the name.
-    let works: Vec<Work> = works
-        .into_iter()
+    let works: Vec<Work> = stand
+        .works
+        .iter()
         .filter(|work| work.first.is_empty())
+        .cloned()
         .collect();
     let needs: Vec<u64> = works
         .iter()
@@ -323,12 +303,18 @@ fn fills(suite: &Suite) -> Verdict {
     for fill in 0..setting("BANGER_FILLS", FILLS) {
         clear(&daemon);
         let chosen = random.usize(..works.len());
-        let left = random.u64(..needs[chosen]);
+        // Up to the last moment: meanwhile a work needs more than it keeps.
+        let left = random.u64(..needs[chosen] * 2);
         let told = format!("fill {fill}, {left} bytes left for {}", works[chosen].what);
-        let ballast = ballast(&state, small.free().saturating_sub(left));
-        refused += usize::from(is_refused(&daemon, &works[chosen], &told));
+        let ballast = ballast(&state, &small, left);
+        let is_refused = is_refused(&daemon, &works[chosen], &told);
         fs::remove_file(ballast).unwrap();
         assert_whole(&daemon, &told);
+        if is_refused {
+            refused += 1;
+            let left = (images(&daemon), kernels(&daemon));
+            assert_eq!(left, (Vec::new(), Vec::new()), "{told}: what it left");
+        }
         repeat(&daemon, &works[chosen], &told);
     }
     println!("fills: {refused} were refused");
@@ -339,13 +325,18 @@ fn fills(suite: &Suite) -> Verdict {
     Verdict::Passed
 }
 
-/// A file of this length whose blocks are all taken.
-fn ballast(directory: &Path, length: u64) -> PathBuf {
+/// A file that takes what is free, all but `left` bytes. The daemon may take some meanwhile.
+fn ballast(directory: &Path, small: &Small, left: u64) -> PathBuf {
     let path = directory.join("ballast");
     let file = File::create(&path).unwrap();
-    if length > 0 {
-        rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, length).unwrap();
-    }
+    let mut length = 0;
+    until("the disk is as full as it is to be", LONG, || {
+        let more = small.free().saturating_sub(left);
+        let nothing = rustix::fs::FallocateFlags::empty();
+        let done = more == 0 || rustix::fs::fallocate(&file, nothing, length, more).is_ok();
+        length += if done { more } else { 0 };
+        done
+    });
     path
 }
 

@@ -8,9 +8,8 @@ use banger_e2e::command::until;
 use banger_e2e::small::Small;
 use banger_e2e::{Daemon, DaemonOptions, Run, Verdict};
 
-use super::{
-    LATE, Work, assert_whole, ballast, images, random, repeat, setting, strike, undisturbed, words,
-};
+use super::works::{Work, noise_layer, words};
+use super::{LATE, assert_whole, ballast, images, random, repeat, setting, strike, undisturbed};
 use crate::suite::{LONG, Suite};
 
 /// Kills of one run.
@@ -26,7 +25,7 @@ const STEP_MIB: u64 = 16;
 
 /// A build of two steps and a copy that writes what no compression makes small.
 fn work(suite: &Suite, place: &Path, options: &[&str]) -> Work {
-    fs::write(place.join("noise"), super::noise_layer()).unwrap();
+    fs::write(place.join("noise"), noise_layer()).unwrap();
     let text = format!(
         "FROM {}\nRUN head -c {} /dev/urandom > /one && sync\nCOPY noise /noise\n\
          RUN cat /noise /noise > /two && sync\n",
@@ -127,7 +126,7 @@ pub(super) fn fills(suite: &Suite) -> Verdict {
         remove_built(&daemon);
         let left = random.u64(..needs);
         let told = format!("fill {fill}, {left} bytes left for a build");
-        let ballast = ballast(&state, small.free().saturating_sub(left));
+        let ballast = ballast(&state, &small, left);
         refused += usize::from(is_refused(&daemon, &build, &told));
         fs::remove_file(ballast).unwrap();
         assert_clean(&daemon, &told);
