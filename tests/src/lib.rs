@@ -3,13 +3,14 @@
 //!
 //! A harness fails by panicking: the case that used it is then the one that failed, and its message names the
 //! step. Nothing here decides what banger should do; the cases in `tests/e2e/` do.
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)] // allowed in `sys` alone
 #![allow(clippy::unwrap_used)] // see above
 #![allow(clippy::missing_panics_doc)] // see above
 
 pub mod binaries;
 pub mod command;
 pub mod daemon;
+pub mod disk;
 pub mod image;
 pub mod kernel;
 pub mod layer;
@@ -21,6 +22,7 @@ pub mod registry;
 pub mod runner;
 pub mod scratch;
 pub mod small;
+mod sys;
 pub mod vmm;
 pub mod web;
 

@@ -19,6 +19,7 @@ use banger_core::vmm::{
 };
 
 use crate::console::ConsoleLog;
+use crate::process::Process;
 use crate::{FirecrackerDriver, QemuDriver};
 
 /// Below a VM's directory: which driver launched it.
@@ -180,7 +181,14 @@ impl Vmm for AutoDriver {
         dir: &Path,
         identity: &ProcessIdentity,
     ) -> Result<Option<Arc<dyn Machine>>, VmmError> {
-        self.driver(Kind::of(dir)?).adopt(vm, dir, identity).await
+        let unmarked = match Kind::of(dir) {
+            Ok(kind) => return self.driver(kind).adopt(vm, dir, identity).await,
+            Err(unmarked) => unmarked,
+        };
+        // After a power failure of the host the mark may be empty, and every process is gone: nobody has to take over
+        // anything then, whichever driver launched it.
+        let found = Process::find(identity).map_err(|source| VmmError::Signal { source })?;
+        found.map_or(Ok(None), |_| Err(unmarked))
     }
 
     fn diagnose(&self) -> Vec<Diagnosis<'_>> {
@@ -220,16 +228,34 @@ mod tests {
         assert!(refused().remedy().is_some());
     }
 
+    fn driver(choice: DriverChoice, state_dir: &Path) -> AutoDriver {
+        AutoDriver::new(
+            choice,
+            QemuDriver::new(crate::QemuConfig::new(state_dir.to_owned())),
+            FirecrackerDriver::new(crate::FirecrackerConfig::new(state_dir.to_owned())),
+        )
+    }
+
+    #[tokio::test]
+    async fn a_mark_that_is_lost_hides_no_process_that_lives_and_keeps_none_that_is_gone() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join(MARK), "").unwrap();
+        let auto = driver(DriverChoice::Qemu, dir.path());
+        let living = crate::process::identify(std::process::id()).unwrap();
+        let refused = auto.adopt(VmId::new(), dir.path(), &living).await;
+        assert_eq!(refused.err().unwrap().reason(), "VMM_UNKNOWN");
+        let gone = ProcessIdentity {
+            host_boot_id: "before".into(),
+            ..living
+        };
+        let found = auto.adopt(VmId::new(), dir.path(), &gone).await;
+        assert!(found.unwrap().is_none());
+    }
+
     #[tokio::test]
     async fn an_explicit_choice_tries_nothing() {
         let dir = tempfile::tempdir().unwrap();
-        let auto = |choice| {
-            AutoDriver::new(
-                choice,
-                QemuDriver::new(crate::QemuConfig::new(dir.path().to_owned())),
-                FirecrackerDriver::new(crate::FirecrackerConfig::new(dir.path().to_owned())),
-            )
-        };
+        let auto = |choice| driver(choice, dir.path());
         let none = Path::new("/nonexistent");
         for (choice, kind) in [
             (DriverChoice::Qemu, Kind::Qemu),

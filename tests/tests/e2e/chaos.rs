@@ -1,24 +1,28 @@
-//! A campaign on real VMs: bangerd, the VMM and the guest are disturbed, by one thing or two, at random points of random
-//! work. After each: every VM is where a rule puts it and is of use or can be removed, what ran in one whose VMM lives goes
-//! on and has lost nothing, no operation goes on, and no process, socket, mount, cgroup or file is left that no VM owns.
+//! A campaign on real VMs: bangerd, the VMM, the agent, the guest and the disk of the state directory are disturbed, by
+//! one thing or two, at random points of random work. After each: every VM is where a rule puts it and is of use or can
+//! be removed, what ran in one whose VMM lives goes on and has lost nothing, no operation goes on, and no process, socket,
+//! mount, cgroup or file is left that no VM owns.
 //!
 //! The seed is printed; `BANGER_SEED` repeats a run, `BANGER_VM_POINTS` makes it longer or shorter. Its larger sister
 //! is in `server/bangerd/tests/api/chaos.rs`, on VMs without processes.
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
-use std::process::Child;
-use std::time::Duration;
+mod wrong;
 
-use banger_e2e::command::{ended, until};
+use std::collections::BTreeMap;
+use std::process::Child;
+use std::time::{Duration, Instant};
+
+use banger_e2e::command::ended;
+use banger_e2e::disk::OwnDisk;
 use banger_e2e::leftovers;
 use banger_e2e::vmm::find as find_vmm;
 use banger_e2e::{Case, Daemon, DaemonOptions, Lane, Verdict};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Pid;
 use serde_json::Value;
 
 use crate::campaign::{random, setting};
 use crate::suite::{LONG, Suite};
+use wrong::Disturbance;
 
 /// Points of one run.
 const POINTS: u64 = 40;
@@ -26,10 +30,12 @@ const POINTS: u64 = 40;
 const NAMES: [&str; 2] = ["x", "y"];
 /// A disturbance of a boot comes up to this much later; of anything else up to a tenth of it.
 const LATEST: Duration = Duration::from_secs(3);
-/// How long a VMM is held.
-const HELD: Duration = Duration::from_millis(1500);
+/// Between two looks at VMs that are not at rest.
+const LOOK: Duration = Duration::from_millis(50);
 /// Every so many points, all VMs are removed.
 const CLEARED_EVERY: u64 = 10;
+/// What kernel, image and VMs take several times over.
+const DISK_MIB: u64 = 768;
 
 pub(crate) fn cases() -> Vec<Case<Suite>> {
     vec![Case {
@@ -39,8 +45,6 @@ pub(crate) fn cases() -> Vec<Case<Suite>> {
     }]
 }
 
-/// Of so many points, one has two disturbances.
-const TWO_OF: u64 = 4;
 /// What a session does that must go on.
 const COUNT: &str = "i=0; while :; do i=$((i+1)); echo $i; sleep 0.2; done";
 
@@ -51,29 +55,14 @@ struct Kept {
     lines: usize,
 }
 
-/// What goes wrong.
-#[derive(Debug, Clone, Copy)]
-enum Disturbance {
-    DaemonKilled,
-    VmmKilled,
-    /// Neither the agent nor the VMM answers for a while.
-    VmmHeld,
-    GuestPanics,
-}
-
-const DISTURBANCES: [Disturbance; 6] = [
-    Disturbance::DaemonKilled,
-    Disturbance::DaemonKilled,
-    Disturbance::VmmKilled,
-    Disturbance::VmmKilled,
-    Disturbance::VmmHeld,
-    Disturbance::GuestPanics,
-];
-
 struct Campaign<'a> {
     suite: &'a Suite,
     daemon: Daemon,
+    /// Where the daemon has its state; none where no disk can be mounted here.
+    disk: Option<OwnDisk>,
     random: fastrand::Rng,
+    /// How often what was disturbed was there.
+    disturbed: BTreeMap<Disturbance, u64>,
     /// By the ids of their VMs.
     kept: BTreeMap<String, Kept>,
     /// How often one was found to go on.
@@ -82,14 +71,28 @@ struct Campaign<'a> {
 
 fn chaos(suite: &Suite) -> Verdict {
     let config = "stop_agent_timeout = \"3s\"\nboot_timeout = \"60s\"".to_owned();
+    let state = suite.scratch.dir("own-chaos-state");
+    let disk = OwnDisk::make(
+        &suite.scratch.path().join("own-chaos-disk"),
+        &state,
+        DISK_MIB,
+    );
+    if let Err(why) = &disk {
+        println!(
+            "SKIPPED chaos on a disk that fills up and breaks: none can be mounted here: {why}"
+        );
+    }
     let options = DaemonOptions {
         config,
+        state_dir: Some(state),
         ..DaemonOptions::default()
     };
     let mut campaign = Campaign {
         suite,
         daemon: suite.own_daemon("own/chaos", options),
+        disk: disk.ok(),
         random: random("chaos"),
+        disturbed: BTreeMap::new(),
         kept: BTreeMap::new(),
         survived: 0,
     };
@@ -101,6 +104,7 @@ fn chaos(suite: &Suite) -> Verdict {
     }
     campaign.remove_all("at the end");
     println!("chaos: sessions went on {} times", campaign.survived);
+    println!("chaos: disturbed were {:?}", campaign.disturbed);
     campaign.daemon.clear();
     Verdict::Passed
 }
@@ -113,18 +117,24 @@ impl Campaign<'_> {
         let boots = ["create", "start", "restart"].contains(&words[1].as_str());
         let longest = if boots { LATEST } else { LATEST / 10 };
         let after = longest.mul_f64(self.random.f64());
-        let number = 1 + usize::from(self.random.u64(..TWO_OF) == 0);
-        let disturbances: Vec<Disturbance> = (0..number)
-            .map(|_| DISTURBANCES[self.random.usize(..DISTURBANCES.len())])
-            .collect();
+        let disturbances = Disturbance::some(&mut self.random);
         let told = format!("point {point}: {words:?}, {disturbances:?} after {after:?}");
         println!("chaos: {told}");
         let mut caller = self.daemon.banger(&words).spawn();
         std::thread::sleep(after);
+        let mut is_broken = false;
         for disturbance in disturbances {
-            self.disturb(disturbance, name);
+            let is_there = self.disturb(disturbance, name);
+            *self.disturbed.entry(disturbance).or_default() += u64::from(is_there);
+            is_broken |= is_there && disturbance == Disturbance::DiskBreaks;
+            if is_broken {
+                break;
+            }
         }
         self.rest(&mut caller, &told);
+        if is_broken {
+            self.mend(&told);
+        }
         self.check(&told);
         self.check_kept(&told);
     }
@@ -229,35 +239,6 @@ impl Campaign<'_> {
         choices[self.random.usize(..choices.len())].clone()
     }
 
-    fn disturb(&self, disturbance: Disturbance, name: &str) {
-        let vmm = || {
-            let id = self.vms().into_iter().find(|vm| vm["name"] == name)?["id"].clone();
-            find_vmm(id.as_str()?)
-        };
-        match disturbance {
-            Disturbance::DaemonKilled => {
-                self.daemon.kill();
-                self.daemon.start_again();
-            }
-            // It may be gone since.
-            Disturbance::VmmKilled => {
-                let _ = vmm().map(|pid| kill_process(pid, Signal::KILL));
-            }
-            Disturbance::VmmHeld => {
-                if let Some(pid) = vmm() {
-                    let _ = kill_process(pid, Signal::STOP);
-                    std::thread::sleep(HELD);
-                    let _ = kill_process(pid, Signal::CONT);
-                }
-            }
-            Disturbance::GuestPanics => {
-                let panic = "echo 1 > /proc/sys/kernel/sysrq; echo c > /proc/sysrq-trigger";
-                let words = ["vm", "exec", name, "--", "sh", "-c", panic];
-                drop(self.daemon.banger(words).timeout(LONG).done());
-            }
-        }
-    }
-
     /// The caller's command ends, whatever it says.
     fn rest(&self, caller: &mut Child, told: &str) {
         let status = ended(caller, LONG);
@@ -282,10 +263,24 @@ impl Campaign<'_> {
             let state = vm["state"].as_str().unwrap();
             ["running", "paused", "stopped", "failed"].contains(&state)
         };
-        until(&format!("{told}: VMs at rest"), LONG, || {
+        let begin = Instant::now();
+        loop {
             let vms = self.vms();
-            vms.iter().all(at_rest) && self.host_agrees(&vms) && self.no_operation_runs()
-        });
+            let moving = vms.iter().filter(|vm| !at_rest(vm)).map(Value::to_string);
+            let all = moving
+                .chain(self.host_disagrees(&vms))
+                .chain(self.running_operations());
+            let now = all.collect::<Vec<_>>().join("\n");
+            if now.is_empty() {
+                break;
+            }
+            assert!(
+                begin.elapsed() < LONG,
+                "{told}: not at rest:\n{now}\n{}",
+                self.daemon.log()
+            );
+            std::thread::sleep(LOOK);
+        }
         for vm in self.vms() {
             let failed = vm["state"] == "failed";
             assert_eq!(failed, !vm["failure"].is_null(), "{told}: {vm}");
@@ -308,29 +303,36 @@ impl Campaign<'_> {
         }
     }
 
-    fn no_operation_runs(&self) -> bool {
+    fn running_operations(&self) -> Vec<String> {
         let listed = self
             .daemon
             .banger(["operation", "list", "--output", "json"]);
         let listed = listed.timeout(LONG).ok().json();
         let operations = listed.as_array().unwrap();
-        operations
+        let running = operations
             .iter()
-            .all(|operation| operation["state"] != "running")
+            .filter(|operation| operation["state"] == "running");
+        running.map(Value::to_string).collect()
     }
 
-    /// What runs is what the VMs say, and no directory or file is anybody's.
-    fn host_agrees(&self, vms: &[Value]) -> bool {
+    /// What runs and is not what the VMs say, and directories and files that are nobody's.
+    fn host_disagrees(&self, vms: &[Value]) -> Vec<String> {
         let runs = |vm: &Value| vm["state"] == "running" || vm["state"] == "paused";
-        let processes = vms.iter().all(|vm| {
+        let differs = |vm: &&Value| {
             let found = vm["id"].as_str().and_then(find_vmm);
-            found.is_some() == runs(vm)
-        });
-        let directories = self.daemon.entries("vms");
+            found.is_some() != runs(vm)
+        };
+        let mut wrong: Vec<String> = vms
+            .iter()
+            .filter(differs)
+            .map(|vm| format!("its process: {vm}"))
+            .collect();
         let owned = |directory: &String| vms.iter().any(|vm| vm["id"] == directory.as_str());
-        processes
-            && directories.iter().all(owned)
-            && self.daemon.temporary() == Vec::<PathBuf>::new()
+        let directories = self.daemon.entries("vms").into_iter();
+        wrong.extend(directories.filter(|directory| !owned(directory)));
+        let temporary = self.daemon.temporary().into_iter();
+        wrong.extend(temporary.map(|path| path.display().to_string()));
+        wrong
     }
 
     fn remove_all(&self, told: &str) {
@@ -346,7 +348,8 @@ impl Campaign<'_> {
         let vmms: Vec<&String> = ids.iter().filter(|id| find_vmm(id).is_some()).collect();
         assert!(vmms.is_empty(), "{told}: {vmms:#?}");
         let mut left = leftovers::sockets(&self.daemon.state.join("vms"));
-        left.extend(leftovers::mounts(&self.daemon.state));
+        // Its own mount is none.
+        left.extend(leftovers::mounts(&self.daemon.state.join("")));
         left.extend(leftovers::loop_devices(&self.daemon.state));
         left.extend(leftovers::cgroups::of(&self.daemon.state));
         assert!(left.is_empty(), "{told}: {left:#?}");

@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use banger_app::{App, AppError};
-use banger_core::{Digest, Explain, Failure, FailureKind, Owner};
-use banger_store::{Answer, RequestKey};
+use banger_core::{Digest, Explain, Failure, FailureKind, Owner, chain};
+use banger_store::{Answer, RequestKey, StoreError};
 use prost::Message;
 use tonic::{Response, Status};
 
@@ -183,6 +183,15 @@ where
 /// One turn for each caller and request id: the ids of one caller are nothing to another.
 type Turns = HashMap<(Owner, String), Arc<tokio::sync::Mutex<()>>>;
 
+/// What becomes of a call of which nobody finds out whether it was made before, since the database fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unsure {
+    /// It is refused.
+    Refused,
+    /// It is made: another time changes nothing, and what it ends must be ended whatever the disk does.
+    Made,
+}
+
 /// Calls with a request id that go on now: a repeat waits for the first, then gets its answer.
 #[derive(Debug, Default)]
 pub(crate) struct Once {
@@ -202,23 +211,45 @@ impl Once {
         M: Message + Default + 'static,
         W: Future<Output = Result<M, AppError>> + Send + 'static,
     {
+        self.answer_if(Unsure::Refused, app, key, work).await
+    }
+
+    /// As [`Once::answer`], with another way where the database fails.
+    pub(crate) async fn answer_if<M, W>(
+        self: &Arc<Self>,
+        unsure: Unsure,
+        app: &Arc<App>,
+        key: Option<RequestKey>,
+        work: W,
+    ) -> Result<Response<M>, Status>
+    where
+        M: Message + Default + 'static,
+        W: Future<Output = Result<M, AppError>> + Send + 'static,
+    {
         let (once, whose) = (self.clone(), app.clone());
         let key = key.map(|key| key.of(app.caller()));
         let answer = to_its_end(app, async move {
             match key {
-                Some(key) => once.keyed(&whose, &key, work).await,
+                Some(key) => once.keyed(unsure, &whose, &key, work).await,
                 None => work.await,
             }
         });
         answer.await.map(Response::new)
     }
 
-    async fn keyed<M, W>(&self, app: &App, key: &RequestKey, work: W) -> Result<M, AppError>
+    async fn keyed<M, W>(
+        &self,
+        unsure: Unsure,
+        app: &App,
+        key: &RequestKey,
+        work: W,
+    ) -> Result<M, AppError>
     where
         M: Message + Default,
         W: Future<Output = Result<M, AppError>>,
     {
-        self.in_turn(Some(key), first_or_kept(app, key, work)).await
+        let work = first_or_kept(unsure, app, key, work);
+        self.in_turn(Some(key), work).await
     }
 
     /// Does `work` when no other with the same request id goes on; without one, at once.
@@ -252,19 +283,37 @@ impl Once {
 }
 
 async fn first_or_kept<M: Message + Default>(
+    unsure: Unsure,
     app: &App,
     key: &RequestKey,
     work: impl Future<Output = Result<M, AppError>>,
 ) -> Result<M, AppError> {
-    match app.store().get_answer(key).await? {
+    let goes_on = |error: &StoreError| {
+        let goes_on = unsure == Unsure::Made;
+        if goes_on {
+            tracing::error!(
+                method = key.method,
+                error = chain(error),
+                "the database fails; the call is made all the same"
+            );
+        }
+        goes_on
+    };
+    let kept = match app.store().get_answer(key).await {
+        Err(error) if goes_on(&error) => Answer::None,
+        kept => kept?,
+    };
+    match kept {
         Answer::Stored(bytes) => {
             M::decode(bytes.as_slice()).map_err(|_| AppError::Failed(Box::new(unreadable())))
         }
         Answer::Conflict => Err(AppError::RequestIdReused { id: key.id.clone() }),
         Answer::None => {
             let answer = work.await?;
-            app.store().put_answer(key, &answer.encode_to_vec()).await?;
-            Ok(answer)
+            match app.store().put_answer(key, &answer.encode_to_vec()).await {
+                Err(error) if !goes_on(&error) => Err(error.into()),
+                _ => Ok(answer),
+            }
         }
     }
 }

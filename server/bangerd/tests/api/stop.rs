@@ -527,6 +527,53 @@ async fn a_removal_that_a_broken_disk_does_not_let_happen_is_told_and_goes_on_by
     rig.stopped().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_cannot_be_read_keeps_no_vmm_alive() {
+    let rig = Rig::start().await;
+    rig.furnish().await;
+    let state = rig.dir.path().join("state");
+    for (number, verb) in ["stop", "kill", "delete"].into_iter().enumerate() {
+        rig.create("web").await.unwrap();
+        let trouble = Trouble::fails(&state, Calls::All, libc::EIO, 1000, 1);
+        let (vm, request_id) = (
+            "web".to_owned(),
+            format!("01890a5d-ac96-774b-bcce-b302099a805{number}"),
+        );
+        let mut vms = rig.vms();
+        let asked = match verb {
+            "stop" => {
+                let request = v1::StopVmRequest {
+                    vm,
+                    request_id,
+                    keep_logs: false,
+                };
+                vms.stop_vm(request).await.map(drop)
+            }
+            "kill" => {
+                let request = v1::KillVmRequest { vm, request_id };
+                vms.kill_vm(request).await.map(drop)
+            }
+            _ => {
+                let request = v1::DeleteVmRequest { vm, request_id };
+                vms.delete_vm(request).await.map(drop)
+            }
+        };
+        // Its files stay for as long as the disk fails; the machine does not.
+        assert_eq!(asked.is_ok(), verb != "delete", "{verb}: {asked:?}");
+        assert!(rig.host.living().is_empty(), "{verb}");
+        drop(trouble);
+        rig.vms()
+            .delete_vm(v1::DeleteVmRequest {
+                vm: "web".into(),
+                ..Default::default()
+            })
+            .await
+            .ok();
+        until("the VM is gone", async || list(&rig).await.is_empty()).await;
+    }
+    rig.stopped().await;
+}
+
 async fn list(rig: &Rig) -> Vec<v1::Vm> {
     let listed = rig.vms().list_vms(v1::ListVmsRequest::default()).await;
     listed.unwrap().into_inner().vms

@@ -9,12 +9,16 @@ use prost::Message;
 use tonic::{Request, Response, Status};
 
 use super::super::convert::field;
+use super::super::request::Unsure;
 use super::super::{Api, request};
 
 /// A request that names a VM, and can be repeated by its id.
 pub(super) trait VerbRequest: Message {
     /// The method's full name.
     const METHOD: &'static str;
+
+    /// Whether it is made though the database fails.
+    const UNSURE: Unsure;
 
     /// Takes the id out: what is left says what is wanted.
     fn take_id(&mut self) -> String;
@@ -24,9 +28,10 @@ pub(super) trait VerbRequest: Message {
 }
 
 macro_rules! verb_requests {
-    ($($request:ident is $method:literal,)+) => {$(
+    ($($request:ident is $method:literal, unsure $unsure:ident;)+) => {$(
         impl VerbRequest for v1::$request {
             const METHOD: &'static str = concat!("banger.v1.VmService/", $method);
+            const UNSURE: Unsure = Unsure::$unsure;
 
             fn take_id(&mut self) -> String {
                 std::mem::take(&mut self.request_id)
@@ -40,13 +45,13 @@ macro_rules! verb_requests {
 }
 
 verb_requests! {
-    StartVmRequest is "StartVm",
-    StopVmRequest is "StopVm",
-    RestartVmRequest is "RestartVm",
-    PauseVmRequest is "PauseVm",
-    ResumeVmRequest is "ResumeVm",
-    KillVmRequest is "KillVm",
-    DeleteVmRequest is "DeleteVm",
+    StartVmRequest is "StartVm", unsure Refused;
+    StopVmRequest is "StopVm", unsure Made;
+    RestartVmRequest is "RestartVm", unsure Refused;
+    PauseVmRequest is "PauseVm", unsure Refused;
+    ResumeVmRequest is "ResumeVm", unsure Refused;
+    KillVmRequest is "KillVm", unsure Made;
+    DeleteVmRequest is "DeleteVm", unsure Made;
 }
 
 impl Api {
@@ -66,6 +71,6 @@ impl Api {
         let key = request::key(Q::METHOD, &id, &request)?;
         let named = field::named("vm", request.vm())?.to_owned();
         let work = work(self.app.vms.clone(), named);
-        self.once.answer(&self.app, key, work).await
+        self.once.answer_if(Q::UNSURE, &self.app, key, work).await
     }
 }
