@@ -262,6 +262,36 @@ fn programs_that_come_with_the_tree_do_not_run_when_it_is_applied() {
 }
 
 #[test]
+fn merge_drivers_that_came_with_the_tree_do_not_run() {
+    for way in [How::Merge, How::Rebase, How::Patch] {
+        let bench = Bench::with_repository();
+        let trap = trap(&bench);
+        git(
+            &bench.here,
+            &["config", "merge.project.driver", "./program"],
+        );
+        write(&bench.here, ".gitattributes", "file merge=project\n");
+        std::fs::copy(&trap, bench.here.join("program")).unwrap();
+        commit(&bench.here, "as an earlier apply left it");
+        let (_, base) = bench.prepare(&Options::default());
+        write(&bench.guest, "file", "theirs\ntwo\nthree\n");
+        commit(&bench.guest, "theirs");
+        write(&bench.here, "file", "one\ntwo\nmine\n");
+        commit(&bench.here, "mine");
+        bench.export(&base);
+        let repository = LocalRepository::find(&bench.here, &Cancel::default()).unwrap();
+        let options = ApplyOptions {
+            how: way,
+            ..ApplyOptions::default()
+        };
+        let applied = apply(&repository.unwrap(), VM, options).unwrap();
+        // What only the driver could merge is told.
+        assert_eq!(applied.conflicts, ["file"], "{way:?}");
+        assert_nothing_ran(&bench);
+    }
+}
+
+#[test]
 fn names_that_lead_elsewhere_are_refused() {
     let bench = Bench::with_repository();
     for name in [

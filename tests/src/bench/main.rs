@@ -1,7 +1,7 @@
 //! The figures of `docs/performance.md`, measured: banger beside what it is built on, in turns, in one run.
 //!
 //! `make bench` builds what it needs and runs it. `bench [PART…]` runs parts: boot, exec, bulk, key, files,
-//! pull, pull-large, pull-many, bundle, list, parallel, delete, adopt, unary, idle.
+//! workspace, pull, pull-large, pull-many, bundle, list, parallel, delete, adopt, unary, idle.
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used)] // a measurement that cannot be made ends by panicking
 #![allow(clippy::cast_precision_loss)] // figures for people
@@ -20,6 +20,7 @@ mod parallel;
 mod stand;
 mod table;
 mod unary;
+mod workspace;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
@@ -30,12 +31,13 @@ use table::Table;
 /// A part of the measurements.
 type Part = (&'static str, fn(&Stand, &mut Table));
 
-const PARTS: [Part; 15] = [
+const PARTS: [Part; 16] = [
     ("boot", boot::measure),
     ("exec", channel::exec),
     ("bulk", channel::bulk),
     ("key", key::measure),
     ("files", files::measure),
+    ("workspace", workspace::measure),
     ("pull", images::pull::usual),
     ("pull-large", images::pull::large),
     ("pull-many", images::pull::many_files),

@@ -1,11 +1,13 @@
 //! Repositories go into a VM and come back: the same commits, the same bytes, nothing of the owner's touched.
 
+mod kill;
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use banger_e2e::{Case, Lane, Verdict};
+use banger_e2e::{Case, Daemon, Lane, Verdict};
 
 use crate::campaign::setting;
 use crate::suite::{LONG, Suite};
@@ -16,11 +18,23 @@ const VM: &str = "workspace";
 const HISTORIES: u64 = 3;
 
 pub(crate) fn cases() -> Vec<Case<Suite>> {
-    vec![Case {
-        name: "histories_go_into_a_vm_and_come_back_whole",
-        lane: Lane::Shared,
-        test: histories,
-    }]
+    vec![
+        Case {
+            name: "histories_go_into_a_vm_and_come_back_whole",
+            lane: Lane::Shared,
+            test: histories,
+        },
+        Case {
+            name: "a_directory_without_git_comes_back_and_is_applied",
+            lane: Lane::Shared,
+            test: directory,
+        },
+        Case {
+            name: "a_prepare_or_export_killed_at_any_point_is_whole_or_nothing",
+            lane: Lane::Own,
+            test: kill::killed,
+        },
+    ]
 }
 
 fn git(directory: &Path, words: &[&str]) -> String {
@@ -59,17 +73,12 @@ fn git_tree(top: &Path) -> PathBuf {
 }
 
 /// Makes a VM that has git.
-fn vm_with_git(suite: &Suite, dir: &Path) {
-    let reference = suite.reference();
-    suite
-        .banger(["vm", "create", &reference, "--name", VM])
-        .ok();
+fn vm_with_git(daemon: &Daemon, reference: &str, dir: &Path, vm: &str) {
+    let banger = |words: &[&str]| drop(daemon.banger(words).timeout(LONG).ok());
+    banger(&["vm", "create", reference, "--name", vm]);
     let tree = format!("{}/.", git_tree(dir).display());
-    let root = format!("{VM}:/");
-    suite.banger(["cp", "-r", &tree, &root]).ok();
-    suite
-        .banger(["vm", "exec", VM, "--", "git", "version"])
-        .ok();
+    banger(&["cp", "-r", &tree, &format!("{vm}:/")]);
+    banger(&["vm", "exec", vm, "--", "git", "version"]);
 }
 
 /// A repository with some history, and work that is not committed.
@@ -134,7 +143,7 @@ git add -A; git write-tree; git reset -q; git add staged";
 fn histories(suite: &Suite) -> Verdict {
     let dir = suite.scratch.path().join("workspaces");
     fs::create_dir(&dir).unwrap();
-    vm_with_git(suite, &dir);
+    vm_with_git(suite.daemon(), &suite.reference(), &dir, VM);
     for seed in 0..setting("BANGER_VM_HISTORIES", HISTORIES) {
         println!("history {seed}");
         let name = format!("work{seed}");
@@ -170,5 +179,57 @@ fn histories(suite: &Suite) -> Verdict {
         fs::remove_dir_all(here).unwrap();
     }
     suite.banger(["vm", "remove", VM]).timeout(LONG).ok();
+    Verdict::Passed
+}
+
+/// A VM without git, and a directory without it.
+fn directory(suite: &Suite) -> Verdict {
+    let here = suite.scratch.path().join("directory");
+    fs::create_dir_all(here.join("dir")).unwrap();
+    let write = |name: &str, text: &str| fs::write(here.join(name), text).unwrap();
+    let read = |name: &str| fs::read_to_string(here.join(name)).ok();
+    for name in ["file", "other", "dir/gone"] {
+        write(name, "as it was\n");
+    }
+    suite.vm();
+    let at = here.to_str().unwrap();
+    let workspace = |verb: &str, more: &[&str]| {
+        let words = ["workspace", verb, crate::suite::VM, at, "--plain"];
+        suite.banger([&words[..], more].concat())
+    };
+    workspace("prepare", &[]).ok();
+    let work =
+        "cd ~/directory && echo theirs > file && rm -r dir && mkdir new && echo new > new/file";
+    suite.sh(work).ok();
+    write("other", "mine\n");
+    write("file", "mine\n");
+    workspace("export", &[]).ok();
+    let refused = workspace("apply", &[]).done();
+    assert_ne!(refused.code(), 0);
+    assert!(
+        refused.err().contains("in the way: file"),
+        "{}",
+        refused.err()
+    );
+    assert_eq!(
+        (read("file"), read("new/file")),
+        (Some("mine\n".into()), None)
+    );
+    let applied = workspace("apply", &["--theirs", "--output", "json"])
+        .ok()
+        .json();
+    assert_eq!(read("file").as_deref(), Some("theirs\n"));
+    assert_eq!(read("other").as_deref(), Some("mine\n"));
+    assert_eq!(read("new/file").as_deref(), Some("new\n"));
+    assert!(!here.join("dir").exists());
+    // What was exported is here: it may be replaced.
+    workspace("prepare", &[]).ok();
+    let way_back = applied["way_back"][0].as_str().unwrap();
+    let words = way_back.split(' ').skip(1);
+    suite.banger(words).ok();
+    assert_eq!(read("file").as_deref(), Some("mine\n"));
+    assert_eq!(read("dir/gone").as_deref(), Some("as it was\n"));
+    suite.sh("rm -r ~/directory").ok();
+    fs::remove_dir_all(here).unwrap();
     Verdict::Passed
 }

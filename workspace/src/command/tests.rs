@@ -106,3 +106,74 @@ fn hooks_and_helpers_of_a_repository_do_not_run() {
     git.run(&["checkout", "-q", "-f", "HEAD"]).unwrap();
     assert!(!trap.exists());
 }
+
+/// What could start a program or reach somebody, what a repository may say, and what holds. Most of it stands behind
+/// something else (nothing here asks for a remote, so no ssh is started), and is seen here alone.
+const HELD: [(&str, &str, &str); 19] = [
+    ("core.hooksPath", "hooks", "/dev/null"),
+    ("core.fsmonitor", "true", "false"),
+    ("core.sshCommand", "theirs", "false"),
+    ("core.gitProxy", "theirs", ""),
+    ("core.askPass", "theirs", "false"),
+    ("core.pager", "theirs", "cat"),
+    ("core.editor", "theirs", "false"),
+    ("core.alternateRefsCommand", "theirs", "true"),
+    ("core.attributesFile", "theirs", "/dev/null"),
+    ("core.excludesFile", "theirs", "/dev/null"),
+    ("credential.helper", "theirs", ""),
+    ("protocol.allow", "always", "never"),
+    ("diff.external", "theirs", ""),
+    ("uploadpack.packObjectsHook", "theirs", ""),
+    ("commit.gpgSign", "true", "false"),
+    ("log.showSignature", "true", "false"),
+    ("submodule.recurse", "true", "false"),
+    ("gc.auto", "1", "0"),
+    ("maintenance.auto", "true", "false"),
+];
+
+#[test]
+fn what_a_repository_says_comes_after_what_is_said_here() {
+    let place = tempfile::tempdir().unwrap();
+    let git = git(place.path());
+    git.run(&["init", "-q"]).unwrap();
+    for (key, theirs, _) in HELD {
+        git.run(&["config", key, theirs]).unwrap();
+    }
+    for (key, _, ours) in HELD {
+        assert_eq!(git.line(&["config", "--get", key]).unwrap(), ours, "{key}");
+    }
+}
+
+#[test]
+fn the_environment_is_made_from_nothing() {
+    let place = tempfile::tempdir().unwrap();
+    let git = git(place.path()).with_setting("alias.environment=!env");
+    let told = git.line(&["environment"]).unwrap();
+    let told: Vec<&str> = told.lines().collect();
+    for held in [
+        "HOME=/",
+        "GIT_CONFIG_NOSYSTEM=1",
+        "GIT_CONFIG_SYSTEM=/dev/null",
+        "GIT_CONFIG_GLOBAL=/dev/null",
+        "GIT_ATTR_NOSYSTEM=1",
+        "GIT_TERMINAL_PROMPT=0",
+        "GIT_ASKPASS=false",
+        "SSH_ASKPASS=false",
+        "GIT_SSH_COMMAND=false",
+        "GIT_EDITOR=false",
+        "GIT_SEQUENCE_EDITOR=false",
+        "GIT_PAGER=cat",
+        "GIT_OPTIONAL_LOCKS=0",
+        "GIT_NO_REPLACE_OBJECTS=1",
+        "GIT_NO_LAZY_FETCH=1",
+        "GIT_ALLOW_PROTOCOL=none",
+    ] {
+        assert!(told.contains(&held), "{held} is not in {told:?}");
+    }
+    // This test has a manifest's directory in its own environment.
+    assert!(std::env::var_os("CARGO_MANIFEST_DIR").is_some());
+    assert!(
+        !told.iter().any(|one| one.starts_with("CARGO_")),
+        "{told:?}"
+    );
+}

@@ -349,3 +349,45 @@ fn place(
         Err(error) => Err(error),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is in a directory, by names.
+    fn names(top: &Path) -> Vec<String> {
+        let names = std::fs::read_dir(top).unwrap().flatten();
+        let mut names: Vec<String> = names
+            .map(|entry| entry.file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn what_is_written_since_it_was_looked_at_is_left() {
+        let top = tempfile::tempdir().unwrap();
+        let file = top.path().join("file");
+        std::fs::write(&file, "one").unwrap();
+        let disk = Disk::open(top.path()).unwrap();
+        let mark = disk.look(b"file").unwrap().unwrap().mark;
+        std::fs::write(&file, "later").unwrap();
+        let put = |former| disk.put_file(b"file", 0o644, &mut &b"theirs"[..], former);
+        assert_eq!(put(Some(mark)).unwrap(), Done::Moved);
+        assert_eq!(put(None).unwrap(), Done::Moved);
+        assert_eq!(
+            disk.put_link(b"file", b"x", Some(mark)).unwrap(),
+            Done::Moved
+        );
+        assert_eq!(disk.remove(b"file", mark).unwrap(), Done::Moved);
+        assert_eq!(std::fs::read(&file).unwrap(), b"later");
+        assert_eq!(names(top.path()), ["file"]);
+        let mark = disk.look(b"file").unwrap().unwrap().mark;
+        assert_eq!(put(Some(mark)).unwrap(), Done::Yes);
+        assert_eq!(std::fs::read(&file).unwrap(), b"theirs");
+        assert_eq!(names(top.path()), ["file"]);
+        let mark = disk.look(b"file").unwrap().unwrap().mark;
+        assert_eq!(disk.remove(b"file", mark).unwrap(), Done::Yes);
+        assert!(names(top.path()).is_empty());
+    }
+}
