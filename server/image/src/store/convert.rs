@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::bring::{Bringing, FromRecords, ReadyLayer, WantedLayer, joined};
 use super::flight::Board;
+use super::layout;
 use super::plan::Plan;
 use super::record::{self, LayerKey, Waiting};
 use super::source::BlobSource;
@@ -57,7 +58,8 @@ impl ImageStore {
         if let Ok(image) = self.load(plan.digest) {
             return Ok(image);
         }
-        let mut publishing = Vec::new();
+        // Beside the layers: each takes the host's disk some milliseconds.
+        let mut publishing = vec![self.keep_documents(&plan)];
         let result = self
             .build_anew(&plan, source, &board, &cancel, &mut publishing)
             .await;
@@ -154,13 +156,25 @@ impl ImageStore {
         })
     }
 
-    /// Gives everything its final name, the disk last.
+    /// Keeps the manifest and the configuration.
+    fn keep_documents(&self, plan: &Plan) -> JoinHandle<Result<(), StoreError>> {
+        let store = self.clone();
+        let documents = [
+            (plan.manifest.config.digest, plan.config_bytes.clone()),
+            (plan.digest, plan.manifest_bytes.clone()),
+        ];
+        self.inner.tracker.spawn_blocking(move || {
+            let layout = &store.inner.layout;
+            documents
+                .iter()
+                .try_for_each(|(digest, bytes)| layout.keep_blob(*digest, bytes))
+        })
+    }
+
+    /// Gives the disk its final name: all else has its own.
     async fn publish_image(&self, plan: Plan, disk: NewDisk) -> Result<BuiltImage, StoreError> {
         let store = self.clone();
         joined(self.inner.tracker.spawn_blocking(move || {
-            let layout = &store.inner.layout;
-            layout.keep_blob(plan.manifest.config.digest, &plan.config_bytes)?;
-            layout.keep_blob(plan.digest, &plan.manifest_bytes)?;
             store.publish_disk(plan.digest, disk)?;
             store.describe(plan.digest, &plan.manifest, plan.config)
         }))
@@ -178,18 +192,18 @@ impl ImageStore {
             record,
             layers,
         } = disk;
-        let name = |record: NamedTempFile| {
+        let name_record = |record: NamedTempFile| {
             record.as_file().sync_all()?;
             record.persist(&beside).map_err(|error| error.error)
         };
         let named = std::thread::scope(|scope| {
-            let naming = scope.spawn(|| record.map(name).transpose());
+            let naming = scope.spawn(|| record.map(name_record).transpose());
             let synced = file.as_file().sync_all();
             (synced, naming.join())
         });
         let (synced, named) = named;
         synced.map_err(StoreError::io("write", &path))?;
-        super::publish(file, &path).map_err(StoreError::io("write", &path))?;
+        layout::name(file, &path).map_err(StoreError::io("write", &path))?;
         match named {
             Ok(Ok(Some(_))) => self.inner.records.add(layout, &beside, &layers),
             Ok(Ok(None)) => {}

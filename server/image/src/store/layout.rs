@@ -101,6 +101,11 @@ impl Layout {
 /// Makes a file durable under its final name, replacing what had it. Blocks.
 pub(crate) fn publish(file: NamedTempFile, to: &Path) -> io::Result<()> {
     file.as_file().sync_all()?;
+    name(file, to)
+}
+
+/// Gives a file, whose content is durable, its final name. Blocks.
+pub(super) fn name(file: NamedTempFile, to: &Path) -> io::Result<()> {
     file.persist(to).map_err(|error| error.error)?;
     sync_directory(to)
 }
