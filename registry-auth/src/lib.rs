@@ -13,9 +13,11 @@ mod error;
 mod files;
 mod helper;
 mod login;
+mod logins;
 mod name;
 
 pub use error::AuthError;
 pub use files::AuthFiles;
 pub use login::Login;
+pub use logins::Logins;
 pub use name::{Place, registry_and_repository};

@@ -1,5 +1,7 @@
 //! Registries and repositories, as references and the keys of auth files name them.
 
+use std::fmt;
+
 /// Docker Hub, by its name in references.
 const HUB: &str = "docker.io";
 /// What Docker Hub is called elsewhere.
@@ -60,6 +62,12 @@ impl Place {
         } else {
             &self.registry
         }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.registry, self.repository)
     }
 }
 

@@ -5,6 +5,7 @@ use std::future::IntoFuture;
 use std::path::{Path, PathBuf};
 
 use banger_proto::v1;
+use banger_registry_auth::{AuthFiles, Login, registry_and_repository};
 use bytes::Bytes;
 use futures::future::{BoxFuture, FutureExt};
 use uuid::Uuid;
@@ -12,10 +13,11 @@ use v1::build_image_request::Message;
 use v1::build_image_response::Message as Told;
 use v1::build_image_start::Recipe;
 
+use crate::bases::bases;
 use crate::context::BuildContext;
 use crate::error::{Error, Result};
 use crate::export::{Export, ExportMessage, ExportPart};
-use crate::image::Images;
+use crate::image::{Images, basic_auth};
 use crate::operation::{IntoStep, Progress, Step};
 use crate::upload::{Source, send};
 use crate::vm::NetworkMode;
@@ -40,6 +42,7 @@ pub struct BuildImage {
     images: Images,
     start: v1::BuildImageStart,
     recipe: Input,
+    auth_files: Option<AuthFiles>,
     progress: Progress,
     log: Log,
 }
@@ -107,6 +110,7 @@ impl Images {
                 ..v1::BuildImageStart::default()
             },
             recipe,
+            auth_files: None,
             progress: Progress::none(),
             log: Log(None),
         }
@@ -204,6 +208,20 @@ impl BuildImage {
         self
     }
 
+    /// With this login for base images of `place`: a registry, a repository in it, or a part of its path. Used for this
+    /// build and never stored.
+    pub fn login(mut self, place: impl Into<String>, login: Login) -> Self {
+        self.start.auths.insert(place.into(), basic_auth(login));
+        self
+    }
+
+    /// With the logins that these files of this client have for the base images that the Dockerfile names. Where they
+    /// have none, the daemon looks into its own.
+    pub fn auth_files(mut self, files: AuthFiles) -> Self {
+        self.auth_files = Some(files);
+        self
+    }
+
     /// With this request id.
     pub fn request_id(mut self, id: Uuid) -> Self {
         self.start.request_id = id.to_string();
@@ -228,6 +246,7 @@ impl BuildImage {
             images,
             mut start,
             recipe,
+            auth_files,
             mut progress,
             mut log,
         } = self;
@@ -242,6 +261,12 @@ impl BuildImage {
                 if let Some(file) = &file {
                     recipe.text = read(file)?;
                     recipe.name = file.display().to_string();
+                }
+                if let Some(files) = auth_files {
+                    let logins = logins(&files, &recipe).await?;
+                    for (place, auth) in logins {
+                        start.auths.entry(place).or_insert(auth);
+                    }
                 }
                 parts.push((pruned(context, file.as_deref())?, |data: Bytes| {
                     wrap(Message::Chunk(data))
@@ -273,6 +298,20 @@ impl BuildImage {
         })
         .await
     }
+}
+
+/// What files have for the base images of a recipe, each for its own repository alone.
+async fn logins(
+    files: &AuthFiles,
+    recipe: &v1::DockerfileRecipe,
+) -> Result<Vec<(String, v1::BasicAuth)>> {
+    let mut logins = Vec::new();
+    for base in bases(&recipe.text, &recipe.build_args) {
+        let place = registry_and_repository(&base);
+        let found = files.login(&place).await.map_err(Error::Credentials)?;
+        logins.extend(found.map(|login| (place.to_string(), basic_auth(login))));
+    }
+    Ok(logins)
 }
 
 fn wrap(message: Message) -> v1::BuildImageRequest {

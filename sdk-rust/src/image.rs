@@ -325,17 +325,7 @@ impl PullImage {
 
     /// With this login for the registry, used for this pull and never stored.
     pub fn login(mut self, login: Login) -> Self {
-        self.request.auth = Some(match login {
-            Login::Password { username, password } => v1::BasicAuth {
-                username,
-                password,
-                ..v1::BasicAuth::default()
-            },
-            Login::IdentityToken(identity_token) => v1::BasicAuth {
-                identity_token,
-                ..v1::BasicAuth::default()
-            },
-        });
+        self.request.auth = Some(basic_auth(login));
         self
     }
 
@@ -387,6 +377,21 @@ impl IntoFuture for PullImage {
 
     fn into_future(self) -> Self::IntoFuture {
         self.run().boxed()
+    }
+}
+
+/// A login as the API has it.
+pub(crate) fn basic_auth(login: Login) -> v1::BasicAuth {
+    match login {
+        Login::Password { username, password } => v1::BasicAuth {
+            username,
+            password,
+            ..v1::BasicAuth::default()
+        },
+        Login::IdentityToken(identity_token) => v1::BasicAuth {
+            identity_token,
+            ..v1::BasicAuth::default()
+        },
     }
 }
 

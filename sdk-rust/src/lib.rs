@@ -74,6 +74,7 @@
 #![warn(missing_docs)]
 
 mod audit;
+mod bases;
 mod build;
 mod catalog;
 mod client;

@@ -5501,6 +5501,13 @@ pub struct BuildImageStart {
     /// A UUID: a repeat of the request with the same one joins the first.
     #[prost(string, tag = "10")]
     pub request_id: ::prost::alloc::string::String,
+    /// Credentials for base images that are pulled, by what they are for: a registry (registry.example.com:5000), a
+    /// repository in it, or a part of its path; the nearest counts. Used for this build and never stored.
+    #[prost(btree_map = "string, message", tag = "11")]
+    pub auths: ::prost::alloc::collections::BTreeMap<
+        ::prost::alloc::string::String,
+        BasicAuth,
+    >,
     /// How it is made.
     #[prost(oneof = "build_image_start::Recipe", tags = "2, 3")]
     pub recipe: ::core::option::Option<build_image_start::Recipe>,

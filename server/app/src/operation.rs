@@ -117,10 +117,7 @@ impl Operations {
             let Some(key) = &request else {
                 return Err(full);
             };
-            return match self.context.store.begun_by(key).await? {
-                Some(InsertOperation::Joined(id)) => Ok(Begun::Joined(id)),
-                _ => Err(full),
-            };
+            return self.begun_by(key).await?.map(Begun::Joined).ok_or(full);
         }
         // Live before it is stored: whoever finds it in the store can watch it.
         self.lock().insert(operation.id, running.clone());
@@ -156,6 +153,21 @@ impl Operations {
                 self.lock().remove(&operation.id);
                 Err(error.into())
             }
+        }
+    }
+
+    /// The operation that a call with this request id began before, if there is one.
+    ///
+    /// # Errors
+    /// If the id was used for another request.
+    pub(crate) async fn begun_by(&self, key: &RequestKey) -> Result<Option<OperationId>, AppError> {
+        match self.context.store.begun_by(key).await? {
+            Some(InsertOperation::Joined(id)) => Ok(Some(id)),
+            Some(InsertOperation::Conflict) => {
+                let id = key.id.clone();
+                Err(AppError::RequestIdReused { id })
+            }
+            Some(InsertOperation::Inserted) | None => Ok(None),
         }
     }
 

@@ -24,7 +24,7 @@ mod transport;
 mod watched;
 mod writeback;
 
-pub use banger_registry_auth::{AuthFiles, Login};
+pub use banger_registry_auth::{AuthFiles, Login, Logins, Place};
 pub use bundle::BundleError;
 pub use catalog::{CatalogAddress, CatalogHosts, CatalogSource, SourceError, SourceOptions};
 pub use compose::{

@@ -5,6 +5,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use banger_e2e::command::{ended, until};
+use banger_e2e::web::WebServer;
 use banger_e2e::{Case, Lane, Verdict};
 
 use crate::suite::{LONG, Suite, refused};
@@ -25,6 +26,11 @@ pub(crate) fn cases() -> Vec<Case<Suite>> {
             name: "a_build_that_is_interrupted_leaves_nothing",
             lane: Lane::Shared,
             test: interrupted,
+        },
+        Case {
+            name: "the_network_of_run_is_the_one_that_is_asked_for",
+            lane: Lane::Shared,
+            test: network,
         },
         Case {
             name: "a_debian_root_filesystem_is_made_of_packages",
@@ -333,6 +339,47 @@ fn interrupted(suite: &Suite) -> Verdict {
         .ok()
         .out();
     assert!(!listed.contains("interrupted"), "{listed}");
+    Verdict::Passed
+}
+
+/// By QEMU's user network a guest reaches what listens on the host's loopback, as 10.0.2.2; without a network, nothing.
+fn network(suite: &Suite) -> Verdict {
+    let dir = suite.scratch.dir("build-network");
+    let served = suite.scratch.dir("build-network-served");
+    fs::write(served.join("word"), "from the host\n").unwrap();
+    let server = WebServer::serve(&suite.scratch, &served);
+    let (_, port) = server.url.trim_end_matches('/').rsplit_once(':').unwrap();
+    let text = format!(
+        "FROM {}\nRUN printf 'GET /word HTTP/1.0\\r\\n\\r\\n' | nc -w 20 10.0.2.2 {port} > /fetched && \
+         tail -n 1 /fetched | grep from\n",
+        suite.reference()
+    );
+    fs::write(dir.join("Dockerfile"), text).unwrap();
+    let build = |tag: &str, options: &[&str]| {
+        suite
+            .banger(["image", "build", "-t", tag, "--memory", "256M"])
+            .args(options.iter().copied())
+            .arg(&dir)
+            .timeout(LONG)
+    };
+    for (tag, options) in [
+        ("fetched:1", &["--network", "user"][..]),
+        ("fetched:2", &[]),
+    ] {
+        // Each runs the step: what is kept of the first is not asked for.
+        build(tag, &[&["--no-cache"][..], options].concat()).ok();
+        let fetched = seen(suite, tag, "tail -n 1 /fetched");
+        assert_eq!(fetched.trim_end(), "from the host", "{tag}");
+    }
+    // Not taken from what is kept of a build that had a network, either.
+    refused(
+        build("fetched:3", &["--network", "none"]),
+        125,
+        "BUILD_STEP_FAILED",
+    );
+    for tag in ["fetched:1", "fetched:2"] {
+        suite.banger(["image", "remove", tag]).ok();
+    }
     Verdict::Passed
 }
 

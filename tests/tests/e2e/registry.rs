@@ -26,6 +26,11 @@ pub(crate) fn cases() -> Vec<Case<Suite>> {
             test: nowhere,
         },
         Case {
+            name: "a_build_pulls_with_its_callers_logins_and_keeps_them_nowhere",
+            lane: Lane::Own,
+            test: build,
+        },
+        Case {
             name: "the_daemon_logs_in_by_its_own_files",
             lane: Lane::Own,
             test: own_files,
@@ -128,14 +133,14 @@ fn nowhere(suite: &Suite) -> Verdict {
 }
 
 /// Looks for the password where a daemon that logs everything keeps things.
-fn kept_nowhere(daemon: &Daemon, reference: &str) {
+fn kept_nowhere(daemon: &Daemon, target: &str) {
     let operations = daemon
         .banger(["operation", "list", "--output", "json"])
         .ok()
         .out();
     assert!(
-        operations.contains(reference),
-        "the pulls are there: {operations}"
+        operations.contains(target),
+        "the work is there: {operations}"
     );
     let log = fs::read(daemon.log_path()).unwrap();
     assert!(has(&log, b"TRACE"), "everything is logged");
@@ -156,6 +161,46 @@ fn secrets() -> Vec<Vec<u8>> {
     let mut secrets = secret::forms(PASSWORD);
     secrets.push(whole);
     secrets
+}
+
+fn build(suite: &Suite) -> Verdict {
+    let (registry, reference) = registry(suite, "build-login");
+    let options = DaemonOptions {
+        config: "log_level = \"trace\"".into(),
+        ..DaemonOptions::default()
+    };
+    let daemon = Daemon::start(&suite.scratch, &suite.binaries, "build-nowhere", options);
+    let work = suite.scratch.dir("build-logins");
+    let context = suite.scratch.dir("build-logins-context");
+    let (_, repository) = reference.split_once('/').unwrap();
+    // No step needs a VM. The registry's name comes by a variable.
+    let text = format!("ARG REGISTRY\nFROM scratch\nFROM $REGISTRY/{repository}\nENV A=b\n");
+    fs::write(context.join("Dockerfile"), text).unwrap();
+    let build = |more: &[&str]| {
+        daemon
+            .banger(["image", "build", "-t", "private:1"])
+            .args(["--build-arg", &format!("REGISTRY={}", registry.address)])
+            .args(more.iter().copied())
+            .arg(&context)
+    };
+    let error = refused(build(&["--no-auth-file"]), 125, "REGISTRY_UNAUTHORIZED");
+    let message = error["message"].as_str().unwrap();
+    assert!(message.contains("without credentials"), "{error}");
+    // A login for another repository is no login for this one.
+    let file = work.join("auth.json");
+    let by_file = ["--auth-file", file.to_str().unwrap()];
+    fs::write(&file, auths(&format!("{}/other", registry.address))).unwrap();
+    refused(build(&by_file), 125, "REGISTRY_UNAUTHORIZED");
+    fs::write(&file, auths(&format!("{}/private", registry.address))).unwrap();
+    build(&by_file).ok();
+    daemon.banger(["image", "prune", "--all"]).ok();
+    fs::write(work.join("config.json"), auths(&registry.address)).unwrap();
+    build(&[]).env("DOCKER_CONFIG", &work).ok();
+
+    kept_nowhere(&daemon, "private:1");
+    daemon.clear();
+    fs::remove_dir_all(work).unwrap();
+    Verdict::Passed
 }
 
 fn own_files(suite: &Suite) -> Verdict {

@@ -4,7 +4,7 @@ use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
 
 use banger_sdk::types::{self, build_log::Stream};
-use banger_sdk::{BuildImage, Source};
+use banger_sdk::{AuthFiles, BuildImage, Source};
 use clap::{Args, ValueEnum};
 use clap_complete::ArgValueCandidates;
 
@@ -36,6 +36,10 @@ same input are taken from what was kept (`banger image prune --build-cache` thro
 reference. Ctrl-C cancels the build and leaves nothing of it.
 
 CONTEXT is the directory from which COPY and ADD take; what its .dockerignore names is not sent.
+
+Credentials for the base images that the Dockerfile names come from the files of `docker login` and `podman login` \
+(also through their credential helpers), else from the daemon's own files. They are sent to the daemon for this build \
+and never stored.
 
 With --debian the image is a root filesystem of Debian packages, made by mmdebstrap on the daemon's host.
 
@@ -87,7 +91,7 @@ pub(crate) struct Build {
     /// Space for what the build adds, e.g. 20G
     #[arg(long, value_name = "SIZE", value_parser = value::mib)]
     disk: Option<i64>,
-    /// The network of RUN; by itself what the daemon is configured to
+    /// The network of RUN; by itself that of any VM
     #[arg(long, value_enum, value_name = "MODE")]
     network: Option<Network>,
     /// Boot this kernel in the VMs in which steps run
@@ -96,6 +100,12 @@ pub(crate) struct Build {
     /// The platform: only the host's own can be built
     #[arg(long, value_name = "PLATFORM")]
     platform: Option<String>,
+    /// Look for credentials in this file of Docker's or Podman's, not in the usual ones
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["debian", "no_auth_file"])]
+    auth_file: Option<PathBuf>,
+    /// Send no credentials from your files
+    #[arg(long)]
+    no_auth_file: bool,
     /// How to show progress
     #[arg(long, value_enum, value_name = "HOW", default_value = "plain")]
     progress: Shown,
@@ -168,6 +178,12 @@ impl Build {
         }
         if let Some(stage) = &self.target {
             build = build.target(stage);
+        }
+        if !self.no_auth_file {
+            build = build.auth_files(match &self.auth_file {
+                Some(file) => AuthFiles::only(file.clone()),
+                None => AuthFiles::of_user(|name| std::env::var_os(name)),
+            });
         }
         Ok(build)
     }

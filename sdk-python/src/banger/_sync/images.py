@@ -117,6 +117,7 @@ class Images:
         text: str | None = None,
         build_args: Mapping[str, str] | None = None,
         target: str = "",
+        auths: Mapping[str, v1.BasicAuth] | None = None,
         no_cache: bool = False,
         vcpu_count: int = 0,
         memory_mib: int = 0,
@@ -128,13 +129,14 @@ class Images:
         request_id: str | uuid.UUID | None = None,
     ) -> v1.Image:
         """Builds an image in VMs by the `Dockerfile` in the directory `context`, by another file, or by a text; what
-        `.dockerignore` names stays here. `target` is the stage to build, the last one by itself. `on_log` gets the
-        output of the steps. Not repeated when the connection breaks. See docs/building-images.md.
+        `.dockerignore` names stays here. `target` is the stage to build, the last one by itself. `auths` are credentials
+        for base images, by registry, repository in it, or a part of its path. `on_log` gets the output of the steps.
+        Not repeated when the connection breaks. See docs/building-images.md.
         """
         recipe, ignored = _io.blocking(_recipe, Path(context), dockerfile, text)
         recipe.build_args.update(build_args or {})
         recipe.target = target
-        start = v1.BuildImageStart(dockerfile=recipe)
+        start = v1.BuildImageStart(dockerfile=recipe, auths=auths)
         return self._build(
             start,
             chunked(pack_content(context, ignored)),

@@ -274,7 +274,14 @@ class BuildImageRequest(_message.Message):
     def __init__(self, start: _Optional[_Union[BuildImageStart, _Mapping]] = ..., chunk: _Optional[bytes] = ...) -> None: ...
 
 class BuildImageStart(_message.Message):
-    __slots__ = ("reference", "dockerfile", "debian", "no_cache", "vcpu_count", "memory_mib", "disk_size_bytes", "network", "kernel", "request_id")
+    __slots__ = ("reference", "dockerfile", "debian", "no_cache", "vcpu_count", "memory_mib", "disk_size_bytes", "network", "kernel", "request_id", "auths")
+    class AuthsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: BasicAuth
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[BasicAuth, _Mapping]] = ...) -> None: ...
     REFERENCE_FIELD_NUMBER: _ClassVar[int]
     DOCKERFILE_FIELD_NUMBER: _ClassVar[int]
     DEBIAN_FIELD_NUMBER: _ClassVar[int]
@@ -285,6 +292,7 @@ class BuildImageStart(_message.Message):
     NETWORK_FIELD_NUMBER: _ClassVar[int]
     KERNEL_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    AUTHS_FIELD_NUMBER: _ClassVar[int]
     reference: str
     dockerfile: DockerfileRecipe
     debian: DebianRecipe
@@ -295,7 +303,8 @@ class BuildImageStart(_message.Message):
     network: _vm_pb2.VmSpec.NetworkMode
     kernel: str
     request_id: str
-    def __init__(self, reference: _Optional[str] = ..., dockerfile: _Optional[_Union[DockerfileRecipe, _Mapping]] = ..., debian: _Optional[_Union[DebianRecipe, _Mapping]] = ..., no_cache: bool = ..., vcpu_count: _Optional[int] = ..., memory_mib: _Optional[int] = ..., disk_size_bytes: _Optional[int] = ..., network: _Optional[_Union[_vm_pb2.VmSpec.NetworkMode, str]] = ..., kernel: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
+    auths: _containers.MessageMap[str, BasicAuth]
+    def __init__(self, reference: _Optional[str] = ..., dockerfile: _Optional[_Union[DockerfileRecipe, _Mapping]] = ..., debian: _Optional[_Union[DebianRecipe, _Mapping]] = ..., no_cache: bool = ..., vcpu_count: _Optional[int] = ..., memory_mib: _Optional[int] = ..., disk_size_bytes: _Optional[int] = ..., network: _Optional[_Union[_vm_pb2.VmSpec.NetworkMode, str]] = ..., kernel: _Optional[str] = ..., request_id: _Optional[str] = ..., auths: _Optional[_Mapping[str, BasicAuth]] = ...) -> None: ...
 
 class DockerfileRecipe(_message.Message):
     __slots__ = ("text", "name", "build_args", "target")

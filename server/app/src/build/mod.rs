@@ -32,7 +32,7 @@ use std::time::Duration;
 use banger_core::image::Image;
 use banger_core::operation::OperationKind;
 use banger_core::{Digest, Name, OperationId, Owner, VmId};
-use banger_image::{ImageDescription, ImageReference, NewLayer, TreeArchive};
+use banger_image::{ImageDescription, ImageReference, Login, Logins, NewLayer, Place, TreeArchive};
 use banger_store::RequestKey;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -113,6 +113,8 @@ pub struct BuildRequest {
     pub no_cache: bool,
     /// Where steps run.
     pub machine: BuildMachine,
+    /// For the pulls of base images alone: neither stored nor shown.
+    pub logins: Logins,
     /// A tar of the context.
     pub context: Uploaded,
     /// Its place among the builds.
@@ -212,6 +214,21 @@ impl Builds {
         self.logs.find(id)
     }
 
+    /// The build that a call with this request id began before: a repeat needs neither a place nor a context.
+    ///
+    /// # Errors
+    /// If the id was used for another request.
+    pub async fn begun(
+        &self,
+        key: Option<&RequestKey>,
+    ) -> Result<Option<(OperationId, Option<Arc<BuildLog>>)>, AppError> {
+        let Some(key) = key.map(|key| key.of(&Owner::daemon())) else {
+            return Ok(None);
+        };
+        let begun = self.operations.begun_by(&key).await?;
+        Ok(begun.map(|id| (id, self.log(id))))
+    }
+
     /// Accepts a build, and returns the operation that does it, whose target becomes the image's id.
     ///
     /// # Errors
@@ -240,6 +257,7 @@ impl Builds {
             fleet: Fleet::new(&self.vms, &self.operations, request.machine, task.id()),
             tmp: self.context.paths.tmp(),
             no_cache: request.no_cache,
+            logins: request.logins,
             log: log.clone(),
             reference,
             task,
@@ -270,6 +288,7 @@ pub(crate) struct Builder {
     fleet: Fleet,
     tmp: PathBuf,
     no_cache: bool,
+    logins: Logins,
     log: Arc<BuildLog>,
     reference: ImageReference,
     task: Arc<OperationTask>,
@@ -329,12 +348,22 @@ impl Builder {
                 Some(image) => image,
                 None => {
                     self.say(&format!("pulling {reference}"));
-                    self.images.pull_within(reference, &self.task).await?
+                    let login = self.login(reference)?;
+                    self.images
+                        .pull_within(reference, login, &self.task)
+                        .await?
                 }
             };
             images.insert(reference.to_owned(), image);
         }
         Stages::new(self, &recipe, &files, images)?.build().await
+    }
+
+    /// Who the caller is for the registry of a base image, if the request says so.
+    fn login(&self, named: &str) -> Result<Option<Login>, AppError> {
+        let reference = crate::image::canonical("FROM", named)?;
+        let place = Place::new(reference.registry(), reference.repository());
+        Ok(self.logins.login(&place).cloned())
     }
 
     fn say(&self, line: &str) {

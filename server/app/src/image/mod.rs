@@ -12,8 +12,8 @@ use std::sync::Arc;
 use banger_core::image::{Image, ImageConfig, Platform, TakeOver};
 use banger_core::operation::OperationKind;
 use banger_core::{Digest, ImageId, Name, OperationId, Owner};
-pub use banger_image::Login;
 use banger_image::{ImageReference, ImageStore, StoreError as ImageError};
+pub use banger_image::{Login, Logins};
 use banger_store::{Page, RequestKey};
 
 use crate::Context;
@@ -164,6 +164,7 @@ impl Images {
     pub(crate) async fn pull_within(
         &self,
         named: &str,
+        auth: Option<Login>,
         task: &OperationTask,
     ) -> Result<Image, AppError> {
         let reference = canonical("spec.image", named)?;
@@ -171,7 +172,7 @@ impl Images {
             owner: Owner::daemon(),
             reference: named.to_owned(),
             platform: None,
-            auth: None,
+            auth,
             kernel: String::new(),
             replace: false,
             // It is fetched where the name is free; what took that meanwhile keeps it.

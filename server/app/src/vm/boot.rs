@@ -204,7 +204,7 @@ impl Booter {
     async fn image(&self, reference: &str, pull_if_missing: bool) -> Result<Image, AppError> {
         match self.images.find(reference).await? {
             Some(image) => Ok(image),
-            None if pull_if_missing => self.images.pull_within(reference, &self.task).await,
+            None if pull_if_missing => self.images.pull_within(reference, None, &self.task).await,
             None => Err(AppError::ImageMissing {
                 reference: reference.to_owned(),
             }),

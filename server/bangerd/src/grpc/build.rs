@@ -1,11 +1,13 @@
 //! Builds and exports: the streams of `BuildImage` and `ExportOciLayout`.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use banger_app::build::{
     BuildKind, BuildLog, BuildMachine, BuildPlace, BuildRequest, DebianRequest, DockerfileRequest,
     LogReader, Origin, Record,
 };
+use banger_app::image::Logins;
 use banger_app::upload::{Upload, Uploaded};
 use banger_app::{App, AppError};
 use banger_core::OperationId;
@@ -32,6 +34,7 @@ pub(crate) struct Start {
     pub(crate) kind: BuildKind,
     no_cache: bool,
     machine: BuildMachine,
+    logins: Logins,
 }
 
 impl Start {
@@ -77,7 +80,17 @@ impl Start {
             kind,
             no_cache: start.no_cache,
             machine,
+            logins: Logins::default(),
         })
+    }
+
+    /// The logins for base images.
+    pub(crate) fn logins(
+        self,
+        auths: BTreeMap<String, v1::BasicAuth>,
+    ) -> Result<Self, RequestError> {
+        let logins = image::logins(auths)?;
+        Ok(Self { logins, ..self })
     }
 
     pub(crate) fn with(self, context: Uploaded, place: BuildPlace) -> BuildRequest {
@@ -86,6 +99,7 @@ impl Start {
             kind: self.kind,
             no_cache: self.no_cache,
             machine: self.machine,
+            logins: self.logins,
             context,
             place,
         }
@@ -110,6 +124,23 @@ pub(crate) async fn receive(
         }
     }
     upload.finish().await.map_err(refused)
+}
+
+/// Follows a build that was begun before. The context that comes again is passed over: nobody needs it, but the caller
+/// may read no answer until it has sent it.
+pub(crate) async fn join(
+    app: &Arc<App>,
+    drain: &Drain,
+    (id, log): (OperationId, Option<Arc<BuildLog>>),
+    messages: Streaming<v1::BuildImageRequest>,
+) -> Result<Answers<v1::BuildImageResponse>, Status> {
+    let answers = follow(app, drain, id, log).await?;
+    let answers = answers.map(Some).chain(stream::once(async { None }));
+    let passed = messages.filter_map(|_| async { None });
+    // The end of the build ends both.
+    let both =
+        stream::select(answers, passed).take_while(|told| std::future::ready(told.is_some()));
+    Ok(both.filter_map(std::future::ready).boxed())
 }
 
 /// Follows a build to its end: its changes and its output, then the image, or the failure.

@@ -88,10 +88,17 @@ impl ImageService for Api {
             return Err(RequestError::invalid("start", "does not come first").into());
         };
         let id = std::mem::take(&mut start.request_id);
+        // As with a pull: the key is no digest of a password.
+        let auths = std::mem::take(&mut start.auths);
         let key = request::key("banger.v1.ImageService/BuildImage", &id, &start)?;
-        let start = build::Start::parse(start)?;
+        let start = build::Start::parse(start)?.logins(auths)?;
         // A mistake in the recipe is told before the context is taken in.
         start.kind.check().map_err(refused)?;
+        let begun = self.app.builds.begun(key.as_ref()).await.map_err(refused)?;
+        if let Some(begun) = begun {
+            let answers = build::join(&self.app, &self.drain, begun, messages).await?;
+            return Ok(Response::new(answers));
+        }
         let place = self.app.builds.reserve().map_err(refused)?;
         let uploads = &self.app.uploads;
         let upload = uploads.begin(UploadKind::Context, self.app.caller());

@@ -6,6 +6,8 @@ use banger_proto::v1;
 use banger_proto::v1::build_image_request::Message;
 use banger_proto::v1::build_image_response::Message as Told;
 use banger_proto::v1::build_image_start::Recipe;
+use futures::StreamExt as _;
+use tokio::sync::oneshot;
 use tonic::{Code, Status, Streaming};
 
 use crate::rig::{PATIENCE, Rig, assert_refused, drain};
@@ -36,6 +38,27 @@ impl Rig {
         });
         let stream = futures::stream::iter(messages.collect::<Vec<_>>());
         Ok(self.images().build_image(stream).await?.into_inner())
+    }
+
+    /// A build with a context that is more than any window holds; the receiver is told when all of it was taken.
+    async fn begin_long_build(
+        &self,
+        start: v1::BuildImageStart,
+    ) -> (Streaming<v1::BuildImageResponse>, oneshot::Receiver<()>) {
+        let (taken, all_taken) = oneshot::channel();
+        let chunk = Message::Chunk(vec![0; 1 << 20].into());
+        let messages = [Message::Start(start)].into_iter().chain(vec![chunk; 64]);
+        let messages = messages.map(|message| v1::BuildImageRequest {
+            message: Some(message),
+        });
+        let end = futures::stream::once(async move {
+            let _ = taken.send(());
+            None
+        });
+        let stream = futures::stream::iter(messages.collect::<Vec<_>>().into_iter().map(Some));
+        let stream = stream.chain(end).filter_map(std::future::ready);
+        let answers = self.images().build_image(stream).await.unwrap();
+        (answers.into_inner(), all_taken)
     }
 
     /// The image that was built, and what was told.
@@ -278,8 +301,29 @@ async fn builds_that_no_queue_holds_are_refused_with_the_numbers() {
     .await;
     rig.furnish().await;
     let hanging = || dockerfile("FROM web:1\nRUN [\"sleep\", \"1000\"]\n");
-    let first = rig.begin_build(hanging(), &[]).await.unwrap();
+    let known = v1::BuildImageStart {
+        request_id: "01890a5d-ac96-774b-bcce-b302099a8057".into(),
+        ..hanging()
+    };
+    let first = rig.begin_build(known.clone(), &[]).await.unwrap();
     let second = rig.begin_build(hanging(), &[]).await.unwrap();
+    // A repeat of a build that goes on asks for no place. Its context is more than any window holds.
+    let (joined, passed_over) = rig.begin_long_build(known.clone()).await;
+    tokio::time::timeout(PATIENCE, passed_over)
+        .await
+        .unwrap()
+        .unwrap();
+    let other = v1::BuildImageStart {
+        no_cache: true,
+        ..known
+    };
+    let error = rig.begin_build(other, &[]).await.unwrap_err();
+    assert_refused(
+        &error,
+        Code::InvalidArgument,
+        "REQUEST_ID_REUSED",
+        Some("request_id"),
+    );
     let refused = rig.begin_build(hanging(), &[]).await.unwrap_err();
     assert_refused(&refused, Code::ResourceExhausted, "BUILD_QUEUE_FULL", None);
     assert!(
@@ -299,7 +343,7 @@ async fn builds_that_no_queue_holds_are_refused_with_the_numbers() {
         let request = v1::CancelOperationRequest { operation };
         rig.operations().cancel_operation(request).await.unwrap();
     }
-    for answers in [first, second] {
+    for answers in [first, joined, second] {
         let error = drain(answers).await.unwrap_err();
         assert_refused(&error, Code::Cancelled, "OPERATION_CANCELLED", None);
     }

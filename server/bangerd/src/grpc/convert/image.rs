@@ -1,11 +1,11 @@
 //! Images, what to pull and what to register.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use banger_app::build::CacheUsage;
 use banger_app::image::{
-    ArchiveFormat, ImageSource, Login, PruneRequest, Pruned, PullRequest, RegisterRequest, Removed,
-    TotalUsage, Usage,
+    ArchiveFormat, ImageSource, Login, Logins, PruneRequest, Pruned, PullRequest, RegisterRequest,
+    Removed, TotalUsage, Usage,
 };
 use banger_app::upload::Uploaded;
 use banger_core::image::{Image, ImageConfig, Layer, Platform, TakeOver};
@@ -17,6 +17,10 @@ use crate::grpc::request::RequestError;
 
 /// The most bytes of a registry's user name, and of its password or token.
 const CREDENTIAL_MAX: usize = 16 << 10;
+/// The most logins of one build: a Dockerfile names a few registries.
+const LOGINS_MAX: usize = 64;
+/// The most bytes of what a login is for: as long as a reference may be.
+const PLACE_MAX: usize = 512;
 
 pub(crate) fn image(image: &Image) -> v1::Image {
     v1::Image {
@@ -163,6 +167,27 @@ pub(crate) fn pull(
         auth: request.auth.map(auth).transpose()?,
         reference: request.reference,
     })
+}
+
+/// The logins of a build, by what they are for.
+pub(crate) fn logins(auths: BTreeMap<String, v1::BasicAuth>) -> Result<Logins, RequestError> {
+    const FIELD: &str = "start.auths";
+    if auths.len() > LOGINS_MAX {
+        let problem = format!("has more than {LOGINS_MAX} entries");
+        return Err(RequestError::invalid(FIELD, problem));
+    }
+    let login = |(place, given): (String, v1::BasicAuth)| {
+        if place.is_empty() || place.len() > PLACE_MAX {
+            let problem = format!("has an empty key, or one of more than {PLACE_MAX} bytes");
+            return Err(RequestError::invalid(FIELD, problem));
+        }
+        let login = auth(given).map_err(|error| {
+            let wrong = format!("has a wrong entry for {place:?}: {error}");
+            RequestError::invalid(FIELD, wrong)
+        });
+        Ok((place, login?))
+    };
+    auths.into_iter().map(login).collect()
 }
 
 fn auth(auth: v1::BasicAuth) -> Result<Login, RequestError> {
