@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use banger_agent::agent::{Agent, Boot, Machine, Options, kernel_text};
 use banger_agent::boot::{self, Begun, Kernel, console};
-use banger_agent::init::{Init, Wanted, starter};
+use banger_agent::init::{Init, Wanted, guard, starter};
 use banger_agent::reap::Reaping;
 use banger_agent::serve::serve;
 use banger_agent::vmm::{Transport, Wishes};
@@ -32,6 +32,7 @@ fn main() -> ExitCode {
     let result = match arguments.get(1).map(String::as_str) {
         _ if getpid().is_init() => guest(),
         Some(starter::ARGUMENT) if arguments.len() == 2 => beside_init(),
+        Some(guard::ARGUMENT) if arguments.len() == 2 => guard::run(),
         Some("--listen-unix") if arguments.len() == 3 => foreign(&arguments[2]),
         Some("--version") => {
             println!("banger-agent {}", env!("CARGO_PKG_VERSION"));

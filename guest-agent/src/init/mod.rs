@@ -3,12 +3,14 @@
 //! ```text
 //! kernel ─► starter, process 1 ── waits ──────────────► executes the image's init
 //!              └─► agent ── boots, is set up ── StartInit ─┘
+//!                                                   └─► guard, resets the guest when the agent has ended
 //! ```
 //! Nobody else can become process 1, so the agent is its child from the start. It keeps to a cgroup of its own that
 //! no init knows, is passed over by systemd's last killing (its name begins with `@`) and by the kernel's for want of
 //! memory. When the guest is to be powered off it asks the init first, so that its services end in their order.
 
 mod cgroup;
+pub mod guard;
 mod shutdown;
 pub mod starter;
 
@@ -90,6 +92,8 @@ pub struct Init {
     /// To process 1, for as long as that is the starter.
     starter: Mutex<Option<OwnedFd>>,
     is_started: AtomicBool,
+    /// What the guard waits for the end of.
+    guard: Mutex<Option<OwnedFd>>,
     patience: Mutex<Duration>,
 }
 
@@ -101,6 +105,7 @@ impl Init {
             wanted,
             starter: Mutex::new(Some(starter)),
             is_started: AtomicBool::new(false),
+            guard: Mutex::default(),
             patience: Mutex::default(),
         }
     }
@@ -130,6 +135,13 @@ impl Init {
             Ok(()) => {
                 *starter = None;
                 self.is_started.store(true, Ordering::Release);
+                // A guest without it works as long as its agent does.
+                match guard::start() {
+                    Ok(held) => {
+                        *self.guard.lock().unwrap_or_else(PoisonError::into_inner) = Some(held);
+                    }
+                    Err(error) => eprintln!("banger-agent: has no guard: {error}"),
+                }
                 Ok(())
             }
             Err(error) => Err(Refusal::InitNotExecutable {

@@ -133,8 +133,24 @@ fn busybox(suite: &Suite) -> Verdict {
     until("the VM has powered itself off", LONG, || {
         inspect(suite, "init")["state"] == "stopped"
     });
+    suite.banger(["vm", "start", "init"]).ok();
+    agent_killed(suite);
     suite.banger(["vm", "remove", "init"]).ok();
     Verdict::Passed
+}
+
+/// Process 1 would go on without the agent: the guest is reset, and the VM has failed of it.
+fn agent_killed(suite: &Suite) {
+    let kill =
+        "for p in /proc/[0-9]*; do grep -q ^@banger-agent $p/cmdline && kill -9 ${p#/proc/}; done";
+    sh(suite, "init", kill);
+    until("the VM has failed", LONG, || {
+        inspect(suite, "init")["state"] == "failed"
+    });
+    let failed = inspect(suite, "init");
+    assert_eq!(failed["failure"]["reason"], "VM_ENDED", "{failed:#}");
+    let console = suite.banger(["vm", "console", "init"]).ok().out();
+    assert!(console.contains("the agent has ended"), "{console}");
 }
 
 fn no_init(suite: &Suite) -> Verdict {

@@ -128,7 +128,7 @@ class Images:
         request_id: str | uuid.UUID | None = None,
     ) -> v1.Image:
         """Builds an image in VMs by the `Dockerfile` in the directory `context`, by another file, or by a text; what
-        `.dockerignore` names stays here. `target` is the stage to build, the last one by itself. `auths` are credentials
+        `.dockerignore` names stays here. `target` is the stage to build, the last one by itself. `auths` are logins
         for base images, by registry, repository in it, or a part of its path. `on_log` gets the output of the steps.
         Not repeated when the connection breaks. See docs/building-images.md.
         """
