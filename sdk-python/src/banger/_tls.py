@@ -57,12 +57,22 @@ def _of_file(path: str, error: OSError) -> HostError:
 
 def look_at(address: Address, timeout: float) -> None:
     """Connects once, waits for the daemon's first word, and hangs up: in TLS 1.3 a client that is refused learns it
-    only then.
+    only then. Connects once more where that was closed without a word, as of somebody who was let in just before the
+    daemon had word of a revocation: the next one is told.
 
     Raises:
         ConnectError: If nobody answers there; as a `TlsError` if the two sides do not know each other.
         HostError: If a file cannot be used.
     """
+    try:
+        _look_once(address, timeout)
+    except TlsError as error:
+        if error.reason != "TLS_TURNED_AWAY":
+            raise
+        _look_once(address, timeout)
+
+
+def _look_once(address: Address, timeout: float) -> None:
     shown = address.credentials
     assert shown is not None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
