@@ -3,22 +3,18 @@
 //!
 //! It has the one end of a pipe whose other end only the agent has, and so learns of its death however it came.
 
-use std::ffi::CString;
 use std::io::{self, Read};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::stdio::{stderr, stdout};
 use rustix::system::{RebootCommand, reboot};
 
-use crate::sys::{Launch, launch};
+use super::starter;
 
 /// The argument that makes the agent's program its guard.
 pub const ARGUMENT: &str = "--guard";
 /// How it is called: see the starter's name for the agent.
 const NAME: &str = "@banger-guard";
-/// This program, in the initramfs, which is still there.
-const PROGRAM: &str = "/proc/self/exe";
 
 /// Starts the guard of the calling process, for as long as that has what is returned.
 ///
@@ -26,20 +22,7 @@ const PROGRAM: &str = "/proc/self/exe";
 /// If no pipe or process can be made.
 pub(super) fn start() -> io::Result<OwnedFd> {
     let (theirs, ours) = pipe_with(PipeFlags::CLOEXEC)?;
-    let word = |text: &str| CString::new(text).map_err(io::Error::from);
-    launch(&Launch {
-        candidates: &[word(PROGRAM)?],
-        arguments: &[word(NAME)?, word(ARGUMENT)?],
-        environment: &[],
-        working_dir: c"/",
-        identity: None,
-        stdio: [theirs.as_fd(), stdout(), stderr()],
-        controls_terminal: false,
-        cgroup: None,
-        umask: 0o022,
-        limits: &[],
-    })
-    .map_err(|error| error.source)?;
+    starter::start_ourselves(NAME, ARGUMENT, &theirs)?;
     Ok(ours)
 }
 

@@ -39,7 +39,7 @@ const FIRST_FREE: i32 = 3;
 pub fn run(kernel: &Kernel) -> io::Result<()> {
     let flags = SocketFlags::CLOEXEC;
     let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
-    let agent = start_agent(&theirs)?;
+    let agent = start_ourselves(NAME, ARGUMENT, &theirs)?;
     drop(theirs);
     let mut path = [0; PATH_MAX_BYTES];
     loop {
@@ -55,15 +55,16 @@ pub fn run(kernel: &Kernel) -> io::Result<()> {
     }
 }
 
-fn start_agent(socket: &OwnedFd) -> io::Result<i32> {
+/// Starts this program again, called `name` and with this argument and standard input.
+pub(super) fn start_ourselves(name: &str, argument: &str, input: &impl AsFd) -> io::Result<i32> {
     let word = |text: &str| CString::new(text).map_err(io::Error::from);
     launch(&Launch {
         candidates: &[word(PROGRAM)?],
-        arguments: &[word(NAME)?, word(ARGUMENT)?],
+        arguments: &[word(name)?, word(argument)?],
         environment: &[],
         working_dir: c"/",
         identity: None,
-        stdio: [socket.as_fd(), stdout(), stderr()],
+        stdio: [input.as_fd(), stdout(), stderr()],
         controls_terminal: false,
         cgroup: None,
         umask: 0o022,

@@ -4,10 +4,10 @@ mod kill;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
-use banger_e2e::{Case, Daemon, Lane, Verdict};
+use banger_e2e::{Case, Daemon, Lane, Verdict, image};
 
 use crate::campaign::setting;
 use crate::suite::{LONG, Suite};
@@ -56,27 +56,12 @@ fn git(directory: &Path, words: &[&str]) -> String {
     text
 }
 
-/// The machine's git, with the libraries it needs, as a tree.
-fn git_tree(top: &Path) -> PathBuf {
-    let tree = top.join("git-root");
-    let linked = Command::new("ldd").arg("/usr/bin/git").output().unwrap();
-    let linked = String::from_utf8(linked.stdout).unwrap();
-    let words = linked
-        .split_whitespace()
-        .filter(|word| word.starts_with('/'));
-    for file in words.chain(["/usr/bin/git"]) {
-        let to = tree.join(file.trim_start_matches('/'));
-        fs::create_dir_all(to.parent().unwrap()).unwrap();
-        fs::copy(file, to).unwrap();
-    }
-    tree
-}
-
 /// Makes a VM that has git.
 fn vm_with_git(daemon: &Daemon, reference: &str, dir: &Path, vm: &str) {
     let banger = |words: &[&str]| drop(daemon.banger(words).timeout(LONG).ok());
     banger(&["vm", "create", reference, "--name", vm]);
-    let tree = format!("{}/.", git_tree(dir).display());
+    let git = image::host_programs(dir, &["/usr/bin/git"]);
+    let tree = format!("{}/.", git.display());
     banger(&["cp", "-r", &tree, &format!("{vm}:/")]);
     banger(&["vm", "exec", vm, "--", "git", "version"]);
 }

@@ -128,35 +128,15 @@ async fn a_caller_that_hangs_up_has_its_record_too() {
     let alice = rig.enter(user(8001, Role::User)).await;
     alice.create(creation("web")).await.unwrap();
     let session = alice.start_session("web").await.unwrap();
-    let start = v1::attach_session_request::Message::Start(v1::AttachSessionStart {
-        session: session.id.clone(),
-        ..Default::default()
-    });
-    let start = v1::AttachSessionRequest {
-        message: Some(start),
-    };
-    let (asking, asked) = tokio::sync::mpsc::channel(1);
-    asking.send(start).await.unwrap();
-    let messages = tokio_stream::wrappers::ReceiverStream::new(asked);
-    let mut sessions = alice.sessions();
-    let mut attached = sessions
-        .attach_session(messages)
-        .await
-        .unwrap()
-        .into_inner();
+    let (asking, mut attached) = alice.attach(&session).await;
     attached.message().await.unwrap().unwrap();
     drop((asking, attached));
     // The daemon hears of it when the reset has come.
-    let deadline = tokio::time::Instant::now() + crate::rig::PATIENCE;
-    loop {
+    until("its record", async || {
         let records = of(&admin, 8001).await;
-        let newest = short(&records[0]);
-        if newest == ("SessionService/AttachSession", session.id.as_str(), 1, "") {
-            break;
-        }
-        assert!(tokio::time::Instant::now() < deadline, "{records:?}");
-        tokio::task::yield_now().await;
-    }
+        short(&records[0]) == ("SessionService/AttachSession", session.id.as_str(), 1, "")
+    })
+    .await;
     rig.stopped().await;
 }
 

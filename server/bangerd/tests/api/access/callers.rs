@@ -17,6 +17,7 @@ use futures::stream::{self, BoxStream, StreamExt as _};
 use http_body::Frame;
 use hyper_util::rt::TokioIo;
 use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::body::Body;
 use tonic::client::Grpc;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
@@ -230,6 +231,28 @@ impl Caller {
             Some(Message::Volume(volume)) => Ok(volume),
             other => panic!("the last message is {other:?}"),
         }
+    }
+
+    /// Attaches to a session, for as long as what is returned stays.
+    pub(crate) async fn attach(
+        &self,
+        session: &v1::Session,
+    ) -> (
+        mpsc::Sender<v1::AttachSessionRequest>,
+        Streaming<v1::AttachSessionResponse>,
+    ) {
+        let start = v1::attach_session_request::Message::Start(v1::AttachSessionStart {
+            session: session.id.clone(),
+            ..Default::default()
+        });
+        let start = v1::AttachSessionRequest {
+            message: Some(start),
+        };
+        let (asking, asked) = mpsc::channel(1);
+        asking.send(start).await.unwrap();
+        let asked = ReceiverStream::new(asked);
+        let attached = self.sessions().attach_session(asked).await.unwrap();
+        (asking, attached.into_inner())
     }
 
     pub(crate) async fn start_session(&self, vm: &str) -> Result<v1::Session, Status> {

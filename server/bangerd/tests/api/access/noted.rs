@@ -110,18 +110,7 @@ async fn a_stream_is_in_the_log_as_soon_as_it_has_begun() {
     let alice = rig.enter(user(8001, Role::User)).await;
     alice.create(creation("web")).await.unwrap();
     let session = alice.start_session("web").await.unwrap();
-    let start = v1::attach_session_request::Message::Start(v1::AttachSessionStart {
-        session: session.id.clone(),
-        ..Default::default()
-    });
-    let start = v1::AttachSessionRequest {
-        message: Some(start),
-    };
-    let (asking, asked) = tokio::sync::mpsc::channel(1);
-    asking.send(start).await.unwrap();
-    let messages = tokio_stream::wrappers::ReceiverStream::new(asked);
-    let mut sessions = alice.sessions();
-    let attached = sessions.attach_session(messages).await.unwrap();
+    let (asking, attached) = alice.attach(&session).await;
     let method = "SessionService/AttachSession";
     let records = of(&admin, 8001).await;
     assert_eq!(
