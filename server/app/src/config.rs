@@ -70,6 +70,8 @@ pub struct AppConfig {
     pub stop_kill_timeout: Duration,
     /// For the files and the record of a VM to be removed, before whoever waits is told what keeps them.
     pub remove_timeout: Duration,
+    /// For the database to take a change of a VM's record, before the VM goes on without.
+    pub record_timeout: Duration,
     /// For the logs of a VM that is stopped to be copied out of it, before the first rung.
     pub stop_logs_timeout: Duration,
     /// For a VMM to hold a VM's vCPUs, or to let them go on.
@@ -164,6 +166,8 @@ impl AppConfig {
             stop_terminate_timeout: Duration::from_secs(5),
             stop_kill_timeout: Duration::from_secs(10),
             remove_timeout: Duration::from_secs(10),
+            // Longer than the database waits for a lock and for its one writer.
+            record_timeout: Duration::from_secs(40),
             stop_logs_timeout: Duration::from_secs(15),
             pause_timeout: Duration::from_secs(5),
             idle_check_timeout: Duration::from_secs(5),

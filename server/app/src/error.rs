@@ -244,6 +244,12 @@ pub enum AppError {
         #[source]
         source: Option<Box<Failure>>,
     },
+    /// The host's disk did not answer in time.
+    #[error("the host's disk did not answer in time to {during}")]
+    DiskHangs {
+        /// What was being done.
+        during: &'static str,
+    },
     /// A VMM that nobody holds, of an earlier daemon or a launch that failed, could not be taken over.
     #[error("the VM's process may live, and could not be taken over")]
     NotAdopted {

@@ -64,6 +64,8 @@ pub(crate) struct Context {
     pub(crate) paths: Paths,
     pub(crate) store: Store,
     pub(crate) vmm: Arc<dyn Vmm>,
+    /// Its launches.
+    pub(crate) launches: vm::launch::Launches,
     pub(crate) events: Arc<event::Events>,
     pub(crate) connector: Arc<dyn GuestConnector>,
     /// What the driver can do, once it was tried.
@@ -155,6 +157,7 @@ impl App {
             paths,
             store,
             vmm,
+            launches: vm::launch::Launches::default(),
             events: Arc::default(),
             connector,
             driver_info: std::sync::OnceLock::new(),

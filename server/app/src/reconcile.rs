@@ -5,10 +5,9 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use banger_core::vm::{Phase, StopOutcome, Vm, VmState};
-use banger_core::vmm::{Machine, ProcessIdentity};
+use banger_core::vmm::Machine;
 use banger_core::{Timestamp, VmId, chain};
 use futures::StreamExt as _;
-use tokio_util::sync::CancellationToken;
 
 use crate::App;
 use crate::error::AppError;
@@ -197,7 +196,7 @@ async fn save(app: &App, vm: &mut Vm, state: VmState) {
 async fn end_strays(app: &App, vms: &[Vm]) -> Result<Swept, AppError> {
     let dir = app.context.paths.vms();
     let strays = app.context.vmm.find_strays(&dir).await?;
-    let mut ended = Swept::default();
+    let mut unowned = Vec::new();
     for (id, identity) in strays {
         let recorded = match vms.iter().any(|vm| vm.id == id) {
             true => app.context.store.get_process(id).await?,
@@ -207,23 +206,20 @@ async fn end_strays(app: &App, vms: &[Vm]) -> Result<Swept, AppError> {
             continue;
         }
         tracing::warn!(vm = %id, pid = identity.pid, "ending a VMM that no record owns");
-        // One that does not end keeps no daemon from serving.
-        match end_stray(app, id, &identity).await {
-            Ok(()) => ended.gone += 1,
-            Err(error) => {
-                tracing::error!(vm = %id, error = chain(&error), "a VMM that no record owns does not end");
-                ended.left += 1;
-            }
-        }
+        unowned.push((id, identity));
     }
-    Ok(ended)
-}
-
-async fn end_stray(app: &App, id: VmId, identity: &ProcessIdentity) -> Result<(), AppError> {
-    let dir = app.context.paths.vm(id);
-    let Some(machine) = app.context.vmm.adopt(id, &dir, identity).await? else {
-        return Ok(());
-    };
-    let ladder = crate::vm::end_now(&app.context.config, machine);
-    ladder.climb(&CancellationToken::new()).await.map(drop)
+    // All at once, and one that does not end keeps no daemon from serving.
+    let ending = unowned.into_iter().map(async |(id, identity)| {
+        let ended = recorded::end_stray(&app.context, id, identity).await;
+        if let Err(error) = &ended {
+            tracing::error!(vm = %id, error = chain(error), "a VMM that no record owns does not end");
+        }
+        ended.is_ok()
+    });
+    let ended = futures::future::join_all(ending).await;
+    let gone = ended.iter().filter(|is_gone| **is_gone).count() as u64;
+    Ok(Swept {
+        gone,
+        left: ended.len() as u64 - gone,
+    })
 }

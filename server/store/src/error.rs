@@ -20,9 +20,10 @@ const SQLITE_FULL: i32 = 13;
 const SQLITE_CORRUPT: i32 = 11;
 /// Not a database at all.
 const SQLITE_NOTADB: i32 = 26;
-/// Extended codes of I/O errors that a full disk or an exhausted quota causes while SQLite writes: write,
-/// fsync, directory fsync, truncate, and growing the shared index of the log.
-const IOERR_OF_WRITES: [i32; 5] = [778, 1034, 1290, 1546, 4874];
+/// Reading or writing failed.
+const SQLITE_IOERR: i32 = 10;
+/// The shared index of the log could not grow, which only a full disk refuses.
+const SQLITE_IOERR_SHMSIZE: i32 = 4874;
 
 /// What went wrong with the store.
 #[derive(Debug, thiserror::Error)]
@@ -77,14 +78,23 @@ pub enum StoreError {
         #[source]
         source: sqlx::Error,
     },
+    /// The disk of the state directory could not be read or written.
+    #[error("the disk of the database fails: could not {during}")]
+    DiskFailed {
+        /// What was being done.
+        during: &'static str,
+        /// Why.
+        #[source]
+        source: sqlx::Error,
+    },
     /// The store was closed, because the daemon ends.
     #[error("the store is closed: could not {during}")]
     Closed {
         /// What was being done.
         during: &'static str,
     },
-    /// The database file is damaged.
-    #[error("the database is damaged: could not {during}")]
+    /// What was read is no database: the file is damaged, or the disk does not give what is in it.
+    #[error("the database is damaged, or its disk fails: could not {during}")]
     Damaged {
         /// What was being done.
         during: &'static str,
@@ -165,6 +175,7 @@ pub enum StoreError {
 pub(crate) enum Meaning {
     Busy,
     DiskFull,
+    DiskFailed,
     Damaged,
     NotADatabase,
     Closed,
@@ -183,10 +194,11 @@ pub(crate) fn meaning(source: &sqlx::Error) -> Meaning {
         _ => {}
     }
     match code(source) {
-        Some(code) if IOERR_OF_WRITES.contains(&code) => Meaning::DiskFull,
+        Some(SQLITE_IOERR_SHMSIZE) => Meaning::DiskFull,
         Some(code) => match code & 0xff {
             SQLITE_BUSY | SQLITE_LOCKED => Meaning::Busy,
             SQLITE_FULL => Meaning::DiskFull,
+            SQLITE_IOERR => Meaning::DiskFailed,
             SQLITE_CORRUPT => Meaning::Damaged,
             SQLITE_NOTADB => Meaning::NotADatabase,
             _ => Meaning::Other,
@@ -214,6 +226,7 @@ pub(crate) fn failed(during: &'static str) -> impl Fn(sqlx::Error) -> StoreError
     move |source| match meaning(&source) {
         Meaning::Busy => StoreError::Busy { during, source },
         Meaning::DiskFull => StoreError::DiskFull { during, source },
+        Meaning::DiskFailed => StoreError::DiskFailed { during, source },
         Meaning::Damaged | Meaning::NotADatabase => StoreError::Damaged { during, source },
         Meaning::Closed => StoreError::Closed { during },
         Meaning::Other => StoreError::Query { during, source },
@@ -265,6 +278,7 @@ impl Explain for StoreError {
             },
             Self::Open { .. }
             | Self::Migrate { .. }
+            | Self::DiskFailed { .. }
             | Self::Damaged { .. }
             | Self::Corrupt { .. }
             | Self::OutOfRange { .. }
@@ -281,6 +295,7 @@ impl Explain for StoreError {
             Self::Migrate { .. } => "STORE_NOT_MIGRATED",
             Self::Busy { .. } => "STORE_BUSY",
             Self::DiskFull { .. } => "DISK_FULL",
+            Self::DiskFailed { .. } => "STORE_DISK_FAILED",
             Self::Closed { .. } => "STORE_CLOSED",
             Self::Damaged { .. } => "STORE_DAMAGED",
             Self::Corrupt { .. } => "STORE_VALUE_CORRUPT",
@@ -308,8 +323,11 @@ impl Explain for StoreError {
                 "Free space on the file system of the state directory: delete VMs and images that are not needed."
             }
             Self::Closed { .. } => "Try again when the daemon has been started again.",
+            Self::DiskFailed { .. } => {
+                "Look in the kernel's log why the disk of the state directory fails, and whether a quota is used up there. Start bangerd again when it is mended."
+            }
             Self::Damaged { .. } => {
-                "Check the disk, then restore the state directory from a backup."
+                "Look in the kernel's log whether the disk fails. If so, mend it and start bangerd again; else restore the state directory from a backup."
             }
             Self::NameTaken { .. } => "Choose another name, or delete the one that has it.",
             Self::PartMissing { resource, .. } => {
@@ -340,6 +358,7 @@ impl Explain for StoreError {
             ],
             Self::Busy { during, .. }
             | Self::DiskFull { during, .. }
+            | Self::DiskFailed { during, .. }
             | Self::Closed { during }
             | Self::Damaged { during, .. }
             | Self::Query { during, .. } => vec![("during", (*during).into())],

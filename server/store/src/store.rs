@@ -229,9 +229,11 @@ fn not_opened(path: &Path, source: sqlx::Error) -> StoreError {
             path: path.to_owned(),
             source,
         },
-        Meaning::Busy | Meaning::DiskFull | Meaning::Damaged | Meaning::Closed => {
-            failed("open the database")(source)
-        }
+        Meaning::Busy
+        | Meaning::DiskFull
+        | Meaning::DiskFailed
+        | Meaning::Damaged
+        | Meaning::Closed => failed("open the database")(source),
     }
 }
 

@@ -13,7 +13,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -53,6 +53,8 @@ pub struct Faults {
     pub launch_cut_off: bool,
     /// A launch takes this long.
     pub launch_takes: Duration,
+    /// Launches and adoptions hold their threads, as on a disk that hangs, until that is over.
+    pub threads_hang: bool,
     /// A launch goes on only when this many have been under way at the same time.
     pub launches_together: usize,
     /// No agent ever says hello.
@@ -77,6 +79,8 @@ struct Host {
     agent: Agent,
     tasks: TaskTracker,
     state: Mutex<State>,
+    /// The faults are others.
+    switched: Condvar,
     /// How many launches are under way, and how many have been at most.
     launching: watch::Sender<(usize, usize)>,
 }
@@ -98,6 +102,7 @@ impl FakeHost {
             agent,
             tasks: TaskTracker::new(),
             state,
+            switched: Condvar::new(),
             launching: watch::Sender::new((0, 0)),
         }))
     }
@@ -112,6 +117,7 @@ impl FakeHost {
     pub fn set_faults(&self, faults: Faults) {
         let mut state = self.state();
         state.faults = faults;
+        self.0.switched.notify_all();
         if !state.faults.ignores_kill {
             for body in state.bodies.values() {
                 body.meet_its_doom();
@@ -183,6 +189,13 @@ impl FakeHost {
 
     fn faults(&self) -> Faults {
         self.state().faults.clone()
+    }
+
+    /// What waits for the disk.
+    fn touch_disk(&self) {
+        let hangs = |state: &mut State| state.faults.threads_hang;
+        let held = self.0.switched.wait_while(self.state(), hangs);
+        drop(held.expect("no holder panics"));
     }
 
     fn console(&self, dir: &Path) -> Arc<FakeConsole> {
@@ -274,6 +287,7 @@ impl Vmm for FakeDriver {
     ) -> Result<Arc<dyn Machine>, VmmError> {
         let faults = self.host.faults();
         let _launching = Launching::begin(&self.host);
+        self.host.touch_disk();
         let mut launching = self.host.0.launching.subscribe();
         // The sender lives in the host.
         let _ = launching
@@ -327,6 +341,7 @@ impl Vmm for FakeDriver {
         _dir: &Path,
         identity: &ProcessIdentity,
     ) -> Result<Option<Arc<dyn Machine>>, VmmError> {
+        self.host.touch_disk();
         if self.host.faults().adoption_fails {
             let source = io::Error::from_raw_os_error(libc::EMFILE);
             return Err(VmmError::Signal { source });

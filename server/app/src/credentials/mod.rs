@@ -10,6 +10,7 @@ use std::fs::{File, Metadata};
 use std::io::{self, Read as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use banger_core::guest::SecretFile;
 use banger_core::setup::Secret;
@@ -22,6 +23,8 @@ pub use error::CredentialError;
 const FILE_BYTES_MAX: u64 = 256 << 10;
 /// The most bytes of all files of one VM, which one message to its agent holds.
 const ALL_BYTES_MAX: u64 = 1 << 20;
+/// How long a file may take: its disk may be a network's, and hang.
+const READ_WITHIN: Duration = Duration::from_secs(10);
 /// Nobody but the owner writes, and nobody but owner and group reads.
 const MODE_FORBIDDEN: u32 = 0o027;
 
@@ -103,18 +106,11 @@ pub(crate) async fn read(
             files.map(|file| (name.clone(), file))
         })
         .collect();
-    // A file may lie on a network's disk.
-    tokio::task::spawn_blocking(move || read_all(&files))
-        .await
-        .unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
-}
-
-fn read_all(files: &[(Name, ProfileFile)]) -> Result<Vec<SecretFile>, CredentialError> {
     let mut left = ALL_BYTES_MAX;
     let mut secrets = Vec::new();
-    for (profile, file) in files {
-        let limit = FILE_BYTES_MAX.min(left);
-        let content = read_one(&file.source, limit).map_err(|fault| fault.of(profile, file))?;
+    for (profile, file) in &files {
+        let content = read_in_time(file.source.clone(), FILE_BYTES_MAX.min(left)).await;
+        let content = content.map_err(|fault| fault.of(profile, file))?;
         left -= content.len() as u64;
         secrets.push(SecretFile {
             path: file.path.clone(),
@@ -123,6 +119,15 @@ fn read_all(files: &[(Name, ProfileFile)]) -> Result<Vec<SecretFile>, Credential
         });
     }
     Ok(secrets)
+}
+
+/// Reads a file on a thread, which is left behind where the file's disk hangs.
+async fn read_in_time(source: PathBuf, limit: u64) -> Result<Vec<u8>, Fault> {
+    let reading = tokio::task::spawn_blocking(move || read_one(&source, limit));
+    match tokio::time::timeout(READ_WITHIN, reading).await {
+        Ok(read) => read.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic())),
+        Err(elapsed) => Err(Fault::Read(elapsed.into())),
+    }
 }
 
 /// What is wrong with a file, whosever it is.

@@ -18,7 +18,6 @@ use banger_core::doctor::Finding;
 use banger_core::vmm::{ProcessIdentity, cgroup_name};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
-use tokio_util::sync::CancellationToken;
 
 use super::Ward;
 use super::cgroup;
@@ -26,6 +25,7 @@ use super::check::{Check, Right};
 use super::host::{Host, MendError};
 use crate::error::AppError;
 use crate::paths::remove_tree;
+use crate::vm::recorded;
 
 /// What nothing has touched for this long in `tmp` belongs to no work: no upload and no build is that slow.
 const TEMPORARY_AGE: Duration = Duration::from_secs(24 * 3600);
@@ -207,16 +207,7 @@ fn end_processes(ward: &Ward) -> BoxFuture<'_, Result<String, MendError>> {
         let context = &ward.context;
         let mut ended = 0;
         for (id, identity) in ward.stray_processes().await? {
-            let dir = context.paths.vm(id);
-            let machine = context
-                .vmm
-                .adopt(id, &dir, &identity)
-                .await
-                .map_err(AppError::from)?;
-            let Some(machine) = machine else { continue };
-            let ladder = crate::vm::end_now(&context.config, machine);
-            ladder.climb(&CancellationToken::new()).await?;
-            ended += 1;
+            ended += u64::from(recorded::end_stray(context, id, identity).await?);
         }
         Ok(format!("ended {ended} processes"))
     }

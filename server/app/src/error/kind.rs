@@ -76,7 +76,9 @@ impl Explain for AppError {
             Self::BootQueueFull { retry_after, .. } => FailureKind::Unavailable {
                 retry_after: *retry_after,
             },
-            Self::BootTimeout { .. } | Self::Unkillable { .. } => FailureKind::DeadlineExceeded,
+            Self::BootTimeout { .. } | Self::Unkillable { .. } | Self::DiskHangs { .. } => {
+                FailureKind::DeadlineExceeded
+            }
             Self::BootEnded { .. } | Self::VmEnded { .. } => precondition("guest/boot".into()),
             Self::NotAdopted { .. } => precondition("vmm/process".into()),
             Self::VmmMemoryLimit { .. } => FailureKind::ResourceExhausted {
@@ -178,6 +180,7 @@ impl Explain for AppError {
             Self::VmmMemoryLimit { .. } => "VMM_MEMORY_LIMIT",
             Self::Unkillable { .. } => "VMM_UNKILLABLE",
             Self::NotRemoved { .. } => "VM_NOT_REMOVED",
+            Self::DiskHangs { .. } => "HOST_DISK_HANGS",
             Self::NotAdopted { .. } => "VMM_NOT_ADOPTED",
             Self::Configure { source } => source.reason(),
             Self::WriteFile { .. } => "VM_FILE_NOT_WRITTEN",

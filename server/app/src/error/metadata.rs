@@ -159,6 +159,7 @@ impl AppError {
                 words
             }
             Self::GivenUp { why } => vec![("why", (*why).to_owned())],
+            Self::DiskHangs { during } => vec![("during", (*during).to_owned())],
             Self::NoKernel
             | Self::NotAdopted { .. }
             | Self::OperationCancelled

@@ -77,6 +77,7 @@ impl AppError {
             Self::NotAdopted { .. } => "The daemon tries again by itself. To have it off at once, kill the VM, start it again, or remove it: each ends that process first. The cause says what was in the way.".into(),
             Self::NotRemoved { vm, source: Some(_), .. } => format!("Mend what the cause says; the daemon tries again by itself, and at once when you do: banger vm remove {vm}"),
             Self::NotRemoved { vm, source: None, .. } => format!("Check whether the host's disk answers; the removal goes on when it does. To wait for it again: banger vm remove {vm}"),
+            Self::DiskHangs { .. } => "Look in the kernel's log why the disk of the state directory does not answer. What waits for it goes on when it does.".into(),
             Self::LookAtDisk { .. } => "Check whether the host's disk answers. What does not need it is told all the same.".into(),
             Self::AgentAway { vm, .. } => format!("Try again in a moment. If it lasts, look at its console: banger vm console {vm}"),
             Self::GivenUp { .. } | Self::OperationCancelled | Self::Interrupted => "Nothing of it is left. Send the request again if it is still wanted.".into(),

@@ -18,6 +18,7 @@ use super::admission::Admission;
 use super::disks::{Disks, Turn, Upper};
 use super::files::{self, VmFile};
 use super::grow;
+use super::launch;
 use super::queue::Ticket;
 use super::stop::Ladder;
 use super::{is_build, link, recorded, setup};
@@ -240,7 +241,8 @@ impl Booter {
         let turn = self.unless_given_up(async { Ok(ticket.turn(vm.owner.clone()).await) });
         // Held until the guest is up, or nothing of it is left.
         let _slot = self.stage("queued", turn).await?;
-        let identity = self.identity(vm, &resolved.image).await?;
+        let identity = self.unless_given_up(self.identity(vm, &resolved.image));
+        let identity = identity.await?;
         let disks = self.disks(disk_turn).make(vm, &self.cancel);
         let (attached, upper) = self.stage("disks", disks).await?;
         let initramfs = self.unless_given_up(self.initramfs(&resolved.kernel));
@@ -249,9 +251,7 @@ impl Booter {
         let probe = host::probe(&self.context, &plan.kernel, &plan.initramfs);
         self.stage("probe", self.unless_given_up(probe)).await?;
         let launched = Timestamp::now();
-        // A driver's launch is safe to drop: what it had started is killed, and what was recorded is looked for below.
-        let launch = self.unless_given_up(self.launch(&plan));
-        let machine = match self.stage("launch", launch).await {
+        let machine = match self.stage("launch", self.launch(plan)).await {
             Ok(machine) => machine,
             Err(error) => return Err(self.undo_launch(vm.id, attached, error).await),
         };
@@ -354,15 +354,10 @@ impl Booter {
         }
     }
 
-    async fn launch(&self, plan: &LaunchPlan) -> Result<Arc<dyn Machine>, AppError> {
-        recorded::end(&self.context, plan.vm).await?;
-        let handle = tokio::runtime::Handle::current();
-        let journal = |identity: &banger_core::vmm::ProcessIdentity| {
-            // The driver calls this from its own blocking step: the row must be there before the guest runs.
-            let put = self.context.store.put_process(plan.vm, identity);
-            tokio::task::block_in_place(|| handle.block_on(put)).map_err(std::io::Error::other)
-        };
-        Ok(self.context.vmm.launch(plan, &journal).await?)
+    async fn launch(&self, plan: LaunchPlan) -> Result<Arc<dyn Machine>, AppError> {
+        self.unless_given_up(recorded::end(&self.context, plan.vm))
+            .await?;
+        launch::launch(&self.context, plan, &self.cancel).await
     }
 
     async fn bring_up(

@@ -23,7 +23,7 @@ use crate::volume::Volumes;
 use crate::volume::attach::Attached;
 
 /// How long the host's disk may take to end what is under way, once nobody wants it any more.
-const GIVEN_UP_WITHIN: Duration = Duration::from_secs(2);
+pub(super) const GIVEN_UP_WITHIN: Duration = Duration::from_secs(2);
 
 /// Held while one VM's disks are made: of two, the later would undo what the earlier did.
 pub(super) type Turn = Arc<Mutex<()>>;
@@ -107,7 +107,8 @@ impl Disks {
     }
 }
 
-fn overtaken() -> AppError {
+/// What work tells that was given up.
+pub(super) fn overtaken() -> AppError {
     AppError::GivenUp {
         why: "another request took over",
     }

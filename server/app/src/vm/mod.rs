@@ -8,6 +8,7 @@ mod disks;
 mod files;
 mod grow;
 mod hold;
+pub(crate) mod launch;
 mod link;
 mod places;
 mod ports;
@@ -614,9 +615,4 @@ fn describe_exit(exit: &VmmExit) -> String {
         }
         VmmExit::Other { detail } => detail.clone(),
     }
-}
-
-/// A ladder of SIGKILL alone, for a machine that belongs to no VM.
-pub(crate) fn end_now(config: &crate::AppConfig, machine: Arc<dyn Machine>) -> stop::Ladder {
-    stop::Ladder::hard(config, machine)
 }

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use banger_core::VmId;
-use banger_core::vmm::Machine;
+use banger_core::vmm::{Machine, ProcessIdentity};
 use tokio_util::sync::CancellationToken;
 
 use super::boot::erase_process;
+use super::launch;
 use super::stop::Ladder;
 use crate::Context;
 use crate::error::AppError;
@@ -24,11 +25,11 @@ pub(crate) async fn find(
     context: &Context,
     vm: VmId,
 ) -> Result<Option<Arc<dyn Machine>>, AppError> {
+    launch::check_ended(context, vm)?;
     let Some(identity) = context.store.get_process(vm).await? else {
         return Ok(None);
     };
-    let dir = context.paths.vm(vm);
-    Ok(context.vmm.adopt(vm, &dir, &identity).await?)
+    launch::adopt(context, vm, context.paths.vm(vm), identity).await
 }
 
 /// Lets the vCPUs of a VM that is to run go on: a daemon that died while it held them, on a disk that failed too, could
@@ -49,9 +50,29 @@ pub(super) async fn end(context: &Context, vm: VmId) -> Result<(), AppError> {
         return Ok(());
     };
     tracing::warn!(%vm, pid = machine.identity().pid, "ending a VMM that nobody holds");
-    let ladder = Ladder::hard(&context.config, machine);
-    // Nothing can hurry SIGKILL.
-    ladder.climb(&CancellationToken::new()).await?;
+    kill(context, machine).await?;
     erase_process(context, vm).await;
     Ok(())
+}
+
+/// Ends a VMM that no record owns; whether it lived.
+///
+/// # Errors
+/// As [`end`].
+pub(crate) async fn end_stray(
+    context: &Context,
+    vm: VmId,
+    identity: ProcessIdentity,
+) -> Result<bool, AppError> {
+    let machine = launch::adopt(context, vm, context.paths.vm(vm), identity).await?;
+    match machine {
+        Some(machine) => kill(context, machine).await.map(|()| true),
+        None => Ok(false),
+    }
+}
+
+async fn kill(context: &Context, machine: Arc<dyn Machine>) -> Result<(), AppError> {
+    let ladder = Ladder::hard(&context.config, machine);
+    // Nothing can hurry SIGKILL.
+    ladder.climb(&CancellationToken::new()).await.map(drop)
 }

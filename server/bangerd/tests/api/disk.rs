@@ -78,6 +78,11 @@ impl Trouble {
         Self::begin(below, Calls::Changes, Fault::Holds, 1)
     }
 
+    /// Every call that reads or changes something waits.
+    pub(crate) fn holds_all(below: &Path) -> Self {
+        Self::begin(below, Calls::All, Fault::Holds, 1)
+    }
+
     /// Every call that removes something waits.
     pub(crate) fn holds_removals(below: &Path) -> Self {
         Self::begin(below, Calls::Removals, Fault::Holds, 1)

@@ -15,7 +15,9 @@ use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
 use crate::agent::{Told, agent};
+use crate::disk::Trouble;
 use crate::rig::{PATIENCE, Rig, assert_refused, config, creation, drain};
+use crate::stop::until;
 
 const KEY: &str =
     "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIPZ1bX0oZ4q1rC2H5vY7mQ3l8xkK0yWc9n6TtJ2sDgEh ann";
@@ -287,7 +289,19 @@ async fn credentials_are_read_at_each_start_and_only_for_who_may_have_them() {
         vm: "web".into(),
         ..Default::default()
     };
-    rig.vms().stop_vm(stop).await.unwrap();
+    rig.vms().stop_vm(stop.clone()).await.unwrap();
+    // A source on a disk that hangs keeps no VM from being stopped.
+    let trouble = Trouble::holds_all(&token);
+    let mut vms = rig.vms();
+    let starting = vms.start_vm(start());
+    let overtaking = async {
+        until("it is read", async || trouble.hit() > 0).await;
+        rig.vms().stop_vm(stop).await
+    };
+    let (started, stopped) = tokio::join!(starting, overtaking);
+    assert_refused(&started.unwrap_err(), Code::Aborted, "OVERTAKEN", None);
+    stopped.unwrap();
+    drop(trouble);
     fs::set_permissions(&token, fs::Permissions::from_mode(0o644)).unwrap();
     let launches = rig.host.launches();
     let refused = rig.vms().start_vm(start()).await.unwrap_err();

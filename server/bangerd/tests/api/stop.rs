@@ -25,6 +25,7 @@ pub(crate) async fn impatient() -> Rig {
         config.stop_power_button_timeout = limit();
         config.stop_terminate_timeout = limit();
         config.stop_kill_timeout = limit();
+        config.remove_timeout = "3s".parse().unwrap();
     })
     .await;
     rig.furnish().await;
@@ -486,7 +487,8 @@ async fn an_operation_whose_end_cannot_be_stored_ends_all_the_same() {
     // The VM is stopped whatever the disk says; to start it needs one that works.
     let stopped = ask(&rig, Ask::Kill).await.unwrap().unwrap();
     assert_eq!(stopped.state(), State::Stopped);
-    ask(&rig, Ask::Start).await.unwrap_err();
+    let refused = ask(&rig, Ask::Start).await.unwrap_err();
+    assert_refused(&refused, Code::Internal, "STORE_DISK_FAILED", None);
     drop(trouble);
     let started = ask(&rig, Ask::Start).await.unwrap().unwrap();
     assert_eq!(started.state(), State::Running);
@@ -514,7 +516,7 @@ async fn a_removal_that_a_broken_disk_does_not_let_happen_is_told_and_goes_on_by
     };
     for _ in 0..2 {
         let told = rig.vms().delete_vm(delete()).await.unwrap_err();
-        assert_refused(&told, Code::ResourceExhausted, "VM_NOT_REMOVED", None);
+        assert_refused(&told, Code::DeadlineExceeded, "VM_NOT_REMOVED", None);
     }
     assert!(rig.host.living().is_empty(), "its machine is gone");
     drop(trouble);
@@ -577,4 +579,75 @@ async fn a_database_that_cannot_be_read_keeps_no_vmm_alive() {
 async fn list(rig: &Rig) -> Vec<v1::Vm> {
     let listed = rig.vms().list_vms(v1::ListVmsRequest::default()).await;
     listed.unwrap().into_inner().vms
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn launches_that_hang_hold_up_nobody_and_can_be_given_up() {
+    let rig = impatient().await;
+    rig.create("web").await.unwrap();
+    let hang = || Faults {
+        threads_hang: true,
+        ..Faults::default()
+    };
+    for overtaker in [Ask::Stop, Ask::Kill, Ask::Delete] {
+        ask(&rig, Ask::Stop).await.unwrap();
+        rig.host.set_faults(hang());
+        let starting = ask(&rig, Ask::Start);
+        let overtaking = async {
+            until("launching", async || rig.host.launching() == 1).await;
+            ask(&rig, overtaker).await
+        };
+        let (started, overtaken) = tokio::join!(starting, overtaking);
+        started.unwrap_err();
+        // Nobody knows yet whether a process comes of it.
+        let told = overtaken.unwrap_err();
+        assert_eq!(rig.host.launching(), 1, "{overtaker:?}: {told:?}");
+        assert_ne!(state(&rig).await, Some(State::Running));
+        rig.host.set_faults(Faults::default());
+        let rests = [Some(State::Stopped), None][usize::from(overtaker == Ask::Delete)];
+        until("it is where it was wanted", async || {
+            state(&rig).await == rests
+        })
+        .await;
+        assert_eq!((rig.host.launching(), rig.host.living().len()), (0, 0));
+    }
+    // More of them than there are threads that serve.
+    let threads = std::thread::available_parallelism().unwrap().get();
+    let many = threads * 4;
+    rig.host.set_faults(hang());
+    let mut creations = Vec::new();
+    for number in 0..many {
+        let mut vms = rig.vms();
+        let request = creation(&format!("vm-{number}"));
+        creations.push(vms.create_vm(request).await.unwrap().into_inner());
+    }
+    until("they launch", async || rig.host.launching() > threads).await;
+    let listed = rig.vms().list_vms(v1::ListVmsRequest::default()).await;
+    assert_eq!(listed.unwrap().into_inner().vms.len(), many);
+    rig.host.set_faults(Faults::default());
+    for mut answers in creations {
+        while answers.message().await.unwrap().is_some() {}
+    }
+    assert_eq!(rig.host.living().len(), many);
+    rig.stopped().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_stands_still_holds_no_vm_up() {
+    let rig = Rig::start_with(|config| config.record_timeout = "100ms".parse().unwrap()).await;
+    rig.furnish().await;
+    rig.create("web").await.unwrap();
+    let trouble = Trouble::holds(&rig.dir.path().join("state/banger.db"));
+    let stood_still = async {
+        until("killed", async || rig.host.living().is_empty()).await;
+        // Told, though nothing of it is stored.
+        until("told", async || state(&rig).await == Some(State::Stopped)).await;
+        assert!(trouble.hit() > 0);
+        drop(trouble);
+    };
+    let (killed, ()) = tokio::join!(ask(&rig, Ask::Kill), stood_still);
+    assert_eq!(killed.unwrap().unwrap().state(), State::Stopped);
+    let started = ask(&rig, Ask::Start).await.unwrap().unwrap();
+    assert_eq!(started.state(), State::Running);
+    rig.stopped().await;
 }

@@ -58,6 +58,13 @@ fn of_the_database() -> Vec<(StoreError, &'static str)> {
             "the disk is full: could not insert the VM",
         ),
         (
+            StoreError::DiskFailed {
+                during,
+                source: source(),
+            },
+            "the disk of the database fails: could not insert the VM",
+        ),
+        (
             StoreError::Closed { during },
             "the store is closed: could not insert the VM",
         ),
@@ -66,7 +73,7 @@ fn of_the_database() -> Vec<(StoreError, &'static str)> {
                 during,
                 source: source(),
             },
-            "the database is damaged: could not insert the VM",
+            "the database is damaged, or its disk fails: could not insert the VM",
         ),
         (
             StoreError::Query {

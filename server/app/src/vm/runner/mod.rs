@@ -410,13 +410,14 @@ impl Runner {
     /// Writes the record. Work under way goes on meanwhile: a disk that is slow holds no signal up.
     async fn save(&mut self) -> Result<(), AppError> {
         self.vm.generation += 1;
-        let saved = self
-            .context
-            .store
-            .update_vm_since(&self.vm, self.stored)
-            .await;
+        let saving = self.context.store.update_vm_since(&self.vm, self.stored);
+        let saved = tokio::time::timeout(self.context.config.record_timeout, saving).await;
         self.publish();
-        match saved? {
+        // It may be stored all the same: the next update is of whatever is there.
+        let late = |_| AppError::DiskHangs {
+            during: "store the VM's state",
+        };
+        match saved.map_err(late)?? {
             CasOutcome::Updated => {
                 self.stored = self.vm.generation;
                 Ok(())
