@@ -10,6 +10,7 @@
 mod content;
 mod error;
 mod export;
+mod index_file;
 mod look;
 mod notes;
 mod restore;

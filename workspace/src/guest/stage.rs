@@ -21,6 +21,8 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
+use super::index_file::{self, Relinked};
+use super::look::Opened;
 use super::tree::{DIRECTORY_MODE, open};
 use super::{Place, WorkError};
 
@@ -70,13 +72,36 @@ impl Stage {
         Ok(stage)
     }
 
-    /// Makes the tree a copy of the workspace.
-    pub(super) fn copy(&self) -> Result<(), WorkError> {
+    /// Makes the tree a copy of the workspace, whose repositories are `repositories`.
+    pub(super) fn copy<'a>(
+        &self,
+        repositories: impl Iterator<Item = &'a Opened>,
+    ) -> Result<(), WorkError> {
+        let mut relinked = Relinked::default();
         let copied = open(&self.target).and_then(|from| {
             let to = open(&self.path)?;
-            copy(&from, &to, How::Link, 0)
+            copy(&from, &to, How::Link, 0, &mut relinked)
         });
-        copied.map_err(WorkError::file("copying", &self.target))
+        copied.map_err(WorkError::file("copying", &self.target))?;
+        for repository in repositories {
+            // One that lies elsewhere is no part of the tree.
+            let Ok(inside) = repository.git_dir.strip_prefix(&self.target) else {
+                continue;
+            };
+            let (index, former) = (
+                self.path.join(inside).join("index"),
+                repository.git_dir.join("index"),
+            );
+            let written = fs::symlink_metadata(&former).and_then(|found| found.modified());
+            let retimed = match written {
+                Ok(written) => index_file::retime(&index, repository.format, &relinked, written),
+                // There is none.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+                Err(error) => Err(error),
+            };
+            retimed.map_err(WorkError::file("copying", &former))?;
+        }
+        Ok(())
     }
 
     /// Marks the tree with its state, so that a tree that is as it was made is known whatever became of who wanted it.
@@ -213,7 +238,13 @@ enum How {
     Content,
 }
 
-fn copy(from: &OwnedFd, to: &OwnedFd, how: How, depth: usize) -> io::Result<()> {
+fn copy(
+    from: &OwnedFd,
+    to: &OwnedFd,
+    how: How,
+    depth: usize,
+    relinked: &mut Relinked,
+) -> io::Result<()> {
     let mut entries = Dir::read_from(from)?;
     while let Some(entry) = entries.read() {
         let entry = entry?;
@@ -241,7 +272,7 @@ fn copy(from: &OwnedFd, to: &OwnedFd, how: How, depth: usize) -> io::Result<()> 
                     (b"objects", How::Content) => How::Link,
                     _ => how,
                 };
-                copy(&inner, &made, how, depth + 1)?;
+                copy(&inner, &made, how, depth + 1, relinked)?;
                 fchmod(&made, Mode::from_raw_mode(stat.st_mode & 0o7777))?;
             }
             FileType::Symlink => {
@@ -252,7 +283,9 @@ fn copy(from: &OwnedFd, to: &OwnedFd, how: How, depth: usize) -> io::Result<()> 
                 let is_lock = how == How::Content && name.to_bytes().ends_with(b".lock");
                 let linked =
                     how == How::Link && linkat(from, name, to, name, AtFlags::empty()).is_ok();
-                if !linked && !is_lock {
+                if linked {
+                    relinked.insert(&stat, &statat(to, name, AtFlags::SYMLINK_NOFOLLOW)?);
+                } else if !is_lock {
                     let mut content =
                         File::from(openat(from, name, flags | OFlags::NONBLOCK, Mode::empty())?);
                     let create = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;

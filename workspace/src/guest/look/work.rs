@@ -11,6 +11,7 @@ use bytes::Bytes;
 use rustix::fs::{FileType, Stat, readlinkat};
 
 use super::super::WorkError;
+use super::super::index_file;
 use super::super::notes::Notes;
 use super::super::tree::{self, DIRECTORY_MODE};
 use super::Around;
@@ -147,8 +148,8 @@ fn copy_index(opened: &Opened) -> Result<(Copied, Git), WorkError> {
         .collect();
     let path = opened.git_dir.join(name);
     let copied = Copied(path.clone());
-    match fs::copy(opened.git_dir.join("index"), &path) {
-        Ok(_) => {}
+    match index_file::copy(&opened.git_dir.join("index"), &path) {
+        Ok(()) => {}
         // There is none yet: git makes one.
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             // What an earlier one left.

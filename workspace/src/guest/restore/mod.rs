@@ -122,8 +122,9 @@ pub fn restore(
     tell_known(former.as_ref(), &mut incoming)?;
     let first = incoming.next()?;
     // What is known was told: it must be there, whatever comes.
-    if former.is_some() {
-        stage.copy()?;
+    if let Some(former) = &former {
+        let repositories = former.repositories.iter();
+        stage.copy(repositories.filter_map(|one| one.opened.as_ref()))?;
     }
     let staged = Place {
         path: stage.path.clone(),

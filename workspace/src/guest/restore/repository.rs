@@ -16,9 +16,6 @@ use crate::wire::{
     IndexEntry, NoteKind, ObjectFormat, PackData, Piece, Ref, RefKind, Repository, UnfinishedKind,
 };
 
-/// Files that were given a second name have another time of change, which git takes for a changed content.
-const TRUST_CONTENT_TIME: &str = "core.trustctime=false";
-
 /// Settings that come with a repository.
 const SETTINGS: [&str; 3] = ["core.autocrlf", "core.eol", "core.filemode"];
 
@@ -61,9 +58,7 @@ impl Making {
             let format = format!("--object-format={}", format(told.object_format()));
             git.run(&["init", "-q", "--template=", &format])?;
         }
-        let git = git
-            .with_repository(&git_dir)
-            .with_setting(TRUST_CONTENT_TIME);
+        let git = git.with_repository(&git_dir);
         Ok(Self {
             told,
             did_convert: !is_new && eol::may_convert(&git, &git_dir)?,
@@ -226,9 +221,6 @@ impl Making {
             if !value.is_empty() {
                 set(name, value)?;
             }
-        }
-        if !self.is_new {
-            set("core.trustctime", "false")?;
         }
         Ok(())
     }
