@@ -337,12 +337,13 @@ impl Drop for Daemon {
 }
 
 /// Where `BANGER_TEST_FIRECRACKER` names a Firecracker, and `BANGER_TEST_JAILER` its jailer: the lines by which a
-/// daemon runs its VMs under it, if it can here and for the VMs that it can. No lines where there is none.
+/// daemon runs its VMs under it, if it can here: those of cases that ask for no network of QEMU's. No lines where there is
+/// none.
 fn firecracker() -> String {
     let named = |variable: &str| std::env::var(variable).ok();
     named("BANGER_TEST_FIRECRACKER").map_or_else(String::new, |program| {
         let jailer = named("BANGER_TEST_JAILER").unwrap_or_default();
-        format!("driver = \"auto\"\nfirecracker = {program:?}\njailer = {jailer:?}\n")
+        format!("driver = \"auto\"\nfirecracker = {program:?}\njailer = {jailer:?}\ndefault_network = \"none\"\n")
     })
 }
 

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use banger_core::vmm::NetworkPlan;
+
 pub use banger_image::{AuthFiles, CatalogHosts, Registries, RegistrySettings, TlsSettings};
 
 pub use crate::build::BuildConfig;
@@ -72,6 +74,8 @@ pub struct AppConfig {
     pub remove_timeout: Duration,
     /// For the database to take a change of a VM's record, before the VM goes on without.
     pub record_timeout: Duration,
+    /// The network of VMs, and of the steps of builds, for which none was asked.
+    pub default_network: NetworkPlan,
     /// For the logs of a VM that is stopped to be copied out of it, before the first rung.
     pub stop_logs_timeout: Duration,
     /// For a VMM to hold a VM's vCPUs, or to let them go on.
@@ -166,6 +170,7 @@ impl AppConfig {
             stop_terminate_timeout: Duration::from_secs(5),
             stop_kill_timeout: Duration::from_secs(10),
             remove_timeout: Duration::from_secs(10),
+            default_network: NetworkPlan::default(),
             // Longer than the database waits for a lock and for its one writer.
             record_timeout: Duration::from_secs(40),
             stop_logs_timeout: Duration::from_secs(15),

@@ -24,6 +24,7 @@ use banger_app::AppConfig;
 use banger_app::config::{AuthFiles, BuildConfig, PullConfig, Quotas, Ratio, UploadConfig};
 use banger_app::vm::Limits;
 use banger_core::Owner;
+use banger_core::vmm::NetworkPlan;
 use banger_guest::Deadlines;
 use banger_vmm::{
     AcceleratorChoice, CgroupChoice, DriverChoice, FirecrackerConfig, QemuConfig, ScopeChoice,
@@ -186,6 +187,8 @@ pub struct Config {
     pub build_queue_max: usize,
     /// The longest time for a whole build.
     pub build_timeout: SignedDuration,
+    /// The network of VMs, and of the steps of builds, for which none was asked.
+    pub default_network: NetworkPlan,
     /// Which kind of VMM new VMs run under.
     pub driver: DriverChoice,
     /// Firecracker: a path, or a name looked up in PATH.
@@ -309,6 +312,7 @@ impl Config {
             max_parallel_builds: app.builds.parallel_max,
             build_queue_max: app.builds.queue_max,
             build_timeout: signed(app.builds.timeout),
+            default_network: app.default_network,
             driver: DriverChoice::default(),
             firecracker: firecracker.program,
             jailer: firecracker.jailer,
@@ -617,6 +621,7 @@ impl Config {
             socket: self.socket.clone(),
             socket_group: self.socket_group.clone(),
             listen: self.tcp.listen.clone(),
+            default_network: self.default_network,
             max_vms: self.max_vms,
             max_volumes: self.max_volumes,
             memory_reserve_mib: self.memory_reserve_mib,

@@ -198,7 +198,7 @@ fn systemd(suite: &Suite) -> Verdict {
         .ok();
     suite
         .banger(["vm", "create", "systemd:1", "--name", "units"])
-        .args(["--memory", "512M", "--init", "image"])
+        .args(["--memory", "512M", "--init", "image", "--network", "user"])
         .args(file(
             suite,
             "unit",

@@ -5,7 +5,7 @@ use banger_e2e::{Case, Daemon, Done, Lane, Run, Verdict};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use crate::suite::{LONG, Suite, VM, refused};
+use crate::suite::{LONG, Suite, refused};
 
 pub(crate) fn cases() -> Vec<Case<Suite>> {
     vec![
@@ -243,11 +243,15 @@ fn client_killed(suite: &Suite) -> Verdict {
 }
 
 fn network(suite: &Suite) -> Verdict {
-    let out = suite.sh("ip -4 addr show eth0 | grep -o 'inet [0-9.]*'; ip route | grep -c default; cat /etc/resolv.conf").ok().out();
+    let small = ["--memory", "256M", "--network", "user"];
+    let create = ["vm", "create", &suite.reference(), "--name", "net"];
+    suite.banger([&create[..], &small].concat()).ok();
+    let out = sh(suite, "net", "ip -4 addr show eth0 | grep -o 'inet [0-9.]*'; ip route | grep -c default; cat /etc/resolv.conf").out();
     assert!(out.contains("inet 10.0.2."), "{out}");
     assert!(out.contains("nameserver"), "{out}");
     // A lease is a packet out and a packet in; busybox's other clients crash without a resolver's libraries.
-    let done = suite.sh("udhcpc -i eth0 -n -q -s /bin/true 2>&1").ok();
-    assert!(done.out().contains("obtained"), "{} for {VM}", done.said());
+    let done = sh(suite, "net", "udhcpc -i eth0 -n -q -s /bin/true 2>&1");
+    assert!(done.out().contains("obtained"), "{}", done.said());
+    suite.banger(["vm", "remove", "net"]).ok();
     Verdict::Passed
 }

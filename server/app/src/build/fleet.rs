@@ -24,8 +24,8 @@ pub struct BuildMachine {
     pub memory_mib: u64,
     /// Space for what the build adds; 0 means the default.
     pub disk_mib: u64,
-    /// The network of steps.
-    pub network: NetworkPlan,
+    /// The network of steps; absent means the configured one.
+    pub network: Option<NetworkPlan>,
     /// A kernel's name or id; empty means the base image's, or the host's default.
     pub kernel: String,
 }

@@ -250,11 +250,14 @@ impl Builds {
             Begun::New(task) => Arc::new(task),
         };
         let log = self.logs.open(task.id());
+        let mut machine = request.machine;
+        let default = self.context.config.default_network;
+        machine.network.get_or_insert(default);
         let builder = Builder {
             context: self.context.clone(),
             images: self.images.clone(),
             cache: self.cache.clone(),
-            fleet: Fleet::new(&self.vms, &self.operations, request.machine, task.id()),
+            fleet: Fleet::new(&self.vms, &self.operations, machine, task.id()),
             tmp: self.context.paths.tmp(),
             no_cache: request.no_cache,
             logins: request.logins,

@@ -234,7 +234,7 @@ impl Vms {
             id: VmId::new(),
             spec: VmSpec {
                 volumes,
-                ..spec::spec(request, generated_name)?
+                ..spec::spec(request, self.context.config.default_network, generated_name)?
             },
             image: None,
             kernel: None,

@@ -37,8 +37,8 @@ pub struct VmRequest {
     pub disk_mib: u64,
     /// Environment.
     pub env: BTreeMap<String, String>,
-    /// Network.
-    pub network: NetworkPlan,
+    /// Network; absent means the configured one.
+    pub network: Option<NetworkPlan>,
     /// Whether it deletes itself when it stops.
     pub ephemeral: bool,
     /// Whether every orderly stop copies the output of its sessions out of it first.
@@ -63,10 +63,11 @@ pub struct VmRequest {
     pub files: Vec<VmFile>,
 }
 
-/// Checks a request and fills in the defaults, but for the volumes, which are looked for elsewhere; `generated` is
-/// the name for a caller who gave none.
+/// Checks a request and fills in the defaults, but for the volumes, which are looked for elsewhere; `network` and
+/// `generated` are the network and the name for a caller who gave none.
 pub(super) fn spec(
     request: &VmRequest,
+    network: NetworkPlan,
     generated: impl FnOnce() -> Name,
 ) -> Result<VmSpec, AppError> {
     if request.image.is_empty() {
@@ -94,7 +95,7 @@ pub(super) fn spec(
         memory_mib: memory_mib(request.memory_mib)?,
         disk_mib: disk_mib(request.disk_mib)?,
         env: request.env.clone(),
-        network: request.network,
+        network: request.network.unwrap_or(network),
         ephemeral: request.ephemeral,
         ttl: request.ttl,
         idle_timeout: request.idle_timeout,
@@ -262,7 +263,7 @@ mod tests {
 
     #[test]
     fn defaults_fill_what_is_absent() {
-        let spec = spec(&request(), name).unwrap();
+        let spec = spec(&request(), NetworkPlan::None, name).unwrap();
         assert_eq!(
             (spec.vcpu_count, spec.memory_mib, spec.disk_mib),
             (1, 512, 8192)
@@ -310,7 +311,12 @@ mod tests {
             ),
         ];
         for (request, message) in cases {
-            assert_eq!(spec(&request, name).unwrap_err().to_string(), message);
+            assert_eq!(
+                spec(&request, NetworkPlan::None, name)
+                    .unwrap_err()
+                    .to_string(),
+                message
+            );
         }
     }
 

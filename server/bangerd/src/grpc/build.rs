@@ -57,9 +57,9 @@ impl Start {
             None => return Err(RequestError::missing("start.recipe")),
         };
         let network = match NetworkMode::try_from(start.network) {
-            Ok(NetworkMode::Unspecified) => NetworkPlan::default(),
-            Ok(NetworkMode::None) => NetworkPlan::None,
-            Ok(NetworkMode::User) => NetworkPlan::User,
+            Ok(NetworkMode::Unspecified) => None,
+            Ok(NetworkMode::None) => Some(NetworkPlan::None),
+            Ok(NetworkMode::User) => Some(NetworkPlan::User),
             Err(_) => {
                 return Err(RequestError::invalid(
                     "start.network",

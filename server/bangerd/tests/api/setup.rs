@@ -462,3 +462,33 @@ async fn sixteen_creations_are_under_way_together() {
     assert_eq!(rig.host.most_launches_at_once(), MANY);
     rig.stopped().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_configured_network_is_that_of_vms_for_which_none_was_asked() {
+    use banger_core::vmm::NetworkPlan;
+    use banger_proto::v1::vm_spec::NetworkMode;
+    for (configured, mode) in [
+        (None, NetworkMode::User),
+        (Some(NetworkPlan::None), NetworkMode::None),
+    ] {
+        let rig = Rig::start_with(|config| {
+            if let Some(configured) = configured {
+                config.default_network = configured;
+            }
+        })
+        .await;
+        rig.furnish().await;
+        rig.create("web").await.unwrap();
+        let mut asked = creation("asked");
+        asked.spec.as_mut().unwrap().network_mode = NetworkMode::User.into();
+        create(&rig, asked).await.unwrap();
+        let listed = rig.vms().list_vms(v1::ListVmsRequest::default()).await;
+        let listed = listed.unwrap().into_inner().vms;
+        let of = |name: &str| {
+            let mut vms = listed.iter().filter_map(|vm| vm.spec.as_ref());
+            vms.find(|spec| spec.name == name).unwrap().network_mode()
+        };
+        assert_eq!((of("web"), of("asked")), (mode, NetworkMode::User));
+        rig.stopped().await;
+    }
+}

@@ -149,9 +149,9 @@ pub(crate) fn create(
     use v1::vm_spec::NetworkMode;
     let spec = request.spec.ok_or_else(|| RequestError::missing("spec"))?;
     let network = match NetworkMode::try_from(spec.network_mode) {
-        Ok(NetworkMode::Unspecified) => NetworkPlan::default(),
-        Ok(NetworkMode::None) => NetworkPlan::None,
-        Ok(NetworkMode::User) => NetworkPlan::User,
+        Ok(NetworkMode::Unspecified) => None,
+        Ok(NetworkMode::None) => Some(NetworkPlan::None),
+        Ok(NetworkMode::User) => Some(NetworkPlan::User),
         Err(_) => {
             return Err(RequestError::invalid(
                 "spec.network_mode",
