@@ -25,6 +25,7 @@ pub mod file;
 pub mod host;
 pub mod image;
 pub mod kernel;
+mod look;
 pub mod operation;
 pub mod page;
 pub mod paths;
@@ -65,6 +66,8 @@ pub(crate) struct Context {
     pub(crate) store: Store,
     pub(crate) vmm: Arc<dyn Vmm>,
     pub(crate) events: Arc<event::Events>,
+    /// What files take is asked here.
+    pub(crate) looks: look::Looks,
     pub(crate) connector: Arc<dyn GuestConnector>,
     /// What the driver can do, once it was tried.
     pub(crate) driver_info: std::sync::OnceLock<DriverInfo>,
@@ -156,6 +159,7 @@ impl App {
             store,
             vmm,
             events: Arc::default(),
+            looks: look::Looks::default(),
             connector,
             driver_info: std::sync::OnceLock::new(),
             tasks: TaskTracker::new(),

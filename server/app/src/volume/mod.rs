@@ -8,6 +8,7 @@
 pub(crate) mod attach;
 mod error;
 pub(crate) mod files;
+mod lock;
 pub(crate) mod mount;
 
 use std::collections::{BTreeMap, HashSet};
@@ -23,11 +24,15 @@ use banger_store::{CasOutcome, DeleteOutcome, Page, RequestKey, StoreError};
 pub use attach::Access;
 use attach::{Attached, Attachments, Holder, Wanted};
 pub use error::VolumeError;
+use futures::future::{join_all, try_join_all};
+use lock::Locks;
 pub use mount::MountRequest;
+use tokio::time::Instant;
 
 use crate::Context;
 use crate::error::AppError;
 use crate::host;
+use crate::look;
 use crate::operation::{Begun, OperationTask, Operations};
 use crate::page::{self, Paged};
 use crate::paths::{self, Swept};
@@ -45,6 +50,8 @@ pub struct Volumes {
     reserved: Arc<Mutex<HashSet<Name>>>,
     /// Held by whoever changes a volume, so that changes of one daemon follow each other.
     changing: Arc<tokio::sync::Mutex<()>>,
+    /// Held by whoever looks at a volume's disk.
+    looks: Locks,
     /// Whose are found.
     scope: Scope,
 }
@@ -75,8 +82,8 @@ pub struct VolumeRequest {
 pub struct VolumeView {
     /// The record.
     pub volume: Volume,
-    /// What it takes of the host's disk.
-    pub allocated_bytes: u64,
+    /// What it takes of the host's disk; absent where that could not be looked at.
+    pub allocated_bytes: Option<u64>,
     /// The VMs that name it, and whether they have it now.
     pub users: Vec<(VolumeUser, bool)>,
 }
@@ -116,6 +123,7 @@ impl Volumes {
             attachments: Attachments::default(),
             reserved: Arc::default(),
             changing: Arc::default(),
+            looks: Locks::default(),
             scope: Scope::Everybody,
         }
     }
@@ -317,7 +325,8 @@ impl Volumes {
     /// # Errors
     /// If it does not exist.
     pub async fn get(&self, named: &str) -> Result<VolumeView, AppError> {
-        self.view(self.find(named).await?).await
+        let volume = self.find(named).await?;
+        self.view(volume, look::deadline()).await
     }
 
     /// A page of the volumes that have all `labels`, newest first.
@@ -340,17 +349,15 @@ impl Volumes {
             .list_volumes(page, self.scope.only(), labels)
             .await?;
         let Paged { items, has_more } = page::cut(found, limit as usize);
-        let mut views = Vec::with_capacity(items.len());
-        for volume in items {
-            views.push(self.view(volume).await?);
-        }
+        let deadline = look::deadline();
+        let views = items.into_iter().map(|volume| self.view(volume, deadline));
         Ok(Paged {
-            items: views,
+            items: try_join_all(views).await?,
             has_more,
         })
     }
 
-    async fn view(&self, volume: Volume) -> Result<VolumeView, AppError> {
+    async fn view(&self, volume: Volume, deadline: Instant) -> Result<VolumeView, AppError> {
         let users = self.context.store.volume_users(volume.id).await?;
         let attached = |user: VolumeUser| {
             let is_attached = self.attachments.has(user.vm, volume.id);
@@ -358,7 +365,7 @@ impl Volumes {
         };
         Ok(VolumeView {
             users: users.into_iter().map(attached).collect(),
-            allocated_bytes: files::allocated_bytes(&self.context.paths.volume_disk(volume.id)),
+            allocated_bytes: self.look(volume.id, deadline).await,
             volume,
         })
     }
@@ -397,7 +404,7 @@ impl Volumes {
             self.admission.restore_volume(&back);
             return Err(error);
         }
-        self.view(after).await
+        self.view(after, look::deadline()).await
     }
 
     async fn record(&self, volume: &Volume) -> Result<(), AppError> {
@@ -464,17 +471,26 @@ impl Volumes {
         self.admission.counts_volume(volume)
     }
 
-    /// What the disks of all volumes take of the host's.
-    pub(crate) async fn allocated_bytes(&self) -> Result<u64, AppError> {
+    /// What the disk of each volume takes of the host's; absent where that could not be looked at until `deadline`.
+    pub(crate) async fn allocated(&self, deadline: Instant) -> Result<Vec<Option<u64>>, AppError> {
         let volumes = self.context.store.all_volumes().await?;
-        let disks: Vec<PathBuf> = volumes
-            .iter()
-            .map(|volume| self.context.paths.volume_disk(volume.id))
-            .collect();
-        let sum = move || disks.iter().map(|disk| files::allocated_bytes(disk)).sum();
-        tokio::task::spawn_blocking(sum)
-            .await
-            .map_err(|_| AppError::Interrupted)
+        let looks = volumes.iter().map(|volume| self.look(volume.id, deadline));
+        Ok(join_all(looks).await)
+    }
+
+    async fn look(&self, volume: VolumeId, deadline: Instant) -> Option<u64> {
+        let disk = self.context.paths.volume_disk(volume);
+        let look = self
+            .context
+            .looks
+            .allocated(disk, self.looks.of(volume), deadline);
+        match look.await {
+            Ok(bytes) => Some(bytes),
+            Err(error) => {
+                tracing::debug!(%volume, %error, "a volume's disk cannot be looked at");
+                None
+            }
+        }
     }
 
     /// Removes the directories of volumes that no record has.
