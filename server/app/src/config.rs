@@ -70,6 +70,9 @@ pub struct AppConfig {
     pub stop_kill_timeout: Duration,
     /// For the files and the record of a VM to be removed, before whoever waits is told what keeps them.
     pub remove_timeout: Duration,
+    /// For the host's disk to make a volume or to make one larger, before whoever waits is told; the copy of a seed has
+    /// more, by its size.
+    pub volume_timeout: Duration,
     /// For the logs of a VM that is stopped to be copied out of it, before the first rung.
     pub stop_logs_timeout: Duration,
     /// For a VMM to hold a VM's vCPUs, or to let them go on.
@@ -164,6 +167,7 @@ impl AppConfig {
             stop_terminate_timeout: Duration::from_secs(5),
             stop_kill_timeout: Duration::from_secs(10),
             remove_timeout: Duration::from_secs(10),
+            volume_timeout: Duration::from_secs(30),
             stop_logs_timeout: Duration::from_secs(15),
             pause_timeout: Duration::from_secs(5),
             idle_check_timeout: Duration::from_secs(5),

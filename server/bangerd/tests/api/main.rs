@@ -41,6 +41,7 @@ mod unknown;
 mod uploads;
 mod verbs;
 mod vms;
+mod volume_disks;
 mod volumes;
 mod workspace_agent;
 mod workspaces;
