@@ -22,7 +22,7 @@ use crate::error::AppError;
 use crate::operation::{Begun, OperationTask};
 use crate::vm::admission::Shelf;
 use crate::vm::check_labels;
-use crate::{Context, host, look, paths};
+use crate::{Context, host, look};
 
 /// How long the host's disk may take to end what is under way, once nobody wants it any more.
 const GIVEN_UP_WITHIN: Duration = Duration::from_secs(2);
@@ -286,25 +286,22 @@ impl Volumes {
 
     /// Removes what was made, or is still being made by work that was left behind. The name is free at once.
     async fn undo(&self, making: Making, left_behind: Option<JoinHandle<Made>>) {
-        let dirs = self.places(making.volume.id);
-        let held = (making.shelf, making.seed_held);
-        let Some(work) = left_behind else {
-            return clear(&dirs).await;
+        let id = making.volume.id;
+        let files = self.places(id).to_vec();
+        let hangs = left_behind.is_some();
+        let before = async move {
+            if let Some(work) = left_behind {
+                drop(work.await);
+            }
         };
-        let volume = making.volume.id;
-        tracing::error!(%volume, "the host's disk hangs: the making of a volume is left behind");
-        self.context.tasks.spawn(async move {
-            drop(work.await);
-            clear(&dirs).await;
-            drop(held);
-        });
-    }
-}
-
-/// What stays is swept at the next start.
-async fn clear(dirs: &[PathBuf]) {
-    for dir in dirs {
-        let _ = paths::remove_tree(dir.clone()).await;
+        let held = (making.shelf, making.seed_held);
+        let removal = self.remove_files(making.volume, files, before, held);
+        if hangs {
+            tracing::error!(volume = %id, "the host's disk hangs: the making of a volume is left behind");
+            return;
+        }
+        // Why it was not made is told; what is left is removed behind whoever asked.
+        drop(removal.gone(self.context.config.remove_timeout).await);
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use banger_core::host_io::{io_kind, io_reason, io_remedy};
-use banger_core::{Explain, FailureKind, Name};
+use banger_core::{Explain, Failure, FailureKind, Name};
 use banger_image::Ext4Error;
 
 use super::attach::Access;
@@ -50,6 +50,19 @@ pub enum VolumeError {
         work: DiskWork,
         /// The limit that ran out.
         limit: Duration,
+    },
+    /// Its files are still there, though it was removed.
+    #[error(
+        "the files of volume `{volume}` are not gone within {limit:?}; the daemon goes on removing them"
+    )]
+    NotRemoved {
+        /// Its name.
+        volume: Name,
+        /// The limit that ran out.
+        limit: Duration,
+        /// What keeps them, as far as is known; absent where something hangs.
+        #[source]
+        source: Option<Box<Failure>>,
     },
     /// Its disk could not be made.
     #[error("could not make the volume's disk")]
@@ -113,6 +126,10 @@ impl Explain for VolumeError {
             }
             Self::Changed { .. } => FailureKind::Aborted,
             Self::Silent { .. } => FailureKind::DeadlineExceeded,
+            Self::NotRemoved { source, .. } => match source.as_ref().map(|source| &source.kind) {
+                Some(full @ FailureKind::ResourceExhausted { .. }) => full.clone(),
+                _ => FailureKind::DeadlineExceeded,
+            },
             Self::Make(source) => source.kind(),
             Self::File { source, .. } => io_kind(source),
         }
@@ -124,6 +141,7 @@ impl Explain for VolumeError {
             Self::NotClean { .. } => "VOLUME_NOT_CLEAN",
             Self::Changed { .. } => "VOLUME_CHANGED",
             Self::Silent { .. } => "VOLUME_DISK_SILENT",
+            Self::NotRemoved { .. } => "VOLUME_NOT_REMOVED",
             Self::Make(source) => source.reason(),
             Self::File { source, .. } => io_reason(source, "VOLUME_FILE"),
         }
@@ -145,6 +163,12 @@ impl Explain for VolumeError {
                 format!("Look at it again and repeat what is still wanted: banger volume inspect {volume}")
             }
             Self::Silent { work, .. } => work.remedy().into(),
+            Self::NotRemoved { volume, source: Some(_), .. } => {
+                format!("Mend what the cause says; the daemon tries again by itself, and at once when you do: banger volume remove {volume}")
+            }
+            Self::NotRemoved { volume, source: None, .. } => {
+                format!("Check whether the host's disk answers; the removal goes on when it does. To wait for it again: banger volume remove {volume}")
+            }
             Self::Make(source) => return source.remedy(),
             Self::File { source, .. } if io_remedy(source).is_some() => return io_remedy(source),
             Self::File { .. } => "Check the state directory's file system: its space, its rights, and whether it is read-only.".into(),
@@ -178,6 +202,19 @@ impl Explain for VolumeError {
                 ("step", work.verb().to_owned()),
                 ("limit_ms", limit.as_millis().to_string()),
             ],
+            Self::NotRemoved {
+                volume,
+                limit,
+                source,
+            } => {
+                let mut words = vec![
+                    ("volume", volume.to_string()),
+                    ("limit_ms", limit.as_millis().to_string()),
+                ];
+                let cause = source.as_ref().map(|source| source.reason.clone());
+                words.extend(cause.map(|cause| ("cause", cause)));
+                words
+            }
             Self::Make(source) => source.metadata(),
             Self::File { step, path, .. } => vec![
                 ("step", (*step).to_owned()),
@@ -219,6 +256,14 @@ mod tests {
                     limit: Duration::from_secs(30),
                 },
                 "could not grow volume `data` within 30s: the host's disk does not answer",
+            ),
+            (
+                VolumeError::NotRemoved {
+                    volume: volume.clone(),
+                    limit: Duration::from_secs(10),
+                    source: None,
+                },
+                "the files of volume `data` are not gone within 10s; the daemon goes on removing them",
             ),
             (
                 VolumeError::Changed { volume },

@@ -4,6 +4,7 @@
 //!   tmp/volume-<id>/ ── made, flushed ──▶ volumes/<id>/ ── recorded ──▶ a volume
 //! ```
 //! A crash before the record leaves files that nothing owns, which are swept; one in the middle of a removal does too.
+//! What the host's disk has to do is done on threads of their own, and waited for so long and no longer.
 
 pub(crate) mod attach;
 mod change;
@@ -12,29 +13,30 @@ mod error;
 pub(crate) mod files;
 mod lock;
 pub(crate) mod mount;
+mod remove;
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex};
 
 use banger_core::volume::{Volume, VolumeUser};
-use banger_core::{Name, Scope, VolumeId, chain};
-use banger_store::{DeleteOutcome, Page};
+use banger_core::{Name, Scope, VolumeId};
+use banger_store::Page;
 use futures::future::{join_all, try_join_all};
 use tokio::time::Instant;
 
 pub use attach::Access;
-use attach::{Attachments, Holder, Wanted};
+use attach::{Attachments, Wanted};
 pub use create::VolumeRequest;
 pub use error::{DiskWork, VolumeError};
 use lock::Locks;
 pub use mount::MountRequest;
+use remove::Removals;
 
 use crate::Context;
 use crate::error::AppError;
 use crate::look;
 use crate::operation::Operations;
 use crate::page::{self, Paged};
-use crate::paths::{self, Swept};
 use crate::vm::admission::Admission;
 
 /// The volumes of this host.
@@ -50,6 +52,8 @@ pub struct Volumes {
     changing: Locks,
     /// Held by whoever looks at a volume's disk.
     looks: Locks,
+    /// Those whose files are being removed.
+    removals: Removals,
     /// Whose are found.
     scope: Scope,
 }
@@ -85,6 +89,7 @@ impl Volumes {
             reserved: Arc::default(),
             changing: Locks::default(),
             looks: Locks::default(),
+            removals: Removals::default(),
             scope: Scope::Everybody,
         }
     }
@@ -161,39 +166,6 @@ impl Volumes {
         })
     }
 
-    /// Removes a volume with what is in it.
-    ///
-    /// # Errors
-    /// If it does not exist, or a VM names it, or it is being copied.
-    pub async fn delete(&self, named: &str) -> Result<(), AppError> {
-        let volume = self.find(named).await?;
-        let users = self.context.store.volume_users(volume.id).await?;
-        let in_use = |users| AppError::InUse {
-            resource: "volume",
-            name: volume.name.to_string(),
-            users,
-        };
-        if !users.is_empty() {
-            return Err(in_use(users.into_iter().map(|user| user.name).collect()));
-        }
-        let wanted = wanted(&volume, Access::Change);
-        let _held = self.attachments.take(Holder::Request, &[wanted])?;
-        match self.context.store.delete_volume(volume.id).await? {
-            DeleteOutcome::Deleted => self.admission.forget_volume(volume.id),
-            DeleteOutcome::UsedBy(users) => return Err(in_use(users)),
-            DeleteOutcome::Missing => {
-                return Err(AppError::NotFound {
-                    resource: "volume",
-                    name: volume.name.to_string(),
-                });
-            }
-        }
-        if let Err(error) = paths::remove_tree(self.context.paths.volume(volume.id)).await {
-            tracing::error!(volume = %volume.id, error = chain(&error), "could not remove a volume's files; they are swept at the next start");
-        }
-        Ok(())
-    }
-
     /// Counts the volumes that there are. Before any can be asked for.
     pub(crate) async fn restore(&self) -> Result<(), AppError> {
         for volume in self.context.store.all_volumes().await? {
@@ -227,14 +199,6 @@ impl Volumes {
                 None
             }
         }
-    }
-
-    /// Removes the directories of volumes that no record has.
-    pub(crate) async fn sweep(&self) -> Result<Swept, AppError> {
-        let volumes = self.context.store.all_volumes().await?;
-        let known: HashSet<VolumeId> = volumes.iter().map(|volume| volume.id).collect();
-        let is_known = |name: &str| name.parse().is_ok_and(|id| known.contains(&id));
-        paths::sweep(&self.context.paths.volumes(), is_known).await
     }
 }
 

@@ -5,7 +5,7 @@ use banger_proto::v1;
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
-use crate::disk::Trouble;
+use crate::disk::{Calls, Trouble};
 use crate::rig::{PATIENCE, Rig, assert_refused, drain, mask};
 use crate::stop::until;
 use crate::volumes::{delete, disk, get, grow, halves, make, names, request, with};
@@ -140,5 +140,109 @@ async fn volumes_that_cannot_be_looked_at_are_shown_without_what_they_take() {
     assert_eq!(listed.into_inner().volumes[0].allocated_bytes, 0);
     drop(trouble);
     assert_eq!(get(&rig, "data").await.unwrap(), made);
+    rig.stopped().await;
+}
+
+fn cause(status: &Status) -> Option<String> {
+    let details = status.get_error_details();
+    let info = details.error_info().unwrap();
+    info.metadata.get("cause").cloned()
+}
+
+fn broken_removals(rig: &Rig, place: &str) -> Trouble {
+    let place = rig.dir.path().join("state").join(place);
+    Trouble::fails(&place, Calls::Removals, libc::EIO, 1000, 1)
+}
+
+/// It is gone, or it was when somebody asked.
+fn is_gone(answer: Result<(), Status>) {
+    if let Err(error) = answer {
+        assert_refused(&error, Code::NotFound, "VOLUME_NOT_FOUND", None);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_removal_that_fails_is_told_counts_and_is_tried_at_once_by_who_asks_again() {
+    let rig = impatient().await;
+    let made = make(&rig, request("data")).await.unwrap().0;
+    let trouble = broken_removals(&rig, "volumes");
+    for named in ["data", &made.id] {
+        let told = delete(&rig, named).await.unwrap_err();
+        assert_refused(&told, Code::DeadlineExceeded, "VOLUME_NOT_REMOVED", None);
+        assert_eq!(cause(&told).as_deref(), Some("STATE_DIRECTORY_FAILED"));
+        assert!(told.message().contains("could not remove"), "{told:?}");
+        assert_eq!(promised(&rig).await, 1, "it takes the host's disk");
+    }
+    let gone = get(&rig, "data").await.unwrap_err();
+    assert_refused(&gone, Code::NotFound, "VOLUME_NOT_FOUND", None);
+    // The name is free meanwhile; the new volume is another.
+    make(&rig, request("data")).await.unwrap();
+    assert_eq!(promised(&rig).await, 2);
+    drop(trouble);
+    is_gone(delete(&rig, &made.id).await);
+    assert_eq!(promised(&rig).await, 1);
+    delete(&rig, "data").await.unwrap();
+    nothing_is_left(&rig).await;
+    rig.stopped().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_removal_that_fails_works_at_last_without_anybody_asking() {
+    let rig = impatient().await;
+    make(&rig, request("data")).await.unwrap();
+    let trouble = broken_removals(&rig, "volumes");
+    delete(&rig, "data").await.unwrap_err();
+    drop(trouble);
+    nothing_is_left(&rig).await;
+    rig.stopped().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_removal_that_hangs_is_told_and_goes_on() {
+    let rig = impatient().await;
+    make(&rig, request("data")).await.unwrap();
+    let trouble = Trouble::holds_removals(&rig.dir.path().join("state/volumes"));
+    for _ in 0..2 {
+        let told = in_time(delete(&rig, "data")).await.unwrap_err();
+        assert_refused(&told, Code::DeadlineExceeded, "VOLUME_NOT_REMOVED", None);
+        assert_eq!(cause(&told), None);
+    }
+    drop(trouble);
+    nothing_is_left(&rig).await;
+    rig.stopped().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_creation_that_failed_has_made_counts_until_it_is_gone() {
+    let rig = impatient().await;
+    let volumes = rig.dir.path().join("state/volumes");
+    let published = Trouble::fails(&volumes, Calls::Changes, libc::EIO, 1000, 1);
+    let removed = broken_removals(&rig, "tmp");
+    let failed = make(&rig, request("data")).await.unwrap_err();
+    assert_refused(&failed, Code::Internal, "VOLUME_FILE", None);
+    assert_eq!((promised(&rig).await, halves(&rig).len()), (1, 1));
+    drop(published);
+    make(&rig, request("data")).await.expect("the name is free");
+    drop(removed);
+    until("nothing is left of it", async || {
+        halves(&rig).is_empty() && promised(&rig).await == 1
+    })
+    .await;
+    rig.stopped().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_that_cannot_be_removed_keep_no_daemon_from_serving_and_go_when_they_can() {
+    let rig = impatient().await;
+    make(&rig, request("data")).await.unwrap();
+    let trouble = broken_removals(&rig, "volumes");
+    delete(&rig, "data").await.unwrap_err();
+    let (dir, host) = rig.stopped().await;
+    let rig = Rig::start_in(dir, host).await;
+    make(&rig, request("data")).await.unwrap();
+    assert_eq!(names(&rig, "volumes").len(), 2);
+    drop(trouble);
+    until("it is swept", async || names(&rig, "volumes").len() == 1).await;
+    delete(&rig, "data").await.unwrap();
     rig.stopped().await;
 }
