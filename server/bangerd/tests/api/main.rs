@@ -30,6 +30,7 @@ mod operations;
 mod real_agent;
 mod remote;
 mod rig;
+mod seed;
 mod sessions;
 mod setup;
 mod ssh;
