@@ -22,6 +22,7 @@ pub(crate) struct HostUsage {
     disk_used_bytes: i64,
     disk_available_bytes: i64,
     unmeasured_vm_count: i32,
+    unmeasured_disk_count: i32,
     booting_count: i32,
     max_parallel_boots: i32,
     waiting_count: i32,
@@ -85,6 +86,7 @@ impl From<types::HostUsage> for HostUsage {
             disk_used_bytes: usage.disk_used_bytes,
             disk_available_bytes: usage.disk_available_bytes,
             unmeasured_vm_count: usage.unmeasured_vm_count,
+            unmeasured_disk_count: usage.unmeasured_disk_count,
             booting_count: usage.booting_count,
             max_parallel_boots: usage.max_parallel_boots,
             waiting_count: usage.waiting_count,
@@ -147,14 +149,18 @@ impl HostUsage {
             vec![what.to_owned(), promised, limit, used, available]
         };
         let none = || [String::new(), String::new()];
+        let used = |known, unknown, what: &str| match unknown {
+            0 => bytes(known),
+            unknown => format!("{} and {unknown} {what}", bytes(known)),
+        };
         let memory = [
-            match self.unmeasured_vm_count {
-                0 => bytes(self.memory_used_bytes),
-                unknown => format!("{} and {unknown} VMs", bytes(self.memory_used_bytes)),
-            },
+            used(self.memory_used_bytes, self.unmeasured_vm_count, "VMs"),
             bytes(self.memory_available_bytes),
         ];
-        let disk = [self.disk_used_bytes, self.disk_available_bytes].map(bytes);
+        let disk = [
+            used(self.disk_used_bytes, self.unmeasured_disk_count, "disks"),
+            bytes(self.disk_available_bytes),
+        ];
         let parallel = Promise {
             promised: self.booting_count.into(),
             limit: Some(self.max_parallel_boots.into()),

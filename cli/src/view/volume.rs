@@ -15,7 +15,8 @@ pub(crate) struct Volume {
     id: String,
     name: String,
     size_mib: i64,
-    allocated_bytes: i64,
+    /// Absent where the daemon could not look.
+    allocated_bytes: Option<i64>,
     seed: String,
     users: Vec<User>,
     labels: BTreeMap<String, String>,
@@ -55,7 +56,7 @@ impl From<types::Volume> for Volume {
             id: volume.id,
             name: volume.name,
             size_mib: volume.size_mib,
-            allocated_bytes: volume.allocated_bytes,
+            allocated_bytes: Some(volume.allocated_bytes).filter(|&bytes| bytes > 0),
             seed: volume.seed,
             users: volume.users.into_iter().map(user).collect(),
             labels: volume.labels,
@@ -63,6 +64,13 @@ impl From<types::Volume> for Volume {
             etag: volume.etag,
             create_time: timestamp(volume.create_time),
         }
+    }
+}
+
+impl Volume {
+    fn takes(&self) -> String {
+        self.allocated_bytes
+            .map_or_else(|| "unknown".to_owned(), bytes)
     }
 }
 
@@ -74,7 +82,7 @@ impl Row for Volume {
         vec![
             self.name.clone(),
             bytes(self.size_mib.saturating_mul(1 << 20)),
-            bytes(self.allocated_bytes),
+            self.takes(),
             vms.join(","),
             age(self.create_time),
             self.id.clone(),
@@ -91,7 +99,7 @@ impl Row for Volume {
             ("Name", self.name.clone()),
             ("Id", self.id.clone()),
             ("Size", bytes(self.size_mib.saturating_mul(1 << 20))),
-            ("Takes", bytes(self.allocated_bytes)),
+            ("Takes", self.takes()),
             ("Seed", self.seed.clone()),
             ("VMs", users.join("\n")),
             ("Labels", pairs(&self.labels)),

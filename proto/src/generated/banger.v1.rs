@@ -3823,7 +3823,7 @@ pub struct HostUsage {
     /// Memory of the host that is free or can be freed.
     #[prost(int64, tag = "4")]
     pub memory_available_bytes: i64,
-    /// What the VMs' writable disks and the volumes take.
+    /// What the VMs' writable disks and the volumes take, but for those of unmeasured_disk_count.
     #[prost(int64, tag = "5")]
     pub disk_used_bytes: i64,
     /// Free space in the state directory's file system.
@@ -3844,6 +3844,9 @@ pub struct HostUsage {
     /// The most that wait.
     #[prost(int32, tag = "11")]
     pub boot_queue_max: i32,
+    /// Disks of VMs and volumes that could not be looked at, as where the host's disk does not answer.
+    #[prost(int32, tag = "12")]
+    pub unmeasured_disk_count: i32,
 }
 /// What one owner's VMs and volumes were promised.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -12772,7 +12775,8 @@ pub struct Volume {
     /// Its size. Sparse: it takes what was written.
     #[prost(int64, tag = "4")]
     pub size_mib: i64,
-    /// What it takes of the host's disk now; blocks that it shares with its seed count for both.
+    /// What it takes of the host's disk now; blocks that it shares with its seed count for both. 0 where
+    /// it could not be looked at, as where the host's disk does not answer: no volume takes nothing.
     #[prost(int64, tag = "5")]
     pub allocated_bytes: i64,
     /// The name of the volume whose content it began with, as it was called then; empty if it began empty.

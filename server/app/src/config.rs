@@ -76,6 +76,9 @@ pub struct AppConfig {
     pub record_timeout: Duration,
     /// The network of VMs, and of the steps of builds, for which none was asked.
     pub default_network: NetworkPlan,
+    /// For the host's disk to make a volume or to make one larger, before whoever waits is told; the copy of a seed has
+    /// more, by its size.
+    pub volume_timeout: Duration,
     /// For the logs of a VM that is stopped to be copied out of it, before the first rung.
     pub stop_logs_timeout: Duration,
     /// For a VMM to hold a VM's vCPUs, or to let them go on.
@@ -173,6 +176,7 @@ impl AppConfig {
             default_network: NetworkPlan::default(),
             // Longer than the database waits for a lock and for its one writer.
             record_timeout: Duration::from_secs(40),
+            volume_timeout: Duration::from_secs(30),
             stop_logs_timeout: Duration::from_secs(15),
             pause_timeout: Duration::from_secs(5),
             idle_check_timeout: Duration::from_secs(5),

@@ -25,6 +25,7 @@ pub mod file;
 pub mod host;
 pub mod image;
 pub mod kernel;
+mod look;
 pub mod operation;
 pub mod page;
 pub mod paths;
@@ -67,6 +68,8 @@ pub(crate) struct Context {
     /// Its launches.
     pub(crate) launches: vm::launch::Launches,
     pub(crate) events: Arc<event::Events>,
+    /// What files take is asked here.
+    pub(crate) looks: look::Looks,
     pub(crate) connector: Arc<dyn GuestConnector>,
     /// What the driver can do, once it was tried.
     pub(crate) driver_info: std::sync::OnceLock<DriverInfo>,
@@ -159,6 +162,7 @@ impl App {
             vmm,
             launches: vm::launch::Launches::default(),
             events: Arc::default(),
+            looks: look::Looks::default(),
             connector,
             driver_info: std::sync::OnceLock::new(),
             tasks: TaskTracker::new(),

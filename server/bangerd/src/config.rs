@@ -132,6 +132,8 @@ pub struct Config {
     pub remove_timeout: SignedDuration,
     /// For the database to take a change of a VM's record, before the VM goes on without.
     pub record_timeout: SignedDuration,
+    /// For the host's disk to make a volume or to make one larger.
+    pub volume_timeout: SignedDuration,
     /// For the logs of a VM to be copied out of it before it is stopped.
     pub stop_logs_timeout: SignedDuration,
     /// For a VMM to hold a VM's vCPUs, or to let them go on.
@@ -286,6 +288,7 @@ impl Config {
             stop_kill_timeout: signed(app.stop_kill_timeout),
             remove_timeout: signed(app.remove_timeout),
             record_timeout: signed(app.record_timeout),
+            volume_timeout: signed(app.volume_timeout),
             stop_logs_timeout: signed(app.stop_logs_timeout),
             pause_timeout: signed(app.pause_timeout),
             idle_check_timeout: signed(app.idle_check_timeout),
@@ -564,7 +567,7 @@ impl Config {
         self.log_level.parse()
     }
 
-    fn durations(&self) -> [(&'static str, SignedDuration); 30] {
+    fn durations(&self) -> [(&'static str, SignedDuration); 31] {
         [
             ("boot_timeout", self.boot_timeout),
             ("configure_timeout", self.configure_timeout),
@@ -575,6 +578,7 @@ impl Config {
             ("stop_kill_timeout", self.stop_kill_timeout),
             ("remove_timeout", self.remove_timeout),
             ("record_timeout", self.record_timeout),
+            ("volume_timeout", self.volume_timeout),
             ("stop_logs_timeout", self.stop_logs_timeout),
             ("pause_timeout", self.pause_timeout),
             ("idle_check_timeout", self.idle_check_timeout),
@@ -645,6 +649,7 @@ impl Config {
             stop_kill_timeout: unsigned(self.stop_kill_timeout),
             remove_timeout: unsigned(self.remove_timeout),
             record_timeout: unsigned(self.record_timeout),
+            volume_timeout: unsigned(self.volume_timeout),
             stop_logs_timeout: unsigned(self.stop_logs_timeout),
             pause_timeout: unsigned(self.pause_timeout),
             idle_check_timeout: unsigned(self.idle_check_timeout),

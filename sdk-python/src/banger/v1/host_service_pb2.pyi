@@ -83,7 +83,7 @@ class GetUsageResponse(_message.Message):
     def __init__(self, usage: _Optional[_Union[HostUsage, _Mapping]] = ...) -> None: ...
 
 class HostUsage(_message.Message):
-    __slots__ = ("promises", "owners", "memory_used_bytes", "memory_available_bytes", "disk_used_bytes", "disk_available_bytes", "unmeasured_vm_count", "booting_count", "max_parallel_boots", "waiting_count", "boot_queue_max")
+    __slots__ = ("promises", "owners", "memory_used_bytes", "memory_available_bytes", "disk_used_bytes", "disk_available_bytes", "unmeasured_vm_count", "booting_count", "max_parallel_boots", "waiting_count", "boot_queue_max", "unmeasured_disk_count")
     PROMISES_FIELD_NUMBER: _ClassVar[int]
     OWNERS_FIELD_NUMBER: _ClassVar[int]
     MEMORY_USED_BYTES_FIELD_NUMBER: _ClassVar[int]
@@ -95,6 +95,7 @@ class HostUsage(_message.Message):
     MAX_PARALLEL_BOOTS_FIELD_NUMBER: _ClassVar[int]
     WAITING_COUNT_FIELD_NUMBER: _ClassVar[int]
     BOOT_QUEUE_MAX_FIELD_NUMBER: _ClassVar[int]
+    UNMEASURED_DISK_COUNT_FIELD_NUMBER: _ClassVar[int]
     promises: Promises
     owners: _containers.RepeatedCompositeFieldContainer[OwnerUsage]
     memory_used_bytes: int
@@ -106,7 +107,8 @@ class HostUsage(_message.Message):
     max_parallel_boots: int
     waiting_count: int
     boot_queue_max: int
-    def __init__(self, promises: _Optional[_Union[Promises, _Mapping]] = ..., owners: _Optional[_Iterable[_Union[OwnerUsage, _Mapping]]] = ..., memory_used_bytes: _Optional[int] = ..., memory_available_bytes: _Optional[int] = ..., disk_used_bytes: _Optional[int] = ..., disk_available_bytes: _Optional[int] = ..., unmeasured_vm_count: _Optional[int] = ..., booting_count: _Optional[int] = ..., max_parallel_boots: _Optional[int] = ..., waiting_count: _Optional[int] = ..., boot_queue_max: _Optional[int] = ...) -> None: ...
+    unmeasured_disk_count: int
+    def __init__(self, promises: _Optional[_Union[Promises, _Mapping]] = ..., owners: _Optional[_Iterable[_Union[OwnerUsage, _Mapping]]] = ..., memory_used_bytes: _Optional[int] = ..., memory_available_bytes: _Optional[int] = ..., disk_used_bytes: _Optional[int] = ..., disk_available_bytes: _Optional[int] = ..., unmeasured_vm_count: _Optional[int] = ..., booting_count: _Optional[int] = ..., max_parallel_boots: _Optional[int] = ..., waiting_count: _Optional[int] = ..., boot_queue_max: _Optional[int] = ..., unmeasured_disk_count: _Optional[int] = ...) -> None: ...
 
 class OwnerUsage(_message.Message):
     __slots__ = ("owner", "promises")

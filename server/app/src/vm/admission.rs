@@ -5,7 +5,7 @@
 //!   Seat   from the record's insertion to its removal      counts the VM and its disk
 //!   Lease  from a boot's acceptance to its machine's end   counts memory, vCPUs and a running VM
 //!   Ticket from a boot's acceptance to its end             a place in the queue of boots
-//!   Shelf  from a volume's acceptance to its record        counts the volume; from then on until it is removed
+//!   Shelf  from a volume's acceptance to its record        counts the volume; from then on until its files are gone
 //! ```
 //! Each is a value that its runner holds and that gives back what it stands for when it is dropped, so no path can
 //! forget to. All is decided under one short lock: of any number of requests at once exactly those are accepted

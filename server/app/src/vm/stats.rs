@@ -4,9 +4,6 @@
 //! half. Looking does not count as using a VM.
 
 use std::collections::HashMap;
-use std::io;
-use std::os::unix::fs::MetadataExt as _;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -20,20 +17,15 @@ use futures::stream::{self, BoxStream, StreamExt as _};
 use super::{VmView, Vms};
 use crate::Context;
 use crate::error::AppError;
+use crate::look;
+pub(crate) use crate::look::DiskLook;
 
 /// How long a VMM may take to tell of its drives.
 const HOST_WITHIN: Duration = Duration::from_secs(2);
-/// How long the host's disk may take to tell how much of it a VM's takes.
-const DISK_WITHIN: Duration = Duration::from_secs(2);
 /// Over which a single measurement measures what changes.
 const SAMPLES_APART: Duration = Duration::from_millis(250);
 /// VMs that are measured at once: each costs a few reads of `/proc` and a message to its guest.
 const MEASURED_AT_ONCE: usize = 16;
-/// `st_blocks` of stat(2) counts these.
-const BLOCK_BYTES: u64 = 512;
-
-/// Held while a VM's disk is looked at. Clones are the same.
-pub(crate) type DiskLook = Arc<tokio::sync::Mutex<()>>;
 
 /// How much a VM uses.
 #[derive(Debug, Clone)]
@@ -293,28 +285,13 @@ async fn guest(context: &Context, view: &VmView) -> Result<Option<GuestStats>, A
 /// What the writable disk takes; 0 where it is not made yet.
 async fn allocated(context: &Context, view: &VmView) -> Result<u64, AppError> {
     let path = context.paths.upper_disk(view.vm.id);
-    look(path, view.disk_look.clone(), DISK_WITHIN).await
-}
-
-/// On a disk that hangs one look waits, and no second begins.
-async fn look(path: PathBuf, turn: DiskLook, limit: Duration) -> Result<u64, AppError> {
-    let disk = path.clone();
-    let looking = async move {
-        let turn = turn.lock_owned().await;
-        let look = move || {
-            let _turn = turn;
-            std::fs::metadata(disk)
-        };
-        tokio::task::spawn_blocking(look).await
-    };
-    let failed = |source| AppError::LookAtDisk { path, source };
-    match tokio::time::timeout(limit, looking).await {
-        Ok(Ok(Ok(file))) => Ok(file.blocks().saturating_mul(BLOCK_BYTES)),
-        Ok(Ok(Err(error))) if error.kind() == io::ErrorKind::NotFound => Ok(0),
-        Ok(Ok(Err(source))) => Err(failed(source)),
-        Ok(Err(_)) => Err(AppError::Interrupted),
-        Err(_) => Err(failed(io::ErrorKind::TimedOut.into())),
-    }
+    let turn = view.disk_look.clone();
+    let looked = context
+        .looks
+        .allocated(path.clone(), turn, look::deadline());
+    looked
+        .await
+        .map_err(|source| AppError::LookAtDisk { path, source })
 }
 
 #[cfg(test)]
@@ -342,26 +319,6 @@ mod tests {
                 ..VmmMetrics::default()
             },
         }
-    }
-
-    #[tokio::test]
-    async fn a_disk_that_hangs_is_told_and_holds_one_thread() {
-        let dir = tempfile::tempdir().unwrap();
-        let (path, turn) = (dir.path().join("disk"), DiskLook::default());
-        let limit = Duration::from_millis(50);
-        // Whoever looks holds the turn, for as long as the disk hangs.
-        let hung = turn.clone().lock_owned().await;
-        for _ in 0..3 {
-            let late = look(path.clone(), turn.clone(), limit).await.unwrap_err();
-            assert!(chain(&late).contains("timed out"), "{}", chain(&late));
-        }
-        drop(hung);
-        let patience = Duration::from_secs(60);
-        assert_eq!(look(path.clone(), turn.clone(), patience).await.unwrap(), 0);
-        std::fs::write(&path, vec![1; 1 << 16]).unwrap();
-        let file = std::fs::File::open(&path).unwrap();
-        file.sync_all().unwrap();
-        assert!(look(path, turn, patience).await.unwrap() >= 1 << 16);
     }
 
     #[test]

@@ -2,9 +2,10 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use banger_core::host_io::{io_kind, io_reason, io_remedy};
-use banger_core::{Explain, FailureKind, Name};
+use banger_core::{Explain, Failure, FailureKind, Name};
 use banger_image::Ext4Error;
 
 use super::attach::Access;
@@ -40,6 +41,29 @@ pub enum VolumeError {
         /// Its name.
         volume: Name,
     },
+    /// The host's disk did not end in time what was asked of it.
+    #[error("could not {} volume `{volume}` within {limit:?}: the host's disk does not answer", work.verb())]
+    Silent {
+        /// Its name.
+        volume: Name,
+        /// What was asked.
+        work: DiskWork,
+        /// The limit that ran out.
+        limit: Duration,
+    },
+    /// Its files are still there, though it was removed.
+    #[error(
+        "the files of volume `{volume}` are not gone within {limit:?}; the daemon goes on removing them"
+    )]
+    NotRemoved {
+        /// Its name.
+        volume: Name,
+        /// The limit that ran out.
+        limit: Duration,
+        /// What keeps them, as far as is known; absent where something hangs.
+        #[source]
+        source: Option<Box<Failure>>,
+    },
     /// Its disk could not be made.
     #[error("could not make the volume's disk")]
     Make(#[source] Ext4Error),
@@ -56,6 +80,42 @@ pub enum VolumeError {
     },
 }
 
+/// What the host's disk is asked to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DiskWork {
+    /// The volume is made.
+    Make,
+    /// It grows.
+    Grow,
+    /// It waits for an earlier change to be done.
+    Change,
+}
+
+impl DiskWork {
+    const fn verb(self) -> &'static str {
+        match self {
+            Self::Make => "make",
+            Self::Grow => "grow",
+            Self::Change => "change",
+        }
+    }
+
+    /// What becomes of it, and what to do.
+    const fn remedy(self) -> &'static str {
+        match self {
+            Self::Make => {
+                "Check whether the host's disk answers, then make the volume again. What was begun is removed when it does."
+            }
+            Self::Grow => {
+                "Check whether the host's disk answers. The volume is recorded with its new size, and its disk grows when it does, or when a VM is next started with the volume."
+            }
+            Self::Change => {
+                "Check whether the host's disk answers, then send the change again: an earlier one waits for it."
+            }
+        }
+    }
+}
+
 impl Explain for VolumeError {
     fn kind(&self) -> FailureKind {
         match self {
@@ -65,6 +125,11 @@ impl Explain for VolumeError {
                 }
             }
             Self::Changed { .. } => FailureKind::Aborted,
+            Self::Silent { .. } => FailureKind::DeadlineExceeded,
+            Self::NotRemoved { source, .. } => match source.as_ref().map(|source| &source.kind) {
+                Some(full @ FailureKind::ResourceExhausted { .. }) => full.clone(),
+                _ => FailureKind::DeadlineExceeded,
+            },
             Self::Make(source) => source.kind(),
             Self::File { source, .. } => io_kind(source),
         }
@@ -75,6 +140,8 @@ impl Explain for VolumeError {
             Self::Attached { .. } => "VOLUME_ATTACHED",
             Self::NotClean { .. } => "VOLUME_NOT_CLEAN",
             Self::Changed { .. } => "VOLUME_CHANGED",
+            Self::Silent { .. } => "VOLUME_DISK_SILENT",
+            Self::NotRemoved { .. } => "VOLUME_NOT_REMOVED",
             Self::Make(source) => source.reason(),
             Self::File { source, .. } => io_reason(source, "VOLUME_FILE"),
         }
@@ -94,6 +161,13 @@ impl Explain for VolumeError {
             }
             Self::Changed { volume } => {
                 format!("Look at it again and repeat what is still wanted: banger volume inspect {volume}")
+            }
+            Self::Silent { work, .. } => work.remedy().into(),
+            Self::NotRemoved { volume, source: Some(_), .. } => {
+                format!("Mend what the cause says; the daemon tries again by itself, and at once when you do: banger volume remove {volume}")
+            }
+            Self::NotRemoved { volume, source: None, .. } => {
+                format!("Check whether the host's disk answers; the removal goes on when it does. To wait for it again: banger volume remove {volume}")
             }
             Self::Make(source) => return source.remedy(),
             Self::File { source, .. } if io_remedy(source).is_some() => return io_remedy(source),
@@ -118,6 +192,28 @@ impl Explain for VolumeError {
             ],
             Self::NotClean { volume } | Self::Changed { volume } => {
                 vec![("volume", volume.to_string())]
+            }
+            Self::Silent {
+                volume,
+                work,
+                limit,
+            } => vec![
+                ("volume", volume.to_string()),
+                ("step", work.verb().to_owned()),
+                ("limit_ms", limit.as_millis().to_string()),
+            ],
+            Self::NotRemoved {
+                volume,
+                limit,
+                source,
+            } => {
+                let mut words = vec![
+                    ("volume", volume.to_string()),
+                    ("limit_ms", limit.as_millis().to_string()),
+                ];
+                let cause = source.as_ref().map(|source| source.reason.clone());
+                words.extend(cause.map(|cause| ("cause", cause)));
+                words
             }
             Self::Make(source) => source.metadata(),
             Self::File { step, path, .. } => vec![
@@ -152,6 +248,22 @@ mod tests {
                     volume: volume.clone(),
                 },
                 "volume `data` was not unmounted by the VM that last wrote it, so it cannot be mounted for reading only",
+            ),
+            (
+                VolumeError::Silent {
+                    volume: volume.clone(),
+                    work: DiskWork::Grow,
+                    limit: Duration::from_secs(30),
+                },
+                "could not grow volume `data` within 30s: the host's disk does not answer",
+            ),
+            (
+                VolumeError::NotRemoved {
+                    volume: volume.clone(),
+                    limit: Duration::from_secs(10),
+                    source: None,
+                },
+                "the files of volume `data` are not gone within 10s; the daemon goes on removing them",
             ),
             (
                 VolumeError::Changed { volume },

@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
 use super::error::VolumeError;
@@ -73,12 +73,6 @@ pub(super) fn extend(disk: &Path, size_bytes: u64) -> Result<(), VolumeError> {
 pub(super) fn sync(path: &Path) -> Result<(), VolumeError> {
     let synced = File::open(path).and_then(|opened| opened.sync_all());
     synced.map_err(file("flush", path))
-}
-
-/// What a disk takes of the host's; 0 where it is not there.
-pub(super) fn allocated_bytes(disk: &Path) -> u64 {
-    // stat(2): in units of 512 bytes, whatever the file system has.
-    disk.metadata().map_or(0, |found| found.blocks() * 512)
 }
 
 /// Whether a file system has a journal that must be written back before it can be read: its last writer was ended,
@@ -166,6 +160,8 @@ fn look_at(disk: &Path) -> Result<(), Damage> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::MetadataExt as _;
+
     use super::*;
 
     const SIZE: u64 = 64 << 20;
@@ -182,9 +178,8 @@ mod tests {
         publish(&dir.path().join("a"), &to).unwrap();
         let disk = to.join(DISK);
         assert_eq!(disk.metadata().unwrap().len(), SIZE);
-        assert!(allocated_bytes(&disk) < 1 << 20);
+        assert!(disk.metadata().unwrap().blocks() * 512 < 1 << 20);
         assert!(!needs_recovery(&disk).unwrap());
-        assert_eq!(allocated_bytes(Path::new("/nonexistent")), 0);
     }
 
     #[test]

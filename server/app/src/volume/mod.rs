@@ -4,35 +4,40 @@
 //!   tmp/volume-<id>/ ── made, flushed ──▶ volumes/<id>/ ── recorded ──▶ a volume
 //! ```
 //! A crash before the record leaves files that nothing owns, which are swept; one in the middle of a removal does too.
+//! What the host's disk has to do is done on threads of their own, and waited for so long and no longer.
 
 pub(crate) mod attach;
+mod change;
+mod create;
 mod error;
 pub(crate) mod files;
+mod lock;
 pub(crate) mod mount;
+mod remove;
 
 use std::collections::{BTreeMap, HashSet};
-use std::io;
-use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
-use banger_core::operation::{OperationKind, Progress as _, StageKey};
-use banger_core::volume::{Volume, VolumeChange, VolumeUser};
-use banger_core::{Name, OperationId, Owner, Scope, Timestamp, VolumeId, chain, size};
-use banger_store::{CasOutcome, DeleteOutcome, Page, RequestKey, StoreError};
+use banger_core::volume::{Volume, VolumeUser};
+use banger_core::{Name, Scope, VolumeId};
+use banger_store::Page;
+use futures::future::{join_all, try_join_all};
+use tokio::time::Instant;
 
 pub use attach::Access;
-use attach::{Attached, Attachments, Holder, Wanted};
-pub use error::VolumeError;
+use attach::{Attachments, Wanted};
+pub use create::VolumeRequest;
+pub use error::{DiskWork, VolumeError};
+use lock::Locks;
 pub use mount::MountRequest;
+use remove::Removals;
 
 use crate::Context;
 use crate::error::AppError;
-use crate::host;
-use crate::operation::{Begun, OperationTask, Operations};
+use crate::look;
+use crate::operation::Operations;
 use crate::page::{self, Paged};
-use crate::paths::{self, Swept};
-use crate::vm::admission::{Admission, Shelf};
-use crate::vm::check_labels;
+use crate::vm::admission::Admission;
 
 /// The volumes of this host.
 #[derive(Clone)]
@@ -43,8 +48,12 @@ pub struct Volumes {
     attachments: Attachments,
     /// Names of volumes that are being made.
     reserved: Arc<Mutex<HashSet<Name>>>,
-    /// Held by whoever changes a volume, so that changes of one daemon follow each other.
-    changing: Arc<tokio::sync::Mutex<()>>,
+    /// Held by whoever changes a volume, so that its changes follow each other.
+    changing: Locks,
+    /// Held by whoever looks at a volume's disk.
+    looks: Locks,
+    /// Those whose files are being removed.
+    removals: Removals,
     /// Whose are found.
     scope: Scope,
 }
@@ -55,52 +64,15 @@ impl std::fmt::Debug for Volumes {
     }
 }
 
-/// What a caller asks for.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct VolumeRequest {
-    /// A name.
-    pub name: String,
-    /// Labels.
-    pub labels: BTreeMap<String, String>,
-    /// 0 means the seed's, or the default.
-    pub size_mib: u64,
-    /// A volume whose content it begins with, by id or name; empty for none.
-    pub seed: String,
-    /// Who asks.
-    pub owner: Owner,
-}
-
 /// A volume as it is shown.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VolumeView {
     /// The record.
     pub volume: Volume,
-    /// What it takes of the host's disk.
-    pub allocated_bytes: u64,
+    /// What it takes of the host's disk; absent where that could not be looked at.
+    pub allocated_bytes: Option<u64>,
     /// The VMs that name it, and whether they have it now.
     pub users: Vec<(VolumeUser, bool)>,
-}
-
-/// A volume on its way: what is to be made, and what is held meanwhile.
-struct Making {
-    volume: Volume,
-    seed: Option<PathBuf>,
-    shelf: Shelf,
-    _seed_held: Option<Attached>,
-    _name: Reserved,
-}
-
-/// A name that nobody else can take.
-struct Reserved {
-    names: Arc<Mutex<HashSet<Name>>>,
-    name: Name,
-}
-
-impl Drop for Reserved {
-    fn drop(&mut self) {
-        let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
-        names.remove(&self.name);
-    }
 }
 
 impl Volumes {
@@ -115,7 +87,9 @@ impl Volumes {
             admission: admission.clone(),
             attachments: Attachments::default(),
             reserved: Arc::default(),
-            changing: Arc::default(),
+            changing: Locks::default(),
+            looks: Locks::default(),
+            removals: Removals::default(),
             scope: Scope::Everybody,
         }
     }
@@ -125,176 +99,6 @@ impl Volumes {
         Self {
             scope: scope.clone(),
             ..self.clone()
-        }
-    }
-
-    /// Accepts a volume to be made, and returns the operation that makes it. When it has succeeded, its target is the
-    /// volume's id. Whatever fails undoes everything.
-    ///
-    /// # Errors
-    /// If the request is wrong, the name is taken, the seed is written, or the host is full; then nothing was made.
-    pub async fn create(
-        &self,
-        request: &VolumeRequest,
-        key: Option<&RequestKey>,
-    ) -> Result<OperationId, AppError> {
-        // A repeat joins before anything is looked at: its name is taken, by itself.
-        let begun = self.operations.begin(
-            OperationKind::CreateVolume,
-            &request.owner,
-            request.name.clone(),
-            key,
-        );
-        let task = match begun.await? {
-            Begun::Joined(id) => return Ok(id),
-            Begun::New(task) => Arc::new(task),
-        };
-        let id = task.id();
-        match self.plan(request).await {
-            Ok(making) => {
-                let this = self.clone();
-                self.context.tasks.spawn(async move {
-                    let made = this.make(making, &task).await;
-                    task.end_with(&made, VolumeId::to_string).await;
-                });
-                Ok(id)
-            }
-            Err(error) => {
-                task.fail(error.to_failure()).await;
-                Err(error)
-            }
-        }
-    }
-
-    /// Checks a request, and takes what its work needs.
-    async fn plan(&self, request: &VolumeRequest) -> Result<Making, AppError> {
-        let name: Name = request.name.parse().map_err(|error| AppError::Invalid {
-            field: "name",
-            problem: format!("is not a name: {error}"),
-        })?;
-        check_labels("labels", &request.labels)?;
-        let seed = match request.seed.as_str() {
-            "" => None,
-            named => Some(self.find(named).await?),
-        };
-        let size_mib = size_mib(request.size_mib, seed.as_ref())?;
-        let reserved = self.reserve(&name).await?;
-        let volume = Volume {
-            id: VolumeId::new(),
-            name: name.clone(),
-            labels: request.labels.clone(),
-            size_mib,
-            seed: seed.as_ref().map(|seed| seed.name.clone()),
-            owner: request.owner.clone(),
-            generation: 1,
-            create_time: Timestamp::now(),
-        };
-        host::admit_disk(&self.context)?;
-        let capacity = host::capacity(&self.context)?;
-        let shelf = self.admission.create_volume(&volume, &capacity)?;
-        let seed_held = match &seed {
-            Some(seed) => {
-                let wanted = wanted(seed, Access::Read);
-                Some(
-                    self.attachments
-                        .take(Holder::Copy(name.clone()), &[wanted])?,
-                )
-            }
-            None => None,
-        };
-        Ok(Making {
-            seed: seed.map(|seed| self.context.paths.volume_disk(seed.id)),
-            volume,
-            shelf,
-            _seed_held: seed_held,
-            _name: reserved,
-        })
-    }
-
-    /// Takes a name.
-    async fn reserve(&self, name: &Name) -> Result<Reserved, AppError> {
-        let taken = || AppError::NameTaken {
-            resource: "volume",
-            name: name.clone(),
-        };
-        {
-            let mut names = self.reserved.lock().unwrap_or_else(PoisonError::into_inner);
-            if !names.insert(name.clone()) {
-                return Err(taken());
-            }
-        }
-        let reserved = Reserved {
-            names: self.reserved.clone(),
-            name: name.clone(),
-        };
-        match self.context.store.find_volume(name).await? {
-            Some(_) => Err(taken()),
-            None => Ok(reserved),
-        }
-    }
-
-    async fn make(&self, making: Making, task: &Arc<OperationTask>) -> Result<VolumeId, AppError> {
-        let id = making.volume.id;
-        let staging = self.context.paths.tmp().join(format!("volume-{id}"));
-        let made = self.make_in(&making, &staging, task).await;
-        match made {
-            Ok(()) => making.shelf.keep(),
-            Err(_) => {
-                // What stays is swept at the next start.
-                for dir in [staging, self.context.paths.volume(id)] {
-                    let _ = paths::remove_tree(dir).await;
-                }
-            }
-        }
-        made.map(|()| id)
-    }
-
-    async fn make_in(
-        &self,
-        making: &Making,
-        staging: &std::path::Path,
-        task: &Arc<OperationTask>,
-    ) -> Result<(), AppError> {
-        let key = StageKey::new(if making.seed.is_some() {
-            "copy"
-        } else {
-            "disk"
-        });
-        task.start(&key, making.seed.as_deref().map(files::allocated_bytes));
-        let work = {
-            let (context, task, key) = (self.context.clone(), task.clone(), key.clone());
-            let (staging, seed) = (staging.to_owned(), making.seed.clone());
-            let bytes = making.volume.size_mib << 20;
-            let to = self.context.paths.volume(making.volume.id);
-            move || {
-                let mut refused = None;
-                let mut copied = |more| {
-                    task.advance(&key, more);
-                    refused = go_on(&context, &task).err();
-                    refused
-                        .as_ref()
-                        .map_or(Ok(()), |_| Err(io::Error::other("refused")))
-                };
-                let made = files::make(&staging, bytes, seed.as_deref(), &mut copied);
-                match refused {
-                    Some(error) => Err(error),
-                    None => Ok(made.and_then(|()| files::publish(&staging, &to))?),
-                }
-            }
-        };
-        tokio::task::spawn_blocking(work)
-            .await
-            .map_err(|_| AppError::Interrupted)??;
-        task.finish(&key);
-        if task.cancelled().is_cancelled() {
-            return Err(given_up());
-        }
-        match self.context.store.insert_volume(&making.volume).await {
-            Err(StoreError::NameTaken { name, .. }) => Err(AppError::NameTaken {
-                resource: "volume",
-                name,
-            }),
-            other => Ok(other?),
         }
     }
 
@@ -317,7 +121,8 @@ impl Volumes {
     /// # Errors
     /// If it does not exist.
     pub async fn get(&self, named: &str) -> Result<VolumeView, AppError> {
-        self.view(self.find(named).await?).await
+        let volume = self.find(named).await?;
+        self.view(volume, look::deadline()).await
     }
 
     /// A page of the volumes that have all `labels`, newest first.
@@ -340,17 +145,15 @@ impl Volumes {
             .list_volumes(page, self.scope.only(), labels)
             .await?;
         let Paged { items, has_more } = page::cut(found, limit as usize);
-        let mut views = Vec::with_capacity(items.len());
-        for volume in items {
-            views.push(self.view(volume).await?);
-        }
+        let deadline = look::deadline();
+        let views = items.into_iter().map(|volume| self.view(volume, deadline));
         Ok(Paged {
-            items: views,
+            items: try_join_all(views).await?,
             has_more,
         })
     }
 
-    async fn view(&self, volume: Volume) -> Result<VolumeView, AppError> {
+    async fn view(&self, volume: Volume, deadline: Instant) -> Result<VolumeView, AppError> {
         let users = self.context.store.volume_users(volume.id).await?;
         let attached = |user: VolumeUser| {
             let is_attached = self.attachments.has(user.vm, volume.id);
@@ -358,97 +161,9 @@ impl Volumes {
         };
         Ok(VolumeView {
             users: users.into_iter().map(attached).collect(),
-            allocated_bytes: files::allocated_bytes(&self.context.paths.volume_disk(volume.id)),
+            allocated_bytes: self.look(volume.id, deadline).await,
             volume,
         })
-    }
-
-    /// Changes a volume.
-    ///
-    /// # Errors
-    /// If a value is wrong, it would shrink, somebody has it while it is to grow, or it was changed since its caller
-    /// looked.
-    pub async fn update(&self, named: &str, change: VolumeChange) -> Result<VolumeView, AppError> {
-        let _turn = self.changing.lock().await;
-        let before = self.find(named).await?;
-        let after = changed(&before, change)?;
-        let _held = match after.size_mib > before.size_mib {
-            true => {
-                host::admit_disk(&self.context)?;
-                let wanted = wanted(&before, Access::Change);
-                let held = self.attachments.take(Holder::Request, &[wanted])?;
-                let capacity = host::capacity(&self.context)?;
-                self.admission.resize_volume(&after, &capacity)?;
-                Some(held)
-            }
-            false => None,
-        };
-        if let Err(error) = self.record(&after).await {
-            self.admission.restore_volume(&before);
-            return Err(error);
-        }
-        // Where a crash comes between, whoever attaches it next makes it as large as it is to be.
-        if let Err(error) = self.extend(&after).await {
-            let back = Volume {
-                generation: after.generation + 1,
-                ..before
-            };
-            self.record(&back).await?;
-            self.admission.restore_volume(&back);
-            return Err(error);
-        }
-        self.view(after).await
-    }
-
-    async fn record(&self, volume: &Volume) -> Result<(), AppError> {
-        match self.context.store.update_volume(volume).await? {
-            CasOutcome::Updated => Ok(()),
-            CasOutcome::Stale | CasOutcome::Missing => Err(VolumeError::Changed {
-                volume: volume.name.clone(),
-            }
-            .into()),
-        }
-    }
-
-    async fn extend(&self, volume: &Volume) -> Result<(), AppError> {
-        let (disk, bytes) = (
-            self.context.paths.volume_disk(volume.id),
-            volume.size_mib << 20,
-        );
-        blocking(move || files::extend(&disk, bytes)).await
-    }
-
-    /// Removes a volume with what is in it.
-    ///
-    /// # Errors
-    /// If it does not exist, or a VM names it, or it is being copied.
-    pub async fn delete(&self, named: &str) -> Result<(), AppError> {
-        let volume = self.find(named).await?;
-        let users = self.context.store.volume_users(volume.id).await?;
-        let in_use = |users| AppError::InUse {
-            resource: "volume",
-            name: volume.name.to_string(),
-            users,
-        };
-        if !users.is_empty() {
-            return Err(in_use(users.into_iter().map(|user| user.name).collect()));
-        }
-        let wanted = wanted(&volume, Access::Change);
-        let _held = self.attachments.take(Holder::Request, &[wanted])?;
-        match self.context.store.delete_volume(volume.id).await? {
-            DeleteOutcome::Deleted => self.admission.forget_volume(volume.id),
-            DeleteOutcome::UsedBy(users) => return Err(in_use(users)),
-            DeleteOutcome::Missing => {
-                return Err(AppError::NotFound {
-                    resource: "volume",
-                    name: volume.name.to_string(),
-                });
-            }
-        }
-        if let Err(error) = paths::remove_tree(self.context.paths.volume(volume.id)).await {
-            tracing::error!(volume = %volume.id, error = chain(&error), "could not remove a volume's files; they are swept at the next start");
-        }
-        Ok(())
     }
 
     /// Counts the volumes that there are. Before any can be asked for.
@@ -464,39 +179,26 @@ impl Volumes {
         self.admission.counts_volume(volume)
     }
 
-    /// What the disks of all volumes take of the host's.
-    pub(crate) async fn allocated_bytes(&self) -> Result<u64, AppError> {
+    /// What the disk of each volume takes of the host's; absent where that could not be looked at until `deadline`.
+    pub(crate) async fn allocated(&self, deadline: Instant) -> Result<Vec<Option<u64>>, AppError> {
         let volumes = self.context.store.all_volumes().await?;
-        let disks: Vec<PathBuf> = volumes
-            .iter()
-            .map(|volume| self.context.paths.volume_disk(volume.id))
-            .collect();
-        let sum = move || disks.iter().map(|disk| files::allocated_bytes(disk)).sum();
-        tokio::task::spawn_blocking(sum)
-            .await
-            .map_err(|_| AppError::Interrupted)
+        let looks = volumes.iter().map(|volume| self.look(volume.id, deadline));
+        Ok(join_all(looks).await)
     }
 
-    /// Removes the directories of volumes that no record has.
-    pub(crate) async fn sweep(&self) -> Result<Swept, AppError> {
-        let volumes = self.context.store.all_volumes().await?;
-        let known: HashSet<VolumeId> = volumes.iter().map(|volume| volume.id).collect();
-        let is_known = |name: &str| name.parse().is_ok_and(|id| known.contains(&id));
-        paths::sweep(&self.context.paths.volumes(), is_known).await
-    }
-}
-
-/// Whether a copy goes on: nobody gave it up, and the host has room.
-fn go_on(context: &Context, task: &OperationTask) -> Result<(), AppError> {
-    match task.cancelled().is_cancelled() {
-        true => Err(given_up()),
-        false => host::admit_disk(context),
-    }
-}
-
-fn given_up() -> AppError {
-    AppError::GivenUp {
-        why: "the daemon stops, or a caller cancelled it",
+    async fn look(&self, volume: VolumeId, deadline: Instant) -> Option<u64> {
+        let disk = self.context.paths.volume_disk(volume);
+        let look = self
+            .context
+            .looks
+            .allocated(disk, self.looks.of(volume), deadline);
+        match look.await {
+            Ok(bytes) => Some(bytes),
+            Err(error) => {
+                tracing::debug!(%volume, %error, "a volume's disk cannot be looked at");
+                None
+            }
+        }
     }
 }
 
@@ -513,97 +215,4 @@ async fn blocking<T: Send + 'static>(
 ) -> Result<T, AppError> {
     let done = tokio::task::spawn_blocking(work).await;
     Ok(done.map_err(|_| AppError::Interrupted)??)
-}
-
-/// The size of a volume: what was asked for, or the seed's, or the default.
-fn size_mib(asked: u64, seed: Option<&Volume>) -> Result<u64, AppError> {
-    let default = seed.map_or(size::DEFAULT_DISK_MIB, |seed| seed.size_mib);
-    let mib = if asked == 0 { default } else { asked };
-    let least = seed.map_or(*size::DISK_MIB.start(), |seed| seed.size_mib);
-    let range = least..=*size::DISK_MIB.end();
-    match range.contains(&mib) {
-        true => Ok(mib),
-        false => Err(AppError::Invalid {
-            field: "size_mib",
-            problem: format!(
-                "is {mib}, and must be from {} to {}",
-                range.start(),
-                range.end()
-            ),
-        }),
-    }
-}
-
-/// A volume's record after `change`.
-fn changed(volume: &Volume, change: VolumeChange) -> Result<Volume, AppError> {
-    if change
-        .generation
-        .is_some_and(|generation| generation != volume.generation)
-    {
-        return Err(VolumeError::Changed {
-            volume: volume.name.clone(),
-        }
-        .into());
-    }
-    if let Some(labels) = &change.labels {
-        check_labels("labels", labels)?;
-    }
-    let size_mib = match change.size_mib {
-        // As for its clone: not less than it has.
-        Some(mib) => size_mib(mib.max(1), Some(volume))?,
-        None => volume.size_mib,
-    };
-    Ok(Volume {
-        labels: change.labels.unwrap_or_else(|| volume.labels.clone()),
-        size_mib,
-        generation: volume.generation + 1,
-        ..volume.clone()
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn volume(size_mib: u64) -> Volume {
-        Volume {
-            id: VolumeId::new(),
-            name: "data".parse().unwrap(),
-            labels: BTreeMap::new(),
-            size_mib,
-            seed: None,
-            owner: Owner::daemon(),
-            generation: 3,
-            create_time: Timestamp::UNIX_EPOCH,
-        }
-    }
-
-    #[test]
-    fn a_size_is_what_was_asked_for_or_the_seeds_or_the_default() {
-        assert_eq!(size_mib(0, None).unwrap(), 8192);
-        assert_eq!(size_mib(64, None).unwrap(), 64);
-        assert_eq!(size_mib(0, Some(&volume(100))).unwrap(), 100);
-        assert_eq!(size_mib(200, Some(&volume(100))).unwrap(), 200);
-        let refused = size_mib(99, Some(&volume(100))).unwrap_err().to_string();
-        assert_eq!(refused, "size_mib is 99, and must be from 100 to 4194304");
-        assert!(size_mib(63, None).is_err() && size_mib(4_194_305, None).is_err());
-    }
-
-    #[test]
-    fn a_volume_only_grows_and_only_as_it_was_seen() {
-        let change = |size_mib, generation| VolumeChange {
-            size_mib,
-            generation,
-            labels: None,
-        };
-        let grown = changed(&volume(100), change(Some(200), Some(3))).unwrap();
-        assert_eq!((grown.size_mib, grown.generation), (200, 4));
-        for small in [0, 99] {
-            assert!(changed(&volume(100), change(Some(small), None)).is_err());
-        }
-        let refused = changed(&volume(100), change(None, Some(2)))
-            .unwrap_err()
-            .to_string();
-        assert_eq!(refused, "volume `data` was changed since its etag was read");
-    }
 }

@@ -34,6 +34,7 @@ use self::kept::Kept;
 use self::wrong::{Disturbance, Staying};
 use crate::agent::{Sessions, agent};
 use crate::rig::{PATIENCE, config, furnish};
+use crate::seed::{seed, setting};
 
 /// Points of one run.
 const POINTS: u64 = 1000;
@@ -192,11 +193,6 @@ impl Drop for Campaign {
     }
 }
 
-fn setting(name: &str, otherwise: u64) -> u64 {
-    let text = std::env::var(name).ok();
-    text.and_then(|text| text.parse().ok()).unwrap_or(otherwise)
-}
-
 /// Descriptors of this process whose files are below a directory.
 fn descriptors(below: &std::path::Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir("/proc/self/fd").unwrap().flatten();
@@ -208,9 +204,8 @@ fn descriptors(below: &std::path::Path) -> Vec<PathBuf> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn vms_disturbed_at_any_point_come_to_rest_and_leave_nothing() {
-    let seed = setting("BANGER_SEED", fastrand::u64(..));
+    let seed = seed("chaos");
     let points = setting("BANGER_POINTS", POINTS);
-    println!("chaos: BANGER_SEED={seed}");
     let mut campaign = Campaign::new(seed).await;
     if !campaign.can_fill {
         eprintln!(

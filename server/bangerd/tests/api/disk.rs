@@ -5,7 +5,7 @@
 //! do: the linker then takes these. Each makes the same system call as the one that it replaces, or fails before.
 #![allow(unsafe_code, reason = "what replaces a function of C is one")]
 
-use std::ffi::{CStr, c_char, c_int, c_void};
+use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock};
@@ -34,14 +34,16 @@ pub(crate) enum Calls {
     All,
     /// What removes files and directories, and nothing else.
     Removals,
+    /// What asks for a file's size and kind, and nothing else.
+    Looks,
 }
 
 impl Calls {
     /// Whether a call of the kind `call` is meant.
     fn mean(self, call: Self) -> bool {
         match self {
-            Self::All => call != Self::Removals,
-            Self::Changes | Self::Removals => self == call,
+            Self::All => matches!(call, Self::All | Self::Changes),
+            Self::Changes | Self::Removals | Self::Looks => self == call,
         }
     }
 }
@@ -86,6 +88,11 @@ impl Trouble {
     /// Every call that removes something waits.
     pub(crate) fn holds_removals(below: &Path) -> Self {
         Self::begin(below, Calls::Removals, Fault::Holds, 1)
+    }
+
+    /// Every look at a file waits.
+    pub(crate) fn holds_looks(below: &Path) -> Self {
+        Self::begin(below, Calls::Looks, Fault::Holds, 1)
     }
 
     fn begin(below: &Path, calls: Calls, fault: Fault, seed: u64) -> Self {
@@ -291,6 +298,28 @@ extern "C" fn unlinkat(directory: c_int, path: *const c_char, flags: c_int) -> c
     c_int::try_from(done).unwrap_or(-1)
 }
 
+/// Of what is looked at by its place in an open directory, that directory is looked at; an open file has no path here.
+#[unsafe(no_mangle)]
+extern "C" fn statx(
+    directory: c_int,
+    path: *const c_char,
+    flags: c_int,
+    mask: c_uint,
+    found: *mut c_void,
+) -> c_int {
+    let fails = match directory {
+        // SAFETY: the caller gives a string of C.
+        libc::AT_FDCWD => unsafe { fails_at(path, Calls::Looks) },
+        open => fails_on(open, Calls::Looks),
+    };
+    if fails {
+        return -1;
+    }
+    // SAFETY: as in the C library.
+    let done = unsafe { libc::syscall(libc::SYS_statx, directory, path, flags, mask, found) };
+    c_int::try_from(done).unwrap_or(-1)
+}
+
 #[test]
 fn files_of_a_troubled_directory_fail_and_others_do_not() {
     let (troubled, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
@@ -317,6 +346,10 @@ fn files_of_a_troubled_directory_fail_and_others_do_not() {
     std::fs::remove_dir_all(troubled.path().join("tree")).unwrap_err();
     assert!(trouble.hit() >= 2, "{}", trouble.hit());
     drop(trouble);
+    let trouble = Trouble::fails(troubled.path(), Calls::Looks, libc::EIO, WHOLE, 1);
+    std::fs::metadata(troubled.path().join("a")).unwrap_err();
+    drop(trouble);
+    std::fs::metadata(troubled.path().join("a")).unwrap();
     std::fs::remove_dir_all(troubled.path().join("tree")).unwrap();
     std::fs::remove_file(troubled.path().join("a")).unwrap();
 }

@@ -32,7 +32,7 @@ async fn patient() -> Rig {
 }
 
 /// A request whose answer nobody waits for.
-type Asked = JoinHandle<()>;
+pub(crate) type Asked = JoinHandle<()>;
 
 fn begin(work: impl Future<Output = ()> + Send + 'static) -> Asked {
     TaskTracker::new().spawn(work)
@@ -99,7 +99,7 @@ async fn pause(rig: &Rig) {
 }
 
 /// Brings a VM to where it stays: whatever would take it further hangs.
-async fn stick(rig: &Rig, wanted: State) -> Option<Asked> {
+pub(crate) async fn stick(rig: &Rig, wanted: State) -> Option<Asked> {
     let launch_hangs = || Faults {
         launches_together: usize::MAX,
         ..Faults::default()

@@ -7,6 +7,7 @@ use banger_proto::v1::watch_vm_stats_response::Message;
 use tonic::{Code, Status, Streaming};
 use v1::vm::State;
 
+use crate::disk::Trouble;
 use crate::rig::{PATIENCE, Rig, assert_refused, drain};
 
 fn named() -> String {
@@ -92,6 +93,50 @@ async fn a_guest_that_does_not_answer_costs_its_own_half_only() {
     assert_eq!(reason(&found), "AGENT_SILENT");
     rig.is_mute.store(false, Ordering::Relaxed);
     assert!(stats(&rig).await.unwrap().guest.is_some());
+    rig.stopped().await;
+}
+
+/// What the disks take, and how many could not be looked at.
+async fn disks(rig: &Rig) -> (i64, i32) {
+    let asked = rig.hosts();
+    let usage = async move {
+        let mut asked = asked;
+        asked.get_usage(v1::GetUsageRequest {}).await
+    };
+    let usage = tokio::time::timeout(PATIENCE, usage).await;
+    let usage = usage.expect("in time").unwrap().into_inner();
+    let usage = usage.usage.unwrap();
+    (usage.disk_used_bytes, usage.unmeasured_disk_count)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_stands_still_costs_what_it_takes_and_nothing_else() {
+    let rig = Rig::start().await;
+    rig.furnish().await;
+    rig.create("web").await.unwrap();
+    let request = v1::CreateVolumeRequest {
+        name: "data".into(),
+        size_mib: 64,
+        ..Default::default()
+    };
+    let made = rig.volumes().create_volume(request).await.unwrap();
+    drain(made.into_inner()).await.unwrap();
+    let whole = disks(&rig).await;
+    assert!(whole.0 > 0 && whole.1 == 0, "{whole:?}");
+    let state = rig.dir.path().join("state");
+    let vms = Trouble::holds_looks(&state.join("vms"));
+    let of_volumes = disks(&rig).await;
+    assert!(
+        of_volumes.0 < whole.0 && of_volumes.1 == 1,
+        "{of_volumes:?}"
+    );
+    let found = stats(&rig).await.unwrap();
+    assert!(found.host.is_some() && found.guest.is_some());
+    assert!(found.disk_error.is_some());
+    let volumes = Trouble::holds_looks(&state.join("volumes"));
+    assert_eq!(disks(&rig).await, (0, 2));
+    drop((vms, volumes));
+    assert_eq!(disks(&rig).await, whole);
     rig.stopped().await;
 }
 

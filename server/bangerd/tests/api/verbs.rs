@@ -6,16 +6,31 @@ use banger_proto::v1;
 use banger_proto::v1::vm::State;
 use banger_vmm::fake::Faults;
 use futures::future::join_all;
+use futures::poll;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
+use crate::gone::stick;
 use crate::rig::{PATIENCE, Rig, assert_refused, mask};
+use crate::seed::seed;
+use crate::stop::until;
 
 /// Verbs one after the other.
 const STEPS: usize = 150;
+/// Of so many of those, one finds the VM on its way, one a VM whose VMM has ended, and one boots in vain.
+const ODD_OF: u32 = 24;
 /// Rounds of verbs at once.
 const ROUNDS: usize = 60;
+/// Where a VM can be held on its way.
+const ON_THE_WAY: [(State, Phase); 5] = [
+    (State::Creating, Phase::Creating),
+    (State::Starting, Phase::Starting),
+    (State::Pausing, Phase::Pausing),
+    (State::Resuming, Phase::Resuming),
+    (State::Stopping, Phase::Stopping),
+];
 
 /// Asks for something, whatever becomes of it.
 async fn ask(rig: &Rig, verb: Verb) -> Result<(), Status> {
@@ -111,19 +126,117 @@ fn verb(random: &mut fastrand::Rng) -> Verb {
     }
 }
 
+/// A daemon under which a VM stays where it is held.
+async fn patient() -> Rig {
+    let rig = Rig::start_with(|config| {
+        let for_ever = || "1h".parse().unwrap();
+        config.boot_timeout = for_ever();
+        config.pause_timeout = for_ever();
+        config.stop_power_button_timeout = for_ever();
+        config.stop_agent_timeout = "300ms".parse().unwrap();
+    })
+    .await;
+    rig.furnish().await;
+    rig
+}
+
+/// A verb meets a VM that stays on its way until the verb says otherwise; then the VM is removed and made anew.
+async fn meet_on_the_way(rig: &Rig, random: &mut fastrand::Rng, told: &str) {
+    let (state, held) = ON_THE_WAY[random.usize(..ON_THE_WAY.len())];
+    let verb = verb(random);
+    let told = format!("{told}: {verb:?} while {held}");
+    rig.delete_vm("web").await;
+    // An agent that does not answer keeps no VM from stopping.
+    rig.host.set_faults(Faults {
+        ignores_power_button: held == Phase::Stopping,
+        ..Faults::default()
+    });
+    let asked = stick(rig, state).await.expect("somebody waits for it");
+    let is_held = async || phase(rig).await == Some(held);
+    until(&told, is_held).await;
+    let go_on = || {
+        rig.host.set_faults(Faults::default());
+        rig.is_mute.store(false, Ordering::Relaxed);
+    };
+    if [Phase::Pausing, Phase::Resuming].contains(&held) {
+        // The call that hangs goes on to; those of the ladder need not.
+        go_on();
+    }
+    let mut answer = Box::pin(ask(rig, verb));
+    match decide(held, verb) {
+        Next::Refuse => {
+            let refused = answer.await.expect_err(&told);
+            assert_refused(&refused, Code::FailedPrecondition, "WRONG_STATE", None);
+            assert!(is_held().await, "{told}");
+        }
+        Next::Already | Next::Allow => {
+            answer.await.expect(&told);
+            assert!(is_held().await, "{told}");
+        }
+        Next::Join => {
+            assert!(poll!(&mut answer).is_pending(), "{told}");
+            let (joined, ()) = tokio::join!(answer, async {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                rig.delete_vm("web").await;
+            });
+            // A stop that is joined has its end by the removal too.
+            if let Err(error) = joined {
+                let reason = reason(&error, &told);
+                assert!(REASONS.contains(&reason.as_str()), "{told}: {reason}");
+            }
+        }
+        Next::Preempt(next) => {
+            let moved = async {
+                until(&told, async || !is_held().await).await;
+                go_on();
+            };
+            let (answer, ()) = tokio::join!(answer, moved);
+            answer.expect(&told);
+            assert_eq!(phase(rig).await, goal(next, verb), "{told}");
+        }
+        Next::Move(_) => panic!("{told}: nothing gives way"),
+    }
+    go_on();
+    if phase(rig).await.is_some() {
+        rig.delete_vm("web").await;
+    }
+    let asked = tokio::time::timeout(PATIENCE, asked).await;
+    asked.expect(&told).expect(&told);
+    rig.create("web").await.unwrap();
+}
+
+/// The VMM of a VM that has one ends by itself.
+async fn crash(rig: &Rig, told: &str) {
+    if let Some(living) = rig.host.living().first() {
+        rig.host.crash(*living);
+        until(told, async || phase(rig).await == Some(Phase::Failed)).await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn random_verbs_one_after_the_other_do_what_the_rules_say() {
-    let seed = fastrand::u64(..);
-    println!("verbs: seed {seed}");
+    let seed = seed("verbs");
     let mut random = fastrand::Rng::with_seed(seed);
-    let rig = Rig::start().await;
-    rig.furnish().await;
+    let rig = patient().await;
     rig.create("web").await.unwrap();
     for step in 0..STEPS {
+        let told = format!("step {step} of seed {seed}");
+        let odd = random.u32(..ODD_OF);
+        match odd {
+            0..4 => meet_on_the_way(&rig, &mut random, &told).await,
+            4..7 => crash(&rig, &told).await,
+            _ => {}
+        }
         let verb = verb(&mut random);
         let before = phase(&rig).await.unwrap();
-        let told = format!("step {step} of seed {seed}: {verb:?} while {before}");
+        let told = format!("{told}: {verb:?} while {before}");
+        let launch_fails = (7..11).contains(&odd);
+        rig.host.set_faults(Faults {
+            launch_fails,
+            ..Faults::default()
+        });
         let answer = ask(&rig, verb).await;
+        rig.host.set_faults(Faults::default());
         let expected = match decide(before, verb) {
             Next::Refuse => {
                 let refused = answer.expect_err(&told);
@@ -133,6 +246,11 @@ async fn random_verbs_one_after_the_other_do_what_the_rules_say() {
             Next::Already | Next::Join | Next::Allow => {
                 answer.expect(&told);
                 Some(before)
+            }
+            Next::Move(_) if launch_fails && [Verb::Start, Verb::Restart].contains(&verb) => {
+                let failed = answer.expect_err(&told);
+                assert_refused(&failed, Code::Internal, "VMM_ENDED_EARLY", None);
+                Some(Phase::Failed)
             }
             Next::Move(next) | Next::Preempt(next) => {
                 answer.expect(&told);
@@ -157,10 +275,14 @@ const REASONS: [&str; 6] = [
     "AGENT_AWAY",
 ];
 
+fn reason(error: &Status, told: &str) -> String {
+    let info = error.get_error_details().error_info().cloned();
+    info.unwrap_or_else(|| panic!("{told}: {error:?}")).reason
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn random_verbs_at_once_are_all_answered_and_leave_a_vm_at_rest() {
-    let seed = fastrand::u64(..);
-    println!("verbs: seed {seed}");
+    let seed = seed("verbs at once");
     let mut random = fastrand::Rng::with_seed(seed);
     let rig = Rig::start().await;
     rig.furnish().await;
@@ -174,8 +296,7 @@ async fn random_verbs_at_once_are_all_answered_and_leave_a_vm_at_rest() {
         let told = format!("round {round} of seed {seed}: {verbs:?}");
         let answers = join_all(verbs.iter().map(|&verb| ask(&rig, verb))).await;
         for error in answers.into_iter().filter_map(Result::err) {
-            let reason = error.get_error_details().error_info().cloned();
-            let reason = reason.unwrap_or_else(|| panic!("{told}: {error:?}")).reason;
+            let reason = reason(&error, &told);
             assert!(REASONS.contains(&reason.as_str()), "{told}: {error:?}");
         }
         let at_rest = async {

@@ -13,7 +13,7 @@ use tonic::{Code, Status};
 use crate::agent::greet;
 use crate::rig::{Rig, assert_refused, creation, drain, mask};
 
-fn request(name: &str) -> v1::CreateVolumeRequest {
+pub(crate) fn request(name: &str) -> v1::CreateVolumeRequest {
     v1::CreateVolumeRequest {
         name: name.into(),
         size_mib: 64,
@@ -30,7 +30,7 @@ fn seeded(name: &str, seed: &str) -> v1::CreateVolumeRequest {
 }
 
 /// What is made, and the stages that it took.
-async fn make(
+pub(crate) async fn make(
     rig: &Rig,
     request: v1::CreateVolumeRequest,
 ) -> Result<(v1::Volume, Vec<String>), Status> {
@@ -54,7 +54,7 @@ async fn make(
     Ok((made.expect("the last message is the volume"), stages))
 }
 
-async fn get(rig: &Rig, volume: &str) -> Result<v1::Volume, Status> {
+pub(crate) async fn get(rig: &Rig, volume: &str) -> Result<v1::Volume, Status> {
     let request = v1::GetVolumeRequest {
         volume: volume.into(),
     };
@@ -62,7 +62,7 @@ async fn get(rig: &Rig, volume: &str) -> Result<v1::Volume, Status> {
     Ok(answer.into_inner().volume.unwrap())
 }
 
-async fn delete(rig: &Rig, volume: &str) -> Result<(), Status> {
+pub(crate) async fn delete(rig: &Rig, volume: &str) -> Result<(), Status> {
     let request = v1::DeleteVolumeRequest {
         volume: volume.into(),
         ..Default::default()
@@ -70,7 +70,7 @@ async fn delete(rig: &Rig, volume: &str) -> Result<(), Status> {
     rig.volumes().delete_volume(request).await.map(drop)
 }
 
-async fn grow(rig: &Rig, volume: &str, size_mib: i64) -> Result<v1::Volume, Status> {
+pub(crate) async fn grow(rig: &Rig, volume: &str, size_mib: i64) -> Result<v1::Volume, Status> {
     let request = v1::UpdateVolumeRequest {
         volume: volume.into(),
         size_mib,
@@ -82,7 +82,7 @@ async fn grow(rig: &Rig, volume: &str, size_mib: i64) -> Result<v1::Volume, Stat
 }
 
 /// A VM with volumes, each as `name:path` or `name:path:ro`.
-fn with(name: &str, volumes: &[&str]) -> v1::CreateVmRequest {
+pub(crate) fn with(name: &str, volumes: &[&str]) -> v1::CreateVmRequest {
     let mut request = creation(name);
     request.spec.as_mut().unwrap().volumes = volumes
         .iter()
@@ -98,7 +98,7 @@ fn with(name: &str, volumes: &[&str]) -> v1::CreateVmRequest {
     request
 }
 
-fn disk(rig: &Rig, volume: &v1::Volume) -> PathBuf {
+pub(crate) fn disk(rig: &Rig, volume: &v1::Volume) -> PathBuf {
     rig.dir
         .path()
         .join("state/volumes")
@@ -107,7 +107,7 @@ fn disk(rig: &Rig, volume: &v1::Volume) -> PathBuf {
 }
 
 /// The names of what is in a directory of the state directory.
-fn names(rig: &Rig, dir: &str) -> Vec<String> {
+pub(crate) fn names(rig: &Rig, dir: &str) -> Vec<String> {
     let entries = std::fs::read_dir(rig.dir.path().join("state").join(dir)).unwrap();
     entries
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
@@ -115,7 +115,7 @@ fn names(rig: &Rig, dir: &str) -> Vec<String> {
 }
 
 /// Volumes that are being made.
-fn halves(rig: &Rig) -> Vec<String> {
+pub(crate) fn halves(rig: &Rig) -> Vec<String> {
     let mut names = names(rig, "tmp");
     names.retain(|name| name.starts_with("volume-"));
     names

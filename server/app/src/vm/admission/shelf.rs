@@ -10,7 +10,7 @@ use super::limits::Capacity;
 use super::{Admission, Shared};
 use crate::error::AppError;
 
-/// A volume that is being made. Dropped before it is [kept](Shelf::keep), it was never there.
+/// A volume that is being made, or removed. Dropped before it is [kept](Shelf::keep), it counts no more.
 #[derive(Debug)]
 pub(crate) struct Shelf {
     shared: Arc<Shared>,
@@ -75,9 +75,13 @@ impl Admission {
         self.shared.lock().volume(volume).is_some()
     }
 
-    /// A volume's record is gone.
-    pub(crate) fn forget_volume(&self, volume: VolumeId) {
-        self.shared.lock().remove_volume(volume);
+    /// A volume's record is gone: it counts until its files are too.
+    pub(crate) fn take_down_volume(&self, volume: VolumeId) -> Shelf {
+        Shelf {
+            shared: self.shared.clone(),
+            volume,
+            is_kept: false,
+        }
     }
 }
 
@@ -91,7 +95,7 @@ impl VolumeEntry {
 }
 
 impl Shelf {
-    /// The volume has a record, and counts until [`Admission::forget_volume`].
+    /// The volume has a record, and counts until [`Admission::take_down_volume`] and its files are gone.
     pub(crate) fn keep(mut self) {
         self.is_kept = true;
     }

@@ -187,7 +187,7 @@ fn volumes_share_the_disk_with_vms_and_count_until_they_are_removed() {
     );
     let now = promised(&admission);
     assert_eq!((now.volumes, now.disk_mib), (1, 7000));
-    admission.forget_volume(data.id);
+    drop(admission.take_down_volume(data.id));
     let now = promised(&admission);
     assert_eq!((now.volumes, now.disk_mib), (0, 4000));
 }
@@ -463,7 +463,8 @@ proptest! {
                     }
                 }
                 Step::DeleteVolume(at) if at < volumes.len() => {
-                    admission.forget_volume(volumes.swap_remove(at).id);
+                    let gone = volumes.swap_remove(at);
+                    drop(admission.take_down_volume(gone.id));
                 }
                 Step::Delete(_) | Step::GrowVolume(..) | Step::DeleteVolume(_) => {}
             }
@@ -486,7 +487,7 @@ proptest! {
         }
         drop(vms);
         for volume in volumes {
-            admission.forget_volume(volume.id);
+            drop(admission.take_down_volume(volume.id));
         }
         let end = admission.account(&CAPACITY);
         prop_assert_eq!(end.host.promised, Promised::default());

@@ -21,6 +21,7 @@ pub(crate) fn usage(usage: HostUsage) -> v1::HostUsage {
         max_parallel_boots: small(queue.max_parallel),
         waiting_count: small(queue.waiting),
         boot_queue_max: small(queue.max_waiting),
+        unmeasured_disk_count: small(usage.unmeasured_disk_count),
     }
 }
 

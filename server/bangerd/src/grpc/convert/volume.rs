@@ -22,7 +22,7 @@ pub(crate) fn volume(view: &VolumeView) -> v1::Volume {
         name: volume.name.to_string(),
         labels: volume.labels.clone(),
         size_mib: int(volume.size_mib),
-        allocated_bytes: int(view.allocated_bytes),
+        allocated_bytes: int(view.allocated_bytes.unwrap_or(0)),
         seed: volume
             .seed
             .as_ref()
