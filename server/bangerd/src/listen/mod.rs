@@ -11,6 +11,7 @@
 mod accept;
 pub mod activation;
 pub mod carrier;
+mod listed;
 pub mod misses;
 pub mod rate;
 pub mod refusal;
