@@ -23,6 +23,7 @@ pub mod tcp;
 pub mod tls;
 mod trust;
 mod unix;
+mod unshown;
 pub mod users;
 mod watch;
 
