@@ -3061,10 +3061,12 @@ pub struct AuditRecord {
     /// The caller's id for the request; empty without one.
     #[prost(string, tag = "9")]
     pub request_id: ::prost::alloc::string::String,
-    /// The code of gRPC that it ended with: 0 is success, 1 that the caller hung up.
+    /// The code of gRPC that it ended with: 0 is success, or that it has begun; 1 that the caller hung up.
     #[prost(int32, tag = "10")]
     pub code: i32,
-    /// The stable reason of its failure; empty where it succeeded.
+    /// The stable reason of its failure; empty where it succeeded. `BEGUN` in the record that a call which is a stream of
+    /// messages has when its first message has come, beside the one of its end: that has the same owner, method and object,
+    /// and a later sequence.
     #[prost(string, tag = "11")]
     pub reason: ::prost::alloc::string::String,
     /// Records that were lost before this one, because they came faster than they could be written.

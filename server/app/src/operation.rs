@@ -4,7 +4,7 @@
 //! the store has as running when a daemon starts was cut off with the daemon before.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -12,7 +12,8 @@ use banger_core::event::{EventKind, Subject};
 use banger_core::operation::{Operation, OperationKind, OperationState, Progress, Stage, StageKey};
 use banger_core::{Failure, FailureKind, OperationId, Owner, Scope, Timestamp};
 use banger_store::{InsertOperation, Keep, Page, RequestKey};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::Context;
@@ -25,11 +26,15 @@ const STAGES_MAX: usize = 1024;
 const KEPT_MAX: u32 = 10_000;
 /// A call that is repeated within this time of its operation's end finds that, however many others its owner has made since.
 const REPEAT_WITHIN: Duration = Duration::from_secs(15 * 60);
+/// Of each owner, however many it has made since: what its calls take of the disk has an end.
+const REPEATS_MAX: u32 = 50_000;
 /// How much older than the retention an operation may get before it is forgotten: this part of the retention.
 const OVERTIME_PART: u32 = 8;
 /// The shortest and the longest time between two prunings.
 const PRUNE_EVERY: std::ops::RangeInclusive<Duration> =
     Duration::from_secs(1)..=Duration::from_secs(3600);
+/// After so many new operations the old ones are looked at before their time.
+const PRUNE_AFTER: u32 = 1000;
 /// Before an end that could not be stored is tried again.
 const STORE_AGAIN: Duration = Duration::from_secs(1);
 
@@ -49,8 +54,27 @@ pub struct Operations {
     context: Arc<Context>,
     live: Live,
     count: watch::Sender<usize>,
+    crowd: Arc<Crowd>,
     /// Whose are found.
     scope: Scope,
+}
+
+/// How many operations were begun since the old ones were looked at.
+#[derive(Debug, Default)]
+struct Crowd {
+    begun: AtomicU32,
+    /// That they are too many.
+    is_there: Notify,
+}
+
+impl Crowd {
+    fn grow(&self) {
+        let before = self.begun.fetch_add(1, Ordering::Relaxed);
+        if before.saturating_add(1) >= PRUNE_AFTER {
+            self.begun.store(0, Ordering::Relaxed);
+            self.is_there.notify_one();
+        }
+    }
 }
 
 impl std::fmt::Debug for Operations {
@@ -73,6 +97,7 @@ impl Operations {
             context: context.clone(),
             live: Live::default(),
             count: watch::Sender::new(0),
+            crowd: Arc::default(),
             scope: Scope::Everybody,
         }
     }
@@ -83,6 +108,7 @@ impl Operations {
             context: self.context.clone(),
             live: self.live.clone(),
             count: self.count.clone(),
+            crowd: self.crowd.clone(),
             scope: scope.clone(),
         }
     }
@@ -129,6 +155,7 @@ impl Operations {
         {
             Ok(InsertOperation::Inserted) => {
                 self.count.send_modify(|count| *count += 1);
+                self.crowd.grow();
                 tell(&self.context, EventKind::OperationBegun, &operation);
                 Ok(Begun::New(OperationTask {
                     context: self.context.clone(),
@@ -320,7 +347,8 @@ impl Operations {
         let every = (retention / OVERTIME_PART).clamp(*PRUNE_EVERY.start(), *PRUNE_EVERY.end());
         let pruning = async move {
             loop {
-                tokio::time::sleep(every).await;
+                // cancel-safe: whether it is in time or before it, all are looked at
+                let _ = timeout(every, operations.crowd.is_there.notified()).await;
                 if let Err(error) = operations.prune().await {
                     tracing::warn!(
                         error = banger_core::chain(&error),
@@ -345,6 +373,7 @@ impl Operations {
         let keep = Keep {
             since: before,
             at_most: KEPT_MAX,
+            repeats_at_most: REPEATS_MAX,
             repeats_since: Timestamp::now()
                 .checked_sub(repeats)
                 .unwrap_or(Timestamp::MIN),

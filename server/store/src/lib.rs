@@ -36,7 +36,7 @@ pub use image::{TagOutcome, UntagOutcome};
 pub use kernel::ReplaceOutcome;
 pub use operation::{InsertOperation, Keep, OperationOutcome};
 pub use page::Page;
-pub use request::{Answer, RequestKey};
+pub use request::{Answer, AnswerBounds, RequestKey};
 pub use store::{DeleteOutcome, Store};
 pub use vm::{CasOutcome, VmCounts};
 pub use workspace::{WORKSPACES_MAX, Workspace};

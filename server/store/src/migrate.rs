@@ -9,7 +9,7 @@ use sqlx::{SqlSafeStr, SqlitePool};
 use crate::StoreError;
 
 /// Version, name and text of each migration, in order. A new one goes to the end.
-pub(crate) const MIGRATIONS: [(i64, &str, &str); 6] = [
+pub(crate) const MIGRATIONS: [(i64, &str, &str); 7] = [
     (1, "initial", include_str!("../migrations/0001_initial.sql")),
     (
         2,
@@ -28,6 +28,7 @@ pub(crate) const MIGRATIONS: [(i64, &str, &str); 6] = [
         "workspaces",
         include_str!("../migrations/0006_workspaces.sql"),
     ),
+    (7, "answers", include_str!("../migrations/0007_answers.sql")),
 ];
 
 /// The version of the newest migration known here.
@@ -66,7 +67,7 @@ mod tests {
     use super::*;
 
     /// One line for each released migration. Lines are added, never changed.
-    const RELEASED: [(i64, &str); 6] = [
+    const RELEASED: [(i64, &str); 7] = [
         (
             1,
             "sha256:fb51f13ab487e48d74ca357e315a52b4e68ae56374127f852136567c8cfd5af5",
@@ -90,6 +91,10 @@ mod tests {
         (
             6,
             "sha256:a7604247381fb287d52a8a5857ab65b9ac96e75cb88b39a5ad35ede9b3db1665",
+        ),
+        (
+            7,
+            "sha256:5b81a8f1f0a591afc33674c3c3d30508af14880cd9e3a6eac62ca281bd1d4dca",
         ),
     ];
 

@@ -34,6 +34,8 @@ pub struct Keep {
     /// and all that ended since then and have a request id, however many: whoever makes many calls finds again what each
     /// of them began.
     pub repeats_since: Timestamp,
+    /// But of each owner, however recent, no more than this.
+    pub repeats_at_most: u32,
 }
 
 /// What became of a change to an operation.
@@ -284,14 +286,16 @@ impl Store {
         let repeats_since = nanoseconds("end_time", keep.repeats_since)?;
         let mut transaction = self.begin(Durability::Soon, DURING).await?;
         let done = sqlx::query(
-            "DELETE FROM operations WHERE state <> 'running' AND (end_time < ? OR id IN \
-             (SELECT id FROM (SELECT id, row_number() OVER (PARTITION BY owner ORDER BY id DESC) AS rank \
-             FROM operations WHERE state <> 'running') WHERE rank > ?) \
-             AND (end_time < ? OR NOT EXISTS (SELECT 1 FROM requests WHERE operation_id = operations.id)))",
+            "DELETE FROM operations WHERE id IN (SELECT id FROM \
+             (SELECT id, end_time, row_number() OVER (PARTITION BY owner ORDER BY id DESC) AS rank \
+             FROM operations WHERE state <> 'running') AS ended \
+             WHERE end_time < ?1 OR rank > ?4 OR rank > ?2 AND (end_time < ?3 \
+             OR NOT EXISTS (SELECT 1 FROM requests WHERE operation_id = ended.id)))",
         )
         .bind(since)
         .bind(keep.at_most)
         .bind(repeats_since)
+        .bind(keep.repeats_at_most)
         .execute(&mut *transaction)
         .await
         .map_err(failed(DURING))?;

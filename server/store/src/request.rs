@@ -51,6 +51,24 @@ pub enum Answer {
     Conflict,
 }
 
+/// How many of each owner's answers are kept: the newest, as many as this and no more bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AnswerBounds {
+    /// How many,
+    pub count_max: u32,
+    /// and of how many bytes together, whatever their number.
+    pub bytes_max: u64,
+}
+
+impl AnswerBounds {
+    /// More calls than a caller makes while it asks for the answer to one of them again; some of their answers have a
+    /// whole VM in them, with its environment.
+    pub const KEPT: Self = Self {
+        count_max: 20_000,
+        bytes_max: 64 << 20,
+    };
+}
+
 /// What a request id stands for.
 pub(crate) enum Known {
     Operation(String),
@@ -99,10 +117,11 @@ pub(crate) async fn insert(
     create_time: Timestamp,
 ) -> Result<bool, StoreError> {
     let done = sqlx::query(
-        "INSERT INTO requests (id, method, body_digest, operation_id, answer, create_time) \
-         VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING",
+        "INSERT INTO requests (id, owner, method, body_digest, operation_id, answer, create_time) \
+         VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING",
     )
     .bind(key.stored())
+    .bind(key.owner.as_str())
     .bind(&key.method)
     .bind(key.body_digest.to_string())
     .bind(operation_id)
@@ -112,6 +131,36 @@ pub(crate) async fn insert(
     .await
     .map_err(failed("record the request"))?;
     Ok(done.rows_affected() == 1)
+}
+
+/// Whether an owner has more answers than it may. The newest is kept however long it is.
+async fn is_beyond(
+    connection: &mut SqliteConnection,
+    owner: &Owner,
+    bounds: AnswerBounds,
+) -> Result<bool, StoreError> {
+    let bytes_max = i64::try_from(bounds.bytes_max).unwrap_or(i64::MAX);
+    sqlx::query_scalar(
+        "SELECT EXISTS (SELECT 1 FROM answers WHERE owner = ? AND count > 1 AND (count > ? OR bytes > ?))",
+    )
+    .bind(owner.as_str())
+    .bind(bounds.count_max)
+    .bind(bytes_max)
+    .fetch_one(connection)
+    .await
+    .map_err(failed("count the answers"))
+}
+
+async fn forget_oldest(connection: &mut SqliteConnection, owner: &Owner) -> Result<(), StoreError> {
+    sqlx::query(
+        "DELETE FROM requests WHERE rowid = (SELECT rowid FROM requests \
+         WHERE owner = ? AND answer IS NOT NULL ORDER BY create_time, rowid LIMIT 1)",
+    )
+    .bind(owner.as_str())
+    .execute(connection)
+    .await
+    .map_err(failed("forget an old answer"))?;
+    Ok(())
 }
 
 impl Store {
@@ -132,14 +181,32 @@ impl Store {
         })
     }
 
-    /// Keeps the answer to a call. The first answer to an id stays: false where there was one.
+    /// Keeps the answer to a call, in place of its owner's oldest where that has too many. The first answer to an id
+    /// stays: false where there was one.
     ///
     /// # Errors
     /// Of the database only.
     pub async fn put_answer(&self, key: &RequestKey, answer: &[u8]) -> Result<bool, StoreError> {
+        self.put_answer_within(key, answer, AnswerBounds::KEPT)
+            .await
+    }
+
+    /// As [`Store::put_answer`], with other bounds.
+    ///
+    /// # Errors
+    /// Of the database only.
+    pub async fn put_answer_within(
+        &self,
+        key: &RequestKey,
+        answer: &[u8],
+        bounds: AnswerBounds,
+    ) -> Result<bool, StoreError> {
         const DURING: &str = "record the answer";
         let mut transaction = self.begin(Durability::Soon, DURING).await?;
         let inserted = insert(&mut transaction, key, None, Some(answer), Timestamp::now()).await?;
+        while inserted && is_beyond(&mut transaction, &key.owner, bounds).await? {
+            forget_oldest(&mut transaction, &key.owner).await?;
+        }
         transaction.commit().await.map_err(failed(DURING))?;
         Ok(inserted)
     }

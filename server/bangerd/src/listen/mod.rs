@@ -11,6 +11,7 @@
 mod accept;
 pub mod activation;
 pub mod carrier;
+mod listed;
 pub mod misses;
 pub mod rate;
 pub mod refusal;
@@ -22,6 +23,7 @@ pub mod tcp;
 pub mod tls;
 mod trust;
 mod unix;
+mod unshown;
 pub mod users;
 mod watch;
 

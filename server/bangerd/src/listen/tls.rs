@@ -5,18 +5,19 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rustls::RootCertStore;
 use rustls::pki_types::pem::{self, PemObject};
-use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, UnixTime};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{
     NoServerSessionStorage, ServerConfig, VerifierBuilderError, WebPkiClientVerifier,
 };
-use rustls::{CertificateError, RootCertStore};
 use x509_parser::prelude::{CertificateRevocationList, FromDer as _};
 
-use super::revoked::{Revoked, Standing};
+use super::listed::Listed;
+use super::revoked::{REVOKED_MAX, Revoked};
 use super::rule::{self, Rules};
-use super::trust::{Nobody, Trust};
+use super::trust::{Authority, Nobody, Trust};
 use crate::config::TcpConfig;
 
 /// The one protocol: HTTP/2.
@@ -39,6 +40,25 @@ pub enum TlsError {
         /// Why.
         #[source]
         source: io::Error,
+    },
+    /// A file is longer than any that is read.
+    #[error("the {what} `{}` has {bytes} bytes, and {} are the most", path.display(), FILE_BYTES_MAX)]
+    TooLong {
+        /// What it should be.
+        what: &'static str,
+        /// Which.
+        path: PathBuf,
+        /// How many.
+        bytes: u64,
+    },
+    /// The lists name more certificates than are kept.
+    #[error(
+        "the lists of crl_files name {count} revoked certificates or more, and {} are the most: take those off that have expired",
+        REVOKED_MAX
+    )]
+    TooManyRevoked {
+        /// How many were counted.
+        count: usize,
     },
     /// A file is not PEM.
     #[error("the {what} `{}` is not PEM", path.display())]
@@ -106,17 +126,7 @@ pub struct Tls {
     pub rules: Rules,
     /// When other authorities are valid than now: seconds since the Unix epoch.
     pub changes_at: Option<i64>,
-    verifiers: Verifiers,
-}
-
-/// Who looks at the certificates of clients.
-struct Verifiers {
-    /// By all there is to go by.
-    whole: Arc<dyn ClientCertVerifier>,
-    /// By all but the lists of revoked ones.
-    unlisted: Arc<dyn ClientCertVerifier>,
-    revoked: Revoked,
-    changes_at: Option<i64>,
+    clients: Arc<Listed>,
 }
 
 impl std::fmt::Debug for Tls {
@@ -134,7 +144,7 @@ impl Tls {
     /// If one cannot be read, or they do not fit together.
     pub fn load(config: &TcpConfig) -> Result<Self, TlsError> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let verifiers = verifiers(config, &provider)?;
+        let (clients, changes_at) = clients(config, &provider)?;
         let chain: Vec<CertificateDer<'static>> = all("certificate", &config.cert_file)?;
         let key = key(&config.key_file)?;
         warn_of_end(&config.cert_file, &chain);
@@ -146,7 +156,7 @@ impl Tls {
         let mut server = ServerConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&rustls::version::TLS13])
             .map_err(wrong)?
-            .with_client_cert_verifier(verifiers.whole.clone())
+            .with_client_cert_verifier(clients.clone())
             .with_single_cert(chain, key)
             .map_err(wrong)?;
         server.alpn_protocols = vec![ALPN.to_vec()];
@@ -156,8 +166,8 @@ impl Tls {
         Ok(Self {
             server: Arc::new(server),
             rules: Rules::new(&config.identities),
-            changes_at: verifiers.changes_at,
-            verifiers,
+            changes_at,
+            clients,
         })
     }
 
@@ -167,32 +177,15 @@ impl Tls {
     /// # Errors
     /// With the reason if not.
     pub fn verify(&self, chain: &[CertificateDer<'_>]) -> Result<(), rustls::Error> {
-        let (own, rest) = chain
-            .split_first()
-            .ok_or(rustls::Error::NoCertificatesPresented)?;
-        let verify = |verifier: &Arc<dyn ClientCertVerifier>| {
-            let verified = verifier.verify_client_cert(own, rest, UnixTime::now());
-            verified.map(drop)
-        };
-        let revoked = &self.verifiers.revoked;
-        if revoked.standing(own) == Standing::Revoked {
-            return Err(CertificateError::Revoked.into());
-        }
-        // What came along may have nothing to do with it: who has read all of the lists knows.
-        match chain
-            .iter()
-            .all(|shown| revoked.standing(shown) == Standing::Good)
-        {
-            true => verify(&self.verifiers.unlisted),
-            false => verify(&self.verifiers.whole),
-        }
+        self.clients.verify_again(chain)
     }
 }
 
-fn verifiers(
+/// Who looks at the certificates of clients, and when other authorities are valid than now.
+fn clients(
     config: &TcpConfig,
     provider: &Arc<rustls::crypto::CryptoProvider>,
-) -> Result<Verifiers, TlsError> {
+) -> Result<(Arc<Listed>, Option<i64>), TlsError> {
     let now = jiff::Timestamp::now().as_second();
     let mut trust = Trust::new();
     for path in &config.client_ca_files {
@@ -211,18 +204,15 @@ fn verifiers(
             path,
         )?);
     }
-    let revoked = Revoked::new(&lists);
+    let revoked = Revoked::new(&lists).map_err(|count| TlsError::TooManyRevoked { count })?;
     if !lists.is_empty() {
-        cover(&lists, &revoked, &trust.subjects)?;
+        cover(&lists, &revoked, &trust.authorities)?;
     }
-    let changes_at = trust.changes_at;
     let roots = Arc::new(trust.roots);
-    Ok(Verifiers {
-        whole: verifier(&roots, lists, provider)?,
-        unlisted: verifier(&roots, Vec::new(), provider)?,
-        revoked,
-        changes_at,
-    })
+    let whole = verifier(&roots, lists, provider)?;
+    let unlisted = verifier(&roots, Vec::new(), provider)?;
+    let listed = Listed::new(whole, unlisted, trust.authorities, revoked);
+    Ok((Arc::new(listed), trust.changes_at))
 }
 
 fn verifier(
@@ -245,7 +235,7 @@ fn verifier(
 fn cover(
     lists: &[CertificateRevocationListDer<'_>],
     revoked: &Revoked,
-    subjects: &[(Vec<u8>, String)],
+    authorities: &[Authority],
 ) -> Result<(), TlsError> {
     let now = x509_parser::time::ASN1Time::now();
     for list in lists {
@@ -260,10 +250,10 @@ fn cover(
             );
         }
     }
-    let uncovered = subjects.iter().find(|(name, _)| !revoked.covers(name));
-    match uncovered {
-        Some((_, subject)) => Err(TlsError::Uncovered {
-            subject: subject.clone(),
+    let mut authorities = authorities.iter();
+    match authorities.find(|authority| !revoked.covers(&authority.name)) {
+        Some(authority) => Err(TlsError::Uncovered {
+            subject: authority.told.clone(),
         }),
         None => Ok(()),
     }
@@ -336,7 +326,11 @@ fn text(what: &'static str, path: &Path) -> Result<Vec<u8>, TlsError> {
     };
     let length = std::fs::metadata(path).map_err(failed)?.len();
     if length > FILE_BYTES_MAX {
-        return Err(failed(io::ErrorKind::FileTooLarge.into()));
+        return Err(TlsError::TooLong {
+            what,
+            path: path.to_owned(),
+            bytes: length,
+        });
     }
     std::fs::read(path).map_err(failed)
 }

@@ -19,17 +19,28 @@ use x509_parser::prelude::{FromDer as _, X509Certificate};
 pub(super) struct Trust {
     /// Those that are valid now.
     pub(super) roots: RootCertStore,
-    /// Of each that is valid now, its encoded name, and the same for people.
-    pub(super) subjects: Vec<(Vec<u8>, String)>,
+    /// The same, by what their certificates say.
+    pub(super) authorities: Vec<Authority>,
     /// When others will be: seconds since the Unix epoch.
     pub(super) changes_at: Option<i64>,
+}
+
+/// One of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Authority {
+    /// Its name, encoded.
+    pub(super) name: Vec<u8>,
+    /// The same for people.
+    pub(super) told: String,
+    /// Its public key, encoded.
+    pub(super) key: Vec<u8>,
 }
 
 impl Trust {
     pub(super) const fn new() -> Self {
         Self {
             roots: RootCertStore { roots: Vec::new() },
-            subjects: Vec::new(),
+            authorities: Vec::new(),
             changes_at: None,
         }
     }
@@ -50,27 +61,31 @@ impl Trust {
             read.validity().not_before.timestamp(),
             read.validity().not_after.timestamp(),
         );
-        let subject = (read.subject().as_raw().to_vec(), read.subject().to_string());
+        let authority = Authority {
+            name: read.subject().as_raw().to_vec(),
+            told: read.subject().to_string(),
+            key: read.public_key().raw.to_vec(),
+        };
         // Its last second is the one that it names.
         let changes = [begin, end.saturating_add(1)];
         let next = changes.into_iter().filter(|&at| at > now).min();
         self.changes_at = [self.changes_at, next].into_iter().flatten().min();
         if now > end {
             tracing::error!(
-                authority = subject.1,
+                authority = authority.told,
                 "an authority has expired: its clients are let in no longer"
             );
             return Ok(());
         }
         if now < begin {
             tracing::warn!(
-                authority = subject.1,
+                authority = authority.told,
                 "an authority is not valid yet: its clients are not let in"
             );
             return Ok(());
         }
         self.roots.add(certificate)?;
-        self.subjects.push(subject);
+        self.authorities.push(authority);
         Ok(())
     }
 }

@@ -14,6 +14,7 @@ use tokio_util::task::TaskTracker;
 use super::accept;
 use super::carrier::{Carrier, Ends, REFUSED_FOR};
 use super::refusal::Refusal;
+use super::unshown::Unshown;
 use super::users::{For, Place, Users};
 use crate::access::Roles;
 use crate::config::LimitsConfig;
@@ -26,6 +27,7 @@ const KNOWN_MAX: usize = 64;
 struct Door {
     roles: Roles,
     users: Users,
+    unshown: Unshown,
     first_request: Duration,
     connections: mpsc::Sender<std::io::Result<Connection>>,
 }
@@ -42,6 +44,7 @@ pub(super) fn serve(
     let door = Arc::new(Door {
         roles,
         users: Users::new(limits),
+        unshown: Unshown::here(),
         first_request: limits.socket_first_request_timeout.unsigned_abs(),
         connections,
     });
@@ -77,6 +80,13 @@ async fn accept(
                 continue;
             }
         };
+        if door.unshown.has(peer.uid()) {
+            tracing::warn!(
+                uid = peer.uid(),
+                "turned away who connects: the kernel does not tell who it is to a daemon in this user namespace"
+            );
+            continue;
+        }
         let Some((place, admitted)) = door.users.admit(peer.uid()) else {
             tracing::debug!(uid = peer.uid(), "turned a connection away");
             continue;

@@ -84,8 +84,8 @@ async fn the_database_of_a_newer_version_is_refused() {
         matches!(
             error,
             StoreError::Newer {
-                found: 47,
-                known: 6,
+                found: 48,
+                known: 7,
                 ..
             }
         ),

@@ -1,6 +1,8 @@
 use banger_core::operation::{OperationKind, OperationState};
 use banger_core::{Explain as _, Owner};
-use banger_store::{Answer, InsertOperation, Keep, OperationOutcome, Page};
+use banger_store::{
+    Answer, AnswerBounds, InsertOperation, Keep, OperationOutcome, Page, RequestKey,
+};
 
 use crate::support::{Scratch, at, ended, failure, key, operation};
 
@@ -127,6 +129,7 @@ fn keep(at_most: u32) -> Keep {
         since: at(3),
         at_most,
         repeats_since: at(1000),
+        repeats_at_most: 100,
     }
 }
 
@@ -226,6 +229,27 @@ async fn an_owners_own_flood_makes_none_of_its_recent_calls_forgotten() {
     assert_eq!(again.unwrap(), InsertOperation::Joined(recent));
     let old = store.begun_by(&own("old")).await.unwrap();
     assert_eq!(old, None);
+    // Some are too many however recent they are, and of others' none goes.
+    let mut others = operation();
+    others.owner = Owner::of_uid(2);
+    let call = key("first", "").of(&Owner::of_uid(2));
+    store.insert_operation(&others, Some(&call)).await.unwrap();
+    let id = others.id;
+    store.update_operation(&ended(others, 30)).await.unwrap();
+    let keep = Keep {
+        repeats_at_most: 4,
+        ..keep
+    };
+    assert_eq!(store.prune_operations(keep).await.unwrap(), 4);
+    let left = store
+        .list_operations(Page::first(100), Some(&Owner::of_uid(1)))
+        .await
+        .unwrap();
+    assert_eq!(left.len(), 4);
+    assert_eq!(
+        store.begun_by(&call).await.unwrap(),
+        Some(InsertOperation::Joined(id))
+    );
 }
 
 #[tokio::test]
@@ -264,6 +288,54 @@ async fn a_forgotten_answer_frees_its_request_id_and_no_other() {
         store.get_answer(&two).await.unwrap(),
         Answer::Stored(b"2".to_vec())
     );
+}
+
+#[tokio::test]
+async fn many_answers_of_one_owner_push_out_its_own_oldest_and_no_others() {
+    let scratch = Scratch::new().await;
+    let store = &scratch.store;
+    let of = |uid, id: &str| key(id, "").of(&Owner::of_uid(uid));
+    let bounds = AnswerBounds {
+        count_max: 3,
+        bytes_max: 100,
+    };
+    let put = async |key: &RequestKey, length: usize| {
+        let answer = vec![7; length];
+        store.put_answer_within(key, &answer, bounds).await.unwrap()
+    };
+    let kept = async |uid: u32, ids: &[&str]| {
+        let mut kept = Vec::new();
+        for id in ids {
+            if store.get_answer(&of(uid, id)).await.unwrap() != Answer::None {
+                kept.push((*id).to_owned());
+            }
+        }
+        kept
+    };
+    assert!(put(&of(2, "a"), 10).await);
+    let ids = ["a", "b", "c", "d", "e"];
+    for id in ids {
+        assert!(put(&of(1, id), 10).await, "{id} is the first of its owner");
+    }
+    assert_eq!(kept(1, &ids).await, ["c", "d", "e"]);
+    // A repeat is answered, and changes nothing.
+    assert!(!put(&of(1, "c"), 10).await);
+    assert_eq!(kept(1, &ids).await, ["c", "d", "e"]);
+    // Long ones count by their bytes; the newest stays whatever it has.
+    assert!(put(&of(1, "long"), 85).await);
+    assert_eq!(kept(1, &["c", "d", "e", "long"]).await, ["e", "long"]);
+    assert!(put(&of(1, "longer"), 500).await);
+    assert_eq!(kept(1, &["e", "long", "longer"]).await, ["longer"]);
+    // What is forgotten otherwise makes room.
+    store.delete_answer(&of(1, "longer")).await.unwrap();
+    for id in ids {
+        put(&of(1, id), 0).await;
+    }
+    assert_eq!(kept(1, &ids).await, ["c", "d", "e"]);
+    let future = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(60);
+    assert_eq!(kept(2, &["a"]).await, ["a"]);
+    assert_eq!(store.prune_answers(future).await.unwrap(), 4);
+    assert!(put(&of(1, "a"), 10).await);
 }
 
 #[tokio::test]

@@ -13,8 +13,10 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 pub(crate) const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
+const PING: u8 = 6;
 pub(crate) const GOAWAY: u8 = 7;
 const CONTINUATION: u8 = 9;
+const ACK: u8 = 1;
 pub(crate) const END_HEADERS: u8 = 4;
 const MAX_CONCURRENT_STREAMS: [u8; 2] = [0, 3];
 const REFUSED_STREAM: [u8; 4] = [0, 0, 0, 7];
@@ -169,5 +171,49 @@ async fn a_connection_has_so_many_calls_at_once() {
     assert_eq!(told.unwrap(), [0, 0, 0, 4]);
     assert_eq!(refused, (9, REFUSED_STREAM.to_vec()));
     rig.hosts().get_info(v1::GetInfoRequest {}).await.unwrap();
+    rig.stopped().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_gives_no_sign_of_life_is_closed_and_who_does_stays() {
+    let rig = Rig::start_with(|config| {
+        config.limits.keepalive_interval = "200ms".parse().unwrap();
+        config.limits.keepalive_timeout = "1s".parse().unwrap();
+    })
+    .await;
+    let asked = frame(
+        HEADERS,
+        END_HEADERS,
+        1,
+        &call("/banger.v1.HostService/GetInfo"),
+    );
+    let mut alive = Attacker::new(&rig).await;
+    alive.write.write_all(&asked).await.unwrap();
+    let living = async {
+        // By then who does not answer would have been closed.
+        for _ in 0..10 {
+            let payload = loop {
+                let (kind, _, payload) = next(&mut alive.read).await.expect("it stays");
+                if kind == PING {
+                    break payload;
+                }
+            };
+            let answer = frame(PING, ACK, 0, &payload);
+            alive.write.write_all(&answer).await.unwrap();
+        }
+    };
+    let lived = tokio::time::timeout(PATIENCE, living).await;
+    lived.expect("it is asked again and again");
+    let mut silent = Attacker::new(&rig).await;
+    silent.write.write_all(&asked).await.unwrap();
+    let dying = async {
+        let mut pings = 0;
+        while let Some((kind, ..)) = next(&mut silent.read).await {
+            pings += usize::from(kind == PING);
+        }
+        pings
+    };
+    let pings = tokio::time::timeout(PATIENCE, dying).await;
+    assert!(pings.expect("it is closed") > 0);
     rig.stopped().await;
 }
