@@ -113,11 +113,10 @@ def strict(quarantine: Store) -> Git:
 class _PackInto:
     """A pack on its way into a quarantine."""
 
-    def __init__(self, quarantine: Store, limits: Limits) -> None:
+    def __init__(self, quarantine: Store) -> None:
         self._pieces: queue.Queue[bytes | None] = queue.Queue(_PIECES_WAITING)
         self._over = threading.Event()
         self._git = strict(quarantine)
-        self._limits = limits
         self._failed: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="banger-pack", daemon=True)
         self._thread.start()
@@ -127,7 +126,8 @@ class _PackInto:
             while (piece := self._pieces.get()) is not None:
                 to.write(piece)
 
-        words = ("index-pack", "--stdin", "--fix-thin", "--strict", f"--max-input-size={self._limits.max_bytes}")
+        # How large it may be the judge has said before a piece comes here.
+        words = ("index-pack", "--stdin", "--fix-thin", "--strict")
         try:
             self._git.run(*words, feed=feed)
         except BaseException as error:
@@ -176,7 +176,7 @@ class Coming:
     def pack(self, data: bytes) -> None:
         """Takes the next piece of its pack."""
         if self._pack is None:
-            self._pack = _PackInto(self.quarantine, self.limits)
+            self._pack = _PackInto(self.quarantine)
         if not self._pack.take(data):
             # git has ended before the pack did.
             self.end_pack()

@@ -130,12 +130,12 @@ pub(super) struct PackInto {
 }
 
 impl PackInto {
-    fn begin(quarantine: &Store, limits: Limits) -> Self {
+    /// How large it may be the judge has said before a piece comes here.
+    fn begin(quarantine: &Store) -> Self {
         let (pieces, come): (_, Receiver<Bytes>) = sync_channel(PIECES_WAITING);
         let git = strict(quarantine);
-        let size = format!("--max-input-size={}", limits.bytes);
         let git = std::thread::spawn(move || {
-            let words = ["index-pack", "--stdin", "--fix-thin", "--strict", &size];
+            let words = ["index-pack", "--stdin", "--fix-thin", "--strict"];
             let carry = move |input: &mut dyn Write| {
                 let mut come = come.into_iter();
                 come.try_for_each(|piece| input.write_all(&piece))
@@ -167,7 +167,7 @@ impl Drop for Coming {
 impl Coming {
     pub(super) fn pack(&mut self, data: Bytes, is_last: bool, limits: Limits) -> Result<()> {
         let quarantine = &self.quarantine;
-        let begin = || PackInto::begin(quarantine, limits);
+        let begin = || PackInto::begin(quarantine);
         let pack = self.pack.get_or_insert_with(begin);
         let pieces = pack.pieces.as_ref();
         let is_taken = pieces.is_some_and(|pieces| pieces.send(data).is_ok());
