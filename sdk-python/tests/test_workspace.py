@@ -178,6 +178,49 @@ def test_a_directory_without_git_comes_and_goes(tmp_path: Path, monkeypatch: pyt
     assert Place(here).exported_state(VM) == b""
 
 
+def test_what_is_gone_with_the_repository_of_a_tree_is_removed(bench: Bench) -> None:
+    for name in ("kept", "gone", "unreadable/a", "lib/b"):
+        (bench.guest / name).parent.mkdir(exist_ok=True)
+        (bench.guest / name).write_text("x\n")
+    commit(bench.guest, "more")
+    shutil.rmtree(bench.here)
+    shutil.copytree(bench.guest, bench.here, symlinks=True)
+    head = git(bench.here, "rev-parse", "HEAD")
+    shutil.rmtree(bench.guest / ".git")
+    (bench.guest / "file").write_text("changed\n")
+    (bench.guest / "gone").unlink()
+    shutil.rmtree(bench.guest / "unreadable")
+    shutil.rmtree(bench.guest / "lib")
+    base = bench.place().base(VM, bench.base())
+    parts = bench.exported(base)
+    # Where `lib` was is a repository now, without a commit; of a directory it is told that it cannot be read.
+    inside = wire.Repository(path=b"lib", kind=wire.Repository.KIND_GIT, head_ref=b"refs/heads/main")
+    ends = next(number for number, part in enumerate(parts) if part.WhichOneof("part") == "manifest_end")
+    parts.insert(ends, wire.Part(repository=inside))
+    lost = wire.Note(kind=wire.Note.KIND_UNREADABLE, path=b"unreadable", detail="no", is_loss=True)
+    landed = bench.land([*parts[:-1], wire.Part(note=lost), parts[-1]], base)
+    assert [one.path for one in landed.repositories] == [b"", b"lib"]
+    assert git(bench.here, "rev-parse", f"refs/banger/{VM}/state/tree^") == head
+    now = landed_tree(bench.here, f"refs/banger/{VM}/state/tree")
+    assert set(now) == {b"file", b"other", b"kept", b"unreadable/a", b"lib/b"}
+    assert now[b"file"][2] == b"changed\n"
+
+
+def test_a_linked_working_tree_lands_beside_its_repository(bench: Bench) -> None:
+    git(bench.here, "worktree", "add", "-q", "-b", "topic", "tree")
+    inside = bench.guest / "tree"
+    git(bench.guest, "clone", "-q", "--no-local", ".", "tree")
+    (inside / "file").write_text("inside\n")
+    head = commit(inside, "inside")
+    (bench.guest / "file").write_text("theirs\n")
+    own = commit(bench.guest, "theirs")
+    base = bench.base()
+    landed = bench.land(bench.exported(base), base)
+    assert [(one.path, one.is_own_store) for one in landed.repositories] == [(b"", False), (b"tree", True)]
+    assert git(bench.here, "rev-parse", f"refs/banger/{VM}/HEAD") == own
+    assert git(landed.repositories[1].store, "rev-parse", f"refs/banger/{VM}/HEAD") == head
+
+
 def test_nothing_is_written_here_and_ignored_files_stay(bench: Bench) -> None:
     (bench.here / ".gitignore").write_text("*.log\n/target/\n.env\n")
     (bench.here / "target" / "deep").mkdir(parents=True)

@@ -179,8 +179,10 @@ class _States:
                 tracked = set(fields(strict(self.coming.quarantine).run(*words)))
         self._take_index(tracked)
         self._take_entries(tracked)
-        if around.is_directory and self.coming.message.kind == wire.Repository.KIND_PLAIN:
-            self._take_directory(around)
+        if self.coming.message.kind == wire.Repository.KIND_PLAIN:
+            self._take_untold(tracked, around)
+            if around.is_directory:
+                self._take_directory(around)
         self._take_notes(around.notes)
 
     def _take_index(self, tracked: set[bytes]) -> None:
@@ -224,6 +226,17 @@ class _States:
                 continue
             (self.worktree if path in tracked else self.untracked).append(change)
         self.fields += [("directories", bytes(directories)), ("modes", bytes(modes))]
+
+    def _take_untold(self, tracked: set[bytes], around: Around) -> None:
+        """Of a tree without git all files are told: those that are not are gone, but for what could not be taken, and
+        for what lies in a repository inside.
+        """
+        told = {entry.path for _, entry in self.coming.entries}
+        elsewhere = {note.path for note in around.notes if note.is_loss and note.path} | set(around.inside)
+        for path in sorted(tracked - told):
+            names = path.split(b"/")
+            if not any(b"/".join(names[:end]) in elsewhere for end in range(1, len(names) + 1)):
+                self.worktree.append(Change(path))
 
     def _take_directory(self, around: Around) -> None:
         """What an apply to a directory without git compares: what came, what was carried, and of which paths nothing is

@@ -134,7 +134,7 @@ class Landing:
             self._end = part.end
 
     def _begin(self, message: wire.Repository) -> None:
-        store, is_own = self._place.store_for(self._vm, message)
+        store, is_own = self._place.store_for(self._vm, message, [coming.store for coming in self._repositories])
         quarantine = self._incoming.quarantine(len(self._repositories), store, message.shallow)
         self._repositories.append(Coming(message, store, is_own, quarantine, self._limits))
 

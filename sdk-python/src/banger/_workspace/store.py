@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+from collections.abc import Iterable
 
 from banger._workspace.failure import bad_vm, doing
 from banger._workspace.git import Feed, Git, lines
@@ -174,10 +175,10 @@ class Place:
         found = LocalRepository.exactly(directory)
         return None if found is None else Store(found.common_dir, found.object_format)
 
-    def store_for(self, vm: str, message: wire.Repository) -> tuple[Store, bool]:
+    def store_for(self, vm: str, message: wire.Repository, taken: Iterable[Store]) -> tuple[Store, bool]:
         """The store for a repository that comes: the owner's at the same place, if that can take it (its objects are
-        named alike, and no history that is cut would have to be cut there too), and otherwise one of banger's own.
-        Whether it is one of those comes with it.
+        named alike, no history that is cut would have to be cut there too, and it is none of `taken`, as that of a
+        linked working tree is), and otherwise one of banger's own. Whether it is one of those comes with it.
         """
         if message.kind == wire.Repository.KIND_PLAIN:
             return self.store, self.repository is None
@@ -185,7 +186,8 @@ class Place:
         here = self._at(message.path)
         if here is not None and here.object_format != object_format:
             here = None
-        if here is not None and len(here.has(list(message.shallow))) == len(message.shallow):
+        is_taken = here is not None and any(store.directory == here.directory for store in taken)
+        if here is not None and not is_taken and len(here.has(list(message.shallow))) == len(message.shallow):
             return here, False
         directory = self.store.inside(vm, message.path, object_format)
         return Store.own(directory, object_format, message.path, here), True
