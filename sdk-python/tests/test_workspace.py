@@ -163,6 +163,38 @@ def test_submodules_shallow_histories_and_repositories_inside(bench: Bench, tmp_
     assert git(landed.repositories[0].store, "rev-list", "--count", f"refs/banger/{VM}/HEAD") == "2"
 
 
+def test_a_store_is_cut_no_more_where_what_lies_behind_has_come(bench: Bench) -> None:
+    origin = bench.directory / "origin"
+    origin.mkdir()
+    git(origin, "init", "-q", "-b", "main")
+    for number in range(5):
+        (origin / "file").write_text(f"{number}\n")
+        commit(origin, "one more")
+    inside = bench.guest / "inside"
+    git(bench.guest, "clone", "-q", "--depth", "2", f"file://{origin}", "inside")
+    for deepen, count in ((None, "2"), ("--deepen=1", "3"), ("--unshallow", "5")):
+        if deepen is not None:
+            git(inside, "fetch", "-q", deepen, f"file://{origin}", "main")
+        assert git(inside, "rev-list", "--count", "HEAD") == count
+        store = bench.land(bench.exported()).repositories[1].store
+        assert git(store, "rev-list", "--count", f"refs/banger/{VM}/HEAD") == count
+        git(store, "fsck", "--strict")
+        cut = inside / ".git" / "shallow"
+        here = store / "shallow"
+        assert here.exists() == cut.exists()
+        assert not here.exists() or here.read_text() == cut.read_text()
+        told = {one.path: list(one.shallow) for one in bench.place().base(VM, bench.base()).repositories}
+        assert told[b"inside"] == (cut.read_text().split() if cut.exists() else [])
+    # One behind which something is missing stays.
+    parent = commit_of(store, "1" * 40)
+    found = git(store, "rev-parse", f"refs/banger/{VM}/HEAD^{{tree}}")
+    text = f"tree {found}\nparent {parent}\nauthor A <a@b> 1 +0000\ncommitter A <a@b> 1 +0000\n\nm\n"
+    kept = put_object(store, "commit", text.encode()) + "\n"
+    (store / "shallow").write_text(kept)
+    bench.land(bench.exported())
+    assert (store / "shallow").read_text() == kept
+
+
 def test_a_directory_without_git_comes_and_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     here = tmp_path / "plain"

@@ -195,6 +195,7 @@ fn tips(repository: &SeenRepository) -> Result<Vec<String>, WorkError> {
         .iter()
         .filter(|entry| entry.mode != 0o160_000);
     tips.extend(blobs.map(|entry| entry.object_id.as_str()));
+    tips.extend(repository.behind.parents.iter().map(String::as_str));
     tips.remove("");
     for known in &repository.base {
         tips.remove(known.as_str());
@@ -258,10 +259,21 @@ fn send_pack(
         "--delta-base-offset",
     ];
     let base = &repository.base;
+    let cut = &repository.behind.cut;
+    let mut git = opened.git.clone();
+    if !cut.is_empty() {
+        // It was written by a git that saw no cut.
+        git = git.with_setting("core.commitGraph=false");
+    }
     let mut failure = None;
     let failed = &mut failure;
-    let input = |to: &mut dyn Write| revisions(to, tips, base);
-    let result = opened.git.pipe(&words, input, |output| {
+    let input = |to: &mut dyn Write| {
+        // First: what the base has ends there, and so does what is walked from the tips. The parents are tips.
+        cut.iter()
+            .try_for_each(|id| writeln!(to, "--shallow {id}"))?;
+        revisions(to, tips, base)
+    };
+    let result = git.pipe(&words, input, |output| {
         carry(output, limit, sender).map_err(|error| match error {
             Carried::Read(error) => error,
             Carried::Work(error) => {

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import BinaryIO
 
 from banger._workspace.carried import landed
+from banger._workspace.deepen import deepened
 from banger._workspace.failure import doing, refused, unsafe
 from banger._workspace.git import GitError, fields, lines
 from banger._workspace.limits import GITLINK
@@ -38,6 +39,8 @@ class Built:
 
     refs: list[tuple[str, str]]
     """Names beneath the VM's prefix, with what they lead to."""
+    deepened: set[str] = field(default_factory=set)
+    """Commits at which its history is cut no more."""
     new_commits: int = 0
     staged: int = 0
     changed: int = 0
@@ -69,6 +72,7 @@ def build(coming: Coming, contents: Contents, base_head: str, around: Around) ->
     """
     built = Built(_named(coming))
     _check_objects(coming)
+    built.deepened = deepened(coming)
     built.new_commits = _connect(coming, built.refs)
     if coming.message.kind == wire.Repository.KIND_GIT:
         head = coming.message.head_commit

@@ -62,18 +62,13 @@ class Incoming:
             os.rename(begun, self.directory)
 
     def quarantine(self, number: int, store: Store, shallow: Any) -> Store:
-        """A repository for what comes to `store`, which sees the store's objects."""
+        """A repository for what comes to `store`, which sees the store's objects; its history may end at `shallow`
+        too.
+        """
         directory = os.path.join(self.directory, b"%d.git" % number)
         made = Store.own(directory, store.object_format, b"", store)
         if shallow:
-            with doing("write to the repository"):
-                file = os.path.join(directory, b"shallow")
-                have = set()
-                if os.path.exists(file):
-                    with open(file) as read:
-                        have = set(read.read().split())
-                with open(file, "w") as write:
-                    write.writelines(commit + "\n" for commit in sorted(have | set(shallow)))
+            made.set_cut(made.cut() | set(shallow))
         return made
 
     def close(self) -> None:

@@ -61,7 +61,7 @@ impl Incoming {
         })
     }
 
-    /// A repository for what comes to `store`, which sees the store's objects.
+    /// A repository for what comes to `store`, which sees the store's objects; its history may end at `shallow` too.
     pub(super) fn quarantine(
         &self,
         number: usize,
@@ -72,14 +72,9 @@ impl Incoming {
         let cancel = store.git().cancel();
         let made = Store::own(&directory, store.format(), b"", Some(store), cancel)?;
         if !shallow.is_empty() {
-            let file = directory.join("shallow");
-            let all = fs::read_to_string(&file).unwrap_or_default();
-            let mut all: Vec<&str> = all.lines().collect();
-            all.extend(shallow.iter().map(String::as_str));
-            all.sort_unstable();
-            all.dedup();
-            let written = fs::write(&file, all.join("\n") + "\n");
-            written.map_err(Error::file("write", &file))?;
+            let mut cut = made.cut()?;
+            cut.extend(shallow.iter().cloned());
+            made.set_cut(&cut)?;
         }
         Ok(made)
     }

@@ -159,6 +159,49 @@ fn lost(
         .collect())
 }
 
+/// Where the history of whoever asks was cut and this one is not.
+#[derive(Debug, Default)]
+pub(in super::super) struct Behind {
+    /// The commits at which it was cut.
+    pub(in super::super) cut: Vec<String>,
+    /// Their parents, which are told with all that they lead to.
+    pub(in super::super) parents: Vec<String>,
+}
+
+/// What is here behind `cut`, where the history of whoever asks ends; this one's ends at `own`.
+pub(super) fn behind(git: &Git, cut: &[String], own: &[String]) -> Result<Behind, WorkError> {
+    let own: BTreeSet<&str> = own.iter().map(String::as_str).collect();
+    let asked: Vec<&str> = cut
+        .iter()
+        .map(String::as_str)
+        .filter(|id| is_object_id(id) && !own.contains(id))
+        .collect();
+    let mut behind = Behind::default();
+    if asked.is_empty() {
+        return Ok(behind);
+    }
+    let words = [
+        "rev-list",
+        "--parents",
+        "--no-walk=unsorted",
+        "--ignore-missing",
+        "--stdin",
+    ];
+    let input = |to: &mut dyn Write| asked.iter().try_for_each(|id| writeln!(to, "{id}"));
+    let listed = match git.feed(&words, input) {
+        Ok(listed) => listed,
+        // They are no commits here.
+        Err(GitError::Failed { .. }) => return Ok(behind),
+        Err(error) => return Err(error.into()),
+    };
+    for line in String::from_utf8_lossy(&listed).lines() {
+        let mut ids = line.split(' ').filter(|id| is_object_id(id));
+        behind.cut.extend(ids.next().map(str::to_owned));
+        behind.parents.extend(ids.map(str::to_owned));
+    }
+    Ok(behind)
+}
+
 /// Those of `ids` that are commits here.
 pub(in super::super) fn existing(git: &Git, ids: &[String]) -> Result<Vec<String>, WorkError> {
     if ids.is_empty() {

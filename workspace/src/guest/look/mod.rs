@@ -13,7 +13,7 @@ use std::io;
 use bytes::Bytes;
 use rustix::fd::OwnedFd;
 
-pub(super) use history::existing;
+pub(super) use history::{Behind, existing};
 pub(super) use repository::{Opened, records};
 pub(super) use work::{Draft, mark};
 
@@ -70,6 +70,8 @@ pub(super) struct SeenRepository {
     pub(super) conflicted: u64,
     /// Which of the base's commits are there.
     pub(super) base: Vec<String>,
+    /// What is there behind where the base was cut.
+    pub(super) behind: Behind,
     /// What refs and index were when they were looked at.
     print: Vec<u8>,
 }
@@ -260,6 +262,7 @@ fn plain(around: &Around<'_>, notes: &mut Notes) -> SeenRepository {
         drafts,
         conflicted: 0,
         base: Vec::new(),
+        behind: Behind::default(),
         print: Vec::new(),
     }
 }

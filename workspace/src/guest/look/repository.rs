@@ -145,8 +145,14 @@ pub(super) fn see(
     let (head_ref, head_commit) = head(&opened, notes)?;
     let base = around.base.repositories.iter();
     let base = base.filter(|base| base.path[..] == opened.path[..]);
-    let base: Vec<String> = base.flat_map(|base| base.commits.iter().cloned()).collect();
-    let base = history::existing(&opened.git, &base)?;
+    let (mut known, mut cut) = (Vec::new(), Vec::new());
+    for base in base {
+        known.extend_from_slice(&base.commits);
+        cut.extend_from_slice(&base.shallow);
+    }
+    let base = history::existing(&opened.git, &known)?;
+    let shallow = shallow(&opened);
+    let behind = history::behind(&opened.git, &cut, &shallow)?;
     let refs = history::refs(&opened, &base, notes)?;
     let work = work::of(&opened, head_commit.as_deref(), around, notes)?;
     for lock in LOCKS {
@@ -162,7 +168,7 @@ pub(super) fn see(
         object_format: opened.format.into(),
         head_ref: head_ref.into(),
         head_commit: head_commit.unwrap_or_default(),
-        shallow: shallow(&opened),
+        shallow,
         unfinished: unfinished(&opened),
         settings: settings(&opened.git)?,
     };
@@ -175,6 +181,7 @@ pub(super) fn see(
         untracked: work.untracked,
         conflicted: work.conflicted,
         base,
+        behind,
         print,
     })
 }
