@@ -165,12 +165,18 @@ fn pack(
     let Some(opened) = &repository.opened else {
         return Ok(());
     };
-    let tips = tips(repository)?;
-    if tips.is_empty() {
-        return Ok(());
-    }
+    let mut tips = tips(repository);
     let before = sender.bytes;
-    match send_pack(repository, &tips, limit, sender) {
+    let mut sent = send_pack(repository, &tips, limit, sender);
+    if matches!(sent, Err(WorkError::Git(GitError::Failed { .. }))) && sender.bytes == before {
+        // Something that is named is not there, as what a merge has left that was not ended.
+        let there = existing(&opened.git, &tips)?;
+        if there.len() < tips.len() {
+            tips = there;
+            sent = send_pack(repository, &tips, limit, sender);
+        }
+    }
+    match sent {
         Err(WorkError::Git(GitError::Failed { complaint, .. })) if sender.bytes == before => {
             notes.lost(NoteKind::MissingObjects, &opened.path, &complaint);
             let whole = whole(repository, &tips, notes)?;
@@ -184,7 +190,7 @@ fn pack(
 }
 
 /// All objects that must be told: commits, tags, and what the index has.
-fn tips(repository: &SeenRepository) -> Result<Vec<String>, WorkError> {
+fn tips(repository: &SeenRepository) -> Vec<String> {
     let mut tips: BTreeSet<&str> = BTreeSet::new();
     tips.extend(repository.refs.iter().map(|found| found.object_id.as_str()));
     tips.insert(&repository.told.head_commit);
@@ -200,11 +206,7 @@ fn tips(repository: &SeenRepository) -> Result<Vec<String>, WorkError> {
     for known in &repository.base {
         tips.remove(known.as_str());
     }
-    let tips: Vec<String> = tips.into_iter().map(str::to_owned).collect();
-    match &repository.opened {
-        Some(opened) => existing(&opened.git, &tips),
-        None => Ok(Vec::new()),
-    }
+    tips.into_iter().map(str::to_owned).collect()
 }
 
 /// The tips whose objects are all there.
@@ -247,7 +249,7 @@ fn send_pack(
     limit: u64,
     sender: &mut Sender<'_>,
 ) -> Result<(), WorkError> {
-    let Some(opened) = &repository.opened else {
+    let Some(opened) = repository.opened.as_ref().filter(|_| !tips.is_empty()) else {
         return Ok(());
     };
     let words = [

@@ -1,6 +1,7 @@
 //! Trees with real repositories, told, made again and compared.
 
 mod export;
+mod processes;
 mod restore;
 mod status;
 
