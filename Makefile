@@ -36,10 +36,8 @@ chaos: ## disturb VMs at many more random points than `make test` does (CHAOS_PO
 torture: ## kill bangerd under sessions at full speed many more times than `make test` does (TORTURE_KILLS=300)
 	@scripts/torture.sh
 
-histories: ## carry many more random git histories into workspaces and back than `make test` does, and kill at more points (WORKSPACE_CASES=1000, WORKSPACE_KILLS=100)
-	@WORKSPACE_CASES=$${WORKSPACE_CASES:-1000} WORKSPACE_KILLS=$${WORKSPACE_KILLS:-100} \
-		WORKSPACE_FIRST=$${WORKSPACE_FIRST:-$$RANDOM$$RANDOM} \
-		$(CARGO) test --package banger-workspace --features client --test round_trip --test kill -- --nocapture
+histories: ## carry many more random git histories into workspaces and back than `make test` does, and kill at more points (WORKSPACE_CASES=1000, WORKSPACE_KILLS=100, BANGER_VM_HISTORIES=30)
+	@scripts/histories.sh
 
 fuzz: ## search for bytes that break the readers of hostile bytes (FUZZ_SECONDS=60 each)
 	@scripts/fuzz.sh

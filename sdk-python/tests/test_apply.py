@@ -6,6 +6,7 @@ import os
 import random
 import shutil
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
@@ -170,6 +171,45 @@ def test_nothing_of_the_tree_that_comes_runs(bench: Bench) -> None:
     (bench.guest / "other").write_text("changed\n")
     bench.export()
     assert apply(bench).commits == "fast-forwarded"
+    assert not ran.exists()
+
+
+@pytest.mark.parametrize(
+    ("include", "named"),
+    [
+        ("../.gitconfig", ".gitconfig"),
+        ("../conf/none-yet", "conf/none-yet"),
+        ("../by/a/link", "conf/file"),
+        (".././conf/../.gitconfig", ".gitconfig"),
+    ],
+)
+@pytest.mark.parametrize("is_committed", [True, False])
+def test_what_the_configuration_includes_is_not_changed(
+    tmp_path: Path, include: str, named: str, *, is_committed: bool
+) -> None:
+    bench = Bench(tmp_path)
+    ran = bench.directory / "ran"
+    (bench.here / ".gitconfig").write_text("[core]\n\tabbrev = 10\n")
+    for name in ("by", "conf"):
+        (bench.here / name).mkdir()
+    (bench.here / "conf" / "file").touch()
+    (bench.here / "by" / "a").symlink_to("../conf")
+    (bench.here / "conf" / "link").symlink_to("file")
+    commit(bench.here, "settings of the project")
+    shutil.rmtree(bench.guest)
+    shutil.copytree(bench.here, bench.guest, symlinks=True)
+    git(bench.here, "config", "include.path", include)
+    program = bench.guest / "program"
+    program.write_text(f"#!/bin/sh\necho ran >> {ran}\ncat\n")
+    program.chmod(0o755)
+    (bench.guest / ".gitattributes").write_text("* filter=evil\n")
+    (bench.guest / named).write_text('[filter "evil"]\n\tclean = ./program\n\tsmudge = ./program\n')
+    if is_committed:
+        commit(bench.guest, "theirs")
+    (bench.guest / "file").write_text("not committed\n")
+    bench.export()
+    for how in get_args(How):
+        assert refused(bench, how) == [named]
     assert not ran.exists()
 
 

@@ -163,6 +163,38 @@ def test_submodules_shallow_histories_and_repositories_inside(bench: Bench, tmp_
     assert git(landed.repositories[0].store, "rev-list", "--count", f"refs/banger/{VM}/HEAD") == "2"
 
 
+def test_a_store_is_cut_no_more_where_what_lies_behind_has_come(bench: Bench) -> None:
+    origin = bench.directory / "origin"
+    origin.mkdir()
+    git(origin, "init", "-q", "-b", "main")
+    for number in range(5):
+        (origin / "file").write_text(f"{number}\n")
+        commit(origin, "one more")
+    inside = bench.guest / "inside"
+    git(bench.guest, "clone", "-q", "--depth", "2", f"file://{origin}", "inside")
+    for deepen, count in ((None, "2"), ("--deepen=1", "3"), ("--unshallow", "5")):
+        if deepen is not None:
+            git(inside, "fetch", "-q", deepen, f"file://{origin}", "main")
+        assert git(inside, "rev-list", "--count", "HEAD") == count
+        store = bench.land(bench.exported()).repositories[1].store
+        assert git(store, "rev-list", "--count", f"refs/banger/{VM}/HEAD") == count
+        git(store, "fsck", "--strict")
+        cut = inside / ".git" / "shallow"
+        here = store / "shallow"
+        assert here.exists() == cut.exists()
+        assert not here.exists() or here.read_text() == cut.read_text()
+        told = {one.path: list(one.shallow) for one in bench.place().base(VM, bench.base()).repositories}
+        assert told[b"inside"] == (cut.read_text().split() if cut.exists() else [])
+    # One behind which something is missing stays.
+    parent = commit_of(store, "1" * 40)
+    found = git(store, "rev-parse", f"refs/banger/{VM}/HEAD^{{tree}}")
+    text = f"tree {found}\nparent {parent}\nauthor A <a@b> 1 +0000\ncommitter A <a@b> 1 +0000\n\nm\n"
+    kept = put_object(store, "commit", text.encode()) + "\n"
+    (store / "shallow").write_text(kept)
+    bench.land(bench.exported())
+    assert (store / "shallow").read_text() == kept
+
+
 def test_a_directory_without_git_comes_and_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     here = tmp_path / "plain"
@@ -176,6 +208,49 @@ def test_a_directory_without_git_comes_and_goes(tmp_path: Path, monkeypatch: pyt
     assert landed.repositories[0].is_own_store
     assert landed_tree(landed.repositories[0].store, f"refs/banger/{VM}/state/tree") == tree(here)
     assert Place(here).exported_state(VM) == b""
+
+
+def test_what_is_gone_with_the_repository_of_a_tree_is_removed(bench: Bench) -> None:
+    for name in ("kept", "gone", "unreadable/a", "lib/b"):
+        (bench.guest / name).parent.mkdir(exist_ok=True)
+        (bench.guest / name).write_text("x\n")
+    commit(bench.guest, "more")
+    shutil.rmtree(bench.here)
+    shutil.copytree(bench.guest, bench.here, symlinks=True)
+    head = git(bench.here, "rev-parse", "HEAD")
+    shutil.rmtree(bench.guest / ".git")
+    (bench.guest / "file").write_text("changed\n")
+    (bench.guest / "gone").unlink()
+    shutil.rmtree(bench.guest / "unreadable")
+    shutil.rmtree(bench.guest / "lib")
+    base = bench.place().base(VM, bench.base())
+    parts = bench.exported(base)
+    # Where `lib` was is a repository now, without a commit; of a directory it is told that it cannot be read.
+    inside = wire.Repository(path=b"lib", kind=wire.Repository.KIND_GIT, head_ref=b"refs/heads/main")
+    ends = next(number for number, part in enumerate(parts) if part.WhichOneof("part") == "manifest_end")
+    parts.insert(ends, wire.Part(repository=inside))
+    lost = wire.Note(kind=wire.Note.KIND_UNREADABLE, path=b"unreadable", detail="no", is_loss=True)
+    landed = bench.land([*parts[:-1], wire.Part(note=lost), parts[-1]], base)
+    assert [one.path for one in landed.repositories] == [b"", b"lib"]
+    assert git(bench.here, "rev-parse", f"refs/banger/{VM}/state/tree^") == head
+    now = landed_tree(bench.here, f"refs/banger/{VM}/state/tree")
+    assert set(now) == {b"file", b"other", b"kept", b"unreadable/a", b"lib/b"}
+    assert now[b"file"][2] == b"changed\n"
+
+
+def test_a_linked_working_tree_lands_beside_its_repository(bench: Bench) -> None:
+    git(bench.here, "worktree", "add", "-q", "-b", "topic", "tree")
+    inside = bench.guest / "tree"
+    git(bench.guest, "clone", "-q", "--no-local", ".", "tree")
+    (inside / "file").write_text("inside\n")
+    head = commit(inside, "inside")
+    (bench.guest / "file").write_text("theirs\n")
+    own = commit(bench.guest, "theirs")
+    base = bench.base()
+    landed = bench.land(bench.exported(base), base)
+    assert [(one.path, one.is_own_store) for one in landed.repositories] == [(b"", False), (b"tree", True)]
+    assert git(bench.here, "rev-parse", f"refs/banger/{VM}/HEAD") == own
+    assert git(landed.repositories[1].store, "rev-parse", f"refs/banger/{VM}/HEAD") == head
 
 
 def test_nothing_is_written_here_and_ignored_files_stay(bench: Bench) -> None:

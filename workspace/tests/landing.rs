@@ -246,3 +246,127 @@ fn a_history_that_was_cut_is_whole_for_git_in_a_store_of_its_own() {
     assert!(!bench.here.join(".git/shallow").exists());
     git(&bench.here, &["fsck", "--strict"]);
 }
+
+/// A repository with five commits, and its address.
+fn origin(bench: &Bench) -> String {
+    let origin = bench.directory.path().join("origin");
+    std::fs::create_dir(&origin).unwrap();
+    git(&origin, &["init", "-q", "-b", "main"]);
+    for number in 0..5 {
+        write(&origin, "file", format!("{number}\n"));
+        commit(&origin, "one more");
+    }
+    format!("file://{}", origin.display())
+}
+
+/// An owner's repository with the last two of the five, carried into the VM.
+fn cut_and_prepared() -> (Bench, Base, String) {
+    let bench = Bench::new();
+    let from = origin(&bench);
+    git(&bench.here, &["clone", "-q", "--depth", "2", &from, "."]);
+    let (_, base) = bench.prepare(&Options::default());
+    (bench, base, from)
+}
+
+fn count(store: &std::path::Path, name: &str) -> String {
+    let name = format!("refs/banger/{VM}/{name}");
+    git(store, &["rev-list", "--count", &name])
+}
+
+#[test]
+fn a_history_that_the_vm_deepened_lands_whole() {
+    let (bench, base, from) = cut_and_prepared();
+    let cut = std::fs::read(bench.here.join(".git/shallow")).unwrap();
+    git(
+        &bench.guest,
+        &["fetch", "-q", "--depth", "3", &from, "main"],
+    );
+    git(&bench.guest, &["branch", "old", "HEAD~2"]);
+    commit(&bench.guest, "theirs");
+    let landed = &bench.export(&base).repositories[0];
+    // Here nothing is known of where it is cut now.
+    assert!(landed.is_own_store);
+    assert_eq!(count(&landed.store, "HEAD"), "4");
+    assert_eq!(count(&landed.store, "heads/old"), "1");
+    git(&landed.store, &["fsck", "--strict"]);
+    git(&bench.guest, &["fetch", "-q", "--unshallow", &from, "main"]);
+    git(&bench.guest, &["branch", "oldest", "HEAD~4"]);
+    let landed = &bench.export(&base).repositories[0];
+    assert!(!landed.is_own_store);
+    assert_eq!(count(&bench.here, "heads/old"), "3");
+    assert_eq!(count(&bench.here, "heads/oldest"), "2");
+    git(&bench.here, &["fsck", "--strict"]);
+    // How the owner's own is cut is the owner's.
+    assert_eq!(std::fs::read(bench.here.join(".git/shallow")).unwrap(), cut);
+    git(&bench.here, &["fetch", "-q", "--unshallow", &from, "main"]);
+    assert_eq!(count(&bench.here, "HEAD"), "6");
+    git(&bench.here, &["fsck", "--strict"]);
+}
+
+#[test]
+fn a_history_that_its_owner_deepened_meanwhile_lands_whole() {
+    let (bench, base, from) = cut_and_prepared();
+    commit(&bench.guest, "theirs");
+    git(&bench.here, &["fetch", "-q", "--unshallow", &from, "main"]);
+    let landed = &bench.export(&base).repositories[0];
+    assert!(!landed.is_own_store);
+    assert_eq!(count(&bench.here, "HEAD"), "6");
+    assert!(!bench.here.join(".git/shallow").exists());
+    git(&bench.here, &["fsck", "--strict"]);
+    // And goes into the VM whole.
+    git(&bench.here, &["merge", "-q", "refs/banger/dev/HEAD"]);
+    let restore = banger_workspace::guest::Restore {
+        overwrite: true,
+        ..Default::default()
+    };
+    bench
+        .try_prepare(&Options::default(), &restore, &mut |_| true)
+        .unwrap();
+    assert_eq!(git(&bench.guest, &["rev-list", "--count", "HEAD"]), "6");
+    git(&bench.guest, &["fsck", "--strict"]);
+}
+
+#[test]
+fn a_store_is_cut_no_more_where_what_lies_behind_has_come() {
+    let (bench, base) = prepared();
+    let from = origin(&bench);
+    let inside = bench.guest.join("inside");
+    let to = inside.to_str().unwrap();
+    git(&bench.here, &["clone", "-q", "--depth", "1", &from, to]);
+    for (deepen, number) in [
+        (None, "2"),
+        (Some("--deepen=1"), "3"),
+        (None, "4"),
+        (Some("--unshallow"), "7"),
+    ] {
+        match deepen {
+            Some(deepen) => git(&inside, &["fetch", "-q", deepen, &from, "main"]),
+            None => commit(&inside, "theirs"),
+        };
+        let landed = &bench.export(&base).repositories[1];
+        assert_eq!(git(&inside, &["rev-list", "--count", "HEAD"]), number);
+        assert_eq!(count(&landed.store, "HEAD"), number);
+        git(&landed.store, &["fsck", "--strict"]);
+        let cut = |git_dir: &std::path::Path| std::fs::read(git_dir.join("shallow")).ok();
+        assert_eq!(cut(&landed.store), cut(&inside.join(".git")));
+    }
+    // One behind which something is missing stays.
+    let store = bench.export(&base).repositories[1].store.clone();
+    let lone = |tree: &str, parent: &str| {
+        let text = format!(
+            "tree {tree}\n{parent}author A <a@b> 1 +0000\ncommitter A <a@b> 1 +0000\n\nm\n"
+        );
+        let file = bench.directory.path().join("commit");
+        std::fs::write(&file, text).unwrap();
+        let file = file.to_str().unwrap();
+        let words = ["hash-object", "-w", "-t", "commit", "--literally", file];
+        git(&store, &words)
+    };
+    let tree = git(&store, &["rev-parse", "refs/banger/dev/HEAD^{tree}"]);
+    let parent = lone(&"1".repeat(40), "");
+    let cut = lone(&tree, &format!("parent {parent}\n"));
+    std::fs::write(store.join("shallow"), format!("{cut}\n")).unwrap();
+    bench.export(&base);
+    let kept = std::fs::read_to_string(store.join("shallow")).unwrap();
+    assert_eq!(kept, format!("{cut}\n"));
+}

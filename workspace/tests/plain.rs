@@ -220,10 +220,12 @@ fn a_link_on_the_way_is_not_followed() {
     let bench = worked(|guest| {
         write(guest, "dir/inside", "theirs\n");
         write(guest, "dir/new", "theirs\n");
+        write(guest, "dir/sub/new", "theirs\n");
         write(guest, "deep/new", "theirs\n");
     });
     let outside = bench.directory.path().join("outside");
     write(&outside, "inside", "inside\n");
+    write(&outside, "sub/other", "other\n");
     std::fs::remove_dir_all(bench.here.join("dir")).unwrap();
     symlink(&outside, bench.here.join("dir")).unwrap();
     symlink(&outside, bench.here.join("deep")).unwrap();

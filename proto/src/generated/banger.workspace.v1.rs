@@ -604,12 +604,15 @@ pub struct BaseRepository {
     /// As in Repository.
     #[prost(bytes = "bytes", tag = "1")]
     pub path: ::prost::bytes::Bytes,
-    /// Commits that the caller has, with all that they lead to.
+    /// Commits that the caller has, with all that they lead to up to where its history was cut.
     #[prost(string, repeated, tag = "2")]
     pub commits: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     /// The commit of HEAD; empty for none.
     #[prost(string, tag = "3")]
     pub head_commit: ::prost::alloc::string::String,
+    /// Where the caller's history was cut: commits whose parents it has not. What lies behind them is sent, if it is there.
+    #[prost(string, repeated, tag = "4")]
+    pub shallow: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 /// How a workspace differs from what was prepared.
 #[derive(Clone, PartialEq, ::prost::Message)]

@@ -174,6 +174,7 @@ fn base(root: &Path) -> Base {
             path: bytes::Bytes::new(),
             commits: vec![head.clone()],
             head_commit: head,
+            shallow: Vec::new(),
         }],
     }
 }

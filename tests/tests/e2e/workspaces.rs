@@ -4,7 +4,7 @@ mod kill;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use banger_e2e::{Case, Daemon, Lane, Verdict, image};
@@ -14,8 +14,8 @@ use crate::suite::{LONG, Suite};
 
 /// The VM with git.
 const VM: &str = "workspace";
-/// Histories that go through it, unless `BANGER_VM_HISTORIES` says how many: each takes some seconds.
-const HISTORIES: u64 = 3;
+/// Histories that go through it, unless `BANGER_VM_HISTORIES` says how many: each takes seconds.
+const HISTORIES: u64 = 10;
 
 pub(crate) fn cases() -> Vec<Case<Suite>> {
     vec![
@@ -111,60 +111,106 @@ fn change(top: &Path, random: &mut fastrand::Rng) {
     }
 }
 
-/// What is done in the VM; it tells then what is there.
+/// What is done in the VM in each workspace, named and numbered by two words; it tells then what is there. Each process of
+/// git costs more than what it does, where the processor is emulated.
 const WORK: &str = "set -e
+export GIT_AUTHOR_NAME=Vim GIT_AUTHOR_EMAIL=vim@example.com GIT_COMMITTER_NAME=Vim GIT_COMMITTER_EMAIL=vim@example.com
+export GIT_CONFIG_COUNT=1 GIT_CONFIG_KEY_0=maintenance.auto GIT_CONFIG_VALUE_0=false
+while [ $# -gt 0 ]; do
 cd \"$HOME/$1\"
-git config user.name Vim; git config user.email vim@example.com
-git status --porcelain >&2
+git status --porcelain >&2; echo told >&2
 echo \"$2\" > agent; git add agent; git commit -q -m agent
 git switch -q -c agent/work; echo more >> agent; git commit -q -a -m more
 git switch -q -; git merge -q --no-ff -m merge agent/work
 git tag -a -m tag done-$2
 echo staged > staged; git add staged
 echo new > new; rm -rf dir0
-git rev-parse HEAD agent/work done-$2 $(git write-tree)
-git add -A; git write-tree; git reset -q; git add staged";
+git rev-parse HEAD agent/work done-$2; git write-tree
+cp .git/index \"$HOME/index\"; export GIT_INDEX_FILE=\"$HOME/index\"
+git add -A; git write-tree
+unset GIT_INDEX_FILE; shift 2
+done";
+/// Lines that it tells of each.
+const WORK_LINES: usize = 5;
+/// Workspaces that are worked in together.
+const TOGETHER: usize = 5;
+
+/// A repository that goes into the VM.
+struct Carried {
+    seed: u64,
+    here: PathBuf,
+    status: String,
+    index: Vec<u8>,
+}
 
 fn histories(suite: &Suite) -> Verdict {
     let dir = suite.scratch.path().join("workspaces");
     fs::create_dir(&dir).unwrap();
     vm_with_git(suite.daemon(), &suite.reference(), &dir, VM);
-    for seed in 0..setting("BANGER_VM_HISTORIES", HISTORIES) {
-        println!("history {seed}");
-        let name = format!("work{seed}");
-        let here = dir.join(&name);
-        let mut random = fastrand::Rng::with_seed(seed);
-        history(&here, &mut random);
-        let status = git(&here, &["status", "--porcelain"]);
-        let index = fs::read(here.join(".git/index")).unwrap();
-        let at = here.to_str().unwrap();
-        suite.banger(["workspace", "prepare", VM, at]).ok();
-        let number = seed.to_string();
-        let words = [
-            "vm", "exec", VM, "--", "sh", "-c", WORK, "sh", &name, &number,
-        ];
-        let worked = suite.banger(words).ok();
+    let seeds: Vec<u64> = (0..setting("BANGER_VM_HISTORIES", HISTORIES)).collect();
+    for seeds in seeds.chunks(TOGETHER) {
+        println!("histories {seeds:?}");
+        let carried: Vec<Carried> = seeds.iter().map(|&seed| carry(suite, &dir, seed)).collect();
+        let mut words: Vec<String> = ["vm", "exec", VM, "--", "sh", "-c", WORK, "sh"]
+            .map(str::to_owned)
+            .into();
+        for one in &carried {
+            let name = one.here.file_name().unwrap().to_string_lossy();
+            words.extend([name.into_owned(), one.seed.to_string()]);
+        }
+        let worked = suite.banger(&words).timeout(LONG).ok();
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        assert_eq!(text(&worked.stderr).trim_end(), status, "history {seed}");
-        let told = text(&worked.stdout);
+        let (told, statuses) = (text(&worked.stdout), text(&worked.stderr));
         let told: Vec<&str> = told.lines().collect();
-        suite.banger(["workspace", "export", VM, at]).ok();
-        let landed = |name: &str| git(&here, &["rev-parse", &format!("refs/banger/{VM}/{name}")]);
-        let tag = format!("tags/done-{seed}");
-        let came = [
-            landed("HEAD"),
-            landed("heads/agent/work"),
-            landed(&tag),
-            landed("state/index^{tree}"),
-            landed("state/tree^{tree}"),
-        ];
-        assert_eq!(came[..], told[..], "history {seed}");
-        assert_eq!(fs::read(here.join(".git/index")).unwrap(), index);
-        git(&here, &["fsck", "--strict"]);
-        fs::remove_dir_all(here).unwrap();
+        assert_eq!(told.len(), carried.len() * WORK_LINES, "{told:?}");
+        let statuses = statuses.split_terminator("told\n");
+        let told = told.chunks(WORK_LINES).zip(statuses);
+        for (one, (told, status)) in carried.iter().zip(told) {
+            assert_eq!(status.trim_end(), one.status, "history {}", one.seed);
+            bring(suite, one, told);
+        }
     }
     suite.banger(["vm", "remove", VM]).timeout(LONG).ok();
     Verdict::Passed
+}
+
+/// Makes a repository and prepares it.
+fn carry(suite: &Suite, dir: &Path, seed: u64) -> Carried {
+    let here = dir.join(format!("work{seed}"));
+    let mut random = fastrand::Rng::with_seed(seed);
+    history(&here, &mut random);
+    let carried = Carried {
+        seed,
+        status: git(&here, &["status", "--porcelain"]),
+        index: fs::read(here.join(".git/index")).unwrap(),
+        here,
+    };
+    let at = carried.here.to_str().unwrap();
+    suite.banger(["workspace", "prepare", VM, at]).ok();
+    carried
+}
+
+/// Exports it: it must be what the VM has told.
+fn bring(suite: &Suite, carried: &Carried, told: &[&str]) {
+    let Carried {
+        seed, here, index, ..
+    } = carried;
+    let at = here.to_str().unwrap();
+    suite.banger(["workspace", "export", VM, at]).ok();
+    let name = |name: &str| format!("refs/banger/{VM}/{name}");
+    let names = [
+        name("HEAD"),
+        name("heads/agent/work"),
+        name(&format!("tags/done-{seed}")),
+        name("state/index^{tree}"),
+        name("state/tree^{tree}"),
+    ];
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let came = git(here, &[&["rev-parse"], &names[..]].concat());
+    assert_eq!(came.lines().collect::<Vec<_>>(), told, "history {seed}");
+    assert_eq!(&fs::read(here.join(".git/index")).unwrap(), index);
+    git(here, &["fsck", "--strict"]);
+    fs::remove_dir_all(here).unwrap();
 }
 
 /// A VM without git, and a directory without it.

@@ -6,7 +6,6 @@
 //! merge drivers do not run, whatever the repository's configuration says: they may be files of the tree that comes.
 
 use std::collections::BTreeSet;
-use std::ffi::OsString;
 use std::io::Write;
 use std::path::Path;
 
@@ -14,11 +13,13 @@ use super::error::{Error, Result};
 use super::land::publish::moment;
 use super::land::transaction::Transaction;
 use super::lines::{fields, path, shown, text};
+use super::programs::{included, without_programs};
 use super::render::{Format, Only, Work};
 use super::repository::{LocalRepository, optional};
 use super::store::{Store, vm_prefix};
 use super::user;
 use crate::command::{Ending, Git, GitError};
+use crate::wire::path::is_beneath;
 
 /// How commits become the branch's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -281,6 +282,7 @@ impl Apply<'_> {
                 touched.extend(self.between("", &untracked)?);
             }
         }
+        self.check_included(&touched)?;
         let dirty = self.dirty(own)?;
         let changed: Vec<&Vec<u8>> = touched.intersection(&dirty).collect();
         if !changed.is_empty() {
@@ -298,6 +300,25 @@ impl Apply<'_> {
                     .to_owned(),
                 remedy: "Move or remove them, then apply again.".to_owned(),
                 paths: in_the_way,
+            }),
+        }
+    }
+
+    /// What the configuration reads stays as it is: another one could name programs to each git that comes after.
+    fn check_included(&self, touched: &BTreeSet<Vec<u8>>) -> Result<()> {
+        let changed = included(self.repository)?.into_iter();
+        let changed = changed.filter(|file| {
+            let mut touched = touched.iter();
+            touched.any(|at| at == file || is_beneath(file, at))
+        });
+        let paths: Vec<String> = changed.map(|file| shown(&file)).collect();
+        match paths.is_empty() {
+            true => Ok(()),
+            false => Err(Error::Refused {
+                problem: "files that your configuration includes would be changed, and can name programs that git runs"
+                    .to_owned(),
+                remedy: "Look at the change. To take it, let the configuration not include them (`git config --unset include.path`), apply, and include them again.".to_owned(),
+                paths,
             }),
         }
     }
@@ -539,31 +560,11 @@ fn users(repository: &LocalRepository) -> Result<Git> {
     let told = user::identity(repository)?;
     let nobody = || ("banger".to_owned(), "banger@localhost".to_owned());
     let (name, address) = told.unwrap_or_else(nobody);
-    let mut git = repository.git().clone();
+    let mut git = without_programs(repository.git().clone())?;
     for who in ["AUTHOR", "COMMITTER"] {
         git = git
             .with_env(format!("GIT_{who}_NAME"), &name)
             .with_env(format!("GIT_{who}_EMAIL"), &address);
-    }
-    let words = [
-        "config",
-        "-z",
-        "--name-only",
-        "--get-regexp",
-        r"^(filter|merge)\..+\.",
-    ];
-    let listed = optional(git.run(&words), "read the configuration")?;
-    let listed = listed.unwrap_or_default();
-    for name in fields(&listed) {
-        let name = text(name);
-        let value = match name.rsplit_once('.') {
-            Some((_, "clean" | "smudge" | "process")) => "",
-            Some((_, "required")) => "false",
-            // It tells that it could not merge.
-            Some((_, "driver")) => "false",
-            _ => continue,
-        };
-        git = git.with_setting(OsString::from(format!("{name}={value}")));
     }
     Ok(git)
 }

@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use super::error::{Error, Result};
 use super::land::Place;
 use super::lines::{fields, path, shown};
+use super::programs::without_programs;
 use super::repository::LocalRepository;
 use crate::wire::limits::STATUS_PATHS_MAX;
 use crate::wire::{Base, RepositoryStatus, Status};
@@ -85,8 +86,10 @@ impl Ours {
         ];
         words.push(since.as_deref().unwrap_or("--cached"));
         let set = |listed: Vec<u8>| fields(&listed).map(<[u8]>::to_vec).collect();
-        let changed = here.git().run(&words).map_err(Error::git(WHAT))?;
-        let tracked = here.git().run(&["ls-files", "-z"]);
+        // To compare files git would run a filter of the configuration's, which may have come with the tree.
+        let git = without_programs(here.git().clone())?;
+        let changed = git.run(&words).map_err(Error::git(WHAT))?;
+        let tracked = git.run(&["ls-files", "-z"]);
         Ok(Self {
             changed: set(changed),
             tracked: set(tracked.map_err(Error::git(WHAT))?),

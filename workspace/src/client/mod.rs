@@ -15,6 +15,7 @@ mod expect;
 pub mod land;
 mod lines;
 pub mod plain;
+mod programs;
 pub mod render;
 mod repository;
 mod store;

@@ -1,5 +1,6 @@
 //! Where workspaces land: the owner's repository, or one of banger's own beside it.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -137,6 +138,34 @@ impl Store {
     /// What banger keeps here.
     pub(super) fn own_directory(&self) -> PathBuf {
         self.directory.join(OWN_DIRECTORY)
+    }
+
+    /// The commits at which its history was cut: it need not have what lies behind them.
+    pub(super) fn cut(&self) -> Result<BTreeSet<String>> {
+        let file = self.directory.join("shallow");
+        match fs::read_to_string(&file) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(BTreeSet::new()),
+            read => {
+                let read = read.map_err(Error::file("read", &file))?;
+                Ok(read.lines().map(str::to_owned).collect())
+            }
+        }
+    }
+
+    /// Says where its history was cut, at once. Only of a store of banger's own.
+    pub(super) fn set_cut(&self, cut: &BTreeSet<String>) -> Result<()> {
+        let file = self.directory.join("shallow");
+        let next = file.with_extension("banger");
+        let lines: String = cut.iter().map(|id| format!("{id}\n")).collect();
+        let written = match cut.is_empty() {
+            // An empty file would be one of a history that was cut.
+            true => fs::remove_file(&file),
+            false => fs::write(&next, lines).and_then(|()| fs::rename(&next, &file)),
+        };
+        match written {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            written => written.map_err(Error::file("write", &file)),
+        }
     }
 
     /// Its references whose names begin with `prefix`, with what they lead to.

@@ -165,12 +165,18 @@ fn pack(
     let Some(opened) = &repository.opened else {
         return Ok(());
     };
-    let tips = tips(repository)?;
-    if tips.is_empty() {
-        return Ok(());
-    }
+    let mut tips = tips(repository);
     let before = sender.bytes;
-    match send_pack(repository, &tips, limit, sender) {
+    let mut sent = send_pack(repository, &tips, limit, sender);
+    if matches!(sent, Err(WorkError::Git(GitError::Failed { .. }))) && sender.bytes == before {
+        // Something that is named is not there, as what a merge has left that was not ended.
+        let there = existing(&opened.git, &tips)?;
+        if there.len() < tips.len() {
+            tips = there;
+            sent = send_pack(repository, &tips, limit, sender);
+        }
+    }
+    match sent {
         Err(WorkError::Git(GitError::Failed { complaint, .. })) if sender.bytes == before => {
             notes.lost(NoteKind::MissingObjects, &opened.path, &complaint);
             let whole = whole(repository, &tips, notes)?;
@@ -184,7 +190,7 @@ fn pack(
 }
 
 /// All objects that must be told: commits, tags, and what the index has.
-fn tips(repository: &SeenRepository) -> Result<Vec<String>, WorkError> {
+fn tips(repository: &SeenRepository) -> Vec<String> {
     let mut tips: BTreeSet<&str> = BTreeSet::new();
     tips.extend(repository.refs.iter().map(|found| found.object_id.as_str()));
     tips.insert(&repository.told.head_commit);
@@ -195,15 +201,12 @@ fn tips(repository: &SeenRepository) -> Result<Vec<String>, WorkError> {
         .iter()
         .filter(|entry| entry.mode != 0o160_000);
     tips.extend(blobs.map(|entry| entry.object_id.as_str()));
+    tips.extend(repository.behind.parents.iter().map(String::as_str));
     tips.remove("");
     for known in &repository.base {
         tips.remove(known.as_str());
     }
-    let tips: Vec<String> = tips.into_iter().map(str::to_owned).collect();
-    match &repository.opened {
-        Some(opened) => existing(&opened.git, &tips),
-        None => Ok(Vec::new()),
-    }
+    tips.into_iter().map(str::to_owned).collect()
 }
 
 /// The tips whose objects are all there.
@@ -246,7 +249,7 @@ fn send_pack(
     limit: u64,
     sender: &mut Sender<'_>,
 ) -> Result<(), WorkError> {
-    let Some(opened) = &repository.opened else {
+    let Some(opened) = repository.opened.as_ref().filter(|_| !tips.is_empty()) else {
         return Ok(());
     };
     let words = [
@@ -258,10 +261,21 @@ fn send_pack(
         "--delta-base-offset",
     ];
     let base = &repository.base;
+    let cut = &repository.behind.cut;
+    let mut git = opened.git.clone();
+    if !cut.is_empty() {
+        // It was written by a git that saw no cut.
+        git = git.with_setting("core.commitGraph=false");
+    }
     let mut failure = None;
     let failed = &mut failure;
-    let input = |to: &mut dyn Write| revisions(to, tips, base);
-    let result = opened.git.pipe(&words, input, |output| {
+    let input = |to: &mut dyn Write| {
+        // First: what the base has ends there, and so does what is walked from the tips. The parents are tips.
+        cut.iter()
+            .try_for_each(|id| writeln!(to, "--shallow {id}"))?;
+        revisions(to, tips, base)
+    };
+    let result = git.pipe(&words, input, |output| {
         carry(output, limit, sender).map_err(|error| match error {
             Carried::Read(error) => error,
             Carried::Work(error) => {

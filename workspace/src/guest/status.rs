@@ -53,6 +53,10 @@ fn of(repository: &SeenRepository, base: &Base) -> Result<RepositoryStatus, Work
     let told = &repository.told;
     let base_head = base.repositories.iter().find(|base| base.path == told.path);
     let base_head = base_head.map_or("", |base| base.head_commit.as_str());
+    let base_head = match &repository.opened {
+        Some(opened) if has_commit(opened, base_head)? => Some(base_head),
+        _ => None,
+    };
     let (ahead, behind) = divergence(repository, base_head)?;
     let files = repository.drafts.iter();
     let file_bytes: u64 = files.map(|draft| draft.size).sum();
@@ -120,12 +124,12 @@ fn number(repository: &SeenRepository, words: &[&str]) -> Result<i64, WorkError>
 
 /// The paths in which HEAD's tree differs from the base's; none where there are not both. A name that is none is left out:
 /// an export would be refused for it.
-fn committed(repository: &SeenRepository, base: &str) -> Result<Vec<Vec<u8>>, WorkError> {
+fn committed(repository: &SeenRepository, base: Option<&str>) -> Result<Vec<Vec<u8>>, WorkError> {
     let head = repository.told.head_commit.as_str();
-    let Some(opened) = &repository.opened else {
+    let (Some(opened), Some(base)) = (&repository.opened, base) else {
         return Ok(Vec::new());
     };
-    if head.is_empty() || !has_commit(opened, base)? {
+    if head.is_empty() {
         return Ok(Vec::new());
     }
     let words = [
@@ -156,8 +160,8 @@ fn has_commit(opened: &Opened, id: &str) -> Result<bool, WorkError> {
     Ok(!id.is_empty() && opened.git.test(&["cat-file", "-e", &commit])?)
 }
 
-/// How many commits HEAD has that the base's HEAD has not, and the other way round.
-fn divergence(repository: &SeenRepository, base: &str) -> Result<(i64, i64), WorkError> {
+/// How many commits HEAD has that `base`, which is there, has not, and the other way round.
+fn divergence(repository: &SeenRepository, base: Option<&str>) -> Result<(i64, i64), WorkError> {
     let head = repository.told.head_commit.as_str();
     let Some(opened) = &repository.opened else {
         return Ok((0, 0));
@@ -165,10 +169,9 @@ fn divergence(repository: &SeenRepository, base: &str) -> Result<(i64, i64), Wor
     if head.is_empty() {
         return Ok((0, 0));
     }
-    let base_is_here = has_commit(opened, base)?;
-    let range = match base_is_here {
-        true => format!("{base}...{head}"),
-        false => head.to_owned(),
+    let range = match base {
+        Some(base) => format!("{base}...{head}"),
+        None => head.to_owned(),
     };
     let counted = match opened
         .git
@@ -182,7 +185,7 @@ fn divergence(repository: &SeenRepository, base: &str) -> Result<(i64, i64), Wor
         .split_whitespace()
         .map(|count| count.parse().unwrap_or(0));
     let (left, right): (i64, i64) = (counts.next().unwrap_or(0), counts.next().unwrap_or(0));
-    match base_is_here {
+    match base.is_some() {
         true => Ok((right.min(COUNT_MAX), left.min(COUNT_MAX))),
         // All of one history is on neither side of another.
         false => Ok(((left + right).min(COUNT_MAX), 0)),

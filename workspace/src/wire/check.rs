@@ -2,7 +2,7 @@
 
 use super::fault::{Fault, at_most};
 use super::limits::{
-    KNOWN_COMMITS_MAX, NOTE_MAX_BYTES, NOTES_MAX, PATH_MAX_BYTES, REPOSITORIES_MAX,
+    KNOWN_COMMITS_MAX, NOTE_MAX_BYTES, NOTES_MAX, PATH_MAX_BYTES, REPOSITORIES_MAX, SHALLOW_MAX,
     STATUS_PATHS_MAX, UNFINISHED_COMMITS_MAX,
 };
 use super::path::{self, is_object_id};
@@ -85,6 +85,8 @@ pub fn check_base(base: &Base) -> Result<(), Fault> {
         if !repository.head_commit.is_empty() {
             check_ids(std::slice::from_ref(&repository.head_commit))?;
         }
+        at_most("shallow commits", repository.shallow.len(), SHALLOW_MAX)?;
+        check_ids(&repository.shallow)?;
     }
     Ok(())
 }

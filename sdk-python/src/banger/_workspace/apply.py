@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import BinaryIO, Literal
 
 from banger._workspace.failure import doing, nothing_landed, refuse
 from banger._workspace.git import Argument, Feed, Git, GitFailed, fields
-from banger._workspace.names import shown
+from banger._workspace.names import is_beneath, shown
+from banger._workspace.programs import included, without_programs
 from banger._workspace.publish import Transaction, moment
 from banger._workspace.repository import SHA256, LocalRepository
 from banger._workspace.store import Store, prefix_of
@@ -165,6 +165,7 @@ class Apply:
             untracked = self._repository.resolve(f"{stash}^3")
             if untracked is not None:
                 touched |= self._between("", untracked)
+        self._check_included(touched)
         changed = touched & self._dirty(own)
         if changed:
             raise refuse(
@@ -178,6 +179,21 @@ class Apply:
                 "files that git does not track here are where files of the VM go",
                 "Move or remove them, then apply again.",
                 in_the_way,
+            )
+
+    def _check_included(self, touched: set[bytes]) -> None:
+        """What the configuration reads stays as it is: another one could name programs to each git that comes after."""
+        changed = [
+            file
+            for file in included(self._git, self._repository.top)
+            if file in touched or any(is_beneath(file, at) for at in touched)
+        ]
+        if changed:
+            raise refuse(
+                "files that your configuration includes would be changed, and can name programs that git runs",
+                "Look at the change. To take it, let the configuration not include them "
+                "(`git config --unset include.path`), apply, and include them again.",
+                changed,
             )
 
     def _merge_base(self, one: str, other: str) -> str:
@@ -319,21 +335,7 @@ def _has_untracked(top: bytes, at: bytes, tracked: set[bytes]) -> bool:
 def _users(repository: LocalRepository) -> Git:
     """git that may change the owner's tree: as the owner, and with no program of the configuration's."""
     name, address = repository.identity() or ("banger", "banger@localhost")
-    git = repository.git
+    git = without_programs(repository.git)
     for who in ("AUTHOR", "COMMITTER"):
         git = git.with_env(**{f"GIT_{who}_NAME": name, f"GIT_{who}_EMAIL": address})
-    with doing("read the configuration"):
-        listed = git.optional("config", "-z", "--name-only", "--get-regexp", r"^(filter|merge)\..+\.") or b""
-    for setting in _harmless(fields(listed)):
-        git = git.with_setting(setting)
     return git
-
-
-def _harmless(names: Iterable[bytes]) -> Iterable[bytes]:
-    for name in names:
-        last = name.rpartition(b".")[2]
-        if last in (b"clean", b"smudge", b"process"):
-            yield name + b"="
-        # A merge driver tells that it could not merge.
-        elif last in (b"required", b"driver"):
-            yield name + b"=false"

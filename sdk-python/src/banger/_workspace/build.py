@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import BinaryIO
 
 from banger._workspace.carried import landed
+from banger._workspace.deepen import deepened
 from banger._workspace.failure import doing, refused, unsafe
 from banger._workspace.git import GitError, fields, lines
 from banger._workspace.limits import GITLINK
@@ -38,6 +39,8 @@ class Built:
 
     refs: list[tuple[str, str]]
     """Names beneath the VM's prefix, with what they lead to."""
+    deepened: set[str] = field(default_factory=set)
+    """Commits at which its history is cut no more."""
     new_commits: int = 0
     staged: int = 0
     changed: int = 0
@@ -69,6 +72,7 @@ def build(coming: Coming, contents: Contents, base_head: str, around: Around) ->
     """
     built = Built(_named(coming))
     _check_objects(coming)
+    built.deepened = deepened(coming)
     built.new_commits = _connect(coming, built.refs)
     if coming.message.kind == wire.Repository.KIND_GIT:
         head = coming.message.head_commit
@@ -179,8 +183,10 @@ class _States:
                 tracked = set(fields(strict(self.coming.quarantine).run(*words)))
         self._take_index(tracked)
         self._take_entries(tracked)
-        if around.is_directory and self.coming.message.kind == wire.Repository.KIND_PLAIN:
-            self._take_directory(around)
+        if self.coming.message.kind == wire.Repository.KIND_PLAIN:
+            self._take_untold(tracked, around)
+            if around.is_directory:
+                self._take_directory(around)
         self._take_notes(around.notes)
 
     def _take_index(self, tracked: set[bytes]) -> None:
@@ -224,6 +230,17 @@ class _States:
                 continue
             (self.worktree if path in tracked else self.untracked).append(change)
         self.fields += [("directories", bytes(directories)), ("modes", bytes(modes))]
+
+    def _take_untold(self, tracked: set[bytes], around: Around) -> None:
+        """Of a tree without git all files are told: those that are not are gone, but for what could not be taken, and
+        for what lies in a repository inside.
+        """
+        told = {entry.path for _, entry in self.coming.entries}
+        elsewhere = {note.path for note in around.notes if note.is_loss and note.path} | set(around.inside)
+        for path in sorted(tracked - told):
+            names = path.split(b"/")
+            if not any(b"/".join(names[:end]) in elsewhere for end in range(1, len(names) + 1)):
+                self.worktree.append(Change(path))
 
     def _take_directory(self, around: Around) -> None:
         """What an apply to a directory without git compares: what came, what was carried, and of which paths nothing is

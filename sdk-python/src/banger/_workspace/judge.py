@@ -359,6 +359,8 @@ def check_base(base: wire.Base) -> None:
         _ids(repository.commits)
         if repository.head_commit:
             _ids([repository.head_commit])
+        _at_most("shallow commits", len(repository.shallow), limits.SHALLOW_MAX)
+        _ids(repository.shallow)
 
 
 def check_notes(notes: Any) -> None:

@@ -134,8 +134,10 @@ class Landing:
             self._end = part.end
 
     def _begin(self, message: wire.Repository) -> None:
-        store, is_own = self._place.store_for(self._vm, message)
-        quarantine = self._incoming.quarantine(len(self._repositories), store, message.shallow)
+        store, is_own = self._place.store_for(self._vm, message, [coming.store for coming in self._repositories])
+        # What the owner's history is cut at the owner says: that of a VM must go on from there.
+        shallow = message.shallow if is_own else ()
+        quarantine = self._incoming.quarantine(len(self._repositories), store, shallow)
         self._repositories.append(Coming(message, store, is_own, quarantine, self._limits))
 
     def _check_nesting(self) -> None:

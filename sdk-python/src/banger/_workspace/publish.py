@@ -77,11 +77,11 @@ def publish(
     """Puts all of it into the stores, the workspace's own repository last: it is the one that is looked at. In
     `vacated` nothing of the VM's is any more.
     """
-    for coming in everything:
+    for coming, made in zip(everything, built, strict=True):
         with doing("move objects to the repository"):
             _move_objects(coming.quarantine, coming.store)
             if coming.is_own_store:
-                _cut_history(coming.store, coming.message.shallow)
+                _cut_history(coming.store, coming.message.shallow, made.deepened)
     landed = []
     for coming, made in reversed(list(zip(everything, built, strict=True))):
         try:
@@ -149,20 +149,14 @@ def _move(source: bytes, target: bytes) -> None:
         os.rename(temporary, target)
 
 
-def _cut_history(store: Store, shallow: Iterable[str]) -> None:
+def _cut_history(store: Store, shallow: Iterable[str], deepened: set[str]) -> None:
     """Where the history that came ends, so that git does not miss what is before. The owner's own repositories have all
-    of it.
+    of it. At `deepened` it ends no more: what lies behind has come.
     """
-    file = os.path.join(store.directory, b"shallow")
-    have = set()
-    if os.path.exists(file):
-        with open(file, encoding="ascii") as read:
-            have = set(read.read().split())
-    if have >= set(shallow):
-        return
-    with open(file + b".banger", "w", encoding="ascii") as write:
-        write.writelines(commit + "\n" for commit in sorted(have | set(shallow)))
-    os.rename(file + b".banger", file)
+    had = store.cut()
+    cut = (had | set(shallow)) - deepened
+    if cut != had:
+        store.set_cut(cut)
 
 
 def _unkeep(store: Store) -> None:

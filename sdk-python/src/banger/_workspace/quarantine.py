@@ -62,18 +62,13 @@ class Incoming:
             os.rename(begun, self.directory)
 
     def quarantine(self, number: int, store: Store, shallow: Any) -> Store:
-        """A repository for what comes to `store`, which sees the store's objects."""
+        """A repository for what comes to `store`, which sees the store's objects; its history may end at `shallow`
+        too.
+        """
         directory = os.path.join(self.directory, b"%d.git" % number)
         made = Store.own(directory, store.object_format, b"", store)
         if shallow:
-            with doing("write to the repository"):
-                file = os.path.join(directory, b"shallow")
-                have = set()
-                if os.path.exists(file):
-                    with open(file) as read:
-                        have = set(read.read().split())
-                with open(file, "w") as write:
-                    write.writelines(commit + "\n" for commit in sorted(have | set(shallow)))
+            made.set_cut(made.cut() | set(shallow))
         return made
 
     def close(self) -> None:
@@ -113,11 +108,10 @@ def strict(quarantine: Store) -> Git:
 class _PackInto:
     """A pack on its way into a quarantine."""
 
-    def __init__(self, quarantine: Store, limits: Limits) -> None:
+    def __init__(self, quarantine: Store) -> None:
         self._pieces: queue.Queue[bytes | None] = queue.Queue(_PIECES_WAITING)
         self._over = threading.Event()
         self._git = strict(quarantine)
-        self._limits = limits
         self._failed: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="banger-pack", daemon=True)
         self._thread.start()
@@ -127,7 +121,8 @@ class _PackInto:
             while (piece := self._pieces.get()) is not None:
                 to.write(piece)
 
-        words = ("index-pack", "--stdin", "--fix-thin", "--strict", f"--max-input-size={self._limits.max_bytes}")
+        # How large it may be the judge has said before a piece comes here.
+        words = ("index-pack", "--stdin", "--fix-thin", "--strict")
         try:
             self._git.run(*words, feed=feed)
         except BaseException as error:
@@ -176,7 +171,7 @@ class Coming:
     def pack(self, data: bytes) -> None:
         """Takes the next piece of its pack."""
         if self._pack is None:
-            self._pack = _PackInto(self.quarantine, self.limits)
+            self._pack = _PackInto(self.quarantine)
         if not self._pack.take(data):
             # git has ended before the pack did.
             self.end_pack()

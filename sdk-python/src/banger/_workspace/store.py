@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
+from collections.abc import Iterable
 
 from banger._workspace.failure import bad_vm, doing
 from banger._workspace.git import Feed, Git, lines
+from banger._workspace.limits import SHALLOW_MAX
 from banger._workspace.names import vm_prefix
 from banger._workspace.repository import SHA1, SHA256, LocalRepository
 from banger.workspace import v1 as wire
@@ -62,6 +65,24 @@ class Store:
                 continue
             found.append((place, Store(at, SHA256 if b"sha256" in config else SHA1)))
         return sorted(found, key=lambda one: one[0])
+
+    def cut(self) -> set[str]:
+        """The commits at which its history was cut: it need not have what lies behind them."""
+        with doing("read where the history was cut"):
+            file = os.path.join(self.directory, b"shallow")
+            return set(_read(file).decode().split()) if os.path.exists(file) else set()
+
+    def set_cut(self, cut: set[str]) -> None:
+        """Says where its history was cut, at once. Only of a store of banger's own."""
+        file = os.path.join(self.directory, b"shallow")
+        with doing("write where the history was cut"):
+            if not cut:
+                # An empty file would be one of a history that was cut.
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(file)
+                return
+            _write(file + b".banger", "".join(f"{commit}\n" for commit in sorted(cut)).encode())
+            os.rename(file + b".banger", file)
 
     def refs(self, prefix: str) -> list[tuple[str, str]]:
         """Its references whose names begin with `prefix`, with what they lead to."""
@@ -135,20 +156,29 @@ class Place:
         need not come again.
         """
         prefix = prefix_of(vm)
-        stores = self.store.all_inside(vm)
+        stores: dict[bytes, list[Store]] = {}
         for known in prepared.repositories:
             store = self._at(known.path)
-            if store is not None:
-                stores.append((known.path, store))
+            stores[known.path] = [] if store is None else [store]
         if self.repository is not None:
-            stores.append((b"", self.store))
-        # Of two stores at one path either may be the one that something lands in: neither is counted on.
-        places = [at for at, _ in stores]
-        counted = {at: store for at, store in stores if not at or places.count(at) == 1}
+            stores[b""] = [self.store]
+        for at, store in self.store.all_inside(vm):
+            stores.setdefault(at, []).append(store)
         base = wire.Base()
-        for at in sorted(counted):
+        for at, found in sorted(stores.items()):
+            # Of two stores at one path either may be the one that something lands in. What the owner's has both have:
+            # the other shares its objects. Of others neither is counted on.
+            is_own_path = not at and self.repository is not None
+            if not found or (len(found) > 1 and not is_own_path):
+                continue
             prepared_at = next((known for known in prepared.repositories if known.path == at), None)
-            base.repositories.append(_known(at, counted[at], prefix, prepared_at))
+            told = _known(at, found[0], prefix, prepared_at)
+            cut = set().union(*(store.cut() for store in found))
+            if len(cut) > SHALLOW_MAX:
+                del told.commits[:]
+            else:
+                told.shallow.extend(sorted(cut))
+            base.repositories.append(told)
         return base
 
     def exported_state(self, vm: str) -> bytes:
@@ -174,10 +204,10 @@ class Place:
         found = LocalRepository.exactly(directory)
         return None if found is None else Store(found.common_dir, found.object_format)
 
-    def store_for(self, vm: str, message: wire.Repository) -> tuple[Store, bool]:
+    def store_for(self, vm: str, message: wire.Repository, taken: Iterable[Store]) -> tuple[Store, bool]:
         """The store for a repository that comes: the owner's at the same place, if that can take it (its objects are
-        named alike, and no history that is cut would have to be cut there too), and otherwise one of banger's own.
-        Whether it is one of those comes with it.
+        named alike, no history that is cut would have to be cut there too, and it is none of `taken`, as that of a
+        linked working tree is), and otherwise one of banger's own. Whether it is one of those comes with it.
         """
         if message.kind == wire.Repository.KIND_PLAIN:
             return self.store, self.repository is None
@@ -185,7 +215,8 @@ class Place:
         here = self._at(message.path)
         if here is not None and here.object_format != object_format:
             here = None
-        if here is not None and len(here.has(list(message.shallow))) == len(message.shallow):
+        is_taken = here is not None and any(store.directory == here.directory for store in taken)
+        if here is not None and not is_taken and len(here.has(list(message.shallow))) == len(message.shallow):
             return here, False
         directory = self.store.inside(vm, message.path, object_format)
         return Store.own(directory, object_format, message.path, here), True

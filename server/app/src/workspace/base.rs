@@ -56,6 +56,7 @@ impl Seen {
                         path: repository.path.clone(),
                         commits: Vec::new(),
                         head_commit: repository.head_commit.clone(),
+                        shallow: repository.shallow.clone(),
                     });
                 }
                 self.commit(&repository.head_commit);

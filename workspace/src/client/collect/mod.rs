@@ -1,7 +1,8 @@
 //! Collects a workspace here, to be sent into a VM.
 //!
-//! Nothing is written to the repository: no index is refreshed, no lock is taken, no hook or filter runs. Files that a
-//! filter makes (LFS, git-crypt) are told as the repository has them. Of the configuration only what says how files are
+//! Nothing is written to the repository: no index is refreshed, no lock is taken, no hook runs, and a filter of the
+//! repository's own configuration only where git cannot tell by its times whether a file has changed. Files that a filter
+//! makes (LFS, git-crypt) are told as the repository has them. Of the configuration only what says how files are
 //! made of objects goes along: no remotes, no credentials.
 
 mod compare;
@@ -128,6 +129,7 @@ impl Source {
                 .map(|found| found.object_id.clone())
                 .collect(),
             head_commit: surveyed.message.head_commit.clone(),
+            shallow: surveyed.message.shallow.clone(),
         };
         let git = self.repositories.iter();
         let git = git.filter(|surveyed| surveyed.message.kind() == RepositoryKind::Git);

@@ -1,9 +1,10 @@
 //! Makes commits of what was not committed, and checks that all that came hangs together.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io::{self, Write};
 
 use super::Coming;
+use super::deepen::deepened;
 use super::quarantine::{Contents, strict};
 use super::script::{Change, Commit, Script};
 use crate::client::error::{Error, Result};
@@ -31,6 +32,8 @@ const GITLINK: u32 = 0o160_000;
 pub(super) struct Built {
     /// Names beneath the VM's prefix, with what they lead to.
     pub(super) refs: Vec<(String, String)>,
+    /// Commits at which its history is cut no more.
+    pub(super) deepened: BTreeSet<String>,
     pub(super) new_commits: u64,
     pub(super) staged: u64,
     pub(super) changed: u64,
@@ -68,6 +71,7 @@ pub(super) fn build(
         ..Built::default()
     };
     check_objects(coming)?;
+    built.deepened = deepened(coming)?;
     built.new_commits = connect(coming, &built.refs)?;
     let head = match coming.message.kind() {
         RepositoryKind::Git => coming.message.head_commit.clone(),

@@ -25,6 +25,7 @@
 //! | `before/TIME/…` | the way back of an apply |
 
 mod build;
+mod deepen;
 mod place;
 pub(super) mod publish;
 mod quarantine;
@@ -229,7 +230,12 @@ impl Landing {
         let taken: Vec<&Path> = taken.map(|coming| coming.store.directory()).collect();
         let (store, is_own_store) = self.place.store_for(&self.vm, &message, &taken)?;
         let number = self.repositories.len();
-        let quarantine = self.incoming.quarantine(number, &store, &message.shallow)?;
+        // What the owner's history is cut at the owner says: that of a VM must go on from there.
+        let shallow = match is_own_store {
+            true => &message.shallow[..],
+            false => &[],
+        };
+        let quarantine = self.incoming.quarantine(number, &store, shallow)?;
         self.repositories.push(Coming {
             message,
             store,

@@ -1,5 +1,6 @@
 //! Where workspaces land.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
@@ -9,6 +10,7 @@ use crate::client::lines::path;
 use crate::client::repository::LocalRepository;
 use crate::client::store::{Store, vm_prefix};
 use crate::command::Cancel;
+use crate::wire::limits::SHALLOW_MAX;
 use crate::wire::{Base, BaseRepository, ObjectFormat, Repository, RepositoryKind};
 
 /// Commits that are told as a base, of one repository.
@@ -92,27 +94,37 @@ impl Place {
     /// If git cannot be asked.
     pub fn base(&self, vm: &str, prepared: &Base) -> Result<Base> {
         let prefix = vm_prefix(vm)?;
-        let mut stores = self.store.all_inside(vm, &self.cancel);
+        let mut stores: BTreeMap<Vec<u8>, Vec<Store>> = BTreeMap::new();
         for known in &prepared.repositories {
-            stores.extend(
-                self.at(&known.path)?
-                    .map(|store| (known.path.to_vec(), store)),
-            );
+            let here = self.at(&known.path)?;
+            stores.entry(known.path.to_vec()).or_default().extend(here);
         }
         if self.repository.is_some() {
-            stores.push((Vec::new(), self.store.clone()));
+            stores.insert(Vec::new(), vec![self.store.clone()]);
         }
-        stores.sort_by(|one, other| one.0.cmp(&other.0));
-        // Of two stores at one path either may be the one that something lands in: neither is counted on.
-        let places: Vec<Vec<u8>> = stores.iter().map(|(at, _)| at.clone()).collect();
-        let is_double = |at: &Vec<u8>| places.iter().filter(|other| *other == at).count() > 1;
-        stores.retain(|(at, _)| at.is_empty() || !is_double(at));
-        stores.dedup_by(|one, other| one.0 == other.0);
+        for (at, own) in self.store.all_inside(vm, &self.cancel) {
+            stores.entry(at).or_default().push(own);
+        }
         let mut base = Base::default();
-        for (at, store) in stores {
+        for (at, stores) in stores {
+            // Of two stores at one path either may be the one that something lands in. What the owner's has both have: the
+            // other shares its objects. Of others neither is counted on.
+            let counted_on = match &stores[..] {
+                [only] => only,
+                [here, ..] if at.is_empty() && self.repository.is_some() => here,
+                _ => continue,
+            };
             let known = prepared.repositories.iter().find(|known| known.path == at);
-            base.repositories
-                .push(known_of(at, &store, &prefix, known)?);
+            let mut known = known_of(at, counted_on, &prefix, known)?;
+            let mut cut = BTreeSet::new();
+            for store in &stores {
+                cut.extend(store.cut()?);
+            }
+            match cut.len() > SHALLOW_MAX {
+                true => known.commits.clear(),
+                false => known.shallow = cut.into_iter().collect(),
+            }
+            base.repositories.push(known);
         }
         Ok(base)
     }
@@ -202,6 +214,7 @@ fn known_of(
         path: at.into(),
         commits,
         head_commit: head,
+        shallow: Vec::new(),
     })
 }
 

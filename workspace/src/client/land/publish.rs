@@ -36,10 +36,10 @@ pub(super) fn publish(
     vacated: Option<&Store>,
     prefix: &str,
 ) -> Result<Vec<LandedRepository>> {
-    for coming in all {
+    for (coming, built) in all.iter().zip(&built) {
         move_objects(&coming.quarantine, &coming.store)?;
         if coming.is_own_store {
-            cut_history(&coming.store, &coming.message.shallow)?;
+            cut_history(&coming.store, &coming.message.shallow, &built.deepened)?;
         }
     }
     let changed = change_refs(all, &built, vacated, prefix);
@@ -115,23 +115,16 @@ fn move_objects(from: &Store, to: &Store) -> Result<()> {
 }
 
 /// Tells git where the history that came ends, in a store of banger's own: it would miss what is before. The owner's
-/// repositories have all of it. Told before a reference leads there, and one that leads nowhere yet does no harm.
-fn cut_history(store: &Store, shallow: &[String]) -> Result<()> {
-    let file = store.directory().join("shallow");
-    let had = match fs::read_to_string(&file) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
-        had => had.map_err(Error::file("read", &file))?,
-    };
-    let mut all: BTreeSet<&str> = had.lines().collect();
-    let before = all.len();
-    all.extend(shallow.iter().map(String::as_str));
-    if all.len() == before {
-        return Ok(());
+/// repositories have all of it. Told before a reference leads there, and one that leads nowhere yet does no harm. At
+/// `deepened` it ends no more: what lies behind has come.
+fn cut_history(store: &Store, shallow: &[String], deepened: &BTreeSet<String>) -> Result<()> {
+    let had = store.cut()?;
+    let told = had.iter().chain(shallow);
+    let cut = told.filter(|id| !deepened.contains(*id)).cloned().collect();
+    match cut == had {
+        true => Ok(()),
+        false => store.set_cut(&cut),
     }
-    let lines: String = all.iter().map(|id| format!("{id}\n")).collect();
-    let next = file.with_extension("banger");
-    let written = fs::write(&next, lines).and_then(|()| fs::rename(&next, &file));
-    written.map_err(Error::file("write", &file))
 }
 
 fn move_packs(from: &Path, to: &Path) -> io::Result<()> {

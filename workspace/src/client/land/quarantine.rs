@@ -61,7 +61,7 @@ impl Incoming {
         })
     }
 
-    /// A repository for what comes to `store`, which sees the store's objects.
+    /// A repository for what comes to `store`, which sees the store's objects; its history may end at `shallow` too.
     pub(super) fn quarantine(
         &self,
         number: usize,
@@ -72,14 +72,9 @@ impl Incoming {
         let cancel = store.git().cancel();
         let made = Store::own(&directory, store.format(), b"", Some(store), cancel)?;
         if !shallow.is_empty() {
-            let file = directory.join("shallow");
-            let all = fs::read_to_string(&file).unwrap_or_default();
-            let mut all: Vec<&str> = all.lines().collect();
-            all.extend(shallow.iter().map(String::as_str));
-            all.sort_unstable();
-            all.dedup();
-            let written = fs::write(&file, all.join("\n") + "\n");
-            written.map_err(Error::file("write", &file))?;
+            let mut cut = made.cut()?;
+            cut.extend(shallow.iter().cloned());
+            made.set_cut(&cut)?;
         }
         Ok(made)
     }
@@ -130,12 +125,12 @@ pub(super) struct PackInto {
 }
 
 impl PackInto {
-    fn begin(quarantine: &Store, limits: Limits) -> Self {
+    /// How large it may be the judge has said before a piece comes here.
+    fn begin(quarantine: &Store) -> Self {
         let (pieces, come): (_, Receiver<Bytes>) = sync_channel(PIECES_WAITING);
         let git = strict(quarantine);
-        let size = format!("--max-input-size={}", limits.bytes);
         let git = std::thread::spawn(move || {
-            let words = ["index-pack", "--stdin", "--fix-thin", "--strict", &size];
+            let words = ["index-pack", "--stdin", "--fix-thin", "--strict"];
             let carry = move |input: &mut dyn Write| {
                 let mut come = come.into_iter();
                 come.try_for_each(|piece| input.write_all(&piece))
@@ -167,7 +162,7 @@ impl Drop for Coming {
 impl Coming {
     pub(super) fn pack(&mut self, data: Bytes, is_last: bool, limits: Limits) -> Result<()> {
         let quarantine = &self.quarantine;
-        let begin = || PackInto::begin(quarantine, limits);
+        let begin = || PackInto::begin(quarantine);
         let pack = self.pack.get_or_insert_with(begin);
         let pieces = pack.pieces.as_ref();
         let is_taken = pieces.is_some_and(|pieces| pieces.send(data).is_ok());

@@ -390,4 +390,22 @@ mod tests {
         assert_eq!(disk.remove(b"file", mark).unwrap(), Done::Yes);
         assert!(names(top.path()).is_empty());
     }
+
+    #[test]
+    fn nothing_behind_a_link_is_looked_at_or_changed() {
+        let top = tempfile::tempdir().unwrap();
+        let outside = tempfile::tempdir().unwrap();
+        std::fs::create_dir(outside.path().join("sub")).unwrap();
+        std::fs::write(outside.path().join("sub/file"), "one").unwrap();
+        std::os::unix::fs::symlink(outside.path(), top.path().join("link")).unwrap();
+        let disk = Disk::open(top.path()).unwrap();
+        assert!(disk.look(b"link/sub/file").unwrap().is_none());
+        assert!(disk.read(b"link/sub/file").is_err());
+        let put = disk.put_file(b"link/sub/new", 0o644, &mut &b"theirs"[..], None);
+        assert!(put.is_err());
+        assert!(disk.put_link(b"link/sub/new", b"x", None).is_err());
+        assert!(disk.make_directory(b"link/sub/new").is_err());
+        assert!(!disk.remove_directory(b"link/sub").unwrap());
+        assert_eq!(names(&outside.path().join("sub")), ["file"]);
+    }
 }

@@ -11,12 +11,22 @@ use super::repository::{Opened, records_of};
 use crate::command::{Ending, Git, GitError};
 use crate::wire::limits::REFS_MAX;
 use crate::wire::path::{check_ref, is_object_id};
-use crate::wire::{NoteKind, Ref, RefKind};
+use crate::wire::{NoteKind, ObjectFormat, Ref, RefKind};
 
 /// Entries of a stash that are told.
 const STASH_MAX: usize = 10_000;
 /// Commits without a reference that are looked at.
 const LOST_MAX: usize = 100_000;
+
+/// The object of the tree without anything.
+pub(in super::super) const fn empty_tree(format: ObjectFormat) -> &'static str {
+    match format {
+        ObjectFormat::Sha256 => "6ef19b41225c5369f1c104d45d8d85efa9b057b53b14b4b9b939dd74decc5321",
+        ObjectFormat::Sha1 | ObjectFormat::Unspecified => {
+            "4b825dc642cb6eb9a060e54bf8d69288fbee4904"
+        }
+    }
+}
 
 /// The references as git lists them: one a line, `ID NAME TARGET`.
 pub(super) fn list(git: &Git) -> Result<Vec<u8>, WorkError> {
@@ -24,14 +34,16 @@ pub(super) fn list(git: &Git) -> Result<Vec<u8>, WorkError> {
     Ok(git.run(&["for-each-ref", format])?)
 }
 
-/// References, entries of the stash, and commits that only logs lead to and the base does not: as they are told.
+/// References, which git has listed, entries of the stash, and commits that only logs lead to and the base does not: as they
+/// are told.
 pub(super) fn refs(
     opened: &Opened,
+    listed: &[u8],
     base: &[String],
     notes: &mut Notes,
 ) -> Result<Vec<Ref>, WorkError> {
     let mut refs = Vec::new();
-    for line in list(&opened.git)?.split(|&byte| byte == b'\n') {
+    for line in listed.split(|&byte| byte == b'\n') {
         if line.is_empty() {
             continue;
         }
@@ -53,7 +65,10 @@ pub(super) fn refs(
         refs.push(told(RefKind::Ref, name, &id, target));
     }
     refs.sort_by(|a, b| a.name.cmp(&b.name));
-    let stash = stash(&opened.git, notes)?;
+    let stash = match refs.iter().any(|found| &found.name[..] == b"refs/stash") {
+        true => stash(&opened.git, notes)?,
+        false => Vec::new(),
+    };
     let lost = lost(opened, base, &stash, notes)?;
     refs.extend(stash);
     refs.extend(lost);
@@ -159,24 +174,95 @@ fn lost(
         .collect())
 }
 
-/// Those of `ids` that are commits here.
-pub(in super::super) fn existing(git: &Git, ids: &[String]) -> Result<Vec<String>, WorkError> {
-    if ids.is_empty() {
-        return Ok(Vec::new());
+/// Where the history of whoever asks was cut and this one is not.
+#[derive(Debug, Default)]
+pub(in super::super) struct Behind {
+    /// The commits at which it was cut.
+    pub(in super::super) cut: Vec<String>,
+    /// Their parents, which are told with all that they lead to.
+    pub(in super::super) parents: Vec<String>,
+}
+
+/// What is here behind `cut`, where the history of whoever asks ends; this one's ends at `own`.
+pub(super) fn behind(git: &Git, cut: &[String], own: &[String]) -> Result<Behind, WorkError> {
+    let own: BTreeSet<&str> = own.iter().map(String::as_str).collect();
+    let asked: Vec<&str> = cut
+        .iter()
+        .map(String::as_str)
+        .filter(|id| is_object_id(id) && !own.contains(id))
+        .collect();
+    let mut behind = Behind::default();
+    if asked.is_empty() {
+        return Ok(behind);
     }
-    let asked: Vec<String> = ids.iter().filter(|id| is_object_id(id)).cloned().collect();
+    let words = [
+        "rev-list",
+        "--parents",
+        "--no-walk=unsorted",
+        "--ignore-missing",
+        "--stdin",
+    ];
+    let input = |to: &mut dyn Write| asked.iter().try_for_each(|id| writeln!(to, "{id}"));
+    let listed = match git.feed(&words, input) {
+        Ok(listed) => listed,
+        // They are no commits here.
+        Err(GitError::Failed { .. }) => return Ok(behind),
+        Err(error) => return Err(error.into()),
+    };
+    for line in String::from_utf8_lossy(&listed).lines() {
+        let mut ids = line.split(' ').filter(|id| is_object_id(id));
+        behind.cut.extend(ids.next().map(str::to_owned));
+        behind.parents.extend(ids.map(str::to_owned));
+    }
+    Ok(behind)
+}
+
+/// Those of `ids` that are objects here.
+pub(in super::super) fn existing(git: &Git, ids: &[String]) -> Result<Vec<String>, WorkError> {
+    match ids.is_empty() {
+        true => Ok(Vec::new()),
+        false => Ok(found(git, "", ids)?.1),
+    }
+}
+
+/// The commit of HEAD, and those of `ids` that are objects here.
+pub(super) fn head_and_existing(
+    git: &Git,
+    ids: &[String],
+) -> Result<(Option<String>, Vec<String>), WorkError> {
+    found(git, "HEAD^{commit}\n", ids)
+}
+
+/// What `first`, a line or none, leads to, and those of `ids` that are objects here.
+fn found(
+    git: &Git,
+    first: &str,
+    ids: &[String],
+) -> Result<(Option<String>, Vec<String>), WorkError> {
+    let asked: Vec<&String> = ids.iter().filter(|id| is_object_id(id)).collect();
     let mut existing = Vec::new();
+    let mut answer = None;
     let mut each = |record: &[u8]| {
-        for line in record.split(|&byte| byte == b'\n') {
+        for (number, line) in record.split(|&byte| byte == b'\n').enumerate() {
             let line = String::from_utf8_lossy(line);
             if let Some((id, "commit" | "tag" | "tree" | "blob")) = line.split_once(' ') {
-                existing.push(id.to_owned());
+                match number == 0 && !first.is_empty() {
+                    true => answer = Some(id.to_owned()),
+                    false => existing.push(id.to_owned()),
+                }
             }
         }
         true
     };
-    let input = move |to: &mut dyn Write| asked.iter().try_for_each(|id| writeln!(to, "{id}"));
-    let words = ["cat-file", "--batch-check=%(objectname) %(objecttype)"];
+    let input = move |to: &mut dyn Write| {
+        to.write_all(first.as_bytes())?;
+        asked.iter().try_for_each(|id| writeln!(to, "{id}"))
+    };
+    let words = [
+        "cat-file",
+        "--buffer",
+        "--batch-check=%(objectname) %(objecttype)",
+    ];
     records_of(git, &words, input, &mut each)?;
-    Ok(existing)
+    Ok((answer, existing))
 }

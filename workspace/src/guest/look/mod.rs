@@ -3,6 +3,7 @@
 //! The index is looked at as a copy, so that nobody's lock is needed and what a user set to hide changes can be undone
 //! in it. Files are what they are, not what the repository's settings make of them.
 
+mod glance;
 mod history;
 mod repository;
 mod work;
@@ -13,7 +14,7 @@ use std::io;
 use bytes::Bytes;
 use rustix::fd::OwnedFd;
 
-pub(super) use history::existing;
+pub(super) use history::{Behind, empty_tree, existing};
 pub(super) use repository::{Opened, records};
 pub(super) use work::{Draft, mark};
 
@@ -70,8 +71,11 @@ pub(super) struct SeenRepository {
     pub(super) conflicted: u64,
     /// Which of the base's commits are there.
     pub(super) base: Vec<String>,
-    /// What refs and index were when they were looked at.
+    /// What is there behind where the base was cut.
+    pub(super) behind: Behind,
+    /// What refs and index were when they were looked at, and before that at a glance.
     print: Vec<u8>,
+    glance: [u8; 32],
 }
 
 impl Seen {
@@ -79,7 +83,8 @@ impl Seen {
     pub(super) fn still_holds(&self) -> Result<bool, WorkError> {
         for repository in &self.repositories {
             if let Some(opened) = &repository.opened
-                && opened.print()? != repository.print
+                && glance::at(&opened.git_dir) != repository.glance
+                && opened.print()?.digest != repository.print
             {
                 return Ok(false);
             }
@@ -260,6 +265,8 @@ fn plain(around: &Around<'_>, notes: &mut Notes) -> SeenRepository {
         drafts,
         conflicted: 0,
         base: Vec::new(),
+        behind: Behind::default(),
         print: Vec::new(),
+        glance: [0; 32],
     }
 }

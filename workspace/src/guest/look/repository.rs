@@ -12,7 +12,8 @@ use sha2::{Digest, Sha256};
 
 use super::super::notes::{Loss, Notes};
 use super::super::{Place, WorkError};
-use super::{Around, SeenRepository, history, work};
+use super::work::Index;
+use super::{Around, SeenRepository, glance, history, work};
 use crate::command::{Ending, Git, GitError};
 use crate::wire::limits::{SHALLOW_MAX, UNFINISHED_COMMITS_MAX};
 use crate::wire::path::{check_ref, is_beneath, is_object_id};
@@ -30,8 +31,22 @@ const LOCKS: [&str; 5] = [
 ];
 /// Longest of git's small files that is read.
 const FILE_MAX_BYTES: u64 = 4 << 20;
-/// Settings that are told.
-const SETTINGS: [&str; 3] = ["core.autocrlf", "core.eol", "core.filemode"];
+/// Settings that are told, if they have one of these values.
+const SETTINGS: [(&str, &[&str]); 3] = [
+    ("core.autocrlf", &["true", "false", "input"]),
+    ("core.eol", &["lf", "crlf", "native"]),
+    ("core.filemode", &["true", "false"]),
+];
+
+/// References, HEAD and index at one instant.
+#[derive(Debug)]
+pub(super) struct Print {
+    /// Another one means that they changed.
+    pub(super) digest: Vec<u8>,
+    /// The references as git lists them.
+    pub(super) refs: Vec<u8>,
+    pub(super) index: Index,
+}
 
 /// A repository that git can read.
 #[derive(Debug, Clone)]
@@ -54,23 +69,25 @@ impl Opened {
             path => place.path.join(OsStr::from_bytes(path)),
         };
         let git = place.git(&directory);
-        let found = match git.run(&["rev-parse", "--absolute-git-dir"]) {
+        let words = ["rev-parse", "--absolute-git-dir", "--show-object-format"];
+        let found = match git.run(&words) {
             Ok(found) => found,
             Err(GitError::NotFound) => return Ok(Err("there is no git in the VM".to_owned())),
             Err(GitError::Failed { complaint, .. }) => return Ok(Err(complaint)),
             Err(error) => return Err(error.into()),
         };
+        // The name of the directory may have ends of lines in it.
         let found = found.strip_suffix(b"\n").unwrap_or(&found);
+        let end = found.iter().rposition(|&byte| byte == b'\n');
+        let (found, format) = found.split_at(end.unwrap_or(found.len()));
         let git_dir = PathBuf::from(std::ffi::OsString::from_vec(found.to_vec()));
         // What is said on the command line comes before what the repository says, bare ones included.
         let git = git
             .with_repository(&git_dir)
             .with_setting("core.bare=false");
-        let format = match git.line(&["rev-parse", "--show-object-format"]) {
-            Ok(format) if format == "sha256" => ObjectFormat::Sha256,
-            Ok(_) => ObjectFormat::Sha1,
-            Err(GitError::Failed { complaint, .. }) => return Ok(Err(complaint)),
-            Err(error) => return Err(error.into()),
+        let format = match format {
+            b"\nsha256" => ObjectFormat::Sha256,
+            _ => ObjectFormat::Sha1,
         };
         Ok(Ok(Self {
             path: path.to_vec(),
@@ -80,23 +97,26 @@ impl Opened {
         }))
     }
 
-    /// The digest of references, HEAD and index: another one means that they changed.
-    pub(in super::super) fn print(&self) -> Result<Vec<u8>, WorkError> {
+    /// References, HEAD and index.
+    pub(super) fn print(&self) -> Result<Print, WorkError> {
         let mut digest = Sha256::new();
-        digest.update(history::list(&self.git)?);
+        let refs = history::list(&self.git)?;
+        digest.update(&refs);
         digest.update(small(&self.git_dir.join("HEAD")));
         digest.update(b"\0");
         // Not the file itself: to look at a repository may bring the times in it up to date.
-        let words = ["ls-files", "--stage", "-z"];
-        let (_, digest) = self.git.pipe(
-            &words,
-            |_| Ok(()),
-            move |output| {
-                let copied = io::copy(output, &mut digest)?;
-                Ok((copied, digest))
-            },
-        )?;
-        Ok(digest.finalize().to_vec())
+        let mut index = Index::default();
+        records(&self.git, &["ls-files", "-v", "--stage", "-z"], |record| {
+            digest.update(record);
+            digest.update(b"\0");
+            index.take(record);
+            true
+        })?;
+        Ok(Print {
+            digest: digest.finalize().to_vec(),
+            refs,
+            index,
+        })
     }
 
     /// What git ignores, whole directories by their own name; the first of them are noted.
@@ -141,14 +161,21 @@ pub(super) fn see(
     around: &Around<'_>,
     notes: &mut Notes,
 ) -> Result<SeenRepository, WorkError> {
+    let glance = glance::at(&opened.git_dir);
     let print = opened.print()?;
-    let (head_ref, head_commit) = head(&opened, notes)?;
     let base = around.base.repositories.iter();
     let base = base.filter(|base| base.path[..] == opened.path[..]);
-    let base: Vec<String> = base.flat_map(|base| base.commits.iter().cloned()).collect();
-    let base = history::existing(&opened.git, &base)?;
-    let refs = history::refs(&opened, &base, notes)?;
-    let work = work::of(&opened, head_commit.as_deref(), around, notes)?;
+    let (mut known, mut cut) = (Vec::new(), Vec::new());
+    for base in base {
+        known.extend_from_slice(&base.commits);
+        cut.extend_from_slice(&base.shallow);
+    }
+    let (head_commit, base) = history::head_and_existing(&opened.git, &known)?;
+    let head_ref = head(&opened, head_commit.is_some(), notes)?;
+    let shallow = shallow(&opened);
+    let behind = history::behind(&opened.git, &cut, &shallow)?;
+    let refs = history::refs(&opened, &print.refs, &base, notes)?;
+    let work = work::of(&opened, head_commit.as_deref(), &print.index, around, notes)?;
     for lock in LOCKS {
         if opened.git_dir.join(lock).exists() {
             let detail = format!("{lock} is there: git is at work, or was ended in its work");
@@ -162,7 +189,7 @@ pub(super) fn see(
         object_format: opened.format.into(),
         head_ref: head_ref.into(),
         head_commit: head_commit.unwrap_or_default(),
-        shallow: shallow(&opened),
+        shallow,
         unfinished: unfinished(&opened),
         settings: settings(&opened.git)?,
     };
@@ -175,20 +202,24 @@ pub(super) fn see(
         untracked: work.untracked,
         conflicted: work.conflicted,
         base,
-        print,
+        behind,
+        print: print.digest,
+        glance,
     })
 }
 
-/// The reference that HEAD is, and its commit.
-fn head(opened: &Opened, notes: &mut Notes) -> Result<(Vec<u8>, Option<String>), WorkError> {
-    let git = &opened.git;
-    let mut head_ref = match git.run(&["symbolic-ref", "-q", "HEAD"]) {
-        Ok(name) => name.strip_suffix(b"\n").unwrap_or(&name).to_vec(),
-        Err(GitError::Failed {
-            ending: Ending::Code(_),
-            ..
-        }) => Vec::new(),
-        Err(error) => return Err(error.into()),
+/// The reference that HEAD is; empty for none.
+fn head(opened: &Opened, has_commit: bool, notes: &mut Notes) -> Result<Vec<u8>, WorkError> {
+    let mut head_ref = match head_in_file(&opened.git_dir) {
+        Some(head_ref) => head_ref,
+        None => match opened.git.run(&["symbolic-ref", "-q", "HEAD"]) {
+            Ok(name) => name.strip_suffix(b"\n").unwrap_or(&name).to_vec(),
+            Err(GitError::Failed {
+                ending: Ending::Code(_),
+                ..
+            }) => Vec::new(),
+            Err(error) => return Err(error.into()),
+        },
     };
     if !head_ref.is_empty() && check_ref(&head_ref).is_err() {
         notes.lost(
@@ -198,24 +229,34 @@ fn head(opened: &Opened, notes: &mut Notes) -> Result<(Vec<u8>, Option<String>),
         );
         head_ref = b"refs/heads/unknown".to_vec();
     }
-    let commit = match git.line(&["rev-parse", "-q", "--verify", "HEAD^{commit}"]) {
-        Ok(id) if is_object_id(&id) => Some(id),
-        Ok(_)
-        | Err(GitError::Failed {
-            ending: Ending::Code(_),
-            ..
-        }) => None,
-        Err(error) => return Err(error.into()),
-    };
-    if head_ref.is_empty() && commit.is_none() {
+    if head_ref.is_empty() && !has_commit {
         notes.lost(NoteKind::BadRef, b"HEAD", "it leads to no commit");
         head_ref = b"refs/heads/unknown".to_vec();
     }
-    Ok((head_ref, commit))
+    Ok(head_ref)
+}
+
+/// What the file of HEAD says, where it is as git makes it; none where git must be asked.
+fn head_in_file(git_dir: &Path) -> Option<Vec<u8>> {
+    let file = git_dir.join("HEAD");
+    if !fs::symlink_metadata(&file).is_ok_and(|found| found.is_file()) {
+        return None;
+    }
+    let text = small(&file);
+    let text = text.strip_suffix(b"\n")?;
+    match text.strip_prefix(b"ref: ") {
+        // What keeps its references elsewhere leaves such a name here.
+        Some(name) => (name != b"refs/heads/.invalid").then(|| name.to_vec()),
+        None => is_object_id(std::str::from_utf8(text).ok()?).then(Vec::new),
+    }
 }
 
 /// Working trees of the repository that are elsewhere.
 fn elsewhere(opened: &Opened, notes: &mut Notes) -> Result<(), WorkError> {
+    let at = |name: &str| opened.git_dir.join(name).exists();
+    if !at("worktrees") && !at("commondir") {
+        return Ok(());
+    }
     let listed = match opened.git.run(&["worktree", "list", "--porcelain"]) {
         Ok(listed) => listed,
         Err(GitError::Failed { .. }) => return Ok(()),
@@ -243,7 +284,7 @@ fn elsewhere(opened: &Opened, notes: &mut Notes) -> Result<(), WorkError> {
 }
 
 /// A small file of git's; empty where it is missing.
-fn small(path: &Path) -> Vec<u8> {
+pub(super) fn small(path: &Path) -> Vec<u8> {
     let mut text = Vec::new();
     if let Ok(file) = fs::File::open(path) {
         // What cannot be read is not there.
@@ -317,23 +358,30 @@ fn unfinished(opened: &Opened) -> Vec<Unfinished> {
 }
 
 fn settings(git: &Git) -> Result<BTreeMap<String, String>, WorkError> {
+    let words = [
+        "config",
+        "--local",
+        "-z",
+        "--get-regexp",
+        r"^core\.(autocrlf|eol|filemode)$",
+    ];
     let mut settings = BTreeMap::new();
-    for name in SETTINGS {
-        let value = match git.line(&["config", "--local", "--get", name]) {
-            Ok(value) => value.to_ascii_lowercase(),
-            Err(GitError::Failed { .. }) => continue,
-            Err(error) => return Err(error.into()),
+    // The last one of a name holds.
+    let listed = records(git, &words, |record| {
+        let record = String::from_utf8_lossy(record).to_ascii_lowercase();
+        let (name, value) = record.split_once('\n').unwrap_or((&record, ""));
+        let known = SETTINGS.iter().find(|(known, _)| *known == name);
+        match known.is_some_and(|(_, values)| values.contains(&value)) {
+            true => settings.insert(name.to_owned(), value.to_owned()),
+            false => settings.remove(name),
         };
-        let allowed: &[&str] = match name {
-            "core.autocrlf" => &["true", "false", "input"],
-            "core.eol" => &["lf", "crlf", "native"],
-            _ => &["true", "false"],
-        };
-        if allowed.contains(&value.as_str()) {
-            settings.insert(name.to_owned(), value);
-        }
+        true
+    });
+    match listed {
+        // It is how git says that there is none.
+        Ok(()) | Err(WorkError::Git(GitError::Failed { .. })) => Ok(settings),
+        Err(error) => Err(error),
     }
-    Ok(settings)
 }
 
 /// Hands on each record, without the zero byte at its end, until `each` has enough.

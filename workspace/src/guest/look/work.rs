@@ -14,8 +14,8 @@ use super::super::WorkError;
 use super::super::index_file;
 use super::super::notes::Notes;
 use super::super::tree::{self, DIRECTORY_MODE};
-use super::Around;
 use super::repository::{Opened, is_nested, records, records_of};
+use super::{Around, history};
 use crate::command::Git;
 use crate::wire::limits::{ENTRIES_MAX, INDEX_ENTRIES_MAX};
 use crate::wire::path::is_object_id;
@@ -54,19 +54,75 @@ impl Drop for Copied {
     }
 }
 
-/// Looks at index and files.
+/// A side of a path in conflict, as git lists it.
+#[derive(Debug)]
+struct Unmerged {
+    path: Vec<u8>,
+    stage: u32,
+    mode: Vec<u8>,
+    id: Vec<u8>,
+}
+
+/// What an index says of itself.
+#[derive(Debug, Default)]
+pub(super) struct Index {
+    /// Paths that git is to take for unchanged.
+    assumed: Vec<Vec<u8>>,
+    /// Paths that it is to skip.
+    skipped: Vec<Vec<u8>>,
+    unmerged: Vec<Unmerged>,
+    submodules: BTreeSet<Vec<u8>>,
+}
+
+impl Index {
+    /// Takes what git lists of an entry: `TAG MODE ID STAGE`, a tab, the path.
+    pub(super) fn take(&mut self, record: &[u8]) {
+        let Some(tab) = record.iter().position(|&byte| byte == b'\t') else {
+            return;
+        };
+        let path = &record[tab + 1..];
+        let words: Vec<&[u8]> = record[..tab].split(|&byte| byte == b' ').collect();
+        let [tag, mode, id, stage] = words[..] else {
+            return;
+        };
+        let tag = tag.first().copied().unwrap_or(b'H');
+        if tag.is_ascii_lowercase() {
+            self.assumed.push(path.to_vec());
+        }
+        if tag.eq_ignore_ascii_case(&b'S') {
+            self.skipped.push(path.to_vec());
+        }
+        if mode == b"160000" {
+            self.submodules.insert(path.to_vec());
+        }
+        if stage != b"0" {
+            let stage = stage
+                .first()
+                .map_or(0, |digit| u32::from(digit.wrapping_sub(b'0')));
+            self.unmerged.push(Unmerged {
+                path: path.to_vec(),
+                stage: stage.min(3),
+                mode: mode.to_vec(),
+                id: id.to_vec(),
+            });
+        }
+    }
+}
+
+/// Looks at index and files. `listed` is what git says of the index.
 pub(super) fn of(
     opened: &Opened,
     head: Option<&str>,
+    listed: &Index,
     around: &Around<'_>,
     notes: &mut Notes,
 ) -> Result<Work, WorkError> {
     let (copied, git) = copy_index(opened)?;
-    reveal(opened, &git)?;
+    reveal(opened, &git, listed)?;
     // It fails where something is not up to date, which is what is looked for.
     git.test(&["update-index", "-q", "--refresh"])?;
     let mut work = Work {
-        index: index(opened, &git, head, notes)?,
+        index: index(opened, &git, head, listed, notes)?,
         ..Work::default()
     };
     let conflicts: BTreeSet<&[u8]> = work
@@ -110,7 +166,7 @@ pub(super) fn of(
         draft(path, around, notes, &mut drafts, Missing::Passed);
     }
     work.untracked = (drafts.len() - tracked_changes) as u64;
-    directories(opened, &git, around, &mut drafts)?;
+    directories(opened, &git, listed, around, &mut drafts)?;
     drop(copied);
     if drafts.len() > ENTRIES_MAX {
         notes.lost(NoteKind::TooLarge, &opened.path, "too many files differ");
@@ -172,23 +228,13 @@ fn copy_index(opened: &Opened) -> Result<(Copied, Git), WorkError> {
 
 /// Takes back what hides changes from git: files that it is to take for unchanged, and those that it is to skip though
 /// they are there.
-fn reveal(opened: &Opened, git: &Git) -> Result<(), WorkError> {
-    let (mut assumed, mut skipped) = (Vec::new(), Vec::new());
-    records(git, &["ls-files", "-v", "-z"], |record| {
-        let (tag, path) = record.split_at(record.len().min(2));
-        let tag = tag.first().copied().unwrap_or(b'H');
-        if tag.is_ascii_lowercase() {
-            assumed.push(path.to_vec());
-        }
-        let is_there = || {
-            let path = opened.git.directory().join(OsStr::from_bytes(path));
-            fs::symlink_metadata(path).is_ok()
-        };
-        if tag.eq_ignore_ascii_case(&b'S') && is_there() {
-            skipped.push(path.to_vec());
-        }
-        true
-    })?;
+fn reveal(opened: &Opened, git: &Git, listed: &Index) -> Result<(), WorkError> {
+    let is_there = |path: &&Vec<u8>| {
+        let path = opened.git.directory().join(OsStr::from_bytes(path));
+        fs::symlink_metadata(path).is_ok()
+    };
+    let assumed: Vec<&Vec<u8>> = listed.assumed.iter().collect();
+    let skipped: Vec<&Vec<u8>> = listed.skipped.iter().filter(is_there).collect();
     for (flag, paths) in [
         ("--no-assume-unchanged", assumed),
         ("--no-skip-worktree", skipped),
@@ -202,10 +248,10 @@ fn reveal(opened: &Opened, git: &Git) -> Result<(), WorkError> {
     Ok(())
 }
 
-fn terminated(to: &mut dyn Write, paths: &[Vec<u8>]) -> io::Result<()> {
+fn terminated(to: &mut dyn Write, paths: &[impl AsRef<[u8]>]) -> io::Result<()> {
     let mut to = io::BufWriter::new(to);
     for path in paths {
-        to.write_all(path)?;
+        to.write_all(path.as_ref())?;
         to.write_all(b"\0")?;
     }
     to.flush()
@@ -216,10 +262,10 @@ fn index(
     opened: &Opened,
     git: &Git,
     head: Option<&str>,
+    listed: &Index,
     notes: &mut Notes,
 ) -> Result<Vec<IndexEntry>, WorkError> {
-    let empty = git.line(&["hash-object", "-t", "tree", "/dev/null"])?;
-    let tree = head.unwrap_or(&empty);
+    let tree = head.unwrap_or_else(|| history::empty_tree(opened.format));
     let mut entries: BTreeMap<(Vec<u8>, u32), IndexEntry> = BTreeMap::new();
     let mut bad = Vec::new();
     let mut add = |path: &[u8], mode: &[u8], id: &[u8], stage: u32| {
@@ -260,7 +306,7 @@ fn index(
         match header.take() {
             None => header = Some(record.to_vec()),
             Some(header) => {
-                // `:MODE MODE ID ID STATUS`; those in conflict are listed with their stages below.
+                // `:MODE MODE ID ID STATUS`; those in conflict are listed with their stages.
                 let words: Vec<&[u8]> = header.split(|&byte| byte == b' ').collect();
                 if let [_, mode, _, id, status] = words[..]
                     && status != b"U"
@@ -271,19 +317,9 @@ fn index(
         }
         true
     })?;
-    records(git, &["ls-files", "--unmerged", "-z"], |record| {
-        // `MODE ID STAGE`, a tab, the path.
-        if let Some(tab) = record.iter().position(|&byte| byte == b'\t') {
-            let words: Vec<&[u8]> = record[..tab].split(|&byte| byte == b' ').collect();
-            if let [mode, id, stage] = words[..] {
-                let stage = stage
-                    .first()
-                    .map_or(0, |digit| u32::from(digit.wrapping_sub(b'0')));
-                add(&record[tab + 1..], mode, id, stage.min(3));
-            }
-        }
-        true
-    })?;
+    for side in &listed.unmerged {
+        add(&side.path, &side.mode, &side.id, side.stage);
+    }
     for path in bad {
         let detail = "the index has a name that no working tree may have";
         notes.lost(NoteKind::BadName, &opened.beneath(&path), detail);
@@ -402,6 +438,7 @@ fn is_inside(path: &[u8], opened: &Opened, around: &Around<'_>) -> bool {
 fn directories(
     opened: &Opened,
     git: &Git,
+    listed: &Index,
     around: &Around<'_>,
     drafts: &mut BTreeMap<Vec<u8>, Draft>,
 ) -> Result<(), WorkError> {
@@ -436,10 +473,10 @@ fn directories(
         Ok(()) | Err(WorkError::Git(crate::command::GitError::Failed { .. })) => {}
         Err(error) => return Err(error),
     }
-    let gitlinks = gitlinks(opened, git)?;
     for (path, mode) in found {
         // A submodule that is not there is an empty directory.
-        let is_usual_submodule = mode == DIRECTORY_MODE && gitlinks.contains(&path);
+        let is_usual_submodule =
+            mode == DIRECTORY_MODE && listed.submodules.contains(&strip(&path));
         if !ignored.contains(&path) && !is_usual_submodule {
             drafts
                 .entry(path.clone())
@@ -452,18 +489,4 @@ fn directories(
         }
     }
     Ok(())
-}
-
-/// Where the index has submodules.
-fn gitlinks(opened: &Opened, git: &Git) -> Result<BTreeSet<Vec<u8>>, WorkError> {
-    let mut gitlinks = BTreeSet::new();
-    records(git, &["ls-files", "-s", "-z"], |record| {
-        if record.starts_with(b"160000 ")
-            && let Some(tab) = record.iter().position(|&byte| byte == b'\t')
-        {
-            gitlinks.insert(opened.beneath(&record[tab + 1..]));
-        }
-        true
-    })?;
-    Ok(gitlinks)
 }

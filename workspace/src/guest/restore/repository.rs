@@ -1,13 +1,13 @@
 //! Makes one repository of its parts: objects, references, HEAD, index, and the files as the index has them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::fs;
 use std::io::{self, BufWriter, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use super::super::look::Opened;
+use super::super::look::{Opened, empty_tree, records};
 use super::super::notes::{Loss, Notes};
 use super::super::{Place, WorkError, stage};
 use super::{Incoming, Restore, eol};
@@ -26,6 +26,8 @@ pub(super) struct Making {
     git: Git,
     git_dir: std::path::PathBuf,
     is_new: bool,
+    /// Nothing was in the directory.
+    was_empty: bool,
     /// What was there before may have other line ends than its objects.
     did_convert: bool,
     pub(super) refs: Vec<Ref>,
@@ -43,6 +45,9 @@ impl Making {
             stage::remove(directory).map_err(WorkError::file("removing", directory))?;
         }
         fs::create_dir_all(directory).map_err(WorkError::file("making", directory))?;
+        let mut inside =
+            fs::read_dir(directory).map_err(WorkError::file("looking at", directory))?;
+        let was_empty = inside.next().is_none();
         let git_dir = directory.join(".git");
         // One that lies elsewhere is no part of the tree.
         let has_own = fs::symlink_metadata(&git_dir).is_ok_and(|found| found.is_dir());
@@ -65,6 +70,7 @@ impl Making {
             git,
             git_dir,
             is_new,
+            was_empty,
             refs: Vec::new(),
             index: Vec::new(),
         })
@@ -128,7 +134,10 @@ impl Making {
 
     /// The references that were told, and no others.
     fn set_refs(&self) -> Result<(), WorkError> {
-        let listed = self.git.run(&["for-each-ref", "--format=%(refname)"])?;
+        let listed = match self.is_new {
+            true => Vec::new(),
+            false => self.git.run(&["for-each-ref", "--format=%(refname)"])?,
+        };
         let told: BTreeSet<&[u8]> = self.refs.iter().map(|found| &found.name[..]).collect();
         let former = listed.split(|&byte| byte == b'\n');
         let gone: Vec<&[u8]> = former
@@ -155,8 +164,10 @@ impl Making {
             }
             to.flush()
         };
-        self.git
-            .feed(&["update-ref", "--no-deref", "-z", "--stdin"], changes)?;
+        if !gone.is_empty() || !direct.is_empty() {
+            let words = ["update-ref", "--no-deref", "-z", "--stdin"];
+            self.git.feed(&words, changes)?;
+        }
         for found in symbolic {
             let (name, target) = (
                 OsStr::from_bytes(&found.name),
@@ -204,22 +215,44 @@ impl Making {
     }
 
     fn configure(&self, request: &Restore) -> Result<(), WorkError> {
-        let set = |name: &str, value: &str| self.git.run(&["config", "--local", name, value]);
-        if !self.is_new {
-            for name in SETTINGS {
-                // One that is not there is none to take back.
-                self.git.test(&["config", "--local", "--unset-all", name])?;
-            }
-        }
-        for (name, value) in &self.told.settings {
-            set(name, value)?;
-        }
+        let mut wanted: Vec<(&str, Option<&str>)> = SETTINGS
+            .iter()
+            .map(|name| (*name, self.told.settings.get(*name).map(String::as_str)))
+            .collect();
         for (name, value) in [
             ("user.name", &request.author_name),
             ("user.email", &request.author_email),
         ] {
             if !value.is_empty() {
-                set(name, value)?;
+                wanted.push((name, Some(value)));
+            }
+        }
+        let mut there: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        records(
+            &self.git,
+            &["config", "--local", "-z", "--list"],
+            |record| {
+                let record = String::from_utf8_lossy(record);
+                if let Some((name, value)) = record.split_once('\n') {
+                    let values = there.entry(name.to_owned()).or_default();
+                    values.push(value.to_owned());
+                }
+                true
+            },
+        )?;
+        for (name, value) in wanted {
+            let values = there.get(name).map(Vec::as_slice).unwrap_or_default();
+            match value {
+                Some(value) if values == [value] => {}
+                Some(value) => {
+                    let words = ["config", "--local", "--replace-all", name, value];
+                    self.git.run(&words)?;
+                }
+                // What a new one says is of the file system.
+                None if values.is_empty() || self.is_new => {}
+                None => {
+                    self.git.run(&["config", "--local", "--unset-all", name])?;
+                }
             }
         }
         Ok(())
@@ -227,11 +260,14 @@ impl Making {
 
     /// The index, and the files as it has them.
     fn check_out(&self) -> Result<(), WorkError> {
-        let empty = self.git.line(&["hash-object", "-t", "tree", "/dev/null"])?;
         let tree = match self.told.head_commit.as_str() {
-            "" => &empty,
+            "" => empty_tree(self.told.object_format()),
             commit => commit,
         };
+        if self.was_empty && self.index.is_empty() {
+            self.git.run(&["read-tree", "--reset", "-u", tree])?;
+            return Ok(());
+        }
         if self.is_new {
             self.git.run(&["read-tree", tree])?;
             self.change_index()?;

@@ -1,6 +1,7 @@
 //! Trees with real repositories, told, made again and compared.
 
 mod export;
+mod processes;
 mod restore;
 mod status;
 
@@ -123,6 +124,7 @@ fn base(parts: &[Part]) -> Base {
                     .filter(|id| !id.is_empty())
                     .collect(),
                 head_commit: repository.head_commit.clone(),
+                shallow: repository.shallow.clone(),
             }),
             Some(Piece::Refs(refs)) => {
                 let commits = refs.refs.iter().map(|found| found.object_id.clone());

@@ -283,14 +283,16 @@ class Base(_message.Message):
     def __init__(self, repositories: _Optional[_Iterable[_Union[BaseRepository, _Mapping]]] = ...) -> None: ...
 
 class BaseRepository(_message.Message):
-    __slots__ = ("path", "commits", "head_commit")
+    __slots__ = ("path", "commits", "head_commit", "shallow")
     PATH_FIELD_NUMBER: _ClassVar[int]
     COMMITS_FIELD_NUMBER: _ClassVar[int]
     HEAD_COMMIT_FIELD_NUMBER: _ClassVar[int]
+    SHALLOW_FIELD_NUMBER: _ClassVar[int]
     path: bytes
     commits: _containers.RepeatedScalarFieldContainer[str]
     head_commit: str
-    def __init__(self, path: _Optional[bytes] = ..., commits: _Optional[_Iterable[str]] = ..., head_commit: _Optional[str] = ...) -> None: ...
+    shallow: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, path: _Optional[bytes] = ..., commits: _Optional[_Iterable[str]] = ..., head_commit: _Optional[str] = ..., shallow: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Status(_message.Message):
     __slots__ = ("exists", "repositories", "notes", "notes_left_out")
