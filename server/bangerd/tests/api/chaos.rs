@@ -76,6 +76,8 @@ impl Campaign {
             stop_kill_timeout: "100ms".parse().unwrap(),
             pause_timeout: limit(),
             reconnect_timeout: limit(),
+            volume_timeout: limit(),
+            remove_timeout: "2s".parse().unwrap(),
             ..config(&dir)
         };
         std::fs::write(&config.agent, "an agent").unwrap();

@@ -86,8 +86,10 @@ impl Campaign {
                         State::Running | State::Paused | State::Stopped | State::Failed
                     )
                 };
+                // What was left behind on a disk that hung goes when that goes on.
                 if !vms.iter().any(moving)
                     && self.is_consistent(&vms)
+                    && self.is_settled(daemon, &vms).await
                     && daemon.running_operations().await.is_empty()
                 {
                     return vms;
@@ -100,15 +102,24 @@ impl Campaign {
         }
         let vms = daemon.all().await;
         panic!(
-            "{context}: not at rest: {:?}; operations {:?}; on the host {:?}; files {:?} {:?}",
+            "{context}: not at rest: {:?}; operations {:?}; on the host {:?}; files {:?} {:?} {:?}; {:?}",
             vms.iter()
                 .map(|vm| (&vm.id, vm.state()))
                 .collect::<Vec<_>>(),
             daemon.running_operations().await,
             self.host.living(),
             self.entries("vms"),
+            self.entries("volumes"),
             self.temporary(),
+            judge_promises(daemon, &vms, &daemon.volumes().await).await,
         );
+    }
+
+    /// Whether no volume is on its way, or on its way to nothing.
+    async fn is_settled(&self, daemon: &Daemon, vms: &[v1::Vm]) -> bool {
+        let volumes = daemon.volumes().await;
+        let ids: BTreeSet<String> = volumes.iter().map(|volume| volume.id.clone()).collect();
+        self.entries("volumes") == ids && judge_promises(daemon, vms, &volumes).await.is_ok()
     }
 
     fn is_consistent(&self, vms: &[v1::Vm]) -> bool {

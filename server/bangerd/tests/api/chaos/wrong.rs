@@ -12,6 +12,10 @@ use crate::rig::{PATIENCE, connect};
 
 /// How long a disturbance lasts that is neither an instant nor stays.
 const LASTS: Duration = Duration::from_millis(150);
+/// A disk hangs so long; one of so many times up to the second.
+const HANGS: Duration = Duration::from_millis(400);
+const HANGS_LONG: Duration = Duration::from_secs(3);
+const LONG_OF: u64 = 4;
 /// Of a thousand calls on files, so many fail; or all of them do.
 const FAILING: std::ops::Range<u64> = 20..400;
 /// Of a thousand calls.
@@ -48,9 +52,11 @@ pub(super) enum Disturbance {
     DiskFails,
     /// Reads fail, too.
     DiskUnreadable,
+    /// What changes files waits, and perhaps what removes them or looks at them.
+    DiskHangs,
 }
 
-const DISTURBANCES: [Disturbance; 16] = [
+const DISTURBANCES: [Disturbance; 17] = [
     Disturbance::DaemonKilled,
     Disturbance::DaemonKilled,
     Disturbance::DaemonKilled,
@@ -67,6 +73,7 @@ const DISTURBANCES: [Disturbance; 16] = [
     Disturbance::NoSpace,
     Disturbance::DiskFails,
     Disturbance::DiskUnreadable,
+    Disturbance::DiskHangs,
 ];
 
 impl Disturbance {
@@ -88,6 +95,8 @@ impl Disturbance {
 struct Wrong {
     faults: Faults,
     troubles: Vec<Trouble>,
+    /// What waits.
+    hangs: Vec<Trouble>,
     is_killed: bool,
     lasts: bool,
 }
@@ -180,6 +189,7 @@ impl Campaign {
         if wrong.lasts {
             tokio::time::sleep(LASTS.mul_f64(self.random.f64())).await;
         }
+        self.hang(&daemon, &mut wrong).await;
         let stays = self.staying.as_ref();
         self.host
             .set_faults(stays.map(|stays| stays.faults.clone()).unwrap_or_default());
@@ -191,6 +201,24 @@ impl Campaign {
             self.connect_again(&mut daemon).await;
         }
         daemon
+    }
+
+    /// While the disk hangs, what does not need it is answered.
+    async fn hang(&mut self, daemon: &Daemon, wrong: &mut Wrong) {
+        if wrong.hangs.is_empty() {
+            return;
+        }
+        let longest = match self.random.u64(..LONG_OF) {
+            0 => HANGS_LONG,
+            _ => HANGS,
+        };
+        tokio::time::sleep(longest.mul_f64(self.random.f64())).await;
+        // One that was started meanwhile serves when its disk does.
+        if !wrong.is_killed {
+            let listed = tokio::time::timeout(PATIENCE, daemon.all()).await;
+            assert!(listed.is_ok(), "a disk that hangs holds up the daemon");
+        }
+        wrong.hangs.clear();
     }
 
     /// A daemon that cannot serve with what stays does when that is lifted.
@@ -217,6 +245,8 @@ impl Campaign {
         match disturbance {
             Disturbance::DaemonKilled => {
                 wrong.is_killed = true;
+                // A process ends when its calls to the disk have.
+                wrong.hangs.clear();
                 let (is_mute, channel) = (daemon.is_mute.clone(), daemon.channel.clone());
                 let killed = tokio::time::timeout(PATIENCE, daemon.kill()).await;
                 assert!(killed.is_ok(), "a daemon does not end");
@@ -241,6 +271,16 @@ impl Campaign {
             Disturbance::DiskUnreadable => {
                 let trouble = self.trouble(Calls::All, libc::EIO);
                 wrong.troubles.push(trouble);
+            }
+            Disturbance::DiskHangs => {
+                let state = &self.config.state_dir;
+                wrong.hangs.push(Trouble::holds(state));
+                if self.random.bool() {
+                    wrong.hangs.push(Trouble::holds_removals(state));
+                }
+                if self.random.bool() {
+                    wrong.hangs.push(Trouble::holds_looks(state));
+                }
             }
             Disturbance::AgentNeverThere => faults.never_answers = true,
             Disturbance::LaunchFails => faults.launch_fails = true,
