@@ -1,7 +1,7 @@
 //! A large repository into a VM by `banger workspace`, beside the ways that there are without it.
 //!
 //! The VM is Debian with git and rsync. `BENCH_WORKSPACE_FILES` says how many files the repository has (50,000, 1 GiB in
-//! all), `BENCH_WORKSPACE_ROUNDS` how often everything is done.
+//! all), `BENCH_WORKSPACE_ROUNDS` how often everything is done, and `BENCH_WORKSPACE_BESIDE=0` leaves the other ways out.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -29,12 +29,16 @@ const PATIENCE: Duration = Duration::from_secs(3600);
 pub(crate) fn measure(stand: &Stand, table: &mut Table) {
     let way = Ways::prepare(stand);
     let [mut first, mut again, mut tar, mut rsync, mut copy]: [Figures; 5] = Default::default();
+    let has_beside = number("BENCH_WORKSPACE_BESIDE", 1) > 0;
     for round in 0..number("BENCH_WORKSPACE_ROUNDS", ROUNDS) {
         first.add(seconds(|| way.workspace()));
         way.change(round);
         again.add(seconds(|| way.workspace()));
         way.check();
         way.clear();
+        if !has_beside {
+            continue;
+        }
         tar.add(seconds(|| {
             way.clone_here();
             way.tar();
@@ -54,6 +58,9 @@ pub(crate) fn measure(stand: &Stand, table: &mut Table) {
         ("git clone, all of it by rsync over banger's ssh", &rsync),
         ("banger cp -r of the directory", &copy),
     ] {
+        if !has_beside {
+            break;
+        }
         let ratio = format!("{:.2} ×", first.median() / beside.median());
         let beside = format!("{how} {}", beside.text("s"));
         table.line(&what, first.text("s"), beside, ratio);
