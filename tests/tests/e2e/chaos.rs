@@ -24,8 +24,10 @@ use crate::campaign::{random, setting};
 use crate::suite::{LONG, Suite};
 use wrong::Disturbance;
 
-/// Points of one run.
+/// Points of one run. One in which nothing was there to be disturbed is none.
 const POINTS: u64 = 40;
+/// So many times as many are tried.
+const TRIES: u64 = 3;
 /// The names that VMs have.
 const NAMES: [&str; 2] = ["x", "y"];
 /// A disturbance of a boot comes up to this much later; of anything else up to a tenth of it.
@@ -78,9 +80,8 @@ fn chaos(suite: &Suite) -> Verdict {
         DISK_MIB,
     );
     if let Err(why) = &disk {
-        println!(
-            "SKIPPED chaos on a disk that fills up and breaks: none can be mounted here: {why}"
-        );
+        let kinds = Disturbance::OF_DISKS;
+        println!("SKIPPED chaos by {kinds:?}: no disk can be mounted here: {why}");
     }
     let options = DaemonOptions {
         config,
@@ -96,13 +97,24 @@ fn chaos(suite: &Suite) -> Verdict {
         kept: BTreeMap::new(),
         survived: 0,
     };
-    for point in 1..=setting("BANGER_VM_POINTS", POINTS) {
-        campaign.point(point);
-        if point % CLEARED_EVERY == 0 {
-            campaign.remove_all(&format!("after point {point}"));
+    let points = setting("BANGER_VM_POINTS", POINTS);
+    let (mut tries, mut disturbed) = (0, 0);
+    // A shorter run need not have all kinds.
+    while disturbed < points || (points >= POINTS && campaign.missing().is_some()) {
+        tries += 1;
+        assert!(
+            tries <= points * TRIES,
+            "{disturbed} of {tries} points were disturbed, by {:?}",
+            campaign.disturbed
+        );
+        let wanted = campaign.missing().filter(|_| disturbed >= points);
+        disturbed += u64::from(campaign.point(tries, wanted));
+        if tries % CLEARED_EVERY == 0 {
+            campaign.remove_all(&format!("after point {tries}"));
         }
     }
     campaign.remove_all("at the end");
+    println!("chaos: {disturbed} of {tries} points were disturbed");
     println!("chaos: sessions went on {} times", campaign.survived);
     println!("chaos: disturbed were {:?}", campaign.disturbed);
     campaign.daemon.clear();
@@ -110,22 +122,33 @@ fn chaos(suite: &Suite) -> Verdict {
 }
 
 impl Campaign<'_> {
-    fn point(&mut self, point: u64) {
+    /// A kind that nothing was disturbed by yet.
+    fn missing(&self) -> Option<Disturbance> {
+        let mut kinds = Disturbance::possible(self.disk.is_some());
+        kinds.find(|kind| self.disturbed.get(kind).is_none_or(|&times| times == 0))
+    }
+
+    /// One point, by `wanted` or by chance. Returns whether anything was disturbed.
+    fn point(&mut self, point: u64, wanted: Option<Disturbance>) -> bool {
         self.keep();
         let name = NAMES[self.random.usize(..NAMES.len())];
         let words = self.work(name);
         let boots = ["create", "start", "restart"].contains(&words[1].as_str());
         let longest = if boots { LATEST } else { LATEST / 10 };
         let after = longest.mul_f64(self.random.f64());
-        let disturbances = Disturbance::some(&mut self.random);
+        let disturbances = match wanted {
+            Some(wanted) => vec![wanted],
+            None => Disturbance::some(&mut self.random, self.disk.is_some()),
+        };
         let told = format!("point {point}: {words:?}, {disturbances:?} after {after:?}");
         println!("chaos: {told}");
         let mut caller = self.daemon.banger(&words).spawn();
         std::thread::sleep(after);
-        let mut is_broken = false;
+        let (mut is_disturbed, mut is_broken) = (false, false);
         for disturbance in disturbances {
             let is_there = self.disturb(disturbance, name);
             *self.disturbed.entry(disturbance).or_default() += u64::from(is_there);
+            is_disturbed |= is_there;
             is_broken |= is_there && disturbance == Disturbance::DiskBreaks;
             if is_broken {
                 break;
@@ -137,6 +160,7 @@ impl Campaign<'_> {
         }
         self.check(&told);
         self.check_kept(&told);
+        is_disturbed
     }
 
     /// Begins a session in each VM that runs and has none.

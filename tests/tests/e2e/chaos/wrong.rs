@@ -61,11 +61,21 @@ const DISTURBANCES: [Disturbance; 14] = [
 ];
 
 impl Disturbance {
+    /// Those that need a disk of their own for the state directory.
+    pub(super) const OF_DISKS: [Self; 2] = [Self::DiskFull, Self::DiskBreaks];
+
+    /// Those that can be done here, some more often than others.
+    pub(super) fn possible(has_disk: bool) -> impl Iterator<Item = Self> {
+        let can = move |kind: &Self| has_disk || !Self::OF_DISKS.contains(kind);
+        DISTURBANCES.into_iter().filter(can)
+    }
+
     /// One, or two of them.
-    pub(super) fn some(random: &mut fastrand::Rng) -> Vec<Self> {
+    pub(super) fn some(random: &mut fastrand::Rng, has_disk: bool) -> Vec<Self> {
+        let possible: Vec<Self> = Self::possible(has_disk).collect();
         let number = 1 + usize::from(random.u64(..TWO_OF) == 0);
         (0..number)
-            .map(|_| DISTURBANCES[random.usize(..DISTURBANCES.len())])
+            .map(|_| possible[random.usize(..possible.len())])
             .collect()
     }
 }
