@@ -30,11 +30,12 @@ def left(host: str) -> list[str]:
         return [vm.name for vm in client.vms.list()]
 
 
-def test_python(bangerd: Daemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("document", ["python.md", "asyncio.md"])
+def test_program(document: str, bangerd: Daemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = left(bangerd.host)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     program = tmp_path / "examples.py"
-    program.write_text("\n".join(blocks("python.md")))
+    program.write_text("\n".join(blocks(document)))
     done = subprocess.run([sys.executable, program], capture_output=True, text=True, timeout=400)
     assert done.returncode == 0, done.stdout + done.stderr
     assert left(bangerd.host) == before
