@@ -29,6 +29,7 @@ mod look;
 pub mod operation;
 pub mod page;
 pub mod paths;
+mod pauses;
 mod pull_time;
 mod reconcile;
 pub mod session;

@@ -23,7 +23,7 @@ use crate::volume::Volumes;
 use crate::volume::attach::Attached;
 
 /// How long the host's disk may take to end what is under way, once nobody wants it any more.
-pub(super) const GIVEN_UP_WITHIN: Duration = Duration::from_secs(2);
+const GIVEN_UP_WITHIN: Duration = Duration::from_secs(2);
 
 /// Held while one VM's disks are made: of two, the later would undo what the earlier did.
 pub(super) type Turn = Arc<Mutex<()>>;
@@ -64,16 +64,12 @@ impl Disks {
             let attached = self.volumes.attach(&vm).await?;
             Ok((attached, self.upper(&vm).await?))
         });
-        let late = async {
-            given_up.cancelled().await;
-            tokio::time::sleep(GIVEN_UP_WITHIN).await;
-        };
         tokio::select! {
             biased; // what is made is not left behind
             // cancel-safe: the task goes on, and is waited for below
             made = &mut making => return made.unwrap_or(Err(AppError::Interrupted)),
             // cancel-safe: waits for an instant, and a level
-            () = late => {}
+            () = late(given_up) => {}
         }
         tracing::error!(vm = %id, "the host's disk hangs: the making of a VM's disk is left behind");
         context.tasks.spawn(clear(context.clone(), id, making));
@@ -105,6 +101,12 @@ impl Disks {
         }
         Ok(Upper::New)
     }
+}
+
+/// Waits until work was given up, and should have ended since.
+pub(super) async fn late(given_up: &CancellationToken) {
+    given_up.cancelled().await;
+    tokio::time::sleep(GIVEN_UP_WITHIN).await;
 }
 
 /// What work tells that was given up.

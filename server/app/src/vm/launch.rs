@@ -13,7 +13,7 @@ use tokio::runtime::Handle;
 use tokio::task::JoinError;
 use tokio_util::sync::CancellationToken;
 
-use super::disks::{GIVEN_UP_WITHIN, overtaken};
+use super::disks::{late, overtaken};
 use crate::Context;
 use crate::error::AppError;
 
@@ -50,7 +50,7 @@ impl Drop for Launching {
     }
 }
 
-/// Starts a VMM. Once `given_up`, it ends within [`GIVEN_UP_WITHIN`]: what was started is killed then, and where the
+/// Starts a VMM. Once `given_up`, it ends soon ([`late`]): what was started is killed then, and where the
 /// host's disk hangs [`adopt`] tells nothing of the VM until it is.
 ///
 /// # Errors
@@ -84,16 +84,12 @@ pub(super) async fn launch(
             }
         })
     });
-    let late = async {
-        given_up.cancelled().await;
-        tokio::time::sleep(GIVEN_UP_WITHIN).await;
-    };
     tokio::select! {
         biased; // what is there is not left behind
         // cancel-safe: the thread goes on
         launched = &mut launch => launched.unwrap_or_else(|error| Err(broken(error))),
         // cancel-safe: waits for an instant, and a level
-        () = late => {
+        () = late(given_up) => {
             tracing::error!(%vm, "the host's disk hangs: the launch of a VMM is left behind");
             Err(overtaken())
         }

@@ -18,7 +18,6 @@ use super::{VmView, Vms};
 use crate::Context;
 use crate::error::AppError;
 use crate::look;
-pub(crate) use crate::look::DiskLook;
 
 /// How long a VMM may take to tell of its drives.
 const HOST_WITHIN: Duration = Duration::from_secs(2);

@@ -9,8 +9,8 @@ use tokio::sync::watch;
 
 use super::activity::Activity;
 use super::link::LinkError;
-use super::stats::DiskLook;
 use crate::error::AppError;
+use crate::look::DiskLook;
 
 /// A VM as its runner last published it.
 #[derive(Clone)]

@@ -16,11 +16,7 @@ use super::error::VolumeError;
 use super::{Volumes, wanted};
 use crate::error::AppError;
 use crate::paths::{self, Swept};
-
-/// Before files that could not be removed are tried again.
-const FIRST_PAUSE: Duration = Duration::from_secs(1);
-/// The pause doubles with each try, up to this.
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+use crate::pauses::Pauses;
 
 /// The volumes whose files are being removed.
 #[derive(Debug, Clone, Default)]
@@ -40,18 +36,6 @@ struct State {
     is_gone: bool,
     /// What was in the way the last time.
     hindrance: Option<Box<Failure>>,
-}
-
-/// Pauses that grow.
-#[derive(Debug, Default)]
-struct Pauses(u32);
-
-impl Pauses {
-    fn next(&mut self) -> Duration {
-        let pause = FIRST_PAUSE.saturating_mul(1 << self.0.min(16));
-        self.0 = self.0.saturating_add(1);
-        pause.min(LONGEST_PAUSE)
-    }
 }
 
 impl Removals {
@@ -211,16 +195,4 @@ async fn remove_all(files: &[PathBuf]) -> Result<(), AppError> {
         removed.map_err(|source| AppError::RemoveDirectory { path, source })?;
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pauses_double_up_to_the_longest() {
-        let mut pauses = Pauses::default();
-        let seconds: Vec<u64> = (0..8).map(|_| pauses.next().as_secs()).collect();
-        assert_eq!(seconds, [1, 2, 4, 8, 16, 32, 60, 60]);
-    }
 }

@@ -36,11 +36,12 @@ use super::boot::{self, BootFailure, Booted, Booter, Boots, Resolved};
 use super::disks::Turn;
 use super::link::{self, Link, LinkError};
 use super::queue::Ticket;
-use super::stats::DiskLook;
 use super::view::VmView;
 use crate::Context;
 use crate::error::AppError;
+use crate::look::DiskLook;
 use crate::operation::OperationTask;
+use crate::pauses::Pauses;
 use crate::volume::attach::Attached;
 use timers::Timers;
 use unknown::Unknown;
@@ -135,8 +136,8 @@ pub(super) struct Runner {
     verdict: Option<Box<Failure>>,
     /// What keeps a VM from going that is to go, as far as is known.
     hindrance: Option<Box<Failure>>,
-    /// How often it was tried in vain.
-    tries: u32,
+    /// Before it is tried again.
+    pauses: Pauses,
     timers: Timers,
     activity: Arc<Activity>,
     /// Whoever makes the VM's disk.
@@ -198,7 +199,7 @@ impl Runner {
             undone: None,
             verdict: None,
             hindrance: None,
-            tries: 0,
+            pauses: Pauses::default(),
             timers: Timers::default(),
             activity,
             disk_turn: Turn::default(),

@@ -11,11 +11,7 @@ use super::super::boot;
 use super::super::stop::Ladder;
 use super::{Outcome, Runner};
 use crate::error::AppError;
-
-/// Before something that should not have failed is tried again: removing files, ending a process.
-const FIRST_PAUSE: Duration = Duration::from_secs(1);
-/// The pause doubles with each try, up to this.
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+use crate::pauses::Pauses;
 
 impl Runner {
     /// The VM is to go: from now on whoever waits for that is told something in bounded time.
@@ -28,7 +24,7 @@ impl Runner {
     pub(super) fn look_anew(&mut self) {
         if self.vm.stuck.take().is_some() {
             self.expect_gone();
-            self.tries = 0;
+            self.pauses = Pauses::default();
             // Ends the pause, where there is one.
             self.hurry.cancel();
         }
@@ -72,7 +68,7 @@ impl Runner {
         if self.context.shutdown.is_cancelled() {
             return; // The next daemon goes on.
         }
-        let pause = self.next_pause();
+        let pause = self.pauses.next();
         match self.unknown.is_some() {
             true => self.find_after(pause),
             false => self.remove_after(pause),
@@ -113,7 +109,7 @@ impl Runner {
             && !self.context.shutdown.is_cancelled()
         {
             let ladder = Ladder::hard(&self.context.config, machine.clone());
-            let pause = self.next_pause();
+            let pause = self.pauses.next();
             let pause = self.pausing(pause);
             self.begin_work(async move {
                 tokio::select! {
@@ -144,12 +140,6 @@ impl Runner {
             let failure: Failure = failure;
             task.fail(failure).await;
         }
-    }
-
-    pub(super) fn next_pause(&mut self) -> Duration {
-        let pause = FIRST_PAUSE.saturating_mul(1 << self.tries.min(16));
-        self.tries = self.tries.saturating_add(1);
-        pause.min(LONGEST_PAUSE)
     }
 
     /// A pause that whoever wants the same again ends, and the daemon's end too.

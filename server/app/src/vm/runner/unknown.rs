@@ -18,6 +18,7 @@ use super::outcome::is_unkillable;
 use super::way_down::Flush;
 use super::{Outcome, Runner};
 use crate::error::AppError;
+use crate::pauses::Pauses;
 use crate::volume::attach::Attached;
 
 /// What becomes of the VMM if it is found alive.
@@ -62,7 +63,7 @@ impl Runner {
         if self.context.shutdown.is_cancelled() {
             return; // The next daemon looks.
         }
-        let pause = self.next_pause();
+        let pause = self.pauses.next();
         self.find_after(pause);
     }
 
@@ -81,7 +82,7 @@ impl Runner {
             }
             Ok(machine) => {
                 let unknown = self.unknown.take().unwrap_or(Unknown::Unwanted);
-                (self.vm.stuck, self.tries) = (None, 0);
+                (self.vm.stuck, self.pauses) = (None, Pauses::default());
                 match (unknown, machine) {
                     (Unknown::Kept(before), Some(machine)) => self.take_over(before, machine).await,
                     (Unknown::Kept(before), None) => self.on_lost(before).await,

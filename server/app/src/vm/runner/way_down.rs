@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Outcome, Runner, hear};
 use crate::error::AppError;
+use crate::pauses::Pauses;
 use crate::session::kept::Keeping;
 use crate::vm::boot;
 use crate::vm::stop::Ladder;
@@ -38,7 +39,8 @@ impl Runner {
         };
         self.way_down = verb;
         // What is wanted now counts, and it is tried again.
-        (self.vm.stuck, self.verdict, self.tries) = (None, None, 0);
+        (self.vm.stuck, self.verdict) = (None, None);
+        self.pauses = Pauses::default();
         let is_hard = matches!(verb, Verb::Kill | Verb::Delete);
         if self.work.is_some() {
             self.hurry.cancel();
