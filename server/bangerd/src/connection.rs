@@ -16,6 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tonic::transport::server::Connected;
 
 use crate::listen::refusal::Refusal;
+use crate::listen::windows::Share;
 
 /// What carries bytes both ways.
 trait Carrier: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -83,6 +84,8 @@ impl Peer {
 pub struct Connection {
     carrier: Box<dyn Carrier>,
     peer: Peer,
+    /// Given back when the connection has ended.
+    share: Option<Share>,
 }
 
 impl Connection {
@@ -99,6 +102,16 @@ impl Connection {
         Self {
             carrier: Box::new(carrier),
             peer,
+            share: None,
+        }
+    }
+
+    /// The same, which holds its share of what its caller may have under way.
+    #[must_use]
+    pub fn holding(self, share: Share) -> Self {
+        Self {
+            share: Some(share),
+            ..self
         }
     }
 
@@ -113,6 +126,7 @@ impl fmt::Debug for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Connection")
             .field("peer", &self.peer)
+            .field("share", &self.share)
             .finish_non_exhaustive()
     }
 }

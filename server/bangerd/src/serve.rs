@@ -17,11 +17,13 @@ use banger_proto::v1::vm_service_server::VmServiceServer;
 use banger_proto::v1::volume_service_server::VolumeServiceServer;
 use banger_proto::v1::workspace_service_server::WorkspaceServiceServer;
 use futures::Stream;
+use futures::future::try_join_all;
 use prost::Message as _;
 use prost_types::FileDescriptorSet;
 use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 use tonic::server::NamedService;
+use tonic::service::Routes;
 use tonic::transport::Server;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
@@ -33,17 +35,12 @@ use crate::grpc::access::AccessLayer;
 use crate::grpc::admit::{self, AdmitLayer};
 use crate::grpc::intake::IntakeLayer;
 use crate::grpc::{Api, Drain, PerCaller, layer};
-use crate::listen::rate::Rates;
+use crate::listen::windows::{Window, Windows};
 
 /// The largest message a caller may send: an environment or a piece of a file, with room.
 const REQUEST_BYTES_MAX: usize = 4 << 20;
 /// The largest message about sessions: a command and an environment of 6 MiB together, with room.
 const SESSION_REQUEST_BYTES_MAX: usize = 8 << 20;
-/// How much of one stream may be under way: what keeps a bulk stream from waiting for the other side.
-const STREAM_WINDOW: u32 = 4 << 20;
-/// How much of one connection may be under way: more than a few guests hold up that take nothing of what is sent to
-/// them, for as long as they are given to take it.
-const CONNECTION_WINDOW: u32 = 128 << 20;
 /// The largest headers of a request.
 const HEADERS_MAX: u32 = 16 << 10;
 /// Streams that a caller may reset before they were looked at (against rapid resets, CVE-2023-44487).
@@ -123,14 +120,7 @@ pub async fn serve(
         .map_err(|source| ServeError::Reflection { source })?;
     let audit = app.audit().clone();
     let api = Api::new(app.clone(), drain.clone());
-    let router = server(limits)
-        .layer(tower::util::MapRequestLayer::new(admit::identify::<Body>))
-        .layer(layer::log())
-        .layer(layer::catch_panic())
-        .layer(AdmitLayer::new(Rates::new(limits)))
-        .layer(AccessLayer::new(audit))
-        .layer(IntakeLayer::new(limits.request_timeout.unsigned_abs()))
-        .add_service(health_service)
+    let routes = Routes::new(health_service)
         .add_service(reflection)
         .add_service(reflection_alpha)
         .add_service(per_caller!(api, CatalogServiceServer, REQUEST_BYTES_MAX))
@@ -148,12 +138,32 @@ pub async fn serve(
         .add_service(per_caller!(api, VmServiceServer, REQUEST_BYTES_MAX))
         .add_service(per_caller!(api, VolumeServiceServer, REQUEST_BYTES_MAX))
         .add_service(per_caller!(api, WorkspaceServiceServer, REQUEST_BYTES_MAX));
-    let stopped = drain.begun.clone().cancelled_owned();
-    let served = router.serve_with_incoming_shutdown(connections, stopped);
+    // One of each for all connections, whatever their windows.
+    let admitting = AdmitLayer::new(limits);
+    let access = AccessLayer::new(audit);
+    let intake = IntakeLayer::new(limits.request_timeout.unsigned_abs());
+    let (lanes, sorting) = Windows::default().sort(connections);
+    let lanes = Window::ALL.into_iter().zip(lanes).map(|(window, lane)| {
+        let stopped = drain.begun.clone().cancelled_owned();
+        server(limits, window)
+            .layer(tower::util::MapRequestLayer::new(admit::identify::<Body>))
+            .layer(layer::log())
+            .layer(layer::catch_panic())
+            .layer(admitting.clone())
+            .layer(access.clone())
+            .layer(intake.clone())
+            .add_routes(routes.clone())
+            .serve_with_incoming_shutdown(lane, stopped)
+    });
+    let served = try_join_all(lanes);
+    let served = async {
+        let sorting = drain.begun.run_until_cancelled(sorting);
+        futures::join!(served, sorting).0
+    };
     let ending = end_in_order(stop, &health, &drain, &app, grace);
     tokio::select! {
         // cancel-safe: dropped only when everything had its time to end
-        served = served => served.map(|()| true).map_err(|source| ServeError::Transport { source }),
+        served = served => served.map(|_| true).map_err(|source| ServeError::Transport { source }),
         () = ending => Ok(false),
     }
 }
@@ -181,11 +191,11 @@ async fn set_health(health: &HealthReporter, status: ServingStatus) {
     }
 }
 
-fn server(limits: &LimitsConfig) -> Server {
+fn server(limits: &LimitsConfig, window: Window) -> Server {
     Server::builder()
         .max_concurrent_streams(limits.streams_max)
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
+        .initial_stream_window_size(window.stream())
+        .initial_connection_window_size(window.connection())
         .http2_keepalive_interval(Some(limits.keepalive_interval.unsigned_abs()))
         .http2_keepalive_timeout(Some(limits.keepalive_timeout.unsigned_abs()))
         .http2_max_header_list_size(HEADERS_MAX)

@@ -22,6 +22,8 @@ pub struct LimitsConfig {
     pub caller_requests_per_second: u32,
     /// How many may come at once before that rate holds.
     pub caller_requests_burst: u32,
+    /// Calls of one caller that go on at once, over all its connections.
+    pub caller_calls_max: usize,
     /// Calls that go on at once on one connection.
     pub streams_max: u32,
     /// How long a request, or the first message of a stream, may take to be whole.
@@ -45,7 +47,9 @@ impl Default for LimitsConfig {
             requests_burst: 40_000,
             caller_requests_per_second: 5_000,
             caller_requests_burst: 10_000,
-            // Hundreds of sandboxes, each with a few streams.
+            // A thousand sandboxes, each with a few streams.
+            caller_calls_max: 4096,
+            // As many: they may all come by one connection.
             streams_max: 4096,
             // The largest message by 2 Mbit/s.
             request_timeout: SignedDuration::from_secs(30),
@@ -85,6 +89,7 @@ pub(super) fn mistakes(limits: &LimitsConfig) -> Vec<Mistake> {
         "is more than HTTP/2 has",
     );
     for (key, value) in [
+        ("caller_calls_max", limits.caller_calls_max),
         ("socket_connections_max", limits.socket_connections_max),
         (
             "socket_connections_per_user_max",
@@ -115,7 +120,7 @@ mod tests {
     #[test]
     fn each_mistake_is_told_by_its_key() {
         let of_values = Config::parse(
-            "[limits]\nrequests_burst = 0\nstreams_max = 3000000000\nkeepalive_timeout = \"0s\"\nrequest_timeout = \"0s\"\nsocket_connections_max = 0\n",
+            "[limits]\nrequests_burst = 0\nstreams_max = 3000000000\nkeepalive_timeout = \"0s\"\nrequest_timeout = \"0s\"\nsocket_connections_max = 0\ncaller_calls_max = 0\n",
         );
         let said = of_values.unwrap().check().unwrap_err().to_string();
         for key in [
@@ -124,6 +129,7 @@ mod tests {
             "keepalive_timeout",
             "request_timeout",
             "socket_connections_max",
+            "caller_calls_max",
         ] {
             assert!(
                 said.contains(&format!("`limits.{key}`: ")),

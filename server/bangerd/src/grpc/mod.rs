@@ -10,6 +10,7 @@ mod build;
 mod caller;
 mod catalog;
 mod convert;
+mod counted;
 mod export;
 mod file;
 mod host;

@@ -10,6 +10,7 @@
 
 mod accept;
 pub mod activation;
+pub mod calls;
 pub mod carrier;
 mod listed;
 pub mod misses;
@@ -22,10 +23,12 @@ pub mod slots;
 pub mod tcp;
 pub mod tls;
 mod trust;
+mod uncounted;
 mod unix;
 mod unshown;
 pub mod users;
 mod watch;
+pub mod windows;
 
 use std::io;
 

@@ -1,18 +1,15 @@
 //! How many requests there may be in a time: of all callers, and of each.
-//!
-//! Root and the daemon's own user at the unix socket are not counted: who keeps the host must get through when others
-//! fill it.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use banger_core::access::Via;
 use banger_core::{Identity, Owner};
 use governor::clock::{Clock as _, DefaultClock};
 use governor::state::keyed::HashMapStateStore;
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 
 use super::refusal::Refusal;
+use super::uncounted::Uncounted;
 use crate::config::LimitsConfig;
 
 /// From so many callers on, those are forgotten whose rate is whole again.
@@ -21,7 +18,7 @@ const CALLERS_KEPT: usize = 1024;
 /// The rates.
 #[derive(Debug)]
 pub struct Rates {
-    daemon: u32,
+    uncounted: Uncounted,
     all: Option<Rate<DefaultDirectRateLimiter>>,
     callers: Option<Rate<RateLimiter<Owner, HashMapStateStore<Owner>, DefaultClock>>>,
     clock: DefaultClock,
@@ -50,7 +47,7 @@ impl Rates {
     #[must_use]
     pub fn new(limits: &LimitsConfig) -> Self {
         Self {
-            daemon: rustix::process::geteuid().as_raw(),
+            uncounted: Uncounted::here(),
             all: Rate::new(
                 limits.requests_per_second,
                 limits.requests_burst,
@@ -70,9 +67,7 @@ impl Rates {
     /// # Errors
     /// If it came too early, with the time to wait. It then counts for nobody else.
     pub fn count(&self, caller: &Identity) -> Result<(), Refusal> {
-        if let Via::Unix { uid } = caller.via
-            && (uid == 0 || uid == self.daemon)
-        {
+        if self.uncounted.has(caller) {
             return Ok(());
         }
         if let Some(rate) = &self.callers {
@@ -107,6 +102,7 @@ impl Rates {
 #[cfg(test)]
 mod tests {
     use banger_core::Role;
+    use banger_core::access::Via;
 
     use super::*;
 

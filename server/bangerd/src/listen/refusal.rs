@@ -8,6 +8,8 @@ use super::rule::{Names, Unmapped};
 
 /// How long to wait for a connection of one's own to end.
 const SEAT_WAIT: Duration = Duration::from_secs(5);
+/// How long to wait for calls of one's own to end.
+const CALLS_WAIT: Duration = Duration::from_secs(1);
 /// How long to wait for the host's name service to come back.
 const GROUPS_WAIT: Duration = Duration::from_secs(5);
 /// A wait is told in whole milliseconds, and never as none.
@@ -42,6 +44,14 @@ pub enum Refusal {
         most: usize,
         /// The setting that says so.
         setting: &'static str,
+    },
+    /// The caller has as many calls under way as it may.
+    #[error("{owner} has {most} calls under way, and may have no more")]
+    TooManyCalls {
+        /// Whose.
+        owner: Owner,
+        /// How many it may have.
+        most: usize,
     },
     /// The host's name service does not tell which groups the caller is in, on which its role depends.
     #[error("the groups of user {uid} could not be looked up")]
@@ -94,6 +104,10 @@ impl Explain for Refusal {
                 subject: format!("connections/{owner}"),
                 retry_after: SEAT_WAIT,
             },
+            Self::TooManyCalls { owner, .. } => FailureKind::Throttled {
+                subject: format!("calls/{owner}"),
+                retry_after: CALLS_WAIT,
+            },
             Self::GroupsUnknown { .. } => FailureKind::Unavailable {
                 retry_after: GROUPS_WAIT,
             },
@@ -114,6 +128,7 @@ impl Explain for Refusal {
             Self::NotAName { .. } => "CERTIFICATE_NAME_INVALID",
             Self::Unreadable => "CERTIFICATE_UNREADABLE",
             Self::TooManyConnections { .. } => "TOO_MANY_CONNECTIONS",
+            Self::TooManyCalls { .. } => "TOO_MANY_CALLS",
             Self::GroupsUnknown { .. } => "GROUPS_UNKNOWN",
             Self::CallerTooFast { .. } | Self::AllTooFast { .. } => "TOO_MANY_REQUESTS",
         }
@@ -131,6 +146,9 @@ impl Explain for Refusal {
                 return Some(format!(
                     "Use one connection for many calls, or raise {setting} in the daemon's configuration."
                 ));
+            }
+            Self::TooManyCalls { .. } => {
+                "End streams that are not needed any more, or raise limits.caller_calls_max in the daemon's configuration."
             }
             Self::GroupsUnknown { .. } => {
                 "Look after the host's name service (nsswitch.conf, sssd, LDAP), and try again; a role by `[access.users]` of the daemon's configuration needs none."
@@ -153,7 +171,7 @@ impl Explain for Refusal {
             }
             Self::Unreadable => Vec::new(),
             Self::GroupsUnknown { uid } => vec![("uid", uid.to_string())],
-            Self::TooManyConnections { owner, most, .. } => {
+            Self::TooManyConnections { owner, most, .. } | Self::TooManyCalls { owner, most } => {
                 vec![("owner", owner.to_string()), ("most", most.to_string())]
             }
             Self::CallerTooFast {

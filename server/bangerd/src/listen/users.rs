@@ -1,11 +1,10 @@
 //! How many connections the users of this host have at the unix socket: all of them, and each.
-//!
-//! Root and the daemon's own user have no bound: who keeps the host must get in when others fill it.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::slots::{give_back, take};
+use super::uncounted::Uncounted;
 use crate::config::LimitsConfig;
 
 /// Of one user, connections that are there only to be told that there are too many.
@@ -17,7 +16,7 @@ pub struct Users(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    daemon: u32,
+    uncounted: Uncounted,
     all_max: usize,
     per_user_max: usize,
     taken: Mutex<Taken>,
@@ -53,7 +52,7 @@ impl Users {
     #[must_use]
     pub fn new(limits: &LimitsConfig) -> Self {
         Self(Arc::new(Shared {
-            daemon: rustix::process::geteuid().as_raw(),
+            uncounted: Uncounted::here(),
             all_max: limits.socket_connections_max,
             per_user_max: limits.socket_connections_per_user_max,
             taken: Mutex::default(),
@@ -78,7 +77,7 @@ impl Users {
             uid,
             counted,
         };
-        if uid == 0 || uid == self.0.daemon {
+        if self.0.uncounted.has_uid(uid) {
             return Some((place(None), For::Service));
         }
         let admitted = self.with(|taken| {

@@ -5,6 +5,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 
+use super::audit::until;
 use crate::rig::{PATIENCE, Rig};
 
 /// How HTTP/2 begins (RFC 9113, 3.4), with settings that change nothing.
@@ -18,6 +19,9 @@ pub(crate) const GOAWAY: u8 = 7;
 const CONTINUATION: u8 = 9;
 const ACK: u8 = 1;
 pub(crate) const END_HEADERS: u8 = 4;
+const WINDOW_UPDATE: u8 = 8;
+/// What a connection's window is before it is said otherwise (RFC 9113, 6.9.2).
+const WINDOW: u64 = 65535;
 const MAX_CONCURRENT_STREAMS: [u8; 2] = [0, 3];
 const REFUSED_STREAM: [u8; 4] = [0, 0, 0, 7];
 const CANCEL: [u8; 4] = [0, 0, 0, 8];
@@ -59,6 +63,21 @@ impl Attacker {
         let mut attacker = Self { read, write };
         attacker.write.write_all(PREFACE).await.unwrap();
         attacker
+    }
+
+    /// What the daemon lets come by this connection that it has not taken.
+    async fn window(&mut self) -> u64 {
+        let reading = async {
+            loop {
+                let (kind, stream, payload) = next(&mut self.read).await.expect("it goes on");
+                if (kind, stream) == (WINDOW_UPDATE, 0) {
+                    let more: [u8; 4] = payload.try_into().unwrap();
+                    return WINDOW + u64::from(u32::from_be_bytes(more));
+                }
+            }
+        };
+        let read = tokio::time::timeout(PATIENCE, reading).await;
+        read.expect("the daemon says so at once")
     }
 
     /// Sends `flood` until the daemon has had enough: it says so, or closes.
@@ -215,5 +234,28 @@ async fn who_gives_no_sign_of_life_is_closed_and_who_does_stays() {
     };
     let pings = tokio::time::timeout(PATIENCE, dying).await;
     assert!(pings.expect("it is closed") > 0);
+    rig.stopped().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_caller_does_not_fill_the_daemon_by_many_connections() {
+    let rig = Rig::start().await;
+    let mut attackers = Vec::new();
+    let mut windows = Vec::new();
+    for _ in 0..40 {
+        let mut attacker = Attacker::new(&rig).await;
+        windows.push(attacker.window().await);
+        attackers.push(attacker);
+    }
+    let all: u64 = windows.iter().sum();
+    assert!(all < 512 << 20, "{all}: {windows:?}");
+    // Each has some, and what one with much had is given to another.
+    assert!(windows.iter().all(|window| *window >= 256 << 10));
+    let widest = windows.iter().max().unwrap();
+    drop(attackers);
+    until("a wide window", async || {
+        Attacker::new(&rig).await.window().await == *widest
+    })
+    .await;
     rig.stopped().await;
 }

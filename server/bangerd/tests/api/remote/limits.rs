@@ -11,6 +11,82 @@ use super::{PREFACE, Remote, until};
 use crate::rig::{PATIENCE, assert_refused};
 
 #[tokio::test(flavor = "multi_thread")]
+async fn when_all_together_ask_too_fast_each_is_told_and_the_keeper_of_the_host_is_served() {
+    let remote = Remote::start_with(|config| {
+        config.limits.requests_per_second = 1;
+        config.limits.requests_burst = 4;
+    })
+    .await;
+    let mut callers = Vec::new();
+    for name in ["one", "two", "three"] {
+        let certificate = remote.authority.client("admin", name);
+        callers.push(remote.hosts(&certificate).await);
+    }
+    let mut refused = None;
+    for _ in 0..1000 {
+        for caller in &mut callers {
+            if let Err(status) = caller.get_info(v1::GetInfoRequest {}).await {
+                refused = Some(status);
+            }
+        }
+        if refused.is_some() {
+            break;
+        }
+    }
+    let refused = refused.expect("a thousand in a row are too many");
+    assert_refused(&refused, Code::ResourceExhausted, "TOO_MANY_REQUESTS", None);
+    let details = refused.get_error_details();
+    let wait = details.retry_info().unwrap().retry_delay.unwrap();
+    let subject = &details.quota_failure().unwrap().violations[0].subject;
+    assert_eq!(subject, "requests/all");
+    for _ in 0..50 {
+        let mut local = remote.rig.hosts();
+        local.get_info(v1::GetInfoRequest {}).await.unwrap();
+    }
+    until("a turn", async || {
+        tokio::time::sleep(wait).await;
+        callers[0].get_info(v1::GetInfoRequest {}).await.ok()
+    })
+    .await;
+    remote.rig.stopped().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_caller_has_so_many_calls_over_all_its_connections_and_leaves_others_theirs() {
+    let remote = Remote::start_with(|config| config.limits.caller_calls_max = 3).await;
+    let watch = || v1::WatchEventsRequest::default();
+    let certificate = remote.authority.client("admin", "busy");
+    let mut held = Vec::new();
+    for _ in 0..3 {
+        let mut connection = remote.hosts(&certificate).await;
+        let mut events = connection.watch_events(watch()).await.unwrap().into_inner();
+        // It has begun, and goes on.
+        events.message().await.unwrap().unwrap();
+        held.push((connection, events));
+    }
+    let mut busy = remote.hosts(&certificate).await;
+    let refused = busy.get_info(v1::GetInfoRequest {}).await.unwrap_err();
+    assert_refused(&refused, Code::ResourceExhausted, "TOO_MANY_CALLS", None);
+    let details = refused.get_error_details();
+    assert!(details.retry_info().is_some());
+    let remedy = &details.error_info().unwrap().metadata["remedy"];
+    assert!(remedy.contains("limits.caller_calls_max"), "{remedy}");
+    let other = remote.authority.client("admin", "other");
+    let mut other = remote.hosts(&other).await;
+    other.get_info(v1::GetInfoRequest {}).await.unwrap();
+    // A call that is hung up on leaves its place, and so does each that is answered.
+    held.pop();
+    for _ in 0..20 {
+        until("a place", async || {
+            busy.get_info(v1::GetInfoRequest {}).await.ok()
+        })
+        .await;
+    }
+    drop(held);
+    remote.rig.stopped().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn who_asks_too_fast_is_told_when_to_come_again_and_others_are_served() {
     let remote = Remote::start_with(|config| {
         config.limits.caller_requests_per_second = 1;
