@@ -174,12 +174,17 @@ impl WorkspaceService for GuestWorkspaceService {
                 }))
             };
             let made = restore(&place, &wish, &mut || parts.blocking_recv(), &mut answer);
-            let Restored { state, notes } = made.map_err(|error| refusal(&error, &at.path))?;
+            let Restored {
+                state,
+                notes,
+                former,
+            } = made.map_err(|error| refusal(&error, &at.path))?;
             deliver(told(Told::Prepared(proto::PreparedWorkspace {
                 path: Bytes::from(place.path.into_os_string().into_encoded_bytes()),
                 state: Bytes::copy_from_slice(&state),
                 notes,
             })));
+            drop(former);
             Ok(())
         };
         let beat = || told(Told::Heartbeat(proto::Heartbeat {}));

@@ -26,6 +26,7 @@ use std::sync::Arc;
 pub use error::WorkError;
 pub use export::{Export, export};
 pub use restore::{Answer, Restore, Restored, restore};
+pub use stage::Former;
 pub use status::{StatusRequest, status};
 
 use crate::command::{Cancel, Git, Launcher};

@@ -2,6 +2,12 @@
 //!
 //! Where the workspace is there already, the new tree begins as a copy of it that shares its files by hard links:
 //! nothing is ever written into a file that was there, so the old tree stays what it is until it is exchanged.
+//!
+//! ```text
+//! work                    .work.banger-new        .work.banger-old
+//! former   copied ──────▶ new, synced
+//! new      ◀─ exchanged ─▶ former ── renamed ───▶ former, removed when the answer is given
+//! ```
 
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions, Permissions};
@@ -43,6 +49,7 @@ pub(super) struct Stage {
     /// Where it is made.
     pub(super) path: PathBuf,
     target: PathBuf,
+    old: PathBuf,
     lock: PathBuf,
     _held: File,
 }
@@ -59,10 +66,14 @@ impl Stage {
         let lock = beside(b".banger-lock");
         let held = hold(&lock, place)?;
         let path = beside(b".banger-new");
-        remove(&path).map_err(WorkError::file("removing", &path))?;
+        let old = beside(b".banger-old");
+        for left in [&path, &old] {
+            remove(left).map_err(WorkError::file("removing", left))?;
+        }
         let stage = Self {
             path,
             target: place.path.clone(),
+            old,
             lock,
             _held: held,
         };
@@ -111,8 +122,8 @@ impl Stage {
             .map(|tree| fsetxattr(&tree, STATE_ATTRIBUTE, state, XattrFlags::empty()));
     }
 
-    /// Puts the tree in the workspace's place, at once, and removes what was there.
-    pub(super) fn publish(self) -> Result<(), WorkError> {
+    /// Puts the tree in the workspace's place, at once, and returns what was there.
+    pub(super) fn publish(self) -> Result<Former, WorkError> {
         let synced = open(&self.path).and_then(|tree| Ok(rustix::fs::syncfs(tree)?));
         synced.map_err(WorkError::file("writing to the disk", &self.path))?;
         let renaming = WorkError::file("putting the new tree at", &self.target);
@@ -127,8 +138,13 @@ impl Stage {
         }
         let parent = self.target.parent().unwrap_or(Path::new("/"));
         let synced = File::open(parent).and_then(|parent| parent.sync_all());
-        synced.map_err(WorkError::file("writing to the disk", parent))
-        // What was there has the stage's name now, and goes with it.
+        synced.map_err(WorkError::file("writing to the disk", parent))?;
+        // What was there has the stage's name now, and else goes with it.
+        Ok(Former(
+            fs::rename(&self.path, &self.old)
+                .ok()
+                .map(|()| self.old.clone()),
+        ))
     }
 }
 
@@ -137,6 +153,18 @@ impl Drop for Stage {
         // What cannot be removed now is when the next one begins.
         let _ = remove(&self.path);
         let _ = fs::remove_file(&self.lock);
+    }
+}
+
+/// The tree that a new one took the place of. Dropped, it is removed, which takes as long as it has files: after all that
+/// somebody waits for.
+#[derive(Debug)]
+pub struct Former(Option<PathBuf>);
+
+impl Drop for Former {
+    fn drop(&mut self) {
+        // What cannot be removed now is when the next one begins.
+        let _ = self.0.as_deref().map(remove);
     }
 }
 

@@ -153,14 +153,19 @@ impl Workspaces {
                 let Some(event) = next else {
                     return;
                 };
-                let event = match event {
-                    Ok(PrepareEvent::Prepared(prepared)) => {
-                        remember(&context, vm, &preparation, &collected, prepared).await
-                    }
-                    other => other.map_err(failed),
+                let (event, is_last) = match event {
+                    // The agent goes on to remove what was there before: nobody waits for that.
+                    Ok(PrepareEvent::Prepared(prepared)) => (
+                        remember(&context, vm, &preparation, &collected, prepared).await,
+                        true,
+                    ),
+                    other => (other.map_err(failed), false),
                 };
                 // Nobody need listen.
                 let _ = sender.send(event).await;
+                if is_last {
+                    return;
+                }
             }
         });
         Ok(ReceiverStream::new(receiver).boxed())

@@ -119,8 +119,6 @@ pub(super) fn of(
 ) -> Result<Work, WorkError> {
     let (copied, git) = copy_index(opened)?;
     reveal(opened, &git, listed)?;
-    // It fails where something is not up to date, which is what is looked for.
-    git.test(&["update-index", "-q", "--refresh"])?;
     let mut work = Work {
         index: index(opened, &git, head, listed, notes)?,
         ..Work::default()
@@ -133,22 +131,7 @@ pub(super) fn of(
         .collect();
     work.conflicted = conflicts.len() as u64;
     let mut drafts = BTreeMap::new();
-    let words = [
-        "diff-files",
-        "--raw",
-        "-z",
-        "--no-renames",
-        "--ignore-submodules=all",
-        "--ita-invisible-in-index",
-    ];
-    let mut changed = Vec::new();
-    records(&git, &words, |record| {
-        if record.first() != Some(&b':') {
-            changed.push(opened.beneath(record));
-        }
-        changed.len() < ENTRIES_MAX
-    })?;
-    for path in changed {
+    for path in changed(opened, &git)? {
         draft(&path, around, notes, &mut drafts, Missing::Removed);
     }
     let tracked_changes = drafts.len();
@@ -173,6 +156,37 @@ pub(super) fn of(
     }
     work.drafts = drafts.into_values().take(ENTRIES_MAX).collect();
     Ok(work)
+}
+
+/// Files that are not what the index says, beneath the workspace.
+fn changed(opened: &Opened, git: &Git) -> Result<Vec<Vec<u8>>, WorkError> {
+    let differing = differing(opened, git)?;
+    if differing.is_empty() {
+        return Ok(differing);
+    }
+    // Some may only have other times: then git reads them. It fails where they do differ, which is what is looked for.
+    git.test(&["update-index", "-q", "--refresh"])?;
+    self::differing(opened, git)
+}
+
+/// Files that are not what the index says, or whose times are not.
+fn differing(opened: &Opened, git: &Git) -> Result<Vec<Vec<u8>>, WorkError> {
+    let words = [
+        "diff-files",
+        "--raw",
+        "-z",
+        "--no-renames",
+        "--ignore-submodules=all",
+        "--ita-invisible-in-index",
+    ];
+    let mut differing = Vec::new();
+    records(git, &words, |record| {
+        if record.first() != Some(&b':') {
+            differing.push(opened.beneath(record));
+        }
+        differing.len() < ENTRIES_MAX
+    })?;
+    Ok(differing)
 }
 
 /// All files of a tree without git.

@@ -22,7 +22,7 @@ use self::files::Files;
 use self::repository::Making;
 use super::look::{self, Looking, Seen};
 use super::notes::Notes;
-use super::stage::{self, Stage};
+use super::stage::{self, Former, Stage};
 use super::{Place, WorkError, state};
 use crate::wire::limits::{KNOWN_COMMITS_MAX, MESSAGE_ITEMS};
 use crate::wire::path::is_beneath;
@@ -59,12 +59,14 @@ pub enum Answer {
 }
 
 /// The workspace is there.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Restored {
     /// Digest of its state.
     pub state: [u8; 32],
     /// What whoever sent the snapshot must know.
     pub notes: Vec<Note>,
+    /// What was there before: to be dropped after the answer.
+    pub former: Former,
 }
 
 /// The parts of a snapshot as they come, judged, and the answers to them.
@@ -144,10 +146,11 @@ pub fn restore(
     stat::look_anew(&staged, &places, &paths)?;
     let state = settled(&staged, &mut notes)?;
     stage.mark(&state);
-    stage.publish()?;
+    let former = stage.publish()?;
     Ok(Restored {
         state,
         notes: notes.kept,
+        former,
     })
 }
 

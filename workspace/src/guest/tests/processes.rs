@@ -71,11 +71,11 @@ fn few_processes_of_git_are_enough() {
         max_bytes: 0,
     };
     let brought = counted(&to, |place| export(place, &request, &mut |_| true).unwrap());
-    assert!(brought.len() <= 13, "{} {brought:?}", brought.len());
+    assert!(brought.len() <= 14, "{} {brought:?}", brought.len());
     let request = StatusRequest {
         base: known,
         had_git: true,
     };
     let looked = counted(&to, |place| drop(status(place, &request).unwrap()));
-    assert!(looked.len() <= 17, "{} {looked:?}", looked.len());
+    assert!(looked.len() <= 18, "{} {looked:?}", looked.len());
 }

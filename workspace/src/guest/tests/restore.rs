@@ -236,3 +236,36 @@ fn a_snapshot_with_names_that_lead_elsewhere_is_refused() {
     }
     assert_eq!(fs::read_dir(scratch.path()).unwrap().count(), 0);
 }
+
+#[test]
+fn what_was_there_goes_when_the_answer_is_given_or_else_with_the_next() {
+    let scratch = tempfile::tempdir().unwrap();
+    let (from, to) = (scratch.path().join("from"), scratch.path().join("to"));
+    scene(&from);
+    let beside = || {
+        let entries = fs::read_dir(scratch.path()).unwrap();
+        let names = entries.map(|entry| entry.unwrap().file_name());
+        let mut names: Vec<_> = names.filter(|name| name != "from" && name != "to").collect();
+        names.sort();
+        names
+    };
+    let request = Restore {
+        overwrite: true,
+        ..Restore::default()
+    };
+    let parts = told(&from, &Export::default());
+    let (first, _) = made(&to, &request, parts.clone()).unwrap();
+    assert!(beside().is_empty(), "{:?}: there was nothing", beside());
+    drop(first);
+    let (second, _) = made(&to, &request, parts.clone()).unwrap();
+    assert_eq!(beside(), [".to.banger-old"]);
+    assert_same(&from, &to);
+    // Whoever made it was killed before the answer; the next one finds it, and may be made meanwhile.
+    std::mem::forget(second);
+    let (third, _) = made(&to, &request, parts.clone()).unwrap();
+    let (fourth, _) = made(&to, &request, parts).unwrap();
+    drop(third);
+    drop(fourth);
+    assert!(beside().is_empty(), "{:?}", beside());
+    assert_same(&from, &to);
+}
