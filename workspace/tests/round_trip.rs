@@ -7,7 +7,7 @@
 
 mod support;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
@@ -139,10 +139,12 @@ fn check_history(guest: &Path, store: &Path, own: &BTreeMap<String, String>, tol
             );
         }
     }
+    // Not only there, but kept by a reference.
+    let kept = git(store, &["rev-list", "--all"]);
+    let kept: BTreeSet<&str> = kept.lines().collect();
     let commits = git(guest, &["rev-list", "--all", "--reflog"]);
     for id in commits.lines() {
-        let kept = try_git(store, &["cat-file", "-e", id]);
-        assert!(kept.is_ok(), "{told}: commit {id} has not come");
+        assert!(kept.contains(id), "{told}: commit {id} has not come");
     }
     let head = try_git(guest, &["rev-parse", "--verify", "-q", "HEAD"]).ok();
     let landed = own.get(&format!("refs/banger/{VM}/HEAD"));
@@ -244,11 +246,10 @@ fn round_trip(seed: u64) {
     // What did not change is not sent again, and a second landing is the same.
     let again = bench.export(&base);
     let next = case.random.u8(..3);
-    if next == 0 && situation != Situation::Deleted {
-        prepare_again(&bench, &mut case, &told);
-        return;
+    // Locks are in the way of the comparison too, but not of a second prepare.
+    if next == 0 && !locks.is_empty() {
+        return prepare_again(&bench, &mut case, &told);
     }
-    // Locks are in the way of the comparison too.
     locks
         .iter()
         .for_each(|lock| std::fs::remove_file(lock).unwrap());
@@ -257,7 +258,7 @@ fn round_trip(seed: u64) {
     for repository in &again.repositories {
         assert_eq!(repository.kept, Vec::<String>::new(), "{told}");
     }
-    if next == 1 {
+    if next < 2 {
         prepare_again(&bench, &mut case, &told);
     }
 }

@@ -23,7 +23,7 @@ impl Note {
         Self {
             kind: kind.trim_start_matches("KIND_").to_lowercase(),
             path: shown(&note.path),
-            detail: note.detail.clone(),
+            detail: shown(note.detail.as_bytes()),
             is_loss: note.is_loss,
         }
     }

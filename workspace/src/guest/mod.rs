@@ -18,6 +18,7 @@ mod send;
 mod stage;
 mod state;
 mod status;
+mod tally;
 mod tree;
 
 use std::path::PathBuf;

@@ -9,7 +9,7 @@
 //! new      ◀─ exchanged ─▶ former ── renamed ───▶ former, removed when the answer is given
 //! ```
 
-use std::ffi::OsStr;
+use std::ffi::{CStr, OsStr};
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -21,14 +21,15 @@ use std::time::{Duration, Instant};
 
 use rustix::fd::OwnedFd;
 use rustix::fs::{
-    AtFlags, CWD, Dir, FileType, FlockOperation, Mode, OFlags, RenameFlags, XattrFlags, fchmod,
-    fgetxattr, flock, fsetxattr, linkat, mkdirat, openat, readlinkat, renameat_with, statat,
-    symlinkat,
+    AtFlags, CWD, Dir, FileType, FlockOperation, Mode, OFlags, RenameFlags, Stat, XattrFlags,
+    fchmod, fgetxattr, flock, fsetxattr, linkat, mkdirat, openat, readlinkat, renameat_with,
+    statat, symlinkat,
 };
 use rustix::io::Errno;
 
 use super::index_file::{self, Relinked};
 use super::look::Opened;
+use super::tally::{self, At, Tally};
 use super::tree::{DIRECTORY_MODE, open};
 use super::{Place, WorkError};
 
@@ -83,15 +84,15 @@ impl Stage {
         Ok(stage)
     }
 
-    /// Makes the tree a copy of the workspace, whose repositories are `repositories`.
+    /// Makes the tree a copy of the workspace, whose repositories are `repositories`, and tells what that was.
     pub(super) fn copy<'a>(
         &self,
         repositories: impl Iterator<Item = &'a Opened>,
-    ) -> Result<(), WorkError> {
-        let mut relinked = Relinked::default();
+    ) -> Result<Tally, WorkError> {
+        let mut copying = Copying::default();
         let copied = open(&self.target).and_then(|from| {
             let to = open(&self.path)?;
-            copy(&from, &to, How::Link, 0, &mut relinked)
+            copying.copy(&from, &to, How::Link, At::default(), 0)
         });
         copied.map_err(WorkError::file("copying", &self.target))?;
         for repository in repositories {
@@ -105,14 +106,22 @@ impl Stage {
             );
             let written = fs::symlink_metadata(&former).and_then(|found| found.modified());
             let retimed = match written {
-                Ok(written) => index_file::retime(&index, repository.format, &relinked, written),
+                Ok(written) => {
+                    index_file::retime(&index, repository.format, &copying.relinked, written)
+                }
                 // There is none.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
                 Err(error) => Err(error),
             };
             retimed.map_err(WorkError::file("copying", &former))?;
         }
-        Ok(())
+        Ok(copying.tally)
+    }
+
+    /// What the workspace is now.
+    pub(super) fn tally(&self) -> Result<Tally, WorkError> {
+        let tally = open(&self.target).and_then(|tree| Ok(Tally::of(&tree, DEPTH_MAX)?));
+        tally.map_err(WorkError::file("looking at", &self.target))
     }
 
     /// Marks the tree with its state, so that a tree that is as it was made is known whatever became of who wanted it.
@@ -264,71 +273,99 @@ enum How {
     Link,
     /// By their content: git writes into them.
     Content,
+    /// By a second name, as git's objects: nobody writes into them either.
+    Objects,
 }
 
-fn copy(
-    from: &OwnedFd,
-    to: &OwnedFd,
-    how: How,
-    depth: usize,
-    relinked: &mut Relinked,
-) -> io::Result<()> {
-    let mut entries = Dir::read_from(from)?;
-    while let Some(entry) = entries.read() {
-        let entry = entry?;
-        let name = entry.file_name();
-        if matches!(name.to_bytes(), b"." | b"..") {
-            continue;
-        }
-        let stat = match statat(from, name, AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(stat) => stat,
-            Err(Errno::NOENT) => continue,
-            Err(error) => return Err(error.into()),
-        };
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        match FileType::from_raw_mode(stat.st_mode) {
-            FileType::Directory => {
-                if depth == DEPTH_MAX {
-                    return Err(Errno::NAMETOOLONG.into());
-                }
-                let flags = flags | OFlags::DIRECTORY;
-                mkdirat(to, name, Mode::RWXU)?;
-                let inner = openat(from, name, flags, Mode::empty())?;
-                let made = openat(to, name, flags, Mode::empty())?;
-                let how = match (name.to_bytes(), how) {
-                    (b".git", How::Link) => How::Content,
-                    (b"objects", How::Content) => How::Link,
-                    _ => how,
-                };
-                copy(&inner, &made, how, depth + 1, relinked)?;
-                fchmod(&made, Mode::from_raw_mode(stat.st_mode & 0o7777))?;
+/// A copy in the making: what it was made of.
+#[derive(Debug, Default)]
+struct Copying {
+    relinked: Relinked,
+    tally: Tally,
+}
+
+impl Copying {
+    fn copy(
+        &mut self,
+        from: &OwnedFd,
+        to: &OwnedFd,
+        how: How,
+        at: At,
+        depth: usize,
+    ) -> io::Result<()> {
+        let mut entries = Dir::read_from(from)?;
+        while let Some(entry) = entries.read() {
+            let entry = entry?;
+            let name = entry.file_name();
+            if matches!(name.to_bytes(), b"." | b"..") {
+                continue;
             }
-            FileType::Symlink => {
-                let target = readlinkat(from, name, Vec::new())?;
-                symlinkat(target, to, name)?;
+            let stat = match statat(from, name, AtFlags::SYMLINK_NOFOLLOW) {
+                Ok(stat) => stat,
+                Err(Errno::NOENT) => continue,
+                Err(error) => return Err(error.into()),
+            };
+            let at = at.entry(name);
+            // Of what git keeps nothing is counted.
+            if how == How::Link && !tally::is_passed(name) {
+                self.tally.add(at, &stat);
             }
-            FileType::RegularFile => {
-                let is_lock = how == How::Content && name.to_bytes().ends_with(b".lock");
-                let linked =
-                    how == How::Link && linkat(from, name, to, name, AtFlags::empty()).is_ok();
-                if linked {
-                    relinked.insert(&stat, &statat(to, name, AtFlags::SYMLINK_NOFOLLOW)?);
-                } else if !is_lock {
-                    let mut content =
-                        File::from(openat(from, name, flags | OFlags::NONBLOCK, Mode::empty())?);
-                    let create = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-                    let mut made = File::from(openat(to, name, create, Mode::RUSR | Mode::WUSR)?);
-                    io::copy(&mut content, &mut made)?;
+            let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            match FileType::from_raw_mode(stat.st_mode) {
+                FileType::Directory => {
+                    if depth == DEPTH_MAX {
+                        return Err(Errno::NAMETOOLONG.into());
+                    }
+                    let flags = flags | OFlags::DIRECTORY;
+                    mkdirat(to, name, Mode::RWXU)?;
+                    let inner = openat(from, name, flags, Mode::empty())?;
+                    let made = openat(to, name, flags, Mode::empty())?;
+                    let how = match (name.to_bytes(), how) {
+                        (b".git", How::Link) => How::Content,
+                        (b"objects", How::Content) => How::Objects,
+                        _ => how,
+                    };
+                    self.copy(&inner, &made, how, at, depth + 1)?;
                     fchmod(&made, Mode::from_raw_mode(stat.st_mode & 0o7777))?;
                 }
-            }
-            _ => {
-                // A pipe or socket gets a second name too; one that may not have one is left behind.
-                let _ = linkat(from, name, to, name, AtFlags::empty());
+                FileType::Symlink => {
+                    let target = readlinkat(from, name, Vec::new())?;
+                    symlinkat(target, to, name)?;
+                }
+                FileType::RegularFile => self.file((from, to), name, &stat, how)?,
+                _ => {
+                    // A pipe or socket gets a second name too; one that may not have one is left behind.
+                    let _ = linkat(from, name, to, name, AtFlags::empty());
+                }
             }
         }
+        Ok(())
     }
-    Ok(())
+
+    fn file(
+        &mut self,
+        (from, to): (&OwnedFd, &OwnedFd),
+        name: &CStr,
+        stat: &Stat,
+        how: How,
+    ) -> io::Result<()> {
+        let is_lock = how == How::Content && name.to_bytes().ends_with(b".lock");
+        if is_lock {
+            return Ok(());
+        }
+        if how != How::Content && linkat(from, name, to, name, AtFlags::empty()).is_ok() {
+            let after = statat(to, name, AtFlags::SYMLINK_NOFOLLOW)?;
+            self.relinked.insert(stat, &after);
+            return Ok(());
+        }
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let mut content = File::from(openat(from, name, flags, Mode::empty())?);
+        let create = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        let mut made = File::from(openat(to, name, create, Mode::RUSR | Mode::WUSR)?);
+        io::copy(&mut content, &mut made)?;
+        fchmod(&made, Mode::from_raw_mode(stat.st_mode & 0o7777))?;
+        Ok(())
+    }
 }
 
 #[cfg(test)]

@@ -174,6 +174,20 @@ fn lost(
         .collect())
 }
 
+/// Adds `heads`, of working trees elsewhere, as far as they are objects here and no reference leads to them itself.
+pub(super) fn add_lost(
+    opened: &Opened,
+    refs: &mut Vec<Ref>,
+    heads: &[String],
+) -> Result<(), WorkError> {
+    for head in existing(&opened.git, heads)? {
+        if refs.iter().all(|found| found.object_id != head) {
+            refs.push(told(RefKind::Lost, head.as_bytes(), &head, b""));
+        }
+    }
+    Ok(())
+}
+
 /// Where the history of whoever asks was cut and this one is not.
 #[derive(Debug, Default)]
 pub(in super::super) struct Behind {

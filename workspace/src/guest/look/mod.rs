@@ -171,6 +171,7 @@ fn once(place: &Place, looking: Looking<'_>, broken: Option<&str>) -> Result<See
     let walked = tree::walk(&root, &wanted, &mut notes)
         .map_err(|error| WorkError::file("reading", &place.path)(error.into()))?;
     let nested = open_nested(place, &walked, &mut notes)?;
+    tell_missing(looking.base, &walked, &mut notes);
     let paths: Vec<&[u8]> = nested.iter().map(|nested| &nested.path[..]).collect();
     let around = Around {
         root: &root,
@@ -247,6 +248,17 @@ fn open_nested(
         }
     }
     Ok(nested)
+}
+
+/// Repositories inside that were there when it was prepared, and are no more.
+fn tell_missing(base: &Base, walked: &Walked, notes: &mut Notes) {
+    let inside = base.repositories.iter().map(|base| &base.path[..]);
+    for path in inside.filter(|path| !path.is_empty()) {
+        if !walked.repositories.iter().any(|found| found == path) {
+            let detail = "its `.git` is gone, and with it what was committed; what is left of its files is not told";
+            notes.lost(NoteKind::GitRemoved, path, detail);
+        }
+    }
 }
 
 /// A tree without git: everything in it that is in no repository inside.

@@ -143,6 +143,10 @@ impl Opened {
             ignored.insert(self.beneath(path));
             ignored.len() < crate::wire::limits::ENTRIES_MAX
         })?;
+        if let Some(more) = ignored.len().checked_sub(IGNORED_NAMED + 1) {
+            let detail = format!("{} more are ignored", more + 1);
+            notes.add(NoteKind::Ignored, &self.path, &detail, Loss::No);
+        }
         Ok(ignored)
     }
 
@@ -174,7 +178,7 @@ pub(super) fn see(
     let head_ref = head(&opened, head_commit.is_some(), notes)?;
     let shallow = shallow(&opened);
     let behind = history::behind(&opened.git, &cut, &shallow)?;
-    let refs = history::refs(&opened, &print.refs, &base, notes)?;
+    let mut refs = history::refs(&opened, &print.refs, &base, notes)?;
     let work = work::of(&opened, head_commit.as_deref(), &print.index, around, notes)?;
     for lock in LOCKS {
         if opened.git_dir.join(lock).exists() {
@@ -182,7 +186,8 @@ pub(super) fn see(
             notes.add(NoteKind::Locked, &opened.path, &detail, Loss::No);
         }
     }
-    elsewhere(&opened, notes)?;
+    let heads = elsewhere(&opened, notes)?;
+    history::add_lost(&opened, &mut refs, &heads)?;
     let told = Repository {
         path: Bytes::copy_from_slice(&opened.path),
         kind: RepositoryKind::Git.into(),
@@ -251,19 +256,23 @@ fn head_in_file(git_dir: &Path) -> Option<Vec<u8>> {
     }
 }
 
-/// Working trees of the repository that are elsewhere.
-fn elsewhere(opened: &Opened, notes: &mut Notes) -> Result<(), WorkError> {
+/// Working trees of the repository that are elsewhere. Returns the commits of those that are on no branch.
+fn elsewhere(opened: &Opened, notes: &mut Notes) -> Result<Vec<String>, WorkError> {
     let at = |name: &str| opened.git_dir.join(name).exists();
+    let mut heads = Vec::new();
     if !at("worktrees") && !at("commondir") {
-        return Ok(());
+        return Ok(heads);
     }
     let listed = match opened.git.run(&["worktree", "list", "--porcelain"]) {
         Ok(listed) => listed,
-        Err(GitError::Failed { .. }) => return Ok(()),
+        Err(GitError::Failed { .. }) => return Ok(heads),
         Err(error) => return Err(error.into()),
     };
     let own = opened.git.directory();
     for line in listed.split(|&byte| byte == b'\n') {
+        if let Some(head) = line.strip_prefix(b"HEAD ") {
+            heads.push(String::from_utf8_lossy(head).into_owned());
+        }
         let Some(path) = line.strip_prefix(b"worktree ") else {
             continue;
         };
@@ -280,7 +289,7 @@ fn elsewhere(opened: &Opened, notes: &mut Notes) -> Result<(), WorkError> {
             );
         }
     }
-    Ok(())
+    Ok(heads)
 }
 
 /// A small file of git's; empty where it is missing.

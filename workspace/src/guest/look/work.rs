@@ -142,7 +142,7 @@ pub(super) fn of(
         if path.last() != Some(&b'/') {
             untracked.push(opened.beneath(path));
         }
-        untracked.len() < ENTRIES_MAX
+        untracked.len() <= ENTRIES_MAX
     })?;
     untracked.retain(|path| !is_inside(path, opened, around));
     for path in &untracked {
@@ -151,11 +151,16 @@ pub(super) fn of(
     work.untracked = (drafts.len() - tracked_changes) as u64;
     directories(opened, &git, listed, around, &mut drafts)?;
     drop(copied);
-    if drafts.len() > ENTRIES_MAX {
-        notes.lost(NoteKind::TooLarge, &opened.path, "too many files differ");
-    }
-    work.drafts = drafts.into_values().take(ENTRIES_MAX).collect();
+    work.drafts = bounded(drafts, &opened.path, notes);
     Ok(work)
+}
+
+/// As many as may be told.
+fn bounded(drafts: BTreeMap<Vec<u8>, Draft>, at: &[u8], notes: &mut Notes) -> Vec<Draft> {
+    if drafts.len() > ENTRIES_MAX {
+        notes.lost(NoteKind::TooLarge, at, "too many files differ");
+    }
+    drafts.into_values().take(ENTRIES_MAX).collect()
 }
 
 /// Files that are not what the index says, beneath the workspace.
@@ -184,7 +189,7 @@ fn differing(opened: &Opened, git: &Git) -> Result<Vec<Vec<u8>>, WorkError> {
         if record.first() != Some(&b':') {
             differing.push(opened.beneath(record));
         }
-        differing.len() < ENTRIES_MAX
+        differing.len() <= ENTRIES_MAX
     })?;
     Ok(differing)
 }
@@ -202,7 +207,7 @@ pub(super) fn plain(around: &Around<'_>, notes: &mut Notes) -> Vec<Draft> {
             drafts.insert(path.clone(), directory(path, *mode));
         }
     }
-    drafts.into_values().take(ENTRIES_MAX).collect()
+    bounded(drafts, b"", notes)
 }
 
 /// A copy of the index beside it, and git with that.

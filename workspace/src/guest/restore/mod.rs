@@ -121,13 +121,17 @@ pub fn restore(
     };
     let stage = Stage::begin(place)?;
     let former = former(place, request)?;
-    tell_known(former.as_ref(), &mut incoming)?;
+    tell_known(former.as_ref().map(|former| &former.seen), &mut incoming)?;
     let first = incoming.next()?;
     // What is known was told: it must be there, whatever comes.
-    if let Some(former) = &former {
-        let repositories = former.repositories.iter();
-        stage.copy(repositories.filter_map(|one| one.opened.as_ref()))?;
-    }
+    let copied = match &former {
+        Some(former) => {
+            let repositories = former.seen.repositories.iter();
+            let opened = repositories.filter_map(|one| one.opened.as_ref());
+            Some(stage.copy(opened)?)
+        }
+        None => None,
+    };
     let staged = Place {
         path: stage.path.clone(),
         ..place.clone()
@@ -135,7 +139,7 @@ pub fn restore(
     let mut notes = Notes::default();
     let (places, entries) = manifest(&staged, request, first, &mut incoming, &mut notes)?;
     if let Some(former) = &former {
-        remove_gone(&staged, former, &places)?;
+        remove_gone(&staged, &former.seen, &places)?;
     }
     let paths: HashSet<Bytes> = entries.iter().map(|entry| entry.path.clone()).collect();
     let files = Files::new(place, &staged, entries, former.is_some())?;
@@ -146,6 +150,9 @@ pub fn restore(
     stat::look_anew(&staged, &places, &paths)?;
     let state = settled(&staged, &mut notes)?;
     stage.mark(&state);
+    if let (Some(former), Some(copied)) = (&former, copied) {
+        former.check(place, || Ok(stage.tally()? == copied))?;
+    }
     let former = stage.publish()?;
     Ok(Restored {
         state,
@@ -154,12 +161,50 @@ pub fn restore(
     })
 }
 
-/// What is at the workspace's place and is going to be replaced; none where there is nothing.
-fn former(place: &Place, request: &Restore) -> Result<Option<Seen>, WorkError> {
-    let occupied = |detail: &str| WorkError::Occupied {
+/// What is going to be replaced.
+#[derive(Debug)]
+struct There {
+    seen: Seen,
+    /// The digest of its state; none where it is replaced whatever it is.
+    state: Option<[u8; 32]>,
+}
+
+impl There {
+    /// Refuses to replace what something was done in since. `is_same` says whether its files are what they were, as far as
+    /// that is known without reading them.
+    fn check(
+        &self,
+        place: &Place,
+        is_same: impl FnOnce() -> Result<bool, WorkError>,
+    ) -> Result<(), WorkError> {
+        let Some(state) = self.state else {
+            return Ok(());
+        };
+        if is_same()? && self.seen.still_holds()? {
+            return Ok(());
+        }
+        // It may be as it was all the same: files that git ignores are written all the time.
+        let looking = Looking {
+            base: &Base::default(),
+            had_git: false,
+        };
+        match state::read(&look::look(place, looking)?)? == state {
+            true => Ok(()),
+            false => Err(occupied(place, "something was done in it meanwhile")),
+        }
+    }
+}
+
+fn occupied(place: &Place, detail: &str) -> WorkError {
+    WorkError::Occupied {
         path: place.name(),
         detail: detail.to_owned(),
-    };
+    }
+}
+
+/// What is at the workspace's place and is going to be replaced; none where there is nothing.
+fn former(place: &Place, request: &Restore) -> Result<Option<There>, WorkError> {
+    let occupied = |detail: &str| occupied(place, detail);
     match fs::symlink_metadata(&place.path) {
         Ok(found) if found.is_dir() => {}
         Ok(_) => return Err(occupied("it is not a directory")),
@@ -176,7 +221,7 @@ fn former(place: &Place, request: &Restore) -> Result<Option<Seen>, WorkError> {
     };
     let seen = look::look(place, looking)?;
     if request.overwrite {
-        return Ok(Some(seen));
+        return Ok(Some(There { seen, state: None }));
     }
     let marked = stage::marked(&seen.root);
     if request.replaceable_states.is_empty() && marked.is_empty() {
@@ -186,7 +231,10 @@ fn former(place: &Place, request: &Restore) -> Result<Option<Seen>, WorkError> {
     let mut known = request.replaceable_states.iter();
     let is_known = marked == state || known.any(|known| known[..] == state);
     match is_known && seen.still_holds()? {
-        true => Ok(Some(seen)),
+        true => Ok(Some(There {
+            seen,
+            state: Some(state),
+        })),
         false => Err(occupied("something was done in it since")),
     }
 }

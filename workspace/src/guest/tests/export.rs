@@ -161,3 +161,58 @@ fn what_cannot_be_taken_is_told_by_path() {
     );
     assert!(state(&parts).len() == 32);
 }
+
+#[test]
+fn a_repository_inside_that_is_gone_is_told() {
+    let scratch = tempfile::tempdir().unwrap();
+    let root = scratch.path().join("work");
+    let library = scratch.path().join("library");
+    scene(&library);
+    scene(&root);
+    for name in ["kept", "without", "removed"] {
+        let add = ["submodule", "--quiet", "add", library.to_str().unwrap()];
+        git(&root, &[&add[..], &[name]].concat());
+    }
+    git(&root, &["commit", "-q", "-m", "submodules"]);
+    let request = Export {
+        base: base(&told(&root, &Export::default())),
+        had_git: true,
+        max_bytes: 0,
+    };
+    assert_eq!(losses(&told(&root, &request)), []);
+    write(root.join("without/a"), "changed\n");
+    fs::remove_file(root.join("without/.git")).unwrap();
+    fs::remove_dir_all(root.join("removed")).unwrap();
+    let gone = |path: &str| (NoteKind::GitRemoved, path.to_owned());
+    let told = told(&root, &request);
+    assert_eq!(losses(&told), [gone("removed"), gone("without")]);
+}
+
+#[test]
+fn the_commits_of_a_working_tree_elsewhere_come_though_no_branch_has_them() {
+    let scratch = tempfile::tempdir().unwrap();
+    let root = scratch.path().join("work");
+    scene(&root);
+    let request = Export {
+        base: base(&told(&root, &Export::default())),
+        had_git: true,
+        max_bytes: 0,
+    };
+    let other = scratch.path().join("other");
+    let words = ["worktree", "add", "-q", "--detach", "../other"];
+    git(&root, &words);
+    git(
+        &other,
+        &["commit", "-q", "--allow-empty", "-m", "elsewhere"],
+    );
+    let commit = git(&other, &["rev-parse", "HEAD"]);
+    let told = told(&root, &request);
+    let refs = told.iter().filter_map(|part| match &part.part {
+        Some(Piece::Refs(refs)) => Some(&refs.refs),
+        _ => None,
+    });
+    let ids: Vec<&String> = refs.flatten().map(|found| &found.object_id).collect();
+    assert!(ids.contains(&&commit), "{commit} in {ids:?}");
+    let path = other.display().to_string();
+    assert_eq!(losses(&told), [(NoteKind::LinkedWorktree, path)]);
+}

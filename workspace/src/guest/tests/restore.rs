@@ -245,7 +245,9 @@ fn what_was_there_goes_when_the_answer_is_given_or_else_with_the_next() {
     let beside = || {
         let entries = fs::read_dir(scratch.path()).unwrap();
         let names = entries.map(|entry| entry.unwrap().file_name());
-        let mut names: Vec<_> = names.filter(|name| name != "from" && name != "to").collect();
+        let mut names: Vec<_> = names
+            .filter(|name| name != "from" && name != "to")
+            .collect();
         names.sort();
         names
     };
@@ -268,4 +270,63 @@ fn what_was_there_goes_when_the_answer_is_given_or_else_with_the_next() {
     drop(fourth);
     assert!(beside().is_empty(), "{:?}", beside());
     assert_same(&from, &to);
+}
+
+#[test]
+fn what_is_done_while_it_is_prepared_anew_is_not_replaced() {
+    type Deed = fn(&Path);
+    let deeds: [(&str, Deed); 6] = [
+        ("a commit", |to| {
+            git(to, &["commit", "-q", "--allow-empty", "-m", "meanwhile"]);
+        }),
+        ("a new file", |to| write(to.join("meanwhile"), "x")),
+        ("a change", |to| write(to.join("a"), "meanwhile\n")),
+        ("a removal", |to| fs::remove_file(to.join("a")).unwrap()),
+        ("a stash", |to| {
+            write(to.join("a"), "meanwhile\n");
+            git(to, &["stash", "-q"]);
+        }),
+        ("a change like it", |to| {
+            let length = fs::metadata(to.join("a")).unwrap().len();
+            write(to.join("a"), "x".repeat(usize::try_from(length).unwrap()));
+        }),
+    ];
+    for (what, deed) in deeds {
+        let scratch = tempfile::tempdir().unwrap();
+        let (from, to) = (scratch.path().join("from"), scratch.path().join("to"));
+        scene(&from);
+        let parts = told(&from, &Export::default());
+        let (first, _) = made(&to, &Restore::default(), parts.clone()).unwrap();
+        let anew = |request: &Restore, deed: Deed| {
+            let mut parts: VecDeque<Part> = parts.clone().into();
+            // When all but the end has come: the copy was made long before.
+            let mut next = || {
+                if parts.len() == 1 {
+                    deed(&to);
+                }
+                parts.pop_front()
+            };
+            restore(&place(&to), request, &mut next, &mut |_| true)
+        };
+        let request = Restore {
+            replaceable_states: vec![Bytes::copy_from_slice(&first.state)],
+            ..Restore::default()
+        };
+        anew(&request, |_| {}).unwrap_or_else(|error| panic!("{what}: {error}"));
+        anew(&request, |to| write(to.join("build.o"), "ignored"))
+            .unwrap_or_else(|error| panic!("before {what}: {error}"));
+        let refused = anew(&request, deed).unwrap_err();
+        assert!(
+            matches!(&refused, WorkError::Occupied { detail, .. } if detail.contains("meanwhile")),
+            "{what}: {refused}"
+        );
+        let state = |path: &Path| state(&told(path, &Export::default()));
+        assert_ne!(state(&to)[..], first.state[..], "{what} is gone");
+        let request = Restore {
+            overwrite: true,
+            ..request
+        };
+        anew(&request, |_| {}).unwrap_or_else(|error| panic!("{what}: {error}"));
+        assert_eq!(state(&to)[..], first.state[..], "{what} is still there");
+    }
 }
