@@ -311,15 +311,21 @@ impl Export {
         shower.clear();
         let landed = landed?;
         let shown = view::Exported::new(&vm, &landed);
-        let top = landed.repositories.first();
-        match (self.format, top) {
-            (Some(form), Some(top)) => self.write(form, &top.store, &vm)?,
+        let mut unwritten = Vec::new();
+        match (self.format, landed.repositories.first()) {
+            (Some(form), Some(top)) => {
+                self.write(form, &top.store, &vm)?;
+                unwritten = shown.inside_with_work();
+            }
             _ => drop(context.printer().one(&shown)?),
+        }
+        for line in &unwritten {
+            eprintln!("banger: not written: {line}");
         }
         for line in shown.losses() {
             eprintln!("banger: not brought: {line}");
         }
-        Ok(match landed.has_loss() {
+        Ok(match landed.has_loss() || !unwritten.is_empty() {
             true => EXIT_PROBLEM,
             false => 0,
         })

@@ -140,6 +140,14 @@ impl ExportedRepository {
         }
     }
 
+    const fn has_work(&self) -> bool {
+        self.new_commits > 0
+            || self.staged > 0
+            || self.changed > 0
+            || self.untracked > 0
+            || self.conflicted > 0
+    }
+
     fn text(&self) -> String {
         let mut text = format!(
             "{} new commits, {} staged, {} changed, {} untracked",
@@ -181,6 +189,21 @@ impl Exported {
             notes_left_out: landed.notes_left_out,
             is_complete: !landed.has_loss(),
         }
+    }
+
+    /// Those of its repositories inside in which something was done, one line each: what is written of the workspace's own
+    /// repository has nothing of it.
+    pub(crate) fn inside_with_work(&self) -> Vec<String> {
+        let inside = self.repositories.iter().skip(1);
+        let worked = inside.filter(|one| one.has_work());
+        let line = |one: &ExportedRepository| {
+            let path = place(&one.path);
+            format!(
+                "{path}: a repository of its own, whose work is in {}",
+                one.store
+            )
+        };
+        worked.map(line).collect()
     }
 
     /// What could not be taken, one line each.

@@ -165,6 +165,7 @@ fn histories(suite: &Suite) -> Verdict {
         assert_eq!(told.len(), carried.len() * WORK_LINES, "{told:?}");
         let statuses = statuses.split_terminator("told\n");
         let told = told.chunks(WORK_LINES).zip(statuses);
+        forms(suite, &carried[0]);
         for (one, (told, status)) in carried.iter().zip(told) {
             assert_eq!(status.trim_end(), one.status, "history {}", one.seed);
             bring(suite, one, told);
@@ -188,6 +189,60 @@ fn carry(suite: &Suite, dir: &Path, seed: u64) -> Carried {
     let at = carried.here.to_str().unwrap();
     suite.banger(["workspace", "prepare", VM, at]).ok();
     carried
+}
+
+/// Writes what was done in it in each form: other programs take them, and a repository inside is not left out in silence.
+fn forms(suite: &Suite, carried: &Carried) {
+    let here = &carried.here;
+    let name = here.file_name().unwrap().to_string_lossy();
+    let at = here.to_str().unwrap();
+    let form = |form: &str, to: &str| {
+        let words = ["workspace", "export", VM, at, "--format", form, "--to", to];
+        suite.banger(words)
+    };
+    let written = |name: &str| here.parent().unwrap().join(name).display().to_string();
+    let inside = format!("cd \"$HOME/{name}\" && git init -q inside && echo x > inside/x");
+    suite
+        .banger(["vm", "exec", VM, "--", "sh", "-c", &inside])
+        .ok();
+    let patch = written("patch");
+    let told = form("patch", &patch).done();
+    assert_eq!(told.code(), 1, "{}", told.err());
+    assert!(
+        told.err().contains("not written: inside: "),
+        "{}",
+        told.err()
+    );
+    let inside = format!("rm -r \"$HOME/{name}/inside\"");
+    suite
+        .banger(["vm", "exec", VM, "--", "sh", "-c", &inside])
+        .ok();
+    let (bundle, tar, stat) = (written("bundle"), written("tar"), written("stat"));
+    for (how, to) in [("bundle", &bundle), ("tar", &tar), ("diffstat", &stat)] {
+        form(how, to).ok();
+    }
+    git(here, &["bundle", "verify", "-q", &bundle]);
+    assert!(fs::read_to_string(&stat).unwrap().contains("staged"));
+    let listed = Command::new("tar").args(["tf", &tar]).output().unwrap();
+    let listed = String::from_utf8(listed.stdout).unwrap();
+    assert!(listed.lines().any(|line| line == "staged"), "{listed}");
+    // The patch leads from where it began to the files as they are there.
+    let fresh = written("fresh");
+    git(here, &["worktree", "add", "-q", "--detach", &fresh, "HEAD"]);
+    let fresh = Path::new(&fresh);
+    git(fresh, &["apply", "--index", &patch]);
+    let tree = format!("refs/banger/{VM}/state/tree^{{tree}}");
+    assert_eq!(
+        git(fresh, &["write-tree"]),
+        git(here, &["rev-parse", &tree])
+    );
+    git(
+        here,
+        &["worktree", "remove", "--force", fresh.to_str().unwrap()],
+    );
+    for file in [patch, bundle, tar, stat] {
+        fs::remove_file(file).unwrap();
+    }
 }
 
 /// Exports it: it must be what the VM has told.
