@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import tarfile
+from xml.etree import ElementTree
 
 import pytest
 
@@ -67,6 +69,42 @@ def test_a_failed_test_shows_console_and_logs(pytester: pytest.Pytester, fake: F
     assert fake.vms == {}
     assert list((pytester.path / "out").glob("*/web/console.log"))
     assert list((pytester.path / "out").glob("*/web/session-*.log"))
+
+
+@pytest.mark.parametrize("workers", [[], ["-n", "2"]])
+def test_each_test_reports_how_long_its_vms_took(
+    pytester: pytest.Pytester, fake: FakeDaemon, workers: list[str]
+) -> None:
+    pytester.makepyfile(
+        """
+        import pytest
+
+        pytestmark = pytest.mark.banger("box")
+
+        def test_passes(vm): pass
+        def test_fails(vm): assert False
+        def test_has_two(vm_factory): vm_factory(), vm_factory()
+        def test_has_none(vm_factory): pass
+
+        @pytest.fixture
+        def broken(vm): assert False
+        def test_is_not_reached(broken): pass
+        """
+    )
+    done = run(pytester, f"--banger-host={fake.host}", "--junitxml=report.xml", "-rP", *workers)
+    done.assert_outcomes(passed=3, failed=1, errors=1)
+    done.stdout.re_match_lines([r"^VMs made in \d+\.\d\d s, test run in \d+\.\d\d s$"] * 3)
+    cases = ElementTree.parse(pytester.path / "report.xml").iter("testcase")
+    told = {
+        case.attrib["name"]: [(each.get("name"), each.get("value")) for each in case.iter("property")] for case in cases
+    }
+    assert told.pop("test_has_none") == []
+    assert sorted(told) == ["test_fails", "test_has_two", "test_is_not_reached", "test_passes"]
+    for name, properties in told.items():
+        ((key, value),) = properties
+        assert key == "banger_vm_seconds", name
+        assert value is not None
+        assert re.fullmatch(r"\d+\.\d\d", value), name
 
 
 def test_a_failed_test_shows_the_files_that_it_changed(pytester: pytest.Pytester, fake: FakeDaemon) -> None:
