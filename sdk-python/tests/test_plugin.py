@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+import socket
 import tarfile
 from xml.etree import ElementTree
 
 import pytest
 
+import banger
 from banger.testing import FakeDaemon
 
 pytestmark = pytest.mark.filterwarnings("default")
@@ -142,6 +144,16 @@ def test_the_vms_of_failed_tests_are_kept_if_asked(pytester: pytest.Pytester, fa
     pytester.makepyfile(MARKED)
     run(pytester, f"--banger-host={fake.host}").assert_outcomes(passed=1)
     assert fake.vms == {}
+
+
+def test_the_vms_of_a_namesake_are_not_touched(pytester: pytest.Pytester, fake: FakeDaemon) -> None:
+    # As of a runner of the same name, where a process of this number lives.
+    label = {"dev.banger.pytest.run": f"{socket.gethostname()}.999999999.1"}
+    with banger.connect(fake.host) as client:
+        theirs = client.vms.create("box", labels=label)
+        pytester.makepyfile(MARKED)
+        run(pytester, f"--banger-host={fake.host}").assert_outcomes(passed=1)
+        assert [left.id for left in client.vms.list()] == [theirs.id]
 
 
 def test_an_interrupted_run_leaves_nothing(pytester: pytest.Pytester, fake: FakeDaemon) -> None:

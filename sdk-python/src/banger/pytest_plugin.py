@@ -82,19 +82,25 @@ def pytest_configure(config: pytest.Config) -> None:
     )
 
 
+def _here() -> str:
+    """Where numbers of processes mean the same: machines, and containers of one, may have the same name."""
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return f"{socket.gethostname()[:64]}.{boot}.{Path('/proc/self/ns/pid').stat().st_ino}"
+
+
 def _run_label() -> str:
     """This process, so that its VMs are known for leftovers when it is gone. Process numbers are used again: with the
     time of its start.
     """
     started = Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19]
-    return f"{socket.gethostname()}.{os.getpid()}.{started}"[:_LABEL_MAX]
+    return f"{_here()}.{os.getpid()}.{started}"
 
 
 def _is_gone(run: str) -> bool:
-    """Whether the process of a label is gone. One of another machine is not known to be."""
-    host, _, rest = run.rpartition(".")
-    host, _, pid = host.rpartition(".")
-    if host != socket.gethostname() or not pid.isdigit():
+    """Whether the process of a label is gone. One of another machine or container is not known to be."""
+    here, _, rest = run.rpartition(".")
+    here, _, pid = here.rpartition(".")
+    if here != _here() or not pid.isdigit():
         return False
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19] != rest
