@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
+import socket
 import tarfile
+from xml.etree import ElementTree
 
 import pytest
 
+import banger
 from banger.testing import FakeDaemon
 
 pytestmark = pytest.mark.filterwarnings("default")
@@ -69,6 +73,42 @@ def test_a_failed_test_shows_console_and_logs(pytester: pytest.Pytester, fake: F
     assert list((pytester.path / "out").glob("*/web/session-*.log"))
 
 
+@pytest.mark.parametrize("workers", [[], ["-n", "2"]])
+def test_each_test_reports_how_long_its_vms_took(
+    pytester: pytest.Pytester, fake: FakeDaemon, workers: list[str]
+) -> None:
+    pytester.makepyfile(
+        """
+        import pytest
+
+        pytestmark = pytest.mark.banger("box")
+
+        def test_passes(vm): pass
+        def test_fails(vm): assert False
+        def test_has_two(vm_factory): vm_factory(), vm_factory()
+        def test_has_none(vm_factory): pass
+
+        @pytest.fixture
+        def broken(vm): assert False
+        def test_is_not_reached(broken): pass
+        """
+    )
+    done = run(pytester, f"--banger-host={fake.host}", "--junitxml=report.xml", "-rP", *workers)
+    done.assert_outcomes(passed=3, failed=1, errors=1)
+    done.stdout.re_match_lines([r"^VMs made in \d+\.\d\d s, test run in \d+\.\d\d s$"] * 3)
+    cases = ElementTree.parse(pytester.path / "report.xml").iter("testcase")
+    told = {
+        case.attrib["name"]: [(each.get("name"), each.get("value")) for each in case.iter("property")] for case in cases
+    }
+    assert told.pop("test_has_none") == []
+    assert sorted(told) == ["test_fails", "test_has_two", "test_is_not_reached", "test_passes"]
+    for name, properties in told.items():
+        ((key, value),) = properties
+        assert key == "banger_vm_seconds", name
+        assert value is not None
+        assert re.fullmatch(r"\d+\.\d\d", value), name
+
+
 def test_a_failed_test_shows_the_files_that_it_changed(pytester: pytest.Pytester, fake: FakeDaemon) -> None:
     fake.on(lambda command: command.text.startswith("find / /tmp -xdev"), stdout="/work/report\0/../../evil\0/gone\0")
     pytester.makepyfile(
@@ -104,6 +144,16 @@ def test_the_vms_of_failed_tests_are_kept_if_asked(pytester: pytest.Pytester, fa
     pytester.makepyfile(MARKED)
     run(pytester, f"--banger-host={fake.host}").assert_outcomes(passed=1)
     assert fake.vms == {}
+
+
+def test_the_vms_of_a_namesake_are_not_touched(pytester: pytest.Pytester, fake: FakeDaemon) -> None:
+    # As of a runner of the same name, where a process of this number lives.
+    label = {"dev.banger.pytest.run": f"{socket.gethostname()}.999999999.1"}
+    with banger.connect(fake.host) as client:
+        theirs = client.vms.create("box", labels=label)
+        pytester.makepyfile(MARKED)
+        run(pytester, f"--banger-host={fake.host}").assert_outcomes(passed=1)
+        assert [left.id for left in client.vms.list()] == [theirs.id]
 
 
 def test_an_interrupted_run_leaves_nothing(pytester: pytest.Pytester, fake: FakeDaemon) -> None:

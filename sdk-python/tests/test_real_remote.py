@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -71,5 +73,26 @@ def test_a_revoked_certificate_is_refused(bangerd: Daemon, tmp_path: Path) -> No
             except errors.TlsError as error:
                 caught = error
         assert caught.reason == "TLS_CLIENT_REVOKED"
-        with pytest.raises(errors.BangerError):
+        with pytest.raises(errors.ConnectionLost) as told:
             client.info()
+        assert told.value.reason == "TLS_CLIENT_REVOKED"
+        assert told.value.remedy == caught.remedy
+
+
+def test_a_client_goes_on_with_the_certificate_that_takes_the_place_of_its_own(bangerd: Daemon, tmp_path: Path) -> None:
+    path, old = tmp_path / "renewed", tmp_path / "old"
+    bangerd.cert("issue", "renewed", "--role", "viewer", "--out", path)
+    shutil.copytree(path, old)
+    with banger.connect(bangerd.remote, cert=path, reconnect_window=0) as client:
+        client.info()
+        bangerd.cert("issue", "renewed", "--role", "viewer", "--out", path, "--replace")
+        issued = json.loads((bangerd.directory / "pki" / "index.json").read_text())["certificates"]
+        first = next(each["serial"] for each in issued if each["name"] == "renewed")
+        bangerd.cert("revoke", first)
+        is_refused = False
+        while not is_refused:
+            try:
+                banger.connect(bangerd.remote, cert=old).close()
+            except errors.TlsError:
+                is_refused = True
+        assert client.info().version

@@ -45,17 +45,18 @@
 //! # Cancellation
 //!
 //! Futures and streams do nothing unless they are polled, and stop when they are dropped; nothing is left running in the
-//! background. What that means for the daemon:
+//! background, but for a [`Source`] that is being read, until that read returns, and a workspace that is just being landed.
+//! What that means for the daemon:
 //!
 //! | dropped | then |
 //! |---|---|
 //! | a list, a read, a watch, a log | nothing more is sent |
 //! | a change, before its answer | it may be done or not; the same [`Request::request_id`] finds out |
-//! | [`Vms::create`], a pull, an import, a build, a volume's creation | the work goes on in the daemon, as an operation: [`Operations::watch`], [`Operations::cancel`] |
+//! | [`Vms::create`], a pull, an import, a build, a volume's creation | the work goes on in the daemon, as an operation: [`Operations::watch`], [`Operations::cancel`]; of an import, a registration or a build that is still being sent there is nothing |
 //! | a [`Process`] of [`Sessions::exec`] | it is killed, with its children |
 //! | a [`Process`] of [`Sessions::attach`] | it goes on; attach again |
-//! | an upload, a file that is being written | nothing of the file is there; of a tree, what was whole before |
-//! | [`Workspace::prepare`], [`Workspace::export`] | nothing of it is there |
+//! | an upload, a file that is being written | nothing of the file is there, or all of it where only the answer was missing; of a tree, what was whole before; by [`WriteFile::append`], [`WriteFile::at`] and [`WriteFile::in_place`] what had come |
+//! | [`Workspace::prepare`], [`Workspace::export`] | nothing of it is there, or all of it |
 //! | a [`Tunnel`] | both ends are reset |
 //!
 //! # Bytes

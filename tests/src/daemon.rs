@@ -1,7 +1,9 @@
 //! A `bangerd` of its own: directory, configuration, socket, log; started, killed, started again.
 
 use std::fs::File;
-use std::os::unix::net::UnixStream;
+use std::net::TcpListener;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -21,6 +23,9 @@ const START: Duration = Duration::from_secs(30);
 const STOP: Duration = Duration::from_secs(60);
 /// What is kept of a log in a message.
 const LOG_TAIL_LINES: usize = 40;
+/// Becomes the program of its arguments, which finds its standard input and output as the sockets of a service manager
+/// (`sd_listen_fds(3)`).
+const HAND_OVER: &str = "export LISTEN_FDS=2 LISTEN_PID=$$; exec \"$@\" 3<&0 4>&1 </dev/null >&2";
 
 /// How a daemon is started.
 #[derive(Debug, Default)]
@@ -33,6 +38,8 @@ pub struct DaemonOptions {
     pub user: Option<(u32, u32)>,
     /// Variables.
     pub env: Vec<(String, String)>,
+    /// A TCP socket that it is handed over, and with it a Unix one at the place of its own, as by a service manager.
+    pub handed_over: Option<TcpListener>,
 }
 
 /// A daemon and its directory. Dropping it kills the daemon, but no VM: stop those first.
@@ -45,6 +52,8 @@ pub struct Daemon {
     /// Where it keeps everything.
     pub state: PathBuf,
     socket: PathBuf,
+    /// Where it is handed over, and not the daemon's.
+    unix: Option<UnixListener>,
     options: DaemonOptions,
     child: Mutex<Option<Child>>,
 }
@@ -58,6 +67,8 @@ impl Daemon {
         options: DaemonOptions,
     ) -> Self {
         let directory = scratch.dir(name);
+        let socket = directory.join("s");
+        let handed_over = options.handed_over.as_ref();
         let daemon = Self {
             binaries: binaries.clone(),
             home: scratch.path().join("home"),
@@ -66,7 +77,8 @@ impl Daemon {
                 .state_dir
                 .clone()
                 .unwrap_or_else(|| directory.join("state")),
-            socket: directory.join("s"),
+            unix: handed_over.map(|_| UnixListener::bind(&socket).unwrap()),
+            socket,
             directory,
             options,
             child: Mutex::new(None),
@@ -90,9 +102,16 @@ impl Daemon {
         self.directory.join("bangerd.toml")
     }
 
-    /// The arguments that start it, but for the program.
+    /// What starts it.
     fn command(&self) -> Command {
-        let mut command = Command::new(&self.binaries.bangerd);
+        let program = &self.binaries.bangerd;
+        let mut command = if self.unix.is_some() {
+            let mut shell = Command::new("sh");
+            shell.args(["-c", HAND_OVER, "sh"]).arg(program);
+            shell
+        } else {
+            Command::new(program)
+        };
         command.arg("--config").arg(self.config());
         command
             .arg("--state-dir")
@@ -112,11 +131,21 @@ impl Daemon {
         if let Some((uid, gid)) = self.options.user {
             command.uid(uid).gid(gid);
         }
+        command.current_dir("/").process_group(0);
         command
-            .current_dir("/")
-            .stdin(Stdio::null())
-            .process_group(0);
-        command
+    }
+
+    /// What its standard input and output are.
+    fn streams(&self, log: &File) -> (Stdio, Stdio) {
+        let Some((unix, tcp)) = self.unix.as_ref().zip(self.options.handed_over.as_ref()) else {
+            return (Stdio::null(), log.try_clone().unwrap().into());
+        };
+        let sockets: [OwnedFd; 2] = [
+            unix.try_clone().unwrap().into(),
+            tcp.try_clone().unwrap().into(),
+        ];
+        let [unix, tcp] = sockets.map(Stdio::from);
+        (unix, tcp)
     }
 
     /// Starts it after it was stopped or killed.
@@ -127,7 +156,8 @@ impl Daemon {
             .open(self.log_path())
             .unwrap();
         let mut command = self.command();
-        command.stdout(log.try_clone().unwrap()).stderr(log);
+        let (input, output) = self.streams(&log);
+        command.stdin(input).stdout(output).stderr(log);
         let mut child = command.spawn().unwrap();
         let deadline = Instant::now() + START;
         while !self.is_served_by(&child) {
@@ -146,6 +176,10 @@ impl Daemon {
 
     /// Not by a copy of the socket that a killed one was just handing to a program.
     fn is_served_by(&self, child: &Child) -> bool {
+        if self.unix.is_some() {
+            // Whoever comes to a socket that is handed over waits for its daemon.
+            return true;
+        }
         let Ok(connection) = UnixStream::connect(&self.socket) else {
             return false;
         };

@@ -68,9 +68,15 @@ impl<'a> Pki<'a> {
     /// What a daemon's configuration needs to serve TCP on a port of the loopback that the kernel chooses.
     #[must_use]
     pub fn config(&self) -> String {
+        format!("{}listen = [\"127.0.0.1:0\"]\n", self.tls())
+    }
+
+    /// The same without an address.
+    #[must_use]
+    pub fn tls(&self) -> String {
         let path = |name: &str| self.path(name).display().to_string();
         format!(
-            "[tcp]\nlisten = [\"127.0.0.1:0\"]\ncert_file = {:?}\nkey_file = {:?}\nclient_ca_files = [{:?}]\ncrl_files = [{:?}]\n",
+            "[tcp]\ncert_file = {:?}\nkey_file = {:?}\nclient_ca_files = [{:?}]\ncrl_files = [{:?}]\n",
             path("tls/server.crt"),
             path("tls/server.key"),
             path("tls/ca.crt"),

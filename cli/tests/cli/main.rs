@@ -4,6 +4,7 @@
 #[path = "../../../sdk-rust/tests/fake/mod.rs"]
 mod fake;
 
+mod cert;
 mod doctor;
 mod forward;
 mod help;

@@ -64,6 +64,18 @@ def open_channel(address: Address, secure: Callable[..., Any], insecure: Callabl
     return secure("dns:///" + address.authority, shown, options=options)
 
 
+def stamp(address: Address) -> tuple[object, ...] | None:
+    """Differs when a file of the credentials was replaced; None where there are none, or they cannot be looked at."""
+    shown = address.credentials
+    if shown is None:
+        return None
+    try:
+        looks = [path.stat() for path in (shown.ca, shown.key, shown.cert)]
+    except OSError:
+        return None
+    return tuple((look.st_dev, look.st_ino, look.st_mtime_ns) for look in looks)
+
+
 def check_health(channel: Any) -> Any:
     """The call by which a connection is tried: any answer to it, also that there is no such call, is the daemon's. It
     takes a round trip, where gRPC's own waiting for a connection looks every 0.2 s.

@@ -235,7 +235,10 @@ class CommandNotStarted(RefusedError):
 
 
 class ConnectionLost(BangerError):
-    """The connection broke, or nothing was heard over it, and it did not come back within the reconnect window."""
+    """The connection broke, or nothing was heard over it, and it did not come back within the reconnect window.
+
+    Where that is because of certificates, `reason` is that of the `TlsError` which a new client would get.
+    """
 
     reason = "CONNECTION_LOST"
     code_ran = CodeRan.MAYBE
@@ -255,6 +258,13 @@ class ConnectionLost(BangerError):
         self.metadata = {"during": during}
         self.result: Result | None = None
         """What the command had written, where output was collected."""
+
+    def because(self, refused: TlsError) -> None:
+        """It does not come back for this reason."""
+        self.reason = refused.reason
+        self.message = f"{self.message}: {refused.message}"
+        self._remedy = refused.remedy
+        self.metadata = {**self.metadata, **refused.metadata}
 
 
 class ProtocolError(BangerError):

@@ -45,6 +45,8 @@ _FILE_MAX_BYTES = 1 << 20
 _FILES_MAX_BYTES = 16 << 20
 _FILES_SECONDS = 60.0
 _LABEL_MAX = 200
+# What a test's report calls how long its VMs took to make.
+_SECONDS = "banger_vm_seconds"
 # Of a VM, under the node's own keys.
 _VMS = pytest.StashKey["list[banger.Vm]"]()
 _FAILED = pytest.StashKey["bool"]()
@@ -80,19 +82,25 @@ def pytest_configure(config: pytest.Config) -> None:
     )
 
 
+def _here() -> str:
+    """Where numbers of processes mean the same: machines, and containers of one, may have the same name."""
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return f"{socket.gethostname()[:64]}.{boot}.{Path('/proc/self/ns/pid').stat().st_ino}"
+
+
 def _run_label() -> str:
     """This process, so that its VMs are known for leftovers when it is gone. Process numbers are used again: with the
     time of its start.
     """
     started = Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19]
-    return f"{socket.gethostname()}.{os.getpid()}.{started}"[:_LABEL_MAX]
+    return f"{_here()}.{os.getpid()}.{started}"
 
 
 def _is_gone(run: str) -> bool:
-    """Whether the process of a label is gone. One of another machine is not known to be."""
-    host, _, rest = run.rpartition(".")
-    host, _, pid = host.rpartition(".")
-    if host != socket.gethostname() or not pid.isdigit():
+    """Whether the process of a label is gone. One of another machine or container is not known to be."""
+    here, _, rest = run.rpartition(".")
+    here, _, pid = here.rpartition(".")
+    if here != _here() or not pid.isdigit():
         return False
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19] != rest
@@ -221,9 +229,14 @@ def vm(vm_factory: VmFactory) -> banger.Vm:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
     """Adds to a failed test what its VMs say, while they are there, and to each how long they took to make."""
+    taken = item.stash.get(_CREATED, None)
+    if taken is not None:
+        # Of the test and not of one report: which of its reports is read is each reporter's choice, and JUnit's is the
+        # last.
+        others = [told for told in item.user_properties if told[0] != _SECONDS]
+        item.user_properties[:] = [*others, (_SECONDS, f"{taken:.2f}")]
     report: pytest.TestReport = yield
-    if call.when == "call" and (taken := item.stash.get(_CREATED, None)) is not None:
-        report.user_properties.append(("banger_vm_seconds", f"{taken:.2f}"))
+    if call.when == "call" and taken is not None:
         report.sections.append(("banger", f"VMs made in {taken:.2f} s, test run in {call.duration:.2f} s"))
     if report.failed:
         item.stash[_FAILED] = True

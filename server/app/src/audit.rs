@@ -25,8 +25,12 @@ const WAITING_MAX: usize = 8192;
 const BATCH_MAX: usize = 512;
 /// How long the first record of a batch waits for others.
 const GATHER: Duration = Duration::from_millis(50);
-/// Between two prunings.
+/// At most between two prunings, of a log that is kept for longer than this.
 const PRUNE_EVERY: Duration = Duration::from_secs(60);
+/// And at least, however short that is.
+const PRUNE_REST: Duration = Duration::from_millis(100);
+/// The log may grow by this part beyond what is kept before it is pruned: ranking all records is not for each new one.
+const PRUNE_GROWTH: u32 = 10;
 /// Records that a watcher takes from the store at once.
 const WATCHED_AT_ONCE: u32 = 100;
 /// How long a reader waits for what was queued before it.
@@ -149,6 +153,7 @@ impl Audit {
                 audit: self.clone(),
                 waiting,
                 prune_at: Instant::now(),
+                grown: 0,
             };
             self.context.tasks.spawn(writer.run());
         }
@@ -198,6 +203,8 @@ struct Writer {
     audit: Arc<Audit>,
     waiting: mpsc::Receiver<Item>,
     prune_at: Instant,
+    /// Records that were written since the last pruning.
+    grown: u64,
 }
 
 impl Writer {
@@ -211,6 +218,11 @@ impl Writer {
                 () = shutdown.cancelled() => break,
                 // cancel-safe: takes nothing when dropped
                 _ = self.waiting.recv_many(&mut batch, 1) => {}
+                // cancel-safe: holds no state. Records get old though no call comes.
+                () = tokio::time::sleep_until(self.prune_at) => {
+                    self.prune().await;
+                    continue;
+                }
             }
             // Where more than a batch waits, waiting longer would only lose what does not fit.
             let is_full = self.waiting.len() >= BATCH_MAX;
@@ -218,7 +230,10 @@ impl Writer {
                 tokio::time::sleep(GATHER).await;
             }
             self.write(&mut batch).await;
-            self.prune().await;
+            let growth_max = self.audit.context.config.audit_records_max / PRUNE_GROWTH;
+            if self.grown > growth_max.into() || Instant::now() >= self.prune_at {
+                self.prune().await;
+            }
         }
         self.waiting.close();
         while !self.waiting.is_empty() {
@@ -253,6 +268,7 @@ impl Writer {
                     "records of the audit log are lost"
                 );
             } else {
+                self.grown += count;
                 self.audit.written.send_replace(());
             }
         }
@@ -263,11 +279,9 @@ impl Writer {
     }
 
     async fn prune(&mut self) {
-        if Instant::now() < self.prune_at {
-            return;
-        }
-        self.prune_at = Instant::now() + PRUNE_EVERY;
         let config = &self.audit.context.config;
+        self.prune_at = Instant::now() + config.audit_retention.clamp(PRUNE_REST, PRUNE_EVERY);
+        self.grown = 0;
         let retention =
             SignedDuration::try_from(config.audit_retention).unwrap_or(SignedDuration::MAX);
         let before = Timestamp::now()

@@ -3,6 +3,7 @@
 
 mod error;
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -112,12 +113,17 @@ impl Uploads {
         })?;
         crate::host::admit_disk(&context)?;
         let name = format!("upload-{}", OperationId::new());
-        let path = context.paths.tmp().join(name);
-        let made = File::create_new(&path).await;
-        let file = made.map_err(|source| UploadError::Store { source })?;
+        let path = Temporary(context.paths.tmp().join(name));
+        // The file is made though the caller goes meanwhile, and goes then as what nobody takes.
+        let making = tokio::task::spawn_blocking(move || {
+            let file = std::fs::File::create_new(&path.0)?;
+            Ok::<_, io::Error>((path, file))
+        });
+        let made = making.await.map_err(io::Error::other).flatten();
+        let (path, file) = made.map_err(|source| UploadError::Store { source })?;
         Ok(Upload {
-            file,
-            path: Temporary(path),
+            file: File::from_std(file),
+            path,
             kind,
             length: 0,
             look_at: LOOK_BYTES,

@@ -5,6 +5,7 @@
 //! and with `BANGER_E2E=done` nothing is run at all (the suite ran before).
 #![allow(clippy::unwrap_used)] // a case fails by panicking
 
+mod activation;
 mod api;
 mod bad_input;
 mod build;
@@ -84,6 +85,7 @@ fn cases() -> Vec<Case<Suite>> {
         user::cases,
         limits::cases,
         firecracker::cases,
+        activation::cases,
         remote::cases,
         roles::cases,
         grpcurl::cases,

@@ -45,10 +45,10 @@ class CallbackFailed(Exception):
 class Retry:
     """Tries in a row to get a lost connection back."""
 
-    def __init__(self, window: float, renew: Callable[[], None]) -> None:
-        """For so long after the first failure; `renew` gives up the connection that does not come back."""
-        self._window = window
-        self._renew = renew
+    def __init__(self, channel: _io.Channel) -> None:
+        """For as long after the first failure as the channel's limits say."""
+        self._window = channel.limits.reconnect
+        self._channel = channel
         self._deadline: float | None = None
         self._pause = _BACKOFF_FIRST
         self._is_established = False
@@ -65,9 +65,11 @@ class Retry:
         if self._deadline is None:
             self._deadline = now + self._window
         if now >= self._deadline:
+            if isinstance(error, errors.ConnectionLost):
+                self._channel.explain(error)
             raise error
         if isinstance(error, errors.ConnectionLost) and now - (self._deadline - self._window) > _RENEW_SECONDS:
-            self._renew()
+            self._channel.renew()
         _io.sleep(min(self._pause, self._deadline - now))
         self._pause = min(self._pause * 2, _BACKOFF_MAX)
 
@@ -177,7 +179,7 @@ class Caller:
 
     def retry(self) -> Retry:
         """A fresh count of tries."""
-        return Retry(self.channel.limits.reconnect, self.channel.renew)
+        return Retry(self.channel)
 
     def repeat(self, method: Method[Req, Res], request: Req) -> Res:
         """Makes a call that is safe to repeat until it is answered or the reconnect window ends."""

@@ -191,12 +191,33 @@ class Channel:
         # The one in use is the last.
         self._channels: list[Any] = []
         self._opened = 0.0
+        self._shown = _channel.stamp(address)
         self._open()
 
     def _open(self) -> None:
         self._channels.append(_channel.open_channel(self.address, grpc.secure_channel, grpc.insecure_channel))
         self._opened = now()
         self._calls = {}
+
+    def _follow_files(self) -> None:
+        """Another connection for the calls that follow where the certificates were renewed: gRPC reads them once."""
+        shown = _channel.stamp(self.address)
+        if shown is not None and shown != self._shown:
+            with contextlib.suppress(errors.HostError):  # one of them is just being replaced
+                self._open()
+                self._shown = shown
+
+    def explain(self, error: errors.ConnectionLost) -> None:
+        """Says of a connection that does not come back why, where certificates are the reason: gRPC hides it."""
+        if self.address.socket is not None:
+            return
+        try:
+            _channel.look_at(self.address, self.limits.connect)
+        except errors.TlsError as refused:
+            if refused.reason != "TLS_TURNED_AWAY":
+                error.because(refused)
+        except (errors.ConnectError, errors.HostError):
+            pass  # all that is known
 
     def renew(self) -> None:
         """Another connection for the calls that follow, unless this one is as new. Those that go on keep theirs."""
@@ -227,6 +248,7 @@ class Channel:
     def _call(self, method: Method[Any, Any]) -> Any:
         self._owner.check()
         INTERRUPTS.settle()
+        self._follow_files()
         call = self._calls.get(method.path)
         if call is None:
             kind = ("stream" if method.client_streams else "unary") + ("_stream" if method.server_streams else "_unary")

@@ -14,6 +14,7 @@ mod chaos;
 mod daemon;
 mod disk;
 mod doctor;
+mod dropped;
 mod errors;
 mod events;
 mod file_agent;

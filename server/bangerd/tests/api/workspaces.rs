@@ -38,10 +38,10 @@ use crate::rig::{Rig, config, connect, creation, drain, furnish};
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A daemon with a VM `web`, whose agent is real.
-struct Scene {
-    dir: TempDir,
+pub(crate) struct Scene {
+    pub(crate) dir: TempDir,
     host: FakeHost,
-    config: bangerd::config::Config,
+    pub(crate) config: bangerd::config::Config,
     stop: CancellationToken,
     daemon: JoinHandle<Result<(), DaemonError>>,
     channel: Channel,
@@ -49,7 +49,7 @@ struct Scene {
 
 impl Scene {
     /// None where this machine cannot run it.
-    async fn start() -> Option<Self> {
+    pub(crate) async fn start() -> Option<Self> {
         if !rustix::process::geteuid().is_root() {
             eprintln!("SKIPPED workspaces: only root can be several users");
             return None;
@@ -96,7 +96,7 @@ impl Scene {
     }
 
     /// What is at this path of the guest.
-    fn guest(&self, path: &str) -> PathBuf {
+    pub(crate) fn guest(&self, path: &str) -> PathBuf {
         self.dir.path().join("guest").join(path)
     }
 
@@ -117,7 +117,7 @@ impl Scene {
         Ok(parts.collect())
     }
 
-    async fn stopped(self) {
+    pub(crate) async fn stopped(self) {
         self.stop.cancel();
         drop(self.channel);
         let ended = timeout(PATIENCE, self.daemon).await;
@@ -136,7 +136,7 @@ fn serve(
     TaskTracker::new().spawn(run)
 }
 
-fn git(directory: &Path, words: &[&str]) -> String {
+pub(crate) fn git(directory: &Path, words: &[&str]) -> String {
     let output = Command::new("git")
         .current_dir(directory)
         .args(["-c", "user.name=Ann", "-c", "user.email=ann@example.com"])
@@ -150,7 +150,7 @@ fn git(directory: &Path, words: &[&str]) -> String {
         .to_owned()
 }
 
-fn repository(root: &Path) {
+pub(crate) fn repository(root: &Path) {
     fs::create_dir_all(root).unwrap();
     git(root, &["init", "-q", "-b", "main"]);
     fs::write(root.join("a"), "one\n").unwrap();

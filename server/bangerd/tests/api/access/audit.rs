@@ -7,8 +7,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use banger_app::App;
-use banger_core::Role;
-use banger_core::audit::AuditFilter;
+use banger_core::audit::{AuditFilter, AuditRecord};
+use banger_core::{Owner, Role};
 use banger_proto::v1;
 use banger_proto::v1::vm::State;
 use banger_vmm::FakeHost;
@@ -202,6 +202,74 @@ async fn the_log_pages_filters_and_outlives_the_daemon() {
     rig.stopped().await;
 }
 
+async fn delete_volume(caller: &Caller, name: String) {
+    let request = v1::DeleteVolumeRequest {
+        volume: name,
+        ..Default::default()
+    };
+    caller.volumes().delete_volume(request).await.unwrap_err();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_forgets_while_it_runs_what_is_beyond_the_bound_and_keeps_the_newest() {
+    const KEPT: usize = 20;
+    let rig = Rig::start_with(|config| {
+        config.audit_records_max = u32::try_from(KEPT).unwrap();
+    })
+    .await;
+    let admin = rig.enter(user(1, Role::Admin)).await;
+    let alice = rig.enter(user(8001, Role::User)).await;
+    delete_volume(&alice, "hers".into()).await;
+    for number in 0..200 {
+        delete_volume(&admin, format!("v{number}")).await;
+    }
+    crate::stop::until("the old are gone", async || {
+        let all = list(&admin, v1::ListAuditRequest::default()).await.unwrap();
+        // Until it is shortened again, it may grow by a tenth.
+        all.records.len() <= KEPT + KEPT / 10
+    })
+    .await;
+    let left = of(&admin, 1).await;
+    let left: Vec<&str> = left.iter().map(|record| record.object.as_str()).collect();
+    let newest: Vec<String> = (0..200).rev().map(|number| format!("v{number}")).collect();
+    assert!(left.len() >= KEPT - 1 && left == newest[..left.len()]);
+    assert_eq!(of(&admin, 8001).await[0].object, "hers");
+    rig.stopped().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_that_nobody_calls_forgets_what_is_too_old() {
+    let rig = Rig::start_with(|config| {
+        config.audit_retention = "300ms".parse().unwrap();
+    })
+    .await;
+    // Beside the daemon: whoever calls wakes the log.
+    let database = rig.dir.path().join("state/banger.db");
+    let store = banger_store::Store::open(&database).await.unwrap();
+    let record = AuditRecord {
+        time: "2020-01-01T00:00:00Z".parse().unwrap(),
+        duration: Duration::ZERO,
+        owner: Owner::of_uid(1),
+        role: Role::Admin,
+        via: String::new(),
+        method: "banger.v1.VolumeService/DeleteVolume".into(),
+        object: "v".into(),
+        request_id: String::new(),
+        code: 0,
+        reason: String::new(),
+        sequence: 0,
+        lost: 0,
+    };
+    store.insert_audit(&[record]).await.unwrap();
+    let all = AuditFilter::default();
+    until("it is gone", async || {
+        store.list_audit(1, None, &all).await.unwrap().is_empty()
+    })
+    .await;
+    store.close().await;
+    rig.stopped().await;
+}
+
 async fn next(
     answers: &mut tonic::Streaming<v1::WatchAuditResponse>,
 ) -> Result<v1::watch_audit_response::Message, Status> {
@@ -221,14 +289,7 @@ async fn the_log_is_followed_from_any_record_on_and_ends_with_the_daemon() {
     use v1::watch_audit_response::Message;
     let rig = Rig::start().await;
     let admin = rig.enter(user(1, Role::Admin)).await;
-    let delete = async |name: String| {
-        let request = v1::DeleteVolumeRequest {
-            volume: name,
-            ..Default::default()
-        };
-        admin.volumes().delete_volume(request).await.unwrap_err();
-    };
-    delete("early".into()).await;
+    delete_volume(&admin, "early".into()).await;
     let watch = async |after| {
         let request = v1::WatchAuditRequest {
             after,
@@ -246,7 +307,7 @@ async fn the_log_is_followed_from_any_record_on_and_ends_with_the_daemon() {
     let (_, mut from_oldest) = watch(Some(0)).await;
     // More than are taken from the store at once, while they come.
     for number in 0..250 {
-        delete(format!("v{number}")).await;
+        delete_volume(&admin, format!("v{number}")).await;
     }
     let mut expected: Vec<String> = (0..250).map(|number| format!("v{number}")).collect();
     let mut last = at;

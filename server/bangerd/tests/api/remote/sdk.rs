@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use banger_sdk::{Client, Credentials, Error, Host, HostEvent, TlsProblem};
+use banger_sdk::{Client, ClientOptions, Command, Credentials, Error, Host, HostEvent, TlsProblem};
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use rcgen::ExtendedKeyUsagePurpose;
@@ -181,5 +181,49 @@ async fn a_connection_ends_when_its_certificate_does_and_says_so() {
     let again = client.host_info().await.unwrap_err();
     assert_eq!(again.reason(), "TLS_CLIENT_EXPIRED", "{again:?}");
     lasting.host_info().await.unwrap();
+    remote.rig.stopped().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_is_dropped_is_over_for_the_daemon() {
+    const SECOND: std::time::Duration = std::time::Duration::from_secs(1);
+    type Held = BoxStream<'static, Result<(), Error>>;
+    fn held<T: 'static>(stream: BoxStream<'static, Result<T, Error>>) -> Held {
+        stream.map(|told| told.map(drop)).boxed()
+    }
+    let remote = Remote::start_with(|config| config.limits.caller_calls_max = 1).await;
+    remote.rig.furnish().await;
+    let bundle = remote.bundle("ci", |_| {});
+    let host: Host = format!("https://{}", remote.address).parse().unwrap();
+    let host = host.with_credentials(Credentials::directory(&bundle));
+    let options = ClientOptions::default().reconnect_window(std::time::Duration::ZERO);
+    let client = Client::connect_with(host, options).await.unwrap();
+    let create = client.vms().create("web:1").name("web");
+    create.memory_mib(96).disk_mib(64).await.unwrap();
+    let command = Command::new(["sleep"]);
+    let session = client.sessions().start("web", command).await.unwrap();
+    let (vms, sessions) = (client.vms(), client.sessions());
+    let begin: [(&str, &dyn Fn() -> Held); 5] = [
+        ("the host", &|| held(client.events().stream())),
+        ("a VM", &|| held(vms.watch("web"))),
+        ("statistics", &|| held(vms.watch_all_stats(SECOND))),
+        ("a console", &|| held(vms.console("web").follow().stream())),
+        ("a log", &|| {
+            held(sessions.log(&session.id).follow().stream())
+        }),
+    ];
+    for (what, begin) in begin {
+        let refused = loop {
+            let mut held = begin();
+            tokio::select! {
+                refused = until(what, async || client.host_info().await.err()) => break refused,
+                // The other call came first.
+                () = async { while held.next().await.is_some() {} } => {}
+            }
+        };
+        assert_eq!(refused.reason(), "TOO_MANY_CALLS", "{what}: {refused:?}");
+        // Dropped by now.
+        until(what, async || client.host_info().await.ok()).await;
+    }
     remote.rig.stopped().await;
 }
