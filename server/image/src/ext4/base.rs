@@ -197,7 +197,7 @@ impl<'a> Writing<'a> {
             next += 1;
         }
         let last_inode = FIRST_INODE - 1 + u32::try_from(self.order.len()).expect("bounded");
-        let groups = Groups::new(self.cursor, last_inode);
+        let groups = Groups::new(self.cursor, last_inode)?;
         file.set_len(groups.disk_bytes())
             .map_err(Ext4Error::Write)?;
         let journal = Map::small(&extents(groups.journal())).expect("it is short");

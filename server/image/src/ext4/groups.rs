@@ -10,7 +10,9 @@ use mkext4::spec::{
 use super::directory::Seeds;
 use super::error::Ext4Error;
 use super::inode::Root;
-use super::room::{BLOCK, BLOCKS_PER_GROUP, Bitmap, Blocks, Cursor, has_superblock};
+use super::room::{
+    BLOCK, BLOCKS_PER_GROUP, Bitmap, Blocks, Cursor, DESCRIPTOR_BLOCKS, has_superblock,
+};
 use super::sink::HoleySink;
 
 /// The smallest journal; a read-only disk never uses it, and as a hole it takes no space.
@@ -61,13 +63,18 @@ pub(super) struct Contents {
 
 impl Groups {
     /// For so many inodes, from where `cursor` is.
-    pub(super) fn new(cursor: Cursor, inodes: u32) -> Self {
+    pub(super) fn new(cursor: Cursor, inodes: u32) -> Result<Self, Ext4Error> {
         let mut count = 1;
         loop {
             let groups = Self::of(count, cursor, u64::from(inodes));
+            if groups.descriptor_blocks() > DESCRIPTOR_BLOCKS {
+                return Err(Ext4Error::Layout {
+                    reason: "it has more than 512 GiB".into(),
+                });
+            }
             let needed = groups.blocks.div_ceil(BLOCKS_PER_GROUP);
             if needed <= count && groups.inodes_per_group <= INODES_PER_GROUP_MAX {
-                return groups;
+                return Ok(groups);
             }
             count = needed.max(count + 1);
         }
@@ -350,4 +357,27 @@ fn small(number: u64) -> u32 {
 
 fn index(number: u64) -> usize {
     usize::try_from(number).expect("a disk is bounded")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disk_is_as_large_as_it_must_be_and_has_no_more_groups_than_there_is_room_for() {
+        let mut cursor = Cursor::new();
+        cursor.take(100 << 20 >> 12);
+        let small = Groups::new(cursor, 100).unwrap();
+        assert_eq!(small.count, 1);
+        assert!(small.disk_bytes() < 110 << 20);
+        // Inodes alone may want groups.
+        assert_eq!(Groups::new(cursor, 100_000).unwrap().count, 4);
+        cursor.take(500 << 30 >> 12);
+        Groups::new(cursor, 100).unwrap();
+        cursor.take(12 << 30 >> 12);
+        assert!(matches!(
+            Groups::new(cursor, 100),
+            Err(Ext4Error::Layout { .. })
+        ));
+    }
 }

@@ -11,7 +11,7 @@ pub(super) const BLOCK: u64 = 4096;
 pub(super) const BLOCKS_PER_GROUP: u64 = 32_768;
 /// Room for descriptors behind each superblock: those of 512 GiB, which is more than an image's layers may have. What
 /// is not needed stays a hole.
-const DESCRIPTOR_BLOCKS: u64 = 32;
+pub(super) const DESCRIPTOR_BLOCKS: u64 = 32;
 /// The longest extent.
 const EXTENT_BLOCKS_MAX: u64 = 32_768;
 
