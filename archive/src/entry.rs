@@ -179,23 +179,25 @@ impl Content {
     /// What stands for the place of bytes that are nowhere.
     const LOST: u64 = u64::MAX;
 
-    /// The same file with its bytes nowhere.
+    /// The same file with its bytes, of which there are some, nowhere.
     #[must_use]
     pub fn lost(self) -> Self {
+        let lost = |extent: &Extent| Extent {
+            offset: Self::LOST,
+            ..*extent
+        };
+        let extents: Vec<Extent> = self.extents.iter().map(lost).collect();
         Self {
             size: self.size,
-            extents: Extents::One([Extent {
-                logical: 0,
-                offset: Self::LOST,
-                len: self.size,
-            }]),
+            extents: extents.into(),
         }
     }
 
     /// Whether its bytes are nowhere.
     #[must_use]
     pub fn is_lost(&self) -> bool {
-        matches!(self.extents, Extents::One([extent]) if extent.offset == Self::LOST)
+        let first = self.extents.first();
+        first.is_some_and(|extent| extent.offset == Self::LOST)
     }
 
     /// A file without holes.

@@ -164,6 +164,11 @@ impl<'a, I: TarInput> TarReader<'a, I> {
     }
 
     /// The input, at the byte after the last thing read.
+    pub fn input_mut(&mut self) -> &mut I {
+        &mut self.input
+    }
+
+    /// The same, for good.
     #[must_use]
     pub fn into_input(self) -> I {
         self.input

@@ -5,7 +5,7 @@
 //! are read once as they are and once with what guards them put right.
 
 use std::fs::File;
-use std::io::{Seek, Write};
+use std::io::{Read, Seek, Write};
 
 use banger_catalog::{Index, KernelManifest, SecretKey};
 use banger_core::{Digest, Timestamp};
@@ -15,7 +15,7 @@ use crate::bundle::{Expected, unpack};
 use crate::document::{Document, ParsedConfig, choose};
 use crate::ext4::{BaseSpec, Ext4Error, Source, content_bytes, write_base};
 use crate::flatten::Tree;
-use crate::layer::{LayerSource, index_layer};
+use crate::layer::{Destination, Kept, LayerSource, index_layer};
 use crate::tar::{Budget, PackedEntries};
 
 /// Bytes of files beyond which no disk is made: it would only be slow.
@@ -118,36 +118,65 @@ fn read_layer(bytes: &[u8]) {
         digest: Digest::of(b""),
         size_bytes: bytes.len() as u64,
     };
-    let Ok(layer) = index_layer(source, &tmp, &Budget::default()) else {
+    let Ok(layer) = index_layer(source, Destination::Spool(&tmp), &Budget::default()) else {
         return;
     };
-    let archive = layer.spool.unwrap_or_else(|| file_of(bytes));
-    make_disk(&layer.entries, &archive);
+    let archive = match layer.kept {
+        Kept::Archive(archive) => archive,
+        Kept::Blob | Kept::Disk => file_of(bytes),
+    };
+    let source = |file: &File| file.try_clone().expect("a file can be opened twice");
+    let sources = [0, 1].map(|_| Source::Archive(source(&archive)));
+    let copied = make_disk(&layer.entries, &sources, tempfile());
+    // The same, written while it is read.
+    let disk = tempfile();
+    let to = Destination::Disk(source(&disk));
+    let again = LayerSource {
+        reader: bytes,
+        digest: Digest::of(b""),
+        size_bytes: bytes.len() as u64,
+    };
+    index_layer(again, to, &Budget::default()).expect("it was read before");
+    let [_, second] = sources;
+    let placed = make_disk(&layer.entries, &[Source::Placed, second], disk);
+    match (copied, placed) {
+        (Some(copied), Some(placed)) => assert!(all_of(&copied) == all_of(&placed)),
+        (copied, placed) => assert_eq!(copied.is_some(), placed.is_some()),
+    }
 }
 
-fn make_disk(entries: &PackedEntries, archive: &File) {
+fn tempfile() -> File {
+    tempfile::tempfile().expect("a place for a disk")
+}
+
+fn all_of(mut file: &File) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    file.rewind().expect("a file can be read twice");
+    file.read_to_end(&mut bytes).expect("our disk can be read");
+    bytes
+}
+
+fn make_disk(entries: &PackedEntries, sources: &[Source], disk: File) -> Option<File> {
     let mut tree = Tree::new();
     if tree.apply(entries).is_err() || tree.apply(entries).is_err() {
-        return;
+        return None;
     }
     if content_bytes(&tree) > CONTENT_BYTES_MAX {
-        return;
+        return None;
     }
-    let sources =
-        [0, 1].map(|_| Source::Archive(archive.try_clone().expect("a file can be opened twice")));
     let spec = BaseSpec {
         tree,
-        sources: &sources,
+        sources,
         uuid: [7; 16],
     };
-    let disk = tempfile::tempfile().expect("a place for a disk");
     match write_base(spec, &disk, &CancellationToken::new(), &|_| {}) {
         Ok(_) => {
-            let disk = mkext4::reader::Fs::open(&disk).expect("our disk can be read");
-            let issues = disk.verify().expect("our disk can be read");
+            let fs = mkext4::reader::Fs::open(&disk).expect("our disk can be read");
+            let issues = fs.verify().expect("our disk can be read");
             assert!(issues.is_empty(), "{issues:?}");
+            Some(disk)
         }
-        Err(Ext4Error::Tree(_) | Ext4Error::BadAcl { .. }) => {}
+        Err(Ext4Error::Tree(_) | Ext4Error::BadAcl { .. }) => None,
         Err(error) => panic!("a tree that was accepted makes no disk: {error}"),
     }
 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use banger_core::Digest;
 use banger_core::tree::TreeEntry;
 
-use crate::layer::{LayerError, LayerSource, index_layer};
+use crate::layer::{Destination, Kept, LayerError, LayerSource, index_layer};
 use crate::store::StoreError;
 use crate::tar::{Budget, Content, Entry, FileInput, PackedEntries, TarReader};
 
@@ -113,13 +113,14 @@ impl TreeArchive {
         };
         let budget = Budget::default();
         let indexed = if is_compressed {
-            index_layer(source, tmp, &budget).map(|indexed| (indexed.entries, indexed.spool))
+            index_layer(source, Destination::Spool(tmp), &budget)
+                .map(|indexed| (indexed.entries, indexed.kept))
         } else {
             crate::layer::spool_archive(source, tmp, &budget)
-                .map(|spooled| (spooled.entries, Some(spooled.file)))
+                .map(|spooled| (spooled.entries, Kept::Archive(spooled.file)))
         };
         match indexed {
-            Ok((entries, Some(file))) if !entries.is_empty() => {
+            Ok((entries, Kept::Archive(file))) if !entries.is_empty() => {
                 Ok(Unpacked::Archive(Self::from_entries(file, &entries)))
             }
             Ok(_) => Ok(Unpacked::Plain),

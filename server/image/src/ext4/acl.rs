@@ -7,7 +7,7 @@ const EXT4_VERSION: u32 = 1;
 const XATTR_ENTRY_BYTES: usize = 8;
 
 /// Who may do what with the file.
-const ACCESS: &str = "system.posix_acl_access";
+pub(super) const ACCESS: &str = "system.posix_acl_access";
 /// What files made in the directory begin with.
 pub(super) const DEFAULT: &str = "system.posix_acl_default";
 

@@ -1,30 +1,39 @@
-//! The base disk: a tree declared, laid out, and filled.
+//! The base disk: files' bytes first, then what says where they are.
 
-use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fs::File;
 
-use mkext4::{FsBuilder, InodeCount, InodeHandle, Layout, Meta, Options, SpecialKind};
+use mkext4::spec::{JOURNAL_INO, LINK_MAX, ROOT_INO, file_type, iflags};
+use mkext4::{csum, dirhash};
 use tokio_util::sync::CancellationToken;
 
 use super::acl;
-use super::content::{kept_runs, segments};
+use super::directory::{Directory, Name, Seeds};
 use super::error::Ext4Error;
 use super::fill::{Filling, Source, fill, sharing};
-use super::geometry::{JOURNAL_BLOCKS, Needs, RESERVED_INODES};
-use super::names::{FIRST_INODE, ForeignNames};
+use super::groups::{Contents, Groups, JOURNAL_BLOCKS};
+use super::inode::{Map, Record, Root, reserved};
+use super::room::{BLOCK, Bitmap, Blocks, Cursor};
 use super::sink::HoleySink;
+use super::xattr::DiskXattrs;
 use crate::flatten::{FlattenError, Inode, Node, Place, ROOT, Tree};
-use crate::tar::shown;
+use crate::tar::Extent;
 
 /// Times ext4 can hold: 34 bits of seconds from 1901 on.
 const MTIME_MIN: i64 = i32::MIN as i64;
 const MTIME_MAX: i64 = 0x3_7fff_ffff;
 /// The mode of every symbolic link on Linux, whatever an archive says.
 const SYMLINK_MODE: u16 = 0o777;
-/// The directory ext4 makes itself.
+/// The directory every ext4 has: its name, number, mode and blocks.
 const LOST_FOUND: &[u8] = b"lost+found";
-/// The root's number on the disk.
-const ROOT_INODE: u32 = 2;
+const LOST_FOUND_INODE: u32 = 11;
+const LOST_FOUND_MODE: u16 = 0o700;
+const LOST_FOUND_BLOCKS: usize = 4;
+/// The first inode of the tree but its root.
+const FIRST_INODE: u32 = 12;
+const JOURNAL_MODE: u16 = 0o600;
+/// The longest target of a symbolic link that its inode has room for.
+const TARGET_IN_INODE: usize = 59;
 
 /// What a base disk is made of.
 #[derive(Debug)]
@@ -37,42 +46,49 @@ pub(crate) struct BaseSpec<'a> {
     pub(crate) uuid: [u8; 16],
 }
 
-/// A tree declared to the writer, and what it must still be given.
-struct Declared {
-    builder: FsBuilder,
-    /// Files with content, by their numbers in the tree, in the order of declaration.
-    files: Vec<(InodeHandle, u32)>,
-    foreign: ForeignNames,
-    /// The disk's number of the next inode.
-    next_inode: u32,
+/// The files of a disk that is written.
+#[derive(Debug)]
+pub(crate) struct Placed {
+    tree: Tree,
+    seen: Vec<bool>,
 }
 
-/// An inode as the writer knows it, and its number on the disk.
-#[derive(Debug, Clone, Copy)]
-struct Placed {
-    handle: InodeHandle,
-    number: u32,
+impl Placed {
+    /// Where on the disk the bytes of its files lie, in whole blocks; by layer and entry.
+    pub(crate) fn into_places(self) -> impl Iterator<Item = Place> {
+        let seen = self.seen;
+        self.tree.into_places(move |number| seen[number])
+    }
 }
 
-/// Writes the disk into `file`, which must be new and empty; returns where on it the bytes of its files lie, in whole
-/// blocks. `progress` is told how many bytes of files were copied. Blocks.
+/// Writes the disk into `file`, which must be new, and empty but for what [`Source::Placed`] says. `progress` is told how
+/// many bytes of files were copied. Blocks.
 pub(crate) fn write_base(
     spec: BaseSpec<'_>,
     file: &File,
     cancel: &CancellationToken,
     progress: &dyn Fn(u64),
-) -> Result<Vec<Place>, Ext4Error> {
-    let blocks = sharing(spec.sources, file).map_err(Ext4Error::Write)?;
-    let (layout, Contents { mut files, foreign }) = lay_out(spec.tree, spec.uuid)?;
-    file.set_len(layout.image_len()).map_err(Ext4Error::Write)?;
-    let mut sink = HoleySink::new(file);
-    // It writes everything but the files' bytes at once, and is done: those are ours to copy.
-    layout.writer(&mut sink).map_err(Ext4Error::from_writer)?;
-    sink.flush().map_err(Ext4Error::Write)?;
-    let sources = (spec.sources, blocks);
-    fill(&mut files, &layout, sources, file, cancel, progress)?;
-    foreign.put_right(file)?;
-    Ok(files.into_iter().map(|filling| filling.place).collect())
+) -> Result<Placed, Ext4Error> {
+    let BaseSpec {
+        mut tree,
+        sources,
+        uuid,
+    } = spec;
+    let lost_found = tree.child(ROOT, LOST_FOUND);
+    if lost_found.is_some_and(|there| !is_empty_directory(&tree, there)) {
+        return Err(FlattenError::LostFoundTaken.into());
+    }
+    let blocks = sharing(sources, file).map_err(Ext4Error::Write)?;
+    let seen = tree.seen();
+    let (mut cursor, mut bitmap) = (Cursor::new(), Bitmap::default());
+    let files = place(&tree, &seen, &mut cursor);
+    for filling in files.iter().filter(|filling| !filling.is_hidden) {
+        bitmap.mark_all(filling.blocks);
+    }
+    fill(&mut tree, files, (sources, blocks), file, cancel, progress)?;
+    let writing = Writing::new(&tree, file, uuid, (cursor, bitmap), lost_found);
+    writing.write(file)?;
+    Ok(Placed { tree, seen })
 }
 
 /// The bytes of files a tree's disk will hold, for progress.
@@ -84,203 +100,395 @@ pub(crate) fn content_bytes(tree: &Tree) -> u64 {
     tree.visible().map(|(_, inode)| bytes(inode)).sum()
 }
 
-/// What a layout must still be given.
-struct Contents {
-    files: Vec<Filling>,
-    foreign: ForeignNames,
+fn is_empty_directory(tree: &Tree, inode: u32) -> bool {
+    matches!(tree.inode(inode).node, Node::Directory(_)) && tree.names(inode).next().is_none()
 }
 
-/// Lays the tree out. The writer's own account of it grows to its largest here, so that the tree is gone before,
-/// but for the places of its files' bytes.
-fn lay_out(tree: Tree, uuid: [u8; 16]) -> Result<(Layout, Contents), Ext4Error> {
-    let needs = count(&tree);
-    let Declared {
-        builder,
-        files,
-        foreign,
-        ..
-    } = declare(&tree, uuid, needs)?;
-    let places = tree.into_places(files.iter().map(|(_, number)| *number));
-    let handles = files.into_iter().map(|(handle, _)| handle);
-    let files = handles.zip(places);
-    let files = files
-        .map(|(handle, place)| Filling { handle, place })
-        .collect();
-    let layout = builder.seal().map_err(Ext4Error::from_writer)?;
-    Ok((layout, Contents { files, foreign }))
-}
-
-fn count(tree: &Tree) -> Needs {
-    let mut needs = Needs::default();
-    for (number, inode) in tree.visible() {
-        needs.add(inode, tree.names(number).map(|(name, _)| name.len() as u64));
+/// Room for the files, in the order of their entries. Of the bottom layer those have it too that others hide: where its
+/// files lie must not depend on what comes after it.
+fn place(tree: &Tree, seen: &[bool], cursor: &mut Cursor) -> Vec<Filling> {
+    let mut files = Vec::new();
+    for (number, layer, content) in tree.files() {
+        let is_hidden = !seen[number as usize];
+        if content.extents.is_empty() || (is_hidden && layer > 0) {
+            continue;
+        }
+        files.push(Filling {
+            number,
+            blocks: cursor.take_file(content),
+            is_hidden,
+        });
     }
-    needs
+    files
 }
 
-fn declare(tree: &Tree, uuid: [u8; 16], needs: Needs) -> Result<Declared, Ext4Error> {
-    let mut options = Options::new(needs.size_bytes(), uuid, 0);
-    options.inodes =
-        InodeCount::Exact(u32::try_from(needs.inodes + RESERVED_INODES).unwrap_or(u32::MAX));
-    options.reserved_percent = 0;
-    options.journal_blocks = Some(u32::try_from(JOURNAL_BLOCKS).expect("a small constant"));
-    let builder = FsBuilder::new(options).map_err(Ext4Error::from_writer)?;
-    let mut declared = Declared {
-        builder,
-        files: Vec::new(),
-        foreign: ForeignNames::default(),
-        next_inode: FIRST_INODE,
-    };
-    let root = tree.inode(ROOT);
-    declared
-        .builder
-        .set_meta(mkext4::ROOT, meta(root))
-        .map_err(Ext4Error::from_writer)?;
-    declared.xattrs(mkext4::ROOT, root, b"/")?;
+/// A directory on the disk.
+#[derive(Debug)]
+struct DirectoryPlace {
+    /// In the tree; absent for `lost+found`.
+    tree: Option<u32>,
+    number: u32,
+    parent: u32,
+    map: Map,
+    blocks: u64,
+    flags: u32,
+    links: u32,
+}
 
-    let mut placed: Vec<Option<Placed>> = vec![None; tree.inode_count()];
-    let place = Placed {
-        handle: mkext4::ROOT,
-        number: ROOT_INODE,
-    };
-    let mut todo = vec![(ROOT, place)];
-    while let Some((directory, parent)) = todo.pop() {
-        for (name, child) in tree.children(directory) {
-            let inode = tree.inode(child);
-            if directory == ROOT && name == LOST_FOUND {
-                match &inode.node {
-                    Node::Directory(_) if tree.names(child).next().is_none() => continue,
-                    _ => return Err(FlattenError::LostFoundTaken.into()),
-                }
-            }
-            let text = match std::str::from_utf8(name) {
-                Ok(text) => Cow::Borrowed(text),
-                Err(_) => {
-                    let is_taken = |name: &[u8]| tree.child(directory, name).is_some();
-                    Cow::Owned(declared.foreign.name(parent.number, name, is_taken))
-                }
+/// What is written of a disk, but for files' bytes.
+struct Writing<'a> {
+    tree: &'a Tree,
+    uuid: [u8; 16],
+    seeds: Seeds,
+    sink: HoleySink<'a>,
+    cursor: Cursor,
+    bitmap: Bitmap,
+    lost_found: Option<u32>,
+    /// The disk's numbers by the tree's; 0 where there is none yet.
+    numbers: Vec<u32>,
+    /// The tree's numbers by the disk's, from [`FIRST_INODE`] on.
+    order: Vec<u32>,
+    /// Names beyond the first one, by number on the disk.
+    more_links: BTreeMap<u32, u16>,
+    /// What follows is by number on the disk, ascending.
+    directories: Vec<DirectoryPlace>,
+    maps: BTreeMap<u32, Map>,
+    xattr_blocks: BTreeMap<u32, u64>,
+}
+
+impl<'a> Writing<'a> {
+    fn new(
+        tree: &'a Tree,
+        file: &'a File,
+        uuid: [u8; 16],
+        (cursor, bitmap): (Cursor, Bitmap),
+        lost_found: Option<u32>,
+    ) -> Self {
+        let seeds = Seeds {
+            sums: csum::fs_seed(&uuid),
+            names: dirhash::seed_from_uuid(&uuid),
+        };
+        Self {
+            tree,
+            uuid,
+            seeds,
+            sink: HoleySink::new(file),
+            cursor,
+            bitmap,
+            lost_found,
+            numbers: vec![0; tree.inode_count()],
+            order: Vec::new(),
+            more_links: BTreeMap::new(),
+            directories: Vec::new(),
+            maps: BTreeMap::new(),
+            xattr_blocks: BTreeMap::new(),
+        }
+    }
+
+    fn write(mut self, file: &'a File) -> Result<(), Ext4Error> {
+        self.numbers[ROOT as usize] = ROOT_INO;
+        self.xattr_block(ROOT_INO, ROOT, b"/")?;
+        self.discover(Some(ROOT), ROOT_INO, ROOT_INO);
+        self.discover(None, LOST_FOUND_INODE, ROOT_INO);
+        // The list grows meanwhile.
+        let mut next = 0;
+        while next < self.directories.len() {
+            self.directory(next)?;
+            next += 1;
+        }
+        let last_inode = FIRST_INODE - 1 + u32::try_from(self.order.len()).expect("bounded");
+        let groups = Groups::new(self.cursor, last_inode)?;
+        file.set_len(groups.disk_bytes())
+            .map_err(Ext4Error::Write)?;
+        let journal = Map::small(&extents(groups.journal())).expect("it is short");
+        let contents = Contents {
+            uuid: self.uuid,
+            seeds: self.seeds,
+            bitmap: std::mem::take(&mut self.bitmap),
+            last_inode,
+            directories: self.directories.iter().map(|place| place.number).collect(),
+            journal: journal.root,
+        };
+        let mut sink = std::mem::replace(&mut self.sink, HoleySink::new(file));
+        let mut directories = std::mem::take(&mut self.directories).into_iter().peekable();
+        let seed = self.seeds.sums;
+        let inode = |number: u32| {
+            let record = if let Some(place) = directories.next_if(|place| place.number == number) {
+                self.directory_record(&place)?
+            } else if number == JOURNAL_INO {
+                journal_record(journal.root)
+            } else if number < FIRST_INODE {
+                return Ok(reserved(number, seed));
+            } else {
+                self.record(number)?
             };
-            if let Some(there) = placed[child as usize] {
-                declared
-                    .builder
-                    .hardlink(parent.handle, &text, there.handle)
-                    .map_err(Ext4Error::from_writer)?;
+            Ok(record.bytes(number, seed))
+        };
+        groups.write(contents, inode, &mut sink)?;
+        sink.flush().map_err(Ext4Error::Write)
+    }
+
+    fn discover(&mut self, tree: Option<u32>, number: u32, parent: u32) {
+        self.directories.push(DirectoryPlace {
+            tree,
+            number,
+            parent,
+            map: Map::small(&[]).expect("nothing is little"),
+            blocks: 0,
+            flags: Map::FLAGS,
+            links: 2,
+        });
+    }
+
+    /// Writes the names of a directory; what they lead to is discovered with it.
+    fn directory(&mut self, place: usize) -> Result<(), Ext4Error> {
+        let DirectoryPlace {
+            tree: there,
+            number,
+            parent,
+            ..
+        } = self.directories[place];
+        let (tree, mut links) = (self.tree, 2);
+        let mut names = Vec::new();
+        if there == Some(ROOT) {
+            names.push(Name {
+                text: LOST_FOUND,
+                inode: LOST_FOUND_INODE,
+                kind: file_type::DIR,
+            });
+            links += 1;
+        }
+        for (text, child) in there.into_iter().flat_map(|there| tree.children(there)) {
+            if there == Some(ROOT) && Some(child) == self.lost_found {
                 continue;
             }
-            let place = declared.add(parent.handle, &text, child, inode)?;
-            placed[child as usize] = Some(place);
-            declared.xattrs(place.handle, inode, name)?;
-            if matches!(inode.node, Node::Directory(_)) {
-                todo.push((child, place));
-            }
+            let kind = kind(&tree.inode(child).node);
+            links += u32::from(kind == file_type::DIR);
+            let inode = self.number(child, number, text)?;
+            names.push(Name { text, inode, kind });
         }
-    }
-    Ok(declared)
-}
-
-impl Declared {
-    fn add(
-        &mut self,
-        parent: InodeHandle,
-        name: &str,
-        number: u32,
-        inode: &Inode,
-    ) -> Result<Placed, Ext4Error> {
-        let meta = meta(inode);
-        let place = self.next_inode;
-        let builder = &mut self.builder;
-        let handle = match &inode.node {
-            Node::Directory(_) => builder.mkdir(parent, name, meta),
-            Node::Symlink(target) => {
-                let text = match std::str::from_utf8(target) {
-                    Ok(text) => Cow::Borrowed(text),
-                    Err(_) => Cow::Owned(self.foreign.target(place, target)),
-                };
-                builder.symlink(parent, name, &text, meta)
-            }
-            Node::Fifo => builder.mknod(parent, name, meta, SpecialKind::Fifo),
-            Node::CharDevice { major, minor } => builder.mknod(
-                parent,
-                name,
-                meta,
-                SpecialKind::Char {
-                    major: *major,
-                    minor: *minor,
-                },
-            ),
-            Node::BlockDevice { major, minor } => builder.mknod(
-                parent,
-                name,
-                meta,
-                SpecialKind::Block {
-                    major: *major,
-                    minor: *minor,
-                },
-            ),
-            Node::File { content, .. } => match segments(content) {
-                None => builder.file(parent, name, meta, content.size),
-                Some(segments) => builder.file_sparse(parent, name, meta, &segments),
-            },
+        let least = if there.is_some() {
+            1
+        } else {
+            LOST_FOUND_BLOCKS
+        };
+        let directory = Directory::new((number, parent), &names, least, &self.seeds)?;
+        let count = directory.bytes.len() as u64 / BLOCK;
+        let blocks = self.take(count);
+        let mut bytes = directory.bytes.as_slice();
+        for (offset, len) in blocks.ranges() {
+            let (now, later) = bytes.split_at(usize::try_from(len).expect("it is in memory"));
+            self.sink.write(offset, now).map_err(Ext4Error::Write)?;
+            bytes = later;
         }
-        .map_err(Ext4Error::from_writer)?;
-        if let Node::File { content, .. } = &inode.node
-            && !kept_runs(content).is_empty()
-        {
-            self.files.push((handle, number));
-        }
-        self.next_inode += 1;
-        Ok(Placed {
-            handle,
-            number: place,
-        })
-    }
-
-    fn xattrs(
-        &mut self,
-        handle: InodeHandle,
-        inode: &Inode,
-        entry: &[u8],
-    ) -> Result<(), Ext4Error> {
-        for (name, value) in &inode.xattrs {
-            let converted;
-            let value = if acl::is_acl(name) {
-                let bad = || Ext4Error::BadAcl {
-                    entry: shown(entry),
-                };
-                let may_have = match inode.node {
-                    Node::Directory(_) => true,
-                    Node::Symlink(_) => false,
-                    _ => name != acl::DEFAULT,
-                };
-                let list = acl::to_disk(name, value)
-                    .filter(|_| may_have)
-                    .ok_or_else(bad)?;
-                let Some(list) = list.value else { continue };
-                converted = list;
-                &converted
-            } else {
-                value
-            };
-            self.builder
-                .set_xattr(handle, name, value)
-                .map_err(Ext4Error::from_writer)?;
+        let map = self.map(&extents(blocks), number)?;
+        let done = &mut self.directories[place];
+        (done.map, done.blocks, done.links) = (map, count, links);
+        if directory.is_indexed {
+            done.flags |= iflags::INDEX;
         }
         Ok(())
     }
+
+    /// The disk's number of what a name in the directory `parent` leads to.
+    fn number(&mut self, child: u32, parent: u32, name: &[u8]) -> Result<u32, Ext4Error> {
+        let known = self.numbers[child as usize];
+        if known != 0 {
+            *self.more_links.entry(known).or_default() += 1;
+            return Ok(known);
+        }
+        let number = FIRST_INODE + u32::try_from(self.order.len()).expect("bounded");
+        self.numbers[child as usize] = number;
+        self.order.push(child);
+        self.xattr_block(number, child, name)?;
+        match &self.tree.inode(child).node {
+            Node::Directory(_) => self.discover(Some(child), number, parent),
+            Node::File { content, .. } if Map::small(&content.extents).is_none() => {
+                let map = self.map(&content.extents, number)?;
+                self.maps.insert(number, map);
+            }
+            Node::Symlink(target) if target.len() > TARGET_IN_INODE => {
+                let blocks = self.take(1);
+                let map = self.map(&extents(blocks), number)?;
+                self.maps.insert(number, map);
+                let mut bytes = target.to_vec();
+                bytes.resize(usize::try_from(BLOCK).expect("a small constant"), 0);
+                self.sink
+                    .write(blocks.first() * BLOCK, &bytes)
+                    .map_err(Ext4Error::Write)?;
+            }
+            _ => {}
+        }
+        Ok(number)
+    }
+
+    /// Writes the attributes that the inode has no room for.
+    fn xattr_block(&mut self, number: u32, inode: u32, entry: &[u8]) -> Result<(), Ext4Error> {
+        let xattrs = DiskXattrs::new(self.tree.inode(inode), entry)?;
+        if !xattrs.need_block() {
+            return Ok(());
+        }
+        let place = self.take(1).first();
+        if let Some(block) = xattrs.into_block(place, self.seeds.sums) {
+            self.sink
+                .write(place * BLOCK, &block)
+                .map_err(Ext4Error::Write)?;
+        }
+        self.xattr_blocks.insert(number, place);
+        Ok(())
+    }
+
+    fn take(&mut self, count: u64) -> Blocks {
+        let blocks = self.cursor.take(count);
+        self.bitmap.mark_all(blocks);
+        blocks
+    }
+
+    fn map(&mut self, extents: &[Extent], number: u32) -> Result<Map, Ext4Error> {
+        let room = (&mut self.cursor, &mut self.bitmap);
+        Map::write(extents, number, self.seeds.sums, room, &mut self.sink)
+    }
+
+    fn directory_record(&self, place: &DirectoryPlace) -> Result<Record, Ext4Error> {
+        let record = match place.tree {
+            Some(inode) => self.of_tree(place.number, self.tree.inode(inode))?,
+            None => Record {
+                mode: S_IFDIR | LOST_FOUND_MODE,
+                ..Record::default()
+            },
+        };
+        Ok(Record {
+            size: place.blocks * BLOCK,
+            blocks: place.blocks + place.map.blocks,
+            // With more the count says nothing (`dir_nlink`).
+            links: if place.links > LINK_MAX {
+                1
+            } else {
+                u16::try_from(place.links).expect("seen above")
+            },
+            flags: place.flags,
+            root: place.map.root,
+            ..record
+        })
+    }
+
+    /// What is no directory.
+    fn record(&self, number: u32) -> Result<Record, Ext4Error> {
+        let inode = self.tree.inode(self.order[(number - FIRST_INODE) as usize]);
+        let mut record = self.of_tree(number, inode)?;
+        record.links = 1 + self.more_links.get(&number).copied().unwrap_or_default();
+        let map = self.maps.get(&number).copied();
+        match &inode.node {
+            Node::Directory(_) => unreachable!("each has its place"),
+            Node::File { content, .. } => {
+                let map = map.or_else(|| Map::small(&content.extents));
+                let map = map.expect("the others were written");
+                let blocks = content
+                    .extents
+                    .iter()
+                    .map(|extent| extent.len.div_ceil(BLOCK));
+                record.size = content.size;
+                record.blocks = blocks.sum::<u64>() + map.blocks;
+                (record.flags, record.root) = (Map::FLAGS, map.root);
+            }
+            Node::Symlink(target) => {
+                record.size = target.len() as u64;
+                if let Some(map) = map {
+                    (record.flags, record.root, record.blocks) = (Map::FLAGS, map.root, 1);
+                } else {
+                    record.root.0[..target.len()].copy_from_slice(target);
+                }
+            }
+            Node::CharDevice { major, minor } | Node::BlockDevice { major, minor } => {
+                record.root = device(*major, *minor);
+            }
+            Node::Fifo => {}
+        }
+        Ok(record)
+    }
+
+    /// What all kinds have.
+    fn of_tree(&self, number: u32, inode: &Inode) -> Result<Record, Ext4Error> {
+        let meta = inode.meta;
+        let (seconds, nanos) = meta.mtime;
+        let clamped = seconds.clamp(MTIME_MIN, MTIME_MAX);
+        let mode = match inode.node {
+            Node::Symlink(_) => SYMLINK_MODE,
+            _ => acl::effective_mode(meta.mode, &inode.xattrs) & 0o7777,
+        };
+        Ok(Record {
+            mode: type_bits(&inode.node) | mode,
+            owner: (meta.uid, meta.gid),
+            mtime: (clamped, if clamped == seconds { nanos } else { 0 }),
+            xattr_block: self.xattr_blocks.get(&number).copied().unwrap_or_default(),
+            // What is wrong with them was told before.
+            xattrs: DiskXattrs::new(inode, b"")?.in_inode,
+            ..Record::default()
+        })
+    }
 }
 
-fn meta(inode: &Inode) -> Meta {
-    let meta = inode.meta;
-    let (seconds, nanos) = meta.mtime;
-    let clamped = seconds.clamp(MTIME_MIN, MTIME_MAX);
-    let mode = match inode.node {
-        Node::Symlink(_) => SYMLINK_MODE,
-        _ => acl::effective_mode(meta.mode, &inode.xattrs),
+const S_IFDIR: u16 = 0o040_000;
+const S_IFREG: u16 = 0o100_000;
+
+fn type_bits(node: &Node) -> u16 {
+    match node {
+        Node::Directory(_) => S_IFDIR,
+        Node::File { .. } => S_IFREG,
+        Node::Symlink(_) => 0o120_000,
+        Node::CharDevice { .. } => 0o020_000,
+        Node::BlockDevice { .. } => 0o060_000,
+        Node::Fifo => 0o010_000,
+    }
+}
+
+/// What a name says of what it leads to.
+fn kind(node: &Node) -> u8 {
+    match node {
+        Node::Directory(_) => file_type::DIR,
+        Node::File { .. } => file_type::REG,
+        Node::Symlink(_) => file_type::SYMLINK,
+        Node::CharDevice { .. } => file_type::CHR,
+        Node::BlockDevice { .. } => file_type::BLK,
+        Node::Fifo => file_type::FIFO,
+    }
+}
+
+/// Small numbers in the first word, as they were once, others in the second.
+fn device(major: u32, minor: u32) -> Root {
+    let mut root = Root::default();
+    if major < 256 && minor < 256 {
+        root.0[..4].copy_from_slice(&(major << 8 | minor).to_le_bytes());
+    } else {
+        let number = minor & 0xff | major << 8 | (minor & !0xff) << 12;
+        root.0[4..8].copy_from_slice(&number.to_le_bytes());
+    }
+    root
+}
+
+fn journal_record(root: Root) -> Record {
+    Record {
+        mode: S_IFREG | JOURNAL_MODE,
+        size: JOURNAL_BLOCKS * BLOCK,
+        blocks: JOURNAL_BLOCKS,
+        links: 1,
+        flags: Map::FLAGS,
+        root,
+        ..Record::default()
+    }
+}
+
+/// Blocks as the pieces of a file.
+fn extents(blocks: Blocks) -> Vec<Extent> {
+    let mut logical = 0;
+    let extent = |(offset, len)| {
+        let extent = Extent {
+            logical,
+            offset,
+            len,
+        };
+        logical += len;
+        extent
     };
-    Meta::new(
-        mode,
-        meta.uid,
-        meta.gid,
-        (clamped, if clamped == seconds { nanos } else { 0 }),
-    )
+    blocks.ranges().into_iter().map(extent).collect()
 }

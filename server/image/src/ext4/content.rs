@@ -1,38 +1,14 @@
 //! A file's bytes on their way from a layer to the disk.
 //!
-//! The disk holds whole blocks, a sparse file's pieces begin and end anywhere: [`segments`] says which
+//! The disk holds whole blocks, a sparse file's pieces begin and end anywhere: [`kept_runs`] says which
 //! blocks are kept, [`ContentReader`] supplies exactly their bytes, with zeros around the pieces.
 
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 
-use mkext4::SparseSeg;
-
+use super::room::BLOCK;
 use crate::tar::{Content, Extent};
-
-const BLOCK: u64 = 4096;
-
-/// The file as a sequence of kept and absent block runs; `None` when nothing is absent.
-pub(super) fn segments(content: &Content) -> Option<Vec<SparseSeg>> {
-    let runs = kept_runs(content);
-    if runs.as_slice() == [(0, content.size)] || content.size == 0 {
-        return None;
-    }
-    let mut segments = Vec::with_capacity(2 * runs.len() + 1);
-    let mut at = 0;
-    for (begin, end) in runs {
-        if begin > at {
-            segments.push(SparseSeg::Hole(begin - at));
-        }
-        segments.push(SparseSeg::Data(end - begin));
-        at = end;
-    }
-    if at < content.size {
-        segments.push(SparseSeg::Hole(content.size - at));
-    }
-    Some(segments)
-}
 
 /// Block-aligned, disjoint, sorted ranges that hold every piece; the last may end with the file.
 pub(super) fn kept_runs(content: &Content) -> Vec<(u64, u64)> {

@@ -2,16 +2,19 @@
 
 use std::fs::File;
 use std::io::{self, Read};
+use std::os::unix::fs::FileExt;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::thread::{self, ScopedJoinHandle};
 
-use mkext4::{InodeHandle, Layout};
+use rustix::fs::FallocateFlags;
+use rustix::io::Errno;
 use tokio_util::sync::CancellationToken;
 
 use super::content::{ContentReader, kept_runs};
 use super::error::Ext4Error;
+use super::room::{BLOCK, Blocks as Room};
 use super::sink::write_with_holes;
-use crate::flatten::Place;
+use crate::flatten::Tree;
 use crate::tar::{Content, Extent};
 use crate::writeback::WriteBack;
 
@@ -19,7 +22,6 @@ use crate::writeback::WriteBack;
 const PIECE_BYTES: usize = 1 << 20;
 /// Pieces between the thread that reads and the one that writes: enough that neither waits for the other's hiccups.
 const PIECES_IN_FLIGHT: usize = 4;
-const BLOCK: u64 = 4096;
 
 /// Where the bytes of a layer's files are.
 #[derive(Debug)]
@@ -28,21 +30,27 @@ pub(crate) enum Source {
     Archive(File),
     /// Another base disk: whole blocks, with zeros behind a file's end.
     Disk(File),
+    /// Where they belong, with those of hidden files: only of the bottom layer.
+    Placed,
 }
 
 impl Source {
-    const fn file(&self) -> &File {
+    const fn file(&self) -> Option<&File> {
         match self {
-            Self::Archive(file) | Self::Disk(file) => file,
+            Self::Archive(file) | Self::Disk(file) => Some(file),
+            Self::Placed => None,
         }
     }
 }
 
-/// A file's place on the disk, and where its bytes are until then.
+/// A file's room on the disk.
 #[derive(Debug)]
 pub(super) struct Filling {
-    pub(super) handle: InodeHandle,
-    pub(super) place: Place,
+    /// In the tree.
+    pub(super) number: u32,
+    pub(super) blocks: Room,
+    /// No name leads to it: its room stays empty.
+    pub(super) is_hidden: bool,
 }
 
 /// What happens to the blocks of other disks.
@@ -70,12 +78,13 @@ struct Run {
     len: u64,
 }
 
-/// What can be done about the blocks of `sources`; `disk` must be empty, and is so again.
+/// What can be done about the blocks of `sources`; `disk` is as it was, which is empty if this is tried.
 pub(super) fn sharing(sources: &[Source], disk: &File) -> io::Result<Blocks> {
-    let Some(from) = sources.iter().find_map(|source| match source {
+    let from = sources.iter().find_map(|source| match source {
         Source::Disk(file) => Some(file),
-        Source::Archive(_) => None,
-    }) else {
+        Source::Archive(_) | Source::Placed => None,
+    });
+    let Some(from) = from.filter(|_| disk.metadata().is_ok_and(|disk| disk.len() == 0)) else {
         return Ok(Blocks::Copied);
     };
     let cloned = rustix::fs::ioctl_ficlone(disk, from);
@@ -86,10 +95,10 @@ pub(super) fn sharing(sources: &[Source], disk: &File) -> io::Result<Blocks> {
     })
 }
 
-/// Copies the files' bytes to where `layout` has them; afterwards the places are those on the disk.
+/// Copies the files' bytes to their room; afterwards the tree says where on the disk they are.
 pub(super) fn fill(
-    files: &mut [Filling],
-    layout: &Layout,
+    tree: &mut Tree,
+    files: Vec<Filling>,
     (sources, blocks): (&[Source], Blocks),
     disk: &File,
     cancel: &CancellationToken,
@@ -110,7 +119,13 @@ pub(super) fn fill(
             run: None,
             cancel,
         };
-        let read = gather(files, layout, (sources, blocks), &mut gathering, progress);
+        let read = gather(
+            tree,
+            files,
+            (sources, blocks, disk),
+            &mut gathering,
+            progress,
+        );
         drop(gathering);
         // Who could not write explains why nobody could be handed more.
         joined(writer)?;
@@ -127,40 +142,73 @@ fn joined(writer: ScopedJoinHandle<'_, io::Result<()>>) -> Result<(), Ext4Error>
 
 /// Reads every file, in the order of their places.
 fn gather(
-    files: &mut [Filling],
-    layout: &Layout,
-    (sources, blocks): (&[Source], Blocks),
+    tree: &mut Tree,
+    files: Vec<Filling>,
+    (sources, blocks, disk): (&[Source], Blocks, &File),
     gathering: &mut Gathering<'_>,
     progress: &dyn Fn(u64),
 ) -> Result<(), Ext4Error> {
-    for Filling { handle, place } in files {
+    for filling in files {
         gathering.go_on()?;
-        let pieces = on_disk(&place.content, &layout.extents(*handle));
-        let source = &sources[place.layer as usize];
-        if blocks == Blocks::Shared && matches!(source, Source::Disk(_)) {
-            for (from, to, len) in whole_blocks(&place.content, &pieces) {
-                let layer = place.layer;
-                gathering.clone_blocks(Run {
-                    layer,
-                    from,
-                    to,
-                    len,
-                })?;
+        let (layer, content) = tree.file_mut(filling.number);
+        let source = &sources[layer as usize];
+        let ranges = filling.blocks.ranges();
+        if filling.is_hidden {
+            if matches!(source, Source::Placed) {
+                for (offset, len) in ranges {
+                    clear(disk, offset, len).map_err(Ext4Error::Write)?;
+                }
             }
-        } else {
-            let mut reader = ContentReader::new(source.file(), &place.content);
-            for piece in &pieces {
-                gathering.read(&mut reader, piece)?;
+            continue;
+        }
+        let pieces = on_disk(content, &ranges);
+        match source {
+            Source::Placed => {}
+            Source::Disk(_) if blocks == Blocks::Shared => {
+                for (from, to, len) in moves(content, &pieces) {
+                    let len = len.next_multiple_of(BLOCK);
+                    gathering.clone_blocks(Run {
+                        layer,
+                        from,
+                        to,
+                        len,
+                    })?;
+                }
+            }
+            Source::Archive(file) | Source::Disk(file) => {
+                let mut reader = ContentReader::new(file, content);
+                for piece in &pieces {
+                    gathering.read(&mut reader, piece)?;
+                }
             }
         }
-        progress(place.content.extents.iter().map(|extent| extent.len).sum());
-        place.content.extents = pieces.into();
+        progress(content.extents.iter().map(|extent| extent.len).sum());
+        content.extents = pieces.into();
     }
     gathering.flush()
 }
 
+/// Makes a hole of what was written there.
+fn clear(disk: &File, offset: u64, len: u64) -> io::Result<()> {
+    let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+    match rustix::fs::fallocate(disk, flags, offset, len) {
+        Err(Errno::OPNOTSUPP) => {
+            let zeros = vec![0; PIECE_BYTES];
+            let mut at = offset;
+            while at < offset + len {
+                let step = (offset + len - at).min(PIECE_BYTES as u64);
+                let zeros = &zeros[..usize::try_from(step).expect("a piece is small")];
+                disk.write_all_at(zeros, at)?;
+                at += step;
+            }
+            Ok(())
+        }
+        done => Ok(done?),
+    }
+}
+
 /// Where the kept blocks of a file lie, given the disk's ranges for them one after another.
-fn on_disk(content: &Content, ranges: &[(u64, u64)]) -> Vec<Extent> {
+pub(super) fn on_disk(content: &Content, ranges: &[(u64, u64)]) -> Vec<Extent> {
     let mut pieces = Vec::with_capacity(ranges.len());
     let mut ranges = ranges.iter().copied();
     let (mut offset, mut left) = (0, 0);
@@ -186,9 +234,9 @@ fn on_disk(content: &Content, ranges: &[(u64, u64)]) -> Vec<Extent> {
     pieces
 }
 
-/// For each piece of whole blocks where it is, where it goes, and how long it is; both are cut at the same places.
-fn whole_blocks(from: &Content, to: &[Extent]) -> Vec<(u64, u64, u64)> {
-    let mut blocks = Vec::with_capacity(to.len());
+/// For each piece where it is, where it goes, and how long it is; both are cut at the same places.
+pub(super) fn moves(from: &Content, to: &[Extent]) -> Vec<(u64, u64, u64)> {
+    let mut moves = Vec::with_capacity(to.len());
     for extent in to {
         let mut at = extent.logical;
         let end = extent.logical + extent.len;
@@ -196,19 +244,20 @@ fn whole_blocks(from: &Content, to: &[Extent]) -> Vec<(u64, u64, u64)> {
             .extents
             .partition_point(|source| source.logical + source.len <= at);
         for source in &from.extents[next..] {
+            at = at.max(source.logical);
             if at >= end {
                 break;
             }
             let len = (source.logical + source.len).min(end) - at;
-            blocks.push((
+            moves.push((
                 source.offset + (at - source.logical),
                 extent.offset + (at - extent.logical),
-                len.next_multiple_of(BLOCK),
+                len,
             ));
             at += len;
         }
     }
-    blocks
+    moves
 }
 
 /// The reading side: gathers what lies together.
@@ -330,14 +379,17 @@ fn write(
                 // Whoever read may be done: then nobody needs it.
                 let _ = back.try_send(bytes);
             }
-            Piece::Clone(run) => copy_run(run, sources[run.layer as usize].file(), disk)?,
+            Piece::Clone(run) => {
+                let from = sources[run.layer as usize].file();
+                copy_run(run, from.expect("it is on another disk"), disk)?;
+            }
         }
     }
     Ok(())
 }
 
 /// Has the kernel begin with what was written up to the ends that come: to tell it takes as long as to write.
-fn send_on(ends: &Receiver<u64>, disk: &File) {
+pub(super) fn send_on(ends: &Receiver<u64>, disk: &File) {
     let mut to_disk = WriteBack::default();
     for end in ends {
         to_disk.written(disk, ends.try_iter().last().unwrap_or(end));

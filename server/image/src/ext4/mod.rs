@@ -1,23 +1,35 @@
 //! Writing ext4: an image's read-only base disk from a tree and its layers, and a VM's empty upper disk.
 //!
-//! Everything goes straight into one sparse file through `mkext4`: no root, no mount, no extraction. The
-//! same tree makes the same bytes. Files are written where the caller says; publishing them is its work.
+//! Everything goes straight into one sparse file: no root, no mount, no extraction. `mkext4` knows how each structure
+//! is written and summed, and makes the upper disk; where things lie on the base disk is decided here. The same tree
+//! makes the same bytes. Files are written where the caller says; publishing them is its work.
+//!
+//! ```text
+//! base disk   superblock · bytes of the bottom layer's files · of the others' · directories, links, attributes ·
+//!             bitmaps · inodes · journal                      (copies of the superblock between them)
+//! ```
+//! Files' bytes come first, so that they can be written while their layer is still read.
 
 mod acl;
 mod base;
 mod content;
+mod directory;
 mod error;
 mod fill;
-mod geometry;
-mod names;
+mod groups;
+mod inode;
+mod room;
 mod sink;
+mod stream;
 #[cfg(test)]
 mod tests;
 mod upper;
+mod xattr;
 
 pub(crate) use base::{BaseSpec, content_bytes, write_base};
 pub use error::Ext4Error;
 pub(crate) use fill::Source;
+pub(crate) use stream::{Arriving, Move, Placing};
 pub use upper::create_upper;
 
 /// A file system id made of a digest: version 8 (RFC 9562), so that it never meets a random one.

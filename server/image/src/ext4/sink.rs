@@ -37,6 +37,30 @@ impl<'a> HoleySink<'a> {
         Ok(())
     }
 
+    /// Takes `bytes` for `offset`.
+    pub(super) fn write(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        if self.gather(offset, bytes.len())? {
+            self.piece.extend_from_slice(bytes);
+            return Ok(());
+        }
+        write_with_holes(self.file, offset, bytes)?;
+        self.offset = offset + bytes.len() as u64;
+        Ok(())
+    }
+
+    /// Fills what is left up to `offset` with zeros, where that is less than `most`.
+    pub(super) fn pad(&mut self, offset: u64, most: u64) -> io::Result<()> {
+        match offset.checked_sub(self.end()) {
+            Some(gap) if gap < most && !self.piece.is_empty() => self.zeros(self.end(), gap),
+            _ => Ok(()),
+        }
+    }
+
+    /// Where what was gathered begins: what comes before it is written, if all came in order.
+    pub(super) const fn begin(&self) -> u64 {
+        self.offset
+    }
+
     fn end(&self) -> u64 {
         self.offset + self.piece.len() as u64
     }
@@ -74,13 +98,7 @@ fn is_zero(bytes: &[u8]) -> bool {
 
 impl RegionSink for HoleySink<'_> {
     fn data(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        if self.gather(offset, bytes.len())? {
-            self.piece.extend_from_slice(bytes);
-            return Ok(());
-        }
-        write_with_holes(self.file, offset, bytes)?;
-        self.offset = offset + bytes.len() as u64;
-        Ok(())
+        self.write(offset, bytes)
     }
 
     fn zeros(&mut self, offset: u64, len: u64) -> io::Result<()> {

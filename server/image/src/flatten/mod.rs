@@ -17,3 +17,4 @@ mod whiteout;
 
 pub use error::FlattenError;
 pub(crate) use tree::{Inode, Node, Place, ROOT, Tree};
+pub(crate) use whiteout::names_a_file;

@@ -143,26 +143,48 @@ impl Tree {
         })
     }
 
-    /// Where the bytes of these files lie. The rest of the tree goes.
-    pub(crate) fn into_places(mut self, files: impl Iterator<Item = u32>) -> Vec<Place> {
-        self.names = Names::default();
-        let mut places = Vec::with_capacity(files.size_hint().0);
-        for number in files {
-            let inode = &mut self.inodes[number as usize];
-            match std::mem::replace(&mut inode.node, Node::Fifo) {
-                Node::File {
-                    layer,
-                    number,
-                    content,
-                } => places.push(Place {
-                    layer,
-                    number,
-                    content,
-                }),
-                _ => unreachable!("each is a file, and named once"),
-            }
+    /// Whether a name leads to each inode.
+    pub(crate) fn seen(&self) -> Vec<bool> {
+        let mut seen = vec![false; self.inode_count()];
+        for (number, _) in self.visible() {
+            seen[number as usize] = true;
         }
-        places
+        seen
+    }
+
+    /// All files, named or not, by layer and entry: number, layer and content.
+    pub(crate) fn files(&self) -> impl Iterator<Item = (u32, u32, &Content)> {
+        (0..)
+            .zip(&self.inodes)
+            .filter_map(move |(number, inode)| match &inode.node {
+                Node::File { layer, content, .. } => Some((number, *layer, content)),
+                _ => None,
+            })
+    }
+
+    /// A file's layer and content.
+    pub(crate) fn file_mut(&mut self, number: u32) -> (u32, &mut Content) {
+        match &mut self.inodes[number as usize].node {
+            Node::File { layer, content, .. } => (*layer, content),
+            _ => unreachable!("asked for files alone"),
+        }
+    }
+
+    /// Where the bytes of the files lie that are `wanted`, by layer and entry. The rest of the tree goes.
+    pub(crate) fn into_places(self, wanted: impl Fn(usize) -> bool) -> impl Iterator<Item = Place> {
+        let inodes = self.inodes.into_iter().enumerate();
+        inodes.filter_map(move |(number, inode)| match inode.node {
+            Node::File {
+                layer,
+                number: entry,
+                content,
+            } if wanted(number) && !content.extents.is_empty() => Some(Place {
+                layer,
+                number: entry,
+                content,
+            }),
+            _ => None,
+        })
     }
 
     /// Puts the next layer on top.

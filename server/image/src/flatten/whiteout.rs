@@ -17,6 +17,11 @@ pub(super) enum Mark<'a> {
     Invalid,
 }
 
+/// Whether an entry with this path becomes a file of the tree, if it is a file.
+pub(crate) fn names_a_file(path: &[u8]) -> bool {
+    mark(path) == Mark::None
+}
+
 const PREFIX: &[u8] = b".wh.";
 const META_PREFIX: &[u8] = b".wh..wh.";
 const OPAQUE: &[u8] = b".wh..wh..opq";

@@ -18,10 +18,30 @@ const ZSTD_WINDOW_LOG_MAX: u32 = 26;
 pub(crate) struct IndexedLayer {
     /// Its entries, in the archive's order.
     pub(crate) entries: PackedEntries,
-    /// Where their bytes lie; `None` when the blob itself is the plain archive.
-    pub(crate) spool: Option<File>,
+    /// Where their bytes lie.
+    pub(crate) kept: Kept,
     /// The digest of the plain archive.
     pub(crate) diff_id: Digest,
+}
+
+/// Where the bytes of a layer's files lie.
+#[derive(Debug)]
+pub(crate) enum Kept {
+    /// In the plain archive.
+    Archive(File),
+    /// In the blob, which is the plain archive.
+    Blob,
+    /// Where they belong on the disk.
+    Disk,
+}
+
+/// Where the bytes of a layer's files are to go.
+#[derive(Debug)]
+pub(crate) enum Destination<'a> {
+    /// With all of the plain archive to a nameless file in this directory, if the blob is not that already.
+    Spool(&'a Path),
+    /// To where they belong on this disk, as those of the bottom layer.
+    Disk(File),
 }
 
 /// What is to be indexed.
@@ -56,10 +76,10 @@ impl Compression {
     }
 }
 
-/// Reads a whole blob; the plain archive goes to a nameless file in `tmp`. Blocks.
+/// Reads a whole blob. Blocks.
 pub(crate) fn index_layer<R: Read>(
     source: LayerSource<R>,
-    tmp: &Path,
+    to: Destination<'_>,
     budget: &Budget,
 ) -> Result<IndexedLayer, LayerError> {
     let LayerSource {
@@ -70,10 +90,12 @@ pub(crate) fn index_layer<R: Read>(
     let damaged = |source| LayerError::BadCompression { digest, source };
     let mut reader = BufReader::with_capacity(64 << 10, reader);
     let compression = Compression::of(reader.fill_buf().map_err(damaged)?);
-    let spool = || {
-        tempfile::tempfile_in(tmp)
+    let keep = match to {
+        Destination::Disk(disk) => Keep::Files(disk),
+        Destination::Spool(_) if compression == Compression::Plain => Keep::Nothing,
+        Destination::Spool(tmp) => tempfile::tempfile_in(tmp)
             .map(Keep::All)
-            .map_err(|source| LayerError::Store { digest, source })
+            .map_err(|source| LayerError::Store { digest, source })?,
     };
     let index = Index {
         digest,
@@ -82,14 +104,14 @@ pub(crate) fn index_layer<R: Read>(
         is_compressed: compression != Compression::Plain,
     };
     match compression {
-        Compression::Plain => index.run(reader, Keep::Nothing),
-        Compression::Gzip => index.run(flate2::bufread::MultiGzDecoder::new(reader), spool()?),
+        Compression::Plain => index.run(reader, keep),
+        Compression::Gzip => index.run(flate2::bufread::MultiGzDecoder::new(reader), keep),
         Compression::Zstd => {
             let mut decoder = zstd::stream::read::Decoder::with_buffer(reader).map_err(damaged)?;
             decoder
                 .window_log_max(ZSTD_WINDOW_LOG_MAX)
                 .map_err(damaged)?;
-            index.run(decoder, spool()?)
+            index.run(decoder, keep)
         }
         Compression::Unsupported(format) => {
             Err(LayerError::UnsupportedCompression { digest, format })
@@ -113,7 +135,10 @@ impl Index<'_> {
         let mut entries = PackedEntries::default();
         let read = loop {
             match reader.next_entry() {
-                Ok(Some(entry)) => entries.push(&entry),
+                Ok(Some(entry)) => {
+                    reader.input_mut().comes(&entry);
+                    entries.push(&entry);
+                }
                 Ok(None) => break reader.into_input().finish().map_err(TarError::Read),
                 Err(error) => break Err(error),
             }
@@ -123,13 +148,14 @@ impl Index<'_> {
             self.judge(error)
         })?;
         entries.shrink_to_fit();
-        let spool = match spooled.keep {
-            Keep::All(file) => Some(file),
-            Keep::Nothing => None,
+        let kept = match spooled.keep {
+            Keep::All(file) => Kept::Archive(file),
+            Keep::Nothing => Kept::Blob,
+            Keep::Files(_) => Kept::Disk,
         };
         Ok(IndexedLayer {
             entries,
-            spool,
+            kept,
             diff_id: spooled.digest,
         })
     }

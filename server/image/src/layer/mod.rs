@@ -7,7 +7,8 @@
 //! ```
 //! Both sides run on threads of their own while the bytes still arrive. The spool is a nameless file with
 //! the plain tar stream, so that the disk's contents are copied, not decompressed again; it is never
-//! synced, and gone with its last handle. No layer is ever in memory.
+//! synced, and gone with its last handle. The bottom layer has none: its files come first on the disk, and go to
+//! their places there as they come. No layer is ever in memory.
 
 mod blob;
 mod chunks;
@@ -19,5 +20,7 @@ mod tests;
 
 pub(crate) use blob::{BlobWriter, VerifiedBlob};
 pub(crate) use chunks::{ChunkReader, ChunkSender, Gathered, Now, channel};
-pub(crate) use decode::{IndexedLayer, LayerSource, SpooledArchive, index_layer, spool_archive};
+pub(crate) use decode::{
+    Destination, IndexedLayer, Kept, LayerSource, SpooledArchive, index_layer, spool_archive,
+};
 pub use error::LayerError;

@@ -9,8 +9,9 @@ use std::thread::{self, JoinHandle};
 use banger_core::Digest;
 use sha2::{Digest as _, Sha256};
 
+use crate::ext4::{Arriving, Move, Placing};
 use crate::limits::{RATIO_FREE_BYTES, RATIO_MAX, UNCOMPRESSED_BYTES_MAX};
-use crate::tar::TarInput;
+use crate::tar::{Entry, TarInput};
 
 /// Moved in pieces of this size: large enough for the hash and the file, small enough for the cache.
 const PIECE_BYTES: usize = 256 << 10;
@@ -29,6 +30,8 @@ pub(super) fn bytes_max(compressed_bytes: u64) -> u64 {
 pub(super) enum Keep {
     /// Every byte, in this file.
     All(File),
+    /// The files in it, on this disk.
+    Files(File),
     /// Nothing: the source is a file with the same bytes.
     Nothing,
 }
@@ -38,6 +41,8 @@ pub(super) enum Keep {
 pub(super) struct SpoolInput<R> {
     source: R,
     keeper: Keeper,
+    /// Where its files go, if they go anywhere.
+    placing: Option<Placing>,
     piece: Vec<u8>,
     at: usize,
     /// Bytes of the stream before `piece`.
@@ -67,11 +72,19 @@ impl<R: Read> SpoolInput<R> {
     pub(super) fn new(source: R, keep: Keep, bytes_max: u64) -> Self {
         Self {
             source,
+            placing: matches!(keep, Keep::Files(_)).then(Placing::new),
             keeper: Keeper::start(keep),
             piece: Vec::new(),
             at: 0,
             before: 0,
             bytes_max,
+        }
+    }
+
+    /// Is told of an entry whose bytes come next.
+    pub(super) fn comes(&mut self, entry: &Entry) {
+        if let Some(placing) = &mut self.placing {
+            placing.add(entry);
         }
     }
 
@@ -83,9 +96,18 @@ impl<R: Read> SpoolInput<R> {
 
     /// The next piece; false at the end.
     fn refill(&mut self) -> io::Result<bool> {
+        let begin = self.before;
         self.before += self.piece.len() as u64;
         self.at = 0;
-        let mut piece = self.keeper.exchange(std::mem::take(&mut self.piece))?;
+        let read = Piece {
+            begin,
+            bytes: std::mem::take(&mut self.piece),
+            moves: match &mut self.placing {
+                Some(placing) => placing.until(self.before),
+                None => Vec::new(),
+            },
+        };
+        let mut piece = self.keeper.exchange(read)?;
         piece.resize(PIECE_BYTES, 0);
         let read = crate::tar::read_up_to(&mut self.source, &mut piece)?;
         piece.truncate(read);
@@ -97,11 +119,21 @@ impl<R: Read> SpoolInput<R> {
     }
 }
 
+/// A piece of the stream.
+#[derive(Debug)]
+struct Piece {
+    /// Where in the stream it begins.
+    begin: u64,
+    bytes: Vec<u8>,
+    /// What becomes of it, where files are kept.
+    moves: Vec<Move>,
+}
+
 /// The thread that hashes and keeps. It is gone when this is.
 #[derive(Debug)]
 struct Keeper {
     /// Absent once there is nothing more to keep.
-    pieces: Option<SyncSender<Vec<u8>>>,
+    pieces: Option<SyncSender<Piece>>,
     /// Buffers that can be used again.
     spare: Receiver<Vec<u8>>,
     thread: Option<JoinHandle<io::Result<Spooled>>>,
@@ -119,9 +151,9 @@ impl Keeper {
     }
 
     /// Hands a piece over, for an empty one.
-    fn exchange(&mut self, piece: Vec<u8>) -> io::Result<Vec<u8>> {
+    fn exchange(&mut self, piece: Piece) -> io::Result<Vec<u8>> {
         if let Some(pieces) = &self.pieces
-            && !piece.is_empty()
+            && !piece.bytes.is_empty()
             && pieces.send(piece).is_err()
         {
             // It ended before its time: it says why.
@@ -149,20 +181,29 @@ impl Drop for Keeper {
 }
 
 fn keep_all(
-    mut keep: Keep,
-    arriving: &Receiver<Vec<u8>>,
+    keep: Keep,
+    arriving: &Receiver<Piece>,
     back: &SyncSender<Vec<u8>>,
 ) -> io::Result<Spooled> {
+    let spool = |error| io::Error::other(SpoolWrite(error));
     let mut hasher = Sha256::new();
-    for piece in arriving {
-        hasher.update(&piece);
-        if let Keep::All(file) = &mut keep {
-            file.write_all(&piece)
-                .map_err(|error| io::Error::other(SpoolWrite(error)))?;
+    let mut each = |write: &mut dyn FnMut(&Piece) -> io::Result<()>| {
+        for piece in arriving {
+            hasher.update(&piece.bytes);
+            write(&piece)?;
+            // Whoever reads may have enough of them.
+            let _ = back.try_send(piece.bytes);
         }
-        // Whoever reads may have enough of them.
-        let _ = back.try_send(piece);
+        Ok(())
+    };
+    match &keep {
+        Keep::All(file) => each(&mut |piece| (&*file).write_all(&piece.bytes)),
+        Keep::Files(disk) => Arriving::run(disk, |disk| {
+            each(&mut |piece| disk.write(piece.begin, &piece.bytes, &piece.moves))
+        }),
+        Keep::Nothing => each(&mut |_| Ok(())),
     }
+    .map_err(spool)?;
     Ok(Spooled {
         keep,
         digest: Digest::from_sha256(hasher.finalize().into()),

@@ -31,7 +31,7 @@ fn index(bytes: &[u8]) -> Result<IndexedLayer, LayerError> {
         digest: Digest::of(bytes),
         size_bytes: bytes.len() as u64,
     };
-    let result = index_layer(source, tmp.path(), &Budget::default());
+    let result = index_layer(source, Destination::Spool(tmp.path()), &Budget::default());
     assert_eq!(std::fs::read_dir(tmp.path()).unwrap().count(), 0);
     result
 }
@@ -49,7 +49,7 @@ fn each_compression_gives_the_same_archive() {
         let layer = index(&bytes).unwrap();
         assert_eq!(layer.diff_id, Digest::of(&plain));
         assert_eq!(layer.entries.len(), 1);
-        if let Some(mut spool) = layer.spool {
+        if let Kept::Archive(mut spool) = layer.kept {
             use std::io::Seek;
             spool.rewind().unwrap();
             let mut kept = Vec::new();

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use banger_core::Digest;
@@ -16,8 +17,8 @@ use super::{ImageStore, StoreError};
 use crate::document::Descriptor;
 use crate::ext4::Source;
 use crate::layer::{
-    self, BlobWriter, ChunkReader, ChunkSender, Gathered, IndexedLayer, LayerError, LayerSource,
-    Now, VerifiedBlob,
+    self, BlobWriter, ChunkReader, ChunkSender, Destination, Gathered, IndexedLayer, Kept,
+    LayerError, LayerSource, Now, VerifiedBlob,
 };
 use crate::registry::BlobStream;
 use crate::tar::{Budget, Cost, PackedEntries};
@@ -50,6 +51,8 @@ pub(super) struct WantedLayer {
     pub(super) descriptor: Descriptor,
     pub(super) diff_id: Digest,
     pub(super) records: FromRecords,
+    /// The image's disk, for the bottom layer, whose files come first on it.
+    pub(super) disk: Option<Arc<File>>,
 }
 
 /// Whether a layer may come from the disk of another image that has it.
@@ -95,10 +98,10 @@ impl Bringing {
                     self.board.finish(&key);
                     return Ok(layer);
                 }
-                (self.index_kept(&file, digest, size).await?, None)
+                (self.index_kept(&file, wanted).await?, None)
             }
             _ => {
-                let (indexed, blob) = self.fetch(&key, digest, size).await?;
+                let (indexed, blob) = self.fetch(&key, wanted).await?;
                 (indexed, Some(blob))
             }
         };
@@ -111,18 +114,22 @@ impl Bringing {
             return Err(error.into());
         }
         self.board.finish(&key);
-        let archive = match (indexed.spool, &blob) {
-            (Some(spool), _) => spool,
-            (None, Some(blob)) => blob
-                .reopen()
-                .map_err(|source| LayerError::Store { digest, source })?,
-            (None, None) => File::open(&path).map_err(StoreError::io("open", &path))?,
+        let source = match (indexed.kept, &blob) {
+            (Kept::Disk, _) => Source::Placed,
+            (Kept::Archive(spool), _) => Source::Archive(spool),
+            (Kept::Blob, Some(blob)) => Source::Archive(
+                blob.reopen()
+                    .map_err(|source| LayerError::Store { digest, source })?,
+            ),
+            (Kept::Blob, None) => {
+                Source::Archive(File::open(&path).map_err(StoreError::io("open", &path))?)
+            }
         };
         let publishing = blob.map(|blob| self.publish(blob, path, turn));
         Ok(ReadyLayer {
             cost: indexed.entries.cost(),
             entries: indexed.entries,
-            source: Source::Archive(archive),
+            source,
             publishing,
         })
     }
@@ -174,15 +181,15 @@ impl Bringing {
     async fn index_kept(
         &self,
         file: &File,
-        digest: Digest,
-        size: u64,
+        wanted: &WantedLayer,
     ) -> Result<IndexedLayer, StoreError> {
+        let Descriptor { digest, size, .. } = wanted.descriptor;
         let file = file
             .try_clone()
             .map_err(|source| LayerError::Store { digest, source })?;
         let region = Region::new(std::sync::Arc::new(file), 0, size);
         let (sender, reader) = layer::channel();
-        let decoder = self.decode(reader, digest, size);
+        let decoder = self.decode(reader, wanted)?;
         let fed = self
             .feed_region(
                 &region,
@@ -202,9 +209,9 @@ impl Bringing {
     async fn fetch(
         &self,
         key: &StageKey,
-        digest: Digest,
-        size: u64,
+        wanted: &WantedLayer,
     ) -> Result<(IndexedLayer, VerifiedBlob), StoreError> {
+        let digest = wanted.descriptor.digest;
         let told = Told {
             board: &self.board,
             key,
@@ -215,13 +222,13 @@ impl Bringing {
             BlobSource::Files(files) => {
                 let found = files.iter().find(|(known, _)| *known == digest);
                 let feed = Feed::File(found.map(|(_, region)| region));
-                return self.fetch_from(feed, &told, digest, size).await;
+                return self.fetch_from(feed, &told, wanted).await;
             }
         };
         let mut stream = registry.blob(digest);
         loop {
             let feed = Feed::Served(&mut stream);
-            let error = match self.fetch_from(feed, &told, digest, size).await {
+            let error = match self.fetch_from(feed, &told, wanted).await {
                 Err(StoreError::Layer(error)) if error.is_of_sender() => error,
                 fetched => return fetched,
             };
@@ -237,13 +244,13 @@ impl Bringing {
         &self,
         feed: Feed<'_, '_>,
         told: &Told<'_>,
-        digest: Digest,
-        size: u64,
+        wanted: &WantedLayer,
     ) -> Result<(IndexedLayer, VerifiedBlob), StoreError> {
+        let Descriptor { digest, size, .. } = wanted.descriptor;
         let (to_writer, from_writer) = layer::channel();
         let (to_decoder, from_decoder) = layer::channel();
+        let decoder = self.decode(from_decoder, wanted)?;
         let writer = self.write(from_writer, digest, size);
-        let decoder = self.decode(from_decoder, digest, size);
         let mut taps = Taps {
             writer: Some(to_writer),
             decoder: Some(to_decoder),
@@ -380,22 +387,24 @@ impl Bringing {
     fn decode(
         &self,
         chunks: ChunkReader,
-        digest: Digest,
-        size: u64,
-    ) -> JoinHandle<Result<IndexedLayer, LayerError>> {
+        wanted: &WantedLayer,
+    ) -> Result<JoinHandle<Result<IndexedLayer, LayerError>>, LayerError> {
+        let Descriptor { digest, size, .. } = wanted.descriptor;
         let tmp = self.store.inner.layout.tmp().to_owned();
+        let disk = wanted.disk.as_deref().map(File::try_clone).transpose();
+        let disk = disk.map_err(|source| LayerError::Store { digest, source })?;
         let budget = std::sync::Arc::clone(&self.budget);
-        self.store.inner.tracker.spawn_blocking(move || {
+        Ok(self.store.inner.tracker.spawn_blocking(move || {
             layer::index_layer(
                 LayerSource {
                     reader: chunks,
                     digest,
                     size_bytes: size,
                 },
-                &tmp,
+                disk.map_or(Destination::Spool(&tmp), Destination::Disk),
                 &budget,
             )
-        })
+        }))
     }
 }
 

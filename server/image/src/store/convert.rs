@@ -36,11 +36,21 @@ struct NewDisk {
     layers: Vec<LayerKey>,
 }
 
+/// What a disk is made of.
+#[derive(Debug)]
+struct Work {
+    keys: Vec<LayerKey>,
+    layers: Vec<ReadyLayer>,
+    uuid: [u8; 16],
+    /// It may have the bytes of the bottom layer's files.
+    file: NamedTempFile,
+}
+
 /// What became of a conversion.
 enum Converted {
     Disk(NewDisk),
     /// Of these layers files are needed that their records do not have.
-    Lost(Vec<ReadyLayer>, BTreeSet<u32>),
+    Lost(Vec<ReadyLayer>, BTreeSet<u32>, NamedTempFile),
 }
 
 /// The stage in which everything reaches the disk under its final name.
@@ -99,10 +109,17 @@ impl ImageStore {
             descriptor: descriptor.clone(),
             diff_id: *diff_id,
             records: FromRecords::Allowed,
+            disk: None,
         });
         let mut wanted: Vec<WantedLayer> = wanted.collect();
         let mut ready: Vec<Option<ReadyLayer>> = wanted.iter().map(|_| None).collect();
         let uuid = disk_uuid(&plan.config.diff_ids);
+        let mut disk = self.new_disk()?;
+        if let Some(layer) = wanted.first_mut() {
+            let file = disk.as_file().try_clone();
+            let file = file.map_err(StoreError::io("open", disk.path()))?;
+            layer.disk = Some(Arc::new(file));
+        }
         // The second time no layer is lost any more: those that were come from their blobs.
         loop {
             bring_missing(&bringing, &wanted, &mut ready, publishing).await?;
@@ -110,10 +127,17 @@ impl ImageStore {
                 .into_iter()
                 .map(|layer| layer.expect("all were brought"));
             let keys = wanted.iter().map(WantedLayer::key);
-            let work = keys.zip(layers).unzip();
-            match self.convert(work, uuid, board, cancel).await? {
+            let (keys, layers) = keys.zip(layers).unzip();
+            let work = Work {
+                keys,
+                layers,
+                uuid,
+                file: disk,
+            };
+            match self.convert(work, board, cancel).await? {
                 Converted::Disk(disk) => return Ok(disk),
-                Converted::Lost(layers, lost) => {
+                Converted::Lost(layers, lost, file) => {
+                    disk = file;
                     ready = layers.into_iter().map(Some).collect();
                     for number in lost {
                         wanted[number as usize].records = FromRecords::Avoided;
@@ -129,8 +153,7 @@ impl ImageStore {
     /// Writes the base disk, under a temporary name.
     async fn convert(
         &self,
-        layers: (Vec<LayerKey>, Vec<ReadyLayer>),
-        uuid: [u8; 16],
+        work: Work,
         board: &Arc<Board>,
         cancel: &CancellationToken,
     ) -> Result<Converted, StoreError> {
@@ -147,12 +170,21 @@ impl ImageStore {
         let disk = joined(
             self.inner
                 .tracker
-                .spawn_blocking(move || write_disk(layers, uuid, &tmp, &board, &cancel)),
+                .spawn_blocking(move || write_disk(work, &tmp, &board, &cancel)),
         )
         .await?;
         disk.map_err(|error| match error {
             Ext4Error::Cancelled => StoreError::Cancelled,
             error => error.into(),
+        })
+    }
+
+    /// A base disk with nothing on it.
+    fn new_disk(&self) -> Result<NamedTempFile, Ext4Error> {
+        let tmp = self.inner.layout.tmp();
+        NamedTempFile::with_prefix_in("rootfs-", tmp).map_err(|source| Ext4Error::Create {
+            path: tmp.to_owned(),
+            source,
         })
     }
 
@@ -251,8 +283,12 @@ async fn bring_missing(
 
 /// Merges the layers and writes the disk. Blocks.
 fn write_disk(
-    (keys, layers): (Vec<LayerKey>, Vec<ReadyLayer>),
-    uuid: [u8; 16],
+    Work {
+        keys,
+        layers,
+        uuid,
+        file,
+    }: Work,
     tmp: &Path,
     board: &Board,
     cancel: &CancellationToken,
@@ -263,15 +299,10 @@ fn write_disk(
     }
     let lost = lost_layers(&tree);
     if !lost.is_empty() {
-        return Ok(Converted::Lost(layers, lost));
+        return Ok(Converted::Lost(layers, lost, file));
     }
     let key = StageKey::new(CONVERT);
     board.start(&key, Some(ext4::content_bytes(&tree)));
-    let file =
-        NamedTempFile::with_prefix_in("rootfs-", tmp).map_err(|source| Ext4Error::Create {
-            path: tmp.to_owned(),
-            source,
-        })?;
     let mut waiting = Waiting::new(tmp).map_err(Ext4Error::Write)?;
     let mut sources = Vec::with_capacity(layers.len());
     for (key, layer) in keys.into_iter().zip(layers) {
@@ -284,11 +315,11 @@ fn write_disk(
         sources: &sources,
         uuid,
     };
-    let places = ext4::write_base(spec, file.as_file(), cancel, &|bytes| {
+    let placed = ext4::write_base(spec, file.as_file(), cancel, &|bytes| {
         board.advance(&key, bytes);
     })?;
     board.finish(&key);
-    let record = record::write(&waiting, places, file.as_file(), tmp);
+    let record = record::write(&waiting, placed.into_places(), file.as_file(), tmp);
     Ok(Converted::Disk(NewDisk {
         file,
         record: record.map_err(Ext4Error::Write)?,

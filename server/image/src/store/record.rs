@@ -281,16 +281,15 @@ fn table_of(record: &File) -> Option<Table> {
     serde_json::from_slice(&table).ok()
 }
 
-/// Writes the record of a disk that is whole; `None` when it would be too large. `places` are those of the disk's files.
-/// It still has to be synced and named. Blocks.
+/// Writes the record of a disk that is whole; `None` when it would be too large. `places` are those of the disk's files,
+/// by layer and entry. It still has to be synced and named. Blocks.
 pub(super) fn write(
     waiting: &Waiting,
-    mut places: Vec<Place>,
+    places: impl Iterator<Item = Place>,
     disk: &File,
     tmp: &Path,
 ) -> io::Result<Option<NamedTempFile>> {
-    places.sort_unstable_by_key(|place| (place.layer, place.number));
-    let mut places = places.into_iter().peekable();
+    let mut places = places.peekable();
     let mut file = BufWriter::new(NamedTempFile::with_prefix_in("record-", tmp)?);
     file.write_all(MAGIC)?;
     let mut table = Table {

@@ -11,7 +11,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::Found;
 use crate::document::{Descriptor, OCI_LAYER};
-use crate::layer::{LayerSource, index_layer};
+use crate::layer::{Destination, Kept, LayerSource, index_layer};
 use crate::limits::BLOB_BYTES_MAX;
 use crate::store::StoreError;
 use crate::store::plan::Plan;
@@ -74,13 +74,16 @@ pub(super) fn measure(region: &Region, path: &Path, tmp: &Path) -> Result<Measur
         digest: unknown,
         size_bytes: region.len(),
     };
-    let indexed = index_layer(source, tmp, &Budget::default()).map_err(|error| match error {
-        crate::layer::LayerError::Archive { source, .. } => StoreError::Archive {
-            path: path.to_owned(),
-            source,
-        },
-        error => error.into(),
-    })?;
+    let indexed =
+        index_layer(source, Destination::Spool(tmp), &Budget::default()).map_err(|error| {
+            match error {
+                crate::layer::LayerError::Archive { source, .. } => StoreError::Archive {
+                    path: path.to_owned(),
+                    source,
+                },
+                error => error.into(),
+            }
+        })?;
     // What a decompressor leaves unread belongs to the file too.
     io::copy(&mut hashing, &mut io::sink()).map_err(StoreError::source(path))?;
     let digest = Digest::from_sha256(hashing.hasher.finalize().into());
@@ -88,7 +91,10 @@ pub(super) fn measure(region: &Region, path: &Path, tmp: &Path) -> Result<Measur
     Ok(Measured {
         descriptor,
         diff_id: indexed.diff_id,
-        plain: indexed.spool,
+        plain: match indexed.kept {
+            Kept::Archive(file) => Some(file),
+            Kept::Blob | Kept::Disk => None,
+        },
     })
 }
 
