@@ -11,6 +11,7 @@ from typing import get_args
 import pytest
 
 from banger import errors
+from banger._workspace import git as module
 from banger._workspace.apply import Applied, Apply, How
 from banger._workspace.carried import Carried
 from banger._workspace.collect import Options, Source
@@ -46,9 +47,20 @@ def refused(bench: Bench, how: How = "fast-forward") -> list[str]:
     return caught.value.paths
 
 
-def back(bench: Bench, applied: Applied) -> None:
-    for command in applied.way_back:
+def part(bench: Bench) -> None:
+    """The owner commits what the VM has not: nothing moves forward any more."""
+    (bench.here / "apart").write_text("mine\n")
+    commit(bench.here, "apart")
+
+
+def run_all(bench: Bench, commands: list[str]) -> None:
+    """Runs commands as the owner would."""
+    for command in commands:
         git(bench.here, *command.split(" ")[1:])
+
+
+def back(bench: Bench, applied: Applied) -> None:
+    run_all(bench, applied.way_back)
 
 
 def test_a_branch_moves_forward_with_what_was_staged_changed_and_new(bench: Bench) -> None:
@@ -91,18 +103,189 @@ def test_work_of_the_owner_is_never_overwritten(bench: Bench) -> None:
     bench.export()
     (bench.here / ".git" / "info").mkdir(exist_ok=True)
     (bench.here / ".git" / "info" / "exclude").write_text("new\n")
-    ways: tuple[How, ...] = ("fast-forward", "merge", "patch")
-    for name in ("file", "other", "new", "in"):
-        at = bench.here / name
-        was = at.read_text() if at.exists() else None
-        at.write_text("mine\n")
-        for how in ways:
-            assert refused(bench, how) == [name]
-        if was is None:
-            at.unlink()
-        else:
-            at.write_text(was)
+
+    def check(*ways: How) -> None:
+        for name in ("file", "other", "new", "in"):
+            at = bench.here / name
+            was = at.read_text() if at.exists() else None
+            at.write_text("mine\n")
+            for how in ways:
+                assert refused(bench, how) == [name]
+            if was is None:
+                at.unlink()
+            else:
+                at.write_text(was)
+
+    check("fast-forward", "patch")
+    mine = git(bench.here, "rev-parse", "HEAD")
+    part(bench)
+    check("merge", "rebase", "patch")
+    git(bench.here, "reset", "-q", "--hard", mine)
     assert apply(bench).commits == "fast-forwarded"
+
+
+def exclude(bench: Bench, pattern: str) -> None:
+    info = bench.here / ".git" / "info"
+    info.mkdir(exist_ok=True)
+    (info / "exclude").write_text(f"{pattern}\n")
+
+
+def test_what_comes_and_goes_among_the_commits_overwrites_nothing(bench: Bench) -> None:
+    was = (bench.guest / "file").read_text()
+    (bench.guest / ".env").write_text("theirs\n")
+    (bench.guest / "file").write_text("theirs\n")
+    commit(bench.guest, "comes")
+    (bench.guest / ".env").unlink()
+    (bench.guest / "file").write_text(was)
+    commit(bench.guest, "goes")
+    bench.export()
+    exclude(bench, ".env")
+    part(bench)
+    (bench.here / ".env").write_text("mine\n")
+    assert refused(bench, "rebase") == [".env"]
+    (bench.here / "file").write_text("mine\n")
+    assert refused(bench, "rebase") == ["file"]
+    assert apply(bench, "merge").commits == "merged"
+    assert (bench.here / ".env").read_text() == (bench.here / "file").read_text() == "mine\n"
+
+
+@pytest.fixture
+def old_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A git that cannot merge among objects alone."""
+    real = shutil.which("git", path=module._SEARCH_PATH)
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    program = programs / "git"
+    program.write_text(f'#!/bin/sh\ncase " $* " in *" merge-tree "*) exit 129;; esac\nexec {real} "$@"\n')
+    program.chmod(0o755)
+    monkeypatch.setattr(module, "_SEARCH_PATH", f"{programs}:{module._SEARCH_PATH}")
+
+
+def renamed(bench: Bench, name: str, *, is_committed: bool) -> None:
+    """The VM writes to `name` in a directory that the owner has renamed."""
+    (bench.here / "a").mkdir()
+    for inside in ("one", "two"):
+        (bench.here / "a" / inside).write_text(f"{inside}\n" * 9)
+    commit(bench.here, "a directory")
+    git(bench.guest, "pull", "-q", str(bench.here), "main")
+    (bench.guest / "a" / name).write_text("theirs\n" * 2 + "one\n" * 8)
+    git(bench.guest, "add", "-A")
+    if is_committed:
+        commit(bench.guest, "theirs")
+    bench.export()
+    git(bench.here, "mv", "a", "b")
+    commit(bench.here, "renamed")
+    exclude(bench, "*.env")
+
+
+@pytest.mark.parametrize("is_committed", [True, False])
+@pytest.mark.parametrize("name", ["key.env", "one"])
+def test_what_follows_a_renamed_directory_overwrites_nothing(bench: Bench, name: str, *, is_committed: bool) -> None:
+    renamed(bench, name, is_committed=is_committed)
+    (bench.here / "b" / name).write_text("mine\n")
+    for how in ("merge", "rebase"):
+        assert refused(bench, how) == [f"b/{name}"]
+
+
+@pytest.mark.usefixtures("old_git")
+@pytest.mark.parametrize("is_committed", [True, False])
+@pytest.mark.parametrize("how", ["merge", "rebase"])
+def test_an_older_git_overwrites_nothing(bench: Bench, how: How, *, is_committed: bool) -> None:
+    renamed(bench, "one", is_committed=is_committed)
+    (bench.here / "b" / "one").write_text("mine\n")
+    assert refused(bench, how) == ["b/one"]
+    git(bench.here, "checkout", "-q", "b/one")
+    applied = apply(bench, how)
+    assert applied.conflicts == []
+    assert "theirs" in (bench.here / "b" / "one").read_text()
+
+
+@pytest.mark.usefixtures("old_git")
+@pytest.mark.parametrize("is_committed", [True, False])
+@pytest.mark.parametrize("how", ["merge", "rebase"])
+def test_with_an_older_git_nothing_follows_a_directory(bench: Bench, how: How, *, is_committed: bool) -> None:
+    renamed(bench, "key.env", is_committed=is_committed)
+    (bench.here / "b" / "key.env").write_text("mine\n")
+    assert apply(bench, how).conflicts == []
+    assert (bench.here / "b" / "key.env").read_text() == "mine\n"
+    assert (bench.here / "a" / "key.env").exists()
+
+
+def test_histories_with_nothing_in_common_overwrite_nothing(bench: Bench) -> None:
+    git(bench.guest, "checkout", "-q", "--orphan", "again")
+    (bench.guest / ".env").write_text("theirs\n")
+    commit(bench.guest, "comes")
+    (bench.guest / ".env").unlink()
+    commit(bench.guest, "goes")
+    git(bench.guest, "branch", "-q", "-M", "main")
+    bench.export()
+    exclude(bench, ".env")
+    (bench.here / ".env").write_text("mine\n")
+    assert refused(bench, "rebase") == [".env"]
+    (bench.here / ".env").unlink()
+    assert apply(bench, "rebase").commits == "rebased"
+
+
+def test_the_way_back_is_told_by_what_fails_halfway(tmp_path: Path) -> None:
+    for how in get_args(How)[:3]:
+        directory = tmp_path / how
+        directory.mkdir()
+        bench = Bench(directory)
+        (bench.guest / "file").write_text("theirs\n")
+        commit(bench.guest, "theirs")
+        bench.export()
+        if how != "fast-forward":
+            part(bench)
+        (bench.here / "other").write_text("mine\n")
+        head, before = git(bench.here, "rev-parse", "HEAD"), tree(bench.here)
+        # The branch cannot be moved.
+        lock = bench.here / ".git" / "refs" / "heads" / "main.lock"
+        lock.touch()
+        with pytest.raises(errors.ApplyHalfway) as caught:
+            apply(bench, how)
+        lock.unlink()
+        assert caught.value.reason == "GIT_FAILED"
+        assert caught.value.way_back
+        assert all(command in str(caught.value.remedy) for command in caught.value.way_back)
+        run_all(bench, caught.value.way_back)
+        assert git(bench.here, "rev-parse", "HEAD") == head
+        assert tree(bench.here) == before
+        assert apply(bench, how).conflicts == []
+
+
+@pytest.mark.parametrize(("how", "goes_on"), [("merge", "merge"), ("rebase", "cherry-pick")])
+def test_uncommitted_work_that_conflicts_keep_out_is_told_of(bench: Bench, how: How, goes_on: str) -> None:
+    (bench.guest / "more").write_text("theirs\n")
+    commit(bench.guest, "more")
+    (bench.guest / "file").write_text("theirs\n")
+    commit(bench.guest, "theirs")
+    (bench.guest / "more").write_text("staged\n")
+    git(bench.guest, "add", "more")
+    bench.export()
+    (bench.here / "file").write_text("mine\n")
+    commit(bench.here, "mine")
+    applied = apply(bench, how)
+    assert (applied.conflicts, applied.uncommitted) == (["file"], False)
+    assert applied.left_out == ["git stash apply --index refs/banger/dev/state/worktree"]
+    (bench.here / "file").write_text("both\n")
+    git(bench.here, "add", "file")
+    git(bench.here, "-c", "core.editor=true", goes_on, "--continue")
+    run_all(bench, applied.left_out)
+    assert git(bench.here, "status", "--porcelain") == "M  more"
+
+
+def test_the_way_back_ends_a_rebase_of_several_commits(bench: Bench) -> None:
+    for text in ("theirs\n", "more of theirs\n"):
+        (bench.guest / "file").write_text(text)
+        commit(bench.guest, text)
+    bench.export()
+    (bench.here / "file").write_text("mine\n")
+    mine = commit(bench.here, "mine")
+    for _ in range(2):
+        applied = apply(bench, "rebase")
+        assert applied.conflicts == ["file"]
+        back(bench, applied)
+        assert git(bench.here, "rev-parse", "HEAD") == mine
 
 
 def test_histories_that_have_parted_become_one_as_the_owner_says(bench: Bench) -> None:

@@ -140,6 +140,36 @@ def test_what_an_earlier_export_brought_is_kept(bench: Bench) -> None:
     assert kept["heads/topic"] == first
 
 
+def test_a_landing_that_breaks_between_names_in_each_others_way_loses_no_commit(bench: Bench) -> None:
+    git(bench.guest, "switch", "-q", "-c", "topic")
+    topic = commit(bench.guest, "on topic")
+    git(bench.guest, "switch", "-q", "main")
+    bench.export()
+    # The same commit, under a name that needs the former one as a directory.
+    git(bench.guest, "branch", "-q", "-m", "topic", "topic/one")
+    commit(bench.guest, "on main")
+
+    def kept() -> str:
+        return git(bench.here, "for-each-ref", "--format=%(refname)", "--contains", topic)
+
+    # What comes after the former name has gone cannot be made.
+    lock = bench.here / ".git" / "refs" / "banger" / VM / "HEAD.lock"
+    lock.touch()
+    with pytest.raises(errors.WorkspaceError):
+        bench.export()
+    lock.unlink()
+    earlier = kept()
+    assert earlier.startswith(f"refs/banger/{VM}/earlier/")
+    assert earlier.endswith("/heads/topic")
+    assert bench.export().repositories[0].kept == []
+    git(bench.here, "update-ref", "-d", earlier)
+    assert kept() == f"refs/banger/{VM}/heads/topic/one"
+    # Whole at once, it leaves nothing that leads there twice.
+    git(bench.guest, "branch", "-q", "-m", "topic/one", "topic")
+    bench.export()
+    assert kept() == f"refs/banger/{VM}/heads/topic"
+
+
 def test_submodules_shallow_histories_and_repositories_inside(bench: Bench, tmp_path: Path) -> None:
     (bench.guest / "inside").mkdir()
     git(bench.guest / "inside", "init", "-q", "-b", "main")

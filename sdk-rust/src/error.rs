@@ -426,9 +426,10 @@ impl Error {
                 one("limit_bytes", limit_bytes.to_string())
             }
             Self::UnsafeEntry { path, .. } => one("path", path.clone()),
-            Self::Workspace(error) => match error.paths() {
-                [] => BTreeMap::new(),
-                paths => one("paths", paths.join("\n")),
+            Self::Workspace(error) => match (error.paths(), error.way_back()) {
+                ([], []) => BTreeMap::new(),
+                ([], commands) => one("way_back", commands.join("\n")),
+                (paths, _) => one("paths", paths.join("\n")),
             },
             Self::Host(_)
             | Self::InputClosed

@@ -44,6 +44,14 @@ fn refused(result: Result<Applied>) -> Vec<String> {
     }
 }
 
+/// Runs commands as the owner would.
+fn go_back(bench: &Bench, commands: &[String]) {
+    for command in commands {
+        let words: Vec<&str> = command.split(' ').skip(1).collect();
+        git(&bench.here, &words);
+    }
+}
+
 #[test]
 fn an_export_leaves_branch_index_and_files_alone() {
     let bench = Bench::with_repository();
@@ -105,13 +113,67 @@ fn the_way_back_leads_back() {
     let done = applied(&bench, ApplyOptions::default()).unwrap();
     assert_eq!(read(&bench, "other"), "mine, not committed\n");
     assert_eq!(read(&bench, "file"), "theirs\n");
-    for command in &done.way_back {
-        let words: Vec<&str> = command.split(' ').skip(1).collect();
-        git(&bench.here, &words);
-    }
+    go_back(&bench, &done.way_back);
     assert_eq!(git(&bench.here, &["rev-parse", "HEAD"]), head);
     assert_eq!(read(&bench, "other"), "mine, not committed\n");
     assert_eq!(read(&bench, "file"), "one\ntwo\nthree\n");
+}
+
+/// The ways of which nothing moves forward, once [`part`] has been called.
+const PARTED: [How; 3] = [How::Merge, How::Rebase, How::Patch];
+
+/// The owner commits what the VM has not.
+fn part(bench: &Bench) {
+    write(&bench.here, "apart", "mine\n");
+    commit(&bench.here, "apart");
+}
+
+/// Refused for `paths` each way, and nothing has changed.
+fn refused_each_way(bench: &Bench, ways: &[How], paths: &[&str]) {
+    let picture = || {
+        let head = git(&bench.here, &["rev-parse", "HEAD"]);
+        (tree(&bench.here), head)
+    };
+    let before = picture();
+    for &way in ways {
+        assert_eq!(refused(applied(bench, how(way))), paths, "{way:?}");
+        assert_eq!(picture(), before, "{way:?}");
+    }
+}
+
+#[test]
+fn the_way_back_is_told_by_what_fails_halfway() {
+    for (way, is_parted) in [
+        (How::FastForward, false),
+        (How::Merge, true),
+        (How::Rebase, true),
+    ] {
+        let bench = Bench::with_repository();
+        worked(&bench, |bench| {
+            write(&bench.guest, "file", "theirs\n");
+            commit(&bench.guest, "theirs");
+        });
+        if is_parted {
+            part(&bench);
+        }
+        write(&bench.here, "other", "mine, not committed\n");
+        let head = git(&bench.here, &["rev-parse", "HEAD"]);
+        // The branch cannot be moved.
+        let lock = bench.here.join(".git/refs/heads/main.lock");
+        std::fs::write(&lock, "").unwrap();
+        let error = applied(&bench, how(way)).unwrap_err();
+        std::fs::remove_file(lock).unwrap();
+        assert_eq!(error.reason(), "GIT_FAILED");
+        let way_back = error.way_back();
+        assert!(!way_back.is_empty(), "{way:?}: {error:?}");
+        let remedy = error.remedy().unwrap();
+        assert!(way_back.iter().all(|command| remedy.contains(command)));
+        go_back(&bench, way_back);
+        assert_eq!(git(&bench.here, &["rev-parse", "HEAD"]), head);
+        assert_eq!(read(&bench, "other"), "mine, not committed\n");
+        assert_eq!(read(&bench, "file"), "one\ntwo\nthree\n");
+        assert_eq!(applied(&bench, how(way)).unwrap().conflicts, [""; 0]);
+    }
 }
 
 #[test]
@@ -122,16 +184,17 @@ fn uncommitted_work_is_never_overwritten() {
         commit(&bench.guest, "theirs");
         write(&bench.guest, "other", "theirs, not committed\n");
     });
-    for name in ["file", "other"] {
-        let was = read(&bench, name);
-        write(&bench.here, name, "mine\n");
-        let before = tree(&bench.here);
-        for way in [How::FastForward, How::Merge, How::Rebase, How::Patch] {
-            assert_eq!(refused(applied(&bench, how(way))), [name]);
-            assert_eq!(tree(&bench.here), before);
+    let check = |ways: &[How]| {
+        for name in ["file", "other"] {
+            let was = read(&bench, name);
+            write(&bench.here, name, "mine\n");
+            refused_each_way(&bench, ways, &[name]);
+            write(&bench.here, name, was);
         }
-        write(&bench.here, name, was);
-    }
+    };
+    check(&[How::FastForward, How::Patch]);
+    part(&bench);
+    check(&PARTED);
 }
 
 #[test]
@@ -144,14 +207,88 @@ fn untracked_and_ignored_files_are_never_overwritten() {
         write(&bench.guest, "new", "theirs, not tracked\n");
     });
     write(&bench.here, ".git/info/exclude", "committed\n");
-    for (name, at) in [("committed", "committed"), ("new", "new"), ("in", "in")] {
-        write(&bench.here, name, "mine\n");
-        let before = tree(&bench.here);
-        for way in [How::FastForward, How::Merge, How::Patch] {
-            assert_eq!(refused(applied(&bench, how(way))), [at]);
-            assert_eq!(tree(&bench.here), before);
+    let check = |ways: &[How]| {
+        for name in ["committed", "new", "in"] {
+            write(&bench.here, name, "mine\n");
+            refused_each_way(&bench, ways, &[name]);
+            std::fs::remove_file(bench.here.join(name)).unwrap();
         }
-        std::fs::remove_file(bench.here.join(name)).unwrap();
+    };
+    check(&[How::FastForward, How::Patch]);
+    part(&bench);
+    check(&PARTED);
+}
+
+#[test]
+fn what_comes_and_goes_among_the_vms_commits_overwrites_nothing() {
+    let bench = Bench::with_repository();
+    worked(&bench, |bench| {
+        let was = std::fs::read(bench.guest.join("file")).unwrap();
+        write(&bench.guest, ".env", "theirs\n");
+        write(&bench.guest, "file", "theirs\n");
+        commit(&bench.guest, "comes");
+        std::fs::remove_file(bench.guest.join(".env")).unwrap();
+        write(&bench.guest, "file", was);
+        commit(&bench.guest, "goes");
+    });
+    write(&bench.here, ".git/info/exclude", ".env\n");
+    part(&bench);
+    write(&bench.here, ".env", "mine\n");
+    refused_each_way(&bench, &[How::Rebase], &[".env"]);
+    write(&bench.here, "file", "mine\n");
+    refused_each_way(&bench, &[How::Rebase], &["file"]);
+    let done = applied(&bench, how(How::Merge)).unwrap();
+    assert_eq!((done.commits, done.conflicts), (Done::Merged, Vec::new()));
+    assert_eq!(read(&bench, ".env"), "mine\n");
+    assert_eq!(read(&bench, "file"), "mine\n");
+}
+
+#[test]
+fn histories_with_nothing_in_common_overwrite_nothing() {
+    let bench = Bench::with_repository();
+    worked(&bench, |bench| {
+        git(&bench.guest, &["checkout", "-q", "--orphan", "again"]);
+        write(&bench.guest, ".env", "theirs\n");
+        commit(&bench.guest, "comes");
+        std::fs::remove_file(bench.guest.join(".env")).unwrap();
+        commit(&bench.guest, "goes");
+        git(&bench.guest, &["branch", "-q", "-M", "main"]);
+    });
+    write(&bench.here, ".git/info/exclude", ".env\n");
+    write(&bench.here, ".env", "mine\n");
+    refused_each_way(&bench, &[How::Rebase], &[".env"]);
+    std::fs::remove_file(bench.here.join(".env")).unwrap();
+    let done = applied(&bench, how(How::Rebase)).unwrap();
+    assert_eq!((done.commits, done.conflicts), (Done::Rebased, Vec::new()));
+}
+
+#[test]
+fn what_follows_a_renamed_directory_overwrites_nothing() {
+    for is_committed in [true, false] {
+        let bench = Bench::with_repository();
+        for name in ["one", "two"] {
+            write(
+                &bench.here,
+                format!("a/{name}"),
+                format!("{name}\n").repeat(9),
+            );
+        }
+        commit(&bench.here, "a directory");
+        worked(&bench, |bench| {
+            write(&bench.guest, "a/key.env", "theirs\n");
+            git(&bench.guest, &["add", "a/key.env"]);
+            if is_committed {
+                commit(&bench.guest, "theirs");
+            }
+        });
+        git(&bench.here, &["mv", "a", "b"]);
+        commit(&bench.here, "renamed");
+        write(&bench.here, ".git/info/exclude", "*.env\n");
+        write(&bench.here, "b/key.env", "mine\n");
+        refused_each_way(&bench, &[How::Merge, How::Rebase], &["b/key.env"]);
+        std::fs::remove_file(bench.here.join("b/key.env")).unwrap();
+        applied(&bench, how(How::Merge)).unwrap();
+        assert_eq!(read(&bench, "b/key.env"), "theirs\n");
     }
 }
 
@@ -200,12 +337,58 @@ fn conflicts_are_left_as_git_leaves_them() {
         let done = applied(&bench, how(way)).unwrap();
         assert_eq!(done.conflicts, ["file"]);
         assert!(read(&bench, "file").contains("<<<<<<<"));
-        for command in &done.way_back {
-            let words: Vec<&str> = command.split(' ').skip(1).collect();
-            git(&bench.here, &words);
-        }
+        go_back(&bench, &done.way_back);
         assert_eq!(git(&bench.here, &["rev-parse", "HEAD"]), head);
         assert_eq!(read(&bench, "file"), "mine\n");
+    }
+}
+
+#[test]
+fn uncommitted_work_that_conflicts_keep_out_is_told_of() {
+    for (way, goes_on) in [(How::Merge, "merge"), (How::Rebase, "cherry-pick")] {
+        let bench = Bench::with_repository();
+        worked(&bench, |bench| {
+            write(&bench.guest, "more", "theirs\n");
+            commit(&bench.guest, "more");
+            write(&bench.guest, "file", "theirs\n");
+            commit(&bench.guest, "theirs");
+            write(&bench.guest, "more", "staged\n");
+            git(&bench.guest, &["add", "more"]);
+        });
+        write(&bench.here, "file", "mine\n");
+        commit(&bench.here, "mine");
+        let done = applied(&bench, how(way)).unwrap();
+        assert_eq!(
+            (&done.conflicts[..], done.uncommitted),
+            (&["file".to_owned()][..], false)
+        );
+        let bring = "git stash apply --index refs/banger/dev/state/worktree";
+        assert_eq!(done.left_out, [bring]);
+        write(&bench.here, "file", "both\n");
+        git(&bench.here, &["add", "file"]);
+        git(&bench.here, &[goes_on, "--continue"]);
+        go_back(&bench, &done.left_out);
+        assert_eq!(git(&bench.here, &["status", "--porcelain"]), "M  more");
+        assert_eq!(read(&bench, "more"), "staged\n");
+    }
+}
+
+#[test]
+fn the_way_back_ends_a_rebase_of_several_commits() {
+    let bench = Bench::with_repository();
+    worked(&bench, |bench| {
+        for text in ["theirs\n", "more of theirs\n"] {
+            write(&bench.guest, "file", text);
+            commit(&bench.guest, text);
+        }
+    });
+    write(&bench.here, "file", "mine\n");
+    let head = commit(&bench.here, "mine");
+    for _ in 0..2 {
+        let done = applied(&bench, how(How::Rebase)).unwrap();
+        assert_eq!(done.conflicts, ["file"]);
+        go_back(&bench, &done.way_back);
+        assert_eq!(git(&bench.here, &["rev-parse", "HEAD"]), head);
     }
 }
 

@@ -83,6 +83,44 @@ fn landings_of_two_at_once_do_not_disturb_each_other() {
     git(&bench.here, &["fsck", "--strict"]);
 }
 
+#[test]
+fn a_landing_that_breaks_between_names_in_each_others_way_loses_no_commit() {
+    let (bench, base) = prepared();
+    write(&bench.guest, "file", "on topic\n");
+    git(&bench.guest, &["switch", "-q", "-c", "topic"]);
+    let topic = commit(&bench.guest, "on topic");
+    git(&bench.guest, &["switch", "-q", "main"]);
+    bench.export(&base);
+    // The same commit, under a name that needs the former one as a directory.
+    git(&bench.guest, &["branch", "-q", "-m", "topic", "topic/one"]);
+    write(&bench.guest, "file", "on main\n");
+    commit(&bench.guest, "on main");
+    let known = bench.place().base(VM, &base).unwrap();
+    let parts = bench.exported(&known).unwrap();
+    let kept = || {
+        let names = ["for-each-ref", "--format=%(refname)", "--contains", &topic];
+        git(&bench.here, &names)
+    };
+    // What comes after the former name has gone cannot be made.
+    let lock = bench.here.join(".git/refs/banger/dev/HEAD.lock");
+    std::fs::write(&lock, "").unwrap();
+    land(&bench.place(), &known, parts.clone()).unwrap_err();
+    let earlier = kept();
+    assert!(
+        earlier.starts_with("refs/banger/dev/earlier/") && earlier.ends_with("/heads/topic"),
+        "{earlier:?}"
+    );
+    std::fs::remove_file(lock).unwrap();
+    let landed = land(&bench.place(), &known, parts.clone()).unwrap();
+    assert_eq!(landed.repositories[0].kept, [""; 0]);
+    git(&bench.here, &["update-ref", "-d", &earlier]);
+    assert_eq!(kept(), "refs/banger/dev/heads/topic/one");
+    // Whole at once, it leaves nothing that leads there twice.
+    git(&bench.guest, &["branch", "-q", "-m", "topic/one", "topic"]);
+    bench.export(&base);
+    assert_eq!(kept(), "refs/banger/dev/heads/topic");
+}
+
 /// The contents of a file that is written to meanwhile are all of one writing.
 const WRITINGS: [u8; 4] = [b'a', b'b', b'c', b'd'];
 

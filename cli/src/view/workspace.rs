@@ -390,6 +390,7 @@ pub(crate) struct Applied {
     before: Option<String>,
     stash: Option<String>,
     way_back: Vec<String>,
+    left_out: Vec<String>,
 }
 
 impl Applied {
@@ -409,6 +410,7 @@ impl Applied {
             before: applied.before.clone(),
             stash: applied.stash.clone(),
             way_back: applied.way_back.clone(),
+            left_out: applied.left_out.clone(),
         }
     }
 }
@@ -425,14 +427,18 @@ impl Row for Applied {
     }
 
     fn details(&self) -> Vec<(&'static str, String)> {
-        let uncommitted = match self.uncommitted {
-            true => "applied",
-            false => "",
+        let uncommitted = match (self.uncommitted, &self.left_out[..]) {
+            (true, _) => "applied".to_owned(),
+            (false, []) => String::new(),
+            (false, bring) => format!(
+                "left out; once the conflicts are resolved: {}",
+                bring.join("\n")
+            ),
         };
         vec![
             ("Branch", self.onto.clone()),
             ("Commits", self.commits.to_owned()),
-            ("Uncommitted work", uncommitted.to_owned()),
+            ("Uncommitted work", uncommitted),
             ("In conflict", self.conflicts.join("\n")),
             ("The way back", self.way_back.join("\n")),
         ]

@@ -25,6 +25,7 @@
     ├── ArchiveDamaged
     ├── WorkspaceError         a workspace could not be collected here, or could not land
     │   ├── ApplyRefused       something of yours is where something of the VM's would go
+    │   ├── ApplyHalfway       some of it may have been applied; `way_back` says what leads back
     │   └── UnsafeWorkspace    the VM sent what no honest VM sends
     ├── LocalFileError         a file of this machine could not be read or written
     └── ForkedError            a client was used in a process forked from the one that made it
@@ -392,6 +393,23 @@ class ApplyRefused(WorkspaceError):
         super().__init__(message, reason="APPLY_REFUSED", remedy=remedy)
         self.paths = list(paths)
         """What is in the way, escaped."""
+
+
+class ApplyHalfway(WorkspaceError):
+    """An apply that had begun did not come to its end; some of it may have been applied. What was there is kept.
+    `reason` is what it failed of, as GIT_FAILED.
+    """
+
+    def __init__(self, error: BangerError, way_back: Sequence[str]) -> None:
+        commands = ", then ".join(f"`{command}`" for command in way_back)
+        super().__init__(
+            f"not all of the VM's work was applied, and some of it may have been: {error.message}",
+            reason=error.reason,
+            remedy=f"What was there is kept. The way back: {commands}.",
+        )
+        self.way_back = list(way_back)
+        """Commands that lead back."""
+        self.metadata = {"way_back": "\n".join(way_back)}
 
 
 class UnsafeWorkspace(WorkspaceError):

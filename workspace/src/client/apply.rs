@@ -5,6 +5,8 @@
 //! written: a reference to the commit that was there, and one to a stash of the uncommitted work. Hooks, filters and
 //! merge drivers do not run, whatever the repository's configuration says: they may be files of the tree that comes.
 
+mod foresight;
+
 use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::Path;
@@ -20,6 +22,9 @@ use super::store::{Store, vm_prefix};
 use super::user;
 use crate::command::{Ending, Git, GitError};
 use crate::wire::path::is_beneath;
+
+/// In a git directory: what is left to do where a cherry-pick of several commits has stopped. A reset does not end it.
+const PICKS_LEFT: &str = "sequencer/todo";
 
 /// How commits become the branch's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -78,13 +83,15 @@ pub struct Applied {
     pub stash: Option<String>,
     /// Commands that lead back.
     pub way_back: Vec<String>,
+    /// Commands that bring the VM's uncommitted work once the conflicts are resolved, where those kept it out.
+    pub left_out: Vec<String>,
 }
 
 /// Applies what has landed from `vm`.
 ///
 /// # Errors
-/// [`Error::Refused`], with nothing changed, if something of the owner's is in the way. What git cannot merge is no
-/// error: [`Applied::conflicts`].
+/// [`Error::Refused`], with nothing changed, if something of the owner's is in the way; [`Error::Halfway`], with the
+/// way back, if something may have been changed. What git cannot merge is no error: [`Applied::conflicts`].
 pub fn apply(repository: &LocalRepository, vm: &str, options: Options) -> Result<Applied> {
     let store = Store::of(repository);
     let work = Work::of(&store, vm)?;
@@ -109,19 +116,20 @@ struct Apply<'a> {
 }
 
 impl Apply<'_> {
-    fn run(&self) -> Result<Applied> {
+    fn run(mut self) -> Result<Applied> {
         self.check_idle()?;
         let onto = self.check_branch()?;
         let own = self.repository.commit("HEAD")?;
         let theirs = self.work.get("HEAD").map(str::to_owned);
         let plan = self.plan(own.as_deref(), theirs.as_deref())?;
         let uncommitted = self.uncommitted().filter(|_| plan != Done::Patched);
-        self.check_free(
+        let touched = self.touched(
             plan,
             own.as_deref(),
             theirs.as_deref(),
             uncommitted.as_deref(),
         )?;
+        self.check_free(own.as_deref(), &touched)?;
         let mut applied = Applied {
             commits: plan,
             uncommitted: false,
@@ -130,24 +138,52 @@ impl Apply<'_> {
             before: None,
             stash: None,
             way_back: Vec::new(),
+            left_out: Vec::new(),
         };
         if plan == Done::Nothing && uncommitted.is_none() {
             return Ok(applied);
         }
         self.keep(own.as_deref(), &mut applied)?;
-        self.commits(plan, own.as_deref(), theirs.as_deref())?;
+        let changed = self.change(own.as_deref(), theirs.as_deref(), uncommitted, &mut applied);
+        if self.repository.git_dir().join(PICKS_LEFT).exists() {
+            let quit = "git cherry-pick --quit".to_owned();
+            applied.way_back.insert(0, quit);
+        }
+        match changed {
+            Ok(()) => Ok(applied),
+            Err(error) if applied.way_back.is_empty() => Err(error),
+            Err(error) => Err(Error::Halfway {
+                way_back: applied.way_back,
+                source: Box::new(error),
+            }),
+        }
+    }
+
+    /// Changes the branch, the index and the files.
+    fn change(
+        &self,
+        own: Option<&str>,
+        theirs: Option<&str>,
+        uncommitted: Option<String>,
+        applied: &mut Applied,
+    ) -> Result<()> {
+        let plan = applied.commits;
+        self.commits(plan, own, theirs)?;
         applied.conflicts = self.conflicts()?;
-        if let Some(stash) = uncommitted
-            && applied.conflicts.is_empty()
-        {
-            self.unstash(&stash)?;
-            applied.uncommitted = true;
-            applied.conflicts = self.conflicts()?;
+        match uncommitted {
+            None => applied.uncommitted = plan == Done::Patched,
+            Some(_) if !applied.conflicts.is_empty() => {
+                let stash = format!("{}state/worktree", vm_prefix(self.vm)?);
+                let bring = format!("git stash apply --index {stash}");
+                applied.left_out.push(bring);
+            }
+            Some(stash) => {
+                self.unstash(&stash)?;
+                applied.uncommitted = true;
+                applied.conflicts = self.conflicts()?;
+            }
         }
-        if plan == Done::Patched {
-            applied.uncommitted = true;
-        }
-        Ok(applied)
+        Ok(())
     }
 
     /// Nothing is going on that would have to end first.
@@ -156,6 +192,7 @@ impl Apply<'_> {
             ("MERGE_HEAD", "a merge"),
             ("CHERRY_PICK_HEAD", "a cherry-pick"),
             ("REVERT_HEAD", "a revert"),
+            (PICKS_LEFT, "a cherry-pick or a revert"),
             ("rebase-merge", "a rebase"),
             ("rebase-apply", "a rebase"),
         ];
@@ -251,38 +288,8 @@ impl Apply<'_> {
     }
 
     /// Nothing of the owner's is where something would be written.
-    fn check_free(
-        &self,
-        plan: Done,
-        own: Option<&str>,
-        theirs: Option<&str>,
-        stash: Option<&str>,
-    ) -> Result<()> {
-        let mut touched = BTreeSet::new();
-        match plan {
-            Done::Nothing => {}
-            Done::Patched => {
-                touched.extend(self.between(&self.patch_base(own)?, &self.patch_end())?);
-            }
-            Done::FastForwarded | Done::Merged | Done::Rebased => {
-                let theirs = theirs.unwrap_or_default();
-                let base = match own {
-                    Some(own) => self.merge_base(own, theirs)?,
-                    None => String::new(),
-                };
-                touched.extend(self.between(&base, theirs)?);
-            }
-        }
-        if let Some(stash) = stash {
-            let base = self
-                .git
-                .line(&["rev-parse", "--verify", &format!("{stash}^1")]);
-            touched.extend(self.between(&base.map_err(Error::git("read what landed"))?, stash)?);
-            if let Some(untracked) = self.repository.resolve(&format!("{stash}^3"))? {
-                touched.extend(self.between("", &untracked)?);
-            }
-        }
-        self.check_included(&touched)?;
+    fn check_free(&self, own: Option<&str>, touched: &BTreeSet<Vec<u8>>) -> Result<()> {
+        self.check_included(touched)?;
         let dirty = self.dirty(own)?;
         let changed: Vec<&Vec<u8>> = touched.intersection(&dirty).collect();
         if !changed.is_empty() {
@@ -292,7 +299,7 @@ impl Apply<'_> {
                 paths: changed.into_iter().map(|path| shown(path)).collect(),
             });
         }
-        let in_the_way = self.in_the_way(&touched)?;
+        let in_the_way = self.in_the_way(touched)?;
         match in_the_way.is_empty() {
             true => Ok(()),
             false => Err(Error::Refused {

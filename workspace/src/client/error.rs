@@ -112,6 +112,15 @@ pub enum Error {
         /// The paths it is about, escaped.
         paths: Vec<String>,
     },
+    /// An apply that had begun did not come to its end. What was there is kept.
+    #[error("not all of the VM's work was applied, and some of it may have been")]
+    Halfway {
+        /// Commands that lead back.
+        way_back: Vec<String>,
+        /// What went wrong.
+        #[source]
+        source: Box<Error>,
+    },
     /// Whoever takes what is collected has gone.
     #[error("nobody takes the workspace any more")]
     Gone,
@@ -132,8 +141,9 @@ impl Error {
 
     /// A stable word for programs.
     #[must_use]
-    pub const fn reason(&self) -> &'static str {
+    pub fn reason(&self) -> &'static str {
         match self {
+            Self::Halfway { source, .. } => source.reason(),
             Self::File { .. } => "WORKSPACE_FILE_FAILED",
             Self::Git {
                 source: GitError::NotFound,
@@ -182,9 +192,25 @@ impl Error {
             Self::NothingLanded { .. } => "Export first: `banger workspace export VM`.",
             Self::VmName { .. } => "Name the VM as `banger list` shows it.",
             Self::Refused { remedy, .. } => return Some(remedy.clone()),
+            Self::Halfway { way_back, .. } => {
+                let commands: Vec<String> = way_back.iter().map(|one| format!("`{one}`")).collect();
+                return Some(format!(
+                    "What was there is kept. The way back: {}.",
+                    commands.join(", then ")
+                ));
+            }
             Self::Gone => return None,
         };
         Some(text.to_owned())
+    }
+
+    /// Commands that lead back, where something may have been changed.
+    #[must_use]
+    pub fn way_back(&self) -> &[String] {
+        match self {
+            Self::Halfway { way_back, .. } => way_back,
+            _ => &[],
+        }
     }
 
     /// The paths that it is about, where it has several.

@@ -273,10 +273,12 @@ class Workspace:
         the VM is then staged and changed here, but for `commits_only`; `onto_current` applies to the branch that is
         checked out, though the VM had another. No hook, filter or merge driver runs.
 
-        The state before is kept: `way_back` are the commands that lead back. `conflicts` are left as git leaves them.
+        The state before is kept: `way_back` are the commands that lead back. `conflicts` are left as git leaves them;
+        where they kept what was not committed out, `left_out` are the commands that bring it.
 
         Raises:
             ApplyRefused: If something of yours is in the way; nothing was changed.
+            ApplyHalfway: If it fails when something may have been changed; it has `way_back` too.
             WorkspaceError: If nothing was exported, or it cannot be done here.
         """
         target = self._target(to)

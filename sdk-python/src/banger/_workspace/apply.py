@@ -10,16 +10,18 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import BinaryIO, Literal
 
 from banger._workspace.failure import doing, nothing_landed, refuse
-from banger._workspace.git import Argument, Feed, Git, GitFailed, fields
+from banger._workspace.git import Argument, Feed, Git, GitFailed, fields, lines
 from banger._workspace.names import is_beneath, shown
 from banger._workspace.programs import included, without_programs
 from banger._workspace.publish import Transaction, moment
 from banger._workspace.repository import SHA256, LocalRepository
 from banger._workspace.store import Store, prefix_of
+from banger.errors import ApplyHalfway, BangerError
 
 How = Literal["fast-forward", "merge", "rebase", "patch"]
 """How commits become the branch's: only forward, by a merge, each anew upon what is here, or as changes without
@@ -28,13 +30,18 @@ commits.
 Done = Literal["nothing", "fast-forwarded", "merged", "rebased", "patched"]
 """What became of the commits."""
 
+# In a git directory: what is left to do where a cherry-pick of several commits has stopped. A reset does not end it.
+_PICKS_LEFT = "sequencer/todo"
 _UNDER_WAY = {
     "MERGE_HEAD": "a merge",
     "CHERRY_PICK_HEAD": "a cherry-pick",
     "REVERT_HEAD": "a revert",
+    _PICKS_LEFT: "a cherry-pick or a revert",
     "rebase-merge": "a rebase",
     "rebase-apply": "a rebase",
 }
+# More than the name of an object takes.
+_ID_MAX_BYTES = 128
 _EMPTY_SHA1 = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"
 _EMPTY_SHA256 = "6ef19b41225c5369f1c104d45d8d85efa9b057b53b14b4b9b939dd74decc5321"
 
@@ -57,6 +64,8 @@ class Applied:
     """The reference to the stash of uncommitted work that was there."""
     way_back: list[str] = field(default_factory=list)
     """Commands that lead back."""
+    left_out: list[str] = field(default_factory=list)
+    """Commands that bring the VM's uncommitted work once the conflicts are resolved, where those kept it out."""
 
 
 class Apply:
@@ -81,28 +90,46 @@ class Apply:
         """Applies it.
 
         Raises:
-            WorkspaceError: With the reason APPLY_REFUSED, and nothing changed, if something of the owner's is in the
-            way.
+            ApplyRefused: If something of the owner's is in the way; nothing was changed.
+            ApplyHalfway: If it fails when something may have been changed.
         """
         self._check_idle()
         onto = self._check_branch()
         own, theirs = self._repository.commit("HEAD"), self._refs.get("HEAD")
         plan = self._plan(own, theirs)
         stash = None if self._commits_only or plan == "patched" else self._refs.get("state/worktree")
-        self._check_free(plan, own, theirs, stash)
+        self._check_free(own, self._touched(plan, own, theirs, stash))
         applied = Applied(plan, onto)
         if plan == "nothing" and stash is None:
             return applied
         self._keep(own, applied)
-        self._commits(plan, own, theirs or "")
+        try:
+            self._change(own, theirs or "", stash, applied)
+        except BangerError as error:
+            self._end_picks(applied)
+            if not applied.way_back:
+                raise
+            raise ApplyHalfway(error, applied.way_back) from error
+        self._end_picks(applied)
+        return applied
+
+    def _change(self, own: str | None, theirs: str, stash: str | None, applied: Applied) -> None:
+        """Changes the branch, the index and the files."""
+        self._commits(applied.commits, own, theirs)
         applied.conflicts = self._conflicts()
-        if stash is not None and not applied.conflicts:
+        if stash is None:
+            applied.uncommitted = applied.commits == "patched"
+        elif applied.conflicts:
+            applied.left_out.append(f"git stash apply --index {self._prefix}state/worktree")
+        else:
             self._unstash(stash)
             applied.uncommitted = True
             applied.conflicts = self._conflicts()
-        if plan == "patched":
-            applied.uncommitted = True
-        return applied
+
+    def _end_picks(self, applied: Applied) -> None:
+        """What leads back ends a cherry-pick that stopped, too."""
+        if os.path.exists(os.path.join(self._repository.git_dir, _PICKS_LEFT.encode())):
+            applied.way_back.insert(0, "git cherry-pick --quit")
 
     def _check_idle(self) -> None:
         """Nothing is going on that would have to end first."""
@@ -150,21 +177,102 @@ class Apply:
             "Choose how both become one: merge, rebase, or patch for the changes without the commits.",
         )
 
-    def _check_free(self, plan: Done, own: str | None, theirs: str | None, stash: str | None) -> None:
-        """Nothing of the owner's is where something would be written."""
-        touched: set[bytes] = set()
-        if plan == "patched":
-            touched |= self._between(self._patch_base(own), self._patch_end())
-        elif plan != "nothing":
-            base = self._merge_base(own, theirs or "") if own is not None else ""
-            touched |= self._between(base, theirs or "")
+    def _touched(self, plan: Done, own: str | None, theirs: str | None, stash: str | None) -> set[bytes]:
+        """The paths that the plan would write to.
+
+        What differs between the first and the last tree is not all. A commit in between may make a file that a later
+        one removes; and git carries a change to where a file, or its directory, was renamed on the other side. So each
+        merge that git would make is made before, among objects alone. Where git cannot, because it is older than 2.38
+        or the histories have nothing in common, changes must not follow directories that were renamed, and may follow
+        each file that was changed here.
+        """
+        picks = self._picks(own, theirs or "") if plan == "rebased" and own is not None else []
+        touched = self._differing(plan, own, theirs or "", picks)
         if stash is not None:
-            with doing("read what landed"):
-                base = self._git.line("rev-parse", "--verify", f"{stash}^1")
-            touched |= self._between(base, stash)
+            touched |= self._between(f"{stash}^1", stash)
             untracked = self._repository.resolve(f"{stash}^3")
             if untracked is not None:
                 touched |= self._between("", untracked)
+        if own is None or plan == "patched":
+            return touched
+        written = self._written(plan, own, theirs or "", picks, stash)
+        if written is None:
+            self._git = self._git.with_setting(b"merge.directoryRenames=false")
+            written = self._between(self._merge_base(own, theirs) if theirs else "", own)
+        return touched | written
+
+    def _differing(
+        self, plan: Done, own: str | None, theirs: str, picks: Sequence[tuple[str, str | None]]
+    ) -> set[bytes]:
+        """What the commits change, wherever it goes."""
+        if plan == "nothing":
+            return set()
+        if plan == "patched":
+            return self._between(self._patch_base(own), self._patch_end())
+        if plan == "rebased":
+            words = ("--stdin", "--root", "-r", "-z", "--name-only", "--no-renames", "--no-commit-id")
+            feed = lines(commit for commit, _ in picks)
+            with doing("read what each commit changes"):
+                return set(fields(self._git.run("diff-tree", *words, feed=feed)))
+        return self._between(self._merge_base(own, theirs) if own is not None else "", theirs)
+
+    def _picks(self, own: str, theirs: str) -> list[tuple[str, str | None]]:
+        """The commits that a rebase makes anew, the first one first, each with the one before it; None is before the
+        first of a history.
+        """
+        with doing("read the history"):
+            listed = self._git.run("rev-list", "--reverse", "--parents", f"{own}..{theirs}").decode()
+        picks = [line.split(" ") for line in listed.splitlines()]
+        return [(ids[0], ids[1] if len(ids) > 1 else None) for ids in picks]
+
+    def _written(
+        self, plan: Done, own: str, theirs: str, picks: Sequence[tuple[str, str | None]], stash: str | None
+    ) -> set[bytes] | None:
+        """The paths that git writes to as it merges, one merge after the other; None where it cannot tell."""
+        written: set[bytes] = set()
+        now = theirs if plan == "fast-forwarded" else own
+        if plan == "merged":
+            tree = self._merged(own, theirs)
+            if tree is None:
+                return None
+            written |= self._between(now, tree)
+            now = tree
+        uncommitted = [] if stash is None else [(stash, f"{stash}^1")]
+        for commit, parent in [*picks, *uncommitted]:
+            if parent is None:
+                return None
+            # What is there, as if it had been made of the parent: this makes the parent what both have in common.
+            with doing("foresee a merge"):
+                ours = self._git.line("commit-tree", "-p", parent, "-m", "before a pick", f"{now}^{{tree}}")
+            tree = self._merged(ours, commit)
+            if tree is None:
+                return None
+            written |= self._between(now, tree)
+            now = tree
+        return written
+
+    def _merged(self, ours: str, theirs: str) -> str | None:
+        """The tree that git makes of two commits, with files in conflict as it leaves them; None where it cannot
+        tell.
+        """
+        words = ("--write-tree", "-z", "--name-only", "--no-messages")
+        said = b""
+        with doing("foresee a merge"):
+            try:
+                with self._git.pipe("merge-tree", *words, ours, theirs) as output:
+                    said = output.read(_ID_MAX_BYTES)
+                    # The paths in conflict: the tree has them.
+                    while output.read(1 << 16):
+                        pass
+            except GitFailed as error:
+                if error.code < 0:
+                    raise
+                if error.code != 1:
+                    return None
+        return next((tree.decode() for tree in fields(said)), None)
+
+    def _check_free(self, own: str | None, touched: set[bytes]) -> None:
+        """Nothing of the owner's is where something would be written."""
         self._check_included(touched)
         changed = touched & self._dirty(own)
         if changed:
@@ -292,13 +400,14 @@ class Apply:
 
     def _unstash(self, stash: str) -> None:
         """Puts uncommitted work into the index and the working tree, as it was in the VM."""
-        try:
-            self._git.run("stash", "apply", "--quiet", "--index", stash)
-        except GitFailed:
-            if self._conflicts():
-                return
-            # What was staged cannot be staged here: it is changed only.
-            self._unless_conflict("apply uncommitted work", "stash", "apply", "--quiet", stash)
+        with doing("apply uncommitted work"):
+            try:
+                self._git.run("stash", "apply", "--quiet", "--index", stash)
+            except GitFailed:
+                if self._conflicts():
+                    return
+                # What was staged cannot be staged here: it is changed only.
+                self._unless_conflict("apply uncommitted work", "stash", "apply", "--quiet", stash)
 
     def _unless_conflict(self, what: str, *words: Argument, feed: Feed | None = None) -> None:
         with doing(what):

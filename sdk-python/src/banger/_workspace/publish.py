@@ -189,19 +189,25 @@ def _write_refs(store: Store, prefix: str, refs: dict[str, str]) -> list[str]:
     changed = {name: found for name, found in old.items() if new.get(name) != found}
     lost = _unreachable(store, set(changed.values()), [*new.values(), *kept])
     landing = moment(store, prefix)
+    earlier = {name: f"{prefix}earlier/{landing}/{name.removeprefix(prefix)}" for name in changed}
     script = Transaction()
     names = []
     for name, found in sorted(changed.items()):
         if found in lost:
-            earlier = f"{prefix}earlier/{landing}/{name.removeprefix(prefix)}"
-            script.line("create", earlier, found)
-            names.append(earlier)
+            script.line("create", earlier[name], found)
+            names.append(earlier[name])
     removed = {name: found for name, found in changed.items() if name not in new}
     for name, found in removed.items():
         script.line("delete", name, found)
     if any(one.startswith(name + "/") or name.startswith(one + "/") for name in removed for one in new):
-        # git cannot, in one transaction, make a directory of a name and remove the name. What goes is kept by then.
+        # git cannot, in one transaction, make a directory of a name and remove the name. What goes is kept by then:
+        # also, until the new leads there, what the new will lead to.
+        until_then = {earlier[name]: found for name, found in removed.items() if found not in lost}
+        for name, found in until_then.items():
+            script.line("create", name, found)
         script.run(store)
+        for name, found in until_then.items():
+            script.line("delete", name, found)
     for name, found in sorted(new.items()):
         if name not in old:
             script.line("create", name, found)

@@ -218,11 +218,14 @@ fn changes(
         .collect();
     let lost = unreachable(store, &changed, &news)?;
     let landing = moment(store, prefix)?;
+    let earlier = |name: &String| {
+        let rest = name.strip_prefix(prefix).unwrap_or(name);
+        format!("{prefix}earlier/{landing}/{rest}")
+    };
     let mut script = Transaction::default();
     let mut names = Vec::new();
     for (name, id) in changed.iter().filter(|(_, id)| lost.contains(*id)) {
-        let rest = name.strip_prefix(prefix).unwrap_or(name);
-        let kept = format!("{prefix}earlier/{landing}/{rest}");
+        let kept = earlier(name);
         script.line("create", &kept, &[id]);
         names.push(kept);
     }
@@ -233,12 +236,22 @@ fn changes(
         new.keys()
             .any(|new| new.starts_with(&format!("{name}/")) || name.starts_with(&format!("{new}/")))
     });
-    for (name, id) in removed {
+    for (name, id) in &removed {
         script.line("delete", name, &[id]);
     }
     if in_the_way {
-        // git cannot, in one transaction, make a directory of a name and remove the name. What goes is kept by then.
+        // git cannot, in one transaction, make a directory of a name and remove the name. What goes is kept by then:
+        // also, until the new leads there, what the new will lead to.
+        let until_then = removed.iter().filter(|(_, id)| !lost.contains(*id));
+        let until_then = until_then.map(|(name, id)| (earlier(name), *id));
+        let until_then: Vec<(String, &String)> = until_then.collect();
+        for (kept, id) in &until_then {
+            script.line("create", kept, &[id]);
+        }
         script.run(store)?;
+        for (kept, id) in &until_then {
+            script.line("delete", kept, &[id]);
+        }
     }
     for (name, id) in &new {
         match old.get(name) {
