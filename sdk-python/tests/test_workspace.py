@@ -408,6 +408,17 @@ def test_trees_with_names_of_git_are_refused(bench: Bench, name: bytes) -> None:
     assert refused(bench, parts) == "WORKSPACE_OBJECTS_REFUSED"
 
 
+@pytest.mark.parametrize("who", ["A <a@b> 1 +051800", "A <a@b>1 +0000", "A <a@b> 01 +0000"])
+def test_old_histories_with_harmless_mistakes_land(bench: Bench, who: str) -> None:
+    blob = put_object(bench.guest, "blob", b"x")
+    found = tree_with(bench.guest, "100644", b"x", blob)
+    text = f"tree {found}\nauthor {who}\ncommitter {who}\n\nm\n"
+    made = put_object(bench.guest, "commit", text.encode())
+    pack = pack_of(bench.guest, blob, found, made)
+    landed = bench.land(snapshot(bench, [reference(b"refs/heads/old", made)], pack))
+    assert landed.refs[f"refs/banger/{VM}/heads/old"] == made
+
+
 @pytest.mark.parametrize(
     ("mode", "modules"),
     [

@@ -10,6 +10,7 @@
 mod content;
 mod error;
 mod export;
+mod included;
 mod index_file;
 mod look;
 mod notes;

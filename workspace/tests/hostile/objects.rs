@@ -32,6 +32,28 @@ fn trees_with_names_of_git_are_refused() {
 }
 
 #[test]
+fn old_histories_with_harmless_mistakes_land() {
+    for who in ["A <a@b> 1 +051800", "A <a@b>1 +0000", "A <a@b> 01 +0000"] {
+        let (bench, _) = prepared();
+        let guest = &bench.guest;
+        let blob = object(guest, "blob", b"x");
+        let tree = tree_with(guest, "100644", b"x", &blob);
+        let text = format!("tree {tree}\nauthor {who}\ncommitter {who}\n\nm\n");
+        let commit = object(guest, "commit", text.as_bytes());
+        let pack = pack_of(guest, &[&blob, &tree, &commit]);
+        let refs = vec![reference("refs/heads/old", &commit)];
+        let place = bench.place();
+        let parts = ended(snapshot(&bench, refs, pack, Vec::new()));
+        let landed = land(&place, &Base::default(), parts).unwrap_or_else(|e| panic!("{who}: {e}"));
+        let name = format!("refs/banger/{VM}/heads/old");
+        assert!(
+            landed.repositories[0].refs.contains(&(name, commit)),
+            "{who}"
+        );
+    }
+}
+
+#[test]
 fn submodules_that_lead_elsewhere_are_refused() {
     let (bench, _) = prepared();
     let guest = &bench.guest;

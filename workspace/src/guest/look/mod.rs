@@ -15,10 +15,10 @@ use bytes::Bytes;
 use rustix::fd::OwnedFd;
 
 pub(super) use history::{Behind, empty_tree, existing};
-pub(super) use repository::{Opened, records};
-pub(super) use work::{Draft, mark};
+pub(super) use repository::{Opened, records, small};
+pub(super) use work::{Draft, ignored_of, mark};
 
-use super::notes::Notes;
+use super::notes::{Loss, Notes};
 use super::tree::{self, Walked, Wanted};
 use super::{Place, WorkError};
 use crate::command::{Ending, GitError};
@@ -171,7 +171,7 @@ fn once(place: &Place, looking: Looking<'_>, broken: Option<&str>) -> Result<See
     let walked = tree::walk(&root, &wanted, &mut notes)
         .map_err(|error| WorkError::file("reading", &place.path)(error.into()))?;
     let nested = open_nested(place, &walked, &mut notes)?;
-    tell_missing(looking.base, &walked, &mut notes);
+    tell_missing(looking.base, &root, &walked, &mut notes);
     let paths: Vec<&[u8]> = nested.iter().map(|nested| &nested.path[..]).collect();
     let around = Around {
         root: &root,
@@ -251,13 +251,24 @@ fn open_nested(
 }
 
 /// Repositories inside that were there when it was prepared, and are no more.
-fn tell_missing(base: &Base, walked: &Walked, notes: &mut Notes) {
+fn tell_missing(base: &Base, root: &OwnedFd, walked: &Walked, notes: &mut Notes) {
     let inside = base.repositories.iter().map(|base| &base.path[..]);
     for path in inside.filter(|path| !path.is_empty()) {
-        if !walked.repositories.iter().any(|found| found == path) {
-            let detail = "its `.git` is gone, and with it what was committed; what is left of its files is not told";
-            notes.lost(NoteKind::GitRemoved, path, detail);
+        if walked.repositories.iter().any(|found| found == path) {
+            continue;
         }
+        let (detail, loss) = match tree::look(root, path) {
+            // Who removes all of it knows.
+            Ok(None) => (
+                "it was removed, and with it what was committed in it and not brought",
+                Loss::No,
+            ),
+            _ => (
+                "its `.git` is gone, and with it what was committed; what is left of its files is not told",
+                Loss::Yes,
+            ),
+        };
+        notes.add(NoteKind::GitRemoved, path, detail, loss);
     }
 }
 

@@ -293,7 +293,7 @@ fn elsewhere(opened: &Opened, notes: &mut Notes) -> Result<Vec<String>, WorkErro
 }
 
 /// A small file of git's; empty where it is missing.
-pub(super) fn small(path: &Path) -> Vec<u8> {
+pub(in super::super) fn small(path: &Path) -> Vec<u8> {
     let mut text = Vec::new();
     if let Ok(file) = fs::File::open(path) {
         // What cannot be read is not there.

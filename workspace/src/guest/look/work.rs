@@ -11,12 +11,13 @@ use bytes::Bytes;
 use rustix::fs::{FileType, Stat, readlinkat};
 
 use super::super::WorkError;
+use super::super::included;
 use super::super::index_file;
 use super::super::notes::Notes;
 use super::super::tree::{self, DIRECTORY_MODE};
 use super::repository::{Opened, is_nested, records, records_of};
 use super::{Around, history};
-use crate::command::Git;
+use crate::command::{Git, GitError};
 use crate::wire::limits::{ENTRIES_MAX, INDEX_ENTRIES_MAX};
 use crate::wire::path::is_object_id;
 use crate::wire::{EntryKind, IndexEntry, NoteKind, path};
@@ -147,6 +148,12 @@ pub(super) fn of(
     untracked.retain(|path| !is_inside(path, opened, around));
     for path in &untracked {
         draft(path, around, notes, &mut drafts, Missing::Passed);
+    }
+    for path in included::names(&opened.git_dir) {
+        let path = opened.beneath(&path);
+        if !drafts.contains_key(&path) && !is_inside(&path, opened, around) {
+            draft(&path, around, notes, &mut drafts, Missing::Passed);
+        }
     }
     work.untracked = (drafts.len() - tracked_changes) as u64;
     directories(opened, &git, listed, around, &mut drafts)?;
@@ -444,6 +451,24 @@ fn directory(path: &[u8], mode: u32) -> Draft {
     }
 }
 
+/// Those of the paths that git ignores, and does not track.
+pub(in super::super) fn ignored_of(
+    git: &Git,
+    paths: &[impl AsRef<[u8]> + Sync],
+) -> Result<Vec<Vec<u8>>, WorkError> {
+    let mut ignored = Vec::new();
+    let mut each = |path: &[u8]| {
+        ignored.push(path.to_vec());
+        true
+    };
+    let words = ["check-ignore", "-z", "--stdin"];
+    match records_of(git, &words, |to| terminated(to, paths), &mut each) {
+        // It is how it says that none is.
+        Ok(()) | Err(WorkError::Git(GitError::Failed { .. })) => Ok(ignored),
+        Err(error) => Err(error),
+    }
+}
+
 /// Whether a path lies in another repository inside this one.
 fn is_inside(path: &[u8], opened: &Opened, around: &Around<'_>) -> bool {
     let deeper = around.nested.iter().copied();
@@ -481,17 +506,10 @@ fn directories(
         .keys()
         .map(|path| [&strip(path)[..], b"/"].concat())
         .collect();
-    let mut ignored = BTreeSet::new();
-    let mut each = |path: &[u8]| {
-        ignored.insert(opened.beneath(path.strip_suffix(b"/").unwrap_or(path)));
-        true
-    };
-    let words = ["check-ignore", "-z", "--stdin"];
-    match records_of(git, &words, |to| terminated(to, &asked), &mut each) {
-        // It is how it says that none is.
-        Ok(()) | Err(WorkError::Git(crate::command::GitError::Failed { .. })) => {}
-        Err(error) => return Err(error),
-    }
+    let ignored = ignored_of(git, &asked)?.into_iter();
+    let ignored: BTreeSet<Vec<u8>> = ignored
+        .map(|path| opened.beneath(path.strip_suffix(b"/").unwrap_or(&path)))
+        .collect();
     for (path, mode) in found {
         // A submodule that is not there is an empty directory.
         let is_usual_submodule =

@@ -65,6 +65,11 @@ impl<'a> Files<'a> {
         })
     }
 
+    /// All of them.
+    pub(super) fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
     /// The numbers of the files whose content must be sent.
     pub(super) fn needed(&self) -> Vec<u32> {
         let files = self.entries.iter().enumerate();

@@ -23,7 +23,7 @@ use self::repository::Making;
 use super::look::{self, Looking, Seen};
 use super::notes::Notes;
 use super::stage::{self, Former, Stage};
-use super::{Place, WorkError, state};
+use super::{Place, WorkError, included, state};
 use crate::wire::limits::{KNOWN_COMMITS_MAX, MESSAGE_ITEMS};
 use crate::wire::path::is_beneath;
 use crate::wire::{
@@ -147,6 +147,7 @@ pub fn restore(
         incoming.answer(Answer::Needed(chunk))?;
     }
     files.make(&mut incoming)?;
+    included::keep(&staged, &places, files.entries())?;
     stat::look_anew(&staged, &places, &paths)?;
     let state = settled(&staged, &mut notes)?;
     stage.mark(&state);

@@ -330,3 +330,48 @@ fn what_is_done_while_it_is_prepared_anew_is_not_replaced() {
         assert_eq!(state(&to)[..], first.state[..], "{what} is still there");
     }
 }
+
+#[test]
+fn files_that_came_along_though_git_ignores_them_come_back() {
+    let scratch = tempfile::tempdir().unwrap();
+    let (from, to) = (scratch.path().join("from"), scratch.path().join("to"));
+    scene(&from);
+    let inside = from.join("inside");
+    scene(&inside);
+    let overwrite = Restore {
+        overwrite: true,
+        ..Restore::default()
+    };
+    made(&to, &overwrite, told(&from, &Export::default())).unwrap();
+    // Ignored there and not here, as what an owner's side is asked to include.
+    for top in [&to, &to.join("inside")] {
+        fs::create_dir_all(top.join(".git/info")).unwrap();
+        write(top.join(".git/info/exclude"), "*.x\n");
+    }
+    write(from.join("settings.x"), "secret\n");
+    write(inside.join("deep.x"), "secret\n");
+    let parts = told(&from, &Export::default());
+    let (first, _) = made(&to, &overwrite, parts.clone()).unwrap();
+    let paths = || {
+        let mut paths = Vec::new();
+        for part in told(&to, &Export::default()) {
+            if let Some(Piece::Entries(entries)) = part.part {
+                let entries = entries.entries.into_iter();
+                paths.extend(entries.map(|entry| String::from_utf8(entry.path.to_vec()).unwrap()));
+            }
+        }
+        paths.retain(|path| path.ends_with(".x"));
+        paths
+    };
+    assert_eq!(paths(), ["settings.x", "inside/deep.x"]);
+    // One that was made there is ignored, and one that came is not: it is not replaced unasked.
+    write(to.join("built.x"), "built");
+    assert_eq!(paths(), ["settings.x", "inside/deep.x"]);
+    write(to.join("settings.x"), "changed in the VM\n");
+    let request = Restore {
+        replaceable_states: vec![Bytes::copy_from_slice(&first.state)],
+        ..Restore::default()
+    };
+    let refused = made(&to, &request, parts).unwrap_err();
+    assert!(matches!(refused, WorkError::Occupied { .. }), "{refused}");
+}
