@@ -34,12 +34,13 @@ pub(super) fn list(git: &Git) -> Result<Vec<u8>, WorkError> {
     Ok(git.run(&["for-each-ref", format])?)
 }
 
-/// References, which git has listed, entries of the stash, and commits that only logs lead to and the base does not: as they
-/// are told.
+/// References, which git has listed, entries of the stash, and commits that only logs or `tips` lead to and the base does
+/// not: as they are told.
 pub(super) fn refs(
     opened: &Opened,
     listed: &[u8],
     base: &[String],
+    tips: &[&str],
     notes: &mut Notes,
 ) -> Result<Vec<Ref>, WorkError> {
     let mut refs = Vec::new();
@@ -69,7 +70,7 @@ pub(super) fn refs(
         true => stash(&opened.git, notes)?,
         false => Vec::new(),
     };
-    let lost = lost(opened, base, &stash, notes)?;
+    let lost = lost(opened, (base, tips), &stash, notes)?;
     refs.extend(stash);
     refs.extend(lost);
     Ok(refs)
@@ -116,10 +117,10 @@ fn stash(git: &Git, notes: &mut Notes) -> Result<Vec<Ref>, WorkError> {
     Ok(ids.iter().take(STASH_MAX).enumerate().map(told).collect())
 }
 
-/// The newest of the commits that only logs lead to.
+/// The newest of the commits to which only logs lead, or `tips` of what is unfinished.
 fn lost(
     opened: &Opened,
-    base: &[String],
+    (base, tips): (&[String], &[&str]),
     stash: &[Ref],
     notes: &mut Notes,
 ) -> Result<Vec<Ref>, WorkError> {
@@ -128,15 +129,8 @@ fn lost(
         .cloned()
         .chain(stash.iter().map(|entry| entry.object_id.clone()))
         .collect();
-    let words = [
-        "rev-list",
-        "--parents",
-        "--ignore-missing",
-        "--reflog",
-        "--not",
-        "--all",
-        "--stdin",
-    ];
+    let words = ["rev-list", "--parents", "--ignore-missing", "--reflog"];
+    let words = [&words, tips, &["--not", "--all", "--stdin"]].concat();
     let input = move |to: &mut dyn Write| known.iter().try_for_each(|id| writeln!(to, "^{id}"));
     let (mut commits, mut parents) = (BTreeSet::new(), BTreeSet::new());
     let result = opened.git.feed(&words, input);

@@ -178,7 +178,10 @@ pub(super) fn see(
     let head_ref = head(&opened, head_commit.is_some(), notes)?;
     let shallow = shallow(&opened);
     let behind = history::behind(&opened.git, &cut, &shallow)?;
-    let mut refs = history::refs(&opened, &print.refs, &base, notes)?;
+    let unfinished = unfinished(&opened);
+    let tips = unfinished.iter().flat_map(|thing| &thing.commits);
+    let tips: Vec<&str> = tips.map(String::as_str).collect();
+    let mut refs = history::refs(&opened, &print.refs, &base, &tips, notes)?;
     let work = work::of(&opened, head_commit.as_deref(), &print.index, around, notes)?;
     for lock in LOCKS {
         if opened.git_dir.join(lock).exists() {
@@ -195,7 +198,7 @@ pub(super) fn see(
         head_ref: head_ref.into(),
         head_commit: head_commit.unwrap_or_default(),
         shallow,
-        unfinished: unfinished(&opened),
+        unfinished,
         settings: settings(&opened.git)?,
     };
     Ok(SeenRepository {

@@ -219,3 +219,36 @@ fn the_commits_of_a_working_tree_elsewhere_come_though_no_branch_has_them() {
     let path = other.display().to_string();
     assert_eq!(losses(&told), [(NoteKind::LinkedWorktree, path)]);
 }
+
+#[test]
+fn the_commits_of_a_merge_that_is_not_over_come_though_no_reference_has_them() {
+    let scratch = tempfile::tempdir().unwrap();
+    let (root, other) = (scratch.path().join("work"), scratch.path().join("other"));
+    scene(&root);
+    let request = Export {
+        base: base(&told(&root, &Export::default())),
+        had_git: true,
+        max_bytes: 0,
+    };
+    git(scratch.path(), &["clone", "-q", "work", "other"]);
+    for name in ["one", "two"] {
+        write(other.join(name), "theirs\n");
+        git(&other, &["add", name]);
+        git(&other, &["commit", "-q", "-m", name]);
+    }
+    git(&root, &["fetch", "-q", "../other", "main"]);
+    git(
+        &root,
+        &["merge", "-q", "--no-ff", "--no-commit", "FETCH_HEAD"],
+    );
+    let theirs = git(&other, &["rev-parse", "HEAD"]);
+    let told = told(&root, &request);
+    assert_eq!(losses(&told), []);
+    let refs = told.iter().filter_map(|part| match &part.part {
+        Some(Piece::Refs(refs)) => Some(&refs.refs),
+        _ => None,
+    });
+    let found = refs.flatten().filter(|found| found.kind() == RefKind::Lost);
+    let ids: Vec<&String> = found.map(|found| &found.object_id).collect();
+    assert_eq!(ids, [&theirs]);
+}

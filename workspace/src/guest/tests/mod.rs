@@ -19,7 +19,8 @@ use bytes::Bytes;
 use super::*;
 use crate::command::HostLauncher;
 use crate::wire::{
-    Base, BaseRepository, Judge, Note, NoteKind, Part, Piece, Repository, RepositoryKind, part,
+    Base, BaseRepository, Judge, Note, NoteKind, Part, Piece, RefKind, Repository, RepositoryKind,
+    part,
 };
 
 fn place(path: &Path) -> Place {
