@@ -1,15 +1,16 @@
 //! Tells all that was done in a workspace since its base, and changes nothing in it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::io::{self, Read, Write};
 
 use bytes::{Bytes, BytesMut};
 
 use super::content::PIECE_BYTES;
-use super::look::{self, Looking, Seen, SeenRepository, existing};
+use super::look::{self, Draft, Looking, Seen, SeenRepository, existing};
 use super::notes::Notes;
 use super::send::Sender;
-use super::{Place, WorkError, content, state};
+use super::tally::Tally;
+use super::{Place, WorkError, content, state, tree};
 use crate::command::GitError;
 use crate::wire::limits::SNAPSHOT_MAX_BYTES;
 use crate::wire::{Base, Content, End, Entry, EntryKind, ManifestEnd, NoteKind, Part, Piece};
@@ -46,6 +47,7 @@ pub fn export(
         base: &request.base,
         had_git: request.had_git,
     };
+    let before = tally(place);
     let mut seen = look::look(place, looking)?;
     let limit = match request.max_bytes {
         0 => SNAPSHOT_MAX_BYTES,
@@ -84,12 +86,13 @@ pub fn export(
     let entry_count = i64::try_from(count).unwrap_or(i64::MAX);
     sender.send(Piece::ManifestEnd(ManifestEnd { entry_count }))?;
     let (digests, held_still) = contents(&seen, &mut sender, &mut notes)?;
+    let is_same = tally(place) == before || holds(place, looking, &seen, &mut notes)?;
     let still_holds = seen.still_holds()?;
     if !still_holds {
         let detail = "references or the index were changed after they had been read";
         notes.lost(NoteKind::RefsMoved, b"", detail);
     }
-    let state = match held_still && still_holds {
+    let state = match held_still && is_same && still_holds {
         true => Bytes::copy_from_slice(&state::of(&seen, &digests)),
         false => Bytes::new(),
     };
@@ -100,6 +103,39 @@ pub fn export(
         state,
         notes_left_out: notes.left_out,
     }))
+}
+
+/// What is in the tree, in one number; none where that cannot be had.
+fn tally(place: &Place) -> Option<Tally> {
+    Tally::of(&tree::open(&place.path).ok()?).ok()
+}
+
+/// Whether all that differs is what was seen to differ. What was changed after that look, and so may have come or not, is told.
+fn holds(
+    place: &Place,
+    looking: Looking<'_>,
+    seen: &Seen,
+    notes: &mut Notes,
+) -> Result<bool, WorkError> {
+    let again = look::look(place, looking)?;
+    let drafts = |seen: &'_ Seen| -> BTreeMap<Vec<u8>, Draft> {
+        let drafts = seen.repositories.iter().flat_map(|one| &one.drafts);
+        drafts
+            .map(|draft| (draft.path.clone(), draft.clone()))
+            .collect()
+    };
+    let (told, now) = (drafts(seen), drafts(&again));
+    let noted: HashSet<Bytes> = notes.kept.iter().map(|note| note.path.clone()).collect();
+    let paths: BTreeSet<&Vec<u8>> = told.keys().chain(now.keys()).collect();
+    let mut holds = true;
+    for path in paths {
+        if told.get(path) != now.get(path) && !noted.contains(&path[..]) {
+            holds = false;
+            let detail = "it was changed after it had been looked at";
+            notes.lost(NoteKind::Moved, path, detail);
+        }
+    }
+    Ok(holds)
 }
 
 /// Leaves out the files that do not fit.

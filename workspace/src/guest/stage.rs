@@ -120,7 +120,7 @@ impl Stage {
 
     /// What the workspace is now.
     pub(super) fn tally(&self) -> Result<Tally, WorkError> {
-        let tally = open(&self.target).and_then(|tree| Ok(Tally::of(&tree, DEPTH_MAX)?));
+        let tally = open(&self.target).and_then(|tree| Ok(Tally::of(&tree)?));
         tally.map_err(WorkError::file("looking at", &self.target))
     }
 

@@ -11,6 +11,9 @@ use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat, openat, statat};
 use rustix::io::Errno;
 
+/// Directories within each other that are looked into: more than a path has room for.
+const DEPTH_MAX: usize = 2048;
+
 /// A sum over entries.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Tally(u64);
@@ -44,10 +47,10 @@ impl Tally {
         self.0 = self.0.wrapping_add(hash(&(at.0, stat.st_mode, file)));
     }
 
-    /// Of what is in a directory; deeper than `depth` it is not looked.
-    pub(super) fn of(directory: &OwnedFd, depth: usize) -> rustix::io::Result<Self> {
+    /// Of what is in a directory, as far as it can be read.
+    pub(super) fn of(directory: &OwnedFd) -> rustix::io::Result<Self> {
         let mut tally = Self::default();
-        tally.walk(directory, At::default(), depth)?;
+        tally.walk(directory, At::default(), DEPTH_MAX)?;
         Ok(tally)
     }
 
@@ -68,8 +71,9 @@ impl Tally {
             self.add(at, &stat);
             if FileType::from_raw_mode(stat.st_mode) == FileType::Directory && depth > 0 {
                 let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                let inner = openat(directory.as_fd(), name, flags, Mode::empty())?;
-                self.walk(&inner, at, depth - 1)?;
+                if let Ok(inner) = openat(directory.as_fd(), name, flags, Mode::empty()) {
+                    self.walk(&inner, at, depth - 1)?;
+                }
             }
         }
         Ok(())
@@ -89,7 +93,7 @@ mod tests {
     use super::*;
 
     fn of(path: &Path) -> Tally {
-        Tally::of(&crate::beneath::open(path).unwrap(), 100).unwrap()
+        Tally::of(&crate::beneath::open(path).unwrap()).unwrap()
     }
 
     #[test]

@@ -252,3 +252,40 @@ fn the_commits_of_a_merge_that_is_not_over_come_though_no_reference_has_them() {
     let ids: Vec<&String> = found.map(|found| &found.object_id).collect();
     assert_eq!(ids, [&theirs]);
 }
+
+#[test]
+fn what_is_changed_after_it_was_looked_at_is_told() {
+    let scratch = tempfile::tempdir().unwrap();
+    let root = scratch.path().join("work");
+    scene(&root);
+    write(root.join("large"), "x".repeat(100_000));
+    let request = Export {
+        base: base(&told(&root, &Export::default())),
+        had_git: true,
+        max_bytes: 0,
+    };
+    let exported = |deed: &dyn Fn()| {
+        let mut parts = Vec::new();
+        export(&place(&root), &request, &mut |part| {
+            if matches!(part.part, Some(Piece::ManifestEnd(_))) {
+                deed();
+            }
+            parts.push(part);
+            true
+        })
+        .unwrap();
+        parts
+    };
+    let still = exported(&|| write(root.join("built.o"), "ignored"));
+    assert_eq!((losses(&still), state(&still).len()), (Vec::new(), 32));
+    let moved = exported(&|| {
+        write(root.join("a"), "meanwhile\n");
+        write(root.join("appeared"), "meanwhile\n");
+        fs::remove_file(root.join("large")).unwrap();
+    });
+    let moved_paths = |path: &str| (NoteKind::Moved, path.to_owned());
+    let mut told = losses(&moved);
+    told.sort();
+    assert_eq!(told, ["a", "appeared", "large"].map(moved_paths));
+    assert!(state(&moved).is_empty());
+}
