@@ -6,7 +6,7 @@ mod support;
 use banger_workspace::client::collect::Options;
 use banger_workspace::guest::Restore;
 use banger_workspace::wire::{Part, Piece};
-use support::{Bench, VM, commit, git, git_bytes, tree, write};
+use support::{Bench, VM, commit, git, git_bytes, tree, try_git, write};
 
 #[test]
 fn a_directory_without_git_goes_in_and_comes_back() {
@@ -85,6 +85,35 @@ fn a_revision_goes_without_what_is_not_committed() {
     assert_eq!(git(&bench.guest, &["status", "--porcelain"]), "");
     let (here, guest) = (["rev-parse", "v1"], ["rev-parse", "HEAD"]);
     assert_eq!(git(&bench.guest, &guest), git(&bench.here, &here));
+}
+
+#[test]
+fn only_the_branches_that_are_named_go_with_what_is_checked_out() {
+    let bench = Bench::with_repository();
+    for name in ["wanted", "other"] {
+        git(&bench.here, &["switch", "-q", "-c", name, "main"]);
+        write(&bench.here, name, "x\n");
+        commit(&bench.here, name);
+    }
+    git(&bench.here, &["tag", "v1"]);
+    git(&bench.here, &["switch", "-q", "main"]);
+    let options = Options {
+        branches: vec!["wanted".to_owned()],
+        ..Options::default()
+    };
+    let (_, base) = bench.prepare(&options);
+    let format = "--format=%(refname)";
+    let there = git(&bench.guest, &["for-each-ref", format]);
+    assert_eq!(there, "refs/heads/main\nrefs/heads/wanted");
+    let other = git(&bench.here, &["rev-parse", "other"]);
+    assert!(try_git(&bench.guest, &["cat-file", "-e", &other]).is_err());
+    // The other one is left alone by what comes back.
+    git(&bench.guest, &["switch", "-q", "wanted"]);
+    let theirs = commit(&bench.guest, "theirs");
+    let landed = bench.export(&base);
+    let name = format!("refs/banger/{VM}/heads/wanted");
+    assert!(landed.repositories[0].refs.contains(&(name, theirs)));
+    assert_eq!(git(&bench.here, &["rev-parse", "other"]), other);
 }
 
 #[test]
