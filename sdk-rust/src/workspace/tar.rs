@@ -51,7 +51,7 @@ fn add(tar: &mut TarWriter<&mut dyn Write>, file: &File, content: &mut dyn Read)
     loop {
         let length = content.read(&mut piece)?;
         if length == 0 {
-            return tar.end();
+            return Ok(());
         }
         tar.data(&piece[..length])?;
     }
