@@ -185,15 +185,20 @@ impl There {
             return Ok(());
         }
         // It may be as it was all the same: files that git ignores are written all the time.
-        let looking = Looking {
-            base: &Base::default(),
-            had_git: false,
-        };
-        match state::read(&look::look(place, looking)?)? == state {
+        match state::read(&look_whole(place)?)? == state {
             true => Ok(()),
             false => Err(occupied(place, "something was done in it meanwhile")),
         }
     }
+}
+
+/// Looks at all of a tree, whatever anybody has of it already.
+fn look_whole(place: &Place) -> Result<Seen, WorkError> {
+    let looking = Looking {
+        base: &Base::default(),
+        had_git: false,
+    };
+    look::look(place, looking)
 }
 
 fn occupied(place: &Place, detail: &str) -> WorkError {
@@ -216,11 +221,7 @@ fn former(place: &Place, request: &Restore) -> Result<Option<There>, WorkError> 
     if is_empty.map_err(WorkError::file("looking at", &place.path))? {
         return Ok(None);
     }
-    let looking = Looking {
-        base: &Base::default(),
-        had_git: false,
-    };
-    let seen = look::look(place, looking)?;
+    let seen = look_whole(place)?;
     if request.overwrite {
         return Ok(Some(There { seen, state: None }));
     }
@@ -386,11 +387,7 @@ fn chunks(needed: &[u32]) -> Vec<Needed> {
 
 /// The state of what was made.
 fn settled(staged: &Place, notes: &mut Notes) -> Result<[u8; 32], WorkError> {
-    let looking = Looking {
-        base: &Base::default(),
-        had_git: false,
-    };
-    let seen = look::look(staged, looking)?;
+    let seen = look_whole(staged)?;
     let state = state::read(&seen)?;
     for note in seen.notes.kept {
         if note.is_loss {

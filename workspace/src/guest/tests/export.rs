@@ -2,6 +2,15 @@
 
 use super::*;
 
+/// All that is done from now on.
+fn since(root: &Path) -> Export {
+    Export {
+        base: base(&told(root, &Export::default())),
+        had_git: true,
+        max_bytes: 0,
+    }
+}
+
 #[test]
 fn what_no_reference_leads_to_is_told() {
     let scratch = tempfile::tempdir().unwrap();
@@ -82,11 +91,7 @@ fn what_hides_changes_does_not() {
     let scratch = tempfile::tempdir().unwrap();
     let root = scratch.path().join("work");
     scene(&root);
-    let request = Export {
-        base: base(&told(&root, &Export::default())),
-        had_git: true,
-        max_bytes: 0,
-    };
+    let request = since(&root);
     git(&root, &["update-index", "--assume-unchanged", "a"]);
     git(&root, &["update-index", "--skip-worktree", "dir/b"]);
     git(&root, &["config", "core.fileMode", "false"]);
@@ -174,11 +179,7 @@ fn a_repository_inside_that_is_gone_is_told() {
         git(&root, &[&add[..], &[name]].concat());
     }
     git(&root, &["commit", "-q", "-m", "submodules"]);
-    let request = Export {
-        base: base(&told(&root, &Export::default())),
-        had_git: true,
-        max_bytes: 0,
-    };
+    let request = since(&root);
     assert_eq!(losses(&told(&root, &request)), []);
     write(root.join("without/a"), "changed\n");
     fs::remove_file(root.join("without/.git")).unwrap();
@@ -196,11 +197,7 @@ fn the_commits_of_a_working_tree_elsewhere_come_though_no_branch_has_them() {
     let scratch = tempfile::tempdir().unwrap();
     let root = scratch.path().join("work");
     scene(&root);
-    let request = Export {
-        base: base(&told(&root, &Export::default())),
-        had_git: true,
-        max_bytes: 0,
-    };
+    let request = since(&root);
     let other = scratch.path().join("other");
     let words = ["worktree", "add", "-q", "--detach", "../other"];
     git(&root, &words);
@@ -225,11 +222,7 @@ fn the_commits_of_a_merge_that_is_not_over_come_though_no_reference_has_them() {
     let scratch = tempfile::tempdir().unwrap();
     let (root, other) = (scratch.path().join("work"), scratch.path().join("other"));
     scene(&root);
-    let request = Export {
-        base: base(&told(&root, &Export::default())),
-        had_git: true,
-        max_bytes: 0,
-    };
+    let request = since(&root);
     git(scratch.path(), &["clone", "-q", "work", "other"]);
     for name in ["one", "two"] {
         write(other.join(name), "theirs\n");
@@ -259,11 +252,7 @@ fn what_is_changed_after_it_was_looked_at_is_told() {
     let root = scratch.path().join("work");
     scene(&root);
     write(root.join("large"), "x".repeat(100_000));
-    let request = Export {
-        base: base(&told(&root, &Export::default())),
-        had_git: true,
-        max_bytes: 0,
-    };
+    let request = since(&root);
     let exported = |deed: &dyn Fn()| {
         let mut parts = Vec::new();
         export(&place(&root), &request, &mut |part| {
