@@ -64,6 +64,7 @@ impl RawGuest {
             socket.exists()
         });
         let port = UnixStream::connect(&socket).unwrap();
+        port.set_read_timeout(Some(PATIENCE)).unwrap();
         Self { child, port }
     }
 
@@ -111,14 +112,20 @@ impl RawGuest {
         let command = format!("!keep,{bytes}\n");
         let begin = Instant::now();
         self.port.write_all(command.as_bytes()).unwrap();
+        // What came before would be read with the command.
+        self.hear("go on\n");
         let chunk = vec![b'x'; CHUNK_BYTES];
         for _ in 0..bytes / CHUNK_BYTES {
             self.port.write_all(&chunk).unwrap();
         }
-        let mut answer = vec![0; bytes.to_string().len() + 1];
-        self.port.read_exact(&mut answer).unwrap();
-        assert_eq!(answer, format!("{bytes}\n").as_bytes());
+        self.hear(&format!("{bytes}\n"));
         begin.elapsed()
+    }
+
+    fn hear(&mut self, line: &str) {
+        let mut answer = vec![0; line.len()];
+        self.port.read_exact(&mut answer).unwrap();
+        assert_eq!(answer, line.as_bytes());
     }
 
     /// Receives the file that the guest has kept.

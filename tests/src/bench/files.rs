@@ -24,6 +24,8 @@ const SMALL_COUNT: usize = 10_000;
 const SMALL_BYTES: usize = 1024;
 /// Rounds, in turns.
 const ROUNDS: usize = 3;
+/// How long scp of all the small files may take.
+const SCP_PATIENCE: Duration = Duration::from_secs(900);
 
 pub(crate) fn measure(stand: &Stand, table: &mut Table) {
     let scp = Scp::prepare(stand);
@@ -112,14 +114,15 @@ fn small(stand: &Stand, table: &mut Table, scp: &Scp, directory: &Path) {
         down[0].add_ms(took);
         fs::remove_dir_all(&target).unwrap();
         scp.sh("rm -rf /mnt/small");
-        let recursive = "-r".as_ref();
-        let took = scp.copy(&[recursive, source.as_os_str(), "vm:/mnt/small".as_ref()]);
-        up[1].add_ms(took);
-        let took = scp.copy(&[recursive, "vm:/mnt/small".as_ref(), target.as_os_str()]);
-        down[1].add_ms(took);
-        fs::remove_dir_all(&target).unwrap();
-        scp.sh("rm -rf /mnt/small");
     }
+    // Minutes each way: once.
+    let recursive = "-r".as_ref();
+    let took = scp.copy(&[recursive, source.as_os_str(), "vm:/mnt/small".as_ref()]);
+    up[1].add_ms(took);
+    let took = scp.copy(&[recursive, "vm:/mnt/small".as_ref(), target.as_os_str()]);
+    down[1].add_ms(took);
+    fs::remove_dir_all(&target).unwrap();
+    scp.sh("rm -rf /mnt/small");
     for (what, [ours, scp]) in [("10,000 files of 1 KiB in", up), ("and out", down)] {
         let ratio = format!("{:.1} × faster", scp.median() / ours.median());
         let beside = format!("scp -r {}", scp.text("ms"));
@@ -165,7 +168,7 @@ impl<'a> Scp<'a> {
 
     fn sh(&self, script: &str) {
         let words = ["vm", "exec", VM, "--", "bash", "-c", script];
-        self.stand.daemon.banger(words).ok();
+        self.stand.daemon.banger(words).timeout(SCP_PATIENCE).ok();
     }
 
     /// Runs scp, which waits for the VM's sshd to call; from its call on, it is timed.
@@ -185,7 +188,8 @@ impl<'a> Scp<'a> {
             ];
             let options = options.iter().flat_map(|option| ["-o", option]);
             let scp = Run::new("scp").args(["-q", "-i"]).arg(&self.key);
-            timed(|| drop(scp.args(options).args(words).ok()))
+            let scp = scp.args(options).args(words).timeout(SCP_PATIENCE);
+            timed(|| drop(scp.ok()))
         })
     }
 }

@@ -269,9 +269,10 @@ fn garbage() {
 /// Where a file is kept, in memory.
 const KEPT: &str = "/kept";
 
-/// Takes so many bytes from the channel into a file, and says when it has them all.
+/// Takes so many bytes from the channel into a file, and says when they may come and when it has them all.
 fn keep(port: Option<&mut File>, count: u64) {
     let Some(port) = port else { return };
+    answer(Some(&mut *port), "go on");
     let taken = File::create(KEPT).and_then(|mut file| std::io::copy(&mut port.take(count), &mut file));
     answer(Some(port), &taken.map_or_else(|error| error.to_string(), |taken| taken.to_string()));
 }
