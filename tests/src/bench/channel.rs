@@ -136,6 +136,14 @@ impl RawGuest {
         begin.elapsed()
     }
 
+    /// Receives what a process in the guest, which reads the kept file, writes into a pipe.
+    fn pipe(&mut self, bytes: usize) -> Duration {
+        let begin = Instant::now();
+        self.port.write_all(b"!pipe\n").unwrap();
+        self.read(bytes);
+        begin.elapsed()
+    }
+
     fn read(&mut self, bytes: usize) -> Duration {
         let mut chunk = vec![0; CHUNK_BYTES];
         let mut left = bytes;
@@ -261,10 +269,12 @@ pub(crate) fn bulk(stand: &Stand, table: &mut Table) {
     raw.read(1 << 20);
     let mut echo = RawGuest::boot(stand, "echo", "");
     echo.greet();
+    let mut cat = RawGuest::boot(stand, "cat", "");
+    cat.greet();
+    cat.keep(BULK_BYTES);
     stand.sh(&format!("mkdir -p /dev/shm; mount -t tmpfs -o size=300m tmpfs /mnt 2>/dev/null || mkdir -p /mnt; head -c {BULK_BYTES} /dev/zero > /mnt/bulk"));
     let rate = |bytes: usize, took: Duration| bytes as f64 / took.as_secs_f64() / 1e6;
-    let (mut ours, mut theirs, mut most) =
-        (Figures::default(), Figures::default(), Figures::default());
+    let [mut ours, mut theirs, mut most, mut piped]: [Figures; 4] = Default::default();
     block(async {
         let client = stand.daemon.client().await;
         for round in 0..=7 {
@@ -281,10 +291,12 @@ pub(crate) fn bulk(stand: &Stand, table: &mut Table) {
             let took = begin.elapsed();
             let echoed = echo.echo_bulk(ECHO_BULK_BYTES);
             let flooded = raw.read(BULK_BYTES);
+            let carried = cat.pipe(BULK_BYTES);
             if round > 0 {
                 ours.add(rate(BULK_BYTES, took));
                 theirs.add(rate(ECHO_BULK_BYTES, echoed));
                 most.add(rate(BULK_BYTES, flooded));
+                piped.add(rate(BULK_BYTES, carried));
             }
         }
     });
@@ -296,6 +308,8 @@ pub(crate) fn bulk(stand: &Stand, table: &mut Table) {
         format!("raw echo {}", theirs.text("MB/s")),
         ratio(&theirs),
     );
+    let same = format!("raw channel, a process and a pipe, {}", piped.text("MB/s"));
+    table.line("the same", ours.text("MB/s"), same, ratio(&piped));
     let flood = format!("raw flood, nothing read or copied, {}", most.text("MB/s"));
     table.line("the same", ours.text("MB/s"), flood, ratio(&most));
     stand.sh("rm -f /mnt/bulk");

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use banger_sdk::{Command, Event};
+use futures::TryStreamExt as _;
 
 use crate::channel::RawGuest;
 use crate::stand::{Stand, VM, block};
@@ -18,7 +19,7 @@ const PAUSE: Duration = Duration::from_millis(20);
 pub(crate) fn measure(stand: &Stand, table: &mut Table) {
     let mut raw = RawGuest::boot(stand, "key", "");
     raw.greet();
-    let (mut ours, mut theirs) = (Figures::default(), Figures::default());
+    let [mut ours, mut theirs, mut calls]: [Figures; 3] = Default::default();
     block(async {
         let client = stand.daemon.client().await;
         let command = Command::new(["cat"]).terminal(24, 80);
@@ -42,6 +43,14 @@ pub(crate) fn measure(stand: &Stand, table: &mut Table) {
             }
             for _ in 0..KEYS {
                 tokio::time::sleep(PAUSE).await;
+                let begin = Instant::now();
+                client.sessions().list(VM).try_next().await.unwrap();
+                if round > 0 {
+                    calls.add_ms(begin.elapsed());
+                }
+            }
+            for _ in 0..KEYS {
+                tokio::time::sleep(PAUSE).await;
                 let took = raw.echo();
                 if round > 0 {
                     theirs.add_ms(took);
@@ -49,11 +58,20 @@ pub(crate) fn measure(stand: &Stand, table: &mut Table) {
             }
         }
     });
-    let ratio = format!("{:.1} ×", ours.median() / theirs.median());
+    let ratio = |beside: &Figures| format!("{:.1} ×", ours.median() / beside.median());
     table.line(
         "a key press, until its echo is there",
         ours.text("ms"),
         format!("raw 64-byte echo {}", theirs.text("ms")),
-        ratio,
+        ratio(&theirs),
+    );
+    table.line(
+        "the same",
+        ours.text("ms"),
+        format!(
+            "one message to the agent and back, through the same connections {}",
+            calls.text("ms")
+        ),
+        ratio(&calls),
     );
 }

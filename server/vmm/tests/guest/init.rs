@@ -5,7 +5,9 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
+use std::os::fd::AsFd;
 use std::path::PathBuf;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// System calls that the standard library does not offer.
@@ -24,6 +26,7 @@ mod sys {
         fn reboot(how: c_int) -> c_int;
         fn sync();
         fn ioctl(file: c_int, number: c_ulong, ...) -> c_int;
+        fn fcntl(file: c_int, number: c_int, ...) -> c_int;
         fn syscall(number: c_long, ...) -> c_long;
         fn socket(family: c_int, kind: c_int, protocol: c_int) -> c_int;
         fn connect(socket: c_int, address: *const c_void, length: u32) -> c_int;
@@ -49,6 +52,14 @@ mod sys {
             let file = std::fs::File::from_raw_fd(fd);
             (connect(fd, address.as_ptr().cast(), 16) == 0).then_some(file)
         }
+    }
+
+    /// Gives a pipe the room that an ordinary user's may have.
+    pub fn widen(pipe: &impl AsRawFd) {
+        const SET_PIPE_SIZE: c_int = 1031;
+        const BYTES: c_int = 1 << 20;
+        // SAFETY: an open descriptor and plain numbers.
+        unsafe { fcntl(pipe.as_raw_fd(), SET_PIPE_SIZE, BYTES) };
     }
 
     const FINIT_MODULE: c_long = 313;
@@ -104,6 +115,9 @@ mod sys {
 }
 
 fn main() {
+    if std::env::args().nth(1).as_deref() == Some(CAT) {
+        return cat();
+    }
     sys::mount_kind("devtmpfs", "/dev");
     sys::mount_kind("proc", "/proc");
     sys::mount_kind("sysfs", "/sys");
@@ -234,6 +248,7 @@ fn perform(line: &str, port: Option<&mut File>) {
         ["copy"] => answer(port, &copy()),
         ["keep", count] => keep(port, count.parse().unwrap_or_default()),
         ["give"] => give(port),
+        ["pipe"] => pipe(port),
         ["say", word] => say(word),
         ["connect", address] => answer(port, &connect(address)),
         ["write", disk] => answer(port, write(disk)),
@@ -284,6 +299,41 @@ fn give(port: Option<&mut File>) {
     while let Ok(count @ 1..) = file.read(&mut chunk) {
         if port.write_all(&chunk[..count]).is_err() {
             return;
+        }
+    }
+}
+
+/// The word by which this program is [`cat`].
+const CAT: &str = "cat";
+/// What is read and written at once where a process's output is carried.
+const OUTPUT_BYTES: usize = 128 << 10;
+
+/// Sends what a process that reads the kept file writes into a pipe.
+fn pipe(port: Option<&mut File>) {
+    let Some(port) = port else { return };
+    let started = Command::new("/init").arg(CAT).stdout(Stdio::piped()).spawn();
+    let Ok(mut process) = started else { return answer(Some(port), "no process") };
+    if let Some(mut output) = process.stdout.take() {
+        sys::widen(&output);
+        let _ = carry(&mut output, port);
+    }
+    let _ = process.wait();
+}
+
+/// Writes the kept file to standard output, by ordinary reads and writes.
+fn cat() {
+    let output = std::io::stdout().as_fd().try_clone_to_owned();
+    if let (Ok(mut file), Ok(output)) = (File::open(KEPT), output) {
+        let _ = carry(&mut file, &mut File::from(output));
+    }
+}
+
+fn carry(from: &mut impl Read, to: &mut impl Write) -> std::io::Result<()> {
+    let mut chunk = vec![0; OUTPUT_BYTES];
+    loop {
+        match from.read(&mut chunk)? {
+            0 => return to.flush(),
+            count => to.write_all(&chunk[..count])?,
         }
     }
 }
