@@ -6,6 +6,7 @@ mod support;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use banger_workspace::client::collect::Options;
+use banger_workspace::client::land::Landed;
 use banger_workspace::client::{Expected, Result, expected_conflicts};
 use banger_workspace::guest::{self, StatusRequest};
 use banger_workspace::wire::{Base, NoteKind, Part, Piece};
@@ -407,4 +408,90 @@ fn a_store_is_cut_no_more_where_what_lies_behind_has_come() {
     bench.export(&base);
     let kept = std::fs::read_to_string(store.join("shallow")).unwrap();
     assert_eq!(kept, format!("{cut}\n"));
+}
+
+/// What keeps a repository inside from landing here.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Kept {
+    /// Its references cannot be written.
+    References,
+    /// git cannot read the one that is at its place here.
+    Broken,
+    /// Its objects are damaged when they come.
+    Objects,
+}
+
+#[test]
+fn a_repository_inside_that_cannot_land_keeps_no_other_from_it() {
+    for kept in [Kept::References, Kept::Broken, Kept::Objects] {
+        let (bench, base) = prepared();
+        let commit_in = |inside: &str| {
+            let inside = bench.guest.join(inside);
+            write(&inside, "file", "inner\n");
+            git(&inside, &["init", "-q", "-b", "main"]);
+            commit(&inside, "inner")
+        };
+        let (one, two) = (commit_in("one"), commit_in("two"));
+        write(&bench.guest, "file", "outer\n");
+        let outer = commit(&bench.guest, "outer");
+        let here = bench.here.join("one");
+        std::fs::create_dir(&here).unwrap();
+        git(&here, &["init", "-q", "-b", "main"]);
+        let config = std::fs::read(here.join(".git/config")).unwrap();
+        match kept {
+            Kept::References => write(&here, ".git/refs/banger", "in the way"),
+            Kept::Broken => write(&here, ".git/config", "[core"),
+            Kept::Objects => {}
+        }
+        let place = bench.place();
+        let known = place.base(VM, &base).unwrap();
+        let mut parts = bench.exported(&known).unwrap();
+        let whole = parts.clone();
+        if kept == Kept::Objects {
+            damage(&mut parts, b"one");
+        }
+        let landed = land(&place, &known, parts).unwrap();
+        let heads = |landed: &Landed| {
+            let each = landed.repositories.iter();
+            each.map(|one| one.head.clone()).collect::<Vec<_>>()
+        };
+        assert_eq!(heads(&landed), [outer.clone(), two.clone()], "{kept:?}");
+        for repository in &landed.repositories {
+            let head = git(&repository.store, &["rev-parse", "refs/banger/dev/HEAD"]);
+            assert_eq!(head, repository.head, "{kept:?}");
+        }
+        assert!(landed.has_loss(), "{kept:?}");
+        let losses = landed.notes.iter().filter(|note| note.is_loss);
+        let losses: Vec<_> = losses.collect();
+        let [note] = losses[..] else {
+            panic!("{kept:?}: {losses:?}");
+        };
+        assert_eq!(note.path, "one");
+        assert!(note.detail.contains("could not land"), "{note:?}");
+        // Not all is here: what is there may not be replaced.
+        assert_eq!(place.exported_state(VM).unwrap(), Vec::<u8>::new());
+        std::fs::write(here.join(".git/config"), config).unwrap();
+        let _ = std::fs::remove_file(here.join(".git/refs/banger"));
+        let landed = land(&place, &known, whole).unwrap();
+        assert_eq!(heads(&landed), [outer, one, two], "{kept:?}");
+        assert!(!landed.has_loss(), "{kept:?}: {:?}", landed.notes);
+        assert!(!place.exported_state(VM).unwrap().is_empty(), "{kept:?}");
+    }
+}
+
+/// Turns a byte of the pack of the repository at `path`.
+fn damage(parts: &mut [Part], path: &[u8]) {
+    let mut is_its = false;
+    for part in parts {
+        match &mut part.part {
+            Some(Piece::Repository(repository)) => is_its = repository.path[..] == *path,
+            Some(Piece::Pack(pack)) if is_its => {
+                let mut data = pack.data.to_vec();
+                let middle = data.len() / 2;
+                data[middle] ^= 1;
+                pack.data = data.into();
+            }
+            _ => {}
+        }
+    }
 }
