@@ -495,3 +495,59 @@ fn damage(parts: &mut [Part], path: &[u8]) {
         }
     }
 }
+
+#[test]
+fn a_repository_in_an_ignored_directory_lands_and_stays() {
+    let bench = Bench::with_repository();
+    write(&bench.here, ".gitignore", "vendor/\n*.o\n");
+    commit(&bench.here, "ignoring");
+    let (_, base) = bench.prepare(&Options::default());
+    let inside = bench.guest.join("vendor/deep/library");
+    write(&inside, "file", "inner\n");
+    git(&inside, &["init", "-q", "-b", "main"]);
+    let inner = commit(&inside, "inner");
+    write(&inside, "file", "changed\n");
+    write(&inside, "new", "new\n");
+    write(&bench.guest, "outer", "outer\n");
+    commit(&bench.guest, "outer");
+    write(&bench.guest, "vendor/built", "ignored\n");
+    // What is no repository in an ignored directory is no loss.
+    write(&bench.guest, "vendor/broken/.git", "nothing\n");
+    let landed = bench.export(&base);
+    assert!(!landed.has_loss(), "{:?}", landed.notes);
+    let [own, library] = &landed.repositories[..] else {
+        panic!("{:?}", landed.repositories);
+    };
+    assert_eq!(library.path, b"vendor/deep/library");
+    assert_eq!(library.head, inner);
+    let files = ["new", "file"].map(|name| {
+        let name = format!("refs/banger/dev/state/tree:{name}");
+        git(&library.store, &["show", &name])
+    });
+    assert_eq!(files, ["new", "changed"]);
+    // Nothing of it is told of the repository around it.
+    assert_eq!((own.untracked, own.changed, own.staged), (0, 0, 0));
+    let told = guest::status(
+        &bench.guest_place(),
+        &StatusRequest {
+            base,
+            had_git: true,
+        },
+    );
+    let told = told.unwrap().repositories;
+    assert_eq!(told.len(), 2);
+    assert_eq!((told[1].changed_count, told[1].untracked_count), (1, 1));
+    // It is no work that is in the way of another prepare, and that leaves it.
+    write(&bench.here, "file", "next\n");
+    let restore = guest::Restore {
+        replaceable_states: vec![landed.state],
+        ..guest::Restore::default()
+    };
+    let prepared = bench.try_prepare(&Options::default(), &restore, &mut |_| true);
+    prepared.unwrap();
+    assert_eq!(git(&inside, &["rev-parse", "HEAD"]), inner);
+    assert_eq!(
+        std::fs::read_to_string(inside.join("new")).unwrap(),
+        "new\n"
+    );
+}
