@@ -9,7 +9,7 @@ use banger_workspace::client::collect::Options;
 use banger_workspace::client::land::Landed;
 use banger_workspace::client::{Expected, Result, expected_conflicts};
 use banger_workspace::guest::{self, StatusRequest};
-use banger_workspace::wire::{Base, NoteKind, Part, Piece};
+use banger_workspace::wire::{Base, NoteKind, Part, Piece, Status};
 use support::{Bench, VM, commit, git, land, prepared, refused, tree, write};
 
 #[test]
@@ -211,14 +211,22 @@ fn expected(bench: &Bench, base: &banger_workspace::wire::Base) -> Expected {
 #[test]
 fn files_that_both_sides_changed_are_told_without_an_export() {
     let (bench, base) = prepared();
-    assert_eq!(expected(&bench, &base), Expected::default());
+    let compared = Expected {
+        is_compared: true,
+        ..Expected::default()
+    };
+    assert_eq!(expected(&bench, &base), compared);
     write(&bench.guest, "file", "committed there\n");
     commit(&bench.guest, "theirs");
     write(&bench.guest, "other", "changed there\n");
     write(&bench.guest, "new", "untracked there\n");
     write(&bench.guest, "only there", "\n");
     write(&bench.guest, "way/to/it", "\n");
-    assert_eq!(expected(&bench, &base), Expected::default());
+    let compared = Expected {
+        is_compared: true,
+        ..Expected::default()
+    };
+    assert_eq!(expected(&bench, &base), compared);
     write(&bench.here, "file", "committed here\n");
     commit(&bench.here, "mine");
     write(&bench.here, "other", "changed here\n");
@@ -227,6 +235,13 @@ fn files_that_both_sides_changed_are_told_without_an_export() {
     write(&bench.here, "way", "a file on the way\n");
     let paths = expected(&bench, &base).paths;
     assert_eq!(paths, ["file", "new", "other", "way/to/it"]);
+}
+
+#[test]
+fn of_a_directory_without_git_nothing_is_said_to_be_compared() {
+    let bench = Bench::new();
+    let told = expected_conflicts(&bench.place(), &Base::default(), &Status::default()).unwrap();
+    assert!(!told.is_compared, "{told:?}");
 }
 
 #[test]

@@ -289,6 +289,9 @@ fn directory(suite: &Suite) -> Verdict {
     suite.sh(work).ok();
     write("other", "mine\n");
     write("file", "mine\n");
+    // What was not compared is not said to be without conflict.
+    let status = workspace("status", &["--output", "json"]).ok().json();
+    assert!(status["changed_on_both_sides"].is_null(), "{status}");
     workspace("export", &[]).ok();
     let refused = workspace("apply", &[]).done();
     assert_ne!(refused.code(), 0);
