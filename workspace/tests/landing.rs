@@ -566,3 +566,24 @@ fn a_repository_in_an_ignored_directory_lands_and_stays() {
         "new\n"
     );
 }
+
+#[test]
+fn a_workspace_where_something_is_mounted_is_refused_at_once() {
+    let bench = Bench {
+        guest: "/proc".into(),
+        ..Bench::with_repository()
+    };
+    let restore = guest::Restore {
+        overwrite: true,
+        ..guest::Restore::default()
+    };
+    let mut sent = 0;
+    let mut each = |_: &Part| {
+        sent += 1;
+        true
+    };
+    let refused = bench.try_prepare(&Options::default(), &restore, &mut each);
+    let refused = refused.unwrap_err();
+    assert!(refused.contains("is mounted at `/proc`"), "{refused}");
+    assert_eq!(sent, 0);
+}
