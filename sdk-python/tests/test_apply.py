@@ -124,6 +124,31 @@ def test_work_of_the_owner_is_never_overwritten(bench: Bench) -> None:
     assert apply(bench).commits == "fast-forwarded"
 
 
+def test_changes_that_are_hidden_from_git_are_never_taken(bench: Bench) -> None:
+    (bench.guest / "file").write_text("theirs\n")
+    commit(bench.guest, "theirs")
+    bench.export()
+    file, other = bench.here / "file", bench.here / "other"
+    was = other.read_text()
+    # Hidden and not changed: nothing would be lost.
+    git(bench.here, "update-index", "--assume-unchanged", "other")
+    # The way back takes it wherever it is, though the apply does not touch it.
+    other.write_text("mine\n")
+    assert refused(bench) == refused(bench, "patch") == ["other"]
+    # What is only skipped a reset leaves alone; what the apply writes to it does not.
+    git(bench.here, "update-index", "--no-assume-unchanged", "other")
+    git(bench.here, "update-index", "--skip-worktree", "other", "file")
+    file.write_text("mine\n")
+    assert refused(bench) == refused(bench, "patch") == ["file"]
+    git(bench.here, "update-index", "--no-skip-worktree", "file")
+    git(bench.here, "checkout", "-q", "--", "file")
+    applied = apply(bench)
+    assert file.read_text() == "theirs\n"
+    back(bench, applied)
+    assert other.read_text() == "mine\n" != was
+    assert bench.left() == []
+
+
 def exclude(bench: Bench, pattern: str) -> None:
     info = bench.here / ".git" / "info"
     info.mkdir(exist_ok=True)

@@ -193,6 +193,55 @@ def test_submodules_shallow_histories_and_repositories_inside(bench: Bench, tmp_
     assert git(landed.repositories[0].store, "rev-list", "--count", f"refs/banger/{VM}/HEAD") == "2"
 
 
+@pytest.mark.parametrize("kept", ["references", "broken", "objects"])
+def test_a_repository_inside_that_cannot_land_keeps_no_other_from_it(bench: Bench, kept: str) -> None:
+    def commit_in(name: str) -> str:
+        inside = bench.guest / name
+        inside.mkdir()
+        git(inside, "init", "-q", "-b", "main")
+        (inside / "file").write_text("inner\n")
+        return commit(inside, "inner")
+
+    one, two = commit_in("one"), commit_in("two")
+    (bench.guest / "file").write_text("outer\n")
+    outer = commit(bench.guest, "outer")
+    here = bench.here / "one"
+    here.mkdir()
+    git(here, "init", "-q", "-b", "main")
+    config = (here / ".git/config").read_bytes()
+    in_the_way = here / ".git/refs/banger"
+    if kept == "references":
+        in_the_way.write_text("in the way")
+    elif kept == "broken":
+        (here / ".git/config").write_text("[core")
+    base = bench.place().base(VM, bench.base())
+    whole = bench.exported(base)
+    parts = [wire.Part.FromString(part.SerializeToString()) for part in whole]
+    if kept == "objects":
+        is_its = False
+        for part in parts:
+            if part.WhichOneof("part") == "repository":
+                is_its = part.repository.path == b"one"
+            elif part.WhichOneof("part") == "pack" and is_its:
+                data = bytearray(part.pack.data)
+                data[len(data) // 2] ^= 1
+                part.pack.data = bytes(data)
+    landed = bench.land(parts, base)
+    assert [one.head for one in landed.repositories] == [outer, two]
+    for repository in landed.repositories:
+        assert git(repository.store, "rev-parse", f"refs/banger/{VM}/HEAD") == repository.head
+    (note,) = [note for note in landed.notes if note.is_loss]
+    assert note.path == b"one"
+    assert "could not land" in note.detail
+    # Not all is here: what is there may not be replaced.
+    assert bench.place().exported_state(VM) == b""
+    (here / ".git/config").write_bytes(config)
+    in_the_way.unlink(missing_ok=True)
+    landed = bench.land(whole, base)
+    assert [one.head for one in landed.repositories] == [outer, one, two]
+    assert not landed.has_loss
+
+
 def test_a_store_is_cut_no_more_where_what_lies_behind_has_come(bench: Bench) -> None:
     origin = bench.directory / "origin"
     origin.mkdir()

@@ -220,6 +220,40 @@ fn untracked_and_ignored_files_are_never_overwritten() {
 }
 
 #[test]
+fn changes_that_are_hidden_from_git_are_never_taken() {
+    let bench = Bench::with_repository();
+    write(&bench.here, "third", "third\n");
+    commit(&bench.here, "with a third");
+    worked(&bench, |bench| {
+        write(&bench.guest, "file", "theirs\n");
+        commit(&bench.guest, "theirs");
+        write(&bench.guest, "new", "theirs\n");
+    });
+    let hide = |how: &str, name: &str| drop(git(&bench.here, &["update-index", how, name]));
+    // Hidden and not changed, hidden and not there: nothing would be lost.
+    hide("--assume-unchanged", "other");
+    hide("--skip-worktree", "third");
+    std::fs::remove_file(bench.here.join("third")).unwrap();
+    // The way back takes it wherever it is, though the apply does not touch it.
+    write(&bench.here, "other", "mine\n");
+    refused_each_way(&bench, &[How::FastForward, How::Patch], &["other"]);
+    write(&bench.here, "other", "other\n");
+    // What is only skipped a reset leaves alone; what the apply writes to it does not.
+    write(&bench.here, "third", "mine\n");
+    hide("--skip-worktree", "file");
+    write(&bench.here, "file", "mine\n");
+    refused_each_way(&bench, &[How::FastForward, How::Patch], &["file"]);
+    hide("--no-skip-worktree", "file");
+    git(&bench.here, &["checkout", "-q", "--", "file"]);
+    let done = applied(&bench, how(How::FastForward)).unwrap();
+    assert_eq!(read(&bench, "file"), "theirs\n");
+    go_back(&bench, &done.way_back);
+    assert_eq!(read(&bench, "third"), "mine\n");
+    let own = std::fs::read_dir(bench.here.join(".git/banger")).unwrap();
+    assert_eq!(own.count(), 0, "a copy of the index is left");
+}
+
+#[test]
 fn what_comes_and_goes_among_the_vms_commits_overwrites_nothing() {
     let bench = Bench::with_repository();
     worked(&bench, |bench| {

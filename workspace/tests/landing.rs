@@ -6,9 +6,10 @@ mod support;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use banger_workspace::client::collect::Options;
+use banger_workspace::client::land::Landed;
 use banger_workspace::client::{Expected, Result, expected_conflicts};
 use banger_workspace::guest::{self, StatusRequest};
-use banger_workspace::wire::{Base, NoteKind, Part, Piece};
+use banger_workspace::wire::{Base, NoteKind, Part, Piece, Status};
 use support::{Bench, VM, commit, git, land, prepared, refused, tree, write};
 
 #[test]
@@ -210,14 +211,22 @@ fn expected(bench: &Bench, base: &banger_workspace::wire::Base) -> Expected {
 #[test]
 fn files_that_both_sides_changed_are_told_without_an_export() {
     let (bench, base) = prepared();
-    assert_eq!(expected(&bench, &base), Expected::default());
+    let compared = Expected {
+        is_compared: true,
+        ..Expected::default()
+    };
+    assert_eq!(expected(&bench, &base), compared);
     write(&bench.guest, "file", "committed there\n");
     commit(&bench.guest, "theirs");
     write(&bench.guest, "other", "changed there\n");
     write(&bench.guest, "new", "untracked there\n");
     write(&bench.guest, "only there", "\n");
     write(&bench.guest, "way/to/it", "\n");
-    assert_eq!(expected(&bench, &base), Expected::default());
+    let compared = Expected {
+        is_compared: true,
+        ..Expected::default()
+    };
+    assert_eq!(expected(&bench, &base), compared);
     write(&bench.here, "file", "committed here\n");
     commit(&bench.here, "mine");
     write(&bench.here, "other", "changed here\n");
@@ -226,6 +235,13 @@ fn files_that_both_sides_changed_are_told_without_an_export() {
     write(&bench.here, "way", "a file on the way\n");
     let paths = expected(&bench, &base).paths;
     assert_eq!(paths, ["file", "new", "other", "way/to/it"]);
+}
+
+#[test]
+fn of_a_directory_without_git_nothing_is_said_to_be_compared() {
+    let bench = Bench::new();
+    let told = expected_conflicts(&bench.place(), &Base::default(), &Status::default()).unwrap();
+    assert!(!told.is_compared, "{told:?}");
 }
 
 #[test]
@@ -407,4 +423,167 @@ fn a_store_is_cut_no_more_where_what_lies_behind_has_come() {
     bench.export(&base);
     let kept = std::fs::read_to_string(store.join("shallow")).unwrap();
     assert_eq!(kept, format!("{cut}\n"));
+}
+
+/// What keeps a repository inside from landing here.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Kept {
+    /// Its references cannot be written.
+    References,
+    /// git cannot read the one that is at its place here.
+    Broken,
+    /// Its objects are damaged when they come.
+    Objects,
+}
+
+#[test]
+fn a_repository_inside_that_cannot_land_keeps_no_other_from_it() {
+    for kept in [Kept::References, Kept::Broken, Kept::Objects] {
+        let (bench, base) = prepared();
+        let commit_in = |inside: &str| {
+            let inside = bench.guest.join(inside);
+            write(&inside, "file", "inner\n");
+            git(&inside, &["init", "-q", "-b", "main"]);
+            commit(&inside, "inner")
+        };
+        let (one, two) = (commit_in("one"), commit_in("two"));
+        write(&bench.guest, "file", "outer\n");
+        let outer = commit(&bench.guest, "outer");
+        let here = bench.here.join("one");
+        std::fs::create_dir(&here).unwrap();
+        git(&here, &["init", "-q", "-b", "main"]);
+        let config = std::fs::read(here.join(".git/config")).unwrap();
+        match kept {
+            Kept::References => write(&here, ".git/refs/banger", "in the way"),
+            Kept::Broken => write(&here, ".git/config", "[core"),
+            Kept::Objects => {}
+        }
+        let place = bench.place();
+        let known = place.base(VM, &base).unwrap();
+        let mut parts = bench.exported(&known).unwrap();
+        let whole = parts.clone();
+        if kept == Kept::Objects {
+            damage(&mut parts, b"one");
+        }
+        let landed = land(&place, &known, parts).unwrap();
+        let heads = |landed: &Landed| {
+            let each = landed.repositories.iter();
+            each.map(|one| one.head.clone()).collect::<Vec<_>>()
+        };
+        assert_eq!(heads(&landed), [outer.clone(), two.clone()], "{kept:?}");
+        for repository in &landed.repositories {
+            let head = git(&repository.store, &["rev-parse", "refs/banger/dev/HEAD"]);
+            assert_eq!(head, repository.head, "{kept:?}");
+        }
+        assert!(landed.has_loss(), "{kept:?}");
+        let losses = landed.notes.iter().filter(|note| note.is_loss);
+        let losses: Vec<_> = losses.collect();
+        let [note] = losses[..] else {
+            panic!("{kept:?}: {losses:?}");
+        };
+        assert_eq!(note.path, "one");
+        assert!(note.detail.contains("could not land"), "{note:?}");
+        // Not all is here: what is there may not be replaced.
+        assert_eq!(place.exported_state(VM).unwrap(), Vec::<u8>::new());
+        std::fs::write(here.join(".git/config"), config).unwrap();
+        let _ = std::fs::remove_file(here.join(".git/refs/banger"));
+        let landed = land(&place, &known, whole).unwrap();
+        assert_eq!(heads(&landed), [outer, one, two], "{kept:?}");
+        assert!(!landed.has_loss(), "{kept:?}: {:?}", landed.notes);
+        assert!(!place.exported_state(VM).unwrap().is_empty(), "{kept:?}");
+    }
+}
+
+/// Turns a byte of the pack of the repository at `path`.
+fn damage(parts: &mut [Part], path: &[u8]) {
+    let mut is_its = false;
+    for part in parts {
+        match &mut part.part {
+            Some(Piece::Repository(repository)) => is_its = repository.path[..] == *path,
+            Some(Piece::Pack(pack)) if is_its => {
+                let mut data = pack.data.to_vec();
+                let middle = data.len() / 2;
+                data[middle] ^= 1;
+                pack.data = data.into();
+            }
+            _ => {}
+        }
+    }
+}
+
+#[test]
+fn a_repository_in_an_ignored_directory_lands_and_stays() {
+    let bench = Bench::with_repository();
+    write(&bench.here, ".gitignore", "vendor/\n*.o\n");
+    commit(&bench.here, "ignoring");
+    let (_, base) = bench.prepare(&Options::default());
+    let inside = bench.guest.join("vendor/deep/library");
+    write(&inside, "file", "inner\n");
+    git(&inside, &["init", "-q", "-b", "main"]);
+    let inner = commit(&inside, "inner");
+    write(&inside, "file", "changed\n");
+    write(&inside, "new", "new\n");
+    write(&bench.guest, "outer", "outer\n");
+    commit(&bench.guest, "outer");
+    write(&bench.guest, "vendor/built", "ignored\n");
+    // What is no repository in an ignored directory is no loss.
+    write(&bench.guest, "vendor/broken/.git", "nothing\n");
+    let landed = bench.export(&base);
+    assert!(!landed.has_loss(), "{:?}", landed.notes);
+    let [own, library] = &landed.repositories[..] else {
+        panic!("{:?}", landed.repositories);
+    };
+    assert_eq!(library.path, b"vendor/deep/library");
+    assert_eq!(library.head, inner);
+    let files = ["new", "file"].map(|name| {
+        let name = format!("refs/banger/dev/state/tree:{name}");
+        git(&library.store, &["show", &name])
+    });
+    assert_eq!(files, ["new", "changed"]);
+    // Nothing of it is told of the repository around it.
+    assert_eq!((own.untracked, own.changed, own.staged), (0, 0, 0));
+    let told = guest::status(
+        &bench.guest_place(),
+        &StatusRequest {
+            base,
+            had_git: true,
+        },
+    );
+    let told = told.unwrap().repositories;
+    assert_eq!(told.len(), 2);
+    assert_eq!((told[1].changed_count, told[1].untracked_count), (1, 1));
+    // It is no work that is in the way of another prepare, and that leaves it.
+    write(&bench.here, "file", "next\n");
+    let restore = guest::Restore {
+        replaceable_states: vec![landed.state],
+        ..guest::Restore::default()
+    };
+    let prepared = bench.try_prepare(&Options::default(), &restore, &mut |_| true);
+    prepared.unwrap();
+    assert_eq!(git(&inside, &["rev-parse", "HEAD"]), inner);
+    assert_eq!(
+        std::fs::read_to_string(inside.join("new")).unwrap(),
+        "new\n"
+    );
+}
+
+#[test]
+fn a_workspace_where_something_is_mounted_is_refused_at_once() {
+    let bench = Bench {
+        guest: "/proc".into(),
+        ..Bench::with_repository()
+    };
+    let restore = guest::Restore {
+        overwrite: true,
+        ..guest::Restore::default()
+    };
+    let mut sent = 0;
+    let mut each = |_: &Part| {
+        sent += 1;
+        true
+    };
+    let refused = bench.try_prepare(&Options::default(), &restore, &mut each);
+    let refused = refused.unwrap_err();
+    assert!(refused.contains("is mounted at `/proc`"), "{refused}");
+    assert_eq!(sent, 0);
 }

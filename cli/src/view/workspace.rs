@@ -322,8 +322,8 @@ pub(crate) struct WorkspaceStatus {
     vm: String,
     exists: bool,
     repositories: Vec<Difference>,
-    /// Changed there and here.
-    changed_on_both_sides: Vec<String>,
+    /// Changed there and here; none where that was not looked for.
+    changed_on_both_sides: Option<Vec<String>>,
     /// There may be more of those.
     is_partial: bool,
     notes: Vec<Note>,
@@ -335,7 +335,7 @@ impl WorkspaceStatus {
             vm: vm.to_owned(),
             exists: status.exists,
             repositories: status.repositories.iter().map(Difference::of).collect(),
-            changed_on_both_sides: expected.paths,
+            changed_on_both_sides: expected.is_compared.then_some(expected.paths),
             is_partial: expected.is_partial,
             notes: status.notes.iter().map(Note::of).collect(),
         }
@@ -365,7 +365,10 @@ impl Row for WorkspaceStatus {
             .repositories
             .iter()
             .flat_map(|one| &one.committed_paths);
-        let mut both = some(&mut self.changed_on_both_sides.iter());
+        let mut both = match &self.changed_on_both_sides {
+            Some(paths) => some(&mut paths.iter()),
+            None => "(not looked for in a directory without git: an apply does, before it changes anything)".to_owned(),
+        };
         if self.is_partial {
             both.push_str("\n(and perhaps more: not all of the VM's files were compared)");
         }

@@ -121,13 +121,15 @@ pub enum WorkspaceProblem {
     TooLarge,
     /// Another preparation of it goes on.
     Busy,
+    /// Another file system is mounted at its path.
+    MountPoint,
     /// The snapshot was cut.
     Cut,
 }
 
 impl WorkspaceProblem {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::NoGit,
         Self::GitFailed,
         Self::File,
@@ -137,6 +139,7 @@ impl WorkspaceProblem {
         Self::HasWork,
         Self::TooLarge,
         Self::Busy,
+        Self::MountPoint,
         Self::Cut,
     ];
 
@@ -153,6 +156,7 @@ impl WorkspaceProblem {
             Self::HasWork => "WORKSPACE_HAS_WORK",
             Self::TooLarge => "WORKSPACE_TOO_LARGE",
             Self::Busy => "WORKSPACE_BUSY",
+            Self::MountPoint => "WORKSPACE_MOUNT_POINT",
             Self::Cut => "WORKSPACE_CUT",
         }
     }
@@ -174,7 +178,7 @@ impl WorkspaceProblem {
         match self {
             Self::NoGit | Self::GitFailed => precondition("guest/git"),
             Self::File => precondition("guest/files"),
-            Self::HasWork => precondition("guest/workspace"),
+            Self::HasWork | Self::MountPoint => precondition("guest/workspace"),
             Self::SnapshotInvalid | Self::ContentMismatch => FailureKind::InvalidArgument {
                 field: "part".into(),
             },
@@ -212,6 +216,9 @@ impl WorkspaceProblem {
             }
             Self::TooLarge => "Allow more bytes, or export with a later base.",
             Self::Busy => "Ask again when the other one has ended.",
+            Self::MountPoint => {
+                "Choose a path in a directory of that file system, as PATH/work: a workspace is replaced as a whole, and a mount cannot be."
+            }
             Self::Cut => "Nothing was changed: send all of it again.",
         }
     }

@@ -1,11 +1,13 @@
 //! Applies what has landed to the owner's branch and working tree, when the owner asks for it.
 //!
 //! Before anything is changed it is made sure that nothing of the owner's is in the way: no file that has uncommitted
-//! work is touched, and no file that git does not track, ignored ones among them, is overwritten. Then a way back is
-//! written: a reference to the commit that was there, and one to a stash of the uncommitted work. Hooks, filters and
-//! merge drivers do not run, whatever the repository's configuration says: they may be files of the tree that comes.
+//! work is touched, not even where git was told not to look at it, and no file that git does not track, ignored ones among
+//! them, is overwritten. Then a way back is written: a reference to the commit that was there, and one to a stash of the
+//! uncommitted work. Hooks, filters and merge drivers do not run, whatever the repository's configuration says: they may be
+//! files of the tree that comes.
 
 mod foresight;
+mod hidden;
 
 use std::collections::BTreeSet;
 use std::io::Write;
@@ -143,6 +145,7 @@ impl Apply<'_> {
         if plan == Done::Nothing && uncommitted.is_none() {
             return Ok(applied);
         }
+        self.check_hidden(&touched)?;
         self.keep(own.as_deref(), &mut applied)?;
         let changed = self.change(own.as_deref(), theirs.as_deref(), uncommitted, &mut applied);
         if self.repository.git_dir().join(PICKS_LEFT).exists() {

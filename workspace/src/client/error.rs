@@ -139,6 +139,29 @@ impl Error {
         move |source| Self::Git { what, source }
     }
 
+    /// With all of its causes, for a note.
+    pub(super) fn told(&self) -> String {
+        let first: &dyn std::error::Error = self;
+        let causes = std::iter::successors(Some(first), |error| error.source());
+        let causes: Vec<String> = causes.map(ToString::to_string).collect();
+        causes.join(": ")
+    }
+
+    /// Whether nobody wants it any more.
+    pub(super) const fn is_given_up(&self) -> bool {
+        let cancelled = matches!(
+            self,
+            Self::Git {
+                source: GitError::Cancelled,
+                ..
+            } | Self::Objects {
+                source: GitError::Cancelled,
+                ..
+            }
+        );
+        cancelled || matches!(self, Self::Gone)
+    }
+
     /// A stable word for programs.
     #[must_use]
     pub fn reason(&self) -> &'static str {

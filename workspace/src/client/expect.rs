@@ -17,6 +17,8 @@ use crate::wire::{Base, RepositoryStatus, Status};
 pub struct Expected {
     /// Beneath the workspace, escaped, in order.
     pub paths: Vec<String>,
+    /// They were looked for: of a directory without git they are not.
+    pub is_compared: bool,
     /// The VM told only some of its files: there may be more.
     pub is_partial: bool,
 }
@@ -26,7 +28,10 @@ pub struct Expected {
 /// # Errors
 /// If git cannot be asked.
 pub fn expected_conflicts(place: &Place, base: &Base, status: &Status) -> Result<Expected> {
-    let mut expected = Expected::default();
+    let mut expected = Expected {
+        is_compared: place.repository().is_some(),
+        ..Expected::default()
+    };
     for told in &status.repositories {
         let Some(here) = place.repository_at(&told.path)? else {
             continue;

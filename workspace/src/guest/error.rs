@@ -61,6 +61,14 @@ pub enum WorkError {
         /// Where.
         path: String,
     },
+    /// Another file system is mounted at the path, and no tree can take its place.
+    #[error(
+        "another file system is mounted at `{path}`, and a workspace takes the place of what is at its path"
+    )]
+    MountPoint {
+        /// Where.
+        path: String,
+    },
     /// The host has gone.
     #[error("the host has gone")]
     Gone,
@@ -80,6 +88,7 @@ impl WorkError {
             Self::Occupied { .. } => "WORKSPACE_HAS_WORK",
             Self::TooLarge { .. } => "WORKSPACE_TOO_LARGE",
             Self::Busy { .. } => "WORKSPACE_BUSY",
+            Self::MountPoint { .. } => "WORKSPACE_MOUNT_POINT",
             Self::Gone => "WORKSPACE_CUT",
         }
     }

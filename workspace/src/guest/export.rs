@@ -46,6 +46,7 @@ pub fn export(
     let looking = Looking {
         base: &request.base,
         had_git: request.had_git,
+        ignored: true,
     };
     let before = tally(place);
     let mut seen = look::look(place, looking)?;

@@ -21,9 +21,9 @@ use std::time::{Duration, Instant};
 
 use rustix::fd::OwnedFd;
 use rustix::fs::{
-    AtFlags, CWD, Dir, FileType, FlockOperation, Mode, OFlags, RenameFlags, Stat, XattrFlags,
-    fchmod, fgetxattr, flock, fsetxattr, linkat, mkdirat, openat, readlinkat, renameat_with,
-    statat, symlinkat,
+    AtFlags, CWD, Dir, FileType, FlockOperation, Mode, OFlags, RenameFlags, Stat, StatxAttributes,
+    StatxFlags, XattrFlags, fchmod, fgetxattr, flock, fsetxattr, linkat, mkdirat, openat,
+    readlinkat, renameat_with, statat, statx, symlinkat,
 };
 use rustix::io::Errno;
 
@@ -58,6 +58,9 @@ pub(super) struct Stage {
 impl Stage {
     /// Begins a tree for a workspace, alone; what an earlier one left is removed.
     pub(super) fn begin(place: &Place) -> Result<Self, WorkError> {
+        if is_mounted(&place.path) {
+            return Err(WorkError::MountPoint { path: place.name() });
+        }
         let name = place.path.file_name().unwrap_or_default().as_bytes();
         let name = &name[..name.len().min(NAME_BYTES)];
         let beside = |suffix: &[u8]| {
@@ -184,6 +187,18 @@ pub(super) fn marked(tree: &OwnedFd) -> Vec<u8> {
         Ok(STATE_BYTES) => state,
         _ => Vec::new(),
     }
+}
+
+/// Whether another file system, or another part of one, is mounted at a path: no rename takes its place. A kernel that does
+/// not tell is older than Linux 5.8.
+fn is_mounted(path: &Path) -> bool {
+    let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
+    statx(CWD, path, flags, StatxFlags::empty()).is_ok_and(|found| {
+        found
+            .stx_attributes_mask
+            .contains(StatxAttributes::MOUNT_ROOT)
+            && found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT)
+    })
 }
 
 /// Something is where the tree is to go.

@@ -12,6 +12,13 @@ pub(super) fn of(seen: &Seen, contents: &[Option<[u8; 32]>]) -> [u8; 32] {
     let mut digest = Sha256::new();
     let mut contents = contents.iter();
     for repository in &seen.repositories {
+        if repository.is_ignored {
+            contents
+                .by_ref()
+                .take(repository.drafts.len())
+                .for_each(drop);
+            continue;
+        }
         let told = &repository.told;
         field(&mut digest, b"repository");
         field(&mut digest, &told.path);

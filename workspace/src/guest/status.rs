@@ -31,6 +31,7 @@ pub fn status(place: &Place, request: &StatusRequest) -> Result<Status, WorkErro
     let looking = Looking {
         base: &request.base,
         had_git: request.had_git,
+        ignored: true,
     };
     let seen = match look::look(place, looking) {
         Ok(seen) => seen,

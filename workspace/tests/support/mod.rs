@@ -2,12 +2,8 @@
 #![allow(dead_code, reason = "each test uses a part")]
 
 pub(crate) mod half;
-pub(crate) mod history;
 
-use std::ffi::{OsStr, OsString};
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 
@@ -17,6 +13,9 @@ use banger_workspace::client::{Error, Result};
 use banger_workspace::command::{Cancel, HostLauncher};
 use banger_workspace::guest::{self, Answer, Export, Restore, Restored, WorkError};
 use banger_workspace::wire::{Base, KnownRepository, Part};
+
+#[allow(unused_imports, reason = "each test uses a part")]
+pub(crate) use banger_histories::{commit, git, git_bytes, tree, try_git, write};
 
 /// The name of the VM.
 pub(crate) const VM: &str = "dev";
@@ -208,106 +207,6 @@ pub(crate) fn land(place: &Place, base: &Base, parts: Vec<Part>) -> Result<Lande
         landing.part(part)?;
     }
     landing.finish()
-}
-
-fn command(directory: &Path) -> Command {
-    let mut command = Command::new("git");
-    command
-        .current_dir(directory)
-        .env_clear()
-        .env("PATH", std::env::var_os("PATH").unwrap())
-        .env("HOME", "/nonexistent")
-        .env("GIT_CONFIG_NOSYSTEM", "1")
-        .env("GIT_EDITOR", "true")
-        .args(["-c", "user.name=Ann", "-c", "user.email=ann@example.com"])
-        .args([
-            "-c",
-            "protocol.file.allow=always",
-            "-c",
-            "core.quotePath=false",
-        ]);
-    command
-}
-
-/// Runs git as a user would; what it says is returned without the last line's end.
-pub(crate) fn git<S: AsRef<OsStr>>(directory: &Path, words: &[S]) -> String {
-    let output = try_git(directory, words);
-    let words: Vec<&OsStr> = words.iter().map(AsRef::as_ref).collect();
-    output.unwrap_or_else(|error| panic!("git {words:?} in {}: {error}", directory.display()))
-}
-
-/// The same, where it may fail.
-pub(crate) fn try_git<S: AsRef<OsStr>>(
-    directory: &Path,
-    words: &[S],
-) -> std::result::Result<String, String> {
-    let output = command(directory).args(words).output().unwrap();
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim_end().to_owned();
-    match output.status.success() {
-        true => Ok(text(&output.stdout)),
-        false => Err(text(&output.stderr) + &text(&output.stdout)),
-    }
-}
-
-/// What git says, byte for byte.
-pub(crate) fn git_bytes(directory: &Path, words: &[&str]) -> Vec<u8> {
-    let output = command(directory).args(words).output().unwrap();
-    assert!(output.status.success(), "git {words:?}");
-    output.stdout
-}
-
-pub(crate) fn write(directory: &Path, name: impl AsRef<OsStr>, content: impl AsRef<[u8]>) {
-    let at = directory.join(name.as_ref());
-    std::fs::create_dir_all(at.parent().unwrap()).unwrap();
-    std::fs::write(at, content).unwrap();
-}
-
-pub(crate) fn commit(directory: &Path, message: &str) -> String {
-    git(directory, &["add", "-A"]);
-    git(directory, &["commit", "-q", "--allow-empty", "-m", message]);
-    git(directory, &["rev-parse", "HEAD"])
-}
-
-/// What is at a path, for comparisons: kind and permissions, content or target.
-pub(crate) fn tree(top: &Path) -> std::collections::BTreeMap<OsString, (String, Vec<u8>)> {
-    let mut found = std::collections::BTreeMap::new();
-    walk(top, Path::new(""), &mut found);
-    found
-}
-
-fn walk(
-    top: &Path,
-    inside: &Path,
-    found: &mut std::collections::BTreeMap<OsString, (String, Vec<u8>)>,
-) {
-    use std::os::unix::fs::PermissionsExt;
-    for entry in std::fs::read_dir(top.join(inside)).unwrap() {
-        let name = entry.unwrap().file_name();
-        if name == ".git" {
-            continue;
-        }
-        let at = inside.join(&name);
-        let full = top.join(&at);
-        let metadata = full.symlink_metadata().unwrap();
-        let key = at.as_os_str().to_owned();
-        if metadata.is_dir() {
-            let before = found.len();
-            walk(top, &at, found);
-            if found.len() == before {
-                found.insert(key, ("directory".to_owned(), Vec::new()));
-            }
-        } else if metadata.is_symlink() {
-            let target = std::fs::read_link(full).unwrap();
-            found.insert(
-                key,
-                ("link".to_owned(), target.as_os_str().as_bytes().to_vec()),
-            );
-        } else {
-            let is_executable = metadata.permissions().mode() & 0o100 != 0;
-            let kind = if is_executable { "program" } else { "file" };
-            found.insert(key, (kind.to_owned(), std::fs::read(full).unwrap()));
-        }
-    }
 }
 
 /// Lands `parts`, which must be refused, with nothing of it left.

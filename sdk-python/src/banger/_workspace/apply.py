@@ -1,9 +1,10 @@
 """Applies what has landed to the owner's branch and working tree, when the owner asks for it.
 
 Before anything is changed it is made sure that nothing of the owner's is in the way: no file that has uncommitted
-work is touched, and no file that git does not track, ignored ones among them, is overwritten. Then a way back is
-written: a reference to the commit that was there, and one to a stash of the uncommitted work. Hooks, filters and
-merge drivers do not run, whatever the repository's configuration says: they may be files of the tree that comes.
+work is touched, not even where git was told not to look at it, and no file that git does not track, ignored ones among
+them, is overwritten. Then a way back is written: a reference to the commit that was there, and one to a stash of the
+uncommitted work. Hooks, filters and merge drivers do not run, whatever the repository's configuration says: they may be
+files of the tree that comes.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import BinaryIO, Literal
 
 from banger._workspace.failure import doing, nothing_landed, refuse
 from banger._workspace.git import Argument, Feed, Git, GitFailed, fields, lines
+from banger._workspace.hidden import check_hidden
 from banger._workspace.names import is_beneath, shown
 from banger._workspace.programs import included, without_programs
 from banger._workspace.publish import Transaction, moment
@@ -98,10 +100,12 @@ class Apply:
         own, theirs = self._repository.commit("HEAD"), self._refs.get("HEAD")
         plan = self._plan(own, theirs)
         stash = None if self._commits_only or plan == "patched" else self._refs.get("state/worktree")
-        self._check_free(own, self._touched(plan, own, theirs, stash))
+        touched = self._touched(plan, own, theirs, stash)
+        self._check_free(own, touched)
         applied = Applied(plan, onto)
         if plan == "nothing" and stash is None:
             return applied
+        check_hidden(self._git, self._repository, self._store, touched)
         self._keep(own, applied)
         try:
             self._change(own, theirs or "", stash, applied)

@@ -17,14 +17,16 @@ import threading
 from dataclasses import dataclass
 
 from banger._workspace import publish
-from banger._workspace.build import Around, build
+from banger._workspace.build import Around, Built, build
 from banger._workspace.carried import Carried
 from banger._workspace.failure import fault, unsafe
 from banger._workspace.judge import Cut, Fault, Judge
 from banger._workspace.names import is_beneath
 from banger._workspace.publish import LandedRepository
 from banger._workspace.quarantine import Coming, Contents, Incoming, Limits
+from banger._workspace.repository import SHA1, SHA256
 from banger._workspace.store import Place, Store, prefix_of
+from banger.errors import LocalFileError, WorkspaceError
 from banger.workspace import v1 as wire
 
 
@@ -69,6 +71,8 @@ class Landing:
         self._limits = limits
         self._judge = Judge(limits.max_bytes)
         self._repositories: list[Coming] = []
+        # Paths of repositories inside that came and cannot land.
+        self._refused: list[bytes] = []
         self._entries = 0
         self._notes: list[wire.Note] = []
         self._end = wire.End()
@@ -134,11 +138,20 @@ class Landing:
             self._end = part.end
 
     def _begin(self, message: wire.Repository) -> None:
-        store, is_own = self._place.store_for(self._vm, message, [coming.store for coming in self._repositories])
-        # What the owner's history is cut at the owner says: that of a VM must go on from there.
-        shallow = message.shallow if is_own else ()
-        quarantine = self._incoming.quarantine(len(self._repositories), store, shallow)
-        self._repositories.append(Coming(message, store, is_own, quarantine, self._limits))
+        number = len(self._repositories)
+        taken = [coming.store for coming in self._repositories]
+        failed = None
+        try:
+            store, is_own = self._place.store_for(self._vm, message, taken)
+            # What the owner's history is cut at the owner says: that of a VM must go on from there.
+            quarantine = self._incoming.quarantine(number, store, message.shallow if is_own else ())
+        except (WorkspaceError, LocalFileError) as error:
+            if not message.path:
+                raise
+            # What comes for it goes with the quarantine.
+            failed, is_own = error, True
+            store = quarantine = self._incoming.scrap(number, SHA256 if message.object_format == SHA256 else SHA1)
+        self._repositories.append(Coming(message, store, is_own, quarantine, self._limits, failed=failed))
 
     def _check_nesting(self) -> None:
         """A repository's entries lie in it and in none inside it: which tree they belong to is never in doubt."""
@@ -153,10 +166,12 @@ class Landing:
                     raise unsafe(entry.path, "lies in another repository than it says")
 
     def finish(self) -> Landed:
-        """Checks all of it, and puts it into the store: all at once, or nothing.
+        """Checks all of it, and puts it into the stores. A repository inside that cannot land is left out, and told by
+        a note.
 
         Raises:
-            UnsafeWorkspace: If the stream was cut, or anything that came is damaged.
+            UnsafeWorkspace: If the stream was cut, or anything of the workspace's own that came is damaged. Nothing has
+                landed then.
         """
         with self._lock:
             if self._is_closed:
@@ -169,27 +184,55 @@ class Landing:
             self._contents.end()
         except Cut as error:
             raise fault(error) from error
-        for coming in self._repositories:
-            coming.end_pack()
+        for coming in list(self._repositories):
+            with coming.or_fails():
+                coming.end_pack()
+            if coming.failed is not None:
+                self._refuse(coming, coming.failed)
         self._notes += self._take_missing()
+        while True:
+            try:
+                built = self._built()
+                with publish.locked(self._place.store):
+                    repositories = publish.publish(self._repositories, built, self._vacated(), self._prefix)
+            except publish.CannotLand as error:
+                self._refuse(error.coming, error.cause)
+            else:
+                return Landed(repositories, self._notes, max(self._end.notes_left_out, 0), self._end.state)
+
+    def _refuse(self, coming: Coming, error: WorkspaceError | LocalFileError) -> None:
+        """Leaves a repository inside out, with a note that says why; the workspace's own is not left out."""
+        path = coming.message.path
+        if not path:
+            raise error
+        self._repositories.remove(coming)
+        coming.close()
+        self._refused.append(path)
+        detail = f"it could not land here: {error}"
+        note = wire.Note(kind=wire.Note.KIND_BROKEN_REPOSITORY, path=path, detail=detail, is_loss=True)
+        self._notes.append(note)
+
+    def _built(self) -> list[Built]:
+        """All that came, checked and made into commits."""
         is_whole = self._end.notes_left_out <= 0 and not any(note.is_loss for note in self._notes)
         # What is in this state may be replaced in the VM: only if all of it is here.
         state = self._end.state if is_whole else b""
         heads = {base.path: base.head_commit for base in self._base.repositories}
+        inside = [coming.message.path for coming in self._repositories if coming.message.path]
         around = Around(
-            inside=[coming.message.path for coming in self._repositories if coming.message.path],
+            inside=[*inside, *self._refused],
             state=state,
             notes=self._notes,
             notes_left_out=self._end.notes_left_out,
             carried=self._carried,
             is_directory=self._place.repository is None,
         )
-        built = [
-            build(coming, self._contents, heads.get(coming.message.path, ""), around) for coming in self._repositories
-        ]
-        with publish.locked(self._place.store):
-            repositories = publish.publish(self._repositories, built, self._vacated(), self._prefix)
-        return Landed(repositories, self._notes, max(self._end.notes_left_out, 0), self._end.state)
+        built = []
+        # The workspace's own last: it tells of those inside that could not.
+        for coming in reversed(self._repositories):
+            with publish.of(coming):
+                built.append(build(coming, self._contents, heads.get(coming.message.path, ""), around))
+        return built[::-1]
 
     def _vacated(self) -> Store | None:
         """The directory's own store, where what comes does not go there: the directory is a repository in the VM by

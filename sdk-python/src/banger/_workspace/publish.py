@@ -18,6 +18,7 @@ from banger._workspace.failure import doing
 from banger._workspace.git import lines
 from banger._workspace.quarantine import Coming
 from banger._workspace.store import Store
+from banger.errors import LocalFileError, WorkspaceError
 from banger.workspace import v1 as wire
 
 _WHAT = "write the references"
@@ -58,6 +59,23 @@ class LandedRepository:
     """Merges, rebases and the like that had not ended."""
 
 
+class CannotLand(Exception):
+    """One of the repositories cannot land."""
+
+    def __init__(self, coming: Coming, cause: WorkspaceError | LocalFileError) -> None:
+        self.coming = coming
+        self.cause = cause
+
+
+@contextlib.contextmanager
+def of(coming: Coming) -> Iterator[None]:
+    """Says which repository something failed for."""
+    try:
+        yield
+    except (WorkspaceError, LocalFileError) as error:
+        raise CannotLand(coming, error) from error
+
+
 @contextlib.contextmanager
 def locked(store: Store) -> Iterator[None]:
     """Lets one landing after the other write to a store."""
@@ -76,16 +94,20 @@ def publish(
 ) -> list[LandedRepository]:
     """Puts all of it into the stores, the workspace's own repository last: it is the one that is looked at. In
     `vacated` nothing of the VM's is any more.
+
+    Raises:
+        CannotLand: If one cannot be taken: the workspace's own is not written to then.
     """
     for coming, made in zip(everything, built, strict=True):
-        with doing("move objects to the repository"):
+        with of(coming), doing("move objects to the repository"):
             _move_objects(coming.quarantine, coming.store)
             if coming.is_own_store:
                 _cut_history(coming.store, coming.message.shallow, made.deepened)
     landed = []
     for coming, made in reversed(list(zip(everything, built, strict=True))):
         try:
-            kept = _write_refs(coming.store, prefix, dict(made.refs))
+            with of(coming):
+                kept = _write_refs(coming.store, prefix, dict(made.refs))
         finally:
             # References lead to the packs now, or never will: git may treat them as any others.
             _unkeep(coming.store)

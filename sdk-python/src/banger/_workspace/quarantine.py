@@ -11,6 +11,7 @@ import shutil
 import threading
 import time
 import uuid
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
@@ -19,6 +20,7 @@ from banger._workspace.git import Git, GitError, lines
 from banger._workspace.judge import Cut
 from banger._workspace.limits import SNAPSHOT_MAX_BYTES
 from banger._workspace.store import Store
+from banger.errors import LocalFileError, WorkspaceError
 from banger.workspace import v1 as wire
 
 # The most memory that git takes for one thing: an object of a promised size is not believed.
@@ -72,6 +74,10 @@ class Incoming:
         if shallow:
             made.set_cut(made.cut() | set(shallow))
         return made
+
+    def scrap(self, number: int, object_format: int) -> Store:
+        """A repository for what comes and will not land."""
+        return Store.own(os.path.join(self.directory, b"%d-scrap.git" % number), object_format, b"", None)
 
     def close(self) -> None:
         """Removes it. What cannot be removed is swept by the next landing."""
@@ -168,15 +174,30 @@ class Coming:
     refs: list[wire.Ref] = field(default_factory=list)
     index: list[wire.IndexEntry] = field(default_factory=list)
     entries: list[tuple[int, wire.Entry]] = field(default_factory=list)
+    failed: WorkspaceError | LocalFileError | None = None
+    """Why it cannot land, though the others may."""
     _pack: _PackInto | None = None
+
+    @contextlib.contextmanager
+    def or_fails(self) -> Iterator[None]:
+        """Remembers why a repository inside cannot land; for the workspace's own it is an error."""
+        try:
+            yield
+        except (WorkspaceError, LocalFileError) as error:
+            if not self.message.path:
+                raise
+            self.failed = error
 
     def pack(self, data: bytes) -> None:
         """Takes the next piece of its pack."""
+        if self.failed is not None:
+            return
         if self._pack is None:
             self._pack = _PackInto(self.quarantine)
         if not self._pack.take(data):
             # git has ended before the pack did.
-            self.end_pack()
+            with self.or_fails():
+                self.end_pack()
 
     def end_pack(self) -> None:
         """Waits until the pack was checked, and looks at what it would become."""

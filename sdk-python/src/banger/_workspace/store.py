@@ -6,13 +6,14 @@ import contextlib
 import hashlib
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from banger._workspace.failure import bad_vm, doing
 from banger._workspace.git import Feed, Git, lines
 from banger._workspace.limits import SHALLOW_MAX
 from banger._workspace.names import vm_prefix
 from banger._workspace.repository import SHA1, SHA256, LocalRepository
+from banger.errors import LocalFileError, WorkspaceError
 from banger.workspace import v1 as wire
 
 # A file of a store of banger's own: what it is for.
@@ -158,7 +159,9 @@ class Place:
         prefix = prefix_of(vm)
         stores: dict[bytes, list[Store]] = {}
         for known in prepared.repositories:
-            store = self._at(known.path)
+            store = None
+            with _unless_inside(known.path):
+                store = self._at(known.path)
             stores[known.path] = [] if store is None else [store]
         if self.repository is not None:
             stores[b""] = [self.store]
@@ -172,13 +175,14 @@ class Place:
             if not found or (len(found) > 1 and not is_own_path):
                 continue
             prepared_at = next((known for known in prepared.repositories if known.path == at), None)
-            told = _known(at, found[0], prefix, prepared_at)
-            cut = set().union(*(store.cut() for store in found))
-            if len(cut) > SHALLOW_MAX:
-                del told.commits[:]
-            else:
-                told.shallow.extend(sorted(cut))
-            base.repositories.append(told)
+            with _unless_inside(at):
+                told = _known(at, found[0], prefix, prepared_at)
+                cut = set().union(*(store.cut() for store in found))
+                if len(cut) > SHALLOW_MAX:
+                    del told.commits[:]
+                else:
+                    told.shallow.extend(sorted(cut))
+                base.repositories.append(told)
         return base
 
     def exported_state(self, vm: str) -> bytes:
@@ -220,6 +224,18 @@ class Place:
             return here, False
         directory = self.store.inside(vm, message.path, object_format)
         return Store.own(directory, object_format, message.path, here), True
+
+
+@contextlib.contextmanager
+def _unless_inside(path: bytes) -> Iterator[None]:
+    """Passes over what git cannot tell of a repository inside: nothing of it is counted on, and what is wrong is told
+    when it comes.
+    """
+    try:
+        yield
+    except (WorkspaceError, LocalFileError):
+        if not path:
+            raise
 
 
 def store_of_directory(top: bytes) -> Store:

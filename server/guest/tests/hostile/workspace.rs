@@ -444,6 +444,7 @@ fn both_ends_have_the_same_words() {
         WorkError::NoGit,
         WorkError::NotFound { path: path() },
         WorkError::Busy { path: path() },
+        WorkError::MountPoint { path: path() },
         WorkError::TooLarge { limit: 1 },
         WorkError::Gone,
         WorkError::Content { path: path() },

@@ -17,9 +17,10 @@ use std::time::{Duration, Instant};
 
 use banger_e2e::command::ended;
 use banger_e2e::{Daemon, DaemonOptions, Run, Verdict, vmm};
+use banger_histories::git;
 use rustix::process::{Signal, kill_process};
 
-use super::{git, vm_with_git};
+use super::vm_with_git;
 use crate::campaign::{random, setting};
 use crate::suite::{LONG, Suite};
 

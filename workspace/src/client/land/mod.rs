@@ -46,6 +46,7 @@ use crate::wire::{
     Unfinished,
 };
 
+use build::Built;
 pub use place::Place;
 use quarantine::{Contents, Incoming, PackInto};
 
@@ -82,6 +83,8 @@ pub struct Landing {
     judge: Judge,
     // Before `incoming`: what is at work in its directory ends first.
     repositories: Vec<Coming>,
+    /// Paths of repositories inside that came and cannot land.
+    refused: Vec<Vec<u8>>,
     entries: usize,
     contents: Contents,
     notes: Vec<Note>,
@@ -104,6 +107,8 @@ struct Coming {
     index: Vec<IndexEntry>,
     entries: Vec<(usize, Entry)>,
     pack: Option<PackInto>,
+    /// Why it cannot land, though the others may.
+    failed: Option<Error>,
 }
 
 /// What has landed.
@@ -158,6 +163,20 @@ pub struct LandedRepository {
     pub unfinished: Vec<Unfinished>,
 }
 
+impl Coming {
+    /// Remembers why a repository inside cannot land; of the workspace's own, and of what nobody wants any more, it is an
+    /// error.
+    fn or_fails(&mut self, done: Result<()>) -> Result<()> {
+        match done {
+            Err(error) if !self.message.path.is_empty() && !error.is_given_up() => {
+                self.failed = Some(error);
+                Ok(())
+            }
+            done => done,
+        }
+    }
+}
+
 impl Landing {
     /// Begins; what is left of landings that were cut is removed. `base` is what was asked for.
     ///
@@ -181,6 +200,7 @@ impl Landing {
             judge: Judge::new(limits.bytes),
             incoming,
             repositories: Vec::new(),
+            refused: Vec::new(),
             entries: 0,
             notes: Vec::new(),
             state: Bytes::new(),
@@ -200,7 +220,11 @@ impl Landing {
             Some(Piece::Index(index)) => self.last()?.index.extend(index.entries),
             Some(Piece::Pack(pack)) => {
                 let limits = self.limits;
-                self.last()?.pack(pack.data, pack.is_last, limits)?;
+                let coming = self.last()?;
+                if coming.failed.is_none() {
+                    let taken = coming.pack(pack.data, pack.is_last, limits);
+                    coming.or_fails(taken)?;
+                }
             }
             Some(Piece::Entries(entries)) => {
                 let first = self.entries;
@@ -226,16 +250,18 @@ impl Landing {
     }
 
     fn repository(&mut self, message: Repository) -> Result<()> {
-        let taken = self.repositories.iter();
-        let taken: Vec<&Path> = taken.map(|coming| coming.store.directory()).collect();
-        let (store, is_own_store) = self.place.store_for(&self.vm, &message, &taken)?;
-        let number = self.repositories.len();
-        // What the owner's history is cut at the owner says: that of a VM must go on from there.
-        let shallow = match is_own_store {
-            true => &message.shallow[..],
-            false => &[],
+        let found = self.stores(&message);
+        let (found, failed) = match found {
+            Err(error) if !message.path.is_empty() && !error.is_given_up() => {
+                // What comes for it goes with the quarantine.
+                let number = self.repositories.len();
+                let cancel = self.place.store().git().cancel();
+                let scrap = self.incoming.scrap(number, &message, cancel)?;
+                ((scrap.clone(), true, scrap), Some(error))
+            }
+            found => (found?, None),
         };
-        let quarantine = self.incoming.quarantine(number, &store, shallow)?;
+        let (store, is_own_store, quarantine) = found;
         self.repositories.push(Coming {
             message,
             store,
@@ -245,8 +271,24 @@ impl Landing {
             index: Vec::new(),
             entries: Vec::new(),
             pack: None,
+            failed,
         });
         Ok(())
+    }
+
+    /// Where a repository lands, whether that is a store of banger's own, and where it is kept until then.
+    fn stores(&self, message: &Repository) -> Result<(Store, bool, Store)> {
+        let taken = self.repositories.iter();
+        let taken: Vec<&Path> = taken.map(|coming| coming.store.directory()).collect();
+        let (store, is_own_store) = self.place.store_for(&self.vm, message, &taken)?;
+        let number = self.repositories.len();
+        // What the owner's history is cut at the owner says: that of a VM must go on from there.
+        let shallow = match is_own_store {
+            true => &message.shallow[..],
+            false => &[],
+        };
+        let quarantine = self.incoming.quarantine(number, &store, shallow)?;
+        Ok((store, is_own_store, quarantine))
     }
 
     /// A repository's entries lie in it and in none inside it: which tree they belong to is never in doubt.
@@ -271,57 +313,96 @@ impl Landing {
         Ok(())
     }
 
-    /// Checks all of it, and puts it into the store: all at once, or nothing.
+    /// Checks all of it, and puts it into the stores: all at once, or nothing. A repository inside that cannot land is
+    /// left out, and told by a note.
     ///
     /// # Errors
-    /// If the stream was cut, or anything that came is damaged.
+    /// If the stream was cut, or anything of the workspace's own that came is damaged.
     pub fn finish(mut self) -> Result<Landed> {
         self.judge.end()?;
         self.contents.end()?;
         for coming in &mut self.repositories {
-            coming.end_pack(self.limits)?;
+            let ended = coming.end_pack(self.limits);
+            coming.or_fails(ended)?;
+        }
+        for number in (0..self.repositories.len()).rev() {
+            if let Some(error) = self.repositories[number].failed.take() {
+                self.refuse(number, error)?;
+            }
         }
         let missing = self.take_missing();
         self.notes.extend(missing);
+        let mut lock = None;
+        loop {
+            let landed = self.built().and_then(|built| {
+                if lock.is_none() {
+                    let held = publish::lock(self.place.store());
+                    lock = Some(held.map_err(|error| (0, error))?);
+                }
+                publish::publish(&self.repositories, built, self.vacated(), &self.prefix)
+            });
+            match landed {
+                Ok(repositories) => {
+                    return Ok(Landed {
+                        repositories,
+                        notes: self.notes,
+                        notes_left_out: self.notes_left_out,
+                        state: self.state,
+                    });
+                }
+                Err((number, error)) => self.refuse(number, error)?,
+            }
+        }
+    }
+
+    /// Leaves a repository inside out, with a note that says why; the workspace's own is not left out.
+    fn refuse(&mut self, number: usize, error: Error) -> Result<()> {
+        let is_inside = |coming: &Coming| !coming.message.path.is_empty();
+        if error.is_given_up() || !self.repositories.get(number).is_some_and(is_inside) {
+            return Err(error);
+        }
+        let path = self.repositories.remove(number).message.path.clone();
+        self.notes.push(Note {
+            kind: NoteKind::BrokenRepository.into(),
+            path: path.clone(),
+            detail: format!("it could not land here: {}", error.told()),
+            is_loss: true,
+        });
+        self.refused.push(path.to_vec());
+        Ok(())
+    }
+
+    /// All that came, checked and made into commits. An error comes with the number of the repository.
+    fn built(&self) -> std::result::Result<Vec<Built>, (usize, Error)> {
         let is_whole = self.notes_left_out == 0 && self.notes.iter().all(|note| !note.is_loss);
         // What is in this state may be replaced in the VM: only if all of it is here.
         let state = match is_whole {
             true => &self.state[..],
             false => &[],
         };
-        let inside = self.repositories.iter();
-        let inside: Vec<&[u8]> = inside
-            .map(|coming| &coming.message.path[..])
-            .filter(|place| !place.is_empty())
-            .collect();
+        let refused = self.refused.iter().map(|path| &path[..]);
+        let came = self.repositories.iter();
+        let came = came.map(|coming| &coming.message.path[..]);
+        let inside: Vec<&[u8]> = came.filter(|at| !at.is_empty()).chain(refused).collect();
+        let around = build::Around {
+            inside: &inside,
+            state,
+            notes: &self.notes,
+            notes_left_out: self.notes_left_out,
+            carried: self.carried.as_deref(),
+            is_directory: self.place.repository().is_none(),
+        };
         let mut built = Vec::new();
-        for coming in &self.repositories {
+        // The workspace's own last: it tells of those inside that could not.
+        for (number, coming) in self.repositories.iter().enumerate().rev() {
             let mut bases = self.base.repositories.iter();
             let base = bases.find(|base| base.path == coming.message.path);
             let head = base.map_or("", |base| &base.head_commit);
-            built.push(build::build(
-                coming,
-                &self.contents,
-                head,
-                &build::Around {
-                    inside: &inside,
-                    state,
-                    notes: &self.notes,
-                    notes_left_out: self.notes_left_out,
-                    carried: self.carried.as_deref(),
-                    is_directory: self.place.repository().is_none(),
-                },
-            )?);
+            let one = build::build(coming, &self.contents, head, &around);
+            built.push(one.map_err(|error| (number, error))?);
         }
-        let _lock = publish::lock(self.place.store())?;
-        let repositories =
-            publish::publish(&self.repositories, built, self.vacated(), &self.prefix)?;
-        Ok(Landed {
-            repositories,
-            notes: self.notes,
-            notes_left_out: self.notes_left_out,
-            state: self.state,
-        })
+        built.reverse();
+        Ok(built)
     }
 
     /// The directory's own store, where what comes does not go there: the directory is a repository in the VM by now, and

@@ -96,7 +96,11 @@ impl Place {
         let prefix = vm_prefix(vm)?;
         let mut stores: BTreeMap<Vec<u8>, Vec<Store>> = BTreeMap::new();
         for known in &prepared.repositories {
-            let here = self.at(&known.path)?;
+            let here = match self.at(&known.path) {
+                // Nothing of it is counted on: it is told what is wrong when it comes.
+                Err(error) if !known.path.is_empty() && !error.is_given_up() => continue,
+                here => here?,
+            };
             stores.entry(known.path.to_vec()).or_default().extend(here);
         }
         if self.repository.is_some() {
@@ -107,26 +111,41 @@ impl Place {
         }
         let mut base = Base::default();
         for (at, stores) in stores {
-            // Of two stores at one path either may be the one that something lands in. What the owner's has both have: the
-            // other shares its objects. Of others neither is counted on.
-            let counted_on = match &stores[..] {
-                [only] => only,
-                [here, ..] if at.is_empty() && self.repository.is_some() => here,
-                _ => continue,
-            };
             let known = prepared.repositories.iter().find(|known| known.path == at);
-            let mut known = known_of(at, counted_on, &prefix, known)?;
-            let mut cut = BTreeSet::new();
-            for store in &stores {
-                cut.extend(store.cut()?);
+            let is_inside = !at.is_empty();
+            match self.known_of(at, &stores, &prefix, known) {
+                Err(error) if is_inside && !error.is_given_up() => {}
+                known => base.repositories.extend(known?),
             }
-            match cut.len() > SHALLOW_MAX {
-                true => known.commits.clear(),
-                false => known.shallow = cut.into_iter().collect(),
-            }
-            base.repositories.push(known);
         }
         Ok(base)
+    }
+
+    /// What is known of the repository that lands in one of `stores`; none where neither is counted on.
+    fn known_of(
+        &self,
+        at: Vec<u8>,
+        stores: &[Store],
+        prefix: &str,
+        known: Option<&BaseRepository>,
+    ) -> Result<Option<BaseRepository>> {
+        // Of two stores at one path either may be the one that something lands in. What the owner's has both have: the
+        // other shares its objects. Of others neither is counted on.
+        let counted_on = match stores {
+            [only] => only,
+            [here, ..] if at.is_empty() && self.repository.is_some() => here,
+            _ => return Ok(None),
+        };
+        let mut known = known_of(at, counted_on, prefix, known)?;
+        let mut cut = BTreeSet::new();
+        for store in stores {
+            cut.extend(store.cut()?);
+        }
+        match cut.len() > SHALLOW_MAX {
+            true => known.commits.clear(),
+            false => known.shallow = cut.into_iter().collect(),
+        }
+        Ok(Some(known))
     }
 
     /// Digest of the state of the VM's workspace that was exported last; empty for none. What is in that state may be

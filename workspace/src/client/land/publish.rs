@@ -1,8 +1,9 @@
 //! Puts what was checked into the stores: first objects, then the references to them, of all repositories together.
 //!
 //! The transactions of all stores are prepared, with git holding the locks, before the first is committed: one that cannot
-//! be made leaves the others unmade. The workspace's own repository is committed last. Whoever is killed between two
-//! commits has landed what lies inside and not the workspace itself: each repository is whole, and a repeat makes the rest.
+//! be made leaves the others unmade, and they are made again without it if it lies inside. The workspace's own repository
+//! is committed last. Whoever is killed between two commits has landed what lies inside and not the workspace itself: each
+//! repository is whole, and a repeat makes the rest.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fs;
@@ -29,20 +30,20 @@ pub(in crate::client) fn lock(store: &Store) -> Result<fs::File> {
 }
 
 /// Puts all of it into the stores, the workspace's own repository last: it is the one that is looked at. In `vacated`
-/// nothing of the VM's is any more.
+/// nothing of the VM's is any more. Where one cannot take it, nothing leads to anything of it in any, and the error comes
+/// with that one's number.
 pub(super) fn publish(
     all: &[Coming],
     built: Vec<Built>,
     vacated: Option<&Store>,
     prefix: &str,
-) -> Result<Vec<LandedRepository>> {
-    for (coming, built) in all.iter().zip(&built) {
-        move_objects(&coming.quarantine, &coming.store)?;
-        if coming.is_own_store {
-            cut_history(&coming.store, &coming.message.shallow, &built.deepened)?;
-        }
-    }
-    let changed = change_refs(all, &built, vacated, prefix);
+) -> std::result::Result<Vec<LandedRepository>, (usize, Error)> {
+    let moved = all.iter().zip(&built).enumerate();
+    let mut moved = moved
+        .map(|(number, (coming, built))| move_all(coming, built).map_err(|error| (number, error)));
+    let changed = moved
+        .try_for_each(|moved| moved)
+        .and_then(|()| change_refs(all, &built, vacated, prefix));
     all.iter().for_each(unkeep);
     let mut landed = Vec::new();
     for ((coming, built), kept) in all.iter().zip(built).zip(changed?) {
@@ -66,22 +67,33 @@ pub(super) fn publish(
     Ok(landed)
 }
 
+/// Moves what came for a repository into its store.
+fn move_all(coming: &Coming, built: &Built) -> Result<()> {
+    move_objects(&coming.quarantine, &coming.store)?;
+    match coming.is_own_store {
+        true => cut_history(&coming.store, &coming.message.shallow, &built.deepened),
+        false => Ok(()),
+    }
+}
+
 /// Changes the references of all, and returns the names beneath which earlier values are kept, for each.
 fn change_refs(
     all: &[Coming],
     built: &[Built],
     vacated: Option<&Store>,
     prefix: &str,
-) -> Result<Vec<Vec<String>>> {
+) -> std::result::Result<Vec<Vec<String>>, (usize, Error)> {
     let mut kept = Vec::new();
     let mut transactions = Vec::new();
-    for (coming, built) in all.iter().zip(built) {
-        let (transaction, names) = changes(&coming.store, prefix, &built.refs)?;
+    for (number, (coming, built)) in all.iter().zip(built).enumerate() {
+        let changes = changes(&coming.store, prefix, &built.refs);
+        let (transaction, names) = changes.map_err(|error| (number, error))?;
         transactions.push((&coming.store, transaction));
         kept.push(names);
     }
     if let Some(store) = vacated {
-        transactions.push((store, changes(store, prefix, &[])?.0));
+        let changes = changes(store, prefix, &[]).map_err(|error| (all.len(), error))?;
+        transactions.push((store, changes.0));
     }
     transaction::run_all(&transactions)?;
     Ok(kept)

@@ -15,8 +15,8 @@ use super::{Coming, Limits};
 use crate::client::error::{Error, Result};
 use crate::client::lines::{shown, text};
 use crate::client::store::Store;
-use crate::command::{Git, GitError};
-use crate::wire::{Content, Fault};
+use crate::command::{Cancel, Git, GitError};
+use crate::wire::{Content, Fault, ObjectFormat, Repository};
 
 /// The most memory that git takes for one thing: an object of a promised size is not believed.
 const ALLOCATION_MAX: &str = "1g";
@@ -77,6 +77,21 @@ impl Incoming {
             made.set_cut(&cut)?;
         }
         Ok(made)
+    }
+
+    /// A repository for what comes and will not land.
+    pub(super) fn scrap(
+        &self,
+        number: usize,
+        message: &Repository,
+        cancel: &Cancel,
+    ) -> Result<Store> {
+        let directory = self.directory.join(format!("{number}-scrap.git"));
+        let format = match message.object_format() {
+            ObjectFormat::Unspecified => ObjectFormat::Sha1,
+            format => format,
+        };
+        Store::own(&directory, format, b"", None, cancel)
     }
 }
 

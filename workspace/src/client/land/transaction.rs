@@ -29,20 +29,29 @@ impl Transaction {
 
     /// Makes the changes, all or none, and is empty then.
     pub(crate) fn run(&mut self, store: &Store) -> Result<()> {
-        run_all(&[(store, std::mem::take(self))])
+        run_all(&[(store, std::mem::take(self))]).map_err(|(_, error)| error)
     }
 }
 
 /// Makes the changes of all, or of none: each is prepared before the last is committed, and they are committed from the
-/// last to the first.
+/// last to the first. An error comes with the number of the store whose changes could not be made.
 ///
 /// Nobody who gives up ends git here: ended between two names, it would leave locks that nobody removes.
-pub(crate) fn run_all(transactions: &[(&Store, Transaction)]) -> Result<()> {
+pub(crate) fn run_all(
+    transactions: &[(&Store, Transaction)],
+) -> std::result::Result<(), (usize, Error)> {
+    run_from(0, transactions)
+}
+
+fn run_from(
+    number: usize,
+    transactions: &[(&Store, Transaction)],
+) -> std::result::Result<(), (usize, Error)> {
     let Some(((store, Transaction(lines)), rest)) = transactions.split_first() else {
         return Ok(());
     };
     if lines.is_empty() {
-        return run_all(rest);
+        return run_from(number + 1, rest);
     }
     let (tell, prepared) = sync_channel(1);
     let mut others = Ok(());
@@ -56,7 +65,7 @@ pub(crate) fn run_all(transactions: &[(&Store, Transaction)]) -> Result<()> {
         if prepared.recv().is_err() {
             return Ok(());
         }
-        *told = run_all(rest);
+        *told = run_from(number + 1, rest);
         match told {
             Ok(()) => input.write_all(b"commit\0"),
             Err(_) => input.write_all(b"abort\0"),
@@ -77,5 +86,6 @@ pub(crate) fn run_all(transactions: &[(&Store, Transaction)]) -> Result<()> {
     let words = ["update-ref", "--stdin", "-z", "--no-deref"];
     let changed = store.lasting_git().pipe(&words, feed, listen);
     others?;
-    changed.map_err(Error::git(WHAT))
+    let changed = changed.map_err(Error::git(WHAT));
+    changed.map(drop).map_err(|error| (number, error))
 }

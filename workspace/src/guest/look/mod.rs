@@ -45,6 +45,8 @@ pub(super) struct Looking<'a> {
     pub(super) base: &'a Base,
     /// It was prepared with git.
     pub(super) had_git: bool,
+    /// Repositories in directories that git ignores too.
+    pub(super) ignored: bool,
 }
 
 /// A workspace at one instant.
@@ -63,6 +65,8 @@ pub(super) struct SeenRepository {
     pub(super) told: Repository,
     /// None for a directory without git.
     pub(super) opened: Option<Opened>,
+    /// It lies in a directory that git ignores: no part of the workspace's state, and never replaced.
+    pub(super) is_ignored: bool,
     pub(super) refs: Vec<Ref>,
     pub(super) index: Vec<crate::wire::IndexEntry>,
     /// Ascending by path.
@@ -167,6 +171,7 @@ fn once(place: &Place, looking: Looking<'_>, broken: Option<&str>) -> Result<See
     let wanted = Wanted {
         files: own.is_none(),
         without: &ignored,
+        search: looking.ignored,
     };
     let walked = tree::walk(&root, &wanted, &mut notes)
         .map_err(|error| WorkError::file("reading", &place.path)(error.into()))?;
@@ -230,23 +235,32 @@ fn open_own(
     Ok(None)
 }
 
-/// The repositories inside.
+/// The repositories inside, ascending by path. Where there are too many, those in ignored directories are left out first.
 fn open_nested(
     place: &Place,
     walked: &Walked,
     notes: &mut Notes,
 ) -> Result<Vec<Opened>, WorkError> {
     let mut nested = Vec::new();
-    for path in &walked.repositories {
+    let is_ignored = |path: &&Vec<u8>| walked.passed.contains(*path);
+    let (ignored, own): (Vec<_>, Vec<_>) = walked.repositories.iter().partition(is_ignored);
+    for path in own.into_iter().chain(ignored) {
         if nested.len() + 1 == REPOSITORIES_MAX {
             notes.lost(NoteKind::TooLarge, path, "there are too many repositories");
             continue;
         }
         match Opened::open(place, path)? {
             Ok(opened) => nested.push(opened),
-            Err(why) => notes.lost(NoteKind::BrokenRepository, path, &why),
+            Err(why) => {
+                let loss = match is_ignored(&path) {
+                    true => Loss::No,
+                    false => Loss::Yes,
+                };
+                notes.add(NoteKind::BrokenRepository, path, &why, loss);
+            }
         }
     }
+    nested.sort_by(|one, other| one.path.cmp(&other.path));
     Ok(nested)
 }
 
@@ -282,6 +296,7 @@ fn plain(around: &Around<'_>, notes: &mut Notes) -> SeenRepository {
             ..Repository::default()
         },
         opened: None,
+        is_ignored: false,
         refs: Vec::new(),
         index: Vec::new(),
         untracked: drafts.len() as u64,

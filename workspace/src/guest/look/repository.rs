@@ -203,6 +203,7 @@ pub(super) fn see(
     };
     Ok(SeenRepository {
         told,
+        is_ignored: around.walked.passed.contains(&opened.path),
         opened: Some(opened),
         refs,
         index: work.index,

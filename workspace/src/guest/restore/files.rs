@@ -121,6 +121,7 @@ impl<'a> Files<'a> {
         let wanted = Wanted {
             files: true,
             without: &nothing,
+            search: false,
         };
         let walked = tree::walk(&self.root, &wanted, &mut Notes::default())
             .map_err(|error| self.failed("reading", b"", error))?;

@@ -197,6 +197,7 @@ fn look_whole(place: &Place) -> Result<Seen, WorkError> {
     let looking = Looking {
         base: &Base::default(),
         had_git: false,
+        ignored: false,
     };
     look::look(place, looking)
 }

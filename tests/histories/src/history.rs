@@ -2,10 +2,10 @@
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
-use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
-use super::{Bench, commit, git, try_git, write};
+use crate::git::git;
+use crate::script::Script;
 
 /// Names that trees have seen: ones that differ in case only, that are no text, that look like options.
 const NAMES: [&[u8]; 14] = [
@@ -25,7 +25,7 @@ const NAMES: [&[u8]; 14] = [
     b"MAKEFILE",
 ];
 /// The submodule's place.
-pub(crate) const SUBMODULE: &str = "sub module";
+pub const SUBMODULE: &str = "sub module";
 /// A repository that is made inside.
 const INSIDE: &str = "made inside";
 /// A large file; most are far smaller.
@@ -33,12 +33,18 @@ const LARGE_BYTES: usize = 6 << 20;
 
 /// In which state somebody left a repository.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Situation {
+pub enum Situation {
+    /// Nothing is unfinished.
     Usual,
+    /// In a merge.
     Merging,
+    /// In a rebase.
     Rebasing,
+    /// In a cherry-pick.
     CherryPicking,
+    /// In a revert.
     Reverting,
+    /// On no branch.
     Detached,
     /// On a branch that has no commit yet.
     Orphan,
@@ -48,6 +54,7 @@ pub(crate) enum Situation {
     RepositoryInside,
     /// Somebody committed in the submodule, or removed it.
     InSubmodule,
+    /// With locks of git's.
     Locked,
     /// `.git` is gone.
     Deleted,
@@ -81,16 +88,25 @@ impl Situation {
 }
 
 /// One random course of things.
-pub(crate) struct Case {
-    pub(crate) random: fastrand::Rng,
-    pub(crate) branches: u32,
+#[derive(Debug)]
+pub struct Case {
+    /// What decides.
+    pub random: fastrand::Rng,
+    /// Branches that it made.
+    pub branches: u32,
+    pub(crate) seconds: u64,
+    pub(crate) script: Option<Script>,
 }
 
 impl Case {
-    pub(crate) fn new(seed: u64) -> Self {
+    /// The one that a seed says.
+    #[must_use]
+    pub fn new(seed: u64) -> Self {
         Self {
             random: fastrand::Rng::with_seed(seed),
             branches: 0,
+            seconds: 0,
+            script: None,
         }
     }
 
@@ -120,24 +136,24 @@ impl Case {
     }
 
     /// Changes a tree: writes, removes, renames, links, modes.
-    pub(crate) fn work(&mut self, top: &Path) {
+    fn work(&mut self, top: &Path) {
         for _ in 0..self.random.usize(1..6) {
             let name = self.name();
             let at = top.join(&name);
             match self.random.u8(..10) {
-                0 => remove(&at),
+                0 => self.remove(&at),
                 1 => {
-                    if clear(top, &name) {
-                        symlink("nowhere/../in particular", &at).unwrap();
+                    if self.clear(&at) {
+                        self.link("nowhere/../in particular", &at);
                     }
                 }
                 2 => {
                     let other = top.join(self.name());
-                    if at.is_file() && other.symlink_metadata().is_err() {
-                        let made = std::fs::create_dir_all(other.parent().unwrap());
-                        if made.is_ok() {
-                            std::fs::rename(&at, &other).unwrap();
-                        }
+                    if at.is_file()
+                        && other.symlink_metadata().is_err()
+                        && self.directory(other.parent().unwrap())
+                    {
+                        self.rename(&at, &other);
                     }
                 }
                 3 => {
@@ -146,14 +162,13 @@ impl Case {
                         .is_ok_and(|metadata| metadata.is_file())
                     {
                         let mode = if self.random.bool() { 0o755 } else { 0o644 };
-                        std::fs::set_permissions(&at, std::fs::Permissions::from_mode(mode))
-                            .unwrap();
+                        self.mode(&at, mode);
                     }
                 }
                 _ => {
-                    if clear(top, &name) {
+                    if self.clear(&at) {
                         let content = self.content();
-                        std::fs::write(&at, content).unwrap();
+                        self.put(&at, &content);
                     }
                 }
             }
@@ -161,61 +176,61 @@ impl Case {
     }
 
     /// Works, and commits: on branches, with merges, tags, amended, reset, rebased and stashed commits.
-    pub(crate) fn history(&mut self, top: &Path, steps: usize) {
+    fn history(&mut self, top: &Path, steps: usize) {
         for step in 0..steps {
             self.work(top);
             match self.random.u8(..10) {
                 0 => {
-                    commit(top, "before a branch");
+                    self.commit(top, "before a branch");
                     self.branches += 1;
                     let name = format!("topic/{}", self.branches);
-                    git(top, &["switch", "-q", "-c", &name]);
+                    self.git(top, &["switch", "-q", "-c", &name]);
                 }
                 1 => self.merge(top),
                 2 => {
-                    commit(top, "tagged");
+                    self.commit(top, "tagged");
                     let name = format!("tag-{step}-{}", self.random.u32(..));
-                    git(top, &["tag", "-a", "-m", "a tag", &name]);
+                    self.git(top, &["tag", "-a", "-m", "a tag", &name]);
                 }
                 3 => {
-                    commit(top, "to be amended");
+                    self.commit(top, "to be amended");
                     self.work(top);
-                    git(top, &["add", "-A"]);
-                    git(
+                    self.git(top, &["add", "-A"]);
+                    self.git(
                         top,
                         &["commit", "-q", "--amend", "--allow-empty", "-m", "amended"],
                     );
                 }
                 4 => {
-                    commit(top, "to be reset");
-                    let _ = try_git(top, &["reset", "-q", "--hard", "HEAD~1"]);
+                    self.commit(top, "to be reset");
+                    self.may_git(top, &["reset", "-q", "--hard", "HEAD~1"]);
                 }
                 5 => {
-                    commit(top, "detached next");
-                    git(top, &["checkout", "-q", "--detach"]);
+                    self.commit(top, "detached next");
+                    self.git(top, &["checkout", "-q", "--detach"]);
                     self.work(top);
-                    commit(top, "detached");
-                    let _ = try_git(top, &["checkout", "-q", "-"]);
+                    self.commit(top, "detached");
+                    self.may_git(top, &["checkout", "-q", "-"]);
                 }
                 6 => {
-                    commit(top, "stashed next");
+                    self.commit(top, "stashed next");
                     self.work(top);
-                    let _ = try_git(top, &["stash", "push", "-q", "--include-untracked"]);
+                    self.may_git(top, &["stash", "push", "-q", "--include-untracked"]);
                 }
                 7 => {
-                    commit(top, "rebased next");
+                    self.commit(top, "rebased next");
                     let upon = format!("HEAD~{}", self.random.u8(1..4));
-                    if try_git(top, &["rebase", "-q", "--force-rebase", &upon]).is_err() {
-                        let _ = try_git(top, &["rebase", "--abort"]);
+                    if !self.may_git(top, &["rebase", "-q", "--force-rebase", &upon]) {
+                        self.may_git(top, &["rebase", "--abort"]);
                     }
                 }
-                _ => drop(commit(top, &format!("step {step}"))),
+                _ => self.commit(top, &format!("step {step}")),
             }
         }
     }
 
     fn merge(&mut self, top: &Path) {
-        commit(top, "before a merge");
+        self.commit(top, "before a merge");
         let branches = git(top, &["branch", "--format=%(refname:short)"]);
         let branches: Vec<&str> = branches
             .lines()
@@ -225,30 +240,30 @@ impl Case {
             return;
         }
         let other = branches[self.random.usize(..branches.len())];
-        if try_git(top, &["merge", "-q", "--no-ff", "-m", "merge", other]).is_err() {
+        if !self.may_git(top, &["merge", "-q", "--no-ff", "-m", "merge", other]) {
             // A conflict is resolved as it lies.
-            git(top, &["add", "-A"]);
-            let _ = try_git(top, &["commit", "-q", "-m", "merge with conflicts"]);
-            let _ = try_git(top, &["merge", "--abort"]);
+            self.git(top, &["add", "-A"]);
+            self.may_git(top, &["commit", "-q", "-m", "merge with conflicts"]);
+            self.may_git(top, &["merge", "--abort"]);
         }
     }
 
     /// Leaves work uncommitted: staged, not staged, not tracked, ignored, empty directories.
-    pub(crate) fn uncommitted(&mut self, top: &Path) {
+    fn uncommitted(&mut self, top: &Path) {
         if self.random.bool() {
             self.work(top);
-            git(top, &["add", "-A"]);
+            self.git(top, &["add", "-A"]);
         }
         if self.random.bool() {
             self.work(top);
         }
         if self.random.bool() && top.join("empty").symlink_metadata().is_err() {
-            std::fs::create_dir_all(top.join("empty/inside")).unwrap();
+            self.directory(&top.join("empty/inside"));
         }
     }
 
     /// Leaves a repository in some state, uncommitted work included. Locks come by [`Self::lock`].
-    pub(crate) fn leave(&mut self, top: &Path) -> Situation {
+    fn leave(&mut self, top: &Path) -> Situation {
         let situation = Situation::ALL[self.random.usize(..Situation::ALL.len())];
         match situation {
             Situation::Merging => self.conflict(top, &["merge", "-q", "--no-commit", "contest"]),
@@ -256,36 +271,36 @@ impl Case {
             Situation::CherryPicking => self.conflict(top, &["cherry-pick", "contest"]),
             Situation::Reverting => self.conflict(top, &["revert", "--no-edit", "contest~1"]),
             Situation::Detached => {
-                commit(top, "detached next");
-                git(top, &["checkout", "-q", "--detach"]);
+                self.commit(top, "detached next");
+                self.git(top, &["checkout", "-q", "--detach"]);
                 self.history(top, 2);
                 self.uncommitted(top);
             }
             Situation::Orphan => {
-                commit(top, "orphan next");
-                git(top, &["checkout", "-q", "--orphan", "orphan"]);
+                self.commit(top, "orphan next");
+                self.git(top, &["checkout", "-q", "--orphan", "orphan"]);
                 self.work(top);
             }
             Situation::Packed => {
                 self.uncommitted(top);
-                git(top, &["pack-refs", "--all"]);
-                git(top, &["reflog", "expire", "--expire=now", "--all"]);
-                git(top, &["gc", "-q", "--prune=now"]);
+                self.git(top, &["pack-refs", "--all"]);
+                self.git(top, &["reflog", "expire", "--expire=now", "--all"]);
+                self.git(top, &["gc", "-q", "--prune=now"]);
             }
             Situation::RepositoryInside => {
                 self.uncommitted(top);
                 let inside = top.join(INSIDE);
-                std::fs::create_dir_all(&inside).unwrap();
-                git(&inside, &["init", "-q", "-b", "inside"]);
+                self.directory(&inside);
+                self.git(&inside, &["init", "-q", "-b", "inside"]);
                 let steps = self.random.usize(1..3);
-                commit(&inside, "inside");
+                self.commit(&inside, "inside");
                 self.history(&inside, steps);
                 self.uncommitted(&inside);
             }
             Situation::InSubmodule => {
                 let inside = top.join(SUBMODULE);
                 if inside.join(".git").exists() {
-                    git(&inside, &["checkout", "-q", "-B", "work"]);
+                    self.git(&inside, &["checkout", "-q", "-B", "work"]);
                     self.history(&inside, 2);
                     self.uncommitted(&inside);
                 }
@@ -293,13 +308,13 @@ impl Case {
             }
             Situation::Deleted => {
                 self.uncommitted(top);
-                std::fs::remove_dir_all(top.join(".git")).unwrap();
+                self.remove(&top.join(".git"));
                 self.work(top);
             }
             Situation::MadeAnew => {
-                std::fs::remove_dir_all(top.join(".git")).unwrap();
-                git(top, &["init", "-q", "-b", "anew"]);
-                commit(top, "anew");
+                self.remove(&top.join(".git"));
+                self.git(top, &["init", "-q", "-b", "anew"]);
+                self.commit(top, "anew");
                 self.history(top, 1);
                 self.uncommitted(top);
             }
@@ -310,32 +325,32 @@ impl Case {
 
     /// Leaves something unfinished, mostly in conflict, sometimes with more work on top.
     fn conflict(&mut self, top: &Path, unfinished: &[&str]) {
-        write(top, "contested", "base\n");
-        commit(top, "before the contest");
-        git(top, &["branch", "-f", "contest"]);
-        write(top, "contested", "ours\n");
+        self.put(&top.join("contested"), b"base\n");
+        self.commit(top, "before the contest");
+        self.git(top, &["branch", "-f", "contest"]);
+        self.put(&top.join("contested"), b"ours\n");
         self.work(top);
-        commit(top, "ours");
-        let ours = git(top, &["rev-parse", "HEAD"]);
-        git(top, &["checkout", "-q", "-f", "contest"]);
-        git(top, &["clean", "-q", "-f", "-d"]);
-        write(top, "contested", "theirs\n");
+        self.commit(top, "ours");
+        self.git(top, &["branch", "ours"]);
+        self.git(top, &["checkout", "-q", "-f", "contest"]);
+        self.git(top, &["clean", "-q", "-f", "-d"]);
+        self.put(&top.join("contested"), b"theirs\n");
         self.work(top);
-        commit(top, "theirs");
-        write(top, "contested", "theirs again\n");
-        commit(top, "theirs again");
-        git(top, &["checkout", "-q", "-f", "-B", "ours", &ours]);
-        git(top, &["clean", "-q", "-f", "-d"]);
-        let _ = try_git(top, unfinished);
+        self.commit(top, "theirs");
+        self.put(&top.join("contested"), b"theirs again\n");
+        self.commit(top, "theirs again");
+        self.git(top, &["checkout", "-q", "-f", "ours"]);
+        self.git(top, &["clean", "-q", "-f", "-d"]);
+        self.may_git(top, unfinished);
         match self.random.u8(..4) {
             0 => self.work(top),
-            1 => drop(try_git(top, &["add", "-A"])),
+            1 => drop(self.may_git(top, &["add", "-A"])),
             _ => {}
         }
     }
 
     /// Locks, as somebody leaves them who is ended in the middle.
-    pub(crate) fn lock(&mut self, top: &Path) -> Vec<PathBuf> {
+    fn lock(&mut self, top: &Path) -> Vec<PathBuf> {
         let all = [
             "index.lock",
             "packed-refs.lock",
@@ -347,8 +362,7 @@ impl Case {
         for name in all {
             if self.random.bool() {
                 let at = top.join(".git").join(name);
-                std::fs::create_dir_all(at.parent().unwrap()).unwrap();
-                std::fs::write(&at, "").unwrap();
+                self.put(&at, b"");
                 locks.push(at);
             }
         }
@@ -356,52 +370,74 @@ impl Case {
     }
 
     /// Settings and files that say what git makes of files.
-    pub(crate) fn settle(&mut self, top: &Path) {
+    fn settle(&mut self, top: &Path) {
         if self.random.bool() {
             let value = if self.random.bool() { "true" } else { "input" };
-            git(top, &["config", "core.autocrlf", value]);
+            self.git(top, &["config", "core.autocrlf", value]);
         }
         if self.random.bool() {
-            write(
-                top,
-                ".gitattributes",
-                "*.txt text eol=crlf\nMakefile text=auto\n*.bin filter=none\n",
+            self.put(
+                &top.join(".gitattributes"),
+                b"*.txt text eol=crlf\nMakefile text=auto\n*.bin filter=none\n",
             );
         }
         if self.random.bool() {
-            write(top, ".gitignore", "ignored/\n*.o\n");
-            write(top, "ignored/by git", "secret");
-            write(top, "b.o", "object");
+            self.put(&top.join(".gitignore"), b"ignored/\n*.o\n");
+            self.put(&top.join("ignored/by git"), b"secret");
+            self.put(&top.join("b.o"), b"object");
         }
     }
 
-    /// A submodule at [`SUBMODULE`].
-    pub(crate) fn submodule(&mut self, bench: &Bench) {
-        let library = bench.directory.path().join("library");
-        std::fs::create_dir(&library).unwrap();
-        git(&library, &["init", "-q", "-b", "main"]);
-        self.history(&library, 2);
-        commit(&library, "library");
-        let library = library.display().to_string();
-        git(
-            &bench.here,
-            &["submodule", "add", "-q", &library, SUBMODULE],
-        );
-        commit(&bench.here, "with a submodule");
+    /// A submodule of `top` at [`SUBMODULE`], of a repository that is made at `library`.
+    fn submodule(&mut self, top: &Path, library: &Path) {
+        std::fs::create_dir(library).unwrap();
+        self.git(library, &["init", "-q", "-b", "main"]);
+        self.history(library, 2);
+        self.commit(library, "library");
+        let library = library.to_str().unwrap();
+        self.git(top, &["submodule", "add", "-q", library, SUBMODULE]);
+        self.commit(top, "with a submodule");
     }
-}
 
-fn remove(at: &Path) {
-    match at.symlink_metadata() {
-        Ok(metadata) if metadata.is_dir() => std::fs::remove_dir_all(at).unwrap(),
-        Ok(_) => std::fs::remove_file(at).unwrap(),
-        Err(_) => {}
+    /// Makes room for a file; false where something on the way is none.
+    fn clear(&mut self, at: &Path) -> bool {
+        self.remove(at);
+        self.directory(at.parent().unwrap())
     }
-}
 
-/// Makes room for a file; false where something on the way is none.
-fn clear(top: &Path, name: &OsString) -> bool {
-    let at = top.join(name);
-    remove(&at);
-    std::fs::create_dir_all(at.parent().unwrap()).is_ok()
+    /// A repository as it goes into a VM: with a history, with work that is not committed, and some with a submodule, of a
+    /// repository that is made at `library`.
+    pub fn begin(&mut self, top: &Path, library: &Path) {
+        std::fs::create_dir_all(top).unwrap();
+        self.git(top, &["init", "-q", "-b", "main"]);
+        self.settle(top);
+        self.commit(top, "first");
+        let steps = self.random.usize(1..5);
+        self.history(top, steps);
+        if self.random.u8(..3) == 0 {
+            self.submodule(top, library);
+        }
+        self.uncommitted(top);
+    }
+
+    /// One step more, and work that is not committed.
+    pub fn change(&mut self, top: &Path) {
+        self.branches += 100;
+        self.history(top, 1);
+        self.uncommitted(top);
+    }
+
+    /// Goes on with a history where it was carried, in up to so many steps, and leaves it in some state. The locks come with
+    /// that.
+    pub fn go_on(&mut self, top: &Path, steps_max: usize) -> (Situation, Vec<PathBuf>) {
+        self.branches += 100;
+        let steps = self.random.usize(1..=steps_max);
+        self.history(top, steps);
+        let situation = self.leave(top);
+        let locks = match situation {
+            Situation::Locked => self.lock(top),
+            _ => Vec::new(),
+        };
+        (situation, locks)
+    }
 }
