@@ -29,6 +29,13 @@ pub struct Workspace {
     path: String,
 }
 
+/// How contents go: over a network in fewer bytes where both sides can, over a socket as they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Socket,
+    Network,
+}
+
 /// How a workspace differs from what was prepared.
 #[derive(Debug, Clone)]
 pub struct WorkspaceStatus {
@@ -53,6 +60,13 @@ impl Workspace {
     pub fn as_user(mut self, user: impl Into<String>) -> Self {
         self.user = user.into();
         self
+    }
+
+    fn way(&self) -> Way {
+        match self.client.host().network() {
+            Some(_) => Way::Network,
+            None => Way::Socket,
+        }
     }
 
     fn rpc(&self) -> WorkspaceServiceClient<tonic::transport::Channel> {

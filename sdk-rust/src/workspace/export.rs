@@ -4,15 +4,17 @@ use std::future::IntoFuture;
 use std::path::PathBuf;
 
 use banger_proto::v1;
+use banger_workspace::client::Error as WorkspaceError;
 use banger_workspace::client::land::{Landed, Landing, Limits, Place};
 use banger_workspace::command::Cancel;
-use banger_workspace::wire::{Base, Part, Piece};
+use banger_workspace::wire::encoding::{decode, needs_decoding};
+use banger_workspace::wire::{Base, Encoding, Fault, Part, Piece};
 use futures::future::{BoxFuture, FutureExt};
 use tokio::sync::mpsc;
 use v1::export_workspace_response::Message;
 
 use super::prepare::Ends;
-use super::{Workspace, joined};
+use super::{Way, Workspace, joined};
 use crate::error::{Error, Result};
 
 const CALL: &str = "ExportWorkspace";
@@ -121,6 +123,7 @@ impl ExportWorkspace {
     }
 
     async fn take(&mut self, base: Base, parts: mpsc::Sender<Part>) -> Result<()> {
+        let way = self.workspace.way();
         let bytes = i64::try_from(self.limits.bytes).unwrap_or(i64::MAX);
         let request = v1::ExportWorkspaceRequest {
             vm: self.workspace.vm.clone(),
@@ -128,6 +131,10 @@ impl ExportWorkspace {
             path: self.workspace.path.clone(),
             base: Some(base),
             max_bytes: bytes,
+            accepted_encodings: match way {
+                Way::Network => vec![Encoding::Zlib.into()],
+                Way::Socket => Vec::new(),
+            },
         };
         let answer = self.workspace.rpc().export_workspace(request).await;
         let mut stream = self.workspace.client.watched(answer, CALL)?;
@@ -135,6 +142,10 @@ impl ExportWorkspace {
         while let Some(answer) = stream.next().await? {
             let Some(Message::Part(part)) = answer.message else {
                 continue;
+            };
+            let part = match way {
+                Way::Network => decoded(part).await?,
+                Way::Socket => part,
             };
             came += match &part.part {
                 Some(Piece::Pack(pack)) => pack.data.len() as u64,
@@ -160,10 +171,23 @@ impl IntoFuture for ExportWorkspace {
     }
 }
 
+/// The part as it is.
+async fn decoded(mut part: Part) -> Result<Part> {
+    if !needs_decoding(&part) {
+        return Ok(part);
+    }
+    let decoding = tokio::task::spawn_blocking(move || {
+        decode(&mut part).map_err(WorkspaceError::Snapshot)?;
+        Ok(part)
+    });
+    joined(decoding.await, CALL)
+}
+
 fn is_cut(error: &Error) -> bool {
-    use banger_workspace::client::Error as Here;
-    use banger_workspace::wire::Fault;
-    matches!(error, Error::Workspace(Here::Snapshot(Fault::Cut)))
+    matches!(
+        error,
+        Error::Workspace(WorkspaceError::Snapshot(Fault::Cut))
+    )
 }
 
 /// Where what is known of directories without a repository is kept: `$XDG_STATE_HOME/banger/workspaces`.
