@@ -127,6 +127,43 @@ def test_only_what_is_new_is_sent(bench: Bench) -> None:
     assert git(bench.here, "rev-parse", f"refs/banger/{VM}/HEAD") == git(bench.guest, "rev-parse", "HEAD")
 
 
+def test_all_that_a_commit_does_not_lead_to_comes(bench: Bench) -> None:
+    def exported(since: str) -> int:
+        base = bench.place().base(VM, wire.Base(), since)
+        parts = bench.exported(base)
+        landed = bench.land(parts, base)
+        assert not landed.has_loss
+        assert landed.head == git(bench.guest, "rev-parse", "HEAD")
+        return sum(len(part.pack.data) for part in parts)
+
+    git(bench.here, "tag", "start")
+    for seed in (1, 2):
+        (bench.guest / "large").write_bytes(random.Random(seed).randbytes(1 << 20))
+        commit(bench.guest, "large")
+    assert exported("start") > 2 << 20
+    # What came before comes again, since what has come nothing does.
+    assert exported("start") > 2 << 20
+    assert 1 << 20 < exported(f"refs/banger/{VM}/HEAD^") < 3 << 19
+    assert exported(f"refs/banger/{VM}/HEAD") == 0
+    # One that the VM has not stands for those before it.
+    git(bench.here, "switch", "-q", "-c", "later", f"refs/banger/{VM}/HEAD")
+    commit(bench.here, "later")
+    assert exported("later") == 0
+
+
+def test_only_a_commit_that_is_here_is_taken(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    theirs = commit(bench.guest, "theirs")
+    for name in ("nothing", "HEAD^{tree}", "--all", "", theirs):
+        with pytest.raises(errors.WorkspaceError) as caught:
+            bench.place().base(VM, wire.Base(), name)
+        assert caught.value.reason == "REVISION_UNKNOWN"
+        assert caught.value.remedy
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    with pytest.raises(errors.WorkspaceError) as caught:
+        Place(bench.here, plain=True).base(VM, wire.Base(), "HEAD")
+    assert caught.value.reason == "NO_REPOSITORY"
+
+
 def test_what_an_earlier_export_brought_is_kept(bench: Bench) -> None:
     (bench.guest / "file").write_text("first try\n")
     first = commit(bench.guest, "first try")

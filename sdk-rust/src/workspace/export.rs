@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use v1::export_workspace_response::Message;
 
 use super::prepare::Ends;
-use super::{Way, Workspace, joined};
+use super::{Way, Workspace, base_of, joined};
 use crate::error::{Error, Result};
 
 const CALL: &str = "ExportWorkspace";
@@ -29,6 +29,7 @@ pub struct ExportWorkspace {
     to: PathBuf,
     state: PathBuf,
     plain: bool,
+    since: Option<String>,
     limits: Limits,
     progress: Box<dyn FnMut(u64) + Send>,
 }
@@ -49,6 +50,7 @@ impl ExportWorkspace {
             to,
             state: state_directory(),
             plain: false,
+            since: None,
             limits: Limits::default(),
             progress: Box::new(|_| {}),
         }
@@ -57,6 +59,14 @@ impl ExportWorkspace {
     /// As a directory without git, though it may lie in a repository.
     pub const fn plain(mut self) -> Self {
         self.plain = true;
+        self
+    }
+
+    /// Brings all that this commit of the repository here does not lead to, whatever was brought before. So it needs not
+    /// have been carried in: a repository that was cloned in the VM comes too. The VM may have only commits before it;
+    /// where it has none of these, all of its history comes. Repositories inside come as they do without it.
+    pub fn since(mut self, commit: impl Into<String>) -> Self {
+        self.since = Some(commit.into());
         self
     }
 
@@ -99,9 +109,10 @@ impl ExportWorkspace {
         });
         let place = joined(found.await, CALL)?;
         let prepared = self.workspace.status().await?.base;
-        let (here, name) = (place.clone(), vm.to_owned());
-        let base =
-            tokio::task::spawn_blocking(move || here.base(&name, &prepared).map_err(Error::from));
+        let (here, name, since) = (place.clone(), vm.to_owned(), self.since.clone());
+        let base = tokio::task::spawn_blocking(move || {
+            Ok(base_of(&here, &name, &prepared, since.as_deref())?)
+        });
         let base = joined(base.await, CALL)?;
         let (parts, mut come) = mpsc::channel::<Part>(PARTS_WAITING);
         let (name, limits, known) = (vm.to_owned(), self.limits, base.clone());

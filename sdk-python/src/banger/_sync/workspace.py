@@ -232,6 +232,7 @@ class Workspace:
         to: str | os.PathLike[str] | None = None,
         *,
         plain: bool = False,
+        since: str | None = None,
         max_bytes: int = Limits.max_bytes,
         on_progress: Progress | None = None,
     ) -> Landed:
@@ -239,6 +240,10 @@ class Workspace:
         from: every commit by its own id, what was staged, changed and new, checked, as references beneath
         `refs/banger/VM/`. Your branches, index and files stay as they are; `apply` makes it part of them. What could
         not be brought is among `notes`, and `has_loss` says so.
+
+        With `since`, a commit, tag or branch of the repository here, all comes that this does not lead to, whatever
+        came before: also of a repository that was cloned in the VM and never prepared. The VM may have only commits
+        before it; where it has none of these, all of its history comes.
 
         When the connection breaks it is begun anew; until all of it was checked nothing of it is in the repository.
 
@@ -251,16 +256,22 @@ class Workspace:
         retry = self._caller.retry()
         while True:
             try:
-                return self._export_once(target, path, plain, max_bytes, on_progress)
+                return self._export_once(target, path, plain, since, max_bytes, on_progress)
             except (errors.ConnectionLost, errors.RefusedError) as error:
                 retry.after(error)
 
     def _export_once(
-        self, to: str | os.PathLike[str], path: str, plain: bool, max_bytes: int, on_progress: Progress | None
+        self,
+        to: str | os.PathLike[str],
+        path: str,
+        plain: bool,
+        since: str | None,
+        max_bytes: int,
+        on_progress: Progress | None,
     ) -> Landed:
         prepared = (self.status(path)).base
         place = _io.blocking(lambda: Place(to, plain=plain))
-        base = _io.blocking(place.base, self._name, prepared)
+        base = _io.blocking(place.base, self._name, prepared, since)
         accepted = ENCODINGS if self._is_remote else ()
         request = v1.ExportWorkspaceRequest(
             vm=self._vm, user=self._user, path=path, base=base, max_bytes=max_bytes, accepted_encodings=accepted
@@ -361,12 +372,23 @@ class Workspace:
 
         return _io.blocking(run)
 
-    def status(self, path: str = "") -> v1.GetWorkspaceStatusResponse:
+    def status(
+        self, path: str = "", *, since: str | None = None, to: str | os.PathLike[str] | None = None
+    ) -> v1.GetWorkspaceStatusResponse:
         """How it differs from what was prepared, without bringing it: `status` is what an export would bring, `base`
-        what it is compared with.
+        what it is compared with. With `since` from that commit of the repository at `to`, by itself where `prepare`
+        carried it from.
+
+        Raises:
+            WorkspaceError: If the commit is none of that repository.
         """
-        path = path or self._place(self._top if self._top is not None else ".", False)
-        request = v1.GetWorkspaceStatusRequest(vm=self._vm, user=self._user, path=path)
+        target = self._target(to)
+        path = path or self._place(target, False)
+        base = None
+        if since is not None:
+            prepared = (self.status(path)).base
+            base = _io.blocking(lambda: Place(target).base(self._name, prepared, since))
+        request = v1.GetWorkspaceStatusRequest(vm=self._vm, user=self._user, path=path, base=base)
         answer = self._caller.repeat(_methods.GET_WORKSPACE_STATUS, request)
         _judged(judge.check_status, answer.status)
         _judged(judge.check_base, answer.base)

@@ -15,6 +15,7 @@ use banger_proto::v1::prepare_workspace_request::Message as Sent;
 use banger_proto::v1::prepare_workspace_response::Message as Told;
 use banger_proto::v1::vm_service_client::VmServiceClient;
 use banger_proto::v1::workspace_service_client::WorkspaceServiceClient;
+use banger_sdk::Client;
 use banger_vmm::FakeHost;
 use banger_workspace::command::{Cancel, HostLauncher};
 use banger_workspace::guest::{Export, Place, export};
@@ -367,6 +368,51 @@ async fn work_in_a_vm_is_replaced_only_when_that_is_asked_for() {
     };
     prepare(&mut client, overwrite, parts).await.unwrap();
     assert!(!scene.guest("work/done").exists());
+    scene.stopped().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repository_that_was_cloned_in_the_vm_comes_since_a_commit() {
+    let Some(scene) = Scene::start().await else {
+        return;
+    };
+    let here = scene.dir.path().join("here");
+    repository(&here);
+    git(&here, &["add", "."]);
+    git(&here, &["commit", "-q", "-m", "second"]);
+    git(&here, &["branch", "start"]);
+    let guest = scene.guest("root/app");
+    let (from, to) = (here.to_str().unwrap(), guest.to_str().unwrap());
+    git(scene.dir.path(), &["clone", "-q", from, to]);
+    fs::write(guest.join("a"), "three\n").unwrap();
+    git(&guest, &["commit", "-q", "-a", "-m", "in the VM"]);
+    fs::write(guest.join("open"), "open\n").unwrap();
+    let theirs = git(&guest, &["rev-parse", "HEAD"]);
+    // Which the VM has not.
+    git(&here, &["commit", "-q", "--allow-empty", "-m", "later"]);
+
+    let host = format!("unix://{}", scene.config.socket.display());
+    let client = Client::connect(host.parse().unwrap()).await.unwrap();
+    let workspace = client.workspace("web", "app");
+    for (since, ahead) in [("start", 1), ("main", 3)] {
+        let (status, _) = workspace.status_since(&here, since).await.unwrap();
+        let told = &status.status.repositories[0];
+        assert_eq!(told.new_commit_count, 1, "{since}");
+        assert_eq!(told.ahead_count, ahead, "{since}");
+        assert_eq!(told.untracked_count, 1, "{since}");
+        let landed = workspace.export(&here).since(since).await.unwrap();
+        assert!(!landed.has_loss());
+        assert_eq!(landed.repositories[0].head, theirs);
+        let open = git(&here, &["show", "refs/banger/web/state/tree:open"]);
+        assert_eq!(open, "open");
+    }
+    let refused = workspace.export(&here).since("nothing").await.unwrap_err();
+    assert_eq!(refused.reason(), "REVISION_UNKNOWN");
+    let refused = workspace.status_since(&here, "nothing").await.unwrap_err();
+    assert_eq!(refused.reason(), "REVISION_UNKNOWN");
+    let refused = workspace.status_since(scene.dir.path(), "start").await;
+    assert_eq!(refused.unwrap_err().reason(), "NO_REPOSITORY");
+    drop((client, workspace));
     scene.stopped().await;
 }
 
