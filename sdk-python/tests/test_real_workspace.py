@@ -15,6 +15,7 @@ import banger
 import banger.aio
 from banger import errors
 from tests.bench import commit, git, history, landed_tree, tree
+from tests.counted import Counted
 from tests.daemon import IMAGE, Daemon, dist
 
 pytestmark = [
@@ -191,6 +192,44 @@ async def test_asyncio_carries_directories_without_git_too(
     own = landed.repositories[0]
     assert (own.is_own_store, own.untracked) == (True, 2)
     assert git(own.store, "show", "refs/banger/web/state/tree:sub/new") == "new"
+
+
+def test_contents_take_fewer_bytes_over_a_network(bangerd: Daemon, vm: banger.Vm, tmp_path: Path) -> None:
+    length = 3_000_000
+    chosen = random.Random(12)
+
+    def text() -> bytes:
+        words = [b"alpha ", b"beta ", b"gamma ", b"delta ", b"epsilon "]
+        return b"".join(chosen.choices(words, k=length // 5))[:length]
+
+    bundle = tmp_path / "bundle"
+    bangerd.cert("issue", "afar", "--role", "admin", "--out", bundle)
+    top = repository(tmp_path / "afar", 13)
+    git(top, "add", "-A")
+    commit(top, "all")
+    mine = text()
+    (top / "text").write_bytes(mine)
+    told: list[int] = []
+    port = int(bangerd.remote.rpartition(":")[2])
+    with Counted(port) as way, banger.connect(way.host, cert=bundle, silence=60) as client:
+        workspace = client.vms.get(vm.id).workspace_at("afar")
+        workspace.prepare(top, on_progress=told.append)
+        assert way.up < length / 2
+        # What is told of is the bytes as they are.
+        assert told[-1] > length
+        assert vm.files.read("/home/app/afar/text") == mine
+        theirs = text()
+        vm.files.write("/home/app/afar/text", theirs)
+        before = way.down
+        landed = workspace.export(on_progress=told.append)
+        assert way.down - before < length / 2
+        assert told[-1] > length
+    assert not landed.has_loss
+    assert git(top, "show", "refs/banger/web/state/tree:text") == theirs.decode()
+    # Over the socket they go as they are, and come out the same.
+    (top / "text").write_bytes(mine)
+    vm.workspace_at("near").prepare(top)
+    assert vm.files.read("/home/app/near/text") == mine
 
 
 def test_the_first_example(

@@ -7,6 +7,7 @@ import random
 import shutil
 import stat
 import threading
+import zlib
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,9 @@ import pytest
 from banger import errors
 from banger._workspace import names
 from banger._workspace.collect import Options, Source
+from banger._workspace.encoding import ENCODINGS, Encoder, decode
 from banger._workspace.judge import Fault, Judge, check_base, check_known, check_status
+from banger._workspace.limits import DATA_MAX_BYTES
 from banger._workspace.quarantine import Limits
 from banger._workspace.store import Place
 from banger._workspace.walk import includes
@@ -122,6 +125,43 @@ def test_only_what_is_new_is_sent(bench: Bench) -> None:
     assert sum(part.ByteSize() for part in bench.exported(base)) < 10_000
     bench.export()
     assert git(bench.here, "rev-parse", f"refs/banger/{VM}/HEAD") == git(bench.guest, "rev-parse", "HEAD")
+
+
+def test_all_that_a_commit_does_not_lead_to_comes(bench: Bench) -> None:
+    def exported(since: str) -> int:
+        base = bench.place().base(VM, wire.Base(), since)
+        parts = bench.exported(base)
+        landed = bench.land(parts, base)
+        assert not landed.has_loss
+        assert landed.head == git(bench.guest, "rev-parse", "HEAD")
+        return sum(len(part.pack.data) for part in parts)
+
+    git(bench.here, "tag", "start")
+    for seed in (1, 2):
+        (bench.guest / "large").write_bytes(random.Random(seed).randbytes(1 << 20))
+        commit(bench.guest, "large")
+    assert exported("start") > 2 << 20
+    # What came before comes again, since what has come nothing does.
+    assert exported("start") > 2 << 20
+    assert 1 << 20 < exported(f"refs/banger/{VM}/HEAD^") < 3 << 19
+    assert exported(f"refs/banger/{VM}/HEAD") == 0
+    # One that the VM has not stands for those before it.
+    git(bench.here, "switch", "-q", "-c", "later", f"refs/banger/{VM}/HEAD")
+    commit(bench.here, "later")
+    assert exported("later") == 0
+
+
+def test_only_a_commit_that_is_here_is_taken(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    theirs = commit(bench.guest, "theirs")
+    for name in ("nothing", "HEAD^{tree}", "--all", "", theirs):
+        with pytest.raises(errors.WorkspaceError) as caught:
+            bench.place().base(VM, wire.Base(), name)
+        assert caught.value.reason == "REVISION_UNKNOWN"
+        assert caught.value.remedy
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    with pytest.raises(errors.WorkspaceError) as caught:
+        Place(bench.here, plain=True).base(VM, wire.Base(), "HEAD")
+    assert caught.value.reason == "NO_REPOSITORY"
 
 
 def test_what_an_earlier_export_brought_is_kept(bench: Bench) -> None:
@@ -634,6 +674,66 @@ def test_what_a_killed_landing_left_goes_with_the_next(bench: Bench) -> None:
     bench.export()
     assert bench.left() == []
     assert stat.S_ISDIR((bench.here / ".git" / "banger").stat().st_mode)
+
+
+def _encoded(data: bytes, encoding: int = 1) -> wire.Part:
+    return wire.Part(content=wire.Content(entry=3, data=data, encoding=encoding))  # type: ignore[arg-type]
+
+
+def test_what_is_encoded_becomes_what_it_was() -> None:
+    dense = random.Random(7).randbytes(10_000)
+    for length in (256, 1000, DATA_MAX_BYTES - 1, DATA_MAX_BYTES):
+        plain = (b"some words of a file\n" * (length // 21 + 1))[:length]
+        part = wire.Part(content=wire.Content(data=plain))
+        Encoder(ENCODINGS).encode(part)
+        assert part.content.encoding == wire.Content.ENCODING_ZLIB
+        assert len(part.content.data) < length / 2
+        decode(part)
+        assert part == wire.Part(content=wire.Content(data=plain))
+    # What does not become smaller stays, and so does the rest of the file; all does for whom it is not offered.
+    encoder = Encoder(ENCODINGS)
+    for number, data in ((0, bytes(255)), (1, dense), (1, bytes(10_000))):
+        part = wire.Part(content=wire.Content(entry=number, data=data))
+        encoder.encode(part)
+        assert part.content.data == data
+    part = wire.Part(content=wire.Content(data=bytes(10_000)))
+    Encoder([0, 2]).encode(part)
+    assert part.content.data == bytes(10_000)
+    encoder.encode(part)
+    assert part.content.encoding == wire.Content.ENCODING_ZLIB
+    part = _encoded(zlib.compress(dense))
+    decode(part)
+    assert part.content.data == dense
+
+
+def test_encodings_that_lie_are_refused() -> None:
+    text = b"some words of a file\n" * 100
+    whole = zlib.compress(text)
+    with_dictionary = zlib.compressobj(zdict=text)
+    for part, expected in (
+        (_encoded(zlib.compress(bytes(64 << 20))), "more than 1048576 bytes"),
+        (_encoded(zlib.compress(bytes(DATA_MAX_BYTES + 1))), "more than 1048576 bytes"),
+        (_encoded(bytes(DATA_MAX_BYTES + 1)), "more than 1048576 bytes"),
+        (_encoded(b""), "was cut"),
+        (_encoded(whole[: len(whole) // 2]), "was cut"),
+        (_encoded(whole[:-4]), "was cut"),
+        (_encoded(b"\xff" * 1000), "damaged"),
+        (_encoded(text), "damaged"),
+        (_encoded(whole[:-1] + bytes([whole[-1] ^ 1])), "damaged"),
+        (_encoded(with_dictionary.compress(text) + with_dictionary.flush()), "damaged"),
+        (_encoded(whole + b"x"), "follows"),
+        (_encoded(whole + whole), "follows"),
+        (_encoded(whole, 2), "not known"),
+    ):
+        with pytest.raises(Fault, match=expected):
+            decode(part)
+
+
+def test_content_that_still_is_encoded_is_refused(bench: Bench) -> None:
+    part = content(0, b"abc")
+    part.content.encoding = wire.Content.ENCODING_ZLIB
+    part.content.data = zlib.compress(b"abc")
+    assert refused(bench, snapshot(bench, entries=[file(b"new", 100)], contents=[part])) == "WORKSPACE_UNSAFE"
 
 
 def test_names_are_judged_as_git_and_file_systems_take_them() -> None:

@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use banger_proto::v1;
 use banger_workspace::client::land::Place;
-use banger_workspace::client::{Expected, LocalRepository, expected_conflicts};
+use banger_workspace::client::{
+    Error as WorkspaceError, Expected, LocalRepository, expected_conflicts,
+};
 use banger_workspace::command::Cancel;
 use banger_workspace::wire::{Base, Status};
 use v1::workspace_service_client::WorkspaceServiceClient;
@@ -27,6 +29,13 @@ pub struct Workspace {
     vm: String,
     user: String,
     path: String,
+}
+
+/// How contents go: over a network in fewer bytes where both sides can, over a socket as they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Socket,
+    Network,
 }
 
 /// How a workspace differs from what was prepared.
@@ -53,6 +62,13 @@ impl Workspace {
     pub fn as_user(mut self, user: impl Into<String>) -> Self {
         self.user = user.into();
         self
+    }
+
+    fn way(&self) -> Way {
+        match self.client.host().network() {
+            Some(_) => Way::Network,
+            None => Way::Socket,
+        }
     }
 
     fn rpc(&self) -> WorkspaceServiceClient<tonic::transport::Channel> {
@@ -85,7 +101,7 @@ impl Workspace {
     /// # Errors
     /// When there is none, or the daemon cannot be asked.
     pub async fn status(&self) -> Result<WorkspaceStatus> {
-        self.status_since(None).await
+        self.status_against(None).await
     }
 
     /// The same beside the repository at `here`: what was brought there before is not counted again, and files are told
@@ -97,17 +113,43 @@ impl Workspace {
         &self,
         here: impl Into<PathBuf>,
     ) -> Result<(WorkspaceStatus, Expected)> {
+        self.status_from(here.into(), None).await
+    }
+
+    /// The same since this commit of the repository at `here`, instead of since the workspace was prepared, and whatever
+    /// was brought before: what [`ExportWorkspace::since`] would bring.
+    ///
+    /// # Errors
+    /// As [`Workspace::status_beside`], and if there is no repository here, or none of its commits is `since`.
+    pub async fn status_since(
+        &self,
+        here: impl Into<PathBuf>,
+        since: impl Into<String>,
+    ) -> Result<(WorkspaceStatus, Expected)> {
+        self.status_from(here.into(), Some(since.into())).await
+    }
+
+    async fn status_from(
+        &self,
+        here: PathBuf,
+        since: Option<String>,
+    ) -> Result<(WorkspaceStatus, Expected)> {
         const CALL: &str = "GetWorkspaceStatus";
         let prepared = self.status().await?.base;
-        let (here, vm) = (here.into(), self.vm_name().await?);
+        let vm = self.vm_name().await?;
         let known = tokio::task::spawn_blocking(move || {
-            let found = LocalRepository::find(&here, &Cancel::default())?;
-            let place = found.map(Place::of);
-            let known = place.as_ref().map(|place| place.base(&vm, &prepared));
-            Ok((place, known.transpose()?))
+            let Some(found) = LocalRepository::find(&here, &Cancel::default())? else {
+                return match since {
+                    Some(_) => Err(WorkspaceError::NoRepository { path: here }.into()),
+                    None => Ok((None, None)),
+                };
+            };
+            let place = Place::of(found);
+            let known = base_of(&place, &vm, &prepared, since.as_deref())?;
+            Ok((Some(place), Some(known)))
         });
         let (place, known) = joined(known.await, CALL)?;
-        let status = self.status_since(known).await?;
+        let status = self.status_against(known).await?;
         let Some(place) = place else {
             return Ok((status, Expected::default()));
         };
@@ -118,7 +160,7 @@ impl Workspace {
         joined(compared.await, CALL)
     }
 
-    async fn status_since(&self, base: Option<Base>) -> Result<WorkspaceStatus> {
+    async fn status_against(&self, base: Option<Base>) -> Result<WorkspaceStatus> {
         const CALL: &str = "GetWorkspaceStatus";
         let request = v1::GetWorkspaceStatusRequest {
             vm: self.vm.clone(),
@@ -135,6 +177,19 @@ impl Workspace {
             })?,
             base: answer.base.unwrap_or_default(),
         })
+    }
+}
+
+/// What of a workspace is here, or what since a commit is wanted of it.
+fn base_of(
+    place: &Place,
+    vm: &str,
+    prepared: &Base,
+    since: Option<&str>,
+) -> std::result::Result<Base, WorkspaceError> {
+    match since {
+        Some(commit) => place.base_since(vm, prepared, commit),
+        None => place.base(vm, prepared),
     }
 }
 

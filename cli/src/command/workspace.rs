@@ -199,18 +199,24 @@ Files that were changed both there and here since the workspace was prepared are
 
 Examples:
   banger workspace status web
+  banger workspace status web --since main
   banger workspace status web --output json")]
 pub(crate) struct Status {
     #[command(flatten)]
     which: Which,
+    /// Compare with this commit, tag or branch of the repository here
+    #[arg(long, value_name = "COMMIT", conflicts_with = "plain")]
+    since: Option<String>,
 }
 
 impl Status {
     async fn run(self, context: &Context) -> Result<u8, Failure> {
         let workspace = self.which.workspace(context).await?;
-        let (status, expected) = match self.which.plain {
-            true => (workspace.status().await?, Expected::default()),
-            false => workspace.status_beside(&self.which.directory).await?,
+        let here = &self.which.directory;
+        let (status, expected) = match (self.since, self.which.plain) {
+            (Some(since), _) => workspace.status_since(here, since).await?,
+            (None, true) => (workspace.status().await?, Expected::default()),
+            (None, false) => workspace.status_beside(here).await?,
         };
         let shown = view::WorkspaceStatus::new(&self.which.vm, &status.status, expected);
         context.printer().one(&shown)
@@ -262,10 +268,14 @@ the exit code is 1.
 
 With --format it is also written to standard output, or to the file of --to.
 
+With --since all comes that a commit of the repository here does not lead to, whatever came before: also of a repository \
+that was cloned in the VM and never prepared.
+
 Examples:
   banger workspace export web && git log -p banger/web/HEAD
   banger workspace export web --format diffstat
   banger workspace export web --format patch --to work.patch
+  banger workspace export web ~/src/app --path /srv/app --since origin/main
   banger workspace export web --format tar --only untracked | tar t")]
 pub(crate) struct Export {
     #[command(flatten)]
@@ -279,6 +289,9 @@ pub(crate) struct Export {
     /// Write it to this file instead of standard output
     #[arg(long, value_name = "FILE", requires = "format", value_hint = ValueHint::FilePath)]
     to: Option<PathBuf>,
+    /// All that this commit, tag or branch of the repository here does not lead to
+    #[arg(long, value_name = "COMMIT", conflicts_with = "plain")]
+    since: Option<String>,
     /// Refuse more than this to come
     #[arg(long, value_name = "SIZE", value_parser = value::mib)]
     max_size: Option<i64>,
@@ -295,6 +308,9 @@ impl Export {
             .progress(shower.callback());
         if self.which.plain {
             export = export.plain();
+        }
+        if let Some(since) = &self.since {
+            export = export.since(since);
         }
         if let Some(mib) = self.max_size.and_then(|mib| u64::try_from(mib).ok()) {
             export = export.limits(banger_sdk::workspaces::Limits {

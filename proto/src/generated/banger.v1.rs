@@ -13679,6 +13679,14 @@ pub struct ExportWorkspaceRequest {
     /// The most bytes of packs and contents; 0 means the daemon's limit.
     #[prost(int64, tag = "5")]
     pub max_bytes: i64,
+    /// How contents may be told, beside as they are; the daemon does so where it makes them smaller. One that it does not
+    /// know is passed over. Over a unix socket nothing is won by it.
+    #[prost(
+        enumeration = "super::workspace::v1::content::Encoding",
+        repeated,
+        tag = "6"
+    )]
+    pub accepted_encodings: ::prost::alloc::vec::Vec<i32>,
 }
 /// A part of what was done.
 #[derive(Clone, PartialEq, ::prost::Message)]

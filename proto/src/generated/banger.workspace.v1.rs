@@ -435,15 +435,60 @@ pub struct Content {
     /// The number of its entry.
     #[prost(uint32, tag = "1")]
     pub entry: u32,
-    /// At most 1 MiB.
+    /// At most 1 MiB, as it comes and as it is.
     #[prost(bytes = "bytes", tag = "2")]
     pub data: ::prost::bytes::Bytes,
     /// The last of this file.
     #[prost(bool, tag = "3")]
     pub is_last: bool,
-    /// With the last: SHA-256 of all of them.
+    /// With the last: SHA-256 of all of them as they are.
     #[prost(bytes = "bytes", tag = "4")]
     pub sha256: ::prost::bytes::Bytes,
+    /// How `data` is told. Sizes, limits and digests are always those of the bytes as they are.
+    #[prost(enumeration = "content::Encoding", tag = "5")]
+    pub encoding: i32,
+}
+/// Nested message and enum types in `Content`.
+pub mod content {
+    /// How bytes are told.
+    #[derive(
+        Clone,
+        Copy,
+        Debug,
+        PartialEq,
+        Eq,
+        Hash,
+        PartialOrd,
+        Ord,
+        ::prost::Enumeration
+    )]
+    #[repr(i32)]
+    pub enum Encoding {
+        /// As they are.
+        Unspecified = 0,
+        /// One zlib stream (RFC 1950), whole in each piece and without a dictionary.
+        Zlib = 1,
+    }
+    impl Encoding {
+        /// String value of the enum field names used in the ProtoBuf definition.
+        ///
+        /// The values are not transformed in any way and thus are considered stable
+        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+        pub fn as_str_name(&self) -> &'static str {
+            match self {
+                Self::Unspecified => "ENCODING_UNSPECIFIED",
+                Self::Zlib => "ENCODING_ZLIB",
+            }
+        }
+        /// Creates an enum from field names used in the ProtoBuf definition.
+        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+            match value {
+                "ENCODING_UNSPECIFIED" => Some(Self::Unspecified),
+                "ENCODING_ZLIB" => Some(Self::Zlib),
+                _ => None,
+            }
+        }
+    }
 }
 /// Something about the snapshot that the receiver must know.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -570,6 +615,9 @@ pub struct Known {
     /// No more follow.
     #[prost(bool, tag = "2")]
     pub is_last: bool,
+    /// How contents may be told, beside as they are. The daemon says so, as it is who decodes; a guest says nothing.
+    #[prost(enumeration = "content::Encoding", repeated, tag = "3")]
+    pub encodings: ::prost::alloc::vec::Vec<i32>,
 }
 /// What the guest has of a repository.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

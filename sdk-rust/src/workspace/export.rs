@@ -4,15 +4,17 @@ use std::future::IntoFuture;
 use std::path::PathBuf;
 
 use banger_proto::v1;
+use banger_workspace::client::Error as WorkspaceError;
 use banger_workspace::client::land::{Landed, Landing, Limits, Place};
 use banger_workspace::command::Cancel;
-use banger_workspace::wire::{Base, Part, Piece};
+use banger_workspace::wire::encoding::{decode, needs_decoding};
+use banger_workspace::wire::{Base, Encoding, Fault, Part, Piece};
 use futures::future::{BoxFuture, FutureExt};
 use tokio::sync::mpsc;
 use v1::export_workspace_response::Message;
 
 use super::prepare::Ends;
-use super::{Workspace, joined};
+use super::{Way, Workspace, base_of, joined};
 use crate::error::{Error, Result};
 
 const CALL: &str = "ExportWorkspace";
@@ -27,6 +29,7 @@ pub struct ExportWorkspace {
     to: PathBuf,
     state: PathBuf,
     plain: bool,
+    since: Option<String>,
     limits: Limits,
     progress: Box<dyn FnMut(u64) + Send>,
 }
@@ -47,6 +50,7 @@ impl ExportWorkspace {
             to,
             state: state_directory(),
             plain: false,
+            since: None,
             limits: Limits::default(),
             progress: Box::new(|_| {}),
         }
@@ -55,6 +59,14 @@ impl ExportWorkspace {
     /// As a directory without git, though it may lie in a repository.
     pub const fn plain(mut self) -> Self {
         self.plain = true;
+        self
+    }
+
+    /// Brings all that this commit of the repository here does not lead to, whatever was brought before. So it needs not
+    /// have been carried in: a repository that was cloned in the VM comes too. The VM may have only commits before it;
+    /// where it has none of these, all of its history comes. Repositories inside come as they do without it.
+    pub fn since(mut self, commit: impl Into<String>) -> Self {
+        self.since = Some(commit.into());
         self
     }
 
@@ -97,9 +109,10 @@ impl ExportWorkspace {
         });
         let place = joined(found.await, CALL)?;
         let prepared = self.workspace.status().await?.base;
-        let (here, name) = (place.clone(), vm.to_owned());
-        let base =
-            tokio::task::spawn_blocking(move || here.base(&name, &prepared).map_err(Error::from));
+        let (here, name, since) = (place.clone(), vm.to_owned(), self.since.clone());
+        let base = tokio::task::spawn_blocking(move || {
+            Ok(base_of(&here, &name, &prepared, since.as_deref())?)
+        });
         let base = joined(base.await, CALL)?;
         let (parts, mut come) = mpsc::channel::<Part>(PARTS_WAITING);
         let (name, limits, known) = (vm.to_owned(), self.limits, base.clone());
@@ -121,6 +134,7 @@ impl ExportWorkspace {
     }
 
     async fn take(&mut self, base: Base, parts: mpsc::Sender<Part>) -> Result<()> {
+        let way = self.workspace.way();
         let bytes = i64::try_from(self.limits.bytes).unwrap_or(i64::MAX);
         let request = v1::ExportWorkspaceRequest {
             vm: self.workspace.vm.clone(),
@@ -128,6 +142,10 @@ impl ExportWorkspace {
             path: self.workspace.path.clone(),
             base: Some(base),
             max_bytes: bytes,
+            accepted_encodings: match way {
+                Way::Network => vec![Encoding::Zlib.into()],
+                Way::Socket => Vec::new(),
+            },
         };
         let answer = self.workspace.rpc().export_workspace(request).await;
         let mut stream = self.workspace.client.watched(answer, CALL)?;
@@ -135,6 +153,10 @@ impl ExportWorkspace {
         while let Some(answer) = stream.next().await? {
             let Some(Message::Part(part)) = answer.message else {
                 continue;
+            };
+            let part = match way {
+                Way::Network => decoded(part).await?,
+                Way::Socket => part,
             };
             came += match &part.part {
                 Some(Piece::Pack(pack)) => pack.data.len() as u64,
@@ -160,10 +182,23 @@ impl IntoFuture for ExportWorkspace {
     }
 }
 
+/// The part as it is.
+async fn decoded(mut part: Part) -> Result<Part> {
+    if !needs_decoding(&part) {
+        return Ok(part);
+    }
+    let decoding = tokio::task::spawn_blocking(move || {
+        decode(&mut part).map_err(WorkspaceError::Snapshot)?;
+        Ok(part)
+    });
+    joined(decoding.await, CALL)
+}
+
 fn is_cut(error: &Error) -> bool {
-    use banger_workspace::client::Error as Here;
-    use banger_workspace::wire::Fault;
-    matches!(error, Error::Workspace(Here::Snapshot(Fault::Cut)))
+    matches!(
+        error,
+        Error::Workspace(WorkspaceError::Snapshot(Fault::Cut))
+    )
 }
 
 /// Where what is known of directories without a repository is kept: `$XDG_STATE_HOME/banger/workspaces`.

@@ -9,7 +9,8 @@ use banger_workspace::client::land::Place;
 use banger_workspace::client::plain::Carried;
 use banger_workspace::client::{Error as WorkspaceError, LocalRepository};
 use banger_workspace::command::Cancel;
-use banger_workspace::wire::{Entry, KnownRepository, Note, Part};
+use banger_workspace::wire::encoding::Encoder;
+use banger_workspace::wire::{Entry, KnownRepository, Note, Part, chosen};
 use futures::future::{BoxFuture, FutureExt};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -18,7 +19,7 @@ use v1::prepare_workspace_request::Message;
 use v1::prepare_workspace_response::Message as Answer;
 
 use super::export::state_directory;
-use super::{Workspace, joined};
+use super::{Way, Workspace, joined};
 use crate::error::{Error, Result};
 use crate::stream::Messages;
 
@@ -168,9 +169,10 @@ impl PrepareWorkspace {
         };
         let (from, options) = (self.from.clone(), self.options.clone());
         let (vm, state) = (vm.to_owned(), self.state.clone());
+        let way = self.workspace.way();
         let sending = tokio::task::spawn_blocking(move || -> Result<Sent> {
             let source = Source::open(&from, &options, &cancel)?;
-            send(source, &out, start, told, |top| {
+            send(source, &out, start, told, way, |top| {
                 Carried::of(top, &vm, &state).ok()
             })
         });
@@ -269,25 +271,31 @@ fn send(
     out: &mpsc::Sender<v1::PrepareWorkspaceRequest>,
     start: v1::PrepareWorkspaceRequest,
     mut told: mpsc::Receiver<Answer>,
+    way: Way,
     carried: impl FnOnce(&std::path::Path) -> Option<Carried>,
 ) -> Result<Sent> {
     let gone = || Error::Workspace(WorkspaceError::Gone);
     out.blocking_send(start).map_err(|_| gone())?;
-    let mut sink = |part: Part| {
+    let mut known: Vec<KnownRepository> = Vec::new();
+    let accepted = loop {
+        if let Answer::Known(more) = told.blocking_recv().ok_or_else(gone)? {
+            known.extend(more.repositories);
+            if more.is_last {
+                break more.encodings;
+            }
+        }
+    };
+    let encoding = chosen(&accepted).filter(|_| way == Way::Network);
+    let mut encoder = encoding.map(Encoder::new);
+    let mut sink = |mut part: Part| {
+        if let Some(encoder) = &mut encoder {
+            encoder.encode(&mut part);
+        }
         let message = v1::PrepareWorkspaceRequest {
             message: Some(Message::Part(part)),
         };
         out.blocking_send(message).map_err(|_| WorkspaceError::Gone)
     };
-    let mut known: Vec<KnownRepository> = Vec::new();
-    loop {
-        if let Answer::Known(more) = told.blocking_recv().ok_or_else(gone)? {
-            known.extend(more.repositories);
-            if more.is_last {
-                break;
-            }
-        }
-    }
     source.send_manifest(&known, &mut sink)?;
     let mut needed = Vec::new();
     loop {

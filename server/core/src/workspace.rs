@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 
-pub use banger_workspace::wire::{Base, Known, Needed, Note, Part, Status};
+pub use banger_workspace::wire::{Base, Encoding, Known, Needed, Note, Part, Status};
 
 use crate::FailureKind;
 use crate::file::FilePlace;
@@ -39,6 +39,8 @@ pub struct WorkspaceView {
     pub had_git: bool,
     /// The most bytes of packs and contents; 0 means as many as are allowed.
     pub max_bytes: u64,
+    /// How contents are told to whoever asks, where that makes them smaller; none: as they are.
+    pub encoding: Option<Encoding>,
 }
 
 /// A workspace that is in its place.
@@ -76,7 +78,7 @@ pub enum ExportEvent {
     Heartbeat,
 }
 
-/// A snapshot on its way into a guest. One that ends before its own end was given up.
+/// A snapshot on its way into a guest. One that ends before its own end was given up. Its contents may be encoded.
 pub type WorkspaceParts = BoxStream<'static, Part>;
 /// What becomes of a preparation, up to its end or an error.
 pub type PrepareEvents = BoxStream<'static, Result<PrepareEvent, GuestError>>;

@@ -10,6 +10,7 @@ use banger_core::vmm::Accelerator;
 use banger_proto::guest::{GENERATION, v1 as proto};
 use tokio_util::task::TaskTracker;
 
+use crate::coding::Coding;
 use crate::convert::info;
 use crate::guest::RemoteGuest;
 use crate::judge::broken;
@@ -80,6 +81,7 @@ impl Default for Deadlines {
 pub struct Connector {
     deadlines: Deadlines,
     tasks: TaskTracker,
+    coding: Coding,
 }
 
 impl Connector {
@@ -88,7 +90,7 @@ impl Connector {
     pub fn new(deadlines: Deadlines) -> Self {
         Self {
             deadlines,
-            tasks: TaskTracker::new(),
+            ..Self::default()
         }
     }
 }
@@ -104,7 +106,8 @@ impl GuestConnector for Connector {
         let link = Link::open(channel, &self.tasks)
             .await
             .map_err(|_| GuestError::Lost { during: "hello" })?;
-        let mut guest = RemoteGuest::new(vm, link, self.deadlines.under(accelerator));
+        let deadlines = self.deadlines.under(accelerator);
+        let mut guest = RemoteGuest::new(vm, link, deadlines, self.coding.clone());
         let request = proto::HelloRequest {
             generation: GENERATION,
         };

@@ -28,6 +28,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tonic::{Response, Status};
 
+use crate::coding::Coding;
 use crate::connector::{Deadlines, LEAST_GENERATION};
 use crate::convert::{self, required};
 use crate::events::{Checker, Ending};
@@ -51,16 +52,18 @@ pub(crate) struct RemoteGuest {
     vm: VmId,
     pub(crate) link: Arc<Link>,
     pub(crate) deadlines: Deadlines,
+    pub(crate) coding: Coding,
     /// Agreed on; the least until then.
     pub(crate) generation: u32,
 }
 
 impl RemoteGuest {
-    pub(crate) fn new(vm: VmId, link: Link, deadlines: Deadlines) -> Self {
+    pub(crate) fn new(vm: VmId, link: Link, deadlines: Deadlines, coding: Coding) -> Self {
         Self {
             vm,
             link: Arc::new(link),
             deadlines,
+            coding,
             generation: LEAST_GENERATION,
         }
     }

@@ -5,6 +5,7 @@
 //! judged anew ([`judge`]), and whatever it does ends in an answer within a deadline ([`Deadlines`]).
 #![forbid(unsafe_code)]
 
+mod coding;
 mod connector;
 mod convert;
 mod events;

@@ -1,5 +1,6 @@
 //! The calls about workspaces. Both directions are judged part by part: what a caller sends before the guest sees it,
-//! and what the guest sends before anybody else does.
+//! and what the guest sends before anybody else does. Between this and a caller contents may be encoded, between this and
+//! the guest they never are: it may be small, or translated.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -16,13 +17,17 @@ use banger_proto::guest::v1 as proto;
 use banger_proto::guest::v1::export_workspace_response::Message as Exported;
 use banger_proto::guest::v1::prepare_workspace_request::Message as Sent;
 use banger_proto::guest::v1::prepare_workspace_response::Message as Told;
+use banger_workspace::wire::encoding::Encoder;
 use banger_workspace::wire::limits::{NOTES_MAX, PATH_MAX_BYTES};
-use banger_workspace::wire::{Fault, Judge, Needed, check_known, check_notes, check_status};
+use banger_workspace::wire::{
+    Encoding, Fault, Judge, Needed, check_known, check_notes, check_status,
+};
 use bytes::Bytes;
 use futures::stream::{self, StreamExt};
 use tokio::time::timeout;
 use tonic::Streaming;
 
+use crate::coding::Coding;
 use crate::convert::{offset, required, signed};
 use crate::guest::{RemoteGuest, plain};
 use crate::judge::{Asked, Call, bounded, broken, judge};
@@ -78,16 +83,22 @@ fn malformed(fault: &Fault, place: &FilePlace) -> GuestError {
     }
 }
 
-/// The parts that a guest may see: a snapshot with something wrong in it ends before that.
+/// The parts that a guest may see, as it takes them: a snapshot with something wrong in it ends before that.
 fn judged(
     parts: WorkspaceParts,
+    coding: Coding,
     shared: Shared,
 ) -> impl futures::Stream<Item = proto::PrepareWorkspaceRequest> + Send {
     parts
+        .then(move |part| {
+            let coding = coding.clone();
+            async move { coding.decoded(part).await }
+        })
         .scan(shared, |shared, part| {
             let mut outgoing = locked(shared);
-            let allowed = match outgoing.judge.part(&part) {
-                Ok(()) => Some(part),
+            let judged = part.and_then(|part| outgoing.judge.part(&part).map(|()| part));
+            let allowed = match judged {
+                Ok(part) => Some(part),
                 Err(fault) => {
                     outgoing.fault = Some(fault);
                     None
@@ -146,10 +157,12 @@ impl Preparing {
         message: proto::PrepareWorkspaceResponse,
     ) -> Result<PrepareEvent, GuestError> {
         match message.message {
-            Some(Told::Known(known)) if !self.has_known => {
+            Some(Told::Known(mut known)) if !self.has_known => {
                 self.known =
                     check_known(&known, self.known).map_err(|fault| broken(fault.to_string()))?;
                 self.has_known = known.is_last;
+                // It is this side that decodes.
+                known.encodings = vec![Encoding::Zlib.into()];
                 Ok(PrepareEvent::Known(known))
             }
             Some(Told::Needed(needed)) => {
@@ -220,6 +233,9 @@ fn harmless(mut note: Note) -> Note {
 struct Exporting {
     messages: Streaming<proto::ExportWorkspaceResponse>,
     judge: Judge,
+    coding: Coding,
+    /// None where contents are told as they are.
+    encoder: Option<Encoder>,
     place: FilePlace,
     silence: Duration,
     link: Arc<Link>,
@@ -245,7 +261,10 @@ impl Exporting {
             Some(Exported::Part(part)) => {
                 let judged = self.judge.part(&part);
                 judged.map_err(|fault| broken(format!("the snapshot: {fault}")))?;
-                Ok(Some(ExportEvent::Part(with_harmless_note(part))))
+                let part = with_harmless_note(part);
+                let part = self.coding.encoded(&mut self.encoder, part).await;
+                let part = part.ok_or(GuestError::Lost { during })?;
+                Ok(Some(ExportEvent::Part(part)))
             }
             Some(Exported::Heartbeat(_)) => Ok(Some(ExportEvent::Heartbeat)),
             None => Err(broken("a message of an export is empty")),
@@ -291,7 +310,7 @@ impl GuestWorkspaces for RemoteGuest {
             fault: None,
         }));
         let first = stream::iter([request(Sent::Start(start))]);
-        let sent = first.chain(judged(parts, Arc::clone(&shared)));
+        let sent = first.chain(judged(parts, self.coding.clone(), Arc::clone(&shared)));
         let (sent, pace) = paced(sent, self.workspace_patience());
         let mut client = self.workspaces(EVENT_MAX_BYTES);
         let answer = client.prepare_workspace(sent);
@@ -328,6 +347,8 @@ impl GuestWorkspaces for RemoteGuest {
                 0 => Judge::default(),
                 limit => Judge::new(limit),
             },
+            coding: self.coding.clone(),
+            encoder: view.encoding.map(Encoder::new),
             place: view.place.clone(),
             silence: self.deadlines.silence,
             link: Arc::clone(&self.link),

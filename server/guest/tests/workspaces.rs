@@ -94,6 +94,7 @@ fn view(path: &Path, base: Base) -> WorkspaceView {
         base,
         had_git: true,
         max_bytes: 0,
+        encoding: None,
     }
 }
 

@@ -172,15 +172,14 @@ fn contents(
             sender.send(Piece::Content(Content {
                 entry,
                 data,
-                is_last: false,
-                sha256: Bytes::new(),
+                ..Content::default()
             }))
         })?;
         sender.send(Piece::Content(Content {
             entry,
-            data: Bytes::new(),
             is_last: true,
             sha256: Bytes::copy_from_slice(&read.sha256),
+            ..Content::default()
         }))?;
         if !read.held_still {
             all_held_still = false;

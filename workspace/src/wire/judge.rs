@@ -15,8 +15,8 @@ use super::limits::{
 };
 use super::path::{self, is_object_id};
 use super::{
-    Content, Entries, Entry, EntryKind, IndexEntries, ObjectFormat, PackData, Part, Piece, RefKind,
-    Refs, Repository, RepositoryKind,
+    Content, Encoding, Entries, Entry, EntryKind, IndexEntries, ObjectFormat, PackData, Part,
+    Piece, RefKind, Refs, Repository, RepositoryKind,
 };
 
 /// Settings that a repository may bring, and their values.
@@ -406,6 +406,12 @@ impl Judge {
     fn content(&mut self, content: &Content) -> Result<(), Fault> {
         if self.phase != Phase::Contents {
             return Err(Fault::Order { what: "content" });
+        }
+        // Sizes are those of the bytes as they are.
+        if content.encoding != i32::from(Encoding::Unspecified) {
+            return Err(Fault::Field {
+                what: "content is encoded where it must not be",
+            });
         }
         let number = content.entry as usize;
         let came = match self.content {

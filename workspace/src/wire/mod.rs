@@ -5,11 +5,14 @@
 //! part before it is used or passed on; names are checked by [`path`], once for all.
 
 mod check;
+#[cfg(feature = "encoding")]
+pub mod encoding;
 mod fault;
 mod judge;
 pub mod limits;
 pub mod path;
 
+pub use banger_proto::workspace::v1::content::Encoding;
 pub use banger_proto::workspace::v1::entry::Kind as EntryKind;
 pub use banger_proto::workspace::v1::note::Kind as NoteKind;
 pub use banger_proto::workspace::v1::part::Part as Piece;
@@ -21,6 +24,13 @@ pub use banger_proto::workspace::v1::*;
 pub use check::{check_base, check_known, check_notes, check_status};
 pub use fault::Fault;
 pub use judge::Judge;
+
+/// Of the encodings of contents that the other side takes, the one to use; none where it takes them only as they are.
+#[must_use]
+pub fn chosen(accepted: &[i32]) -> Option<Encoding> {
+    let is_accepted = |encoding: &Encoding| accepted.contains(&i32::from(*encoding));
+    Some(Encoding::Zlib).filter(is_accepted)
+}
 
 /// A base in the form in which it is kept.
 #[must_use]

@@ -17,8 +17,8 @@ use banger_workspace::client::{Error, LocalRepository, Result, expected_conflict
 use banger_workspace::command::Cancel;
 use banger_workspace::guest::{StatusRequest, status};
 use banger_workspace::wire::{
-    Base, Content, End, Entries, Entry, EntryKind, IndexEntries, IndexEntry, ManifestEnd, PackData,
-    Part, Piece, Ref, RefKind, Refs, Repository, RepositoryKind, part,
+    Base, Content, Encoding, End, Entries, Entry, EntryKind, IndexEntries, IndexEntry, ManifestEnd,
+    PackData, Part, Piece, Ref, RefKind, Refs, Repository, RepositoryKind, part,
 };
 use sha2::{Digest, Sha256};
 use support::{Bench, VM, commit, git, git_bytes, land, prepared, refused, tree, try_git, write};
@@ -93,6 +93,7 @@ fn content(entry: u32, data: &[u8]) -> Part {
         data: data.to_vec().into(),
         is_last: true,
         sha256: Sha256::digest(data).to_vec().into(),
+        ..Content::default()
     }))
 }
 

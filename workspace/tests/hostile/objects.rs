@@ -286,6 +286,18 @@ fn more_than_may_come_is_refused() {
 }
 
 #[test]
+fn content_that_still_is_encoded_is_refused() {
+    let bench = Bench::with_repository();
+    let mut parts = snapshot(&bench, Vec::new(), Vec::new(), vec![file(b"new", 100)]);
+    let mut encoded = content(0, b"abc");
+    if let Some(Piece::Content(content)) = &mut encoded.part {
+        content.set_encoding(Encoding::Zlib);
+    }
+    parts.push(encoded);
+    refused(&bench, ended(parts));
+}
+
+#[test]
 fn contents_must_be_what_their_digests_say() {
     let bench = Bench::with_repository();
     let mut parts = snapshot(&bench, Vec::new(), Vec::new(), vec![file(b"new", 3)]);
@@ -294,6 +306,7 @@ fn contents_must_be_what_their_digests_say() {
         data: "abc".into(),
         is_last: true,
         sha256: vec![0; 32].into(),
+        ..Content::default()
     })));
     refused(&bench, ended(parts));
 }

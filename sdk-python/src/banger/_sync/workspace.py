@@ -17,6 +17,7 @@ from banger._sync._call import Caller, Outgoing, new_request_id
 from banger._workspace import collect, failure, judge
 from banger._workspace.apply import Applied, Apply, How
 from banger._workspace.carried import Carried
+from banger._workspace.encoding import ENCODINGS, Encoder, decode
 from banger._workspace.land import Landed, Landing
 from banger._workspace.plain import AppliedFiles, Both, go_back
 from banger._workspace.plain import apply_files as apply_plain
@@ -61,6 +62,11 @@ class Workspace:
         self.path = path
         """Where it is in the VM; empty until it is known."""
         self._top: Path | None = None
+
+    @property
+    def _is_remote(self) -> bool:
+        """Whether contents go over a network: then they are encoded where both sides can."""
+        return self._caller.channel.address.socket is None
 
     def __repr__(self) -> str:
         return f"<banger.Workspace {self._name}:{self.path}>"
@@ -146,14 +152,25 @@ class Workspace:
         stream = self._caller.channel.stream(_methods.PREPARE_WORKSPACE, outgoing.messages())
         stream.when_over(outgoing.stop)
         sent = 0
+        encoder = Encoder()
 
         def send(parts: Iterator[wire.Part]) -> None:
             nonlocal sent
+
+            def following() -> tuple[wire.Part, int] | None:
+                part = next(parts, None)
+                if part is None:
+                    return None
+                size = _size(part)
+                encoder.encode(part)
+                return part, size
+
             try:
-                while (part := _io.blocking(next, parts, None)) is not None:
+                while (found := _io.blocking(following)) is not None:
+                    part, size = found
                     if not outgoing.put(v1.PrepareWorkspaceRequest(part=part)):
                         return  # the answer says why
-                    sent += len(part.pack.data) + len(part.content.data)
+                    sent += size
                     if on_progress is not None:
                         on_progress(sent)
             finally:
@@ -172,6 +189,8 @@ class Workspace:
                 count = _judged(judge.check_known, message.known, count)
                 known.extend(message.known.repositories)
                 is_done = message.known.is_last
+            if self._is_remote:
+                encoder = Encoder(message.known.encodings)
             send(collected.manifest(known))
             needed: list[int] = []
             is_done = False
@@ -213,6 +232,7 @@ class Workspace:
         to: str | os.PathLike[str] | None = None,
         *,
         plain: bool = False,
+        since: str | None = None,
         max_bytes: int = Limits.max_bytes,
         on_progress: Progress | None = None,
     ) -> Landed:
@@ -220,6 +240,10 @@ class Workspace:
         from: every commit by its own id, what was staged, changed and new, checked, as references beneath
         `refs/banger/VM/`. Your branches, index and files stay as they are; `apply` makes it part of them. What could
         not be brought is among `notes`, and `has_loss` says so.
+
+        With `since`, a commit, tag or branch of the repository here, all comes that this does not lead to, whatever
+        came before: also of a repository that was cloned in the VM and never prepared. The VM may have only commits
+        before it; where it has none of these, all of its history comes.
 
         When the connection breaks it is begun anew; until all of it was checked nothing of it is in the repository.
 
@@ -232,24 +256,39 @@ class Workspace:
         retry = self._caller.retry()
         while True:
             try:
-                return self._export_once(target, path, plain, max_bytes, on_progress)
+                return self._export_once(target, path, plain, since, max_bytes, on_progress)
             except (errors.ConnectionLost, errors.RefusedError) as error:
                 retry.after(error)
 
     def _export_once(
-        self, to: str | os.PathLike[str], path: str, plain: bool, max_bytes: int, on_progress: Progress | None
+        self,
+        to: str | os.PathLike[str],
+        path: str,
+        plain: bool,
+        since: str | None,
+        max_bytes: int,
+        on_progress: Progress | None,
     ) -> Landed:
         prepared = (self.status(path)).base
         place = _io.blocking(lambda: Place(to, plain=plain))
-        base = _io.blocking(place.base, self._name, prepared)
-        request = v1.ExportWorkspaceRequest(vm=self._vm, user=self._user, path=path, base=base, max_bytes=max_bytes)
+        base = _io.blocking(place.base, self._name, prepared, since)
+        accepted = ENCODINGS if self._is_remote else ()
+        request = v1.ExportWorkspaceRequest(
+            vm=self._vm, user=self._user, path=path, base=base, max_bytes=max_bytes, accepted_encodings=accepted
+        )
         landing = _io.blocking(Landing, place, self._name, base, Limits(max_bytes))
         stream = self._caller.channel.stream(_methods.EXPORT_WORKSPACE, request)
         came = 0
+
+        def take(part: wire.Part) -> int:
+            if accepted:
+                _judged(decode, part)
+            landing.part(part)
+            return _size(part)
+
         try:
             for part in _parts(stream):
-                _io.blocking(landing.part, part)
-                came += len(part.pack.data) + len(part.content.data)
+                came += _io.blocking(take, part)
                 if on_progress is not None:
                     on_progress(came)
                 if part.WhichOneof("part") == "end":
@@ -333,16 +372,32 @@ class Workspace:
 
         return _io.blocking(run)
 
-    def status(self, path: str = "") -> v1.GetWorkspaceStatusResponse:
+    def status(
+        self, path: str = "", *, since: str | None = None, to: str | os.PathLike[str] | None = None
+    ) -> v1.GetWorkspaceStatusResponse:
         """How it differs from what was prepared, without bringing it: `status` is what an export would bring, `base`
-        what it is compared with.
+        what it is compared with. With `since` from that commit of the repository at `to`, by itself where `prepare`
+        carried it from.
+
+        Raises:
+            WorkspaceError: If the commit is none of that repository.
         """
-        path = path or self._place(self._top if self._top is not None else ".", False)
-        request = v1.GetWorkspaceStatusRequest(vm=self._vm, user=self._user, path=path)
+        target = self._target(to)
+        path = path or self._place(target, False)
+        base = None
+        if since is not None:
+            prepared = (self.status(path)).base
+            base = _io.blocking(lambda: Place(target).base(self._name, prepared, since))
+        request = v1.GetWorkspaceStatusRequest(vm=self._vm, user=self._user, path=path, base=base)
         answer = self._caller.repeat(_methods.GET_WORKSPACE_STATUS, request)
         _judged(judge.check_status, answer.status)
         _judged(judge.check_base, answer.base)
         return answer
+
+
+def _size(part: wire.Part) -> int:
+    """Its bytes of a pack or a content, as they are."""
+    return len(part.pack.data) + len(part.content.data)
 
 
 def _parts(stream: _io.Stream[v1.ExportWorkspaceResponse]) -> Iterator[wire.Part]:

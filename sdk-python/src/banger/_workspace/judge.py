@@ -283,6 +283,9 @@ class Judge:
         number = content.entry
         if self._phase is not _Phase.CONTENTS:
             raise _not_allowed("content")
+        # Sizes are those of the bytes as they are.
+        if content.encoding:
+            raise Fault("content is encoded where it must not be")
         if self._content is not None and self._content[0] == number:
             came = self._content[1]
         elif self._content is None and number >= self._next_content:

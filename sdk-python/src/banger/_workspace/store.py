@@ -8,7 +8,7 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator
 
-from banger._workspace.failure import bad_vm, doing
+from banger._workspace.failure import bad_vm, doing, no_repository, no_revision
 from banger._workspace.git import Feed, Git, lines
 from banger._workspace.limits import SHALLOW_MAX
 from banger._workspace.names import vm_prefix
@@ -152,10 +152,11 @@ class Place:
                 self.top = os.path.realpath(at, strict=True)
             self.store = store_of_directory(self.top)
 
-    def base(self, vm: str, prepared: wire.Base) -> wire.Base:
+    def base(self, vm: str, prepared: wire.Base, since: str | None = None) -> wire.Base:
         """What of `prepared`, the base that the daemon keeps, is here, with what exports before have brought: so much
-        need not come again.
+        need not come again. With `since`, a commit of the repository, of this all that it does not lead to comes.
         """
+        commit = None if since is None else self._commit(since)
         prefix = prefix_of(vm)
         stores: dict[bytes, list[Store]] = {}
         for known in prepared.repositories:
@@ -176,7 +177,10 @@ class Place:
                 continue
             prepared_at = next((known for known in prepared.repositories if known.path == at), None)
             with _unless_inside(at):
-                told = _known(at, found[0], prefix, prepared_at)
+                if commit is not None and not at:
+                    told = _since(found[0], commit)
+                else:
+                    told = _known(at, found[0], prefix, prepared_at)
                 cut = set().union(*(store.cut() for store in found))
                 if len(cut) > SHALLOW_MAX:
                     del told.commits[:]
@@ -184,6 +188,15 @@ class Place:
                     told.shallow.extend(sorted(cut))
                 base.repositories.append(told)
         return base
+
+    def _commit(self, revision: str) -> str:
+        """A commit of the repository."""
+        if self.repository is None:
+            raise no_repository(self.top)
+        found = self.repository.commit(revision)
+        if found is None:
+            raise no_revision(revision)
+        return found
 
     def exported_state(self, vm: str) -> bytes:
         """Digest of the state of the VM's workspace that was exported last; empty for none. What is in that state may
@@ -252,6 +265,13 @@ def _known(at: bytes, store: Store, prefix: str, known: wire.BaseRepository | No
     asked.discard("")
     names = [f"{name}^{{commit}}" for name in sorted(asked)[:_BASE_COMMITS_MAX]]
     return wire.BaseRepository(path=at, commits=sorted(set(store.has(names))), head_commit=head)
+
+
+def _since(store: Store, commit: str) -> wire.BaseRepository:
+    """A commit of the workspace's own repository, and those before it: the VM may have only an earlier one."""
+    with doing("read the history"):
+        listed = store.git.run("rev-list", f"--max-count={_BASE_COMMITS_MAX}", commit, "--")
+    return wire.BaseRepository(commits=listed.decode().splitlines(), head_commit=commit)
 
 
 def _state_directory() -> bytes:

@@ -61,18 +61,20 @@ class PreparedWorkspace(_message.Message):
     def __init__(self, path: _Optional[str] = ..., state: _Optional[bytes] = ..., notes: _Optional[_Iterable[_Union[_snapshot_pb2.Note, _Mapping]]] = ...) -> None: ...
 
 class ExportWorkspaceRequest(_message.Message):
-    __slots__ = ("vm", "user", "path", "base", "max_bytes")
+    __slots__ = ("vm", "user", "path", "base", "max_bytes", "accepted_encodings")
     VM_FIELD_NUMBER: _ClassVar[int]
     USER_FIELD_NUMBER: _ClassVar[int]
     PATH_FIELD_NUMBER: _ClassVar[int]
     BASE_FIELD_NUMBER: _ClassVar[int]
     MAX_BYTES_FIELD_NUMBER: _ClassVar[int]
+    ACCEPTED_ENCODINGS_FIELD_NUMBER: _ClassVar[int]
     vm: str
     user: str
     path: str
     base: _snapshot_pb2.Base
     max_bytes: int
-    def __init__(self, vm: _Optional[str] = ..., user: _Optional[str] = ..., path: _Optional[str] = ..., base: _Optional[_Union[_snapshot_pb2.Base, _Mapping]] = ..., max_bytes: _Optional[int] = ...) -> None: ...
+    accepted_encodings: _containers.RepeatedScalarFieldContainer[_snapshot_pb2.Content.Encoding]
+    def __init__(self, vm: _Optional[str] = ..., user: _Optional[str] = ..., path: _Optional[str] = ..., base: _Optional[_Union[_snapshot_pb2.Base, _Mapping]] = ..., max_bytes: _Optional[int] = ..., accepted_encodings: _Optional[_Iterable[_Union[_snapshot_pb2.Content.Encoding, str]]] = ...) -> None: ...
 
 class ExportWorkspaceResponse(_message.Message):
     __slots__ = ("part", "heartbeat")

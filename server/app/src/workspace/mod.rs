@@ -14,8 +14,8 @@ use std::sync::Arc;
 use banger_core::file::FilePlace;
 use banger_core::guest::{Guest, GuestError};
 use banger_core::workspace::{
-    Base, ExportEvent, Part, PrepareEvent, PreparedWorkspace, Status, WorkspacePreparation,
-    WorkspaceView,
+    Base, Encoding, ExportEvent, Part, PrepareEvent, PreparedWorkspace, Status,
+    WorkspacePreparation, WorkspaceView,
 };
 use banger_core::{Timestamp, VmId};
 use banger_store::Workspace;
@@ -68,6 +68,8 @@ pub struct View {
     pub base: Option<Base>,
     /// The most bytes; 0 means as many as are allowed.
     pub max_bytes: u64,
+    /// How contents are told, where that makes them smaller; none: as they are.
+    pub encoding: Option<Encoding>,
 }
 
 /// The workspaces of this host's VMs.
@@ -218,6 +220,7 @@ impl Workspaces {
             base,
             had_git: known.is_some_and(|known| known.has_git),
             max_bytes: view.max_bytes,
+            encoding: view.encoding,
         })
     }
 }

@@ -42,7 +42,8 @@ impl WorkspaceService for Api {
     ) -> Result<Response<Self::ExportWorkspaceStream>, Status> {
         let request = request.into_inner();
         let at = place(&request.path, request.user)?;
-        let view = workspace::view(&request.vm, at, request.base, request.max_bytes)?;
+        let (base, accepted) = (request.base, request.accepted_encodings);
+        let view = workspace::view(&request.vm, at, base, request.max_bytes, &accepted)?;
         let events = self.app.workspaces.export(view).await.map_err(refused)?;
         let answers = events.map(|event| Ok(workspace::exported(event.map_err(refused)?)));
         let beat = || workspace::exported(ExportEvent::Heartbeat);
@@ -56,7 +57,7 @@ impl WorkspaceService for Api {
     ) -> Result<Response<v1::GetWorkspaceStatusResponse>, Status> {
         let request = request.into_inner();
         let at = place(&request.path, request.user)?;
-        let view = workspace::view(&request.vm, at, request.base, 0)?;
+        let view = workspace::view(&request.vm, at, request.base, 0, &[])?;
         let (status, base): (_, Base) = self.app.workspaces.status(view).await.map_err(refused)?;
         Ok(Response::new(v1::GetWorkspaceStatusResponse {
             status: Some(status),

@@ -15,12 +15,16 @@ use banger_proto::v1::prepare_workspace_request::Message as Sent;
 use banger_proto::v1::prepare_workspace_response::Message as Told;
 use banger_proto::v1::vm_service_client::VmServiceClient;
 use banger_proto::v1::workspace_service_client::WorkspaceServiceClient;
-use banger_proto::workspace::v1::Part;
-use banger_proto::workspace::v1::part::Part as Piece;
+use banger_sdk::Client;
 use banger_vmm::FakeHost;
 use banger_workspace::command::{Cancel, HostLauncher};
 use banger_workspace::guest::{Export, Place, export};
+use banger_workspace::wire::encoding::{Encoder, decode, needs_decoding};
+use banger_workspace::wire::{Content, Encoding, Part, Piece, part};
+use bangerd::config::Config;
 use bangerd::daemon::{self, DaemonError};
+use bangerd::listen::Outside;
+use prost::Message;
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -41,7 +45,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 pub(crate) struct Scene {
     pub(crate) dir: TempDir,
     host: FakeHost,
-    pub(crate) config: bangerd::config::Config,
+    pub(crate) config: Config,
     stop: CancellationToken,
     daemon: JoinHandle<Result<(), DaemonError>>,
     channel: Channel,
@@ -50,6 +54,13 @@ pub(crate) struct Scene {
 impl Scene {
     /// None where this machine cannot run it.
     pub(crate) async fn start() -> Option<Self> {
+        Self::start_from_outside(|_, _| Outside::default()).await
+    }
+
+    /// With a daemon that is given more than a configuration.
+    pub(crate) async fn start_from_outside(
+        change: impl FnOnce(&TempDir, &mut Config) -> Outside,
+    ) -> Option<Self> {
         if !rustix::process::geteuid().is_root() {
             eprintln!("SKIPPED workspaces: only root can be several users");
             return None;
@@ -63,9 +74,10 @@ impl Scene {
         let mut config = config(&dir);
         config.shutdown_grace = "5s".parse().unwrap();
         fs::write(&config.agent, "an agent").unwrap();
+        let outside = change(&dir, &mut config);
         let host = FakeHost::new(real_agent(&guest, &tasks));
         let stop = CancellationToken::new();
-        let daemon = serve(&config, &host, &stop);
+        let daemon = serve(&config, &host, outside, &stop);
         let channel = connect(&config.socket).await;
         furnish(&channel).await;
         let mut vms = VmServiceClient::new(channel.clone());
@@ -87,7 +99,7 @@ impl Scene {
         let ended = timeout(PATIENCE, &mut self.daemon).await;
         ended.unwrap().unwrap().unwrap();
         self.stop = CancellationToken::new();
-        self.daemon = serve(&self.config, &self.host, &self.stop);
+        self.daemon = serve(&self.config, &self.host, Outside::default(), &self.stop);
         self.channel = connect(&self.config.socket).await;
     }
 
@@ -101,9 +113,15 @@ impl Scene {
     }
 
     async fn export(&self, path: &str) -> Result<Vec<Part>, Status> {
+        self.export_encoded(path, &[]).await
+    }
+
+    /// By whom these encodings are taken.
+    async fn export_encoded(&self, path: &str, accepted: &[i32]) -> Result<Vec<Part>, Status> {
         let request = v1::ExportWorkspaceRequest {
             vm: "web".into(),
             path: path.into(),
+            accepted_encodings: accepted.to_vec(),
             ..v1::ExportWorkspaceRequest::default()
         };
         let answers = self.client().export_workspace(request).await?.into_inner();
@@ -126,13 +144,14 @@ impl Scene {
 }
 
 fn serve(
-    config: &bangerd::config::Config,
+    config: &Config,
     host: &FakeHost,
+    outside: Outside,
     stop: &CancellationToken,
 ) -> JoinHandle<Result<(), DaemonError>> {
     let connector = Arc::new(Connector::new(Deadlines::default()));
     let driver = Arc::new(host.driver());
-    let run = daemon::run(config.clone(), driver, connector, stop.clone());
+    let run = daemon::run_with(config.clone(), driver, connector, outside, stop.clone());
     TaskTracker::new().spawn(run)
 }
 
@@ -230,6 +249,7 @@ async fn prepare(
     let mut needed = BTreeSet::new();
     while let Some(message) = next(&mut answers).await? {
         match message {
+            Told::Known(known) => assert_eq!(known.encodings, [1]),
             Told::Needed(some) => {
                 needed.extend(some.entries);
                 if let Some((sender, contents)) = contents.take_if(|_| some.is_last) {
@@ -348,6 +368,156 @@ async fn work_in_a_vm_is_replaced_only_when_that_is_asked_for() {
     };
     prepare(&mut client, overwrite, parts).await.unwrap();
     assert!(!scene.guest("work/done").exists());
+    scene.stopped().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repository_that_was_cloned_in_the_vm_comes_since_a_commit() {
+    let Some(scene) = Scene::start().await else {
+        return;
+    };
+    let here = scene.dir.path().join("here");
+    repository(&here);
+    git(&here, &["add", "."]);
+    git(&here, &["commit", "-q", "-m", "second"]);
+    git(&here, &["branch", "start"]);
+    let guest = scene.guest("root/app");
+    let (from, to) = (here.to_str().unwrap(), guest.to_str().unwrap());
+    git(scene.dir.path(), &["clone", "-q", from, to]);
+    fs::write(guest.join("a"), "three\n").unwrap();
+    git(&guest, &["commit", "-q", "-a", "-m", "in the VM"]);
+    fs::write(guest.join("open"), "open\n").unwrap();
+    let theirs = git(&guest, &["rev-parse", "HEAD"]);
+    // Which the VM has not.
+    git(&here, &["commit", "-q", "--allow-empty", "-m", "later"]);
+
+    let host = format!("unix://{}", scene.config.socket.display());
+    let client = Client::connect(host.parse().unwrap()).await.unwrap();
+    let workspace = client.workspace("web", "app");
+    for (since, ahead) in [("start", 1), ("main", 3)] {
+        let (status, _) = workspace.status_since(&here, since).await.unwrap();
+        let told = &status.status.repositories[0];
+        assert_eq!(told.new_commit_count, 1, "{since}");
+        assert_eq!(told.ahead_count, ahead, "{since}");
+        assert_eq!(told.untracked_count, 1, "{since}");
+        let landed = workspace.export(&here).since(since).await.unwrap();
+        assert!(!landed.has_loss());
+        assert_eq!(landed.repositories[0].head, theirs);
+        let open = git(&here, &["show", "refs/banger/web/state/tree:open"]);
+        assert_eq!(open, "open");
+    }
+    let refused = workspace.export(&here).since("nothing").await.unwrap_err();
+    assert_eq!(refused.reason(), "REVISION_UNKNOWN");
+    let refused = workspace.status_since(&here, "nothing").await.unwrap_err();
+    assert_eq!(refused.reason(), "REVISION_UNKNOWN");
+    let refused = workspace.status_since(scene.dir.path(), "start").await;
+    assert_eq!(refused.unwrap_err().reason(), "NO_REPOSITORY");
+    drop((client, workspace));
+    scene.stopped().await;
+}
+
+/// Replaces the contents of `parts`.
+fn with_contents(parts: &[Part], mut change: impl FnMut(&mut Content)) -> Vec<Part> {
+    let mut changed = parts.to_vec();
+    for part in &mut changed {
+        if let Some(Piece::Content(content)) = &mut part.part {
+            change(content);
+        }
+    }
+    changed
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn contents_are_encoded_between_daemon_and_caller_and_nowhere_else() {
+    let Some(scene) = Scene::start().await else {
+        return;
+    };
+    let from = scene.dir.path().join("from");
+    repository(&from);
+    let plain = told(&from).await;
+    let mut encoder = Encoder::new(Encoding::Zlib);
+    let mut encoded = plain.clone();
+    encoded.iter_mut().for_each(|part| encoder.encode(part));
+    let size = |parts: &[Part]| parts.iter().map(Message::encoded_len).sum::<usize>();
+    assert!(size(&encoded) * 10 < size(&plain));
+    // The agent, which knows of no encoding, takes it.
+    let mut client = scene.client();
+    prepare(&mut client, start("/work"), encoded.clone())
+        .await
+        .unwrap();
+    let guest = scene.guest("work");
+    assert_eq!(fs::read(guest.join("new")).unwrap(), vec![9; 3_000_000]);
+    assert_eq!(fs::read(guest.join("a")).unwrap(), b"two\n");
+
+    // And whoever asks for it gets what came so; nobody else, and not by encodings that are not known.
+    let is_encoded = |parts: &[Part]| parts.iter().any(needs_decoding);
+    let expected = scene.export("/work").await.unwrap();
+    assert!(!is_encoded(&expected));
+    let unknown = scene.export_encoded("/work", &[0, 2, -1]).await.unwrap();
+    assert!(!is_encoded(&unknown));
+    let mut parts = scene.export_encoded("/work", &[2, 1]).await.unwrap();
+    assert!(is_encoded(&parts));
+    assert!(size(&parts) * 10 < size(&expected));
+    for part in &mut parts {
+        decode(part).unwrap();
+    }
+    assert_eq!(parts, expected);
+    scene.stopped().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn encodings_that_lie_are_refused_and_change_nothing() {
+    let Some(scene) = Scene::start().await else {
+        return;
+    };
+    let from = scene.dir.path().join("from");
+    repository(&from);
+    let parts = told(&from).await;
+    let zlib = |data: &[u8]| {
+        let mut part = part(Piece::Content(Content {
+            data: data.to_vec().into(),
+            ..Content::default()
+        }));
+        Encoder::new(Encoding::Zlib).encode(&mut part);
+        match part.part {
+            Some(Piece::Content(content)) => content.data.to_vec(),
+            _ => panic!("a content stays one"),
+        }
+    };
+    let whole = zlib(&[9; 4096]);
+    let half = &whole[..whole.len() / 2];
+    let lies = [
+        ("a bomb", zlib(&vec![0; 64 << 20]), 1, "WORKSPACE_TOO_LARGE"),
+        ("nothing", Vec::new(), 1, "WORKSPACE_SNAPSHOT_INVALID"),
+        ("cut", half.to_vec(), 1, "WORKSPACE_SNAPSHOT_INVALID"),
+        ("garbage", vec![0xff; 500], 1, "WORKSPACE_SNAPSHOT_INVALID"),
+        ("two", whole.repeat(2), 1, "WORKSPACE_SNAPSHOT_INVALID"),
+        ("unknown", whole.clone(), 2, "WORKSPACE_SNAPSHOT_INVALID"),
+        // More than its entry says.
+        (
+            "longer",
+            zlib(&[9; 1 << 20]),
+            1,
+            "WORKSPACE_SNAPSHOT_INVALID",
+        ),
+    ];
+    for (name, data, encoding, reason) in lies {
+        let mut first = true;
+        let lying = with_contents(&parts, |content| {
+            if std::mem::take(&mut first) {
+                content.data = data.clone().into();
+                content.encoding = encoding;
+            }
+        });
+        let refused = prepare(&mut scene.client(), start("/work"), lying).await;
+        let refused = refused.expect_err(name);
+        let details = tonic_types::StatusExt::get_details_error_info(&refused).unwrap();
+        assert_eq!(details.reason, reason, "{name}: {refused:?}");
+        assert!(!scene.guest("work").exists(), "{name}");
+    }
+    prepare(&mut scene.client(), start("/work"), parts)
+        .await
+        .unwrap();
     scene.stopped().await;
 }
 

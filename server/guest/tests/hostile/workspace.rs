@@ -11,7 +11,8 @@ use banger_core::file::FilePlace;
 use banger_core::guest::{Guest, GuestConnector as _, GuestError};
 use banger_core::vmm::Accelerator;
 use banger_core::workspace::{
-    Base, ExportEvent, PrepareEvent, WorkspacePreparation, WorkspaceProblem, WorkspaceView,
+    Base, Encoding, ExportEvent, PrepareEvent, WorkspacePreparation, WorkspaceProblem,
+    WorkspaceView,
 };
 use banger_guest::Connector;
 use banger_proto::guest::v1 as proto;
@@ -168,6 +169,7 @@ async fn exported(told: Lie) -> Vec<Result<ExportEvent, GuestError>> {
         base: Base::default(),
         had_git: true,
         max_bytes: 1 << 20,
+        encoding: Some(Encoding::Zlib),
     };
     match guest.export_workspace(&view).await {
         Ok(events) => events.collect().await,
@@ -226,7 +228,16 @@ fn content(entry: u32, data: &'static [u8]) -> Part {
         data: Bytes::from_static(data),
         is_last: true,
         sha256: Bytes::from(vec![0; 32]),
+        ..Content::default()
     }))
+}
+
+fn encoded(entry: u32, data: &'static [u8]) -> Part {
+    let mut part = content(entry, data);
+    if let Some(Piece::Content(content)) = &mut part.part {
+        content.set_encoding(Encoding::Zlib);
+    }
+    part
 }
 
 fn end() -> Part {
@@ -294,6 +305,8 @@ async fn each_lie_in_a_snapshot_breaks_the_protocol() {
         vec![own(), entry("a", 1), manifest_end(1), content(0, b"more")],
         vec![own(), entry("a", 1), manifest_end(1), content(1, b"x")],
         vec![own(), entry("a", 1), content(0, b"x")],
+        // As it would be for a caller, who has asked for it.
+        vec![own(), entry("a", 100), manifest_end(1), encoded(0, b"x")],
         vec![own(), reference("refs/heads/../../config", ID)],
         vec![own(), reference("HEAD", ID)],
         vec![own(), reference("refs/heads/x", "--upload-pack=x")],
@@ -336,6 +349,7 @@ async fn each_lie_in_a_preparation_breaks_the_protocol() {
                 commits: vec![commit.into()],
             }],
             is_last: true,
+            ..Known::default()
         })
     };
     let lies = [
@@ -399,6 +413,7 @@ async fn each_lie_in_a_status_breaks_the_protocol() {
             base: Base::default(),
             had_git: false,
             max_bytes: 0,
+            encoding: None,
         };
         let answer = guest.workspace_status(&view).await;
         assert!(is_broken(Some(&answer)), "{status:?} gave {answer:?}");

@@ -143,6 +143,7 @@ impl Source {
                 data: data.into(),
                 is_last,
                 sha256,
+                ..Content::default()
             })))?;
             if is_last {
                 return Ok(());

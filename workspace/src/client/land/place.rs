@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 
 use crate::client::error::{Error, Result};
-use crate::client::lines::path;
+use crate::client::lines::{path, text};
 use crate::client::repository::LocalRepository;
 use crate::client::store::{Store, vm_prefix};
 use crate::command::Cancel;
@@ -93,6 +93,27 @@ impl Place {
     /// # Errors
     /// If git cannot be asked.
     pub fn base(&self, vm: &str, prepared: &Base) -> Result<Base> {
+        self.base_of(vm, prepared, None)
+    }
+
+    /// The same, with a commit of the repository for what of it need not come: all that this does not lead to comes, also
+    /// what exports before have brought. Where the VM has not the commit, that ends at those before it that it has.
+    ///
+    /// # Errors
+    /// As [`Place::base`], and if there is no repository, or `since` is none of its commits.
+    pub fn base_since(&self, vm: &str, prepared: &Base, since: &str) -> Result<Base> {
+        let repository = self.repository.as_ref();
+        let repository = repository.ok_or_else(|| Error::NoRepository {
+            path: self.top.clone(),
+        })?;
+        let commit = repository.commit(since)?;
+        let commit = commit.ok_or_else(|| Error::Revision {
+            name: since.to_owned(),
+        })?;
+        self.base_of(vm, prepared, Some(&commit))
+    }
+
+    fn base_of(&self, vm: &str, prepared: &Base, since: Option<&str>) -> Result<Base> {
         let prefix = vm_prefix(vm)?;
         let mut stores: BTreeMap<Vec<u8>, Vec<Store>> = BTreeMap::new();
         for known in &prepared.repositories {
@@ -113,7 +134,8 @@ impl Place {
         for (at, stores) in stores {
             let known = prepared.repositories.iter().find(|known| known.path == at);
             let is_inside = !at.is_empty();
-            match self.known_of(at, &stores, &prefix, known) {
+            let since = since.filter(|_| !is_inside);
+            match self.known_of(at, &stores, &prefix, known, since) {
                 Err(error) if is_inside && !error.is_given_up() => {}
                 known => base.repositories.extend(known?),
             }
@@ -121,13 +143,14 @@ impl Place {
         Ok(base)
     }
 
-    /// What is known of the repository that lands in one of `stores`; none where neither is counted on.
+    /// What is known of the repository that lands in one of `stores`, or `since` of it; none where neither is counted on.
     fn known_of(
         &self,
         at: Vec<u8>,
         stores: &[Store],
         prefix: &str,
         known: Option<&BaseRepository>,
+        since: Option<&str>,
     ) -> Result<Option<BaseRepository>> {
         // Of two stores at one path either may be the one that something lands in. What the owner's has both have: the
         // other shares its objects. Of others neither is counted on.
@@ -136,7 +159,10 @@ impl Place {
             [here, ..] if at.is_empty() && self.repository.is_some() => here,
             _ => return Ok(None),
         };
-        let mut known = known_of(at, counted_on, prefix, known)?;
+        let mut known = match since {
+            Some(commit) => since_of(counted_on, commit)?,
+            None => known_of(at, counted_on, prefix, known)?,
+        };
         let mut cut = BTreeSet::new();
         for store in stores {
             cut.extend(store.cut()?);
@@ -234,6 +260,18 @@ fn known_of(
         commits,
         head_commit: head,
         shallow: Vec::new(),
+    })
+}
+
+/// A commit of the workspace's own repository, and those before it: the VM may have only an earlier one.
+fn since_of(store: &Store, commit: &str) -> Result<BaseRepository> {
+    let most = format!("--max-count={BASE_COMMITS_MAX}");
+    let listed = store.git().run(&["rev-list", &most, commit, "--"]);
+    let listed = text(&listed.map_err(Error::git("read the history"))?);
+    Ok(BaseRepository {
+        commits: listed.lines().map(str::to_owned).collect(),
+        head_commit: commit.to_owned(),
+        ..BaseRepository::default()
     })
 }
 

@@ -270,12 +270,12 @@ fn tell_known(former: Option<&Seen>, incoming: &mut Incoming<'_>) -> Result<(), 
     for repository in repositories {
         incoming.answer(Answer::Known(Known {
             repositories: vec![repository],
-            is_last: false,
+            ..Known::default()
         }))?;
     }
     incoming.answer(Answer::Known(Known {
-        repositories: Vec::new(),
         is_last: true,
+        ..Known::default()
     }))
 }
 

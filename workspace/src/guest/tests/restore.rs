@@ -102,6 +102,23 @@ fn a_cut_stream_leaves_what_was_there() {
 }
 
 #[test]
+fn contents_come_as_they_are_only() {
+    let scratch = tempfile::tempdir().unwrap();
+    let (from, to) = (scratch.path().join("from"), scratch.path().join("to"));
+    write(from.join("a"), "one");
+    let mut parts = told(&from, &Export::default());
+    for part in &mut parts {
+        if let Some(Piece::Content(content)) = &mut part.part {
+            content.set_encoding(crate::wire::Encoding::Zlib);
+        }
+    }
+    let refused = made(&to, &Restore::default(), parts).unwrap_err();
+    let why = std::error::Error::source(&refused).unwrap().to_string();
+    assert!(why.contains("encoded"), "{why}");
+    assert!(!to.exists());
+}
+
+#[test]
 fn without_git_all_files_are_told() {
     let scratch = tempfile::tempdir().unwrap();
     let (from, to) = (scratch.path().join("from"), scratch.path().join("to"));

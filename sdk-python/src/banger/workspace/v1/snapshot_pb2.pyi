@@ -191,16 +191,24 @@ class ManifestEnd(_message.Message):
     def __init__(self, entry_count: _Optional[int] = ...) -> None: ...
 
 class Content(_message.Message):
-    __slots__ = ("entry", "data", "is_last", "sha256")
+    __slots__ = ("entry", "data", "is_last", "sha256", "encoding")
+    class Encoding(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        ENCODING_UNSPECIFIED: _ClassVar[Content.Encoding]
+        ENCODING_ZLIB: _ClassVar[Content.Encoding]
+    ENCODING_UNSPECIFIED: Content.Encoding
+    ENCODING_ZLIB: Content.Encoding
     ENTRY_FIELD_NUMBER: _ClassVar[int]
     DATA_FIELD_NUMBER: _ClassVar[int]
     IS_LAST_FIELD_NUMBER: _ClassVar[int]
     SHA256_FIELD_NUMBER: _ClassVar[int]
+    ENCODING_FIELD_NUMBER: _ClassVar[int]
     entry: int
     data: bytes
     is_last: bool
     sha256: bytes
-    def __init__(self, entry: _Optional[int] = ..., data: _Optional[bytes] = ..., is_last: bool = ..., sha256: _Optional[bytes] = ...) -> None: ...
+    encoding: Content.Encoding
+    def __init__(self, entry: _Optional[int] = ..., data: _Optional[bytes] = ..., is_last: bool = ..., sha256: _Optional[bytes] = ..., encoding: _Optional[_Union[Content.Encoding, str]] = ...) -> None: ...
 
 class Note(_message.Message):
     __slots__ = ("kind", "path", "detail", "is_loss")
@@ -253,12 +261,14 @@ class End(_message.Message):
     def __init__(self, state: _Optional[bytes] = ..., notes_left_out: _Optional[int] = ...) -> None: ...
 
 class Known(_message.Message):
-    __slots__ = ("repositories", "is_last")
+    __slots__ = ("repositories", "is_last", "encodings")
     REPOSITORIES_FIELD_NUMBER: _ClassVar[int]
     IS_LAST_FIELD_NUMBER: _ClassVar[int]
+    ENCODINGS_FIELD_NUMBER: _ClassVar[int]
     repositories: _containers.RepeatedCompositeFieldContainer[KnownRepository]
     is_last: bool
-    def __init__(self, repositories: _Optional[_Iterable[_Union[KnownRepository, _Mapping]]] = ..., is_last: bool = ...) -> None: ...
+    encodings: _containers.RepeatedScalarFieldContainer[Content.Encoding]
+    def __init__(self, repositories: _Optional[_Iterable[_Union[KnownRepository, _Mapping]]] = ..., is_last: bool = ..., encodings: _Optional[_Iterable[_Union[Content.Encoding, str]]] = ...) -> None: ...
 
 class KnownRepository(_message.Message):
     __slots__ = ("path", "commits")

@@ -6,7 +6,7 @@ use banger_core::workspace::{Base, ExportEvent, PrepareEvent};
 use banger_proto::v1;
 use banger_proto::v1::export_workspace_response::Message as Exported;
 use banger_proto::v1::prepare_workspace_response::Message as Prepared;
-use banger_workspace::wire::check_base;
+use banger_workspace::wire::{check_base, chosen};
 
 use super::field::{int, named, natural};
 use super::file;
@@ -69,6 +69,7 @@ pub(crate) fn view(
     place: FilePlace,
     base: Option<Base>,
     max_bytes: i64,
+    accepted_encodings: &[i32],
 ) -> Result<View, RequestError> {
     if let Some(base) = &base {
         check_base(base).map_err(|fault| RequestError::invalid("base", fault.to_string()))?;
@@ -78,6 +79,7 @@ pub(crate) fn view(
         place,
         base,
         max_bytes: natural("max_bytes", max_bytes)?,
+        encoding: chosen(accepted_encodings),
     })
 }
 

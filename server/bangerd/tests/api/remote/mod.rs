@@ -6,6 +6,7 @@ mod limits;
 mod refused;
 mod reload;
 mod sdk;
+mod workspaces;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
