@@ -285,10 +285,14 @@ impl App {
             .is_ok();
         self.context.shutdown.cancel();
         self.context.tasks.close();
-        let ended =
-            tokio::time::timeout(self.context.config.undo_timeout, self.context.tasks.wait())
-                .await
-                .is_ok();
+        let ending = async {
+            self.context.tasks.wait().await;
+            // What is not on the disk by then the next daemon syncs.
+            self.images.synced().await;
+        };
+        let ended = tokio::time::timeout(self.context.config.undo_timeout, ending)
+            .await
+            .is_ok();
         self.context.store.close().await;
         drained && ended
     }

@@ -65,6 +65,7 @@ pub(crate) async fn reconcile(app: &App) -> Result<Reconciled, AppError> {
         interrupted_operations: app.operations.reconcile().await?,
         ..Reconciled::default()
     };
+    app.images.begin_losing().await?;
     app.volumes.restore().await?;
     let vms = app.context.store.all_vms().await?;
     let known: HashSet<VmId> = vms.iter().map(|vm| vm.id).collect();

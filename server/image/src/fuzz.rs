@@ -17,6 +17,7 @@ use crate::ext4::{BaseSpec, Ext4Error, Source, content_bytes, write_base};
 use crate::flatten::Tree;
 use crate::layer::{Destination, Kept, LayerSource, index_layer};
 use crate::tar::{Budget, PackedEntries};
+use crate::writeback::Flush;
 
 /// Bytes of files beyond which no disk is made: it would only be slow.
 const CONTENT_BYTES_MAX: u64 = 4 << 20;
@@ -130,7 +131,7 @@ fn read_layer(bytes: &[u8]) {
     let copied = make_disk(&layer.entries, &sources, tempfile());
     // The same, written while it is read.
     let disk = tempfile();
-    let to = Destination::Disk(source(&disk));
+    let to = Destination::Disk(source(&disk), Flush::Late);
     let again = LayerSource {
         reader: bytes,
         digest: Digest::of(b""),
@@ -168,6 +169,7 @@ fn make_disk(entries: &PackedEntries, sources: &[Source], disk: File) -> Option<
         tree,
         sources,
         uuid: [7; 16],
+        flush: Flush::Late,
     };
     match write_base(spec, &disk, &CancellationToken::new(), &|_| {}) {
         Ok(_) => {

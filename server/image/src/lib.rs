@@ -40,8 +40,8 @@ pub use kernel::{
 pub use layer::LayerError;
 pub use registry::{ImageReference, PullOptions, Registries, RegistryError, RegistrySettings};
 pub use store::{
-    BuiltImage, BundleExport, BundleNames, ImageFiles, ImageStore, KeptFile, KeptKind, Pruned,
-    RegisterOptions, RegisterSource, StoreError, Sweep,
+    BuiltImage, BundleExport, BundleNames, ImageFiles, ImageStore, KeptFile, KeptKind, LossCause,
+    LostImage, Pruned, RegisterOptions, RegisterSource, StoreError, Sweep,
 };
 pub use tar::TarError;
 pub use transport::TlsSettings;

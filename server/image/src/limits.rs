@@ -42,6 +42,9 @@ pub(crate) const LAYER_JOBS_OF_REGISTRY_MAX: usize = 8;
 pub(crate) const LAYER_JOBS_MAX: usize = 48;
 /// Base disks written at the same time.
 pub(crate) const CONVERSIONS_MAX: usize = 2;
+/// After this time what a pull did not wait for is synced: until then the disk and the processors are left to what comes
+/// next. The kernel leaves what programs write alone for as long or longer.
+pub(crate) const SYNC_DELAY: Duration = Duration::from_secs(3);
 /// Chunks of a layer between the network and each of the two threads that consume it. A chunk has at
 /// most a few hundred KiB, typically 16 KiB.
 pub(crate) const CHUNKS_IN_FLIGHT: usize = 16;

@@ -205,7 +205,7 @@ impl Images {
     }
 
     /// Removes an image's row, unless a VM uses it.
-    async fn forget(&self, image: &Image) -> Result<DeleteOutcome, AppError> {
+    pub(super) async fn forget(&self, image: &Image) -> Result<DeleteOutcome, AppError> {
         let outcome = self.context.store.delete_image(image.id).await?;
         if outcome == DeleteOutcome::Deleted {
             self.context.events.image_removed(image);

@@ -4,6 +4,7 @@ mod bring;
 mod build;
 mod bundle;
 mod keep;
+mod lost;
 mod turns;
 
 use std::path::PathBuf;
@@ -281,6 +282,18 @@ impl Images {
     /// Where an image's base disk is.
     pub(crate) fn rootfs(&self, image: &Image) -> PathBuf {
         self.files.rootfs_path(image.digest)
+    }
+
+    /// Whether an image's base disk is there: it is not once the image is lost.
+    pub(crate) async fn has_files(&self, image: &Image) -> bool {
+        let found = tokio::fs::try_exists(self.rootfs(image)).await;
+        // Whoever opens it is told what is wrong.
+        found.unwrap_or(true)
+    }
+
+    /// Waits until what was pulled is on the disk.
+    pub(crate) async fn synced(&self) {
+        self.files.drain().await;
     }
 
     /// Makes a VM's writable disk.

@@ -204,9 +204,9 @@ impl Booter {
 
     async fn image(&self, reference: &str, pull_if_missing: bool) -> Result<Image, AppError> {
         match self.images.find(reference).await? {
-            Some(image) => Ok(image),
-            None if pull_if_missing => self.images.pull_within(reference, None, &self.task).await,
-            None => Err(AppError::ImageMissing {
+            Some(image) if self.images.has_files(&image).await => Ok(image),
+            _ if pull_if_missing => self.images.pull_within(reference, None, &self.task).await,
+            _ => Err(AppError::ImageMissing {
                 reference: reference.to_owned(),
             }),
         }
@@ -220,8 +220,18 @@ impl Booter {
         };
         let image = vm.image.ok_or_else(|| missing("image"))?;
         let kernel = vm.kernel.ok_or_else(|| missing("kernel"))?;
+        let image = self.images.get(&image.to_string()).await?;
+        if !self.images.has_files(&image).await {
+            // A tag may name other content by now.
+            let named = image.references.first().unwrap_or(&vm.spec.image);
+            let name = named
+                .split_once('@')
+                .map_or(named.as_str(), |(name, _)| name);
+            let reference = format!("{name}@{}", image.digest);
+            return Err(AppError::ImageMissing { reference });
+        }
         Ok(Resolved {
-            image: self.images.get(&image.to_string()).await?,
+            image,
             kernel: self.kernels.get(&kernel.to_string()).await?,
         })
     }

@@ -30,6 +30,8 @@ enum Fault {
 pub(crate) enum Calls {
     /// What makes, changes, renames or flushes files.
     Changes,
+    /// What flushes files, and nothing else.
+    Flushes,
     /// What reads files, too.
     All,
     /// What removes files and directories, and nothing else.
@@ -42,8 +44,9 @@ impl Calls {
     /// Whether a call of the kind `call` is meant.
     fn mean(self, call: Self) -> bool {
         match self {
-            Self::All => matches!(call, Self::All | Self::Changes),
-            Self::Changes | Self::Removals | Self::Looks => self == call,
+            Self::All => matches!(call, Self::All | Self::Changes | Self::Flushes),
+            Self::Changes => matches!(call, Self::Changes | Self::Flushes),
+            Self::Flushes | Self::Removals | Self::Looks => self == call,
         }
     }
 }
@@ -234,8 +237,8 @@ on_file! {
     pread64(data: *mut c_void, length: size_t, at: off_t) -> ssize_t = SYS_pread64, All;
     ftruncate(length: off_t) -> c_int = SYS_ftruncate, Changes;
     ftruncate64(length: off_t) -> c_int = SYS_ftruncate, Changes;
-    fsync() -> c_int = SYS_fsync, Changes;
-    fdatasync() -> c_int = SYS_fdatasync, Changes;
+    fsync() -> c_int = SYS_fsync, Flushes;
+    fdatasync() -> c_int = SYS_fdatasync, Flushes;
 }
 
 #[unsafe(no_mangle)]

@@ -9,7 +9,7 @@ use v1::watch_events_response::Message;
 
 use crate::rig::{PATIENCE, Rig, assert_refused};
 
-async fn watch(
+pub(crate) async fn watch(
     rig: &Rig,
     request: v1::WatchEventsRequest,
 ) -> Result<Streaming<v1::WatchEventsResponse>, Status> {
@@ -32,7 +32,9 @@ async fn next(stream: &mut Streaming<v1::WatchEventsResponse>) -> Message {
     }
 }
 
-async fn snapshot(stream: &mut Streaming<v1::WatchEventsResponse>) -> v1::EventsSnapshot {
+pub(crate) async fn snapshot(
+    stream: &mut Streaming<v1::WatchEventsResponse>,
+) -> v1::EventsSnapshot {
     match next(stream).await {
         Message::Snapshot(snapshot) => snapshot,
         other => panic!("{other:?} is no snapshot"),
@@ -40,7 +42,10 @@ async fn snapshot(stream: &mut Streaming<v1::WatchEventsResponse>) -> v1::Events
 }
 
 /// Events up to the one of this kind.
-async fn until(stream: &mut Streaming<v1::WatchEventsResponse>, last: Kind) -> Vec<v1::Event> {
+pub(crate) async fn until(
+    stream: &mut Streaming<v1::WatchEventsResponse>,
+    last: Kind,
+) -> Vec<v1::Event> {
     let mut events = Vec::new();
     loop {
         let Message::Event(event) = next(stream).await else {

@@ -10,7 +10,7 @@ use banger_core::Digest;
 use sha2::{Digest as _, Sha256};
 
 use super::BundleError;
-use crate::writeback::WriteBack;
+use crate::writeback::{Flush, WriteBack};
 
 /// What is passed from thread to thread: large enough that passing costs nothing, and a multiple of a block.
 pub(super) const PIECE_BYTES: usize = 1 << 20;
@@ -34,7 +34,7 @@ pub(super) struct WrittenDisk {
 /// Writes the pieces that come to `file`; what is used goes back to be filled again. `written` counts what is no
 /// zeros. Blocks until the pieces end.
 pub(super) fn write_disk(
-    file: &File,
+    (file, flush): (&File, Flush),
     pieces: &Receiver<Vec<u8>>,
     used: &SyncSender<Vec<u8>>,
     written: &AtomicU64,
@@ -49,7 +49,7 @@ pub(super) fn write_disk(
         head: Vec::with_capacity(HEAD_BYTES),
     };
     let mut hasher = Sha256::new();
-    let mut back = WriteBack::default();
+    let mut back = WriteBack::new(flush);
     while let Ok(piece) = pieces.recv() {
         hasher.update(&piece);
         let missing = HEAD_BYTES - disk.head.len();

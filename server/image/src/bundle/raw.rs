@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::unpack::{Unpacked, copy_disk};
 use super::{BUILDER, BundleError};
 use crate::watched::Watched;
+use crate::writeback::Flush;
 
 /// What a file system without a name is called in its manifest: whoever exports it names it.
 const NAME: &str = "ext4";
@@ -49,7 +50,12 @@ pub(crate) fn copy_ext4(
     // What is not compressed cannot be a bomb.
     let unbounded = AtomicU64::new(u64::MAX);
     let mut file = Watched::new(file, cancel.clone());
-    let written = copy_disk(&mut file, size_bytes, disk.as_file(), &unbounded)?;
+    let written = copy_disk(
+        &mut file,
+        size_bytes,
+        (disk.as_file(), Flush::Early),
+        &unbounded,
+    )?;
     written.check_ext4()?;
     let manifest = ImageManifest::new(ImageParts {
         name: NAME.parse::<BundleName>().expect("a plain word"),

@@ -21,6 +21,7 @@ use super::disk::{PIECE_BYTES, PIECES_IN_FLIGHT, WrittenDisk, write_disk};
 use super::member::{self, Member};
 use crate::limits::{RATIO_FREE_BYTES, RATIO_MAX};
 use crate::watched::Watched;
+use crate::writeback::Flush;
 
 /// Largest window of a zstd frame, 2^27 bytes: what `zstd --long` writes, and bounded memory.
 pub(super) const WINDOW_LOG_MAX: u32 = 27;
@@ -128,6 +129,11 @@ fn read_members(
         .window_log_max(WINDOW_LOG_MAX)
         .map_err(BundleError::Damaged)?;
     let mut decoder = Watched::new(decoder, cancel.clone());
+    // What a catalog has can be fetched again.
+    let flush = match expected.entry {
+        Some(_) => Flush::Late,
+        None => Flush::Early,
+    };
     let (mut manifest, mut written) = (None, None);
     while let Some(found) = member::next_member(&mut decoder)? {
         match found.name.as_str() {
@@ -151,7 +157,12 @@ fn read_members(
             ROOTFS_MEMBER => {
                 bounded(ROOTFS_MEMBER, &found, ROOTFS_BYTES_MAX)?;
                 check_announced(&found, manifest.as_deref(), expected)?;
-                written = Some(copy_disk(&mut decoder, found.size_bytes, disk, compressed)?);
+                written = Some(copy_disk(
+                    &mut decoder,
+                    found.size_bytes,
+                    (disk, flush),
+                    compressed,
+                )?);
             }
             _ => {
                 return Err(BundleError::Unexpected {
@@ -206,7 +217,7 @@ fn check_announced(
 pub(super) fn copy_disk(
     archive: &mut impl Read,
     size_bytes: u64,
-    disk: &File,
+    disk: (&File, Flush),
     compressed: &AtomicU64,
 ) -> Result<WrittenDisk, BundleError> {
     let written = AtomicU64::new(0);

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use banger_core::Digest;
 use banger_core::tree::TreeEntry;
 
-use crate::layer::{Destination, Kept, LayerError, LayerSource, index_layer};
+use crate::layer::{Destination, Kept, LayerError, LayerSource, READ_BYTES, index_layer};
 use crate::store::StoreError;
 use crate::tar::{Budget, Content, Entry, FileInput, PackedEntries, TarReader};
 
@@ -108,7 +108,7 @@ impl TreeArchive {
         let content = self.content(number);
         let source = LayerSource {
             size_bytes: content.content.size,
-            reader: content,
+            reader: io::BufReader::with_capacity(READ_BYTES, content),
             digest: Digest::of(b""),
         };
         let budget = Budget::default();

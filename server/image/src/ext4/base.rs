@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::acl;
 use super::directory::{Directory, Name, Seeds};
 use super::error::Ext4Error;
-use super::fill::{Filling, Source, fill, sharing};
+use super::fill::{Filling, Source, fill};
 use super::groups::{Contents, Groups, JOURNAL_BLOCKS};
 use super::inode::{Map, Record, Root, reserved};
 use super::room::{BLOCK, Bitmap, Blocks, Cursor};
@@ -18,6 +18,7 @@ use super::sink::HoleySink;
 use super::xattr::DiskXattrs;
 use crate::flatten::{FlattenError, Inode, Node, Place, ROOT, Tree};
 use crate::tar::Extent;
+use crate::writeback::Flush;
 
 /// Times ext4 can hold: 34 bits of seconds from 1901 on.
 const MTIME_MIN: i64 = i32::MIN as i64;
@@ -44,6 +45,8 @@ pub(crate) struct BaseSpec<'a> {
     pub(crate) sources: &'a [Source],
     /// The file system's id, derived from its content, so that the same content makes the same disk.
     pub(crate) uuid: [u8; 16],
+    /// When it is to go to the host's disk.
+    pub(crate) flush: Flush,
 }
 
 /// The files of a disk that is written.
@@ -73,19 +76,19 @@ pub(crate) fn write_base(
         mut tree,
         sources,
         uuid,
+        flush,
     } = spec;
     let lost_found = tree.child(ROOT, LOST_FOUND);
     if lost_found.is_some_and(|there| !is_empty_directory(&tree, there)) {
         return Err(FlattenError::LostFoundTaken.into());
     }
-    let blocks = sharing(sources, file).map_err(Ext4Error::Write)?;
     let seen = tree.seen();
     let (mut cursor, mut bitmap) = (Cursor::new(), Bitmap::default());
     let files = place(&tree, &seen, &mut cursor);
     for filling in files.iter().filter(|filling| !filling.is_hidden) {
         bitmap.mark_all(filling.blocks);
     }
-    fill(&mut tree, files, (sources, blocks), file, cancel, progress)?;
+    fill(&mut tree, files, sources, (file, flush), cancel, progress)?;
     let writing = Writing::new(&tree, file, uuid, (cursor, bitmap), lost_found);
     writing.write(file)?;
     Ok(Placed { tree, seen })

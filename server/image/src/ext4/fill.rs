@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::thread::{self, ScopedJoinHandle};
 
-use rustix::fs::FallocateFlags;
+use rustix::fs::{FallocateFlags, SeekFrom};
 use rustix::io::Errno;
 use tokio_util::sync::CancellationToken;
 
@@ -16,10 +16,12 @@ use super::room::{BLOCK, Blocks as Room};
 use super::sink::write_with_holes;
 use crate::flatten::Tree;
 use crate::tar::{Content, Extent};
-use crate::writeback::WriteBack;
+use crate::writeback::{Flush, WriteBack};
 
 /// Bytes that are written with one call, neighbouring files together.
 const PIECE_BYTES: usize = 1 << 20;
+/// Blocks that lie together are copied with one call up to this size: between two calls the work can be given up.
+const RUN_BYTES: u64 = 16 << 20;
 /// Pieces between the thread that reads and the one that writes: enough that neither waits for the other's hiccups.
 const PIECES_IN_FLIGHT: usize = 4;
 
@@ -53,20 +55,12 @@ pub(super) struct Filling {
     pub(super) is_hidden: bool,
 }
 
-/// What happens to the blocks of other disks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Blocks {
-    /// The file system lets two files have them.
-    Shared,
-    Copied,
-}
-
 /// What the writing thread is to do.
 enum Piece {
     /// Write these bytes.
     Bytes { offset: u64, bytes: Vec<u8> },
-    /// Let these blocks be shared, which copies nothing.
-    Clone(Run),
+    /// Have the kernel copy these blocks, or let both disks have them where it can.
+    Blocks(Run),
 }
 
 /// Blocks that lie together on another disk and on this one.
@@ -78,29 +72,12 @@ struct Run {
     len: u64,
 }
 
-/// What can be done about the blocks of `sources`; `disk` is as it was, which is empty if this is tried.
-pub(super) fn sharing(sources: &[Source], disk: &File) -> io::Result<Blocks> {
-    let from = sources.iter().find_map(|source| match source {
-        Source::Disk(file) => Some(file),
-        Source::Archive(_) | Source::Placed => None,
-    });
-    let Some(from) = from.filter(|_| disk.metadata().is_ok_and(|disk| disk.len() == 0)) else {
-        return Ok(Blocks::Copied);
-    };
-    let cloned = rustix::fs::ioctl_ficlone(disk, from);
-    disk.set_len(0)?;
-    Ok(match cloned {
-        Ok(()) => Blocks::Shared,
-        Err(_) => Blocks::Copied,
-    })
-}
-
 /// Copies the files' bytes to their room; afterwards the tree says where on the disk they are.
 pub(super) fn fill(
     tree: &mut Tree,
     files: Vec<Filling>,
-    (sources, blocks): (&[Source], Blocks),
-    disk: &File,
+    sources: &[Source],
+    (disk, flush): (&File, Flush),
     cancel: &CancellationToken,
     progress: &dyn Fn(u64),
 ) -> Result<(), Ext4Error> {
@@ -108,7 +85,7 @@ pub(super) fn fill(
         let (to_writer, pieces) = sync_channel(PIECES_IN_FLIGHT);
         let (back, spare) = sync_channel(PIECES_IN_FLIGHT + 2);
         let (written, ends) = channel();
-        scope.spawn(move || send_on(&ends, disk));
+        scope.spawn(move || send_on(&ends, disk, flush));
         let writer = scope.spawn(move || write(&pieces, (&back, &written), sources, disk));
         let mut gathering = Gathering {
             to_writer,
@@ -119,13 +96,7 @@ pub(super) fn fill(
             run: None,
             cancel,
         };
-        let read = gather(
-            tree,
-            files,
-            (sources, blocks, disk),
-            &mut gathering,
-            progress,
-        );
+        let read = gather(tree, files, (sources, disk), &mut gathering, progress);
         drop(gathering);
         // Who could not write explains why nobody could be handed more.
         joined(writer)?;
@@ -144,7 +115,7 @@ fn joined(writer: ScopedJoinHandle<'_, io::Result<()>>) -> Result<(), Ext4Error>
 fn gather(
     tree: &mut Tree,
     files: Vec<Filling>,
-    (sources, blocks, disk): (&[Source], Blocks, &File),
+    (sources, disk): (&[Source], &File),
     gathering: &mut Gathering<'_>,
     progress: &dyn Fn(u64),
 ) -> Result<(), Ext4Error> {
@@ -164,10 +135,10 @@ fn gather(
         let pieces = on_disk(content, &ranges);
         match source {
             Source::Placed => {}
-            Source::Disk(_) if blocks == Blocks::Shared => {
+            Source::Disk(_) => {
                 for (from, to, len) in moves(content, &pieces) {
                     let len = len.next_multiple_of(BLOCK);
-                    gathering.clone_blocks(Run {
+                    gathering.add_blocks(Run {
                         layer,
                         from,
                         to,
@@ -175,7 +146,7 @@ fn gather(
                     })?;
                 }
             }
-            Source::Archive(file) | Source::Disk(file) => {
+            Source::Archive(file) => {
                 let mut reader = ContentReader::new(file, content);
                 for piece in &pieces {
                     gathering.read(&mut reader, piece)?;
@@ -324,18 +295,19 @@ impl Gathering<'_> {
         })
     }
 
-    fn clone_blocks(&mut self, next: Run) -> Result<(), Ext4Error> {
+    fn add_blocks(&mut self, next: Run) -> Result<(), Ext4Error> {
         match &mut self.run {
             Some(run)
                 if run.layer == next.layer
                     && run.from + run.len == next.from
-                    && run.to + run.len == next.to =>
+                    && run.to + run.len == next.to
+                    && run.len < RUN_BYTES =>
             {
                 run.len += next.len;
                 Ok(())
             }
             _ => match self.run.replace(next) {
-                Some(run) => self.send(Piece::Clone(run)),
+                Some(run) => self.send(Piece::Blocks(run)),
                 None => Ok(()),
             },
         }
@@ -344,7 +316,7 @@ impl Gathering<'_> {
     fn flush(&mut self) -> Result<(), Ext4Error> {
         self.hand_over()?;
         match self.run.take() {
-            Some(run) => self.send(Piece::Clone(run)),
+            Some(run) => self.send(Piece::Blocks(run)),
             None => Ok(()),
         }
     }
@@ -379,9 +351,10 @@ fn write(
                 // Whoever read may be done: then nobody needs it.
                 let _ = back.try_send(bytes);
             }
-            Piece::Clone(run) => {
+            Piece::Blocks(run) => {
                 let from = sources[run.layer as usize].file();
                 copy_run(run, from.expect("it is on another disk"), disk)?;
+                let _ = written.send(run.to + run.len);
             }
         }
     }
@@ -389,24 +362,69 @@ fn write(
 }
 
 /// Has the kernel begin with what was written up to the ends that come: to tell it takes as long as to write.
-pub(super) fn send_on(ends: &Receiver<u64>, disk: &File) {
-    let mut to_disk = WriteBack::default();
+pub(super) fn send_on(ends: &Receiver<u64>, disk: &File, flush: Flush) {
+    let mut to_disk = WriteBack::new(flush);
     for end in ends {
         to_disk.written(disk, ends.try_iter().last().unwrap_or(end));
     }
 }
 
-/// The kernel shares the blocks where the file system can; what it cannot share it copies.
+/// Copies blocks, but for holes.
 fn copy_run(run: Run, from: &File, disk: &File) -> io::Result<()> {
-    let (mut from_at, mut to_at, mut left) = (run.from, run.to, run.len);
+    let (mut at, end) = (run.from, run.from + run.len);
+    while at < end {
+        let data = match rustix::fs::seek(from, SeekFrom::Data(at)) {
+            Err(Errno::NXIO) => return Ok(()),
+            data => data?,
+        };
+        if data >= end {
+            return Ok(());
+        }
+        let hole = rustix::fs::seek(from, SeekFrom::Hole(data))?.min(end);
+        copy_blocks(
+            (from, data),
+            (disk, run.to + (data - run.from)),
+            hole - data,
+        )?;
+        at = hole;
+    }
+    Ok(())
+}
+
+/// The kernel lets both files have the blocks where the file system can, and copies them otherwise, without a copy in this
+/// process.
+fn copy_blocks(
+    (from, mut from_at): (&File, u64),
+    (disk, mut to_at): (&File, u64),
+    mut left: u64,
+) -> io::Result<()> {
     while left > 0 {
         let most = usize::try_from(left).unwrap_or(usize::MAX);
         let copied =
-            rustix::fs::copy_file_range(from, Some(&mut from_at), disk, Some(&mut to_at), most)?;
-        if copied == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
+            rustix::fs::copy_file_range(from, Some(&mut from_at), disk, Some(&mut to_at), most);
+        match copied {
+            // Not every file system can, and some say so by doing nothing.
+            Ok(0) | Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::XDEV | Errno::INVAL) => {
+                return copy_bytes((from, from_at), (disk, to_at), left);
+            }
+            copied => left -= copied? as u64,
         }
-        left -= copied as u64;
+    }
+    Ok(())
+}
+
+fn copy_bytes(
+    (from, mut from_at): (&File, u64),
+    (disk, mut to_at): (&File, u64),
+    mut left: u64,
+) -> io::Result<()> {
+    let mut bytes = vec![0; PIECE_BYTES];
+    while left > 0 {
+        let step = left.min(PIECE_BYTES as u64);
+        let bytes = &mut bytes[..usize::try_from(step).expect("a piece is small")];
+        from.read_exact_at(bytes, from_at)?;
+        disk.write_all_at(bytes, to_at)?;
+        (from_at, to_at, left) = (from_at + step, to_at + step, left - step);
     }
     Ok(())
 }

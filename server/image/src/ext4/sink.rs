@@ -9,7 +9,7 @@ use mkext4::RegionSink;
 /// Pieces are gathered up to this size: enough that the count of system calls stops to matter.
 const PIECE_BYTES: usize = 1 << 20;
 /// Runs of zeros of at least this length, at a multiple of it, become holes.
-const HOLE_BYTES: usize = 64 << 10;
+pub(super) const HOLE_BYTES: usize = 64 << 10;
 
 /// Gathers neighbouring regions and leaves zeros as holes. The file must be new and have its final length.
 #[derive(Debug)]
@@ -48,19 +48,6 @@ impl<'a> HoleySink<'a> {
         Ok(())
     }
 
-    /// Fills what is left up to `offset` with zeros, where that is less than `most`.
-    pub(super) fn pad(&mut self, offset: u64, most: u64) -> io::Result<()> {
-        match offset.checked_sub(self.end()) {
-            Some(gap) if gap < most && !self.piece.is_empty() => self.zeros(self.end(), gap),
-            _ => Ok(()),
-        }
-    }
-
-    /// Where what was gathered begins: what comes before it is written, if all came in order.
-    pub(super) const fn begin(&self) -> u64 {
-        self.offset
-    }
-
     fn end(&self) -> u64 {
         self.offset + self.piece.len() as u64
     }
@@ -89,7 +76,8 @@ pub(super) fn write_with_holes(file: &File, offset: u64, bytes: &[u8]) -> io::Re
     file.write_all_at(&bytes[begin..], offset + begin as u64)
 }
 
-fn is_zero(bytes: &[u8]) -> bool {
+/// Whether all are zeros.
+pub(super) fn is_zero(bytes: &[u8]) -> bool {
     // In words: this runs over every byte of every image.
     let (chunks, rest) = bytes.as_chunks::<16>();
     chunks.iter().all(|chunk| u128::from_ne_bytes(*chunk) == 0)

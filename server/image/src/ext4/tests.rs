@@ -11,6 +11,7 @@ use super::content::{ContentReader, kept_runs};
 use super::*;
 use crate::flatten::Tree;
 use crate::tar::{Content, Entry, EntryKind, Extent, Meta};
+use crate::writeback::Flush;
 
 fn fsck(disk: &Path) {
     let output = Command::new("e2fsck")
@@ -51,6 +52,7 @@ fn disk(entries: Vec<Entry>, archive: &[u8]) -> Result<(tempfile::NamedTempFile,
         tree,
         sources: &[Source::Archive(layer)],
         uuid: [7; 16],
+        flush: Flush::Late,
     };
     write_base(spec, file.as_file(), &CancellationToken::new(), &|_| {})?;
     let size = file.as_file().metadata().unwrap().len();
@@ -215,6 +217,7 @@ fn a_cancelled_disk_says_so() {
         tree,
         sources: &[Source::Archive(layer)],
         uuid: [7; 16],
+        flush: Flush::Late,
     };
     let result = write_base(spec, &tempfile::tempfile().unwrap(), &cancel, &|_| {});
     assert!(matches!(result, Err(Ext4Error::Cancelled)));

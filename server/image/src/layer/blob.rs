@@ -8,7 +8,7 @@ use sha2::{Digest as _, Sha256};
 use tempfile::NamedTempFile;
 
 use super::LayerError;
-use crate::writeback::WriteBack;
+use crate::writeback::{Flush, WriteBack};
 
 /// A blob that is arriving. Dropped before its end, it leaves nothing.
 #[derive(Debug)]
@@ -29,7 +29,12 @@ pub(crate) struct VerifiedBlob {
 
 impl BlobWriter {
     /// Expects `size_bytes` bytes with the digest `expected`; writes into the directory `tmp`.
-    pub(crate) fn new(tmp: &Path, expected: Digest, size_bytes: u64) -> Result<Self, LayerError> {
+    pub(crate) fn new(
+        tmp: &Path,
+        expected: Digest,
+        size_bytes: u64,
+        flush: Flush,
+    ) -> Result<Self, LayerError> {
         let file =
             NamedTempFile::with_prefix_in("blob-", tmp).map_err(|source| LayerError::Store {
                 digest: expected,
@@ -37,7 +42,7 @@ impl BlobWriter {
             })?;
         Ok(Self {
             file,
-            back: WriteBack::default(),
+            back: WriteBack::new(flush),
             hasher: Sha256::new(),
             expected,
             size_bytes,
@@ -91,8 +96,8 @@ impl VerifiedBlob {
         self.file.reopen()
     }
 
-    /// Makes it durable under its final name.
-    pub(crate) fn publish(self, to: &Path) -> io::Result<()> {
-        crate::store::publish(self.file, to)
+    /// The file, to be given a name.
+    pub(crate) fn into_file(self) -> NamedTempFile {
+        self.file
     }
 }

@@ -1,7 +1,7 @@
 //! Decompressing and indexing a layer.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufRead, Read};
 use std::path::Path;
 
 use banger_core::Digest;
@@ -9,9 +9,13 @@ use banger_core::Digest;
 use super::LayerError;
 use super::spool::{Keep, SpoolInput, SpoolWrite, TooLarge, bytes_max};
 use crate::tar::{Budget, PackedEntries, TarError, TarReader};
+use crate::writeback::Flush;
 
 /// Largest window of a zstd frame, 2^26 bytes: what level 21 writes, and bounded memory.
 const ZSTD_WINDOW_LOG_MAX: u32 = 26;
+
+/// Bytes that are read at once of what gives fewer.
+pub(crate) const READ_BYTES: usize = 64 << 10;
 
 /// A layer that can be put into a disk.
 #[derive(Debug)]
@@ -41,7 +45,7 @@ pub(crate) enum Destination<'a> {
     /// With all of the plain archive to a nameless file in this directory, if the blob is not that already.
     Spool(&'a Path),
     /// To where they belong on this disk, as those of the bottom layer.
-    Disk(File),
+    Disk(File, Flush),
 }
 
 /// What is to be indexed.
@@ -77,21 +81,20 @@ impl Compression {
 }
 
 /// Reads a whole blob. Blocks.
-pub(crate) fn index_layer<R: Read>(
+pub(crate) fn index_layer<R: BufRead>(
     source: LayerSource<R>,
     to: Destination<'_>,
     budget: &Budget,
 ) -> Result<IndexedLayer, LayerError> {
     let LayerSource {
-        reader,
+        mut reader,
         digest,
         size_bytes,
     } = source;
     let damaged = |source| LayerError::BadCompression { digest, source };
-    let mut reader = BufReader::with_capacity(64 << 10, reader);
     let compression = Compression::of(reader.fill_buf().map_err(damaged)?);
     let keep = match to {
-        Destination::Disk(disk) => Keep::Files(disk),
+        Destination::Disk(disk, flush) => Keep::Files(disk, flush),
         Destination::Spool(_) if compression == Compression::Plain => Keep::Nothing,
         Destination::Spool(tmp) => tempfile::tempfile_in(tmp)
             .map(Keep::All)
@@ -151,7 +154,7 @@ impl Index<'_> {
         let kept = match spooled.keep {
             Keep::All(file) => Kept::Archive(file),
             Keep::Nothing => Kept::Blob,
-            Keep::Files(_) => Kept::Disk,
+            Keep::Files(..) => Kept::Disk,
         };
         Ok(IndexedLayer {
             entries,

@@ -21,6 +21,7 @@ mod tests;
 pub(crate) use blob::{BlobWriter, VerifiedBlob};
 pub(crate) use chunks::{ChunkReader, ChunkSender, Gathered, Now, channel};
 pub(crate) use decode::{
-    Destination, IndexedLayer, Kept, LayerSource, SpooledArchive, index_layer, spool_archive,
+    Destination, IndexedLayer, Kept, LayerSource, READ_BYTES, SpooledArchive, index_layer,
+    spool_archive,
 };
 pub use error::LayerError;

@@ -12,6 +12,7 @@ use sha2::{Digest as _, Sha256};
 use crate::ext4::{Arriving, Move, Placing};
 use crate::limits::{RATIO_FREE_BYTES, RATIO_MAX, UNCOMPRESSED_BYTES_MAX};
 use crate::tar::{Entry, TarInput};
+use crate::writeback::Flush;
 
 /// Moved in pieces of this size: large enough for the hash and the file, small enough for the cache.
 const PIECE_BYTES: usize = 256 << 10;
@@ -31,7 +32,7 @@ pub(super) enum Keep {
     /// Every byte, in this file.
     All(File),
     /// The files in it, on this disk.
-    Files(File),
+    Files(File, Flush),
     /// Nothing: the source is a file with the same bytes.
     Nothing,
 }
@@ -72,7 +73,7 @@ impl<R: Read> SpoolInput<R> {
     pub(super) fn new(source: R, keep: Keep, bytes_max: u64) -> Self {
         Self {
             source,
-            placing: matches!(keep, Keep::Files(_)).then(Placing::new),
+            placing: matches!(keep, Keep::Files(..)).then(Placing::new),
             keeper: Keeper::start(keep),
             piece: Vec::new(),
             at: 0,
@@ -198,7 +199,7 @@ fn keep_all(
     };
     match &keep {
         Keep::All(file) => each(&mut |piece| (&*file).write_all(&piece.bytes)),
-        Keep::Files(disk) => Arriving::run(disk, |disk| {
+        Keep::Files(disk, flush) => Arriving::run(disk, *flush, |disk| {
             each(&mut |piece| disk.write(piece.begin, &piece.bytes, &piece.moves))
         }),
         Keep::Nothing => each(&mut |_| Ok(())),

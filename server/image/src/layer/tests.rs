@@ -4,6 +4,7 @@ use banger_core::Digest;
 
 use super::*;
 use crate::tar::Budget;
+use crate::writeback::Flush;
 
 fn archive() -> Vec<u8> {
     let mut builder = ::tar::Builder::new(Vec::new());
@@ -117,7 +118,7 @@ fn a_blob_must_have_its_size_and_digest_and_leaves_nothing_otherwise() {
     let tmp = tempfile::tempdir().unwrap();
     let digest = Digest::of(b"abcdef");
     let receive = |bytes: &[u8], size| {
-        let mut writer = BlobWriter::new(tmp.path(), digest, size)?;
+        let mut writer = BlobWriter::new(tmp.path(), digest, size, Flush::Early)?;
         writer.write(bytes)?;
         writer.finish()
     };
@@ -143,7 +144,6 @@ fn a_blob_must_have_its_size_and_digest_and_leaves_nothing_otherwise() {
         )
     );
     assert_eq!(std::fs::read_dir(tmp.path()).unwrap().count(), 0);
-    let target = tmp.path().join("final");
-    receive(b"abcdef", 6).unwrap().publish(&target).unwrap();
-    assert_eq!(std::fs::read(target).unwrap(), b"abcdef");
+    let kept = receive(b"abcdef", 6).unwrap().into_file();
+    assert_eq!(std::fs::read(kept.path()).unwrap(), b"abcdef");
 }

@@ -171,9 +171,11 @@ impl Bringing {
         path: PathBuf,
         turn: tokio::sync::OwnedMutexGuard<()>,
     ) -> JoinHandle<Result<(), StoreError>> {
+        let store = self.store.clone();
         self.store.inner.tracker.spawn_blocking(move || {
             let _turn = turn;
-            blob.publish(&path).map_err(StoreError::io("write", &path))
+            let named = store.expect(path.clone())?.name(blob.into_file());
+            named.map_err(StoreError::io("write", &path))
         })
     }
 
@@ -375,8 +377,9 @@ impl Bringing {
         size: u64,
     ) -> JoinHandle<Result<VerifiedBlob, LayerError>> {
         let tmp = self.store.inner.layout.tmp().to_owned();
+        let flush = self.source.flush();
         self.store.inner.tracker.spawn_blocking(move || {
-            let mut writer = BlobWriter::new(&tmp, digest, size)?;
+            let mut writer = BlobWriter::new(&tmp, digest, size, flush)?;
             while let Some(chunk) = chunks.next_chunk() {
                 writer.write(&chunk)?;
             }
@@ -393,7 +396,7 @@ impl Bringing {
         let tmp = self.store.inner.layout.tmp().to_owned();
         let disk = wanted.disk.as_deref().map(File::try_clone).transpose();
         let disk = disk.map_err(|source| LayerError::Store { digest, source })?;
-        let budget = std::sync::Arc::clone(&self.budget);
+        let (budget, flush) = (std::sync::Arc::clone(&self.budget), self.source.flush());
         Ok(self.store.inner.tracker.spawn_blocking(move || {
             layer::index_layer(
                 LayerSource {
@@ -401,7 +404,10 @@ impl Bringing {
                     digest,
                     size_bytes: size,
                 },
-                disk.map_or(Destination::Spool(&tmp), Destination::Disk),
+                match disk {
+                    Some(disk) => Destination::Disk(disk, flush),
+                    None => Destination::Spool(&tmp),
+                },
                 &budget,
             )
         }))

@@ -127,7 +127,9 @@ impl ImageStore {
             unpack(chunks, &expected, &tmp, cancel)
         };
         let unpacked = self.take(&mut feed, size, read, progress, cancel).await?;
-        self.publish_bundle(unpacked, progress).await
+        let built = self.publish_bundle(unpacked, progress).await?;
+        self.sync_image(built.digest).await?;
+        Ok(built)
     }
 
     /// Makes an image of a bare file system.
@@ -144,7 +146,9 @@ impl ImageStore {
             copy_ext4(chunks, size, (config, platform), &tmp, cancel)
         };
         let unpacked = self.take(&mut feed, size, read, progress, cancel).await?;
-        self.publish_bundle(unpacked, progress).await
+        let built = self.publish_bundle(unpacked, progress).await?;
+        self.sync_image(built.digest).await?;
+        Ok(built)
     }
 
     /// Fetches a file of a catalog whole, verified, into a file that goes when it is dropped. Stage: `stage`.
@@ -249,12 +253,20 @@ impl ImageStore {
         let store = self.clone();
         let image = joined(self.inner.tracker.spawn_blocking(move || {
             let (layout, digest) = (&store.inner.layout, unpacked.digest());
-            layout.keep_blob(digest, &unpacked.manifest_bytes)?;
             let path = layout.rootfs(digest);
-            super::publish(unpacked.disk, &path).map_err(StoreError::io("write", &path))?;
+            // Both wait for the disk.
+            let (kept, expected) = std::thread::scope(|scope| {
+                let keeping = scope.spawn(|| layout.keep_blob(digest, &unpacked.manifest_bytes));
+                let expected = store.expect(path.clone());
+                (keeping.join(), expected)
+            });
+            kept.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+            let named = expected?.name(unpacked.disk);
+            named.map_err(StoreError::io("write", &path))?;
             store.describe_bundle(digest, unpacked.manifest)
         }))
         .await??;
+        self.sync_soon();
         progress.finish(&key);
         Ok(image)
     }

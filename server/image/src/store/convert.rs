@@ -15,15 +15,16 @@ use tokio_util::sync::CancellationToken;
 
 use super::bring::{Bringing, FromRecords, ReadyLayer, WantedLayer, joined};
 use super::flight::Board;
-use super::layout;
 use super::plan::Plan;
 use super::record::{self, LayerKey, Waiting};
 use super::source::BlobSource;
+use super::unsynced::ExpectedFile;
 use super::{BuiltImage, ImageStore, StoreError};
 use crate::ext4::{self, BaseSpec, Ext4Error};
 use crate::flatten::{Node, Tree};
 use crate::limits::LAYERS_AT_ONCE;
 use crate::tar::Budget;
+use crate::writeback::Flush;
 
 /// The stage in which the base disk is written.
 const CONVERT: &str = "convert";
@@ -42,6 +43,7 @@ struct Work {
     keys: Vec<LayerKey>,
     layers: Vec<ReadyLayer>,
     uuid: [u8; 16],
+    flush: Flush,
     /// It may have the bytes of the bottom layer's files.
     file: NamedTempFile,
 }
@@ -68,22 +70,41 @@ impl ImageStore {
         if let Ok(image) = self.load(plan.digest) {
             return Ok(image);
         }
+        let built = self.build_new(plan, source, &board, &cancel).await;
+        // Blobs that came whole too, if the image failed.
+        self.sync_soon();
+        built
+    }
+
+    async fn build_new(
+        &self,
+        plan: Plan,
+        source: BlobSource,
+        board: &Arc<Board>,
+        cancel: &CancellationToken,
+    ) -> Result<BuiltImage, StoreError> {
         // Beside the layers: each takes the host's disk some milliseconds.
         let mut publishing = vec![self.keep_documents(&plan)];
+        let (store, path) = (self.clone(), self.inner.layout.rootfs(plan.digest));
+        let expecting = self
+            .inner
+            .tracker
+            .spawn_blocking(move || store.expect(path));
         let result = self
-            .build_anew(&plan, source, &board, &cancel, &mut publishing)
+            .build_anew(&plan, source, board, cancel, &mut publishing)
             .await;
         // Blobs that came whole are kept even if the image failed: the next try is spared them. They are
         // waited for, so that nothing is left under a temporary name.
-        let mut published = Ok(());
+        let mut published = joined(expecting).await.and_then(|expected| expected);
         for handle in publishing {
-            published = published.and(joined(handle).await.and_then(|result| result));
+            let also = joined(handle).await.and_then(|result| result);
+            published = published.and_then(|expected| also.map(|()| expected));
         }
         let disk = result?;
-        published?;
+        let expected = published?;
         let key = StageKey::new(PUBLISH);
         board.start(&key, None);
-        let image = self.publish_image(plan, disk).await?;
+        let image = self.publish_image(plan, disk, expected).await?;
         board.finish(&key);
         Ok(image)
     }
@@ -132,6 +153,7 @@ impl ImageStore {
                 keys,
                 layers,
                 uuid,
+                flush: bringing.source.flush(),
                 file: disk,
             };
             match self.convert(work, board, cancel).await? {
@@ -204,10 +226,15 @@ impl ImageStore {
     }
 
     /// Gives the disk its final name: all else has its own.
-    async fn publish_image(&self, plan: Plan, disk: NewDisk) -> Result<BuiltImage, StoreError> {
+    async fn publish_image(
+        &self,
+        plan: Plan,
+        disk: NewDisk,
+        expected: ExpectedFile,
+    ) -> Result<BuiltImage, StoreError> {
         let store = self.clone();
         joined(self.inner.tracker.spawn_blocking(move || {
-            store.publish_disk(plan.digest, disk)?;
+            store.publish_disk(plan.digest, disk, expected)?;
             store.describe(plan.digest, &plan.manifest, plan.config)
         }))
         .await?
@@ -216,32 +243,23 @@ impl ImageStore {
 
 impl ImageStore {
     /// Gives the disk its name, and before it the record of its layers: alone that says nothing. Blocks.
-    fn publish_disk(&self, manifest: Digest, disk: NewDisk) -> Result<(), StoreError> {
+    fn publish_disk(
+        &self,
+        manifest: Digest,
+        disk: NewDisk,
+        expected: ExpectedFile,
+    ) -> Result<(), StoreError> {
         let layout = &self.inner.layout;
         let (path, beside) = (layout.rootfs(manifest), layout.record(manifest));
-        let NewDisk {
-            file,
-            record,
-            layers,
-        } = disk;
-        let name_record = |record: NamedTempFile| {
-            record.as_file().sync_all()?;
-            record.persist(&beside).map_err(|error| error.error)
-        };
-        let named = std::thread::scope(|scope| {
-            let naming = scope.spawn(|| record.map(name_record).transpose());
-            let synced = file.as_file().sync_all();
-            (synced, naming.join())
-        });
-        let (synced, named) = named;
-        synced.map_err(StoreError::io("write", &path))?;
-        layout::name(file, &path).map_err(StoreError::io("write", &path))?;
-        match named {
-            Ok(Ok(Some(_))) => self.inner.records.add(layout, &beside, &layers),
-            Ok(Ok(None)) => {}
+        let named = disk.record.map(|record| record.persist(&beside));
+        expected
+            .name(disk.file)
+            .map_err(StoreError::io("write", &path))?;
+        match named.transpose() {
+            Ok(Some(_)) => self.inner.records.add(layout, &beside, &disk.layers),
+            Ok(None) => {}
             // Without it the layers are read again, that is all.
-            Ok(Err(error)) => tracing::warn!(%error, "an image's layers could not be recorded"),
-            Err(panic) => std::panic::resume_unwind(panic),
+            Err(error) => tracing::warn!(%error, "an image's layers could not be recorded"),
         }
         Ok(())
     }
@@ -287,6 +305,7 @@ fn write_disk(
         keys,
         layers,
         uuid,
+        flush,
         file,
     }: Work,
     tmp: &Path,
@@ -314,6 +333,7 @@ fn write_disk(
         tree,
         sources: &sources,
         uuid,
+        flush,
     };
     let placed = ext4::write_base(spec, file.as_file(), cancel, &|bytes| {
         board.advance(&key, bytes);

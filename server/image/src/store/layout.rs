@@ -21,6 +21,7 @@ pub(super) struct Layout {
     blobs: PathBuf,
     rootfs: PathBuf,
     tmp: PathBuf,
+    unsynced: PathBuf,
 }
 
 impl Layout {
@@ -30,8 +31,10 @@ impl Layout {
             blobs: state_dir.join("blobs/sha256"),
             rootfs: state_dir.join("rootfs"),
             tmp: state_dir.join("tmp/images"),
+            unsynced: state_dir.join("unsynced"),
         };
-        for directory in [&layout.blobs, &layout.rootfs, &layout.tmp] {
+        let directories = [&layout.blobs, &layout.rootfs, &layout.tmp, &layout.unsynced];
+        for directory in directories {
             fs::create_dir_all(directory)
                 .map_err(StoreError::io("create the directory", directory))?;
         }
@@ -76,6 +79,24 @@ impl Layout {
         &self.rootfs
     }
 
+    /// For the marks of what is not synced.
+    pub(super) fn unsynced(&self) -> &Path {
+        &self.unsynced
+    }
+
+    /// The base disk or blob that has the name of `mark`.
+    pub(super) fn file_of(&self, mark: &Path) -> PathBuf {
+        let name = mark.file_name().expect("it is in a directory");
+        let is_disk = mark.extension().is_some();
+        if is_disk { &self.rootfs } else { &self.blobs }.join(name)
+    }
+
+    /// The image of a base disk.
+    pub(super) fn image_of(&self, disk: &Path) -> Option<Digest> {
+        let name = disk.strip_prefix(&self.rootfs).ok()?.to_str()?;
+        format!("sha256:{}", name.split_once('-')?.0).parse().ok()
+    }
+
     pub(super) fn tmp(&self) -> &Path {
         &self.tmp
     }
@@ -101,11 +122,6 @@ impl Layout {
 /// Makes a file durable under its final name, replacing what had it. Blocks.
 pub(crate) fn publish(file: NamedTempFile, to: &Path) -> io::Result<()> {
     file.as_file().sync_all()?;
-    name(file, to)
-}
-
-/// Gives a file, whose content is durable, its final name. Blocks.
-pub(super) fn name(file: NamedTempFile, to: &Path) -> io::Result<()> {
     file.persist(to).map_err(|error| error.error)?;
     sync_directory(to)
 }

@@ -4,10 +4,12 @@
 //! <state dir>/blobs/sha256/<hex>        manifests, configurations and layers as they came
 //! <state dir>/rootfs/<hex>-<format>.ext4  base disks, by the digest of the manifest
 //! <state dir>/rootfs/<hex>-<format>.layers  where the files of its layers lie on a base disk
+//! <state dir>/unsynced/                 marks of files that may not be on the disk yet
 //! <state dir>/tmp/                      what has no final name yet
 //! ```
-//! A file gets its final name by rename, after its content is on the disk; the base disk's comes last, so
-//! an image that can be loaded is whole. Whoever opens the state directory sweeps `tmp/`.
+//! A file gets its final name by rename, after its content is on the disk or it has a mark; the base disk's comes last,
+//! so an image that can be loaded is whole. Whoever opens the state directory sweeps `tmp/`, and what has marks of
+//! another boot of the host.
 //!
 //! ```text
 //! pull / register → plan (manifest, configuration) → flight, one per manifest
@@ -29,9 +31,10 @@ mod pull;
 mod record;
 mod register;
 mod source;
+mod unsynced;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use banger_core::Digest;
 use banger_core::operation::Progress;
@@ -51,6 +54,8 @@ pub use prune::{ImageFiles, KeptFile, KeptKind, Pruned, Sweep};
 use record::Records;
 pub use register::{RegisterOptions, RegisterSource};
 pub(crate) use source::{BlobSource, Region};
+use unsynced::Unsynced;
+pub use unsynced::{LossCause, LostImage};
 
 use crate::limits::{CONVERSIONS_MAX, LAYER_JOBS_MAX, LAYER_JOBS_OF_REGISTRY_MAX};
 
@@ -75,6 +80,10 @@ struct Inner {
     blobs: KeyedLocks<Digest>,
     /// One build per manifest.
     flights: Flights,
+    /// What was not waited for.
+    unsynced: Unsynced,
+    /// Cancelled when what waits should wait no longer.
+    hurry: Mutex<CancellationToken>,
     tracker: TaskTracker,
 }
 
@@ -86,6 +95,7 @@ impl ImageStore {
     /// When a directory cannot be made, read or swept.
     pub fn open(state_dir: &Path) -> Result<Self, StoreError> {
         let layout = Layout::open(state_dir)?;
+        let unsynced = Unsynced::open(&layout)?;
         Ok(Self {
             inner: Arc::new(Inner {
                 layout,
@@ -95,6 +105,8 @@ impl ImageStore {
                 records: Records::default(),
                 blobs: KeyedLocks::default(),
                 flights: Flights::default(),
+                unsynced,
+                hurry: Mutex::default(),
                 tracker: TaskTracker::new(),
             }),
         })
@@ -116,7 +128,7 @@ impl ImageStore {
         self.inner.layout.tmp()
     }
 
-    /// Builds what `plan` says of files of this host, or joins whoever does.
+    /// Builds what `plan` says of files of this host, or joins whoever does. It is on the disk then.
     pub(crate) async fn build_files(
         &self,
         plan: Plan,
@@ -126,14 +138,24 @@ impl ImageStore {
     ) -> Result<BuiltImage, StoreError> {
         let (store, digest) = (self.clone(), plan.digest);
         let work = |board, cancel| store.build(plan, source, board, cancel);
-        self.inner
-            .flights
-            .join(digest, &self.inner.tracker, progress, cancel, work)
-            .await
+        let flights = &self.inner.flights;
+        let flight = flights.join(digest, &self.inner.tracker, progress, cancel, work);
+        let built = flight.await?;
+        // Nobody may have it twice.
+        self.sync_image(digest).await?;
+        Ok(built)
     }
 
-    /// Waits until no work is going on. Call it after the last pull was cancelled, at shutdown.
+    /// Waits until no work is going on and all is on the disk. Call it after the last pull was cancelled, at shutdown.
     pub async fn drain(&self) {
+        let hurry = std::mem::take(
+            &mut *self
+                .inner
+                .hurry
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner),
+        );
+        hurry.cancel();
         self.inner.tracker.close();
         self.inner.tracker.wait().await;
         self.inner.tracker.reopen();

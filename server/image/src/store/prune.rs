@@ -74,7 +74,7 @@ impl ImageStore {
             self.inner.layout.blob(manifest),
         ] {
             freed += allocated(&path);
-            remove(&path)?;
+            self.remove_file(&path)?;
         }
         Ok(freed)
     }
@@ -157,24 +157,26 @@ impl ImageStore {
                 pruned.bytes += allocated(&path);
                 pruned.files += 1;
                 if sweep == Sweep::Remove {
-                    remove(&path)?;
+                    self.remove_file(&path)?;
                 }
             }
         }
         Ok(pruned)
+    }
+
+    fn remove_file(&self, path: &Path) -> Result<(), StoreError> {
+        match fs::remove_file(path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(StoreError::io("remove", path)(error));
+            }
+            _ => {}
+        }
+        self.inner.unsynced.forget(path);
+        Ok(())
     }
 }
 
 /// The space of a file on the host; 0 where it is not there.
 fn allocated(path: &Path) -> u64 {
     fs::symlink_metadata(path).map_or(0, |metadata| metadata.blocks() * 512)
-}
-
-fn remove(path: &Path) -> Result<(), StoreError> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(StoreError::io("remove", path)(error))
-        }
-        _ => Ok(()),
-    }
 }

@@ -9,6 +9,7 @@ use banger_core::Digest;
 use bytes::Bytes;
 
 use crate::registry::Registry;
+use crate::writeback::Flush;
 
 /// Where an image's blobs come from.
 #[derive(Debug)]
@@ -19,6 +20,14 @@ pub(crate) enum BlobSource {
 }
 
 impl BlobSource {
+    /// When what is made of them is to go to the disk: what comes from a registry is not waited for.
+    pub(super) const fn flush(&self) -> Flush {
+        match self {
+            Self::Registry(_) => Flush::Late,
+            Self::Files(_) => Flush::Early,
+        }
+    }
+
     /// The registry, as a reference names it; empty for files of this host.
     pub(super) fn name(&self) -> String {
         match self {

@@ -2,6 +2,7 @@
 
 mod believed;
 mod entries;
+mod lost;
 mod pulls;
 mod tls;
 

@@ -11,7 +11,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::Found;
 use crate::document::{Descriptor, OCI_LAYER};
-use crate::layer::{Destination, Kept, LayerSource, index_layer};
+use crate::layer::{Destination, Kept, LayerSource, READ_BYTES, index_layer};
 use crate::limits::BLOB_BYTES_MAX;
 use crate::store::StoreError;
 use crate::store::plan::Plan;
@@ -70,7 +70,7 @@ pub(super) fn measure(region: &Region, path: &Path, tmp: &Path) -> Result<Measur
     };
     let unknown = Digest::of(b"");
     let source = LayerSource {
-        reader: &mut hashing,
+        reader: io::BufReader::with_capacity(READ_BYTES, &mut hashing),
         digest: unknown,
         size_bytes: region.len(),
     };
