@@ -4,7 +4,10 @@ use std::io::{self, IsTerminal, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
+use rustix::termios::{
+    InputModes, LocalModes, OptionalActions, OutputModes, Termios, tcgetattr, tcgetwinsize,
+    tcsetattr,
+};
 
 use crate::failure::Failure;
 
@@ -25,10 +28,26 @@ pub(crate) struct Raw(());
 impl Raw {
     /// Makes the terminal of standard input raw.
     pub(crate) fn enter() -> Result<Self, Failure> {
+        Self::change(Termios::make_raw)
+    }
+
+    /// Makes the terminal of standard input give each key at once and unseen. Ctrl-C stays a signal to us.
+    /// `draws`: a guest's terminal is shown in it.
+    pub(crate) fn watch_keys(draws: bool) -> Result<Self, Failure> {
+        Self::change(|modes| {
+            modes.local_modes -= LocalModes::ICANON | LocalModes::ECHO | LocalModes::IEXTEN;
+            modes.input_modes -= InputModes::IXON;
+            if draws {
+                modes.output_modes -= OutputModes::OPOST;
+            }
+        })
+    }
+
+    fn change(make: impl FnOnce(&mut Termios)) -> Result<Self, Failure> {
         let stdin = rustix::stdio::stdin();
         let saved = tcgetattr(stdin).map_err(|error| Failure::Terminal(error.into()))?;
         let mut raw = saved.clone();
-        raw.make_raw();
+        make(&mut raw);
         *SAVED.lock().unwrap_or_else(PoisonError::into_inner) = Some(saved);
         let guard = Self(());
         tcsetattr(stdin, OptionalActions::Now, &raw)

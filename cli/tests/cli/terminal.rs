@@ -139,6 +139,32 @@ fn the_detach_keys_leave_the_session_running() {
 }
 
 #[test]
+fn one_who_only_looks_on_detaches_by_the_keys_and_sends_nothing() {
+    for ending in [&b"\x10\x11"[..], b"\x03"] {
+        let fake = with_vm();
+        let started = output(
+            &fake,
+            &["session", "start", "-t", "-i", "web", "--", "terminal"],
+        );
+        let id = text(&started.stdout).trim().to_owned();
+        let mut terminal = Terminal::start(
+            &fake,
+            &["session", "attach", "--read-only", "--offset", "0", &id],
+        );
+        terminal.wait_for("size 24 80");
+        terminal.type_keys(b"hello");
+        terminal.type_keys(ending);
+        terminal.wait_for("detached");
+        assert_eq!(terminal.end(), 0);
+        assert!(terminal.is_cooked());
+        let session = fake.state.sessions.lock().unwrap()[&id].clone();
+        assert!(session.session.lock().unwrap().exit.is_none());
+        assert!(session.input.lock().unwrap().is_empty());
+        assert!(session.signals.lock().unwrap().is_empty());
+    }
+}
+
+#[test]
 fn a_terminated_command_gives_the_terminal_back_and_removes_the_vm() {
     let fake = Fake::start();
     let mut terminal = Terminal::start(&fake, &["run", "debian", "--", "terminal"]);
