@@ -61,6 +61,9 @@ impl Bridge {
             return self.look_on(process, signals).await;
         }
         let input = process.input();
+        if !terminal::stdin_is_terminal() {
+            self.detach = None; // what comes is data, whatever its bytes
+        }
         let raw = if self.terminal && terminal::stdin_is_terminal() {
             Some(Raw::enter()?)
         } else {
@@ -136,6 +139,7 @@ async fn forward_input(input: &Input, detach: &mut Option<DetachKeys>) -> Result
         let length = read(&mut stdin, &mut buffer).await?;
         let typed = &buffer[..length];
         let (data, detached) = match detach {
+            Some(keys) if length == 0 => (keys.held(), false),
             Some(keys) => keys.filter(typed),
             None => (typed.to_vec(), false),
         };
