@@ -8,6 +8,7 @@ use std::io;
 use std::time::Duration;
 
 use banger_sdk::types::Stream;
+use banger_sdk::types::exit::How;
 use banger_sdk::{Event, Input, Process, types};
 use bytes::Bytes;
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt, Stdin};
@@ -65,7 +66,7 @@ impl Bridge {
             self.detach = None; // what comes is data, whatever its bytes
         }
         let raw = if self.terminal && terminal::stdin_is_terminal() {
-            Some(Raw::enter()?)
+            Some(Raw::enter()?.showing_guest())
         } else {
             None
         };
@@ -76,7 +77,7 @@ impl Bridge {
             ended = forward_signals(signals, &input, self.terminal) => ended,
             ended = forward_input(&input, &mut self.detach), if forward => ended,
         };
-        drop(raw);
+        give_back(raw, &ended);
         ended
     }
 
@@ -89,7 +90,8 @@ impl Bridge {
         // Where our output goes elsewhere, the keys may be another program's, as of a pager.
         let keys = self.detach.as_mut().filter(|_| terminal::is_interactive());
         let watched = match &keys {
-            Some(_) => Some(Raw::watch_keys(self.terminal)?),
+            Some(_) if self.terminal => Some(Raw::watch_keys(true)?.showing_guest()),
+            Some(_) => Some(Raw::watch_keys(false)?),
             None => None,
         };
         let ended = tokio::select! {
@@ -98,8 +100,18 @@ impl Bridge {
             ended = signalled(signals) => Ok(ended),
             ended = detach_keys(keys) => ended,
         };
-        drop(watched);
+        give_back(watched, &ended);
         ended
+    }
+}
+
+/// Gives the terminal back as it was before.
+fn give_back(raw: Option<Raw>, ended: &Result<Ended, Failure>) {
+    let by_itself = |exit: &types::Exit| matches!(exit.how, Some(How::Code(_)));
+    if let Some(raw) = raw
+        && matches!(ended, Ok(Ended::Exited(exit)) if by_itself(exit))
+    {
+        raw.guest_ended();
     }
 }
 
