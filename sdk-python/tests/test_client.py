@@ -13,6 +13,7 @@ import pytest
 
 import banger
 from banger import errors, v1
+from banger._sync.process import Process
 from banger.testing import Command, FakeDaemon, Reply
 
 
@@ -172,6 +173,35 @@ def test_a_connection_that_does_not_come_back_is_an_error_with_what_came(fake: F
     assert caught.value.code_ran is errors.CodeRan.YES
     assert caught.value.result is not None
     assert len(caught.value.result.stdout_bytes) == 100_000
+
+
+def test_a_signal_reaches_a_run_whose_connection_came_back(fake: FakeDaemon, client: banger.Client) -> None:
+    fake.on(["cat"], echo=True, break_after=3)
+    with client.vms.create("box") as vm:
+        process = Process.exec(vm._caller, vm.name, v1.SessionSpec(command=["cat"], stdin=True))
+        process.write(b"hello")
+        got = b""
+        while len(got) < 5:
+            event = next(process)
+            assert isinstance(event, banger.Output)
+            got += event.data
+        assert process.reconnects == 1
+        process.signal(15)
+        last = list(process)[-1]
+    assert isinstance(last, banger.Exited)
+    assert last.exit.signal == 15
+    assert fake.calls.count("SignalSession") == 1
+
+
+def test_a_run_that_is_given_up_is_killed_though_its_connection_was_lost(
+    fake: FakeDaemon, client: banger.Client
+) -> None:
+    fake.on("cat", stdout=b"x" * 300_000, break_after=100_000)
+    with client.vms.create("box") as vm:
+        with pytest.raises(errors.OutputTooLong):
+            vm.run("cat", max_output_bytes=150_000)
+        assert fake.calls.count("AttachSession") == 1
+        assert fake.calls.count("DeleteSession") == 1
 
 
 def test_what_is_safe_is_repeated_with_the_same_request_id(fake: FakeDaemon, client: banger.Client) -> None:

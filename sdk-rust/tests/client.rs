@@ -327,6 +327,44 @@ async fn exec_goes_on_if_the_daemon_kept_the_process_and_says_so_if_not() {
 }
 
 #[tokio::test]
+async fn an_exec_is_signalled_and_ended_by_its_drop_after_its_connection_was_lost() {
+    let fake = Fake::start();
+    let client = with_vm(&fake).await;
+    fake.state.keep_exec.store(true, Ordering::Relaxed);
+    let command = Command::new(["sleep", "trap"]);
+    let mut process = client.sessions().exec("web", command).await.unwrap();
+    process.next().await.unwrap();
+    fake.cut();
+    let input = process.input();
+    // The events come only while they are read, and what is written meanwhile makes one.
+    let running = fake.state.sessions.lock().unwrap()[process.id()].clone();
+    let before = fake.state.called("AttachSession");
+    let again = async {
+        while fake.state.called("AttachSession") == before {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        running.write(banger_sdk::types::Stream::Stdout, b"back");
+    };
+    let (event, ()) = tokio::join!(process.next(), again);
+    assert!(matches!(event.unwrap(), Some(Event::Output(_))));
+    assert_eq!(process.reconnects(), 1);
+    input.signal(15).await.unwrap();
+    assert!(matches!(
+        process.next().await.unwrap(),
+        Some(Event::Output(_))
+    ));
+    assert_eq!(*running.signals.lock().unwrap(), [15]);
+    drop(process);
+    tokio::time::timeout(Duration::from_secs(10), async {
+        while fake.state.called("DeleteSession") == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await
+    .unwrap();
+}
+
+#[tokio::test]
 async fn logs_tell_gaps_and_begin_where_asked() {
     let fake = Fake::start();
     let client = with_vm(&fake).await;

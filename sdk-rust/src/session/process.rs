@@ -13,11 +13,12 @@ use std::sync::Arc;
 
 use banger_proto::v1;
 use futures::future::{BoxFuture, FutureExt};
+use tokio::runtime::Handle;
 use uuid::Uuid;
 
-use super::outbox::{Outbox, Sent};
+use super::outbox::{Outbox, Sent, Signals};
 use super::reader::{Begin, Event, Position, ReadFrom, Receive, Received};
-use super::{Command, Input, Sessions};
+use super::{Command, Input, Sessions, SignalTarget};
 use crate::client::Retry;
 use crate::error::{Code, CodeRan, Error, Result};
 use crate::stream::Watched;
@@ -62,6 +63,8 @@ pub struct Process {
     exec: bool,
     reconnects: u32,
     ended: bool,
+    /// The caller was told that it is lost.
+    lost: bool,
 }
 
 impl Process {
@@ -75,6 +78,7 @@ impl Process {
             v1::ExecRequest {
                 message: Some(start),
             },
+            Signals::Carried,
             |sent| {
                 let message = match sent {
                     Sent::Stdin(stdin) => Message::Stdin(stdin),
@@ -156,6 +160,7 @@ impl Process {
             exec,
             reconnects: 0,
             ended: false,
+            lost: false,
         }
     }
 
@@ -205,7 +210,6 @@ impl Process {
             outbox: Arc::clone(&self.outbox),
             sessions: self.sessions.clone(),
             session: self.session.id.clone(),
-            in_band_signals: self.exec,
         }
     }
 
@@ -227,7 +231,9 @@ impl Process {
                 Ok(None) => {}
                 Err(error) => {
                     self.connection = None;
-                    self.retry.after(error.with_code_ran(CodeRan::Yes)).await?;
+                    let tried = self.retry.after(error.with_code_ran(CodeRan::Yes)).await;
+                    self.lost = tried.is_err();
+                    tried?;
                 }
             }
         }
@@ -283,6 +289,11 @@ impl Process {
             }
             made => made?,
         };
+        while let Some(signal) = self.outbox.take_signal() {
+            let (id, target) = (&self.session.id, SignalTarget::Group);
+            // Of a process that has ended meanwhile the events tell.
+            let _ = self.sessions.signal(id, signal, target).await;
+        }
         self.outbox.open(begin.stdin);
         self.session = session;
         self.connection = Some(connection);
@@ -344,6 +355,16 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         self.outbox.end();
+        let ends_by_itself = matches!(self.connection, Some(Connection::Exec(_)));
+        if !self.exec || ends_by_itself || self.ended || self.lost {
+            return;
+        }
+        // By the end of its own connection a guest knows that the caller is gone; of one that was made again it thinks
+        // that the caller comes back.
+        if let Ok(runtime) = Handle::try_current() {
+            let delete = self.sessions.delete(&self.session.id).into_future();
+            drop(runtime.spawn(async move { drop(delete.await) }));
+        }
     }
 }
 
@@ -453,7 +474,7 @@ async fn connect(
     let start = v1::AttachSessionRequest {
         message: Some(Message::Start(start)),
     };
-    let stream = outbox.connect(start, |sent| {
+    let stream = outbox.connect(start, Signals::Apart, |sent| {
         let message = match sent {
             Sent::Stdin(stdin) => Message::Stdin(stdin),
             Sent::Close => Message::CloseStdin(v1::CloseStdin {}),
