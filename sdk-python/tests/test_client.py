@@ -204,6 +204,14 @@ def test_a_run_that_is_given_up_is_killed_though_its_connection_was_lost(
         assert fake.calls.count("DeleteSession") == 1
 
 
+def test_a_guest_that_is_silent_for_a_while_interrupts_no_run(fake: FakeDaemon, client: banger.Client) -> None:
+    fake.on("cat", stdout=b"x" * 200_000, break_after=100_000)
+    with client.vms.create("box") as vm:
+        fake.fail("AttachSession", grpc.StatusCode.DEADLINE_EXCEEDED, "AGENT_SILENT")
+        assert len(vm.run("cat").stdout_bytes) == 200_000
+    assert fake.calls.count("AttachSession") == 2
+
+
 def test_what_is_safe_is_repeated_with_the_same_request_id(fake: FakeDaemon, client: banger.Client) -> None:
     fake.lose("CreateVm", 2)
     fake.lose("GetVm", 2)

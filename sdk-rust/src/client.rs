@@ -49,6 +49,8 @@ const BACKOFF_FIRST: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(2);
 /// The reason of a daemon that is about to end; another one follows it.
 const DRAINING: &str = "DRAINING";
+/// The reason of a daemon that hears nothing of a guest, which may be back soon.
+const AGENT_SILENT: &str = "AGENT_SILENT";
 /// What may be on its way in one stream: enough for bulk output without a pause.
 const STREAM_WINDOW_BYTES: u32 = 2 << 20;
 /// What may be on its way in all streams together: as much as HTTP/2 has, because a stream that nobody reads must not
@@ -305,9 +307,10 @@ pub(crate) struct Retry {
 impl Retry {
     /// Waits before the next try, or gives `error` back: it does not pass, or the window is over.
     pub(crate) async fn after(&mut self, error: Error) -> Result<()> {
+        let is_away = error.code() == Code::Unavailable || error.reason() == AGENT_SILENT;
         let passes = error.is_connection_lost()
             || error.reason() == DRAINING
-            || (self.established && error.code() == Code::Unavailable);
+            || (self.established && is_away);
         if !passes {
             return Err(error);
         }

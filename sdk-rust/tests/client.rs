@@ -419,6 +419,18 @@ async fn a_daemon_that_is_replaced_interrupts_nobody() {
 }
 
 #[tokio::test]
+async fn a_guest_that_is_silent_for_a_while_interrupts_no_exec() {
+    let fake = Fake::start();
+    let client = with_vm(&fake).await;
+    fake.state.keep_exec.store(true, Ordering::Relaxed);
+    fake.state.agent_silent.store(3, Ordering::SeqCst);
+    let command = Command::new(["bytes", "200000"]);
+    let process = client.sessions().exec("web", command).await.unwrap();
+    assert!(process.output().await.unwrap().stdout == pattern(200_000));
+    assert_eq!(fake.state.called("AttachSession"), 3);
+}
+
+#[tokio::test]
 async fn signals_reach_the_process() {
     let fake = Fake::start();
     let client = with_vm(&fake).await;

@@ -298,6 +298,7 @@ impl Process {
         self.session = session;
         self.connection = Some(connection);
         self.reconnects += 1;
+        self.retry.established();
         Ok(())
     }
 

@@ -53,14 +53,18 @@ impl<S: Send + 'static> Conversation<S> {
             if self.state.silent.load(Ordering::Relaxed) {
                 return std::future::pending().await;
             }
-            let draining = &self.state.draining;
-            if draining
-                .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1))
-                .is_ok()
-            {
-                self.ended = true;
-                let message = "the daemon is stopping";
-                return Some(Err(refuse(Code::Unavailable, "DRAINING", message, &[])));
+            let (draining, silent) = (&self.state.draining, &self.state.agent_silent);
+            for (left, code, reason) in [
+                (draining, Code::Unavailable, "DRAINING"),
+                (silent, Code::DeadlineExceeded, "AGENT_SILENT"),
+            ] {
+                if left
+                    .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1))
+                    .is_ok()
+                {
+                    self.ended = true;
+                    return Some(Err(refuse(code, reason, "the stream was ended", &[])));
+                }
             }
             if let Some(told) = self.running.told(&mut self.offset) {
                 self.ended = matches!(told, Told::Exited(_));
