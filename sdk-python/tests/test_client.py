@@ -212,6 +212,15 @@ def test_a_guest_that_is_silent_for_a_while_interrupts_no_run(fake: FakeDaemon, 
     assert fake.calls.count("AttachSession") == 2
 
 
+def test_a_reader_comes_back_to_where_it_began_before_anything_came(fake: FakeDaemon, client: banger.Client) -> None:
+    fake.on("echo", echo=True)
+    with client.vms.create("box") as vm, vm.start("echo") as session, session.attach() as process:
+        process._drop()  # as when the connection breaks
+        process.write(b"x")
+        assert isinstance(next(process), banger.Output)
+    assert fake.attachments[-1].options.WhichOneof("from") == "offset"
+
+
 def test_what_is_safe_is_repeated_with_the_same_request_id(fake: FakeDaemon, client: banger.Client) -> None:
     fake.lose("CreateVm", 2)
     fake.lose("GetVm", 2)

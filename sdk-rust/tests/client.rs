@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use banger_sdk::types::exit::How;
+use banger_sdk::types::{Gap, Stream};
 use banger_sdk::{
     Client, ClientOptions, Code, CodeRan, Command, DoctorEvent, Error, Event, Host, HostEvent,
     ReadFrom, SignalTarget, VmEvent,
@@ -343,7 +344,7 @@ async fn an_exec_is_signalled_and_ended_by_its_drop_after_its_connection_was_los
         while fake.state.called("AttachSession") == before {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        running.write(banger_sdk::types::Stream::Stdout, b"back");
+        running.write(Stream::Stdout, b"back");
     };
     let (event, ()) = tokio::join!(process.next(), again);
     assert!(matches!(event.unwrap(), Some(Event::Output(_))));
@@ -398,6 +399,29 @@ async fn logs_tell_gaps_and_begin_where_asked() {
         })
         .sum();
     assert_eq!(length, 200_000 - 65_536);
+}
+
+#[tokio::test]
+async fn what_is_lost_before_the_first_byte_came_is_a_gap() {
+    let fake = Fake::start();
+    let client = with_vm(&fake).await;
+    let command = Command::new(["cat"]).stdin();
+    let session = client.sessions().start("web", command).await.unwrap();
+    let mut process = client.sessions().attach(&session.id).await.unwrap();
+    let running = fake.state.sessions.lock().unwrap()[&session.id].clone();
+    fake.cut();
+    while running.changed.receiver_count() > 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    running.write(Stream::Stdout, b"lost");
+    running.evict(4);
+    running.write(Stream::Stdout, b"kept");
+    let gap = Gap {
+        offset: 0,
+        lost_bytes: 4,
+    };
+    assert_eq!(process.next().await.unwrap(), Some(Event::Gap(gap)));
+    assert_eq!(process.output_offset(), 4);
 }
 
 #[tokio::test]

@@ -120,7 +120,7 @@ impl Process {
             {
                 Ok((connection, session, begin)) => {
                     outbox.open(begin.stdin);
-                    position.attached(&session, begin.output);
+                    position.attached(begin.output);
                     let mut process =
                         Self::new(sessions, session, outbox, connection, position, false);
                     process.hold_process = hold;

@@ -153,7 +153,7 @@ class Process:
             self._drop()
             raise
         if self._position.next is None:
-            self._position.next = self._start.first(self._begin.start_offset)
+            self._position.next = self._begin.start_offset
         if self._writing == v1.WRITING_STEAL:
             # Who comes back has taken over already.
             self._writing = v1.WRITING_SHARED

@@ -264,7 +264,7 @@ class Session:
                     events: list[Event] = []
                     which = message.WhichOneof("message")
                     if which == "attached" and position.next is None:
-                        position.next = start.first(message.start_offset)
+                        position.next = message.start_offset
                     elif which == "output":
                         events = position.output(output_of(message.output, "ReadSessionLog"))
                     elif which == "gap":
