@@ -173,6 +173,21 @@ def test_a_connection_that_does_not_come_back_is_an_error_with_what_came(fake: F
     assert caught.value.code_ran is errors.CodeRan.YES
     assert caught.value.result is not None
     assert len(caught.value.result.stdout_bytes) == 100_000
+    assert (caught.value.output_offset, caught.value.stdin_offset) == (100_000, 0)
+
+
+def test_a_guest_that_stays_silent_is_an_error_with_what_came(fake: FakeDaemon) -> None:
+    fake.on("cat", stdout=b"x" * 200_000, break_after=100_000)
+    with banger.connect(fake.host, reconnect_window=0.2) as client:
+        vm = client.vms.create("box")
+        for _ in range(1000):
+            fake.fail("AttachSession", grpc.StatusCode.DEADLINE_EXCEEDED, "AGENT_SILENT")
+        with pytest.raises(errors.RefusedError) as caught:
+            vm.run("cat")
+    assert caught.value.reason == "AGENT_SILENT"
+    assert caught.value.result is not None
+    assert len(caught.value.result.stdout_bytes) == 100_000
+    assert (caught.value.output_offset, caught.value.session_id) == (100_000, caught.value.result.session_id)
 
 
 def test_a_signal_reaches_a_run_whose_connection_came_back(fake: FakeDaemon, client: banger.Client) -> None:

@@ -107,7 +107,7 @@ pub use catalog::{Catalogs, Search};
 pub use client::{Client, ClientOptions};
 pub use context::BuildContext;
 pub use doctor::{Doctor, DoctorEvent};
-pub use error::{Code, CodeRan, Error, ErrorKind, Refusal, Result, chain};
+pub use error::{Code, CodeRan, Error, ErrorKind, LostProcess, Refusal, Result, chain};
 pub use event::{EventKind, Events, HostEvent};
 pub use export::Export;
 pub use file::{

@@ -325,6 +325,29 @@ async fn exec_goes_on_if_the_daemon_kept_the_process_and_says_so_if_not() {
         (error.reason(), error.code_ran()),
         ("CONNECTION_LOST", CodeRan::Yes)
     );
+    let lost = error.lost_process().unwrap();
+    assert_eq!(lost.session_id, process.id());
+    assert_eq!((lost.output_offset, lost.stdin_offset), (6, 0));
+    assert_eq!(error.metadata()["session_id"], process.id());
+    assert_eq!(error.metadata()["output_offset"], "6");
+}
+
+#[tokio::test]
+async fn an_exec_that_is_lost_leaves_what_was_collected_of_it() {
+    let fake = Fake::start();
+    let client = with_vm(&fake).await;
+    fake.cut_after(100_000);
+    let command = Command::new(["bytes", "3000000"]);
+    let process = client.sessions().exec("web", command).await.unwrap();
+    fake.state.sessions.lock().unwrap().clear();
+    let error = process.output().await.unwrap_err();
+    let lost = error.lost_process().unwrap();
+    assert!(!lost.stdout.is_empty());
+    assert!(lost.stdout == pattern(lost.stdout.len()));
+    assert_eq!(
+        lost.output_offset,
+        i64::try_from(lost.stdout.len()).unwrap()
+    );
 }
 
 #[tokio::test]

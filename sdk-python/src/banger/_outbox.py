@@ -101,6 +101,11 @@ class Outbox:
         return WINDOW_BYTES - (self._written - self._accepted)
 
     @property
+    def accepted(self) -> int:
+        """How many bytes the guest is known to have."""
+        return self._accepted
+
+    @property
     def is_flushed(self) -> bool:
         """Whether the guest has all that was written."""
         return self.ended or self._accepted >= self._written

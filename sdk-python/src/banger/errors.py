@@ -131,6 +131,10 @@ class BangerError(Exception):
     """The request id that was sent: a repeat with the same one is the same change, done once."""
     session_id: str | None = None
     """The session that it was about."""
+    output_offset: int | None = None
+    """The offset after the last byte of output that came of a command that was lost."""
+    stdin_offset: int | None = None
+    """How many bytes of its standard input the guest is known to have taken."""
 
     def __init__(self, message: str, *, remedy: str | None = None) -> None:
         super().__init__(message)
@@ -203,6 +207,8 @@ class RefusedError(BangerError):
         self.violations = list(violations)
         """Each field at fault."""
         self.retry_after = retry_after
+        self.result: Result | None = None
+        """What the command had written, where it was lost while output was collected."""
         said = self.metadata.get("code_ran")
         if said is None:
             self.code_ran = CodeRan.NO if code in _NOTHING_RAN else CodeRan.MAYBE

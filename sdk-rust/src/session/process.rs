@@ -20,7 +20,7 @@ use super::outbox::{Outbox, Sent, Signals};
 use super::reader::{Begin, Event, Position, ReadFrom, Receive, Received};
 use super::{Command, Input, Sessions, SignalTarget};
 use crate::client::Retry;
-use crate::error::{Code, CodeRan, Error, Result};
+use crate::error::{Code, CodeRan, Error, LostProcess, Result};
 use crate::stream::Watched;
 
 /// The output that [`Process::output`] collects at most, of both streams together.
@@ -217,7 +217,7 @@ impl Process {
     /// reconnect window, from the next byte on.
     ///
     /// # Errors
-    /// When the connection is lost for good, or the session is.
+    /// When the connection is lost for good, or the session is; [`Error::lost_process`] tells where to go on.
     pub async fn next(&mut self) -> Result<Option<Event>> {
         if let Some(event) = self.position.held() {
             return Ok(Some(event));
@@ -231,13 +231,28 @@ impl Process {
                 Ok(None) => {}
                 Err(error) => {
                     self.connection = None;
-                    let tried = self.retry.after(error.with_code_ran(CodeRan::Yes)).await;
-                    self.lost = tried.is_err();
-                    tried?;
+                    let error = error.with_code_ran(CodeRan::Yes);
+                    if let Err(error) = self.retry.after(error).await {
+                        return Err(self.lose(error));
+                    }
                 }
             }
         }
         Ok(None)
+    }
+
+    /// The error for the caller: with what a successor must know.
+    fn lose(&mut self, mut error: Error) -> Error {
+        self.lost = true;
+        if let Some(process) = error.lost_process_mut() {
+            *process = Some(Box::new(LostProcess {
+                session_id: self.session.id.clone(),
+                output_offset: self.output_offset(),
+                stdin_offset: self.stdin_offset(),
+                ..LostProcess::default()
+            }));
+        }
+        error
     }
 
     async fn step(&mut self) -> Result<Option<Event>> {
@@ -319,11 +334,20 @@ impl Process {
     /// Reads to the end and collects the output, up to 256 MiB.
     ///
     /// # Errors
-    /// As [`Process::next`], and [`Error::OutputTooLong`].
+    /// As [`Process::next`], with what came until then in [`Error::lost_process`]; and [`Error::OutputTooLong`].
     pub async fn output(mut self) -> Result<Collected> {
         let (mut stdout, mut stderr, mut lost_bytes) = (Vec::new(), Vec::new(), 0);
         loop {
-            match self.next().await? {
+            let event = match self.next().await {
+                Ok(event) => event,
+                Err(mut error) => {
+                    if let Some(Some(process)) = error.lost_process_mut() {
+                        (process.stdout, process.stderr) = (stdout, stderr);
+                    }
+                    return Err(error);
+                }
+            };
+            match event {
                 Some(Event::Output(output)) => {
                     if stdout.len() + stderr.len() + output.data.len() > COLLECTED_MAX_BYTES {
                         return Err(Error::OutputTooLong {

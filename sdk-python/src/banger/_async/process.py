@@ -195,6 +195,8 @@ class Process:
         if self._is_closed:
             raise error
         error.session_id = self.session.id or None
+        error.output_offset = self._position.next
+        error.stdin_offset = self._outbox.accepted
         if isinstance(error, errors.ConnectionLost):
             error.code_ran = errors.CodeRan.YES
         await self._retry.after(error)

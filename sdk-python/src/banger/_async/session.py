@@ -61,7 +61,7 @@ async def run(
             elif isinstance(event, Exited):
                 how = event.exit
                 break
-    except errors.ConnectionLost as error:
+    except (errors.ConnectionLost, errors.RefusedError) as error:
         error.result = result()
         raise
     finally:

@@ -62,7 +62,7 @@ def run(
             elif isinstance(event, Exited):
                 how = event.exit
                 break
-    except errors.ConnectionLost as error:
+    except (errors.ConnectionLost, errors.RefusedError) as error:
         error.result = result()
         raise
     finally:
