@@ -236,6 +236,20 @@ def test_a_reader_comes_back_to_where_it_began_before_anything_came(fake: FakeDa
     assert fake.attachments[-1].options.WhichOneof("from") == "offset"
 
 
+def test_lost_output_is_told_where_lines_or_a_text_are_waited_for(fake: FakeDaemon, client: banger.Client) -> None:
+    fake.on("cat", stdout="lost\nkept\nend\n", lost=5)
+    with client.vms.create("box") as vm:
+        with vm.start("cat", stdin=False) as session:
+            with pytest.raises(errors.OutputLost) as caught:
+                list(session.lines())
+            assert list(session.lines()) == ["kept", "end"]
+        assert (caught.value.offset, caught.value.lost_bytes) == (0, 5)
+        with vm.start("cat", stdin=False) as session:
+            with pytest.raises(errors.OutputLost):
+                session.read_until("kept")
+            assert session.read_until("end") == b"kept\nend"
+
+
 def test_what_is_safe_is_repeated_with_the_same_request_id(fake: FakeDaemon, client: banger.Client) -> None:
     fake.lose("CreateVm", 2)
     fake.lose("GetVm", 2)

@@ -20,6 +20,7 @@
     │   ├── VmGone
     │   └── OutputTooLong
     ├── InputClosed            the process takes no more standard input
+    ├── OutputLost             output is no longer kept where it was to be read
     ├── FileTooLong
     ├── UnsafeDownload         the VM sent what no honest VM sends
     ├── ArchiveDamaged
@@ -67,6 +68,7 @@ __all__ = [
     "LocalFileError",
     "NonZeroExit",
     "NotFoundError",
+    "OutputLost",
     "OutputTooLong",
     "ProtocolError",
     "RefusedError",
@@ -339,6 +341,23 @@ class InputClosed(BangerError):
 
     def __init__(self) -> None:
         super().__init__("the process takes no more standard input")
+
+
+class OutputLost(BangerError):
+    """Output that was to be read is no longer kept. What follows it can be read."""
+
+    reason = "OUTPUT_LOST"
+    code_ran = CodeRan.YES
+
+    def __init__(self, offset: int, lost_bytes: int) -> None:
+        super().__init__(
+            f"{lost_bytes} bytes of output, from offset {offset} on, are no longer kept",
+            remedy="Read on for what follows, or attach with `hold`, so that the process waits for its reader.",
+        )
+        self.offset = offset
+        """Of the first lost byte."""
+        self.lost_bytes = lost_bytes
+        self.metadata = {"offset": str(offset), "lost_bytes": str(lost_bytes)}
 
 
 class FileTooLong(BangerError):
