@@ -8,9 +8,10 @@ use std::io;
 use std::time::Duration;
 
 use banger_sdk::types::Stream;
+use banger_sdk::types::exit::How;
 use banger_sdk::{Event, Input, Process, types};
 use bytes::Bytes;
-use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt, Stdin};
 
 use crate::detach::DetachKeys;
 use crate::failure::Failure;
@@ -35,6 +36,8 @@ pub(crate) struct Bridge {
     pub(crate) stdin: bool,
     /// The keys that detach.
     pub(crate) detach: Option<DetachKeys>,
+    /// Nothing is sent to the process, no signal either: Ctrl-C and the keys detach.
+    pub(crate) read_only: bool,
 }
 
 /// How it ended.
@@ -55,9 +58,15 @@ impl Bridge {
         process: &mut Process,
         signals: &mut Interrupts,
     ) -> Result<Ended, Failure> {
+        if self.read_only {
+            return self.look_on(process, signals).await;
+        }
         let input = process.input();
+        if !terminal::stdin_is_terminal() {
+            self.detach = None; // what comes is data, whatever its bytes
+        }
         let raw = if self.terminal && terminal::stdin_is_terminal() {
-            Some(Raw::enter()?)
+            Some(Raw::enter()?.showing_guest())
         } else {
             None
         };
@@ -68,8 +77,41 @@ impl Bridge {
             ended = forward_signals(signals, &input, self.terminal) => ended,
             ended = forward_input(&input, &mut self.detach), if forward => ended,
         };
-        drop(raw);
+        give_back(raw, &ended);
         ended
+    }
+
+    /// Shows what `process` writes until it ends or we are to.
+    async fn look_on(
+        mut self,
+        process: &mut Process,
+        signals: &mut Interrupts,
+    ) -> Result<Ended, Failure> {
+        // Where our output goes elsewhere, the keys may be another program's, as of a pager.
+        let keys = self.detach.as_mut().filter(|_| terminal::is_interactive());
+        let watched = match &keys {
+            Some(_) if self.terminal => Some(Raw::watch_keys(true)?.showing_guest()),
+            Some(_) => Some(Raw::watch_keys(false)?),
+            None => None,
+        };
+        let ended = tokio::select! {
+            biased; // as above
+            ended = output(process) => ended,
+            ended = signalled(signals) => Ok(ended),
+            ended = detach_keys(keys) => ended,
+        };
+        give_back(watched, &ended);
+        ended
+    }
+}
+
+/// Gives the terminal back as it was before.
+fn give_back(raw: Option<Raw>, ended: &Result<Ended, Failure>) {
+    let by_itself = |exit: &types::Exit| matches!(exit.how, Some(How::Code(_)));
+    if let Some(raw) = raw
+        && matches!(ended, Ok(Ended::Exited(exit)) if by_itself(exit))
+    {
+        raw.guest_ended();
     }
 }
 
@@ -106,15 +148,10 @@ async fn forward_input(input: &Input, detach: &mut Option<DetachKeys>) -> Result
     let mut stdin = tokio::io::stdin();
     let mut buffer = vec![0; READ_BYTES];
     loop {
-        let length = match stdin.read(&mut buffer).await {
-            Ok(length) => length,
-            // A terminal that hung up has no more input.
-            Err(error) if error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()) => 0,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(Failure::Read(error)),
-        };
+        let length = read(&mut stdin, &mut buffer).await?;
         let typed = &buffer[..length];
         let (data, detached) = match detach {
+            Some(keys) if length == 0 => (keys.held(), false),
             Some(keys) => keys.filter(typed),
             None => (typed.to_vec(), false),
         };
@@ -131,6 +168,48 @@ async fn forward_input(input: &Input, detach: &mut Option<DetachKeys>) -> Result
         if length == 0 {
             input.close();
             return std::future::pending().await;
+        }
+    }
+}
+
+/// Reads standard input; 0 at its end.
+async fn read(stdin: &mut Stdin, buffer: &mut [u8]) -> Result<usize, Failure> {
+    loop {
+        return match stdin.read(buffer).await {
+            Ok(length) => Ok(length),
+            // A terminal that hung up has no more input.
+            Err(error) if error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()) => {
+                Ok(0)
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => Err(Failure::Read(error)),
+        };
+    }
+}
+
+/// Returns when `keys` were typed; what else is typed is for nobody.
+async fn detach_keys(keys: Option<&mut DetachKeys>) -> Result<Ended, Failure> {
+    let Some(keys) = keys else {
+        return std::future::pending().await;
+    };
+    let mut stdin = tokio::io::stdin();
+    let mut buffer = vec![0; READ_BYTES];
+    loop {
+        match read(&mut stdin, &mut buffer).await? {
+            0 => return std::future::pending().await,
+            length if keys.filter(&buffer[..length]).1 => return Ok(Ended::Detached),
+            _ => {}
+        }
+    }
+}
+
+/// Returns when a signal asks one who only looks on to end.
+async fn signalled(signals: &mut Interrupts) -> Ended {
+    loop {
+        match signals.next().await {
+            Sent::Resized => {}
+            Sent::Interrupt | Sent::InterruptAgain => return Ended::Detached,
+            Sent::Terminate(signal) => return Ended::Signalled(signal),
         }
     }
 }

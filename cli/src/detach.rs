@@ -78,6 +78,12 @@ impl DetachKeys {
         }
         (pass, false)
     }
+
+    /// What was held back, where nothing follows.
+    pub(crate) fn held(&mut self) -> Vec<u8> {
+        let typed = std::mem::take(&mut self.typed);
+        self.keys[..typed].to_vec()
+    }
 }
 
 #[cfg(test)]
@@ -97,6 +103,14 @@ mod tests {
         assert_eq!(keys.filter(b"\x10x"), (b"\x10x".to_vec(), false));
         assert_eq!(keys.filter(b"\x10\x10"), (b"\x10".to_vec(), false));
         assert_eq!(keys.filter(b"\x11"), (vec![], true));
+    }
+
+    #[test]
+    fn keys_that_nothing_follows_reach_the_process() {
+        let mut keys = DetachKeys::default();
+        assert_eq!(keys.filter(b"a\x10"), (b"a".to_vec(), false));
+        assert_eq!(keys.held(), b"\x10");
+        assert_eq!(keys.held(), b"");
     }
 
     #[test]

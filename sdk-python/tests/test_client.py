@@ -13,6 +13,7 @@ import pytest
 
 import banger
 from banger import errors, v1
+from banger._sync.process import Process
 from banger.testing import Command, FakeDaemon, Reply
 
 
@@ -172,6 +173,81 @@ def test_a_connection_that_does_not_come_back_is_an_error_with_what_came(fake: F
     assert caught.value.code_ran is errors.CodeRan.YES
     assert caught.value.result is not None
     assert len(caught.value.result.stdout_bytes) == 100_000
+    assert (caught.value.output_offset, caught.value.stdin_offset) == (100_000, 0)
+
+
+def test_a_guest_that_stays_silent_is_an_error_with_what_came(fake: FakeDaemon) -> None:
+    fake.on("cat", stdout=b"x" * 200_000, break_after=100_000)
+    with banger.connect(fake.host, reconnect_window=0.2) as client:
+        vm = client.vms.create("box")
+        for _ in range(1000):
+            fake.fail("AttachSession", grpc.StatusCode.DEADLINE_EXCEEDED, "AGENT_SILENT")
+        with pytest.raises(errors.RefusedError) as caught:
+            vm.run("cat")
+    assert caught.value.reason == "AGENT_SILENT"
+    assert caught.value.result is not None
+    assert len(caught.value.result.stdout_bytes) == 100_000
+    assert (caught.value.output_offset, caught.value.session_id) == (100_000, caught.value.result.session_id)
+
+
+def test_a_signal_reaches_a_run_whose_connection_came_back(fake: FakeDaemon, client: banger.Client) -> None:
+    fake.on(["cat"], echo=True, break_after=3)
+    with client.vms.create("box") as vm:
+        process = Process.exec(vm._caller, vm.name, v1.SessionSpec(command=["cat"], stdin=True))
+        process.write(b"hello")
+        got = b""
+        while len(got) < 5:
+            event = next(process)
+            assert isinstance(event, banger.Output)
+            got += event.data
+        assert process.reconnects == 1
+        process.signal(15)
+        last = list(process)[-1]
+    assert isinstance(last, banger.Exited)
+    assert last.exit.signal == 15
+    assert fake.calls.count("SignalSession") == 1
+
+
+def test_a_run_that_is_given_up_is_killed_though_its_connection_was_lost(
+    fake: FakeDaemon, client: banger.Client
+) -> None:
+    fake.on("cat", stdout=b"x" * 300_000, break_after=100_000)
+    with client.vms.create("box") as vm:
+        with pytest.raises(errors.OutputTooLong):
+            vm.run("cat", max_output_bytes=150_000)
+        assert fake.calls.count("AttachSession") == 1
+        assert fake.calls.count("DeleteSession") == 1
+
+
+def test_a_guest_that_is_silent_for_a_while_interrupts_no_run(fake: FakeDaemon, client: banger.Client) -> None:
+    fake.on("cat", stdout=b"x" * 200_000, break_after=100_000)
+    with client.vms.create("box") as vm:
+        fake.fail("AttachSession", grpc.StatusCode.DEADLINE_EXCEEDED, "AGENT_SILENT")
+        assert len(vm.run("cat").stdout_bytes) == 200_000
+    assert fake.calls.count("AttachSession") == 2
+
+
+def test_a_reader_comes_back_to_where_it_began_before_anything_came(fake: FakeDaemon, client: banger.Client) -> None:
+    fake.on("echo", echo=True)
+    with client.vms.create("box") as vm, vm.start("echo") as session, session.attach() as process:
+        process._drop()  # as when the connection breaks
+        process.write(b"x")
+        assert isinstance(next(process), banger.Output)
+    assert fake.attachments[-1].options.WhichOneof("from") == "offset"
+
+
+def test_lost_output_is_told_where_lines_or_a_text_are_waited_for(fake: FakeDaemon, client: banger.Client) -> None:
+    fake.on("cat", stdout="lost\nkept\nend\n", lost=5)
+    with client.vms.create("box") as vm:
+        with vm.start("cat", stdin=False) as session:
+            with pytest.raises(errors.OutputLost) as caught:
+                list(session.lines())
+            assert list(session.lines()) == ["kept", "end"]
+        assert (caught.value.offset, caught.value.lost_bytes) == (0, 5)
+        with vm.start("cat", stdin=False) as session:
+            with pytest.raises(errors.OutputLost):
+                session.read_until("kept")
+            assert session.read_until("end") == b"kept\nend"
 
 
 def test_what_is_safe_is_repeated_with_the_same_request_id(fake: FakeDaemon, client: banger.Client) -> None:

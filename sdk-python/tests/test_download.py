@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import tarfile
@@ -212,12 +213,39 @@ def test_what_is_packed_is_what_is_unpacked(tmp_path: Path) -> None:
     os.link(source / "sub" / ("n" * 150), source / "hard")
     (source / "sub" / "run").write_text("#!/bin/sh\n")
     (source / "sub" / "run").chmod(0o751)
+    with open(source / "sub" / "holes", "wb") as sparse:
+        for at in (0, 5 << 20, 30 << 20):
+            sparse.seek(at)
+            sparse.write(os.urandom(10_000))
+        sparse.truncate(64 << 20)
+    with open(source / "sub" / "hole", "wb") as sparse:
+        sparse.truncate(1 << 20)
+    with contextlib.suppress(OSError):  # a file system that takes none
+        for noted in ("sub", "sub/run"):
+            os.setxattr(source / noted, "user.note", b"\xff\0of mine")
     data = b"".join(chunked(pack(source)))
     unpack(data, str(tmp_path / "copy"), "source")
     assert everything(tmp_path / "copy") == everything(source)
     assert (tmp_path / "copy" / "hard").read_bytes() == (source / "hard").read_bytes()
     assert (tmp_path / "copy" / "hard").stat().st_nlink == 2
     assert (tmp_path / "copy" / "sub" / "run").stat().st_mode & 0o7777 == 0o751
+    assert len(data) < 1 << 20
+    for name in ("holes", "hole"):
+        copied, there = tmp_path / "copy" / "sub" / name, source / "sub" / name
+        assert copied.read_bytes() == there.read_bytes()
+        assert copied.stat().st_blocks * 512 < 1 << 20
+    for noted in ("sub", "sub/run"):
+        copied, there = tmp_path / "copy" / noted, source / noted
+        assert os.listxattr(copied) == os.listxattr(there)
+        for attribute in os.listxattr(there):
+            assert os.getxattr(copied, attribute) == os.getxattr(there, attribute)
+
+
+def test_attributes_that_mean_something_here_are_not_set(target: Path) -> None:
+    names = ("user.mine", "user.overlay.opaque", "security.capability", "trusted.mine")
+    told = pax(records(**{f"SCHILY.xattr.{name}": "value" for name in names}))
+    unpack(archive(TOP)[:512] + told + header("top/file", b"0", 0) + bytes(1024), str(target))
+    assert set(os.listxattr(target / "top" / "file")) <= {"user.mine"}
 
 
 def test_what_cannot_be_read_is_told(tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ const KEEPALIVE_EVERY: Duration = Duration::from_secs(10);
 /// How long the sign may take before the connection counts as lost.
 const KEEPALIVE_WITHIN: Duration = Duration::from_secs(10);
 /// How long a stream may be silent: the daemon speaks at least every 2 s.
-const SILENCE: Duration = Duration::from_secs(10);
+const SILENCE: Duration = Duration::from_secs(5);
 /// How long a lost connection is tried again.
 const RECONNECT_WINDOW: Duration = Duration::from_secs(30);
 /// The first pause between two tries; it doubles.
@@ -49,6 +49,8 @@ const BACKOFF_FIRST: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(2);
 /// The reason of a daemon that is about to end; another one follows it.
 const DRAINING: &str = "DRAINING";
+/// The reason of a daemon that hears nothing of a guest, which may be back soon.
+const AGENT_SILENT: &str = "AGENT_SILENT";
 /// What may be on its way in one stream: enough for bulk output without a pause.
 const STREAM_WINDOW_BYTES: u32 = 2 << 20;
 /// What may be on its way in all streams together: as much as HTTP/2 has, because a stream that nobody reads must not
@@ -72,7 +74,7 @@ struct Shared {
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub struct ClientOptions {
-    /// How long a stream may say nothing before it counts as dead. 10 s by default.
+    /// How long a stream may say nothing before it counts as dead. 5 s by default.
     pub silence: Duration,
     /// How long a lost connection is tried again before the caller learns of it. 30 s by default.
     pub reconnect_window: Duration,
@@ -305,9 +307,10 @@ pub(crate) struct Retry {
 impl Retry {
     /// Waits before the next try, or gives `error` back: it does not pass, or the window is over.
     pub(crate) async fn after(&mut self, error: Error) -> Result<()> {
+        let is_away = error.code() == Code::Unavailable || error.reason() == AGENT_SILENT;
         let passes = error.is_connection_lost()
             || error.reason() == DRAINING
-            || (self.established && error.code() == Code::Unavailable);
+            || (self.established && is_away);
         if !passes {
             return Err(error);
         }

@@ -69,6 +69,7 @@ impl Doctor {
             during: CALL,
             silent: silence,
             code_ran: CodeRan::Maybe,
+            process: None,
         })?;
         self.client.watched(answer, CALL)
     }

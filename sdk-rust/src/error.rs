@@ -105,6 +105,8 @@ pub enum Error {
         during: &'static str,
         /// Whether the caller's code ran.
         code_ran: CodeRan,
+        /// The process that it was about.
+        process: Option<Box<LostProcess>>,
         /// How it broke; `None` when a stream ended without its last message.
         #[source]
         source: Option<Box<Status>>,
@@ -118,6 +120,8 @@ pub enum Error {
         silent: Duration,
         /// Whether the caller's code ran.
         code_ran: CodeRan,
+        /// The process that it was about.
+        process: Option<Box<LostProcess>>,
     },
     /// The daemon said something that the API does not allow.
     #[error("bangerd broke the protocol during {during} ({detail})")]
@@ -182,6 +186,31 @@ pub enum Error {
     },
 }
 
+/// What is known of a process whose caller lost it: enough to attach to its session where this one ended.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LostProcess {
+    /// Its session's id.
+    pub session_id: String,
+    /// The offset after the last byte of output that came.
+    pub output_offset: i64,
+    /// How many bytes of its standard input the guest is known to have taken.
+    pub stdin_offset: i64,
+    /// What [`Process::output`](crate::Process::output) had collected of file descriptor 1, or the terminal.
+    pub stdout: Vec<u8>,
+    /// The same of file descriptor 2.
+    pub stderr: Vec<u8>,
+}
+
+impl LostProcess {
+    fn metadata(&self) -> [(String, String); 3] {
+        [
+            ("session_id".to_owned(), self.session_id.clone()),
+            ("output_offset".to_owned(), self.output_offset.to_string()),
+            ("stdin_offset".to_owned(), self.stdin_offset.to_string()),
+        ]
+    }
+}
+
 /// An error that the daemon answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
@@ -199,6 +228,8 @@ pub struct Refusal {
     pub violations: Vec<(String, String)>,
     /// How long to wait before a repeat, if one may help.
     pub retry_after: Option<Duration>,
+    /// The process that it was about, if one had been begun.
+    pub process: Option<Box<LostProcess>>,
 }
 
 impl Refusal {
@@ -226,6 +257,7 @@ impl Refusal {
             metadata,
             violations,
             retry_after: details.retry_info().and_then(|info| info.retry_delay),
+            process: None,
         }
     }
 
@@ -265,6 +297,7 @@ impl Error {
             return Self::Disconnected {
                 during,
                 code_ran,
+                process: None,
                 source: Some(Box::new(status)),
             };
         }
@@ -292,6 +325,7 @@ impl Error {
         Self::Disconnected {
             during,
             code_ran: CodeRan::Maybe,
+            process: None,
             source: None,
         }
     }
@@ -306,19 +340,35 @@ impl Error {
     }
 
     /// The same, knowing whether the caller's code ran.
-    pub(crate) fn with_code_ran(self, ran: CodeRan) -> Self {
+    pub(crate) fn with_code_ran(mut self, ran: CodeRan) -> Self {
+        if let Self::Disconnected { code_ran, .. } | Self::ConnectionSilent { code_ran, .. } =
+            &mut self
+        {
+            *code_ran = ran;
+        }
+        self
+    }
+
+    /// The process that was lost; `None` where the error is about none.
+    #[must_use]
+    pub fn lost_process(&self) -> Option<&LostProcess> {
         match self {
-            Self::Disconnected { during, source, .. } => Self::Disconnected {
-                during,
-                source,
-                code_ran: ran,
-            },
-            Self::ConnectionSilent { during, silent, .. } => Self::ConnectionSilent {
-                during,
-                silent,
-                code_ran: ran,
-            },
-            other => other,
+            Self::Refused(refusal) => refusal.process.as_deref(),
+            Self::Disconnected { process, .. } | Self::ConnectionSilent { process, .. } => {
+                process.as_deref()
+            }
+            _ => None,
+        }
+    }
+
+    /// Where it says which process was lost, if it can.
+    pub(crate) fn lost_process_mut(&mut self) -> Option<&mut Option<Box<LostProcess>>> {
+        match self {
+            Self::Refused(refusal) => Some(&mut refusal.process),
+            Self::Disconnected { process, .. } | Self::ConnectionSilent { process, .. } => {
+                Some(process)
+            }
+            _ => None,
         }
     }
 
@@ -411,7 +461,7 @@ impl Error {
     #[must_use]
     pub fn metadata(&self) -> BTreeMap<String, String> {
         let one = |key: &str, value: String| BTreeMap::from([(key.to_owned(), value)]);
-        match self {
+        let mut metadata = match self {
             Self::Refused(refusal) => refusal.metadata.clone(),
             Self::Connect { path, .. }
             | Self::CertificateFile { path, .. }
@@ -436,7 +486,13 @@ impl Error {
             | Self::Credentials(_)
             | Self::Archive(_)
             | Self::GivenUp => BTreeMap::new(),
-        }
+        };
+        metadata.extend(
+            self.lost_process()
+                .into_iter()
+                .flat_map(LostProcess::metadata),
+        );
+        metadata
     }
 
     /// Whether the code that the caller wanted run has run.

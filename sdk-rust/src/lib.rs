@@ -34,7 +34,7 @@
 //! so are changes: each carries a request id, by which the daemon does it once, however often it is asked. Attached
 //! processes, logs and watches go on at the byte or the event where the connection left them. What cannot be repeated
 //! without doing it twice (a signal, a file that is being written) is not, and fails with [`Error::Disconnected`]. A daemon
-//! that has gone silent is noticed within 10 s ([`Error::ConnectionSilent`]).
+//! that has gone silent is noticed within 5 s ([`Error::ConnectionSilent`]).
 //!
 //! # Errors
 //!
@@ -107,7 +107,7 @@ pub use catalog::{Catalogs, Search};
 pub use client::{Client, ClientOptions};
 pub use context::BuildContext;
 pub use doctor::{Doctor, DoctorEvent};
-pub use error::{Code, CodeRan, Error, ErrorKind, Refusal, Result, chain};
+pub use error::{Code, CodeRan, Error, ErrorKind, LostProcess, Refusal, Result, chain};
 pub use event::{EventKind, Events, HostEvent};
 pub use export::Export;
 pub use file::{

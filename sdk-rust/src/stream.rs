@@ -55,6 +55,7 @@ impl<T> Watched<T> {
                 during: self.during,
                 silent: self.silence,
                 code_ran: CodeRan::Maybe,
+                process: None,
             }),
         }
     }

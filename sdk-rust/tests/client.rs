@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use banger_sdk::types::exit::How;
+use banger_sdk::types::{Gap, Stream};
 use banger_sdk::{
     Client, ClientOptions, Code, CodeRan, Command, DoctorEvent, Error, Event, Host, HostEvent,
     ReadFrom, SignalTarget, VmEvent,
@@ -324,6 +325,67 @@ async fn exec_goes_on_if_the_daemon_kept_the_process_and_says_so_if_not() {
         (error.reason(), error.code_ran()),
         ("CONNECTION_LOST", CodeRan::Yes)
     );
+    let lost = error.lost_process().unwrap();
+    assert_eq!(lost.session_id, process.id());
+    assert_eq!((lost.output_offset, lost.stdin_offset), (6, 0));
+    assert_eq!(error.metadata()["session_id"], process.id());
+    assert_eq!(error.metadata()["output_offset"], "6");
+}
+
+#[tokio::test]
+async fn an_exec_that_is_lost_leaves_what_was_collected_of_it() {
+    let fake = Fake::start();
+    let client = with_vm(&fake).await;
+    fake.cut_after(100_000);
+    let command = Command::new(["bytes", "3000000"]);
+    let process = client.sessions().exec("web", command).await.unwrap();
+    fake.state.sessions.lock().unwrap().clear();
+    let error = process.output().await.unwrap_err();
+    let lost = error.lost_process().unwrap();
+    assert!(!lost.stdout.is_empty());
+    assert!(lost.stdout == pattern(lost.stdout.len()));
+    assert_eq!(
+        lost.output_offset,
+        i64::try_from(lost.stdout.len()).unwrap()
+    );
+}
+
+#[tokio::test]
+async fn an_exec_is_signalled_and_ended_by_its_drop_after_its_connection_was_lost() {
+    let fake = Fake::start();
+    let client = with_vm(&fake).await;
+    fake.state.keep_exec.store(true, Ordering::Relaxed);
+    let command = Command::new(["sleep", "trap"]);
+    let mut process = client.sessions().exec("web", command).await.unwrap();
+    process.next().await.unwrap();
+    fake.cut();
+    let input = process.input();
+    // The events come only while they are read, and what is written meanwhile makes one.
+    let running = fake.state.sessions.lock().unwrap()[process.id()].clone();
+    let before = fake.state.called("AttachSession");
+    let again = async {
+        while fake.state.called("AttachSession") == before {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        running.write(Stream::Stdout, b"back");
+    };
+    let (event, ()) = tokio::join!(process.next(), again);
+    assert!(matches!(event.unwrap(), Some(Event::Output(_))));
+    assert_eq!(process.reconnects(), 1);
+    input.signal(15).await.unwrap();
+    assert!(matches!(
+        process.next().await.unwrap(),
+        Some(Event::Output(_))
+    ));
+    assert_eq!(*running.signals.lock().unwrap(), [15]);
+    drop(process);
+    tokio::time::timeout(Duration::from_secs(10), async {
+        while fake.state.called("DeleteSession") == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await
+    .unwrap();
 }
 
 #[tokio::test]
@@ -363,6 +425,29 @@ async fn logs_tell_gaps_and_begin_where_asked() {
 }
 
 #[tokio::test]
+async fn what_is_lost_before_the_first_byte_came_is_a_gap() {
+    let fake = Fake::start();
+    let client = with_vm(&fake).await;
+    let command = Command::new(["cat"]).stdin();
+    let session = client.sessions().start("web", command).await.unwrap();
+    let mut process = client.sessions().attach(&session.id).await.unwrap();
+    let running = fake.state.sessions.lock().unwrap()[&session.id].clone();
+    fake.cut();
+    while running.changed.receiver_count() > 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    running.write(Stream::Stdout, b"lost");
+    running.evict(4);
+    running.write(Stream::Stdout, b"kept");
+    let gap = Gap {
+        offset: 0,
+        lost_bytes: 4,
+    };
+    assert_eq!(process.next().await.unwrap(), Some(Event::Gap(gap)));
+    assert_eq!(process.output_offset(), 4);
+}
+
+#[tokio::test]
 async fn a_daemon_that_is_replaced_interrupts_nobody() {
     let fake = Fake::start();
     let client = with_vm(&fake).await;
@@ -378,6 +463,18 @@ async fn a_daemon_that_is_replaced_interrupts_nobody() {
     fake.state.draining.store(3, Ordering::SeqCst);
     let process = client.sessions().attach(&session.id).await.unwrap();
     assert!(process.output().await.unwrap().stdout == pattern(200_000));
+}
+
+#[tokio::test]
+async fn a_guest_that_is_silent_for_a_while_interrupts_no_exec() {
+    let fake = Fake::start();
+    let client = with_vm(&fake).await;
+    fake.state.keep_exec.store(true, Ordering::Relaxed);
+    fake.state.agent_silent.store(3, Ordering::SeqCst);
+    let command = Command::new(["bytes", "200000"]);
+    let process = client.sessions().exec("web", command).await.unwrap();
+    assert!(process.output().await.unwrap().stdout == pattern(200_000));
+    assert_eq!(fake.state.called("AttachSession"), 3);
 }
 
 #[tokio::test]

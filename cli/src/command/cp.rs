@@ -167,7 +167,7 @@ impl Cp {
         to: &VmPath,
         progress: impl FnMut(u64) + Send + 'static,
     ) -> Result<(u64, u64), Failure> {
-        let mut write = files.write(&to.path).progress(progress);
+        let mut write = files.write(&to.path).make_parents().progress(progress);
         if self.in_place {
             write = write.in_place();
         }

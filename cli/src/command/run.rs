@@ -191,6 +191,7 @@ impl Run {
             terminal: stdio.terminal,
             stdin: stdio.stdin,
             detach: None,
+            read_only: false,
         };
         match bridge.run(&mut process, signals).await? {
             Ended::Exited(exit) => exit_code(&exit),

@@ -109,7 +109,7 @@ who may write.
 
 Typing the detach keys (Ctrl-P Ctrl-Q) leaves the session running; so do SIGTERM and SIGHUP. When the \
 command ends, banger ends with its exit code. A broken connection is made again, and nothing is shown \
-twice. Without a terminal, Ctrl-C is sent to the session as SIGINT, and a second one within 2 s kills it.
+twice. Without a terminal, Ctrl-C is sent to the session as SIGINT, and a second one within 2 s kills it; with --read-only nothing is sent, and Ctrl-C detaches.
 
 Examples:
   banger session attach ID
@@ -171,17 +171,16 @@ impl Attach {
             attached => attached?,
         };
         let spec = process.session().spec.clone().unwrap_or_default();
-        let no_input = self.no_stdin || self.read_only;
-        let terminal = spec.terminal.is_some() && !no_input;
-        if terminal && crate::terminal::stdin_is_terminal() {
+        let terminal = spec.terminal.is_some() && (self.read_only || !self.no_stdin);
+        if terminal && !self.read_only && crate::terminal::stdin_is_terminal() {
             let (rows, columns) = crate::terminal::size();
             process.input().resize(rows, columns);
         }
-        let stdin = spec.stdin && !no_input;
         let bridge = Bridge {
             terminal,
-            stdin,
-            detach: Some(self.detach_keys),
+            stdin: spec.stdin && !self.no_stdin,
+            detach: (!self.no_stdin).then_some(self.detach_keys),
+            read_only: self.read_only,
         };
         match bridge.run(&mut process, &mut signals).await? {
             Ended::Exited(exit) => exit_code(&exit),

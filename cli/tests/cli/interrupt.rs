@@ -95,3 +95,17 @@ fn terminating_an_exec_ends_the_process_and_keeps_the_vm() {
         .clone();
     wait_until("the kill", || *session.signals.lock().unwrap() == [9]);
 }
+
+#[test]
+fn ctrl_c_of_one_who_only_looks_on_detaches_and_the_process_hears_nothing() {
+    let fake = with_vm();
+    let started = output(&fake, &["session", "start", "web", "--", "sleep"]);
+    let id = text(&started.stdout).trim().to_owned();
+    let (child, _stdout) = running(&fake, &["session", "attach", "--read-only", &id]);
+    signal(&child, Signal::INT);
+    let attached = child.wait_with_output().unwrap();
+    assert_eq!(code(&attached), 0, "{}", text(&attached.stderr));
+    let session = fake.state.sessions.lock().unwrap()[&id].clone();
+    assert!(session.signals.lock().unwrap().is_empty());
+    assert!(session.session.lock().unwrap().exit.is_none());
+}

@@ -75,7 +75,10 @@ fn input_of_an_attached_session_goes_on_over_a_broken_connection() {
     let fake = with_vm();
     let id = start(&fake, &["-i", "--", "cat"]);
     fake.cut_after(400_000);
-    let data = pattern(2_000_000);
+    let mut data = pattern(2_000_000);
+    // The detach keys are keys only where somebody types them.
+    data[1_000_000..1_000_002].copy_from_slice(b"\x10\x11");
+    data.push(0x10);
     let attached = output_with_stdin(&fake, &["session", "attach", &id], &data);
     assert_eq!(code(&attached), 0, "{}", text(&attached.stderr));
     assert!(attached.stdout == data);

@@ -17,6 +17,8 @@ pub(super) struct Terminal {
 
 /// ISIG and ICANON of Linux (termios(3)).
 const LINES_AND_SIGNALS: u32 = 0b11;
+/// The ends of the other screen, reports of the mouse and bracketed paste, and a cursor.
+const ENDED: [&str; 4] = ["\x1b[?1049l", "\x1b[?1000l", "\x1b[?2004l", "\x1b[?25h"];
 pub(super) const SIZE: PtySize = PtySize {
     rows: 30,
     cols: 100,
@@ -89,6 +91,8 @@ fn a_terminal_is_found_out_raw_sized_and_given_back() {
     terminal.type_keys(b"q");
     assert_eq!(terminal.end(), 0);
     assert!(terminal.is_cooked());
+    let shown = terminal.shown.lock().unwrap().clone();
+    assert!(!String::from_utf8_lossy(&shown).contains("\x1b[?1049l"));
     let session = fake
         .state
         .sessions
@@ -126,6 +130,9 @@ fn the_detach_keys_leave_the_session_running() {
     terminal.wait_for("size 30 100");
     terminal.type_keys(b"hello\x10\x11");
     terminal.wait_for("detached");
+    for mode in ENDED {
+        terminal.wait_for(mode);
+    }
     assert_eq!(terminal.end(), 0);
     assert!(terminal.is_cooked());
     let session = fake.state.sessions.lock().unwrap()[&id].clone();
@@ -139,6 +146,32 @@ fn the_detach_keys_leave_the_session_running() {
 }
 
 #[test]
+fn one_who_only_looks_on_detaches_by_the_keys_and_sends_nothing() {
+    for ending in [&b"\x10\x11"[..], b"\x03"] {
+        let fake = with_vm();
+        let started = output(
+            &fake,
+            &["session", "start", "-t", "-i", "web", "--", "terminal"],
+        );
+        let id = text(&started.stdout).trim().to_owned();
+        let mut terminal = Terminal::start(
+            &fake,
+            &["session", "attach", "--read-only", "--offset", "0", &id],
+        );
+        terminal.wait_for("size 24 80");
+        terminal.type_keys(b"hello");
+        terminal.type_keys(ending);
+        terminal.wait_for("detached");
+        assert_eq!(terminal.end(), 0);
+        assert!(terminal.is_cooked());
+        let session = fake.state.sessions.lock().unwrap()[&id].clone();
+        assert!(session.session.lock().unwrap().exit.is_none());
+        assert!(session.input.lock().unwrap().is_empty());
+        assert!(session.signals.lock().unwrap().is_empty());
+    }
+}
+
+#[test]
 fn a_terminated_command_gives_the_terminal_back_and_removes_the_vm() {
     let fake = Fake::start();
     let mut terminal = Terminal::start(&fake, &["run", "debian", "--", "terminal"]);
@@ -148,6 +181,9 @@ fn a_terminated_command_gives_the_terminal_back_and_removes_the_vm() {
     rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
     assert_eq!(terminal.end(), 143);
     assert!(terminal.is_cooked());
+    for mode in ENDED {
+        terminal.wait_for(mode);
+    }
     assert!(fake.state.vms.lock().unwrap().is_empty());
 }
 

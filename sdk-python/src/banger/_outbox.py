@@ -74,11 +74,13 @@ class Outbox:
         self._close_sent = False
         self._size: Resize | None = None
         self._size_sent = False
+        self._carries_signals = True
         self._signals: deque[int] = deque()
 
-    def connect(self) -> int:
+    def connect(self, *, carries_signals: bool) -> int:
         """Begins a connection, of this number; an older one is over. Nothing is sent until `open`."""
         self._connection += 1
+        self._carries_signals = carries_signals
         self._is_open = False
         return self._connection
 
@@ -99,6 +101,11 @@ class Outbox:
         return WINDOW_BYTES - (self._written - self._accepted)
 
     @property
+    def accepted(self) -> int:
+        """How many bytes the guest is known to have."""
+        return self._accepted
+
+    @property
     def is_flushed(self) -> bool:
         """Whether the guest has all that was written."""
         return self.ended or self._accepted >= self._written
@@ -116,10 +123,17 @@ class Outbox:
         self._size = Resize(rows, columns)
         self._size_sent = False
 
-    def signal(self, number: int) -> None:
-        """Sends a signal; more than a few that wait are not worth keeping."""
-        if len(self._signals) < _SIGNALS_MAX:
+    def signal(self, number: int) -> bool:
+        """Sends a signal; whether the connection is one that carries signals. More than a few that wait are not worth
+        keeping.
+        """
+        if self._carries_signals and len(self._signals) < _SIGNALS_MAX:
             self._signals.append(number)
+        return self._carries_signals
+
+    def take_signal(self) -> int | None:
+        """A signal that waits for a connection which carries it, to be sent otherwise."""
+        return self._signals.popleft() if self._signals else None
 
     def end(self) -> None:
         """The process has ended."""
@@ -134,7 +148,7 @@ class Outbox:
             return Over.OVER
         if not self._is_open:
             return None
-        if self._signals:
+        if self._signals and self._carries_signals:
             return Signal(self._signals.popleft())
         if self._size is not None and not self._size_sent:
             self._size_sent = True

@@ -96,11 +96,6 @@ class Start:
             options.screen = True
         return options
 
-    def first(self, start_offset: int) -> int | None:
-        """The offset that a new reader comes back to before anything came, given where it begins."""
-        plain = (self.offset, self.tail_lines, self.tail_bytes, self.since) == (None,) * 4
-        return None if plain and not self.end and not self.screen else start_offset
-
 
 def output_of(message: v1.Output, during: str) -> Output:
     """From the API's form."""

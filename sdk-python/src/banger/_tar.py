@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 _BLOCK = 512
 # What PAX records of one entry may take.
 _PAX_MAX = 1 << 20
+# What the record of an extended attribute begins with, before its name.
+_ATTRIBUTE = b"SCHILY.xattr."
 # What the map of a file's holes may take.
 _MAP_MAX = 16 << 20
 _NUMBER_MAX = (1 << 63) - 1
@@ -35,6 +37,8 @@ class Entry:
     link: bytes = b""
     ranges: list[tuple[int, int]] = field(default_factory=list)
     """Where the data goes that follows: offset and length."""
+    attributes: dict[bytes, bytes] = field(default_factory=dict)
+    """Extended attributes."""
 
 
 _KINDS = {b"0": "file", b"\0": "file", b"5": "directory", b"2": "symlink", b"1": "hard link"}
@@ -194,7 +198,11 @@ class TarReader:
         what = _KINDS.get(kind, "other")
         if what in ("symlink", "hard link", "directory"):
             stored = real = 0
-        return Entry(path, what, _number(header[100:108], "a mode") & 0o7777, mtime_ns, real, link), stored
+        made = Entry(path, what, _number(header[100:108], "a mode") & 0o7777, mtime_ns, real, link)
+        made.attributes = {
+            key.removeprefix(_ATTRIBUTE): value for key, value in pax.items() if key.startswith(_ATTRIBUTE)
+        }
+        return made, stored
 
     def _map(self, entry: Entry, left: int) -> Generator[None, None, int]:
         """Reads the map of a file's holes: decimal numbers, each on a line, padded to a block."""

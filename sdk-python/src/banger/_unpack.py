@@ -27,6 +27,9 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 T = TypeVar("T")
 
+# Of extended attributes those that mean nothing to this machine, but for what overlayfs makes of some.
+_ATTRIBUTES_KEPT = b"user."
+_ATTRIBUTES_DROPPED = b"user.overlay."
 _TOLD_MAX = 20
 _TIME_MAX_NS = (1 << 63) - 1
 _BEHIND_LINK = frozenset({errno.ELOOP, errno.ENOTDIR, errno.EMLINK})
@@ -84,8 +87,8 @@ class Unpacker:
         self._seen_entries = 0
         self._reader = TarReader()
         self._file: _File | None = None
-        # Directories that were made: their modes and times come last.
-        self._made: list[tuple[bytes, int, int]] = []
+        # Directories that were made: their attributes, modes and times come last.
+        self._made: list[tuple[bytes, int, int, dict[bytes, bytes]]] = []
         self.done = Downloaded()
 
     @staticmethod
@@ -120,10 +123,11 @@ class Unpacker:
     def _finish(self) -> Downloaded:
         self._publish()
         # The deepest first: what is set in a directory does not change those above it, and needs the way to it.
-        for path, mode, mtime_ns in reversed(self._made):
+        for path, mode, mtime_ns, attributes in reversed(self._made):
             with self._failing(path):
                 handle = self._open_directory(path.split(b"/"))
                 try:
+                    _set_attributes(handle, attributes)
                     os.utime(handle, ns=(mtime_ns, mtime_ns))
                     os.fchmod(handle, mode)
                 finally:
@@ -214,7 +218,7 @@ class Unpacker:
         name = names[-1]
         mtime_ns = max(-_TIME_MAX_NS, min(entry.mtime_ns, _TIME_MAX_NS))
         if entry.kind == "directory":
-            self._directory_entry(parent, names, entry.mode & 0o777, mtime_ns)
+            self._directory_entry(parent, names, entry, mtime_ns)
             return
         _refuse_directory(parent, name)
         if entry.kind == "file":
@@ -234,7 +238,8 @@ class Unpacker:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(temporary, dir_fd=parent)
 
-    def _directory_entry(self, parent: int, names: list[bytes], mode: int, mtime_ns: int) -> None:
+    def _directory_entry(self, parent: int, names: list[bytes], entry: Entry, mtime_ns: int) -> None:
+        mode = entry.mode & 0o777
         try:
             os.mkdir(names[-1], mode | stat.S_IRWXU, dir_fd=parent)
         except FileExistsError:
@@ -242,7 +247,7 @@ class Unpacker:
             if not stat.S_ISDIR(found.st_mode):
                 raise
             return  # one that is there stays as it is
-        self._made.append((b"/".join(names), mode, mtime_ns))
+        self._made.append((b"/".join(names), mode, mtime_ns, entry.attributes))
 
     def _hard_link(self, parent: int, temporary: str, entry: Entry) -> None:
         names = self._path(Entry(entry.link, "hard link", 0, 0, 0))
@@ -299,6 +304,7 @@ class _File:
             if self._left or any(length for _, length in self._ranges):
                 raise UnsafeDownload(shown(self._entry.path), "is cut short")
             os.ftruncate(self._handle, self._entry.size)
+            _set_attributes(self._handle, self._entry.attributes)
             os.fchmod(self._handle, self._entry.mode & 0o777)
             os.utime(self._handle, ns=(self._mtime_ns, self._mtime_ns))
             os.rename(self._temporary, self.name, src_dir_fd=self.parent, dst_dir_fd=self.parent)
@@ -334,6 +340,14 @@ def _refuse_directory(parent: int, name: bytes) -> None:
     with contextlib.suppress(FileNotFoundError):
         if stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+
+
+def _set_attributes(handle: int, attributes: dict[bytes, bytes]) -> None:
+    for name, value in attributes.items():
+        if name.startswith(_ATTRIBUTES_KEPT) and not name.startswith(_ATTRIBUTES_DROPPED) and b"\0" not in name:
+            # A file system that takes none, or not as many, keeps the file without.
+            with contextlib.suppress(OSError):
+                os.setxattr(handle, name, value)
 
 
 def _temporary() -> str:

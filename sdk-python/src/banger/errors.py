@@ -20,6 +20,7 @@
     │   ├── VmGone
     │   └── OutputTooLong
     ├── InputClosed            the process takes no more standard input
+    ├── OutputLost             output is no longer kept where it was to be read
     ├── FileTooLong
     ├── UnsafeDownload         the VM sent what no honest VM sends
     ├── ArchiveDamaged
@@ -67,6 +68,7 @@ __all__ = [
     "LocalFileError",
     "NonZeroExit",
     "NotFoundError",
+    "OutputLost",
     "OutputTooLong",
     "ProtocolError",
     "RefusedError",
@@ -131,6 +133,10 @@ class BangerError(Exception):
     """The request id that was sent: a repeat with the same one is the same change, done once."""
     session_id: str | None = None
     """The session that it was about."""
+    output_offset: int | None = None
+    """The offset after the last byte of output that came of a command that was lost."""
+    stdin_offset: int | None = None
+    """How many bytes of its standard input the guest is known to have taken."""
 
     def __init__(self, message: str, *, remedy: str | None = None) -> None:
         super().__init__(message)
@@ -203,6 +209,8 @@ class RefusedError(BangerError):
         self.violations = list(violations)
         """Each field at fault."""
         self.retry_after = retry_after
+        self.result: Result | None = None
+        """What the command had written, where it was lost while output was collected."""
         said = self.metadata.get("code_ran")
         if said is None:
             self.code_ran = CodeRan.NO if code in _NOTHING_RAN else CodeRan.MAYBE
@@ -333,6 +341,23 @@ class InputClosed(BangerError):
 
     def __init__(self) -> None:
         super().__init__("the process takes no more standard input")
+
+
+class OutputLost(BangerError):
+    """Output that was to be read is no longer kept. What follows it can be read."""
+
+    reason = "OUTPUT_LOST"
+    code_ran = CodeRan.YES
+
+    def __init__(self, offset: int, lost_bytes: int) -> None:
+        super().__init__(
+            f"{lost_bytes} bytes of output, from offset {offset} on, are no longer kept",
+            remedy="Read on for what follows, or attach with `hold`, so that the process waits for its reader.",
+        )
+        self.offset = offset
+        """Of the first lost byte."""
+        self.lost_bytes = lost_bytes
+        self.metadata = {"offset": str(offset), "lost_bytes": str(lost_bytes)}
 
 
 class FileTooLong(BangerError):

@@ -77,6 +77,8 @@ class Reply:
     """Does not start, with this reason."""
     break_after: int | None = None
     """Once, after so many bytes of output, the connection breaks."""
+    lost: int = 0
+    """So many bytes of output, the first, are no longer kept."""
 
     def exit(self) -> v1.Exit:
         """As the API has it."""
@@ -398,6 +400,9 @@ class FakeDaemon:
     ) -> Iterator[tuple[str, Any]]:
         """Output from an offset on, and acknowledgements."""
         yield "attached", session.info()
+        if offset < session.reply.lost:
+            yield "gap", v1.Gap(offset=offset, lost_bytes=session.reply.lost - offset)
+            offset = session.reply.lost
         acks: queue.SimpleQueue[int | Exception] = queue.SimpleQueue()
         threading.Thread(target=self._take_input, args=(session, requests, acks), daemon=True).start()
         acked = 0

@@ -67,6 +67,7 @@ fn the_texts_name_what_failed() {
         during: "Exec",
         silent: Duration::from_secs(10),
         code_ran: CodeRan::Yes,
+        process: None,
     };
     assert_eq!(
         silent.to_string(),

@@ -49,7 +49,8 @@ impl WriteFile {
         self
     }
 
-    /// After what the file has.
+    /// After what the file has. Where the answer is lost, the content may be there in part or whole, and a repeat may add
+    /// it twice: what must be repeatable goes [at](Self::at) the size that the file had.
     pub const fn append(mut self) -> Self {
         self.start.mode = Mode::Append as i32;
         self

@@ -17,8 +17,6 @@ pub struct Input {
     pub(super) outbox: Arc<Outbox>,
     pub(super) sessions: Sessions,
     pub(super) session: String,
-    /// Whether signals go over the connection itself.
-    pub(super) in_band_signals: bool,
 }
 
 impl Input {
@@ -51,10 +49,10 @@ impl Input {
     /// Sends a signal to the process group.
     ///
     /// # Errors
-    /// When an attached session cannot be signalled; to a process begun with `exec` it is only queued.
+    /// When an attached session cannot be signalled; to a process begun with `exec`, whose connection has not been lost, it
+    /// is only queued.
     pub async fn signal(&self, signal: i32) -> Result<()> {
-        if self.in_band_signals {
-            self.outbox.signal(signal);
+        if self.outbox.signal(signal) {
             return Ok(());
         }
         self.sessions

@@ -103,8 +103,8 @@ impl Log {
                 };
             };
             let event = match message.receive() {
-                Some(Received::Session(session, begin)) => {
-                    self.position.attached(&session, begin.output);
+                Some(Received::Session(_, begin)) => {
+                    self.position.attached(begin.output);
                     None
                 }
                 Some(Received::Output(output)) => self.position.output(output)?,

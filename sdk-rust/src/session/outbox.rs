@@ -35,6 +35,16 @@ pub(super) enum Sent {
     Signal(i32),
 }
 
+/// How signals reach a process.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Signals {
+    /// Over the connection itself.
+    #[default]
+    Carried,
+    /// By calls of their own.
+    Apart,
+}
+
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
@@ -65,6 +75,8 @@ struct State {
     close_sent: bool,
     size: Option<v1::TerminalSize>,
     size_sent: bool,
+    /// How this connection has it.
+    way: Signals,
     signals: VecDeque<i32>,
 }
 
@@ -78,12 +90,14 @@ impl Outbox {
     pub(super) fn connect<M: Send + 'static>(
         self: &Arc<Self>,
         start: M,
+        way: Signals,
         wrap: fn(Sent) -> Option<M>,
     ) -> Messages<M> {
         let connection = {
             let mut state = self.lock();
             state.connection += 1;
             state.open = false;
+            state.way = way;
             state.connection
         };
         self.ready.notify_waiters();
@@ -196,14 +210,23 @@ impl Outbox {
         self.ready.notify_waiters();
     }
 
-    /// Sends a signal.
-    pub(super) fn signal(&self, signal: i32) {
+    /// Sends a signal; whether the connection is one that carries signals.
+    pub(super) fn signal(&self, signal: i32) -> bool {
         let mut state = self.lock();
+        if state.way == Signals::Apart {
+            return false;
+        }
         if state.signals.len() < SIGNALS_MAX {
             state.signals.push_back(signal);
         }
         drop(state);
         self.ready.notify_waiters();
+        true
+    }
+
+    /// A signal that waits for a connection which carries it, to be sent otherwise.
+    pub(super) fn take_signal(&self) -> Option<i32> {
+        self.lock().signals.pop_front()
     }
 
     /// The next message of a connection; `None` once it is over.
@@ -230,7 +253,9 @@ impl State {
         if !self.open {
             return None;
         }
-        if let Some(signal) = self.signals.pop_front() {
+        if self.way == Signals::Carried
+            && let Some(signal) = self.signals.pop_front()
+        {
             return Some(Sent::Signal(signal));
         }
         if let Some(size) = self.size.filter(|_| !self.size_sent) {

@@ -80,6 +80,7 @@ mod tests {
             Err(Error::Disconnected {
                 during: "Exec",
                 code_ran,
+                process: None,
                 source: None,
             })
         };

@@ -13,13 +13,14 @@ use std::sync::Arc;
 
 use banger_proto::v1;
 use futures::future::{BoxFuture, FutureExt};
+use tokio::runtime::Handle;
 use uuid::Uuid;
 
-use super::outbox::{Outbox, Sent};
+use super::outbox::{Outbox, Sent, Signals};
 use super::reader::{Begin, Event, Position, ReadFrom, Receive, Received};
-use super::{Command, Input, Sessions};
+use super::{Command, Input, Sessions, SignalTarget};
 use crate::client::Retry;
-use crate::error::{Code, CodeRan, Error, Result};
+use crate::error::{Code, CodeRan, Error, LostProcess, Result};
 use crate::stream::Watched;
 
 /// The output that [`Process::output`] collects at most, of both streams together.
@@ -62,6 +63,8 @@ pub struct Process {
     exec: bool,
     reconnects: u32,
     ended: bool,
+    /// The caller was told that it is lost.
+    lost: bool,
 }
 
 impl Process {
@@ -75,6 +78,7 @@ impl Process {
             v1::ExecRequest {
                 message: Some(start),
             },
+            Signals::Carried,
             |sent| {
                 let message = match sent {
                     Sent::Stdin(stdin) => Message::Stdin(stdin),
@@ -116,7 +120,7 @@ impl Process {
             {
                 Ok((connection, session, begin)) => {
                     outbox.open(begin.stdin);
-                    position.attached(&session, begin.output);
+                    position.attached(begin.output);
                     let mut process =
                         Self::new(sessions, session, outbox, connection, position, false);
                     process.hold_process = hold;
@@ -156,6 +160,7 @@ impl Process {
             exec,
             reconnects: 0,
             ended: false,
+            lost: false,
         }
     }
 
@@ -205,7 +210,6 @@ impl Process {
             outbox: Arc::clone(&self.outbox),
             sessions: self.sessions.clone(),
             session: self.session.id.clone(),
-            in_band_signals: self.exec,
         }
     }
 
@@ -213,7 +217,7 @@ impl Process {
     /// reconnect window, from the next byte on.
     ///
     /// # Errors
-    /// When the connection is lost for good, or the session is.
+    /// When the connection is lost for good, or the session is; [`Error::lost_process`] tells where to go on.
     pub async fn next(&mut self) -> Result<Option<Event>> {
         if let Some(event) = self.position.held() {
             return Ok(Some(event));
@@ -227,11 +231,28 @@ impl Process {
                 Ok(None) => {}
                 Err(error) => {
                     self.connection = None;
-                    self.retry.after(error.with_code_ran(CodeRan::Yes)).await?;
+                    let error = error.with_code_ran(CodeRan::Yes);
+                    if let Err(error) = self.retry.after(error).await {
+                        return Err(self.lose(error));
+                    }
                 }
             }
         }
         Ok(None)
+    }
+
+    /// The error for the caller: with what a successor must know.
+    fn lose(&mut self, mut error: Error) -> Error {
+        self.lost = true;
+        if let Some(process) = error.lost_process_mut() {
+            *process = Some(Box::new(LostProcess {
+                session_id: self.session.id.clone(),
+                output_offset: self.output_offset(),
+                stdin_offset: self.stdin_offset(),
+                ..LostProcess::default()
+            }));
+        }
+        error
     }
 
     async fn step(&mut self) -> Result<Option<Event>> {
@@ -283,10 +304,16 @@ impl Process {
             }
             made => made?,
         };
+        while let Some(signal) = self.outbox.take_signal() {
+            let (id, target) = (&self.session.id, SignalTarget::Group);
+            // Of a process that has ended meanwhile the events tell.
+            let _ = self.sessions.signal(id, signal, target).await;
+        }
         self.outbox.open(begin.stdin);
         self.session = session;
         self.connection = Some(connection);
         self.reconnects += 1;
+        self.retry.established();
         Ok(())
     }
 
@@ -307,11 +334,20 @@ impl Process {
     /// Reads to the end and collects the output, up to 256 MiB.
     ///
     /// # Errors
-    /// As [`Process::next`], and [`Error::OutputTooLong`].
+    /// As [`Process::next`], with what came until then in [`Error::lost_process`]; and [`Error::OutputTooLong`].
     pub async fn output(mut self) -> Result<Collected> {
         let (mut stdout, mut stderr, mut lost_bytes) = (Vec::new(), Vec::new(), 0);
         loop {
-            match self.next().await? {
+            let event = match self.next().await {
+                Ok(event) => event,
+                Err(mut error) => {
+                    if let Some(Some(process)) = error.lost_process_mut() {
+                        (process.stdout, process.stderr) = (stdout, stderr);
+                    }
+                    return Err(error);
+                }
+            };
+            match event {
                 Some(Event::Output(output)) => {
                     if stdout.len() + stderr.len() + output.data.len() > COLLECTED_MAX_BYTES {
                         return Err(Error::OutputTooLong {
@@ -344,6 +380,16 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         self.outbox.end();
+        let ends_by_itself = matches!(self.connection, Some(Connection::Exec(_)));
+        if !self.exec || ends_by_itself || self.ended || self.lost {
+            return;
+        }
+        // By the end of its own connection a guest knows that the caller is gone; of one that was made again it thinks
+        // that the caller comes back.
+        if let Ok(runtime) = Handle::try_current() {
+            let delete = self.sessions.delete(&self.session.id).into_future();
+            drop(runtime.spawn(async move { drop(delete.await) }));
+        }
     }
 }
 
@@ -453,7 +499,7 @@ async fn connect(
     let start = v1::AttachSessionRequest {
         message: Some(Message::Start(start)),
     };
-    let stream = outbox.connect(start, |sent| {
+    let stream = outbox.connect(start, Signals::Apart, |sent| {
         let message = match sent {
             Sent::Stdin(stdin) => Message::Stdin(stdin),
             Sent::Close => Message::CloseStdin(v1::CloseStdin {}),

@@ -176,16 +176,9 @@ impl Position {
         self.next.map_or(self.start, ReadFrom::Offset)
     }
 
-    /// A new session says where its reader begins, so that what comes while the connection is broken is not missed.
-    pub(super) fn attached(&mut self, session: &v1::Session, start_offset: i64) {
-        if self.next.is_some() {
-            return;
-        }
-        self.next = match self.start {
-            ReadFrom::Oldest | ReadFrom::Offset(_) => None,
-            ReadFrom::End => Some(session.log_end_offset),
-            _ => Some(start_offset),
-        };
+    /// A new connection says where its reader begins, so that what is lost while it is broken is told as a gap.
+    pub(super) fn attached(&mut self, start_offset: i64) {
+        self.next.get_or_insert(start_offset);
     }
 
     /// What a terminal shows, where nothing came before it.
@@ -307,18 +300,23 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_from_the_end_resumes_where_the_end_was() {
-        let mut position = Position::new(ReadFrom::End, "test");
-        assert_eq!(position.resume_from(), ReadFrom::End);
-        let session = v1::Session {
-            log_end_offset: 7,
-            ..v1::Session::default()
-        };
-        position.attached(&session, 7);
-        assert_eq!(position.resume_from(), ReadFrom::Offset(7));
-        let mut tail = Position::new(ReadFrom::TailLines(2), "test");
-        tail.attached(&session, 3);
-        assert_eq!(tail.resume_from(), ReadFrom::Offset(3));
+    fn a_reader_resumes_where_it_began_before_anything_came() {
+        let time = SystemTime::UNIX_EPOCH;
+        for from in [
+            ReadFrom::Oldest,
+            ReadFrom::End,
+            ReadFrom::TailBytes(2),
+            ReadFrom::TailLines(2),
+            ReadFrom::Since(time),
+            ReadFrom::Screen,
+        ] {
+            let mut position = Position::new(from, "test");
+            assert_eq!(position.resume_from(), from);
+            position.attached(7);
+            assert_eq!(position.resume_from(), ReadFrom::Offset(7));
+            position.attached(9);
+            assert_eq!(position.resume_from(), ReadFrom::Offset(7));
+        }
     }
 
     #[test]

@@ -206,6 +206,7 @@ impl Tunnel {
                 during: CALL,
                 silent: silence,
                 code_ran: CodeRan::Maybe,
+                process: None,
             });
         }
     }

@@ -56,6 +56,8 @@ pub struct State {
     pub silent: AtomicBool,
     /// How many more streams of sessions end because the daemon does.
     pub draining: AtomicU64,
+    /// How many more streams of sessions end because the guest is silent.
+    pub agent_silent: AtomicU64,
     /// Whether a session begun by Exec outlives its connection.
     pub keep_exec: AtomicBool,
     pub next_id: AtomicU64,

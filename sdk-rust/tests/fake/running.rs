@@ -34,7 +34,8 @@ pub enum Sent {
 
 /// What is answered, to both.
 pub enum Told {
-    Session(Box<v1::Session>),
+    /// The session, and where its reader begins.
+    Session(Box<v1::Session>, i64),
     Output(v1::Output),
     Gap(v1::Gap),
     Ack(i64),

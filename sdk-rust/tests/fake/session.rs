@@ -45,22 +45,25 @@ impl<S: Send + 'static> Conversation<S> {
         }
         if !self.begun {
             self.begun = true;
-            return Some(Ok(Told::Session(Box::new(
-                self.running.session.lock().unwrap().clone(),
-            ))));
+            let session = Box::new(self.running.session.lock().unwrap().clone());
+            return Some(Ok(Told::Session(session, self.offset)));
         }
         loop {
             if self.state.silent.load(Ordering::Relaxed) {
                 return std::future::pending().await;
             }
-            let draining = &self.state.draining;
-            if draining
-                .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1))
-                .is_ok()
-            {
-                self.ended = true;
-                let message = "the daemon is stopping";
-                return Some(Err(refuse(Code::Unavailable, "DRAINING", message, &[])));
+            let (draining, silent) = (&self.state.draining, &self.state.agent_silent);
+            for (left, code, reason) in [
+                (draining, Code::Unavailable, "DRAINING"),
+                (silent, Code::DeadlineExceeded, "AGENT_SILENT"),
+            ] {
+                if left
+                    .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1))
+                    .is_ok()
+                {
+                    self.ended = true;
+                    return Some(Err(refuse(code, reason, "the stream was ended", &[])));
+                }
             }
             if let Some(told) = self.running.told(&mut self.offset) {
                 self.ended = matches!(told, Told::Exited(_));
@@ -244,8 +247,12 @@ impl SessionService for Daemon {
             _ => Sent::Nothing,
         };
         let wrap = |told| {
+            let mut start_offset = 0;
             let message = match told {
-                Told::Session(session) => Out::Attached(*session),
+                Told::Session(session, start) => {
+                    start_offset = start;
+                    Out::Attached(*session)
+                }
                 Told::Output(output) => Out::Output(output),
                 Told::Gap(gap) => Out::Gap(gap),
                 Told::Ack(offset) => Out::StdinAck(offset),
@@ -253,7 +260,7 @@ impl SessionService for Daemon {
                 Told::Exited(exited) => Out::Exited(exited),
             };
             v1::AttachSessionResponse {
-                start_offset: 0,
+                start_offset,
                 stdin_offset: None,
                 message: Some(message),
             }
@@ -278,15 +285,19 @@ impl SessionService for Daemon {
         let request = request.into_inner();
         let running = self.session(&request.session)?;
         let wrap = |told| {
+            let mut start_offset = 0;
             let message = match told {
-                Told::Session(session) => Out::Attached(*session),
+                Told::Session(session, start) => {
+                    start_offset = start;
+                    Out::Attached(*session)
+                }
                 Told::Output(output) => Out::Output(output),
                 Told::Gap(gap) => Out::Gap(gap),
                 Told::Ack(_) | Told::Idle => Out::Heartbeat(v1::Heartbeat {}),
                 Told::Exited(exited) => Out::Exited(exited),
             };
             v1::ReadSessionLogResponse {
-                start_offset: 0,
+                start_offset,
                 message: Some(message),
             }
         };
@@ -372,7 +383,7 @@ impl SessionService for Daemon {
         };
         let wrap = |told| {
             let message = match told {
-                Told::Session(session) => Out::Started(*session),
+                Told::Session(session, _) => Out::Started(*session),
                 Told::Output(output) => Out::Output(output),
                 Told::Ack(offset) => Out::StdinAck(offset),
                 Told::Idle | Told::Gap(_) => Out::Heartbeat(v1::Heartbeat {}),

@@ -248,10 +248,11 @@ fn pipes(suite: &Suite, bytes: &[u8]) {
         assert!(read.join().unwrap() == bytes, "the bytes that came out");
         threads.spawn(|| fs::write(&pipe, "by a pipe").unwrap());
         suite
-            .banger(["cp", text(&pipe), &in_vm("/work/piped")])
+            .banger(["cp", text(&pipe), &in_vm("/work/piped/made/file")])
             .ok();
     });
-    assert_eq!(suite.sh("cat /work/piped").ok().out(), "by a pipe");
+    let piped = suite.sh("cat /work/piped/made/file && rm -r /work/piped");
+    assert_eq!(piped.ok().out(), "by a pipe");
     assert!(!fs::symlink_metadata(&pipe).unwrap().is_file());
     fs::remove_dir_all(dir).unwrap();
 }
@@ -267,6 +268,13 @@ fn streams(suite: &Suite) -> Verdict {
         .ok();
     let sum = suite.sh("sha256sum /work/bulk | cut -c1-64").ok().out();
     assert_eq!(sum, digest(&bytes).trim_start_matches("sha256:"));
+    for options in [&[][..], &["--in-place"]] {
+        let words = ["cp"].iter().chain(options);
+        let to = in_vm("/work/new/dir/file");
+        suite.banger(words.chain(&["-", &to])).stdin(*b"x").ok();
+        let made = suite.sh("cat /work/new/dir/file && rm -r /work/new");
+        assert_eq!(made.ok().out(), "x", "{options:?}");
+    }
     let back = suite.banger(["cp", &in_vm("/work/bulk"), "-"]).ok();
     assert!(back.stdout == bytes, "the bytes that came back");
     pipes(suite, &bytes);

@@ -97,6 +97,7 @@ async fn exec(
         terminal: stdio.terminal,
         stdin: stdio.stdin,
         detach: None,
+        read_only: false,
     };
     let ended = bridge.run(&mut process, &mut signals).await;
     if process.reconnects() > 0 && !matches!(ended, Ok(Ended::Exited(_))) {

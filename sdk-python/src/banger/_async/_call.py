@@ -23,6 +23,8 @@ _BACKOFF_MAX = 2.0
 _RENEW_SECONDS = 2.0
 # The reason of a daemon that is about to end; another one follows it.
 _DRAINING = "DRAINING"
+# The reason of a daemon that hears nothing of a guest, which may be back soon.
+_AGENT_SILENT = "AGENT_SILENT"
 # Asked for per page; the daemon's default.
 PAGE_SIZE = 100
 # Chunks that are read ahead of the connection: a megabyte.
@@ -56,8 +58,8 @@ class Retry:
         """Waits before the next try, or raises `error`: it does not pass, or the window is over."""
         passes = isinstance(error, errors.ConnectionLost)
         if isinstance(error, errors.RefusedError):
-            is_away = self._is_established and error.code is grpc.StatusCode.UNAVAILABLE
-            passes = error.reason == _DRAINING or is_away
+            is_away = error.code is grpc.StatusCode.UNAVAILABLE or error.reason == _AGENT_SILENT
+            passes = error.reason == _DRAINING or (self._is_established and is_away)
         if not passes:
             raise error
         now = _io.now()

@@ -11,6 +11,7 @@ messages until it is there, one at a time; the others wait for what it receives.
 
 from __future__ import annotations
 
+import contextlib
 import uuid
 from collections import deque
 from collections.abc import AsyncIterator, Callable
@@ -21,7 +22,7 @@ import grpc
 
 from banger import _methods, _outbox, errors, v1
 from banger._async import _io
-from banger._async._call import Caller
+from banger._async._call import Caller, new_request_id
 from banger._outbox import Outbox, Over
 from banger._position import Event, Exited, Output, Position, Screen, Start, output_of
 from banger._result import Exit, exit_of
@@ -61,6 +62,7 @@ class Process:
         self._retry = caller.retry()
         self._is_receiving = False
         self._is_closed = False
+        self._was_lost = False
         self._events: deque[Event] = deque()
         self._kept = 0
         self._error: errors.BangerError | None = None
@@ -77,7 +79,7 @@ class Process:
         """Starts a process that ends with its caller."""
         process = cls(caller, start=Start(offset=0), hold=True, is_exec=True)
         start = v1.ExecRequest(start=v1.ExecStart(vm=vm, spec=spec))
-        requests = process._requests(start, lambda sent: v1.ExecRequest(**_message(sent)))
+        requests = process._requests(start, lambda sent: v1.ExecRequest(**_message(sent)), carries_signals=True)
         process._stream = caller.channel.stream(_methods.EXEC, requests)
         try:
             session = await process._first("started")
@@ -114,9 +116,11 @@ class Process:
             raise
         return process
 
-    def _requests(self, start: Any, wrap: Callable[[_outbox.Sent], Any]) -> AsyncIterator[Any]:
+    def _requests(
+        self, start: Any, wrap: Callable[[_outbox.Sent], Any], *, carries_signals: bool
+    ) -> AsyncIterator[Any]:
         with self._changes.change():
-            number = self._outbox.connect()
+            number = self._outbox.connect(carries_signals=carries_signals)
         return self._send(number, start, wrap)
 
     async def _send(self, number: int, start: Any, wrap: Callable[[_outbox.Sent], Any]) -> AsyncIterator[Any]:
@@ -125,10 +129,7 @@ class Process:
             got = await self._changes.wait(partial(self._next_sent, number))
             if got is None or isinstance(got[0], Over):
                 return
-            sent = got[0]
-            if isinstance(sent, _outbox.Signal) and not self._is_exec:
-                continue  # sent by a call of its own
-            yield wrap(sent)
+            yield wrap(got[0])
 
     def _next_sent(self, number: int) -> tuple[_outbox.Sent | Over] | None:
         sent = self._outbox.next(number)
@@ -141,7 +142,9 @@ class Process:
             session=self.session.id, options=options, writing=self._writing, writer=self.writer
         )
         requests = self._requests(
-            v1.AttachSessionRequest(start=start), lambda sent: v1.AttachSessionRequest(**_message(sent))
+            v1.AttachSessionRequest(start=start),
+            lambda sent: v1.AttachSessionRequest(**_message(sent)),
+            carries_signals=False,
         )
         self._stream = self._caller.channel.stream(_methods.ATTACH_SESSION, requests)
         try:
@@ -150,7 +153,7 @@ class Process:
             self._drop()
             raise
         if self._position.next is None:
-            self._position.next = self._start.first(self._begin.start_offset)
+            self._position.next = self._begin.start_offset
         if self._writing == v1.WRITING_STEAL:
             # Who comes back has taken over already.
             self._writing = v1.WRITING_SHARED
@@ -188,9 +191,12 @@ class Process:
     async def _lost(self, error: errors.BangerError) -> None:
         """Waits before the next try."""
         self._drop()
+        self._was_lost = True
         if self._is_closed:
             raise error
         error.session_id = self.session.id or None
+        error.output_offset = self._position.next
+        error.stdin_offset = self._outbox.accepted
         if isinstance(error, errors.ConnectionLost):
             error.code_ran = errors.CodeRan.YES
         await self._retry.after(error)
@@ -231,6 +237,10 @@ class Process:
                 raise lost from error
             raise
         self.reconnects += 1
+        while (number := self._outbox.take_signal()) is not None:
+            # Of a process that has ended meanwhile the events tell.
+            with contextlib.suppress(errors.BangerError):
+                await self._signal(number)
 
     def _take(self, message: Any) -> None:
         during = "Exec" if self._is_exec else "AttachSession"
@@ -358,19 +368,34 @@ class Process:
 
     async def signal(self, number: int) -> None:
         """Sends a signal, 1 to 64, to the process group."""
-        if self._is_exec:
-            with self._changes.change():
-                self._outbox.signal(number)
-            return
+        with self._changes.change():
+            if self._outbox.signal(number):
+                return
+        await self._signal(number)
+
+    async def _signal(self, number: int) -> None:
         request = v1.SignalSessionRequest(session=self.session.id, signal=number)
         await self._caller.channel.unary(_methods.SIGNAL_SESSION, request)
 
     async def close(self) -> None:
         """Detaches. What was begun by `exec` and has not ended is killed."""
         with self._changes.change():
+            # By the end of its own connection a guest knows that the caller is gone; of one that was lost it thinks
+            # that the caller comes back.
+            goes_on = self._is_exec and self._was_lost and self._exit is None and self._error is None
+            goes_on = goes_on and not self._is_closed
             self._is_closed = True
             self._outbox.end()
         self._drop()
+        if goes_on:
+            with contextlib.suppress(errors.BangerError):
+                await self._delete()
+
+    async def _delete(self) -> None:
+        """Kills and removes it, over a connection of its own: the client's may have been interrupted anywhere."""
+        request = v1.DeleteSessionRequest(session=self.session.id, request_id=new_request_id(None))
+        async with self._caller.again() as caller:
+            await caller.channel.unary(_methods.DELETE_SESSION, request)
 
     async def __aenter__(self) -> Process:
         return self

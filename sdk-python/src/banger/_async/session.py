@@ -61,7 +61,7 @@ async def run(
             elif isinstance(event, Exited):
                 how = event.exit
                 break
-    except errors.ConnectionLost as error:
+    except (errors.ConnectionLost, errors.RefusedError) as error:
         error.result = result()
         raise
     finally:
@@ -153,15 +153,23 @@ class Session:
             yield event
 
     async def lines(self) -> AsyncIterator[str]:
-        """The lines of all output, without their ends."""
+        """The lines of all output, without their ends.
+
+        Raises:
+            OutputLost: Where output is no longer kept. To call it again goes on after that.
+        """
         ready: list[str] = []
         splitter = LineSplitter(ready.append)
         async for event in self:
             if isinstance(event, Output):
                 splitter.feed(event.data)
+            elif isinstance(event, Gap):
+                splitter.feed(b"", final=True)
             for line in ready:
                 yield line
             ready.clear()
+            if isinstance(event, Gap):
+                raise errors.OutputLost(event.offset, event.lost_bytes)
         splitter.feed(b"", final=True)
         for line in ready:
             yield line
@@ -171,6 +179,7 @@ class Session:
 
         Raises:
             EOFError: If the process ended before.
+            OutputLost: If output before it is no longer kept.
             ValueError: If more than `max_bytes` came before.
         """
         wanted = text.encode() if isinstance(text, str) else text
@@ -184,6 +193,8 @@ class Session:
                 raise EOFError(
                     f"the process ended, and {text!r} did not come; the last it wrote: {bytes(got[-200:])!r}"
                 )
+            if isinstance(event, Gap):
+                raise errors.OutputLost(event.offset, event.lost_bytes)
             if isinstance(event, Output):
                 got += event.data
         return bytes(got[: got.index(wanted) + len(wanted)])
@@ -264,7 +275,7 @@ class Session:
                     events: list[Event] = []
                     which = message.WhichOneof("message")
                     if which == "attached" and position.next is None:
-                        position.next = start.first(message.start_offset)
+                        position.next = message.start_offset
                     elif which == "output":
                         events = position.output(output_of(message.output, "ReadSessionLog"))
                     elif which == "gap":

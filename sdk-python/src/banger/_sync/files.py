@@ -85,7 +85,8 @@ class Files:
     ) -> v1.FileInfo:
         """Writes a file: replaced at once when its content is whole (`replace`), refused where something is already
         (`create`), added to it (`append`), or into it from `offset` on. Not repeated when the connection breaks; the
-        error's metadata has `written`: `no` or `maybe`.
+        error's metadata has `written`: `no` or `maybe`. To repeat an `append` may add it twice: what must be repeatable
+        goes to an `offset`, the size that the file had.
         """
         start = v1.WriteFileStart(
             **self._on(path), mode=_MODES[mode], owner=owner, make_parents=make_parents, truncate=truncate

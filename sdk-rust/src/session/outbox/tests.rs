@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::*;
 
 fn messages(outbox: &Arc<Outbox>) -> Messages<Option<Sent>> {
-    outbox.connect(None, |sent| Some(Some(sent)))
+    outbox.connect(None, Signals::Carried, |sent| Some(Some(sent)))
 }
 
 async fn next(stream: &mut Messages<Option<Sent>>) -> Option<Sent> {
@@ -132,4 +132,16 @@ async fn the_end_of_the_process_frees_writers_and_connections() {
     });
     assert!(matches!(written, Err(Error::InputClosed)));
     assert_eq!(stream.next().await, None);
+}
+
+#[tokio::test]
+async fn signals_that_wait_are_not_lost_to_a_connection_that_carries_none() {
+    let outbox = Arc::new(Outbox::default());
+    assert!(outbox.signal(15));
+    let mut stream = outbox.connect(None, Signals::Apart, |sent| Some(Some(sent)));
+    stream.next().await;
+    outbox.open(0);
+    assert!(!outbox.signal(2), "it is for a call of its own");
+    assert_eq!(next(&mut stream).await, None);
+    assert_eq!(outbox.take_signal(), Some(15));
 }

@@ -76,8 +76,9 @@ pub(super) fn exec_input(message: v1::ExecRequest, signals: &mpsc::Sender<i32>) 
         Some(Message::Resize(size)) => session::resize(size).map(Some),
         Some(Message::Signal(number)) => {
             let number = session::signal("signal", number)?;
-            let full = |_| RequestError::invalid("signal", "comes faster than signals can be sent");
-            signals.try_send(number).map(|()| None).map_err(full)
+            // One that comes faster than signals can be sent is dropped, as the kernel merges those that are pending.
+            let _ = signals.try_send(number);
+            Ok(None)
         }
         Some(Message::Start(_)) => Err(RequestError::invalid("start", "comes a second time")),
         None => Err(RequestError::missing("message")),
