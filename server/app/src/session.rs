@@ -249,13 +249,13 @@ impl Sessions {
         kept::find(&self.context, vm, id).await?.ok_or(error)
     }
 
-    /// The sessions of a VM, oldest first; of one that does not run, those that its last stop kept.
+    /// The sessions of a VM, by their ids and so the oldest first; of one that does not run, those that its last stop kept.
     ///
     /// # Errors
     /// If the VM does not run and kept none.
     pub async fn list(&self, vm: &str) -> Result<Vec<Session>, AppError> {
         let error = match self.vms.running(vm).await {
-            Ok((_, guest, _used)) => return Ok(guest.list_sessions().await?),
+            Ok((_, guest, _used)) => return Ok(oldest_first(&*guest).await?),
             Err(error) => error,
         };
         let AppError::WrongState { .. } = error else {
@@ -487,6 +487,13 @@ impl Sessions {
     async fn vm_ended(&self, vm: VmId) -> bool {
         ended(self.vms.watch(&vm.to_string()).ok()).await
     }
+}
+
+/// The sessions of a guest, by their ids: the agent tells them in the order in which their starts ended.
+pub(crate) async fn oldest_first(guest: &dyn Guest) -> Result<Vec<Session>, GuestError> {
+    let mut all = guest.list_sessions().await?;
+    all.sort_unstable_by_key(|session| session.id);
+    Ok(all)
 }
 
 /// The events of an attached reader. `U` says for how long the VM is used.

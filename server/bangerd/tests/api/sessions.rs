@@ -528,6 +528,34 @@ async fn listed(rig: &Rig) -> Result<Vec<v1::Session>, Status> {
     Ok(page.into_inner().sessions)
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_of_sessions_have_each_once_and_the_oldest_first() {
+    let rig = rig().await;
+    let mut begun = Vec::new();
+    for _ in 0..5 {
+        begun.push(begin(&rig, &["sleep"]).await);
+    }
+    begun.sort_unstable();
+    let mut found = Vec::new();
+    let mut page_token = String::new();
+    loop {
+        let request = v1::ListSessionsRequest {
+            vm: "web".into(),
+            page_size: 2,
+            page_token,
+        };
+        let page = rig.sessions().list_sessions(request).await.unwrap();
+        let page = page.into_inner();
+        found.extend(page.sessions.into_iter().map(|session| session.id));
+        if page.next_page_token.is_empty() {
+            break;
+        }
+        page_token = page.next_page_token;
+    }
+    assert_eq!(found, begun);
+    rig.stopped().await;
+}
+
 /// The output of a log, and whether it ends with its VM's end.
 async fn log_of(rig: &Rig, session: &str) -> Result<(String, bool), Status> {
     use v1::read_session_log_response::Message;
