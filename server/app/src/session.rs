@@ -347,7 +347,7 @@ impl Sessions {
     /// Kills what is left of a session and forgets it.
     ///
     /// # Errors
-    /// If it does not exist.
+    /// If it does not exist, or its VM is held or on its way between states: its process could not be ended.
     pub async fn delete(&self, id: SessionId) -> Result<(), AppError> {
         self.delete_once(id, None).await
     }
@@ -364,8 +364,8 @@ impl Sessions {
     ) -> Result<(), AppError> {
         match self.find(id).await {
             Ok((_, guest, _used)) => guest.delete_session(id).await?,
-            // A VM that does not run has no processes: the record alone is left.
-            Err(AppError::WrongState { .. }) => {}
+            // A VM without a machine has no processes: the record alone is left.
+            Err(AppError::WrongState { phase, .. }) if !phase.holds_machine() => {}
             Err(error) => return Err(error),
         }
         if let Some(key) = key.map(|key| key.of(&self.caller)) {

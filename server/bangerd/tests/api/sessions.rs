@@ -556,6 +556,37 @@ async fn pages_of_sessions_have_each_once_and_the_oldest_first() {
     rig.stopped().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_of_a_held_vm_is_not_said_to_be_removed() {
+    let rig = rig().await;
+    let session = start_sleep(&rig).await;
+    let pause = v1::PauseVmRequest {
+        vm: "web".into(),
+        ..Default::default()
+    };
+    rig.vms().pause_vm(pause).await.unwrap();
+    let delete = v1::DeleteSessionRequest {
+        session: session.clone(),
+        ..Default::default()
+    };
+    let refused = rig.sessions().delete_session(delete.clone()).await;
+    let refused = refused.unwrap_err();
+    assert_refused(&refused, Code::FailedPrecondition, "WRONG_STATE", None);
+    assert!(rig.killed.lock().unwrap().is_empty());
+    let resume = v1::ResumeVmRequest {
+        vm: "web".into(),
+        ..Default::default()
+    };
+    rig.vms().resume_vm(resume).await.unwrap();
+    rig.sessions().delete_session(delete).await.unwrap();
+    let killed: Vec<String> = {
+        let killed = rig.killed.lock().unwrap();
+        killed.iter().map(ToString::to_string).collect()
+    };
+    assert_eq!(killed, [session]);
+    rig.stopped().await;
+}
+
 /// The output of a log, and whether it ends with its VM's end.
 async fn log_of(rig: &Rig, session: &str) -> Result<(String, bool), Status> {
     use v1::read_session_log_response::Message;
