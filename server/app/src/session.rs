@@ -249,13 +249,13 @@ impl Sessions {
         kept::find(&self.context, vm, id).await?.ok_or(error)
     }
 
-    /// The sessions of a VM, oldest first; of one that does not run, those that its last stop kept.
+    /// The sessions of a VM, by their ids and so the oldest first; of one that does not run, those that its last stop kept.
     ///
     /// # Errors
     /// If the VM does not run and kept none.
     pub async fn list(&self, vm: &str) -> Result<Vec<Session>, AppError> {
         let error = match self.vms.running(vm).await {
-            Ok((_, guest, _used)) => return Ok(guest.list_sessions().await?),
+            Ok((_, guest, _used)) => return Ok(oldest_first(&*guest).await?),
             Err(error) => error,
         };
         let AppError::WrongState { .. } = error else {
@@ -347,7 +347,7 @@ impl Sessions {
     /// Kills what is left of a session and forgets it.
     ///
     /// # Errors
-    /// If it does not exist.
+    /// If it does not exist, or its VM is held or on its way between states: its process could not be ended.
     pub async fn delete(&self, id: SessionId) -> Result<(), AppError> {
         self.delete_once(id, None).await
     }
@@ -364,8 +364,8 @@ impl Sessions {
     ) -> Result<(), AppError> {
         match self.find(id).await {
             Ok((_, guest, _used)) => guest.delete_session(id).await?,
-            // A VM that does not run has no processes: the record alone is left.
-            Err(AppError::WrongState { .. }) => {}
+            // A VM without a machine has no processes: the record alone is left.
+            Err(AppError::WrongState { phase, .. }) if !phase.holds_machine() => {}
             Err(error) => return Err(error),
         }
         if let Some(key) = key.map(|key| key.of(&self.caller)) {
@@ -487,6 +487,13 @@ impl Sessions {
     async fn vm_ended(&self, vm: VmId) -> bool {
         ended(self.vms.watch(&vm.to_string()).ok()).await
     }
+}
+
+/// The sessions of a guest, by their ids: the agent tells them in the order in which their starts ended.
+pub(crate) async fn oldest_first(guest: &dyn Guest) -> Result<Vec<Session>, GuestError> {
+    let mut all = guest.list_sessions().await?;
+    all.sort_unstable_by_key(|session| session.id);
+    Ok(all)
 }
 
 /// The events of an attached reader. `U` says for how long the VM is used.

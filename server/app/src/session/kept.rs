@@ -112,7 +112,7 @@ impl Keeping {
         steps: mpsc::Sender<Step>,
     ) -> Result<(), AppError> {
         let mut left = KEPT_MAX_BYTES;
-        for session in guest.list_sessions().await?.into_iter().rev() {
+        for session in super::oldest_first(&**guest).await?.into_iter().rev() {
             if self.context.store.find_session(session.id).await?.is_none() {
                 continue; // An exec's: it ends with its call.
             }

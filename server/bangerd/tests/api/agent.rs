@@ -401,8 +401,10 @@ impl Guest for FakeGuest {
     async fn list_sessions(&self) -> Result<Vec<Session>, GuestError> {
         self.unless_mute().await;
         let sessions = self.sessions.of(self.boot);
+        // An agent's order is that in which starts ended, which is any.
         Ok(sessions
             .values()
+            .rev()
             .map(|running| running.session.clone())
             .filter(|session| session.vm == self.vm)
             .collect())

@@ -528,6 +528,65 @@ async fn listed(rig: &Rig) -> Result<Vec<v1::Session>, Status> {
     Ok(page.into_inner().sessions)
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_of_sessions_have_each_once_and_the_oldest_first() {
+    let rig = rig().await;
+    let mut begun = Vec::new();
+    for _ in 0..5 {
+        begun.push(begin(&rig, &["sleep"]).await);
+    }
+    begun.sort_unstable();
+    let mut found = Vec::new();
+    let mut page_token = String::new();
+    loop {
+        let request = v1::ListSessionsRequest {
+            vm: "web".into(),
+            page_size: 2,
+            page_token,
+        };
+        let page = rig.sessions().list_sessions(request).await.unwrap();
+        let page = page.into_inner();
+        found.extend(page.sessions.into_iter().map(|session| session.id));
+        if page.next_page_token.is_empty() {
+            break;
+        }
+        page_token = page.next_page_token;
+    }
+    assert_eq!(found, begun);
+    rig.stopped().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_of_a_held_vm_is_not_said_to_be_removed() {
+    let rig = rig().await;
+    let session = start_sleep(&rig).await;
+    let pause = v1::PauseVmRequest {
+        vm: "web".into(),
+        ..Default::default()
+    };
+    rig.vms().pause_vm(pause).await.unwrap();
+    let delete = v1::DeleteSessionRequest {
+        session: session.clone(),
+        ..Default::default()
+    };
+    let refused = rig.sessions().delete_session(delete.clone()).await;
+    let refused = refused.unwrap_err();
+    assert_refused(&refused, Code::FailedPrecondition, "WRONG_STATE", None);
+    assert!(rig.killed.lock().unwrap().is_empty());
+    let resume = v1::ResumeVmRequest {
+        vm: "web".into(),
+        ..Default::default()
+    };
+    rig.vms().resume_vm(resume).await.unwrap();
+    rig.sessions().delete_session(delete).await.unwrap();
+    let killed: Vec<String> = {
+        let killed = rig.killed.lock().unwrap();
+        killed.iter().map(ToString::to_string).collect()
+    };
+    assert_eq!(killed, [session]);
+    rig.stopped().await;
+}
+
 /// The output of a log, and whether it ends with its VM's end.
 async fn log_of(rig: &Rig, session: &str) -> Result<(String, bool), Status> {
     use v1::read_session_log_response::Message;
