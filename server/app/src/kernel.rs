@@ -250,6 +250,18 @@ impl Kernels {
         }
     }
 
+    /// Removes a kernel that came for an image, unless a VM or another image has it.
+    pub(crate) async fn undo(&self, id: KernelId) -> Result<(), AppError> {
+        let Some(kernel) = self.context.store.get_kernel(id).await? else {
+            return Ok(());
+        };
+        if self.context.store.delete_kernel_unless_named(id).await? == DeleteOutcome::Deleted {
+            self.context.events.kernel_removed(&kernel);
+            self.worker().remove_files(id).await?;
+        }
+        Ok(())
+    }
+
     /// The kernels whose files are here and that no record owns; none while one is brought in.
     pub(crate) async fn strays(&self) -> Result<Vec<KernelId>, AppError> {
         let Ok(_alone) = self.importing.try_write() else {

@@ -101,6 +101,36 @@ async fn a_failed_pull_leaves_neither_image_nor_kernel() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_kernel_stays_when_its_pull_fails_and_another_image_counts_on_it() {
+    let (shelf, rig) = (Shelf::furnished().await, Rig::start().await);
+    let fails = Held::serve(shelf.dir.path(), "/web-1.tar.zst").await;
+    let waits = Held::serve(shelf.dir.path(), "/web-2.tar.zst").await;
+    let key = shelf.key.public().to_string();
+    rig.add_as("fails", &fails.url, &key).await.unwrap();
+    rig.add_as("waits", &waits.url, &key).await.unwrap();
+    shelf.break_file("web-1.tar.zst");
+    let first = async {
+        let refused = rig.pull(pulled("fails/web:1")).await.unwrap_err();
+        assert_refused(&refused, Code::DataLoss, "BUNDLE_FILE_DIGEST", None);
+        assert_eq!(rig.kernel_names().await, ["k"]);
+        waits.go.notify_one();
+    };
+    let second = async {
+        // The kernel has come with the first.
+        fails.asked.notified().await;
+        let let_go = async {
+            waits.asked.notified().await;
+            fails.go.notify_one();
+        };
+        tokio::join!(rig.pull(pulled("waits/web:2")), let_go).0
+    };
+    let ((), image) = tokio::join!(first, second);
+    assert_eq!(image.unwrap().kernel, "k");
+    assert_eq!(rig.kernel_names().await, ["k"]);
+    rig.stopped().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_image_without_any_kernel_is_refused_with_the_ways_to_get_one() {
     let (mut shelf, rig) = (Shelf::furnished().await, Rig::start().await);
     shelf.index.kernels.clear();
