@@ -116,13 +116,35 @@ impl Catalogs {
         task: &OperationTask,
     ) -> Result<Kernel, AppError> {
         let time = PullTime::begin(&self.context);
-        let found = self
-            .find_kernel(&request.kernel, None, &Platform::host())
-            .await?
-            .ok_or_else(|| AppError::NotInCatalog {
-                resource: "kernel",
-                name: request.kernel.clone(),
-            })?;
+        let mut may_look_again = true;
+        loop {
+            let found = self
+                .find_kernel(&request.kernel, None, &Platform::host())
+                .await?
+                .ok_or_else(|| AppError::NotInCatalog {
+                    resource: "kernel",
+                    name: request.kernel.clone(),
+                })?;
+            let pulled = self
+                .pull_found(&found, name.clone(), request, time, task)
+                .await;
+            match &pulled {
+                Err(error)
+                    if std::mem::take(&mut may_look_again)
+                        && self.has_newer(&found.catalog, error).await => {}
+                _ => return pulled,
+            }
+        }
+    }
+
+    async fn pull_found(
+        &self,
+        found: &FoundKernel,
+        name: Option<Name>,
+        request: &PullKernelRequest,
+        time: PullTime,
+        task: &OperationTask,
+    ) -> Result<Kernel, AppError> {
         let name = name.unwrap_or_else(|| found.entry.name.clone());
         let wanted = Wanted {
             name: Some(name.clone()),
@@ -133,7 +155,7 @@ impl Catalogs {
         let _turn = self.turn(&name, time, task).await?;
         // It may have come meanwhile.
         self.refuse_taken(&wanted).await?;
-        self.fetch_kernel(&found, &wanted, time, task).await
+        self.fetch_kernel(found, &wanted, time, task).await
     }
 
     /// A name that is taken is refused before anything is fetched.

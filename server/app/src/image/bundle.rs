@@ -52,17 +52,16 @@ impl Worker {
     ) -> Result<Image, AppError> {
         let platform = request.platform.clone().unwrap_or_else(Platform::host);
         if request.source != ImageSource::Registry {
-            let key = StageKey::new(LOOK_UP);
-            task.start(&key, None);
-            let found = self
-                .catalogs
-                .find_bundle(&request.reference, &platform)
-                .await?;
-            task.finish(&key);
-            if let Some(found) = found {
-                return self
-                    .pull_bundle(reference, &request, &found, time, task)
-                    .await;
+            let mut may_look_again = true;
+            while let Some(found) = self.look_up(&request, &platform, task).await? {
+                let pulled = self.pull_bundle(reference, &request, &found, time, task);
+                let pulled = pulled.await;
+                match &pulled {
+                    Err(error)
+                        if std::mem::take(&mut may_look_again)
+                            && self.catalogs.has_newer(&found.catalog, error).await => {}
+                    _ => return pulled,
+                }
             }
             if request.source == ImageSource::Catalog {
                 return Err(AppError::NotInCatalog {
@@ -75,6 +74,22 @@ impl Worker {
             self.check_name(reference).await?;
         }
         self.pull_oci(reference, request, time, task).await
+    }
+
+    async fn look_up(
+        &self,
+        request: &PullRequest,
+        platform: &Platform,
+        task: &OperationTask,
+    ) -> Result<Option<FoundBundle>, AppError> {
+        let key = StageKey::new(LOOK_UP);
+        task.start(&key, None);
+        let found = self
+            .catalogs
+            .find_bundle(&request.reference, platform)
+            .await?;
+        task.finish(&key);
+        Ok(found)
     }
 
     /// Refuses a name that stands for what no registry gave: a pull could only change what it means. One that a

@@ -131,6 +131,36 @@ async fn a_kernel_stays_when_its_pull_fails_and_another_image_counts_on_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_is_not_there_as_listed_is_looked_for_in_a_newer_index() {
+    let (mut shelf, rig) = (Shelf::furnished().await, Rig::start().await);
+    rig.add_catalog(&shelf).await.unwrap();
+    let renamed = |shelf: &Shelf, old: &str, new: &str| {
+        std::fs::rename(shelf.path(old), shelf.path(new)).unwrap();
+        new.parse().unwrap()
+    };
+    shelf.index.bundles[0].file.path = renamed(&shelf, "web-1.tar.zst", "new-1.tar.zst");
+    // There is no other index yet.
+    let refused = rig.pull(pulled("web:1")).await.unwrap_err();
+    assert_refused(&refused, Code::NotFound, "CATALOG_FILE_MISSING", None);
+    shelf.index.version += 1;
+    shelf.publish();
+    let image = rig.pull(pulled("web:1")).await.unwrap();
+    assert_eq!(image.origin, "catalog acme: web:1");
+    shelf.index.kernels[0].file.path = renamed(&shelf, "k.tar.zst", "new-k.tar.zst");
+    shelf.index.version += 1;
+    shelf.publish();
+    let request = v1::PullKernelRequest {
+        kernel: "k".into(),
+        name: "other".into(),
+        ..Default::default()
+    };
+    let answers = rig.kernels().pull_kernel(request).await.unwrap();
+    drain(answers.into_inner()).await.unwrap();
+    assert_eq!(rig.kernel_names().await, ["other", "k"]);
+    rig.stopped().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_image_without_any_kernel_is_refused_with_the_ways_to_get_one() {
     let (mut shelf, rig) = (Shelf::furnished().await, Rig::start().await);
     shelf.index.kernels.clear();
