@@ -44,7 +44,7 @@ impl AppError {
             Self::TooManyCatalogs { .. } => "Remove one: banger catalog remove NAME".into(),
             Self::CatalogRefused { source, .. } => return source.remedy(),
             Self::CatalogAway { source, .. } | Self::Source(source) => return source.remedy(),
-            Self::ReferenceTaken { .. } => "Choose another name, or have it taken over: an operator by pulling from a registry, an admin with --replace.".into(),
+            Self::ReferenceTaken { .. } => "Choose another name, or have it taken over: an admin with --replace, and an operator by pulling, where the image that has it came from a registry too.".into(),
             Self::WrongState { vm, phase, .. } => match phase {
                 Phase::Stopped | Phase::Failed => format!("Start it first: banger vm start {vm}"),
                 Phase::Paused => format!("Let it go on first: banger vm resume {vm}"),

@@ -70,7 +70,7 @@ impl Worker {
                 });
             }
         }
-        if request.take_over == TakeOver::Refused {
+        if !request.replace {
             self.check_name(reference).await?;
         }
         self.pull_oci(reference, request, time, task).await
@@ -119,9 +119,11 @@ impl Worker {
         };
         let name = kernel.as_ref().map(|kernel| kernel.name.clone());
         options.deadline = time.left();
-        let pulled = self
-            .fetch(reference, &options, name, request.take_over, task)
-            .await;
+        let take_over = match request.replace {
+            true => TakeOver::Allowed,
+            false => request.take_over,
+        };
+        let pulled = self.fetch(reference, &options, name, take_over, task).await;
         self.keep_or_undo(pulled, kernel).await
     }
 

@@ -56,9 +56,9 @@ pub struct PullRequest {
     pub auth: Option<Login>,
     /// The kernel that the image's VMs get, here or in a catalog; empty means the bundle's own.
     pub kernel: String,
-    /// A bundle may take the name of another image.
+    /// It may take the name of any other image.
     pub replace: bool,
-    /// What comes from a registry may take the name of other content, as when a tag was moved there.
+    /// What comes from a registry may take the name of other content that came from one, as when a tag was moved there.
     pub take_over: TakeOver,
     /// Where to look.
     pub source: ImageSource,
@@ -105,8 +105,12 @@ pub struct RegisterRequest {
     pub config: Option<ImageConfig>,
     /// Which of an archive's images; absent means the host's.
     pub platform: Option<Platform>,
+    /// Which of an archive's images, by its name there; absent where there is one.
+    pub image: Option<String>,
     /// The kernel that the image's VMs get; absent means a bundle's own.
     pub kernel: Option<Name>,
+    /// Whether it may take the reference of another image.
+    pub take_over: TakeOver,
     /// The archive.
     pub archive: Uploaded,
 }

@@ -52,6 +52,39 @@ async fn a_name_that_another_image_has_is_taken_over_only_if_it_may_be() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_name_is_taken_over_by_an_import_or_a_registry_only_if_it_may_be() {
+    let rig = Rig::start().await;
+    rig.register("web:1").await.unwrap();
+    let exists = Code::AlreadyExists;
+    let import = |replace| v1::RegisterImageStart {
+        reference: "web:1".into(),
+        platform: "linux/s390x".into(),
+        format: 3,
+        replace,
+        ..Default::default()
+    };
+    // The same again is no other image.
+    rig.register("web:1").await.unwrap();
+    let refused = rig
+        .register_as(import(false), &[0; 1024])
+        .await
+        .unwrap_err();
+    assert_refused(&refused, exists, "REFERENCE_TAKEN", None);
+    // Nobody serves it: it is refused before anybody is asked.
+    rig.register("127.0.0.1:1/web:1").await.unwrap();
+    let pull = |replace| v1::PullImageRequest {
+        replace,
+        ..pulled("127.0.0.1:1/web:1")
+    };
+    let refused = rig.pull(pull(false)).await.unwrap_err();
+    assert_refused(&refused, exists, "REFERENCE_TAKEN", None);
+    let asked = rig.pull(pull(true)).await.unwrap_err();
+    assert_refused(&asked, Code::Unavailable, "REGISTRY_UNREACHABLE", None);
+    rig.register_as(import(true), &[0; 1024]).await.unwrap();
+    rig.stopped().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_name_that_is_taken_while_a_bundle_comes_is_not_taken_over() {
     let (shelf, rig) = (Shelf::furnished().await, Rig::start().await);
     let held = Held::serve(shelf.dir.path(), "/web-1.tar.zst").await;
