@@ -359,6 +359,9 @@ impl Builder {
             };
             images.insert(reference.to_owned(), image);
         }
+        for reference in recipe.bases() {
+            crate::image::check_platform(&images[reference], reference)?;
+        }
         Stages::new(self, &recipe, &files, images)?.build().await
     }
 

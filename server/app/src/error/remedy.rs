@@ -61,6 +61,7 @@ impl AppError {
                 None => return None,
             },
             Self::ImageKernelMissing { kernel, .. } => format!("Get it (banger kernel pull {kernel}), or name another: --kernel NAME"),
+            Self::ImageOtherPlatform { image, host, .. } => format!("Get it for this host (banger image pull --platform {host} {image}), or name another image."),
             Self::NoKernel => WAYS_TO_A_KERNEL.into(),
             Self::AgentMissing { .. } => "Install it, or set `agent` in the daemon's configuration to where it is.".into(),
             Self::Exhausted { .. } => "Ask for less, remove VMs or images that are not needed, or lower the reserve in the configuration.".into(),

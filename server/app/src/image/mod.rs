@@ -309,6 +309,19 @@ async fn blocking<T: Send + 'static>(
         .map_err(|_| AppError::Interrupted)??)
 }
 
+/// Refuses an image whose programs cannot run on this host.
+pub(crate) fn check_platform(image: &Image, named: &str) -> Result<(), AppError> {
+    let host = Platform::host();
+    if image.platform.is_like(&host) {
+        return Ok(());
+    }
+    Err(AppError::ImageOtherPlatform {
+        image: named.chars().take(256).collect(),
+        platform: image.platform.to_string(),
+        host: host.to_string(),
+    })
+}
+
 pub(crate) fn canonical(field: &'static str, named: &str) -> Result<ImageReference, AppError> {
     named.parse().map_err(|error| AppError::Invalid {
         field,

@@ -80,6 +80,25 @@ impl Rig {
         }
     }
 
+    /// An image as a tar of a layout, and what was told at its end.
+    async fn export_layout(&self, image: &str) -> Result<(Vec<u8>, v1::ExportEnd), Status> {
+        use v1::export_oci_layout_response::Message as Exported;
+        let request = v1::ExportOciLayoutRequest {
+            image: image.into(),
+        };
+        let answers = self.images().export_oci_layout(request).await?.into_inner();
+        let (mut bytes, mut end) = (Vec::new(), None);
+        for answer in drain(answers).await? {
+            match answer.message.unwrap() {
+                Exported::Chunk(chunk) => bytes.extend_from_slice(&chunk),
+                Exported::End(told) => end = Some(told),
+                Exported::Start(start) => assert!(start.content_bytes > 0),
+                Exported::Heartbeat(_) => {}
+            }
+        }
+        Ok((bytes, end.unwrap()))
+    }
+
     async fn vm_count(&self) -> usize {
         let request = v1::ListVmsRequest::default();
         self.vms()
@@ -163,6 +182,29 @@ async fn a_build_without_steps_needs_no_vm() {
     assert_eq!(image.config.unwrap().labels["a"], "b");
     let error = rig.build("FROM web:1\nRUN x\n", &[]).await.unwrap_err();
     assert_refused(&error, Code::FailedPrecondition, "NO_KERNEL", None);
+    rig.assert_nothing_left();
+    rig.stopped().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_for_other_machines_is_refused_where_its_programs_would_run() {
+    let rig = Rig::start().await;
+    rig.furnish().await;
+    let start = v1::RegisterImageStart {
+        reference: "web:1".into(),
+        format: 3,
+        platform: "linux/s390x".into(),
+        replace: true,
+        ..Default::default()
+    };
+    rig.register_as(start, &[0; 1024]).await.unwrap();
+    let precondition = Code::FailedPrecondition;
+    let error = rig.create("one").await.unwrap_err();
+    assert_refused(&error, precondition, "IMAGE_OTHER_PLATFORM", None);
+    assert!(error.message().contains("linux/s390x"), "{error:?}");
+    let text = "FROM web:1\nLABEL a=b\n";
+    let error = rig.build(text, &[]).await.unwrap_err();
+    assert_refused(&error, precondition, "IMAGE_OTHER_PLATFORM", None);
     rig.assert_nothing_left();
     rig.stopped().await;
 }
@@ -390,35 +432,12 @@ async fn the_vms_of_builds_go_with_their_daemon() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_layout_goes_out_whole_and_says_what_it_was() {
     use sha2::{Digest as _, Sha256};
-    use v1::export_oci_layout_response::Message as Exported;
     let rig = Rig::start().await;
     rig.register("web:1").await.unwrap();
-    let request = v1::ExportOciLayoutRequest {
-        image: "web:1".into(),
-    };
-    let answers = rig
-        .images()
-        .export_oci_layout(request)
-        .await
-        .unwrap()
-        .into_inner();
-    let mut bytes = Vec::new();
-    let mut end = None;
-    for answer in drain(answers).await.unwrap() {
-        match answer.message.unwrap() {
-            Exported::Chunk(chunk) => bytes.extend_from_slice(&chunk),
-            Exported::End(told) => end = Some(told),
-            Exported::Start(start) => assert!(start.content_bytes > 0),
-            Exported::Heartbeat(_) => {}
-        }
-    }
-    let end = end.unwrap();
+    let (bytes, end) = rig.export_layout("web:1").await.unwrap();
     assert_eq!(usize::try_from(end.size_bytes).unwrap(), bytes.len());
     assert_eq!(end.sha256, format!("{:x}", Sha256::digest(&bytes)));
-    let missing = v1::ExportOciLayoutRequest {
-        image: "nothing:1".into(),
-    };
-    let error = rig.images().export_oci_layout(missing).await.unwrap_err();
+    let error = rig.export_layout("nothing:1").await.unwrap_err();
     assert_refused(&error, Code::NotFound, "IMAGE_NOT_FOUND", None);
     rig.stopped().await;
 }
