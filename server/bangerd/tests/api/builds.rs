@@ -186,6 +186,50 @@ async fn a_build_without_steps_needs_no_vm() {
     rig.stopped().await;
 }
 
+/// A Docker archive of an image of one empty layer, with this configuration.
+fn docker_archive(config: &str) -> Vec<u8> {
+    use sha2::{Digest as _, Sha256};
+    let layer = vec![0; 1024];
+    let document = format!(
+        r#"{{"os":"linux","architecture":"amd64","config":{config},
+            "rootfs":{{"type":"layers","diff_ids":["sha256:{:x}"]}}}}"#,
+        Sha256::digest(&layer)
+    );
+    let manifest = r#"[{"Config":"config.json","RepoTags":["x:1"],"Layers":["layer.tar"]}]"#;
+    let mut tar = tar::Builder::new(Vec::new());
+    for (name, content) in [
+        ("manifest.json", manifest.as_bytes()),
+        ("config.json", document.as_bytes()),
+        ("layer.tar", &layer),
+    ] {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(content.len() as u64);
+        header.set_mode(0o644);
+        tar.append_data(&mut header, name, content).unwrap();
+    }
+    tar.into_inner().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_base_asks_of_builds_is_told_and_not_dropped_silently() {
+    let rig = Rig::start().await;
+    let archive = docker_archive(r#"{"OnBuild":["COPY . /app","RUN make\u001b"]}"#);
+    let start = v1::RegisterImageStart {
+        reference: "base:1".into(),
+        ..Default::default()
+    };
+    rig.register_as(start, &archive).await.unwrap();
+    let (_, log) = rig.build("FROM base:1\nLABEL a=b\n", &[]).await.unwrap();
+    for trigger in ["COPY . /app", "RUN make "] {
+        let told = format!("warning: base:1 asks for ONBUILD {trigger}");
+        assert!(log.contains(&told), "{log}");
+    }
+    // The image that is built asks for nothing.
+    let (_, log) = rig.build("FROM built:1\nLABEL c=d\n", &[]).await.unwrap();
+    assert!(!log.contains("ONBUILD"), "{log}");
+    rig.stopped().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_image_for_other_machines_is_refused_where_its_programs_would_run() {
     let rig = Rig::start().await;
