@@ -7,7 +7,7 @@ use banger_core::operation::StageKey;
 use banger_image::{BundleNames, ImageReference};
 
 use super::bring::{REGISTRY, Worker};
-use super::{ImageSource, Images, PullRequest, blocking};
+use super::{ImageSource, Images, PullRequest, blocking, reference_of};
 use crate::catalog::{Ensured, FoundBundle};
 use crate::error::AppError;
 use crate::export::{Export, ExportHead};
@@ -245,15 +245,9 @@ impl Images {
     }
 }
 
-/// The names that were asked for, or else those of the image's first reference.
+/// The names that were asked for, or else those of the reference that the image was asked for by.
 fn names(request: &ExportRequest, image: &Image) -> Result<BundleNames, AppError> {
-    let asked = image
-        .references
-        .iter()
-        .find(|reference| reference.ends_with(&request.image));
-    let reference: Option<ImageReference> = asked
-        .or(image.references.first())
-        .and_then(|reference| reference.parse().ok());
+    let reference = reference_of(image, &request.image);
     let own_name = reference.as_ref().map(|reference| {
         let repository = reference.repository();
         repository

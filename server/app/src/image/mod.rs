@@ -309,6 +309,14 @@ async fn blocking<T: Send + 'static>(
         .map_err(|_| AppError::Interrupted)??)
 }
 
+/// The reference by which an image was asked for, or else its first.
+fn reference_of(image: &Image, named: &str) -> Option<ImageReference> {
+    let parse = |text: &str| text.parse::<ImageReference>().ok();
+    let asked = parse(named).map(|reference| reference.to_string());
+    let asked = asked.filter(|asked| image.references.contains(asked));
+    parse(asked.as_ref().or(image.references.first())?)
+}
+
 /// Refuses an image whose programs cannot run on this host.
 pub(crate) fn check_platform(image: &Image, named: &str) -> Result<(), AppError> {
     let host = Platform::host();

@@ -231,6 +231,34 @@ async fn what_a_base_asks_of_builds_is_told_and_not_dropped_silently() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_layout_is_tagged_as_it_was_asked_for() {
+    use std::io::Read as _;
+    let rig = Rig::start().await;
+    rig.register("my-app:1").await.unwrap();
+    for reference in ["app:1", "app:2"] {
+        let tag = v1::TagImageRequest {
+            image: "my-app:1".into(),
+            reference: reference.into(),
+            ..Default::default()
+        };
+        rig.images().tag_image(tag).await.unwrap();
+    }
+    let bytes = rig.export_layout("app:2").await.unwrap().0;
+    let mut index = String::new();
+    for entry in tar::Archive::new(&bytes[..]).entries().unwrap() {
+        let mut entry = entry.unwrap();
+        if entry.path().unwrap().ends_with("index.json") {
+            entry.read_to_string(&mut index).unwrap();
+        }
+    }
+    assert!(
+        index.contains(r#""org.opencontainers.image.ref.name":"2""#),
+        "{index}"
+    );
+    rig.stopped().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_image_for_other_machines_is_refused_where_its_programs_would_run() {
     let rig = Rig::start().await;
     rig.furnish().await;
