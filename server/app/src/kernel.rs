@@ -41,7 +41,7 @@ pub enum ImportSource {
     DebianPackage(String),
     /// Files that the caller uploaded.
     Upload {
-        /// A vmlinux, a bzImage or a kernel bundle.
+        /// A vmlinux, a bzImage, a kernel bundle or a Debian package.
         kernel: Uploaded,
         /// A tar of its modules directory.
         modules: Option<Uploaded>,

@@ -361,3 +361,75 @@ async fn a_failed_import_leaves_nothing() {
         );
     }
 }
+
+/// A member of an `ar` archive.
+fn member(name: &str, content: &[u8]) -> Vec<u8> {
+    let head = format!(
+        "{name:<16}{:<12}{:<6}{:<6}{:<8}{:<10}`\n",
+        0,
+        0,
+        0,
+        100_644,
+        content.len()
+    );
+    let padding = &b"\n"[..content.len() % 2];
+    [head.as_bytes(), content, padding].concat()
+}
+
+fn tar_of(files: &[(&str, &[u8])]) -> Vec<u8> {
+    let mut tar = ::tar::Builder::new(Vec::new());
+    for (path, content) in files {
+        let mut header = ::tar::Header::new_gnu();
+        header.set_size(content.len() as u64);
+        header.set_mode(0o644);
+        tar.append_data(&mut header, path, *content).unwrap();
+    }
+    tar.into_inner().unwrap()
+}
+
+#[tokio::test]
+async fn a_package_file_is_a_kernel_with_all_that_is_in_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = KernelStore::open(directory.path()).unwrap();
+    let config = inspection::config(&[]);
+    let control = b"Package: linux-image-test\nVersion: 1\nArchitecture: amd64\nMaintainer: a <a@b>\nDescription: t\n";
+    let package = [
+        b"!<arch>\n".to_vec(),
+        member("debian-binary", b"2.0\n"),
+        member("control.tar", &tar_of(&[("./control", control)])),
+        member(
+            "data.tar",
+            &tar_of(&[
+                ("./boot/vmlinuz-6.1.0-42-test", &vmlinux()),
+                ("./boot/config-6.1.0-42-test", config.as_bytes()),
+            ]),
+        ),
+    ]
+    .concat();
+    let path = directory.path().join("upload-1");
+    std::fs::write(&path, package).unwrap();
+    let files = |modules: Option<&Path>| KernelFiles {
+        kernel: path.clone(),
+        modules: modules.map(Path::to_owned),
+        config: None,
+        label: "linux-image-test_1_amd64.deb".into(),
+    };
+    let cancel = CancellationToken::new();
+    let import = async |modules| {
+        store
+            .import_file(KernelId::new(), files(modules), &NoProgress, &cancel)
+            .await
+    };
+    let error = import(Some(directory.path())).await.unwrap_err();
+    assert_eq!(error.reason(), "KERNEL_BUNDLE_WITH_PARTS");
+    match import(None).await {
+        Err(KernelError::ToolMissing { .. }) => {
+            eprintln!("SKIPPED a_package_file_is_a_kernel: dpkg-deb is not installed");
+        }
+        imported => {
+            let imported = imported.unwrap();
+            assert_eq!(imported.release, "6.1.0-42-test");
+            assert_eq!(imported.origin, "linux-image-test_1_amd64");
+        }
+    }
+}
