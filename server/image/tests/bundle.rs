@@ -137,6 +137,17 @@ async fn a_bare_file_system_becomes_an_image_and_anything_else_does_not() {
     let image = register(&store, detect).await.unwrap();
     assert!(std::fs::read(&image.rootfs_path).unwrap() == *disk);
     assert!(image.rootfs_allocated_bytes < image.rootfs_size_bytes);
+    let mut unclean = disk.clone();
+    // The feature `needs_recovery` (kernel documentation, ext4, "The Super Block").
+    unclean[1024 + 0x60] |= 0x4;
+    std::fs::write(&path, unclean).unwrap();
+    let source = RegisterSource::Ext4 {
+        path: path.clone(),
+        config: Box::default(),
+    };
+    let error = register(&store, source).await.unwrap_err();
+    assert_eq!(error.reason(), "BUNDLE_ROOTFS_UNCLEAN");
+    assert!(error.remedy().unwrap().contains("e2fsck"));
     let mut broken = disk.clone();
     broken.truncate(disk.len() / 2);
     std::fs::write(&path, broken).unwrap();
