@@ -284,6 +284,37 @@ async fn an_imported_kernel_is_whole_and_its_initramfs_is_made_once() {
     );
 }
 
+#[tokio::test]
+async fn an_initramfs_for_an_agent_of_before_goes_when_one_is_made() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = |name: &str| directory.path().join(name);
+    std::fs::write(at("vmlinux"), vmlinux()).unwrap();
+    let store = KernelStore::open(&at("state")).unwrap();
+    let (id, cancel) = (KernelId::new(), CancellationToken::new());
+    store
+        .import_file(id, files(&at("vmlinux"), None), &NoProgress, &cancel)
+        .await
+        .unwrap();
+    let made = || {
+        let names = std::fs::read_dir(at("state/kernels").join(id.to_string())).unwrap();
+        let names = names.map(|entry| entry.unwrap().file_name());
+        names
+            .filter(|name| name.to_string_lossy().starts_with("initramfs-"))
+            .count()
+    };
+    for agent in ["one", "another"] {
+        std::fs::write(at("agent"), agent).unwrap();
+        store.initramfs(id, &at("agent")).await.unwrap();
+    }
+    // Both were named to somebody who may be about to boot.
+    assert_eq!(made(), 2);
+    drop(store);
+    let store = KernelStore::open(&at("state")).unwrap();
+    std::fs::write(at("agent"), "a third").unwrap();
+    store.initramfs(id, &at("agent")).await.unwrap();
+    assert_eq!(made(), 1);
+}
+
 /// Names, modes, sizes and device numbers of an archive.
 fn listing(path: &Path) -> Vec<(String, u32, u32, (u32, u32))> {
     let mut entries = Vec::new();
