@@ -430,6 +430,18 @@ impl RegisterImage {
         self
     }
 
+    /// It may take its name over from another image.
+    pub fn replace(mut self) -> Self {
+        self.start.replace = true;
+        self
+    }
+
+    /// This image of an archive of several, by its name there.
+    pub fn image(mut self, name: impl Into<String>) -> Self {
+        self.start.image = name.into();
+        self
+    }
+
     /// With this request id.
     pub fn request_id(mut self, id: Uuid) -> Self {
         self.start.request_id = id.to_string();

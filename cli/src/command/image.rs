@@ -89,7 +89,7 @@ pub(crate) struct Pull {
     /// The modules of that kernel: a directory as /lib/modules/RELEASE, or a tar of it
     #[arg(long, value_name = "FILE", requires = "kernel_file")]
     modules_file: Option<PathBuf>,
-    /// Take the name over from another image, where a catalog has it
+    /// Take the name over from any other image; what a registry gave gives way without it
     #[arg(long)]
     replace: bool,
     /// User for the registry
@@ -180,6 +180,12 @@ pub(crate) struct Import {
     /// The platform to choose from an archive of many: os/architecture[/variant]
     #[arg(long, value_name = "PLATFORM")]
     platform: Option<String>,
+    /// The image to take of an archive of several, by its name there
+    #[arg(long, value_name = "NAME")]
+    image: Option<String>,
+    /// Take the name over from another image
+    #[arg(long)]
+    replace: bool,
     /// The kernel that the image's VMs get, by name, instead of a bundle's own
     #[arg(long, value_name = "KERNEL", add = ArgValueCandidates::new(complete::kernels))]
     kernel: Option<String>,
@@ -199,6 +205,12 @@ impl Import {
         }
         if let Some(platform) = self.platform {
             register = register.platform(platform);
+        }
+        if let Some(image) = self.image {
+            register = register.image(image);
+        }
+        if self.replace {
+            register = register.replace();
         }
         if let Some(kernel) = self.kernel {
             register = register.kernel(kernel);

@@ -59,7 +59,7 @@ Examples:
   banger kernel import small.kernel.tar.zst
   banger kernel import /boot/vmlinuz-6.1.0 --modules /lib/modules/6.1.0 --config /boot/config-6.1.0")]
 pub(crate) struct Import {
-    /// A vmlinux, a bzImage or a kernel bundle
+    /// A vmlinux, a bzImage, a kernel bundle or a Debian package
     #[arg(
         required_unless_present = "debian_package",
         conflicts_with = "debian_package"

@@ -5018,8 +5018,8 @@ pub struct PullImageRequest {
     /// The name of the kernel that the image's VMs get by default, here or in a catalog; empty means the bundle's own.
     #[prost(string, tag = "5")]
     pub kernel: ::prost::alloc::string::String,
-    /// A bundle may take the name of another image; otherwise a taken name is an error. An image from a registry
-    /// always takes its reference over.
+    /// It may take the name of another image; otherwise a taken name is an error. What comes from a registry takes its
+    /// name over from what came from one too.
     #[prost(bool, tag = "6")]
     pub replace: bool,
     /// Where to look.
@@ -5131,7 +5131,7 @@ pub mod register_image_request {
 /// What an archive is and what to call it.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct RegisterImageStart {
-    /// What to call it. An existing reference moves to the new image.
+    /// What to call it.
     #[prost(string, tag = "1")]
     pub reference: ::prost::alloc::string::String,
     /// What the archive is.
@@ -5149,6 +5149,12 @@ pub struct RegisterImageStart {
     /// The name of the kernel that the image's VMs get by default; empty means a bundle's own, or none.
     #[prost(string, tag = "6")]
     pub kernel: ::prost::alloc::string::String,
+    /// Which image of an archive of several, by its name there; empty where there is one, or one for the platform.
+    #[prost(string, tag = "7")]
+    pub image: ::prost::alloc::string::String,
+    /// An existing reference of another image moves to this one. Without it that is refused with REFERENCE_TAKEN.
+    #[prost(bool, tag = "8")]
+    pub replace: bool,
 }
 /// Nested message and enum types in `RegisterImageStart`.
 pub mod register_image_start {

@@ -280,6 +280,16 @@ pub enum AppError {
         /// The kernel it names.
         kernel: String,
     },
+    /// An image is for other machines.
+    #[error("image `{image}` is for {platform}, and this host runs {host}")]
+    ImageOtherPlatform {
+        /// The image, as it was named.
+        image: String,
+        /// What it is made for.
+        platform: String,
+        /// What runs here.
+        host: String,
+    },
     /// No catalog has it.
     #[error("no catalog has the {resource} `{name}` for this host")]
     NotInCatalog {

@@ -41,7 +41,7 @@ pub enum ImportSource {
     DebianPackage(String),
     /// Files that the caller uploaded.
     Upload {
-        /// A vmlinux, a bzImage or a kernel bundle.
+        /// A vmlinux, a bzImage, a kernel bundle or a Debian package.
         kernel: Uploaded,
         /// A tar of its modules directory.
         modules: Option<Uploaded>,
@@ -248,6 +248,18 @@ impl Kernels {
                 users,
             }),
         }
+    }
+
+    /// Removes a kernel that came for an image, unless a VM or another image has it.
+    pub(crate) async fn undo(&self, id: KernelId) -> Result<(), AppError> {
+        let Some(kernel) = self.context.store.get_kernel(id).await? else {
+            return Ok(());
+        };
+        if self.context.store.delete_kernel_unless_named(id).await? == DeleteOutcome::Deleted {
+            self.context.events.kernel_removed(&kernel);
+            self.worker().remove_files(id).await?;
+        }
+        Ok(())
     }
 
     /// The kernels whose files are here and that no record owns; none while one is brought in.

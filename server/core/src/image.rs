@@ -34,6 +34,12 @@ impl Platform {
             variant: None,
         }
     }
+
+    /// Whether what is made for it runs where `other` does. Variants of one architecture are not told apart.
+    #[must_use]
+    pub fn is_like(&self, other: &Self) -> bool {
+        self.os == other.os && self.architecture == other.architecture
+    }
 }
 
 impl fmt::Display for Platform {

@@ -74,9 +74,16 @@ async fn an_image_survives_its_bundle_and_the_same_image_is_the_same_bytes() {
     let path = file.clone();
     let config = Box::default();
     // Found out from its content.
-    let image = register(&store, RegisterSource::Detect { path, config })
-        .await
-        .unwrap();
+    let image = register(
+        &store,
+        RegisterSource::Detect {
+            path,
+            config,
+            image: None,
+        },
+    )
+    .await
+    .unwrap();
     assert_eq!(image.digest, entry.digest);
     assert_eq!(image.config.cmd, ["/bin/sh"]);
     assert_eq!(
@@ -125,10 +132,22 @@ async fn a_bare_file_system_becomes_an_image_and_anything_else_does_not() {
     let detect = RegisterSource::Detect {
         path: path.clone(),
         config,
+        image: None,
     };
     let image = register(&store, detect).await.unwrap();
     assert!(std::fs::read(&image.rootfs_path).unwrap() == *disk);
     assert!(image.rootfs_allocated_bytes < image.rootfs_size_bytes);
+    let mut unclean = disk.clone();
+    // The feature `needs_recovery` (kernel documentation, ext4, "The Super Block").
+    unclean[1024 + 0x60] |= 0x4;
+    std::fs::write(&path, unclean).unwrap();
+    let source = RegisterSource::Ext4 {
+        path: path.clone(),
+        config: Box::default(),
+    };
+    let error = register(&store, source).await.unwrap_err();
+    assert_eq!(error.reason(), "BUNDLE_ROOTFS_UNCLEAN");
+    assert!(error.remedy().unwrap().contains("e2fsck"));
     let mut broken = disk.clone();
     broken.truncate(disk.len() / 2);
     std::fs::write(&path, broken).unwrap();

@@ -207,6 +207,65 @@ async fn a_real_registry_serves_every_format_and_all_make_the_same_disk() {
 }
 
 #[tokio::test]
+async fn one_of_several_images_in_an_archive_is_taken_by_its_name() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = |name: &str| directory.path().join(name);
+    let images = [TestImage::simple(31, 5000), TestImage::simple(32, 5000)];
+    let mut entries = Vec::new();
+    for (image, name) in images.iter().zip(["one", "two"]) {
+        image.write_layout(&at("layout"));
+        let index = fs::read(at("layout").join("index.json")).unwrap();
+        let mut index: serde_json::Value = serde_json::from_slice(&index).unwrap();
+        let mut entry = index["manifests"][0].take();
+        // As `docker save one:1 two:1` names them.
+        entry["annotations"] = serde_json::json!({
+            "io.containerd.image.name": format!("docker.io/library/{name}:1"),
+            "org.opencontainers.image.ref.name": "1",
+        });
+        entry["platform"] = serde_json::json!({"os": "linux", "architecture": "amd64"});
+        entries.push(entry);
+    }
+    let index = serde_json::json!({"schemaVersion": 2, "manifests": entries});
+    fs::write(at("layout").join("index.json"), index.to_string()).unwrap();
+    let store = ImageStore::open(&at("state")).unwrap();
+    let take = async |name: Option<&str>| {
+        let source = RegisterSource::Detect {
+            path: at("layout"),
+            config: Box::default(),
+            image: name.map(str::to_owned),
+        };
+        register(&store, source).await
+    };
+    for (image, name) in [
+        (&images[0], "docker.io/library/one:1"),
+        (&images[1], "docker.io/library/two:1"),
+        (&images[1], "two:1"),
+    ] {
+        let built = take(Some(name)).await.unwrap();
+        assert_eq!(built.digest, Digest::of(&image.manifest), "{name}");
+    }
+    for name in [None, Some("1"), Some("three:1")] {
+        let error = take(name).await.unwrap_err();
+        assert_eq!(error.reason(), "SOURCE_AMBIGUOUS", "{name:?}");
+        assert!(
+            error
+                .to_string()
+                .ends_with("name one of: docker.io/library/one:1, docker.io/library/two:1")
+        );
+    }
+    fs::remove_file(at("layout").join("oci-layout")).unwrap();
+    let tar = at("root.tar");
+    fs::write(&tar, Tar::new().finish()).unwrap();
+    let source = RegisterSource::Detect {
+        path: tar,
+        config: Box::default(),
+        image: Some("one:1".into()),
+    };
+    let error = register(&store, source).await.unwrap_err();
+    assert_eq!(error.reason(), "SOURCE_UNNAMED");
+}
+
+#[tokio::test]
 async fn a_layout_its_archive_and_a_docker_archive_make_the_same_disk() {
     let directory = tempfile::tempdir().unwrap();
     let at = |name: &str| directory.path().join(name);

@@ -161,6 +161,27 @@ async fn a_connection_that_breaks_is_resumed_where_it_broke() {
 }
 
 #[tokio::test]
+async fn a_connection_that_breaks_after_the_last_byte_is_not_resumed() {
+    let image = TestImage::simple(4, 200_000);
+    let (whole, name) = (image.clone(), image.layers[0].to_string());
+    let built = pull(image, move |request| {
+        if !request.path.ends_with(&name) {
+            return None;
+        }
+        if request.head.to_lowercase().contains("\r\nrange:") {
+            return Some(Answer::status(416));
+        }
+        // As many bytes as there are, of an answer that was to go on.
+        let blob = honest(&whole, request).body;
+        Some(Answer {
+            length: Some(blob.len() as u64 + 1),
+            ..Answer::ok(blob)
+        })
+    });
+    built.await.unwrap();
+}
+
+#[tokio::test]
 async fn a_registry_without_ranges_is_read_again_from_the_start() {
     let image = TestImage::simple(5, 200_000);
     let (whole, name, tries) = (

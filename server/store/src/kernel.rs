@@ -177,6 +177,28 @@ impl Store {
     /// # Errors
     /// Of the database only.
     pub async fn delete_kernel(&self, id: KernelId) -> Result<DeleteOutcome, StoreError> {
+        self.delete_where(id, "DELETE FROM kernels WHERE id = ?")
+            .await
+    }
+
+    /// As [`Store::delete_kernel`], but a kernel whose name an image has stays, as if it were `Missing`.
+    ///
+    /// # Errors
+    /// Of the database only.
+    pub async fn delete_kernel_unless_named(
+        &self,
+        id: KernelId,
+    ) -> Result<DeleteOutcome, StoreError> {
+        let unnamed = "DELETE FROM kernels WHERE id = ? \
+                       AND NOT EXISTS (SELECT 1 FROM images WHERE images.kernel = kernels.name)";
+        self.delete_where(id, unnamed).await
+    }
+
+    async fn delete_where(
+        &self,
+        id: KernelId,
+        statement: &'static str,
+    ) -> Result<DeleteOutcome, StoreError> {
         const DURING: &str = "delete the kernel";
         let id = id.to_string();
         let mut transaction = self.begin(Durability::AtOnce, DURING).await?;
@@ -184,7 +206,7 @@ impl Store {
         if !users.is_empty() {
             return Ok(DeleteOutcome::UsedBy(users));
         }
-        let done = sqlx::query("DELETE FROM kernels WHERE id = ?")
+        let done = sqlx::query(statement)
             .bind(&id)
             .execute(&mut *transaction)
             .await

@@ -1,6 +1,6 @@
 //! `banger catalog build`: a catalog of local images and kernels, as files that any web server serves.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -28,12 +28,19 @@ use crate::view;
 const DESCRIPTION_LABEL: &str = "org.opencontainers.image.description";
 /// Characters of a description: one line of a table.
 const DESCRIPTION_CHARS: usize = 200;
+/// Characters of a file's digest in its name: no two files of one catalog have the same ones.
+const DIGEST_CHARS: usize = 12;
+/// What builds keep for `FROM scratch`.
+const SCRATCH: &str = "localhost/banger-scratch:latest";
+/// What a file is called of which it is not known yet what it should be called.
+const UNNAMED: &str = ".new";
 
 /// Make a catalog of this host's images and kernels, for any web server to serve
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Writes DIR/images, DIR/kernels and DIR/catalog.json. Built again, the catalog gets a higher version; files whose
-content is the same stay as they are. The key file is made where it is missing: keep it, and keep it secret. Sign
+content is the same stay as they are, and files with other content get other names: older ones may go when nobody has
+an older catalog any more. The key file is made where it is missing: keep it, and keep it secret. Sign
 with an old and a new key (--key OLD --key NEW) for a while to change keys.
 
 Examples:
@@ -48,7 +55,7 @@ pub(crate) struct Build {
     /// What the catalog calls itself, always the same; needed the first time
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
-    /// An image to put in; all without any
+    /// An image to put in; all that have a tag without any
     #[arg(long = "image", value_name = "REFERENCE", add = ArgValueCandidates::new(complete::images))]
     images: Vec<String>,
     /// A kernel to put in; all without any. Those that the images are meant for are put in anyway
@@ -66,6 +73,34 @@ struct Building<'a> {
     progress: Progress,
 }
 
+/// Which image each name of the catalog stands for, and by which reference it came.
+#[derive(Debug, Default)]
+struct Taken(HashMap<String, (catalog_file::Digest, String)>);
+
+impl Taken {
+    /// Whether an image is not in yet. Two references of one image may make the same name.
+    ///
+    /// # Errors
+    /// If another image has its name.
+    fn take(&mut self, manifest: &ImageManifest, reference: &str) -> Result<bool, CatalogError> {
+        let name = format!("{}:{}", manifest.name, manifest.version);
+        let digest = catalog_file::Digest::of(&manifest.to_bytes());
+        let key = format!("{name} {}", manifest.platform);
+        match self.0.get(&key) {
+            None => {
+                self.0.insert(key, (digest, reference.to_owned()));
+                Ok(true)
+            }
+            Some((known, _)) if *known == digest => Ok(false),
+            Some((_, first)) => Err(CatalogError::NameTwice {
+                name,
+                first: first.clone(),
+                second: reference.to_owned(),
+            }),
+        }
+    }
+}
+
 impl Build {
     pub(crate) async fn run(self, context: &Context) -> Result<u8, Failure> {
         let mut keys = Vec::new();
@@ -81,20 +116,16 @@ impl Build {
         };
         let (images, kernels) = self.chosen(&client).await?;
         let mut wanted: BTreeSet<String> = kernels.into_iter().collect();
+        let mut taken = Taken::default();
         for image in images {
-            let entry = building.image(&image).await?;
+            let Some(entry) = building.image(&image, &mut taken).await? else {
+                continue;
+            };
             if let Some(kernel) = &entry.kernel {
                 building.need_kernel(&image, kernel.as_str()).await?;
                 wanted.insert(kernel.to_string());
             }
-            // Two references of one image make one entry.
-            if !index
-                .bundles
-                .iter()
-                .any(|known| known.file.path == entry.file.path)
-            {
-                index.bundles.push(entry);
-            }
+            index.bundles.push(entry);
         }
         for kernel in wanted {
             index.kernels.push(building.kernel(&kernel).await?);
@@ -157,6 +188,7 @@ impl Build {
         let kernels: Vec<_> = client.kernels().list().try_collect().await?;
         // Each by its references: what has none has no name to be found by.
         let references = images.into_iter().rev().flat_map(|image| image.references);
+        let references = references.filter(|reference| is_for_others(reference));
         Ok((
             references.collect(),
             kernels
@@ -168,8 +200,20 @@ impl Build {
     }
 }
 
+/// Whether a reference names an image that somebody could want: by a tag, and not for builds alone.
+fn is_for_others(reference: &str) -> bool {
+    let named = reference.split('@').next().unwrap_or(reference);
+    let last = named.rsplit('/').next().unwrap_or(named);
+    last.contains(':') && reference != SCRATCH
+}
+
 impl Building<'_> {
-    async fn image(&self, reference: &str) -> Result<BundleEntry, Failure> {
+    /// The entry of an image, whose file is written; none for one that is in already.
+    async fn image(
+        &self,
+        reference: &str,
+        taken: &mut Taken,
+    ) -> Result<Option<BundleEntry>, Failure> {
         let described = self.client.images().get(reference).await?;
         let config = described.config.unwrap_or_default();
         let names = BundleNames::default();
@@ -179,12 +223,15 @@ impl Building<'_> {
                 item: reference.to_owned(),
                 source,
             })?;
-        let path = format!(
-            "images/{}-{}-{}.tar.zst",
+        if !taken.take(&manifest, reference)? {
+            return Ok(None);
+        }
+        let stem = format!(
+            "images/{}-{}-{}",
             manifest.name, manifest.version, manifest.platform.architecture
         );
-        let (digest, file) = self.artifact(export, &path, reference).await?;
-        Ok(BundleEntry {
+        let (digest, file) = self.artifact(export, &stem, reference).await?;
+        Ok(Some(BundleEntry {
             name: manifest.name,
             version: manifest.version,
             platform: manifest.platform,
@@ -198,7 +245,7 @@ impl Building<'_> {
                     .get(DESCRIPTION_LABEL)
                     .map_or("", String::as_str),
             ),
-        })
+        }))
     }
 
     async fn kernel(&self, name: &str) -> Result<KernelEntry, Failure> {
@@ -208,11 +255,11 @@ impl Building<'_> {
                 item: name.to_owned(),
                 source,
             })?;
-        let path = format!(
-            "kernels/{}-{}.tar.zst",
+        let stem = format!(
+            "kernels/{}-{}",
             manifest.name, manifest.platform.architecture
         );
-        let (digest, file) = self.artifact(export, &path, name).await?;
+        let (digest, file) = self.artifact(export, &stem, name).await?;
         Ok(KernelEntry {
             name: manifest.name,
             description: one_line(&manifest.origin),
@@ -236,34 +283,43 @@ impl Building<'_> {
         }
     }
 
-    /// Writes an export as a file of the catalog: under its name only when it is whole.
+    /// Writes an export as a file of the catalog: under its name only when it is whole. The name has a part of the
+    /// file's digest, so that whoever has an older index gets what that lists.
     async fn artifact(
         &self,
         mut export: Export,
-        path: &str,
+        stem: &str,
         item: &str,
     ) -> Result<(catalog_file::Digest, FilePart), Failure> {
-        let path: ArtifactPath = path.parse().map_err(|source| CatalogError::Name {
-            item: item.to_owned(),
-            source,
-        })?;
-        let digest = catalog_file::Digest::of(export.manifest());
-        let file = self.dir.join(path.as_str());
-        if let Some(parent) = file.parent() {
-            fs::create_dir_all(parent).map_err(io("make the directory", parent))?;
-        }
-        let target = Target::new(&file, true)?;
+        let manifest = catalog_file::Digest::of(export.manifest());
+        let file = self.dir.join(stem);
+        let parent = file.parent().unwrap_or(self.dir);
+        fs::create_dir_all(parent).map_err(io("make the directory", parent))?;
+        let unnamed = parent.join(UNNAMED);
+        let target = Target::new(&unnamed, true)?;
         target.take(&mut export, &self.progress).await?;
-        let sha256 = format!("sha256:{}", export.sha256().unwrap_or_default());
+        let sha256 = export.sha256().unwrap_or_default();
+        let digest =
+            format!("sha256:{sha256}")
+                .parse()
+                .map_err(|_| banger_sdk::Error::Protocol {
+                    during: "catalog build",
+                    detail: "an export without a digest",
+                })?;
+        let path: ArtifactPath = format!("{stem}-{sha256:.DIGEST_CHARS$}.tar.zst")
+            .parse()
+            .map_err(|source| CatalogError::Name {
+                item: item.to_owned(),
+                source,
+            })?;
+        let file = self.dir.join(path.as_str());
+        fs::rename(&unnamed, &file).map_err(io("write", &file))?;
         let part = FilePart {
             path,
             size_bytes: export.received_bytes(),
-            digest: sha256.parse().map_err(|_| banger_sdk::Error::Protocol {
-                during: "catalog build",
-                detail: "an export without a digest",
-            })?,
+            digest,
         };
-        Ok((digest, part))
+        Ok((manifest, part))
     }
 }
 
@@ -303,6 +359,42 @@ fn io(step: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Catalog
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn manifest(size_bytes: u64) -> ImageManifest {
+        let digest = catalog_file::Digest::of(b"");
+        let text = format!(
+            r#"{{"format":"banger.image.v1","name":"app","version":"1",
+                "platform":{{"os":"linux","architecture":"amd64"}},"config":{{}},
+                "rootfs":{{"size_bytes":{size_bytes},"digest":"{digest}"}},"builder":"test"}}"#
+        );
+        ImageManifest::parse(text.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn two_images_are_never_one_entry() {
+        let mut taken = Taken::default();
+        assert!(taken.take(&manifest(4096), "library/app:1").unwrap());
+        assert!(!taken.take(&manifest(4096), "same/app:1").unwrap());
+        let refused = taken.take(&manifest(8192), "ghcr.io/team/app:1");
+        assert_eq!(
+            refused.unwrap_err().to_string(),
+            "`library/app:1` and `ghcr.io/team/app:1` are different images that would both be `app:1`"
+        );
+    }
+
+    #[test]
+    fn what_has_no_version_or_is_for_builds_alone_is_left_out() {
+        let digest = catalog_file::Digest::of(b"");
+        for (reference, is_in) in [
+            ("docker.io/library/app:1".to_owned(), true),
+            ("registry:5000/app:1".to_owned(), true),
+            (format!("registry:5000/app@{digest}"), false),
+            (format!("docker.io/library/app@{digest}"), false),
+            (SCRATCH.to_owned(), false),
+        ] {
+            assert_eq!(is_for_others(&reference), is_in, "{reference}");
+        }
+    }
 
     #[test]
     fn a_description_is_one_harmless_line() {

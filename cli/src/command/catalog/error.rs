@@ -82,6 +82,16 @@ pub(crate) enum CatalogError {
         #[source]
         source: TextError,
     },
+    /// Two images would be one entry.
+    #[error("`{first}` and `{second}` are different images that would both be `{name}`")]
+    NameTwice {
+        /// The name in the catalog.
+        name: String,
+        /// The reference of one.
+        first: String,
+        /// And of the other.
+        second: String,
+    },
     /// The first version has no name.
     #[error("a new catalog needs a name")]
     Nameless,
@@ -107,6 +117,7 @@ impl CatalogError {
             Self::Io { .. } => "CATALOG_FILE_IO",
             Self::Existing { .. } => "CATALOG_NOT_CONTINUED",
             Self::Index(_) | Self::Manifest { .. } | Self::Name { .. } => "CATALOG_NOT_MADE",
+            Self::NameTwice { .. } => "CATALOG_NAME_TWICE",
             Self::Nameless => "CATALOG_NAMELESS",
             Self::Empty => "CATALOG_EMPTY",
             Self::KernelMissing { .. } => "CATALOG_KERNEL_MISSING",
@@ -128,6 +139,11 @@ impl CatalogError {
             }
             Self::Index(_) | Self::Manifest { .. } => return None,
             Self::Name { .. } => "Give it a plainer reference: banger image tag IMAGE NAME:VERSION",
+            Self::NameTwice { second, .. } => {
+                return Some(format!(
+                    "Leave one out (--image names those to put in), or give one another name and name that: banger image tag {second} NAME:VERSION"
+                ));
+            }
             Self::Nameless => "Name it: --name NAME",
             Self::Empty => {
                 "Pull, import or build some first, or name them: --image REFERENCE, --kernel NAME"

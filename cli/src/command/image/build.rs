@@ -228,10 +228,28 @@ impl Build {
 
 /// The image with the reference first that it was built as: it may have had others.
 fn named_first(mut image: types::Image, name: &str) -> types::Image {
+    let name = canonical(name);
+    image.references.sort_by_key(|reference| *reference != name);
     image
-        .references
-        .sort_by_key(|reference| !reference.ends_with(name));
-    image
+}
+
+/// A name as the daemon writes it: with its registry and a tag.
+fn canonical(name: &str) -> String {
+    let (registry, repository) = match name.split_once('/') {
+        Some((first, rest)) if first.contains(['.', ':']) || first == "localhost" => (first, rest),
+        _ => ("docker.io", name),
+    };
+    let library = match registry == "docker.io" && !repository.contains('/') {
+        true => "library/",
+        false => "",
+    };
+    let last = repository.rsplit('/').next().unwrap_or(repository);
+    let tag = if last.contains([':', '@']) {
+        ""
+    } else {
+        ":latest"
+    };
+    format!("{registry}/{library}{repository}{tag}")
 }
 
 fn usage(problem: &str) -> Failure {
@@ -307,4 +325,31 @@ fn show(step: &str, stream: Stream, line: &[u8]) {
     };
     // Output that cannot be shown is no fault of the build.
     let _ = writeln!(io::stderr(), "{line}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_built_is_shown_by_the_name_it_was_built_as() {
+        for (name, canonical) in [
+            ("app", "docker.io/library/app:latest"),
+            ("app:1", "docker.io/library/app:1"),
+            ("team/app:1", "docker.io/team/app:1"),
+            ("localhost/app", "localhost/app:latest"),
+            ("registry:5000/app", "registry:5000/app:latest"),
+        ] {
+            assert_eq!(super::canonical(name), canonical);
+        }
+        let image = types::Image {
+            references: vec![
+                "docker.io/library/my-app:1".into(),
+                "docker.io/library/app:1".into(),
+            ],
+            ..types::Image::default()
+        };
+        let first = named_first(image, "app:1").references.remove(0);
+        assert_eq!(first, "docker.io/library/app:1");
+    }
 }

@@ -82,21 +82,26 @@ class Images:
         format: Literal["any", "oci-layout", "docker-archive", "rootfs-tar", "bundle", "ext4"] = "any",  # noqa: A002
         config: v1.ImageConfig | None = None,
         platform: str = "",
+        image: str = "",
         kernel: str = "",
+        replace: bool = False,
         on_progress: Progress | None = None,
     ) -> v1.Image:
         """Makes an image of an archive: a file, or what `read()` gives. `config` is that of a root filesystem; archives
-        of images bring their own. Not repeated when the connection breaks.
+        of images bring their own. `image` is the name of one of several images in an archive. A name that another
+        image has is refused without `replace`. Not repeated when the connection breaks.
         """
         start = v1.RegisterImageStart(
             reference=reference,
             format=_FORMATS[format],
             config=config,
             platform=platform,
+            image=image,
             kernel=kernel,
+            replace=replace,
             request_id=new_request_id(None),
         )
-        image: v1.Image = await self._caller.upload(
+        made: v1.Image = await self._caller.upload(
             _methods.REGISTER_IMAGE,
             v1.RegisterImageRequest(start=start),
             chunks_of(archive),
@@ -105,7 +110,7 @@ class Images:
             "image",
             operation_to(on_progress),
         )
-        return image
+        return made
 
     async def build(
         self,

@@ -66,7 +66,7 @@ class RegisterImageRequest(_message.Message):
     def __init__(self, start: _Optional[_Union[RegisterImageStart, _Mapping]] = ..., chunk: _Optional[bytes] = ...) -> None: ...
 
 class RegisterImageStart(_message.Message):
-    __slots__ = ("reference", "format", "config", "platform", "request_id", "kernel")
+    __slots__ = ("reference", "format", "config", "platform", "request_id", "kernel", "image", "replace")
     class Format(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         FORMAT_UNSPECIFIED: _ClassVar[RegisterImageStart.Format]
@@ -87,13 +87,17 @@ class RegisterImageStart(_message.Message):
     PLATFORM_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     KERNEL_FIELD_NUMBER: _ClassVar[int]
+    IMAGE_FIELD_NUMBER: _ClassVar[int]
+    REPLACE_FIELD_NUMBER: _ClassVar[int]
     reference: str
     format: RegisterImageStart.Format
     config: _image_pb2.ImageConfig
     platform: str
     request_id: str
     kernel: str
-    def __init__(self, reference: _Optional[str] = ..., format: _Optional[_Union[RegisterImageStart.Format, str]] = ..., config: _Optional[_Union[_image_pb2.ImageConfig, _Mapping]] = ..., platform: _Optional[str] = ..., request_id: _Optional[str] = ..., kernel: _Optional[str] = ...) -> None: ...
+    image: str
+    replace: bool
+    def __init__(self, reference: _Optional[str] = ..., format: _Optional[_Union[RegisterImageStart.Format, str]] = ..., config: _Optional[_Union[_image_pb2.ImageConfig, _Mapping]] = ..., platform: _Optional[str] = ..., request_id: _Optional[str] = ..., kernel: _Optional[str] = ..., image: _Optional[str] = ..., replace: bool = ...) -> None: ...
 
 class RegisterImageResponse(_message.Message):
     __slots__ = ("operation", "image", "heartbeat")

@@ -57,6 +57,9 @@ use crate::operation::{Begun, OperationTask, Operations};
 use crate::upload::Uploaded;
 use crate::vm::Vms;
 
+/// How much is told of one trigger of a base image.
+const TRIGGER_CHARS: usize = 200;
+
 /// How builds may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BuildConfig {
@@ -359,7 +362,29 @@ impl Builder {
             };
             images.insert(reference.to_owned(), image);
         }
+        for reference in recipe.bases() {
+            crate::image::check_platform(&images[reference], reference)?;
+            self.warn_of_triggers(&images[reference], reference).await?;
+        }
         Stages::new(self, &recipe, &files, images)?.build().await
+    }
+
+    /// Says what a base image asks for (`ONBUILD`), which is not done.
+    async fn warn_of_triggers(&self, base: &Image, reference: &str) -> Result<(), AppError> {
+        let (files, digest) = (self.images.files().clone(), base.digest);
+        let triggers = self.blocking(move || files.triggers(digest)).await??;
+        for trigger in triggers {
+            let plain = |character: char| match character.is_control() {
+                true => ' ',
+                false => character,
+            };
+            let trigger: String = trigger.chars().take(TRIGGER_CHARS).map(plain).collect();
+            self.say(&format!(
+                "warning: {reference} asks for ONBUILD {trigger}, which is not supported and not done: write it into the \
+                 Dockerfile where it is needed"
+            ));
+        }
+        Ok(())
     }
 
     /// Who the caller is for the registry of a base image, if the request says so.

@@ -143,6 +143,17 @@ impl Recipe {
         .read(request)
     }
 
+    /// References of images that the needed stages begin with.
+    pub(super) fn bases(&self) -> BTreeSet<&str> {
+        let bases = self.needed.iter().map(|&number| &self.stages[number].base);
+        bases
+            .filter_map(|base| match base {
+                Base::Image(reference) => Some(reference.as_str()),
+                Base::Scratch | Base::Stage(_) => None,
+            })
+            .collect()
+    }
+
     /// References of images that the needed stages begin with or copy from.
     pub(super) fn images(&self) -> BTreeSet<&str> {
         let mut images = BTreeSet::new();

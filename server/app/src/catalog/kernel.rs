@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use banger_core::image::Platform;
 use banger_core::kernel::Kernel;
 use banger_core::operation::{OperationKind, StageKey};
-use banger_core::{Name, OperationId, Owner};
+use banger_core::{KernelId, Name, OperationId, Owner};
 use banger_store::RequestKey;
 use tokio::sync::OwnedMutexGuard;
 
@@ -48,11 +48,29 @@ impl Turns {
     }
 }
 
+/// Which kernels images count on that are on their way, by their names here.
+#[derive(Debug, Default)]
+pub(super) struct Counted(tokio::sync::Mutex<HashMap<Name, Weak<()>>>);
+
+impl Counted {
+    /// Counts one image more, for as long as what it returns lives.
+    async fn count(&self, name: &Name) -> Arc<()> {
+        let mut counted = self.0.lock().await;
+        counted.retain(|_, images| images.strong_count() > 0);
+        let known = counted.get(name).and_then(Weak::upgrade);
+        let images = known.unwrap_or_default();
+        counted.insert(name.clone(), Arc::downgrade(&images));
+        images
+    }
+}
+
 /// Which kernel an image is to have, and whether it came for it.
 pub(crate) struct Ensured {
     pub(crate) name: Name,
-    /// Whether it was pulled just now, and goes again if what it was pulled for fails.
-    pub(crate) is_new: bool,
+    /// The kernel that was pulled just now, and goes again if what it was pulled for fails.
+    new: Option<KernelId>,
+    /// Shared by all images on their way that count on a kernel of this name.
+    images: Arc<()>,
 }
 
 impl Catalogs {
@@ -98,13 +116,35 @@ impl Catalogs {
         task: &OperationTask,
     ) -> Result<Kernel, AppError> {
         let time = PullTime::begin(&self.context);
-        let found = self
-            .find_kernel(&request.kernel, None, &Platform::host())
-            .await?
-            .ok_or_else(|| AppError::NotInCatalog {
-                resource: "kernel",
-                name: request.kernel.clone(),
-            })?;
+        let mut may_look_again = true;
+        loop {
+            let found = self
+                .find_kernel(&request.kernel, None, &Platform::host())
+                .await?
+                .ok_or_else(|| AppError::NotInCatalog {
+                    resource: "kernel",
+                    name: request.kernel.clone(),
+                })?;
+            let pulled = self
+                .pull_found(&found, name.clone(), request, time, task)
+                .await;
+            match &pulled {
+                Err(error)
+                    if std::mem::take(&mut may_look_again)
+                        && self.has_newer(&found.catalog, error).await => {}
+                _ => return pulled,
+            }
+        }
+    }
+
+    async fn pull_found(
+        &self,
+        found: &FoundKernel,
+        name: Option<Name>,
+        request: &PullKernelRequest,
+        time: PullTime,
+        task: &OperationTask,
+    ) -> Result<Kernel, AppError> {
         let name = name.unwrap_or_else(|| found.entry.name.clone());
         let wanted = Wanted {
             name: Some(name.clone()),
@@ -115,7 +155,7 @@ impl Catalogs {
         let _turn = self.turn(&name, time, task).await?;
         // It may have come meanwhile.
         self.refuse_taken(&wanted).await?;
-        self.fetch_kernel(&found, &wanted, time, task).await
+        self.fetch_kernel(found, &wanted, time, task).await
     }
 
     /// A name that is taken is refused before anything is fetched.
@@ -143,29 +183,31 @@ impl Catalogs {
     ) -> Result<Ensured, AppError> {
         let name = named.rsplit('/').next().unwrap_or(named);
         let name = parse_name("kernel", name)?;
-        let here = |name| Ensured {
+        let mut ensured = Ensured {
+            images: self.counted.count(&name).await,
             name,
-            is_new: false,
+            new: None,
         };
-        if self.is_here(&name, within).await? {
-            return Ok(here(name));
+        if self.is_here(&ensured.name, within).await? {
+            return Ok(ensured);
         }
-        let _turn = self.turn(&name, time, task).await?;
+        let _turn = self.turn(&ensured.name, time, task).await?;
         // It may have come meanwhile.
-        if self.is_here(&name, within).await? {
-            return Ok(here(name));
+        if self.is_here(&ensured.name, within).await? {
+            return Ok(ensured);
         }
         let found = self.find_kernel(named, within, &Platform::host()).await?;
         let found = found.ok_or_else(|| AppError::KernelMissing {
             kernel: named.to_owned(),
         })?;
         let wanted = Wanted {
-            name: Some(name.clone()),
+            name: Some(ensured.name.clone()),
             make_default: false,
             replace: false,
         };
-        self.fetch_kernel(&found, &wanted, time, task).await?;
-        Ok(Ensured { name, is_new: true })
+        let kernel = self.fetch_kernel(&found, &wanted, time, task).await?;
+        ensured.new = Some(kernel.id);
+        Ok(ensured)
     }
 
     /// Whether a kernel of that name is here.
@@ -194,12 +236,16 @@ impl Catalogs {
         }
     }
 
-    /// Takes a kernel away that came for an image which then did not. One that somebody uses already stays.
+    /// Takes a kernel away that came for an image which then did not. One that a VM or an image has, or that an image
+    /// on its way counts on, stays.
     pub(crate) async fn undo_kernel(&self, ensured: &Ensured) {
-        if !ensured.is_new {
+        let Some(id) = ensured.new else { return };
+        // Nobody begins to count on it meanwhile.
+        let _counted = self.counted.0.lock().await;
+        if Arc::strong_count(&ensured.images) > 1 {
             return;
         }
-        if let Err(error) = self.kernels.delete(ensured.name.as_str()).await {
+        if let Err(error) = self.kernels.undo(id).await {
             tracing::info!(kernel = %ensured.name, error = %banger_core::chain(&error), "a kernel that came for an image that failed stays");
         }
     }

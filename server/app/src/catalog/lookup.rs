@@ -3,7 +3,7 @@
 use banger_catalog::{BundleEntry, BundleName, BundleVersion, Index, KernelEntry};
 use banger_core::catalog::Catalog;
 use banger_core::image::Platform;
-use banger_core::{Digest, Name, Timestamp};
+use banger_core::{Digest, Explain as _, Name, Timestamp};
 
 use super::{Catalogs, parse, refused};
 use crate::error::AppError;
@@ -14,6 +14,8 @@ pub(crate) struct Place {
     /// Its name here.
     pub(crate) name: Name,
     pub(crate) url: String,
+    /// Of the index in which it was found.
+    version: u64,
 }
 
 impl From<Catalog> for Place {
@@ -21,6 +23,7 @@ impl From<Catalog> for Place {
         Self {
             name: catalog.name,
             url: catalog.url,
+            version: catalog.version,
         }
     }
 }
@@ -181,6 +184,24 @@ impl Catalogs {
             }
         }
         Ok(None)
+    }
+
+    /// Whether it is worth looking again after `error`: a file was not there as it was listed, and the catalog has
+    /// another index now.
+    pub(crate) async fn has_newer(&self, place: &Place, error: &AppError) -> bool {
+        let was_listed_otherwise = [
+            "CATALOG_FILE_MISSING",
+            "CATALOG_FILE_SIZE",
+            "CATALOG_FILE_CHANGED",
+            "BUNDLE_FILE_SIZE",
+            "BUNDLE_FILE_DIGEST",
+        ]
+        .contains(&error.reason());
+        was_listed_otherwise
+            && match self.refresh(place.name.as_str()).await {
+                Ok(refreshed) => refreshed.catalog.version > place.version,
+                Err(_) => false,
+            }
     }
 
     /// What the catalogs offer, by catalog, kind, name and version. Of a catalog whose index has expired nothing is

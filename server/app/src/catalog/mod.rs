@@ -43,6 +43,8 @@ pub struct Catalogs {
     changing: Mutex<()>,
     /// One kernel of a name is fetched at a time: whoever wants the same one finds it then.
     fetching: kernel::Turns,
+    /// Kernels that images on their way count on: they outlast the pull they came with.
+    counted: kernel::Counted,
 }
 
 impl std::fmt::Debug for Catalogs {
@@ -85,6 +87,7 @@ impl Catalogs {
             files: files.clone(),
             changing: Mutex::default(),
             fetching: kernel::Turns::default(),
+            counted: kernel::Counted::default(),
         }
     }
 

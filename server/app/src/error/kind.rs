@@ -58,6 +58,7 @@ impl Explain for AppError {
             Self::NoKernel | Self::ImageKernelMissing { .. } | Self::KernelDiffers { .. } => {
                 precondition("host/kernel".into())
             }
+            Self::ImageOtherPlatform { image, .. } => precondition(format!("image/{image}")),
             Self::AgentMissing { .. } => precondition("host/agent".into()),
             Self::Exhausted { what, .. } => FailureKind::ResourceExhausted {
                 subject: format!("host/{what}"),
@@ -162,6 +163,7 @@ impl Explain for AppError {
             Self::InUse { .. } => "IN_USE",
             Self::NoKernel => "NO_KERNEL",
             Self::ImageKernelMissing { .. } => "IMAGE_KERNEL_MISSING",
+            Self::ImageOtherPlatform { .. } => "IMAGE_OTHER_PLATFORM",
             Self::AgentMissing { .. } => "AGENT_MISSING",
             Self::Exhausted { .. } => "HOST_EXHAUSTED",
             Self::HostLimit { resource, .. } => match resource {

@@ -60,6 +60,15 @@ impl AppError {
             Self::ImageKernelMissing { image, kernel } => {
                 vec![("image", image.clone()), ("kernel", kernel.clone())]
             }
+            Self::ImageOtherPlatform {
+                image,
+                platform,
+                host,
+            } => vec![
+                ("image", image.clone()),
+                ("platform", platform.clone()),
+                ("host", host.clone()),
+            ],
             Self::WrongState { vm, phase, verb } | Self::Overtaken { vm, phase, verb } => {
                 vec![
                     ("vm", vm.to_string()),

@@ -44,7 +44,7 @@ impl AppError {
             Self::TooManyCatalogs { .. } => "Remove one: banger catalog remove NAME".into(),
             Self::CatalogRefused { source, .. } => return source.remedy(),
             Self::CatalogAway { source, .. } | Self::Source(source) => return source.remedy(),
-            Self::ReferenceTaken { .. } => "Choose another name, or have it taken over: an operator by pulling from a registry, an admin with --replace.".into(),
+            Self::ReferenceTaken { .. } => "Choose another name, or have it taken over: an admin with --replace, and an operator by pulling, where the image that has it came from a registry too.".into(),
             Self::WrongState { vm, phase, .. } => match phase {
                 Phase::Stopped | Phase::Failed => format!("Start it first: banger vm start {vm}"),
                 Phase::Paused => format!("Let it go on first: banger vm resume {vm}"),
@@ -61,6 +61,7 @@ impl AppError {
                 None => return None,
             },
             Self::ImageKernelMissing { kernel, .. } => format!("Get it (banger kernel pull {kernel}), or name another: --kernel NAME"),
+            Self::ImageOtherPlatform { image, host, .. } => format!("Get it for this host (banger image pull --platform {host} {image}), or name another image."),
             Self::NoKernel => WAYS_TO_A_KERNEL.into(),
             Self::AgentMissing { .. } => "Install it, or set `agent` in the daemon's configuration to where it is.".into(),
             Self::Exhausted { .. } => "Ask for less, remove VMs or images that are not needed, or lower the reserve in the configuration.".into(),

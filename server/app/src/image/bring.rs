@@ -75,10 +75,15 @@ impl Worker {
         crate::host::admit_disk(&self.context)?;
         let path = request.archive.path().to_owned();
         let config = Box::new(request.config.clone().unwrap_or_default());
+        let image = request.image.clone();
         let source = match request.format {
-            ArchiveFormat::Detect => RegisterSource::Detect { path, config },
-            ArchiveFormat::OciLayout => RegisterSource::OciLayout { path, image: None },
-            ArchiveFormat::DockerArchive => RegisterSource::DockerArchive { path, image: None },
+            ArchiveFormat::Detect => RegisterSource::Detect {
+                path,
+                config,
+                image,
+            },
+            ArchiveFormat::OciLayout => RegisterSource::OciLayout { path, image },
+            ArchiveFormat::DockerArchive => RegisterSource::DockerArchive { path, image },
             ArchiveFormat::RootfsTar => RegisterSource::RootfsTar { path, config },
             ArchiveFormat::Bundle => RegisterSource::Bundle { path },
             ArchiveFormat::Ext4 => RegisterSource::Ext4 { path, config },
@@ -95,7 +100,7 @@ impl Worker {
         };
         let mut built = time.bound(cancel, register).await?;
         built.kernel = request.kernel.clone().or(built.kernel);
-        self.record(reference, built, "upload".to_owned(), TakeOver::Allowed)
+        self.record(reference, built, "upload".to_owned(), request.take_over)
             .await
     }
 

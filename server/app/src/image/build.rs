@@ -115,12 +115,9 @@ impl Images {
     /// If the image does not exist, came without layers, or a layer is gone.
     pub async fn export_oci_layout(&self, named: &str) -> Result<Export, AppError> {
         let image = self.get(named).await?;
-        let tag = image
-            .references
-            .first()
-            .and_then(|reference| reference.rsplit_once(':'))
-            .filter(|(_, tag)| !tag.contains('/'))
-            .map_or_else(|| "latest".to_owned(), |(_, tag)| tag.to_owned());
+        let reference = super::reference_of(&image, named);
+        let tag = reference.as_ref().and_then(|reference| reference.tag());
+        let tag = tag.unwrap_or("latest").to_owned();
         let files = self.files.clone();
         let layout = blocking(move || files.oci_layout(image.digest, &tag)).await?;
         let head = ExportHead {

@@ -7,7 +7,7 @@ use banger_core::operation::StageKey;
 use banger_image::{BundleNames, ImageReference};
 
 use super::bring::{REGISTRY, Worker};
-use super::{ImageSource, Images, PullRequest, blocking};
+use super::{ImageSource, Images, PullRequest, blocking, reference_of};
 use crate::catalog::{Ensured, FoundBundle};
 use crate::error::AppError;
 use crate::export::{Export, ExportHead};
@@ -52,17 +52,16 @@ impl Worker {
     ) -> Result<Image, AppError> {
         let platform = request.platform.clone().unwrap_or_else(Platform::host);
         if request.source != ImageSource::Registry {
-            let key = StageKey::new(LOOK_UP);
-            task.start(&key, None);
-            let found = self
-                .catalogs
-                .find_bundle(&request.reference, &platform)
-                .await?;
-            task.finish(&key);
-            if let Some(found) = found {
-                return self
-                    .pull_bundle(reference, &request, &found, time, task)
-                    .await;
+            let mut may_look_again = true;
+            while let Some(found) = self.look_up(&request, &platform, task).await? {
+                let pulled = self.pull_bundle(reference, &request, &found, time, task);
+                let pulled = pulled.await;
+                match &pulled {
+                    Err(error)
+                        if std::mem::take(&mut may_look_again)
+                            && self.catalogs.has_newer(&found.catalog, error).await => {}
+                    _ => return pulled,
+                }
             }
             if request.source == ImageSource::Catalog {
                 return Err(AppError::NotInCatalog {
@@ -71,10 +70,26 @@ impl Worker {
                 });
             }
         }
-        if request.take_over == TakeOver::Refused {
+        if !request.replace {
             self.check_name(reference).await?;
         }
         self.pull_oci(reference, request, time, task).await
+    }
+
+    async fn look_up(
+        &self,
+        request: &PullRequest,
+        platform: &Platform,
+        task: &OperationTask,
+    ) -> Result<Option<FoundBundle>, AppError> {
+        let key = StageKey::new(LOOK_UP);
+        task.start(&key, None);
+        let found = self
+            .catalogs
+            .find_bundle(&request.reference, platform)
+            .await?;
+        task.finish(&key);
+        Ok(found)
     }
 
     /// Refuses a name that stands for what no registry gave: a pull could only change what it means. One that a
@@ -104,9 +119,11 @@ impl Worker {
         };
         let name = kernel.as_ref().map(|kernel| kernel.name.clone());
         options.deadline = time.left();
-        let pulled = self
-            .fetch(reference, &options, name, request.take_over, task)
-            .await;
+        let take_over = match request.replace {
+            true => TakeOver::Allowed,
+            false => request.take_over,
+        };
+        let pulled = self.fetch(reference, &options, name, take_over, task).await;
         self.keep_or_undo(pulled, kernel).await
     }
 
@@ -228,15 +245,9 @@ impl Images {
     }
 }
 
-/// The names that were asked for, or else those of the image's first reference.
+/// The names that were asked for, or else those of the reference that the image was asked for by.
 fn names(request: &ExportRequest, image: &Image) -> Result<BundleNames, AppError> {
-    let asked = image
-        .references
-        .iter()
-        .find(|reference| reference.ends_with(&request.image));
-    let reference: Option<ImageReference> = asked
-        .or(image.references.first())
-        .and_then(|reference| reference.parse().ok());
+    let reference = reference_of(image, &request.image);
     let own_name = reference.as_ref().map(|reference| {
         let repository = reference.repository();
         repository

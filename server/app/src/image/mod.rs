@@ -57,9 +57,9 @@ pub struct PullRequest {
     pub auth: Option<Login>,
     /// The kernel that the image's VMs get, here or in a catalog; empty means the bundle's own.
     pub kernel: String,
-    /// A bundle may take the name of another image.
+    /// It may take the name of any other image.
     pub replace: bool,
-    /// What comes from a registry may take the name of other content, as when a tag was moved there.
+    /// What comes from a registry may take the name of other content that came from one, as when a tag was moved there.
     pub take_over: TakeOver,
     /// Where to look.
     pub source: ImageSource,
@@ -106,8 +106,12 @@ pub struct RegisterRequest {
     pub config: Option<ImageConfig>,
     /// Which of an archive's images; absent means the host's.
     pub platform: Option<Platform>,
+    /// Which of an archive's images, by its name there; absent where there is one.
+    pub image: Option<String>,
     /// The kernel that the image's VMs get; absent means a bundle's own.
     pub kernel: Option<Name>,
+    /// Whether it may take the reference of another image.
+    pub take_over: TakeOver,
     /// The archive.
     pub archive: Uploaded,
 }
@@ -316,6 +320,27 @@ async fn blocking<T: Send + 'static>(
     Ok(tokio::task::spawn_blocking(work)
         .await
         .map_err(|_| AppError::Interrupted)??)
+}
+
+/// The reference by which an image was asked for, or else its first.
+fn reference_of(image: &Image, named: &str) -> Option<ImageReference> {
+    let parse = |text: &str| text.parse::<ImageReference>().ok();
+    let asked = parse(named).map(|reference| reference.to_string());
+    let asked = asked.filter(|asked| image.references.contains(asked));
+    parse(asked.as_ref().or(image.references.first())?)
+}
+
+/// Refuses an image whose programs cannot run on this host.
+pub(crate) fn check_platform(image: &Image, named: &str) -> Result<(), AppError> {
+    let host = Platform::host();
+    if image.platform.is_like(&host) {
+        return Ok(());
+    }
+    Err(AppError::ImageOtherPlatform {
+        image: named.chars().take(256).collect(),
+        platform: image.platform.to_string(),
+        host: host.to_string(),
+    })
 }
 
 pub(crate) fn canonical(field: &'static str, named: &str) -> Result<ImageReference, AppError> {

@@ -203,13 +203,20 @@ impl Booter {
     }
 
     async fn image(&self, reference: &str, pull_if_missing: bool) -> Result<Image, AppError> {
-        match self.images.find(reference).await? {
-            Some(image) if self.images.has_files(&image).await => Ok(image),
-            _ if pull_if_missing => self.images.pull_within(reference, None, &self.task).await,
-            _ => Err(AppError::ImageMissing {
-                reference: reference.to_owned(),
-            }),
-        }
+        let image = match self.images.find(reference).await? {
+            Some(image) if self.images.has_files(&image).await => image,
+            _ if pull_if_missing => {
+                let pulled = self.images.pull_within(reference, None, &self.task);
+                pulled.await?
+            }
+            _ => {
+                return Err(AppError::ImageMissing {
+                    reference: reference.to_owned(),
+                });
+            }
+        };
+        crate::image::check_platform(&image, reference)?;
+        Ok(image)
     }
 
     /// What a VM that was made before was resolved to.

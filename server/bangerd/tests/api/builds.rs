@@ -80,6 +80,25 @@ impl Rig {
         }
     }
 
+    /// An image as a tar of a layout, and what was told at its end.
+    async fn export_layout(&self, image: &str) -> Result<(Vec<u8>, v1::ExportEnd), Status> {
+        use v1::export_oci_layout_response::Message as Exported;
+        let request = v1::ExportOciLayoutRequest {
+            image: image.into(),
+        };
+        let answers = self.images().export_oci_layout(request).await?.into_inner();
+        let (mut bytes, mut end) = (Vec::new(), None);
+        for answer in drain(answers).await? {
+            match answer.message.unwrap() {
+                Exported::Chunk(chunk) => bytes.extend_from_slice(&chunk),
+                Exported::End(told) => end = Some(told),
+                Exported::Start(start) => assert!(start.content_bytes > 0),
+                Exported::Heartbeat(_) => {}
+            }
+        }
+        Ok((bytes, end.unwrap()))
+    }
+
     async fn vm_count(&self) -> usize {
         let request = v1::ListVmsRequest::default();
         self.vms()
@@ -163,6 +182,101 @@ async fn a_build_without_steps_needs_no_vm() {
     assert_eq!(image.config.unwrap().labels["a"], "b");
     let error = rig.build("FROM web:1\nRUN x\n", &[]).await.unwrap_err();
     assert_refused(&error, Code::FailedPrecondition, "NO_KERNEL", None);
+    rig.assert_nothing_left();
+    rig.stopped().await;
+}
+
+/// A Docker archive of an image of one empty layer, with this configuration.
+fn docker_archive(config: &str) -> Vec<u8> {
+    use sha2::{Digest as _, Sha256};
+    let layer = vec![0; 1024];
+    let document = format!(
+        r#"{{"os":"linux","architecture":"amd64","config":{config},
+            "rootfs":{{"type":"layers","diff_ids":["sha256:{:x}"]}}}}"#,
+        Sha256::digest(&layer)
+    );
+    let manifest = r#"[{"Config":"config.json","RepoTags":["x:1"],"Layers":["layer.tar"]}]"#;
+    let mut tar = tar::Builder::new(Vec::new());
+    for (name, content) in [
+        ("manifest.json", manifest.as_bytes()),
+        ("config.json", document.as_bytes()),
+        ("layer.tar", &layer),
+    ] {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(content.len() as u64);
+        header.set_mode(0o644);
+        tar.append_data(&mut header, name, content).unwrap();
+    }
+    tar.into_inner().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_base_asks_of_builds_is_told_and_not_dropped_silently() {
+    let rig = Rig::start().await;
+    let archive = docker_archive(r#"{"OnBuild":["COPY . /app","RUN make\u001b"]}"#);
+    let start = v1::RegisterImageStart {
+        reference: "base:1".into(),
+        ..Default::default()
+    };
+    rig.register_as(start, &archive).await.unwrap();
+    let (_, log) = rig.build("FROM base:1\nLABEL a=b\n", &[]).await.unwrap();
+    for trigger in ["COPY . /app", "RUN make "] {
+        let told = format!("warning: base:1 asks for ONBUILD {trigger}");
+        assert!(log.contains(&told), "{log}");
+    }
+    // The image that is built asks for nothing.
+    let (_, log) = rig.build("FROM built:1\nLABEL c=d\n", &[]).await.unwrap();
+    assert!(!log.contains("ONBUILD"), "{log}");
+    rig.stopped().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_layout_is_tagged_as_it_was_asked_for() {
+    use std::io::Read as _;
+    let rig = Rig::start().await;
+    rig.register("my-app:1").await.unwrap();
+    for reference in ["app:1", "app:2"] {
+        let tag = v1::TagImageRequest {
+            image: "my-app:1".into(),
+            reference: reference.into(),
+            ..Default::default()
+        };
+        rig.images().tag_image(tag).await.unwrap();
+    }
+    let bytes = rig.export_layout("app:2").await.unwrap().0;
+    let mut index = String::new();
+    for entry in tar::Archive::new(&bytes[..]).entries().unwrap() {
+        let mut entry = entry.unwrap();
+        if entry.path().unwrap().ends_with("index.json") {
+            entry.read_to_string(&mut index).unwrap();
+        }
+    }
+    assert!(
+        index.contains(r#""org.opencontainers.image.ref.name":"2""#),
+        "{index}"
+    );
+    rig.stopped().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_for_other_machines_is_refused_where_its_programs_would_run() {
+    let rig = Rig::start().await;
+    rig.furnish().await;
+    let start = v1::RegisterImageStart {
+        reference: "web:1".into(),
+        format: 3,
+        platform: "linux/s390x".into(),
+        replace: true,
+        ..Default::default()
+    };
+    rig.register_as(start, &[0; 1024]).await.unwrap();
+    let precondition = Code::FailedPrecondition;
+    let error = rig.create("one").await.unwrap_err();
+    assert_refused(&error, precondition, "IMAGE_OTHER_PLATFORM", None);
+    assert!(error.message().contains("linux/s390x"), "{error:?}");
+    let text = "FROM web:1\nLABEL a=b\n";
+    let error = rig.build(text, &[]).await.unwrap_err();
+    assert_refused(&error, precondition, "IMAGE_OTHER_PLATFORM", None);
     rig.assert_nothing_left();
     rig.stopped().await;
 }
@@ -390,35 +504,12 @@ async fn the_vms_of_builds_go_with_their_daemon() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_layout_goes_out_whole_and_says_what_it_was() {
     use sha2::{Digest as _, Sha256};
-    use v1::export_oci_layout_response::Message as Exported;
     let rig = Rig::start().await;
     rig.register("web:1").await.unwrap();
-    let request = v1::ExportOciLayoutRequest {
-        image: "web:1".into(),
-    };
-    let answers = rig
-        .images()
-        .export_oci_layout(request)
-        .await
-        .unwrap()
-        .into_inner();
-    let mut bytes = Vec::new();
-    let mut end = None;
-    for answer in drain(answers).await.unwrap() {
-        match answer.message.unwrap() {
-            Exported::Chunk(chunk) => bytes.extend_from_slice(&chunk),
-            Exported::End(told) => end = Some(told),
-            Exported::Start(start) => assert!(start.content_bytes > 0),
-            Exported::Heartbeat(_) => {}
-        }
-    }
-    let end = end.unwrap();
+    let (bytes, end) = rig.export_layout("web:1").await.unwrap();
     assert_eq!(usize::try_from(end.size_bytes).unwrap(), bytes.len());
     assert_eq!(end.sha256, format!("{:x}", Sha256::digest(&bytes)));
-    let missing = v1::ExportOciLayoutRequest {
-        image: "nothing:1".into(),
-    };
-    let error = rig.images().export_oci_layout(missing).await.unwrap_err();
+    let error = rig.export_layout("nothing:1").await.unwrap_err();
     assert_refused(&error, Code::NotFound, "IMAGE_NOT_FOUND", None);
     rig.stopped().await;
 }

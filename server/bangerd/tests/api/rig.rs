@@ -165,6 +165,15 @@ impl Rig {
         register(&self.channel, reference).await
     }
 
+    /// See [`register_as`].
+    pub(crate) async fn register_as(
+        &self,
+        start: v1::RegisterImageStart,
+        archive: &[u8],
+    ) -> Result<Vec<v1::RegisterImageResponse>, Status> {
+        register_as(&self.channel, start, archive).await
+    }
+
     pub(crate) async fn create(&self, name: &str) -> Result<v1::Vm, Status> {
         self.create_as(creation(name)).await
     }
@@ -262,13 +271,23 @@ async fn register(
     channel: &Channel,
     reference: &str,
 ) -> Result<Vec<v1::RegisterImageResponse>, Status> {
-    use v1::register_image_request::Message;
     let start = v1::RegisterImageStart {
         reference: reference.into(),
         format: 3,
         ..Default::default()
     };
-    let messages = [Message::Start(start), Message::Chunk(vec![0; 1024].into())];
+    register_as(channel, start, &[0; 1024]).await
+}
+
+/// Registers what an archive holds.
+async fn register_as(
+    channel: &Channel,
+    start: v1::RegisterImageStart,
+    archive: &[u8],
+) -> Result<Vec<v1::RegisterImageResponse>, Status> {
+    use v1::register_image_request::Message;
+    let chunk = Message::Chunk(archive.to_vec().into());
+    let messages = [Message::Start(start), chunk];
     let messages = messages.map(|message| v1::RegisterImageRequest {
         message: Some(message),
     });

@@ -21,6 +21,9 @@ const BLOCK_BYTES: usize = 4096;
 /// Bytes that hold the superblock: it begins at 1024 and has 1024.
 const HEAD_BYTES: usize = 2048;
 
+/// Of the features without which a file system must not be mounted: the journal is to be replayed first.
+const RECOVER: u64 = 0x4;
+
 static ZEROS: [u8; BLOCK_BYTES] = [0; BLOCK_BYTES];
 
 /// A base disk that was written.
@@ -114,7 +117,12 @@ impl WrittenDisk {
         if log > 6 {
             return wrong("block size");
         }
-        let is_64_bit = word(0x60).is_some_and(|features| features & 0x80 != 0);
+        let features = word(0x60).unwrap_or_default();
+        // The guest mounts it without its journal, and would miss what is only there.
+        if features & RECOVER != 0 {
+            return Err(BundleError::JournalFull);
+        }
+        let is_64_bit = features & 0x80 != 0;
         let blocks = low | if is_64_bit { high << 32 } else { 0 };
         match blocks.checked_mul(1024 << log) {
             Some(length) if length > 0 && length <= self.size_bytes => Ok(()),

@@ -110,6 +110,9 @@ pub enum BundleError {
         /// Which part of the superblock.
         field: &'static str,
     },
+    /// The base disk was not unmounted: some of it is in its journal alone.
+    #[error("the rootfs.ext4 was not unmounted cleanly: its journal has to be replayed first")]
+    JournalFull,
     /// For another machine.
     #[error("the bundle is for {actual}, not for {wanted}")]
     Platform {
@@ -217,6 +220,7 @@ impl Explain for BundleError {
             Self::RootfsSize { .. } => "BUNDLE_ROOTFS_SIZE",
             Self::RootfsDigest { .. } => "BUNDLE_ROOTFS_DIGEST",
             Self::NotExt4 { .. } => "BUNDLE_ROOTFS_NOT_EXT4",
+            Self::JournalFull => "BUNDLE_ROOTFS_UNCLEAN",
             Self::Platform { .. } => "BUNDLE_PLATFORM",
             Self::FileSize { .. } => "BUNDLE_FILE_SIZE",
             Self::FileDigest { .. } => "BUNDLE_FILE_DIGEST",
@@ -240,6 +244,9 @@ impl Explain for BundleError {
             Self::Platform { .. } => "Ask for a bundle of this host's architecture.",
             Self::Disagreement { .. } => {
                 "The catalog's maker has to build it again with `banger catalog build`."
+            }
+            Self::JournalFull => {
+                "Unmount the file system it was copied from, or run `e2fsck -f -p` over it; then import or export it again."
             }
             Self::DiskChanged { .. } => {
                 "Check the host's disk, then remove the image and pull it again."
@@ -289,6 +296,7 @@ impl Explain for BundleError {
             | Self::Truncated
             | Self::Trailing
             | Self::Manifest(_)
+            | Self::JournalFull
             | Self::GivenUp => Vec::new(),
         }
     }

@@ -57,6 +57,23 @@ impl ImageStore {
         }
     }
 
+    /// What an image asks of builds that begin with it (`ONBUILD`), in order. Blocks, briefly.
+    ///
+    /// # Errors
+    /// When its documents cannot be read.
+    pub fn triggers(&self, manifest: Digest) -> Result<Vec<String>, StoreError> {
+        let config = match self.documents(manifest) {
+            Ok((_, _, config)) => config,
+            // A bundle keeps none.
+            Err(StoreError::NoLayers { .. }) => return Ok(Vec::new()),
+            Err(error) => return Err(error),
+        };
+        let config: Value = serde_json::from_slice(&config).unwrap_or_default();
+        let triggers = config.pointer("/config/OnBuild").and_then(Value::as_array);
+        let text = |line: &Value| line.as_str().map(str::to_owned);
+        Ok(triggers.into_iter().flatten().filter_map(text).collect())
+    }
+
     /// The manifest and the configuration of an image with layers, as they came.
     pub(super) fn documents(
         &self,

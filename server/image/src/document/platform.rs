@@ -88,6 +88,13 @@ pub(crate) fn choose<'a>(
     })
 }
 
+impl Descriptor {
+    /// Whether two entries of an index are for one platform.
+    pub(crate) fn is_for_platform_of(&self, other: &Self) -> bool {
+        self.platform == other.platform
+    }
+}
+
 /// An entry that is an image: no attestation, no artifact.
 fn image(entry: &Descriptor) -> Option<(&DescriptorPlatform, &Descriptor)> {
     let is_manifest =

@@ -3,7 +3,7 @@
 
 use std::ffi::OsStr;
 use std::fs;
-use std::io;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -37,7 +37,7 @@ pub(super) struct PackagedKernel {
     pub(super) modules: ModuleTree,
     /// What it was built with, if the package says.
     pub(super) config: Option<Vec<u8>>,
-    /// The package's name and version, from its file name.
+    /// What it was called.
     pub(super) origin: String,
 }
 
@@ -150,17 +150,26 @@ fn told(output: &[u8]) -> String {
         .collect()
 }
 
-/// Reads the kernel and its modules out of a package file. Blocks.
-pub(super) fn read(package: &Path, tmp: &Path) -> Result<PackagedKernel, KernelError> {
+/// Whether a file begins as a package does (deb(5)).
+pub(super) fn is_package(path: &Path) -> Result<bool, KernelError> {
+    const MAGIC: &[u8] = b"!<arch>\n";
+    let mut head = Vec::new();
+    let read = fs::File::open(path)
+        .and_then(|file| file.take(MAGIC.len() as u64).read_to_end(&mut head))
+        .map_err(KernelError::source(path));
+    read.map(|_| head == MAGIC)
+}
+
+/// Reads the kernel and its modules out of a package file, which errors call `origin`. Blocks.
+pub(super) fn read(
+    package: &Path,
+    origin: String,
+    tmp: &Path,
+) -> Result<PackagedKernel, KernelError> {
     const PROGRAM: &str = "dpkg-deb";
     let size = fs::metadata(package)
         .map_err(KernelError::source(package))?
         .len();
-    let origin = package
-        .file_stem()
-        .unwrap_or_default()
-        .to_string_lossy()
-        .into_owned();
     if size > PACKAGE_BYTES_MAX {
         return Err(KernelError::TooLarge {
             what: origin,

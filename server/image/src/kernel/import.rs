@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use banger_core::kernel::KernelInspection;
 use banger_core::operation::{Progress, StageKey};
 use banger_core::{KernelId, Name};
-use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
 use super::bundle::{self, KernelBundleError, is_bundle};
@@ -20,7 +19,7 @@ use crate::limits::{KERNEL_BYTES_MAX, KERNEL_CONFIG_BYTES_MAX};
 /// The files of a kernel.
 #[derive(Debug, Clone, Default)]
 pub struct KernelFiles {
-    /// A vmlinux, a bzImage, or a kernel bundle, which has all the rest inside.
+    /// A vmlinux or a bzImage; or a kernel bundle or a Debian package, which have all the rest inside.
     pub kernel: PathBuf,
     /// Its modules: a directory, or a tar archive of one. A kernel that has everything built in needs none.
     pub modules: Option<PathBuf>,
@@ -112,7 +111,10 @@ impl KernelStore {
         let key = StageKey::new("import");
         progress.start(&key, None);
         let import = move |inner: &Inner, cancel: &CancellationToken| {
-            inner.keep(read_package(id, &file, &scratch, cancel)?)
+            // The package's name and version.
+            let name = file.file_stem().unwrap_or_default().to_string_lossy();
+            let (name, tmp) = (name.into_owned(), scratch.path());
+            inner.keep(read_package(id, &file, name, tmp, cancel)?)
         };
         let imported = self.importing(cancel, import).await?;
         progress.finish(&key);
@@ -131,6 +133,13 @@ fn read_files(
             return Err(KernelBundleError::GivenParts.into());
         }
         return bundle::read(id, &files.kernel, cancel);
+    }
+    if debian::is_package(&files.kernel)? {
+        if files.modules.is_some() || files.config.is_some() {
+            return Err(KernelBundleError::GivenParts.into());
+        }
+        let origin = files.label.trim_end_matches(".deb").to_owned();
+        return read_package(id, &files.kernel, origin, inner.tmp(), cancel);
     }
     let label = files.label;
     let kernel = extract(
@@ -167,10 +176,11 @@ fn given_config(path: &Path) -> Result<KernelConfig, KernelError> {
 fn read_package(
     id: KernelId,
     file: &Path,
-    scratch: &TempDir,
+    origin: String,
+    tmp: &Path,
     cancel: &CancellationToken,
 ) -> Result<Import, KernelError> {
-    let packaged = debian::read(file, scratch.path())?;
+    let packaged = debian::read(file, origin, tmp)?;
     let kernel = extract(packaged.kernel, &packaged.origin)?;
     let modules = packaged.modules.select(cancel)?;
     let config = packaged

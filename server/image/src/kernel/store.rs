@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{self, Write};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -23,6 +24,8 @@ use crate::store::{publish, sync_directory};
 pub(super) const VMLINUX: &str = "vmlinux";
 pub(super) const MODULES: &str = "modules";
 const CONFIG: &str = "config.json";
+/// How the names of a kernel's initramfs files begin.
+const INITRAMFS: &str = "initramfs-";
 
 /// A kernel as its directory tells it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,8 +62,8 @@ pub(super) struct Inner {
     tmp: PathBuf,
     /// Kernels being brought in.
     imports: Semaphore,
-    /// One initramfs at a time: it is made once per kernel and agent.
-    building: tokio::sync::Mutex<()>,
+    /// One initramfs at a time: it is made once per kernel and agent. Those that this process named to anybody.
+    building: tokio::sync::Mutex<HashSet<PathBuf>>,
     agent: AgentDigest,
     tracker: TaskTracker,
 }
@@ -113,15 +116,19 @@ impl KernelStore {
     }
 
     /// The initramfs with the agent at `agent` as `/init` and the kernel's modules, made now or before. It
-    /// stays until the kernel is removed.
+    /// stays as long as this process, or until the kernel is removed. Those with other agents that earlier processes
+    /// left go when one is made.
     ///
     /// # Errors
     /// When the kernel is missing, the agent cannot be read, or the file not written.
     pub async fn initramfs(&self, id: KernelId, agent: &Path) -> Result<PathBuf, KernelError> {
-        let _turn = self.inner.building.lock().await;
-        let agent = agent.to_owned();
-        self.blocking(move |inner| inner.initramfs(id, &agent))
-            .await
+        let mut named = self.inner.building.lock().await;
+        let (agent, kept) = (agent.to_owned(), named.clone());
+        let path = self
+            .blocking(move |inner| inner.initramfs(id, &agent, &kept))
+            .await?;
+        named.insert(path.clone());
+        Ok(path)
     }
 
     /// Removes a kernel. What is not there is no error. Blocks, briefly.
@@ -267,13 +274,18 @@ impl Inner {
         Ok(imported)
     }
 
-    fn initramfs(&self, id: KernelId, agent: &Path) -> Result<PathBuf, KernelError> {
+    fn initramfs(
+        &self,
+        id: KernelId,
+        agent: &Path,
+        kept: &HashSet<PathBuf>,
+    ) -> Result<PathBuf, KernelError> {
         let directory = self.directory(id);
         if !directory.join(CONFIG).exists() {
             return Err(KernelError::Missing { id });
         }
         let place = |digest: Digest| {
-            let name = format!("initramfs-{}-{}.cpio", digest.short(), initramfs::FORMAT);
+            let name = format!("{INITRAMFS}{}-{}.cpio", digest.short(), initramfs::FORMAT);
             directory.join(name)
         };
         let known = self.agent.known(agent).map(place);
@@ -295,8 +307,28 @@ impl Inner {
             )
         };
         write().map_err(KernelError::io("write", &path))?;
+        if let Err(error) = remove_stale(&directory, &path, kept) {
+            // They take space, and keep nobody from booting.
+            tracing::warn!(path = %directory.display(), %error, "could not remove what was made for other agents");
+        }
         Ok(path)
     }
+}
+
+/// Removes the initramfs files of a kernel but for `new` and `kept`.
+fn remove_stale(directory: &Path, new: &Path, kept: &HashSet<PathBuf>) -> io::Result<()> {
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        let path = entry.path();
+        let is_initramfs = entry
+            .file_name()
+            .as_bytes()
+            .starts_with(INITRAMFS.as_bytes());
+        if is_initramfs && path != new && !kept.contains(&path) {
+            fs::remove_file(&path)?;
+        }
+    }
+    Ok(())
 }
 
 /// The modules of a kernel in the store, in load order.

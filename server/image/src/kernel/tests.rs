@@ -284,6 +284,37 @@ async fn an_imported_kernel_is_whole_and_its_initramfs_is_made_once() {
     );
 }
 
+#[tokio::test]
+async fn an_initramfs_for_an_agent_of_before_goes_when_one_is_made() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = |name: &str| directory.path().join(name);
+    std::fs::write(at("vmlinux"), vmlinux()).unwrap();
+    let store = KernelStore::open(&at("state")).unwrap();
+    let (id, cancel) = (KernelId::new(), CancellationToken::new());
+    store
+        .import_file(id, files(&at("vmlinux"), None), &NoProgress, &cancel)
+        .await
+        .unwrap();
+    let made = || {
+        let names = std::fs::read_dir(at("state/kernels").join(id.to_string())).unwrap();
+        let names = names.map(|entry| entry.unwrap().file_name());
+        names
+            .filter(|name| name.to_string_lossy().starts_with("initramfs-"))
+            .count()
+    };
+    for agent in ["one", "another"] {
+        std::fs::write(at("agent"), agent).unwrap();
+        store.initramfs(id, &at("agent")).await.unwrap();
+    }
+    // Both were named to somebody who may be about to boot.
+    assert_eq!(made(), 2);
+    drop(store);
+    let store = KernelStore::open(&at("state")).unwrap();
+    std::fs::write(at("agent"), "a third").unwrap();
+    store.initramfs(id, &at("agent")).await.unwrap();
+    assert_eq!(made(), 1);
+}
+
 /// Names, modes, sizes and device numbers of an archive.
 fn listing(path: &Path) -> Vec<(String, u32, u32, (u32, u32))> {
     let mut entries = Vec::new();
@@ -359,5 +390,77 @@ async fn a_failed_import_leaves_nothing() {
             0,
             "{part}"
         );
+    }
+}
+
+/// A member of an `ar` archive.
+fn member(name: &str, content: &[u8]) -> Vec<u8> {
+    let head = format!(
+        "{name:<16}{:<12}{:<6}{:<6}{:<8}{:<10}`\n",
+        0,
+        0,
+        0,
+        100_644,
+        content.len()
+    );
+    let padding = &b"\n"[..content.len() % 2];
+    [head.as_bytes(), content, padding].concat()
+}
+
+fn tar_of(files: &[(&str, &[u8])]) -> Vec<u8> {
+    let mut tar = ::tar::Builder::new(Vec::new());
+    for (path, content) in files {
+        let mut header = ::tar::Header::new_gnu();
+        header.set_size(content.len() as u64);
+        header.set_mode(0o644);
+        tar.append_data(&mut header, path, *content).unwrap();
+    }
+    tar.into_inner().unwrap()
+}
+
+#[tokio::test]
+async fn a_package_file_is_a_kernel_with_all_that_is_in_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = KernelStore::open(directory.path()).unwrap();
+    let config = inspection::config(&[]);
+    let control = b"Package: linux-image-test\nVersion: 1\nArchitecture: amd64\nMaintainer: a <a@b>\nDescription: t\n";
+    let package = [
+        b"!<arch>\n".to_vec(),
+        member("debian-binary", b"2.0\n"),
+        member("control.tar", &tar_of(&[("./control", control)])),
+        member(
+            "data.tar",
+            &tar_of(&[
+                ("./boot/vmlinuz-6.1.0-42-test", &vmlinux()),
+                ("./boot/config-6.1.0-42-test", config.as_bytes()),
+            ]),
+        ),
+    ]
+    .concat();
+    let path = directory.path().join("upload-1");
+    std::fs::write(&path, package).unwrap();
+    let files = |modules: Option<&Path>| KernelFiles {
+        kernel: path.clone(),
+        modules: modules.map(Path::to_owned),
+        config: None,
+        label: "linux-image-test_1_amd64.deb".into(),
+    };
+    let cancel = CancellationToken::new();
+    let import = async |modules| {
+        store
+            .import_file(KernelId::new(), files(modules), &NoProgress, &cancel)
+            .await
+    };
+    let error = import(Some(directory.path())).await.unwrap_err();
+    assert_eq!(error.reason(), "KERNEL_BUNDLE_WITH_PARTS");
+    match import(None).await {
+        Err(KernelError::ToolMissing { .. }) => {
+            eprintln!("SKIPPED a_package_file_is_a_kernel: dpkg-deb is not installed");
+        }
+        imported => {
+            let imported = imported.unwrap();
+            assert_eq!(imported.release, "6.1.0-42-test");
+            assert_eq!(imported.origin, "linux-image-test_1_amd64");
+        }
     }
 }

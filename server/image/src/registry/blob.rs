@@ -23,6 +23,7 @@ const PROGRESS_BYTES: u64 = 8 << 20;
 pub(crate) struct BlobStream<'a> {
     registry: &'a Registry,
     digest: Digest,
+    size: u64,
     /// Which of the registry's places sent the first byte; the one that is asked until then.
     began: usize,
     /// Which of them is asked.
@@ -36,9 +37,9 @@ pub(crate) struct BlobStream<'a> {
 }
 
 impl Registry {
-    /// A blob; nothing is sent before the first chunk is asked for.
-    pub(crate) fn blob(&self, digest: Digest) -> BlobStream<'_> {
-        self.blob_at(digest, self.serving.load(Ordering::Relaxed))
+    /// A blob of so many bytes; nothing is sent before the first chunk is asked for.
+    pub(crate) fn blob(&self, digest: Digest, size: u64) -> BlobStream<'_> {
+        self.blob_at(digest, size, self.serving.load(Ordering::Relaxed))
     }
 
     /// The same blob from its beginning, after a stream that ended well but with other bytes than it should have: from a
@@ -53,13 +54,14 @@ impl Registry {
         self.endpoints.get(place)?;
         tell_next(wrong.endpoint(), error);
         self.serving.fetch_max(place, Ordering::Relaxed);
-        Some(self.blob_at(wrong.digest, place))
+        Some(self.blob_at(wrong.digest, wrong.size, place))
     }
 
-    fn blob_at(&self, digest: Digest, place: usize) -> BlobStream<'_> {
+    fn blob_at(&self, digest: Digest, size: u64, place: usize) -> BlobStream<'_> {
         BlobStream {
             registry: self,
             digest,
+            size,
             began: place,
             place,
             answer: None,
@@ -83,6 +85,10 @@ impl BlobStream<'_> {
                 Err(error) => error,
                 chunk => return chunk,
             };
+            // It broke off after the last byte: there is no more to ask for.
+            if self.received > 0 && self.received == self.size {
+                return Ok(None);
+            }
             self.answer = None;
             let endpoint = self.endpoint();
             if self.tried < endpoint.tries && is_worth_it(&error) {

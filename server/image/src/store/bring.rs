@@ -227,7 +227,7 @@ impl Bringing {
                 return self.fetch_from(feed, &told, wanted).await;
             }
         };
-        let mut stream = registry.blob(digest);
+        let mut stream = registry.blob(digest, wanted.descriptor.size);
         loop {
             let feed = Feed::Served(&mut stream);
             let error = match self.fetch_from(feed, &told, wanted).await {

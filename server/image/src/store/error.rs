@@ -92,6 +92,12 @@ pub enum StoreError {
         /// Their names.
         names: String,
     },
+    /// An image was chosen by name, where there is one without.
+    #[error("`{}` holds one image, without a name", path.display())]
+    Unnamed {
+        /// What was named.
+        path: PathBuf,
+    },
     /// No image of this digest in the store.
     #[error("the store has no image {digest}")]
     Missing {
@@ -147,7 +153,8 @@ impl StoreError {
         | Self::Archive { path, .. }
         | Self::MissingMember { path, .. }
         | Self::BadMember { path, .. }
-        | Self::Ambiguous { path, .. } = &mut self
+        | Self::Ambiguous { path, .. }
+        | Self::Unnamed { path } = &mut self
         {
             *path = name.into();
         }
@@ -182,8 +189,8 @@ impl Explain for StoreError {
             | Self::Archive { .. }
             | Self::MissingMember { .. }
             | Self::BadMember { .. } => path_field(),
-            Self::Ambiguous { .. } => FailureKind::InvalidArgument {
-                field: "source.image".into(),
+            Self::Ambiguous { .. } | Self::Unnamed { .. } => FailureKind::InvalidArgument {
+                field: "start.image".into(),
             },
             Self::Missing { digest } => FailureKind::NotFound {
                 resource: "image".into(),
@@ -213,6 +220,7 @@ impl Explain for StoreError {
             Self::Archive { source, .. } => source.reason(),
             Self::MissingMember { .. } | Self::BadMember { .. } => "SOURCE_MALFORMED",
             Self::Ambiguous { .. } => "SOURCE_AMBIGUOUS",
+            Self::Unnamed { .. } => "SOURCE_UNNAMED",
             Self::Missing { .. } => "IMAGE_NOT_FOUND",
             Self::NoLayers { .. } => "IMAGE_HAS_NO_LAYERS",
             Self::ReservedName { .. } => "BUILD_NAME_RESERVED",
@@ -236,7 +244,10 @@ impl Explain for StoreError {
                 "Export the image again, e.g. with `skopeo copy … oci:DIR` or `docker save`."
                     .into(),
             ),
-            Self::Ambiguous { .. } => Some("Say which of the images to register.".into()),
+            Self::Ambiguous { .. } => {
+                Some("Say which: banger image import FILE REFERENCE --image NAME".into())
+            }
+            Self::Unnamed { .. } => Some("Import it without --image.".into()),
             Self::Missing { .. } => Some("Pull or register the image first.".into()),
             Self::NoLayers { .. } => Some(
                 "Export it as a bundle; or build an image `FROM` it with one RUN, which has layers."
@@ -265,6 +276,7 @@ impl Explain for StoreError {
                 vec![of_path(path), ("member", member.clone())]
             }
             Self::Ambiguous { path, names, .. } => vec![of_path(path), ("names", names.clone())],
+            Self::Unnamed { path } => vec![of_path(path)],
             Self::Missing { digest } | Self::NoLayers { digest } => {
                 vec![("digest", digest.to_string())]
             }

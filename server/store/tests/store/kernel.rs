@@ -1,7 +1,7 @@
 use banger_core::{Explain as _, KernelId};
 use banger_store::{DeleteOutcome, Page, ReplaceOutcome};
 
-use crate::support::{Scratch, kernel, name, vm};
+use crate::support::{Scratch, image, kernel, name, vm};
 
 #[tokio::test]
 async fn the_first_kernel_becomes_the_default_and_the_next_does_not() {
@@ -143,4 +143,22 @@ async fn a_replacement_that_is_refused_changes_nothing() {
     let outcome = scratch.store.delete_kernel(b.id).await.unwrap();
     assert_eq!(outcome, DeleteOutcome::UsedBy(vec![name("web")]));
     assert_eq!(scratch.store.all_kernels().await.unwrap(), [a, b]);
+}
+
+#[tokio::test]
+async fn a_kernel_that_an_image_names_goes_only_if_that_does_not_matter() {
+    let scratch = Scratch::new().await;
+    let store = &scratch.store;
+    let kept = store.insert_kernel(&kernel("k"), false).await.unwrap();
+    let other = store.insert_kernel(&kernel("other"), false).await.unwrap();
+    let mut image = image("one");
+    image.kernel = Some(name("k"));
+    store.insert_image(&image, "a").await.unwrap();
+    let outcome = store.delete_kernel_unless_named(other.id).await.unwrap();
+    assert_eq!(outcome, DeleteOutcome::Deleted);
+    let outcome = store.delete_kernel_unless_named(kept.id).await.unwrap();
+    assert_eq!(outcome, DeleteOutcome::Missing);
+    assert!(store.get_kernel(kept.id).await.unwrap().is_some());
+    let outcome = store.delete_kernel(kept.id).await.unwrap();
+    assert_eq!(outcome, DeleteOutcome::Deleted);
 }

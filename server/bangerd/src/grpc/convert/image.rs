@@ -239,7 +239,9 @@ pub(crate) struct RegisterStart {
     format: ArchiveFormat,
     config: Option<ImageConfig>,
     platform: Option<Platform>,
+    image: Option<String>,
     kernel: Option<Name>,
+    take_over: TakeOver,
 }
 
 impl RegisterStart {
@@ -250,7 +252,9 @@ impl RegisterStart {
             format: self.format,
             config: self.config,
             platform: self.platform,
+            image: self.image,
             kernel: self.kernel,
+            take_over: self.take_over,
             archive,
         }
     }
@@ -274,8 +278,22 @@ pub(crate) fn register(start: v1::RegisterImageStart) -> Result<RegisterStart, R
             RequestError::invalid("start.kernel", format!("is not a name: {error}"))
         })?),
     };
+    let image = (!start.image.is_empty()).then_some(start.image);
+    let has_names = matches!(
+        format,
+        ArchiveFormat::Detect | ArchiveFormat::OciLayout | ArchiveFormat::DockerArchive
+    );
+    if image.is_some() && !has_names {
+        let problem = "is given, and an archive of this format holds one image";
+        return Err(RequestError::invalid("start.image", problem));
+    }
     Ok(RegisterStart {
+        take_over: match start.replace {
+            true => TakeOver::Allowed,
+            false => TakeOver::Refused,
+        },
         kernel,
+        image,
         format,
         config: start.config.map(parse_config).transpose()?,
         platform: platform("start.platform", &start.platform)?,

@@ -79,6 +79,23 @@ async fn a_bundle_is_named_after_the_image_or_as_told() {
     let (manifest, first) = rig.export(request.clone()).await.unwrap();
     assert_eq!(name(&manifest), "web:1");
     assert_eq!(rig.export(request.clone()).await.unwrap().1, first);
+    for reference in ["my-web:1", "web:2"] {
+        let tag = v1::TagImageRequest {
+            image: "web:1".into(),
+            reference: reference.into(),
+            ..Default::default()
+        };
+        rig.images().tag_image(tag).await.unwrap();
+    }
+    for image in ["web:1", "my-web:1", "docker.io/library/web:2"] {
+        let request = v1::ExportBundleRequest {
+            image: image.into(),
+            ..Default::default()
+        };
+        let (manifest, _) = rig.export(request).await.unwrap();
+        assert!(image.ends_with(&name(&manifest)), "{image}");
+        assert_eq!(name(&manifest).contains("my-"), image.contains("my-"));
+    }
     let named = v1::ExportBundleRequest {
         name: "other".into(),
         version: "7".into(),

@@ -52,6 +52,39 @@ async fn a_name_that_another_image_has_is_taken_over_only_if_it_may_be() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_name_is_taken_over_by_an_import_or_a_registry_only_if_it_may_be() {
+    let rig = Rig::start().await;
+    rig.register("web:1").await.unwrap();
+    let exists = Code::AlreadyExists;
+    let import = |replace| v1::RegisterImageStart {
+        reference: "web:1".into(),
+        platform: "linux/s390x".into(),
+        format: 3,
+        replace,
+        ..Default::default()
+    };
+    // The same again is no other image.
+    rig.register("web:1").await.unwrap();
+    let refused = rig
+        .register_as(import(false), &[0; 1024])
+        .await
+        .unwrap_err();
+    assert_refused(&refused, exists, "REFERENCE_TAKEN", None);
+    // Nobody serves it: it is refused before anybody is asked.
+    rig.register("127.0.0.1:1/web:1").await.unwrap();
+    let pull = |replace| v1::PullImageRequest {
+        replace,
+        ..pulled("127.0.0.1:1/web:1")
+    };
+    let refused = rig.pull(pull(false)).await.unwrap_err();
+    assert_refused(&refused, exists, "REFERENCE_TAKEN", None);
+    let asked = rig.pull(pull(true)).await.unwrap_err();
+    assert_refused(&asked, Code::Unavailable, "REGISTRY_UNREACHABLE", None);
+    rig.register_as(import(true), &[0; 1024]).await.unwrap();
+    rig.stopped().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_name_that_is_taken_while_a_bundle_comes_is_not_taken_over() {
     let (shelf, rig) = (Shelf::furnished().await, Rig::start().await);
     let held = Held::serve(shelf.dir.path(), "/web-1.tar.zst").await;
@@ -97,6 +130,66 @@ async fn a_failed_pull_leaves_neither_image_nor_kernel() {
     let refused = rig.pull(pulled("web:2")).await.unwrap_err();
     assert_refused(&refused, Code::DataLoss, "BUNDLE_FILE_DIGEST", None);
     assert_eq!(files(&rig, "rootfs"), 0);
+    rig.stopped().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kernel_stays_when_its_pull_fails_and_another_image_counts_on_it() {
+    let (shelf, rig) = (Shelf::furnished().await, Rig::start().await);
+    let fails = Held::serve(shelf.dir.path(), "/web-1.tar.zst").await;
+    let waits = Held::serve(shelf.dir.path(), "/web-2.tar.zst").await;
+    let key = shelf.key.public().to_string();
+    rig.add_as("fails", &fails.url, &key).await.unwrap();
+    rig.add_as("waits", &waits.url, &key).await.unwrap();
+    shelf.break_file("web-1.tar.zst");
+    let first = async {
+        let refused = rig.pull(pulled("fails/web:1")).await.unwrap_err();
+        assert_refused(&refused, Code::DataLoss, "BUNDLE_FILE_DIGEST", None);
+        assert_eq!(rig.kernel_names().await, ["k"]);
+        waits.go.notify_one();
+    };
+    let second = async {
+        // The kernel has come with the first.
+        fails.asked.notified().await;
+        let let_go = async {
+            waits.asked.notified().await;
+            fails.go.notify_one();
+        };
+        tokio::join!(rig.pull(pulled("waits/web:2")), let_go).0
+    };
+    let ((), image) = tokio::join!(first, second);
+    assert_eq!(image.unwrap().kernel, "k");
+    assert_eq!(rig.kernel_names().await, ["k"]);
+    rig.stopped().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_is_not_there_as_listed_is_looked_for_in_a_newer_index() {
+    let (mut shelf, rig) = (Shelf::furnished().await, Rig::start().await);
+    rig.add_catalog(&shelf).await.unwrap();
+    let renamed = |shelf: &Shelf, old: &str, new: &str| {
+        std::fs::rename(shelf.path(old), shelf.path(new)).unwrap();
+        new.parse().unwrap()
+    };
+    shelf.index.bundles[0].file.path = renamed(&shelf, "web-1.tar.zst", "new-1.tar.zst");
+    // There is no other index yet.
+    let refused = rig.pull(pulled("web:1")).await.unwrap_err();
+    assert_refused(&refused, Code::NotFound, "CATALOG_FILE_MISSING", None);
+    shelf.index.version += 1;
+    shelf.publish();
+    let image = rig.pull(pulled("web:1")).await.unwrap();
+    assert_eq!(image.origin, "catalog acme: web:1");
+    shelf.index.kernels[0].file.path = renamed(&shelf, "k.tar.zst", "new-k.tar.zst");
+    shelf.index.version += 1;
+    shelf.publish();
+    let request = v1::PullKernelRequest {
+        kernel: "k".into(),
+        name: "other".into(),
+        ..Default::default()
+    };
+    let answers = rig.kernels().pull_kernel(request).await.unwrap();
+    drain(answers.into_inner()).await.unwrap();
+    assert_eq!(rig.kernel_names().await, ["other", "k"]);
     rig.stopped().await;
 }
 

@@ -67,8 +67,10 @@ pub enum KernelBundleError {
         /// What the kernel says.
         found: String,
     },
-    /// Modules or a configuration beside a bundle, which has its own.
-    #[error("a kernel bundle has its own modules and configuration, and others were given with it")]
+    /// Modules or a configuration beside a bundle or a package, which has its own.
+    #[error(
+        "a kernel bundle or package has its own modules and configuration, and others were given with it"
+    )]
     GivenParts,
 }
 

@@ -15,7 +15,7 @@ use super::super::modules::ModuleTree;
 use super::{BANNER, elf, module, modules_directory};
 
 /// A configuration with everything, but for what `change` says.
-fn config(change: &[(&str, &str)]) -> String {
+pub(super) fn config(change: &[(&str, &str)]) -> String {
     let options = FEATURES.iter().flat_map(|feature| feature.parts);
     let mut settings: BTreeMap<&str, &str> = options.map(|part| (part.option, "y")).collect();
     settings.insert("CONFIG_X86_64", "y");

@@ -5,9 +5,9 @@ use std::path::Path;
 use banger_core::image::Platform;
 use serde::Deserialize;
 
-use super::Found;
 use super::bundle::Bundle;
 use super::rootfs::measure;
+use super::{Found, is_name};
 use crate::limits::{CONFIG_BYTES_MAX, LAYERS_MAX, MANIFEST_BYTES_MAX};
 use crate::store::StoreError;
 use crate::store::plan::Plan;
@@ -58,7 +58,7 @@ fn select<'a>(
         (None, [only]) => Some(only),
         (Some(wanted), _) => images
             .iter()
-            .find(|image| tags(image).iter().any(|tag| tag == wanted)),
+            .find(|image| tags(image).iter().any(|tag| is_name(tag, wanted))),
         (None, _) => None,
     };
     found.ok_or_else(|| StoreError::Ambiguous {

@@ -22,6 +22,7 @@ use super::plan::Plan;
 use super::source::{BlobSource, Region};
 use super::{BuiltImage, ImageStore, StoreError};
 use crate::bundle::{looks_like_bundle, looks_like_ext4};
+use crate::registry::ImageReference;
 use banger_core::Digest;
 
 /// The stage in which the archive is read to find out what it holds.
@@ -36,12 +37,15 @@ pub enum RegisterSource {
         path: PathBuf,
         /// What a root file system's archive cannot say.
         config: Box<ImageConfig>,
+        /// Which image, by its name in the archive, where there are several.
+        image: Option<String>,
     },
     /// An OCI image layout: a directory, or a tar archive of one.
     OciLayout {
         /// Of the directory or archive.
         path: PathBuf,
-        /// Which image, by its `org.opencontainers.image.ref.name`, where there are several.
+        /// Which image, by its `io.containerd.image.name` or `org.opencontainers.image.ref.name`, where there are
+        /// several.
         image: Option<String>,
     },
     /// What `docker save` and `skopeo copy … docker-archive:` write.
@@ -87,6 +91,12 @@ impl Default for RegisterOptions {
     }
 }
 
+/// Whether an archive's name for an image is the one that is wanted, or means the same reference.
+fn is_name(name: &str, wanted: &str) -> bool {
+    let reference = |text: &str| text.parse::<ImageReference>().ok();
+    name == wanted || reference(name).is_some_and(|name| Some(name) == reference(wanted))
+}
+
 /// What an archive holds: the documents, and where the layers are.
 type Found = (Plan, Vec<(Digest, Region)>);
 
@@ -102,10 +112,32 @@ enum Inspected {
 
 impl RegisterSource {
     /// What a source to be detected turns out to be; what holds no image's documents is a root file system.
-    fn settled(self, tmp: &Path) -> Self {
-        let Self::Detect { path, config } = self else {
-            return self;
+    ///
+    /// # Errors
+    /// If an image is named in what has no names.
+    fn settled(self, tmp: &Path) -> Result<Self, StoreError> {
+        let Self::Detect {
+            path,
+            config,
+            image,
+        } = self
+        else {
+            return Ok(self);
         };
+        let settled = Self::detected(path.clone(), config, image.clone(), tmp);
+        let has_names = matches!(settled, Self::OciLayout { .. } | Self::DockerArchive { .. });
+        match image {
+            Some(_) if !has_names => Err(StoreError::Unnamed { path }),
+            _ => Ok(settled),
+        }
+    }
+
+    fn detected(
+        path: PathBuf,
+        config: Box<ImageConfig>,
+        image: Option<String>,
+        tmp: &Path,
+    ) -> Self {
         let looks =
             |like: fn(&mut File) -> bool| File::open(&path).is_ok_and(|mut file| like(&mut file));
         if looks(looks_like_bundle) {
@@ -121,9 +153,9 @@ impl RegisterSource {
                 .is_some_and(|bundle| bundle.get(name).is_ok_and(|found| found.is_some()))
         };
         if has(oci::MARKER) {
-            Self::OciLayout { path, image: None }
+            Self::OciLayout { path, image }
         } else if has(docker::MANIFEST) {
-            Self::DockerArchive { path, image: None }
+            Self::DockerArchive { path, image }
         } else {
             Self::RootfsTar { path, config }
         }
@@ -131,10 +163,10 @@ impl RegisterSource {
 
     /// Finds out what there is to do. Blocks.
     fn inspect(self, platform: &Platform, tmp: &Path) -> Result<Inspected, StoreError> {
-        let (plan, files) = match self.settled(tmp) {
+        let (plan, files) = match self.settled(tmp)? {
             Self::Bundle { path } => return Ok(Inspected::Bundle(path)),
             Self::Ext4 { path, config } => return Ok(Inspected::Ext4(path, config)),
-            Self::Detect { path, config } | Self::RootfsTar { path, config } => {
+            Self::Detect { path, config, .. } | Self::RootfsTar { path, config } => {
                 rootfs::inspect(&path, *config, platform, tmp)?
             }
             Self::OciLayout { path, image } => {

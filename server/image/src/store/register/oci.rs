@@ -4,8 +4,8 @@ use std::path::Path;
 
 use banger_core::image::Platform;
 
-use super::Found;
 use super::bundle::Bundle;
+use super::{Found, is_name};
 use crate::document::{Descriptor, Document, DocumentError, choose};
 use crate::limits::{CONFIG_BYTES_MAX, MANIFEST_BYTES_MAX};
 use crate::registry::RegistryError;
@@ -16,6 +16,8 @@ use banger_core::Digest;
 /// The file by which a layout is known.
 pub(super) const MARKER: &str = "oci-layout";
 const INDEX: &str = "index.json";
+/// The whole reference, as containerd and with it `docker save` write it.
+const CONTAINERD_NAME: &str = "io.containerd.image.name";
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
 /// Indexes in indexes that are followed.
 const NESTING_MAX: usize = 4;
@@ -61,34 +63,55 @@ fn select<'a>(
     image: Option<&str>,
     platform: &Platform,
 ) -> Result<&'a Descriptor, StoreError> {
-    let named = |descriptor: &&Descriptor| {
-        image.is_some() && descriptor.annotations.get(REF_NAME).map(String::as_str) == image
+    let ambiguous = || StoreError::Ambiguous {
+        path: bundle.path().to_owned(),
+        count: manifests.len(),
+        names: manifests
+            .iter()
+            .filter_map(whole_name)
+            .take(16)
+            .map(|name| name.chars().take(80).collect::<String>())
+            .collect::<Vec<_>>()
+            .join(", "),
     };
-    match (manifests.iter().find(named), manifests, image) {
-        (Some(found), _, _) => Ok(found),
-        (None, [only], None) => Ok(only),
-        _ => {
-            let names: Vec<_> = manifests
-                .iter()
-                .filter_map(|descriptor| descriptor.annotations.get(REF_NAME))
-                .take(16)
-                .collect();
-            let ambiguous = || StoreError::Ambiguous {
-                path: bundle.path().to_owned(),
-                count: manifests.len(),
-                names: names
-                    .iter()
-                    .map(|name| name.chars().take(80).collect::<String>())
-                    .collect::<Vec<_>>()
-                    .join(", "),
+    let mut candidates: Vec<_> = match image {
+        None => manifests.iter().collect(),
+        Some(wanted) => {
+            let has = |key| {
+                move |entry: &&Descriptor| {
+                    let name = entry.annotations.get(key);
+                    name.is_some_and(|name| is_name(name, wanted))
+                }
             };
-            if image.is_none() {
-                choose(manifests, platform).map_err(|_| ambiguous())
-            } else {
-                Err(ambiguous())
+            let whole: Vec<_> = manifests.iter().filter(has(CONTAINERD_NAME)).collect();
+            match whole.is_empty() {
+                true => manifests.iter().filter(has(REF_NAME)).collect(),
+                false => whole,
             }
         }
+    };
+    candidates.dedup_by_key(|entry| entry.digest);
+    if let [only] = candidates[..] {
+        return Ok(only);
     }
+    let all: Vec<_> = candidates.iter().map(|&entry| entry.clone()).collect();
+    let chosen = choose(&all, platform).map_err(|_| ambiguous())?;
+    let is_chosen = |entry: &&&Descriptor| entry.digest == chosen.digest;
+    let is_rival = |entry: &&Descriptor| {
+        entry.digest != chosen.digest
+            && entry.is_for_platform_of(chosen)
+            && whole_name(entry) != whole_name(chosen)
+    };
+    match candidates.iter().find(is_chosen) {
+        Some(&found) if !candidates.iter().any(is_rival) => Ok(found),
+        _ => Err(ambiguous()),
+    }
+}
+
+/// What people are told an entry is called.
+fn whole_name(entry: &Descriptor) -> Option<&String> {
+    let names = &entry.annotations;
+    names.get(CONTAINERD_NAME).or_else(|| names.get(REF_NAME))
 }
 
 fn name(descriptor: &Descriptor) -> String {
