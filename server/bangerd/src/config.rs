@@ -183,6 +183,8 @@ pub struct Config {
     pub upload_stall_timeout: SignedDuration,
     /// The longest time for a whole upload.
     pub upload_timeout: SignedDuration,
+    /// An export of which nothing is taken for this long has stalled.
+    pub export_stall_timeout: SignedDuration,
     /// The most builds at once.
     pub max_parallel_builds: usize,
     /// The most builds that wait for others.
@@ -312,6 +314,7 @@ impl Config {
             upload_max_mib: app.upload.bytes_max >> 20,
             upload_stall_timeout: signed(app.upload.stall_timeout),
             upload_timeout: signed(app.upload.timeout),
+            export_stall_timeout: signed(app.export_stall_timeout),
             max_parallel_builds: app.builds.parallel_max,
             build_queue_max: app.builds.queue_max,
             build_timeout: signed(app.builds.timeout),
@@ -567,7 +570,7 @@ impl Config {
         self.log_level.parse()
     }
 
-    fn durations(&self) -> [(&'static str, SignedDuration); 31] {
+    fn durations(&self) -> [(&'static str, SignedDuration); 32] {
         [
             ("boot_timeout", self.boot_timeout),
             ("configure_timeout", self.configure_timeout),
@@ -599,6 +602,7 @@ impl Config {
             ("pull_timeout", self.pull_timeout),
             ("upload_stall_timeout", self.upload_stall_timeout),
             ("upload_timeout", self.upload_timeout),
+            ("export_stall_timeout", self.export_stall_timeout),
             ("build_timeout", self.build_timeout),
             ("kvm_probe_timeout", self.kvm_probe_timeout),
             ("vmm_launch_timeout", self.vmm_launch_timeout),
@@ -674,6 +678,7 @@ impl Config {
                 stall_timeout: unsigned(self.upload_stall_timeout),
                 timeout: unsigned(self.upload_timeout),
             },
+            export_stall_timeout: unsigned(self.export_stall_timeout),
             builds: BuildConfig {
                 parallel_max: self.max_parallel_builds,
                 queue_max: self.build_queue_max,

@@ -2,7 +2,7 @@
 
 use banger_core::image::{Image, ImageConfig, TakeOver};
 use banger_core::operation::Progress;
-use banger_core::{Digest, Name};
+use banger_core::{Digest, Name, Owner};
 use banger_image::{BuiltImage, ImageDescription, ImageReference, ImageStore, NewLayer};
 use banger_image::{RegisterOptions, RegisterSource};
 use std::path::PathBuf;
@@ -109,12 +109,13 @@ impl Images {
         Ok(Some(image))
     }
 
-    /// Writes an image as a tar of an OCI image layout.
+    /// Writes an image as a tar of an OCI image layout, for `owner`.
     ///
     /// # Errors
-    /// If the image does not exist, came without layers, or a layer is gone.
-    pub async fn export_oci_layout(&self, named: &str) -> Result<Export, AppError> {
+    /// If the image does not exist, came without layers, or a layer is gone; or as many exports go on as may.
+    pub async fn export_oci_layout(&self, named: &str, owner: &Owner) -> Result<Export, AppError> {
         let image = self.get(named).await?;
+        let turn = self.context.exports.take(owner)?;
         let tag = image
             .references
             .first()
@@ -129,7 +130,8 @@ impl Images {
             version: String::new(),
             manifest: Default::default(),
         };
-        Ok(Export::begin(&self.context, head, move |out| {
+        Ok(Export::begin(&self.context, turn, move |out| {
+            out.start(head)?;
             let written = layout.write_to(out);
             written.map_err(|source| AppError::ReadExport { source })
         }))

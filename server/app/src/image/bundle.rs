@@ -1,13 +1,13 @@
 //! Images from catalogs, and as bundles for others.
 
-use banger_core::Name;
 use banger_core::image::{Image, Platform, TakeOver};
 use banger_core::operation::Progress as _;
 use banger_core::operation::StageKey;
+use banger_core::{Name, Owner};
 use banger_image::{BundleNames, ImageReference};
 
 use super::bring::{REGISTRY, Worker};
-use super::{ImageSource, Images, PullRequest, blocking};
+use super::{ImageSource, Images, PullRequest};
 use crate::catalog::{Ensured, FoundBundle};
 use crate::error::AppError;
 use crate::export::{Export, ExportHead};
@@ -202,26 +202,30 @@ impl Worker {
 }
 
 impl Images {
-    /// Begins to write an image as a bundle.
+    /// Begins to write an image as a bundle, for `owner`. Where it did not come as one, its whole disk is read before
+    /// the first part.
     ///
     /// # Errors
-    /// If it does not exist, or its reference makes no bundle's name and none is given.
-    pub async fn export_bundle(&self, request: ExportRequest) -> Result<Export, AppError> {
+    /// If it does not exist, or its reference makes no bundle's name and none is given; or as many exports go on as
+    /// may.
+    pub async fn export_bundle(
+        &self,
+        request: ExportRequest,
+        owner: &Owner,
+    ) -> Result<Export, AppError> {
         let image = self.get(&request.image).await?;
         let names = names(&request, &image)?;
-        let cancel = self.context.shutdown.child_token();
+        let turn = self.context.exports.take(owner)?;
         let files = self.files.clone();
-        let plan = {
-            let (names, cancel) = (names.clone(), cancel.clone());
-            blocking(move || files.plan_export(image.digest, names, &cancel)).await?
-        };
-        let head = ExportHead {
-            content_bytes: plan.content_bytes,
-            name: names.name.to_string(),
-            version: names.version.to_string(),
-            manifest: plan.manifest.to_bytes(),
-        };
-        Ok(Export::begin(&self.context, head, move |out| {
+        Ok(Export::begin(&self.context, turn, move |out| {
+            let cancel = out.cancel().clone();
+            let plan = files.plan_export(image.digest, names.clone(), &cancel)?;
+            out.start(ExportHead {
+                content_bytes: plan.content_bytes,
+                name: names.name.to_string(),
+                version: names.version.to_string(),
+                manifest: plan.manifest.to_bytes(),
+            })?;
             plan.write(out, &cancel)?;
             Ok(())
         }))
