@@ -344,7 +344,7 @@ impl Builder {
         let archive = self
             .blocking(move || open_context(path, is_empty))
             .await??;
-        let files = Files::new(archive);
+        let files = Arc::new(Files::new(archive));
         let mut images = HashMap::new();
         for reference in recipe.images() {
             let image = match self.images.find(reference).await? {
@@ -359,7 +359,7 @@ impl Builder {
             };
             images.insert(reference.to_owned(), image);
         }
-        Stages::new(self, &recipe, &files, images)?.build().await
+        Stages::new(self, &recipe, files, images)?.build().await
     }
 
     /// Who the caller is for the registry of a base image, if the request says so.
