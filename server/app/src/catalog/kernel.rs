@@ -1,7 +1,6 @@
 //! Kernels from catalogs.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::Arc;
 
 use banger_core::image::Platform;
 use banger_core::kernel::Kernel;
@@ -27,25 +26,6 @@ pub struct PullKernelRequest {
     pub make_default: bool,
     /// It may take the place of one that has the name.
     pub replace: bool,
-}
-
-/// Whose turn it is to fetch a kernel, by its name here.
-#[derive(Debug, Default)]
-pub(super) struct Turns(Mutex<HashMap<Name, Weak<tokio::sync::Mutex<()>>>>);
-
-impl Turns {
-    /// Waits for whoever fetches a kernel of that name now. Cancel-safe: a place in the queue is given up.
-    async fn of(&self, name: &Name) -> OwnedMutexGuard<()> {
-        let turn = {
-            let mut turns = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            turns.retain(|_, turn| turn.strong_count() > 0);
-            let known = turns.get(name).and_then(Weak::upgrade);
-            let turn = known.unwrap_or_default();
-            turns.insert(name.clone(), Arc::downgrade(&turn));
-            turn
-        };
-        turn.lock_owned().await
-    }
 }
 
 /// Which kernel an image is to have, and whether it came for it.
@@ -98,13 +78,13 @@ impl Catalogs {
         task: &OperationTask,
     ) -> Result<Kernel, AppError> {
         let time = PullTime::begin(&self.context);
-        let found = self
-            .find_kernel(&request.kernel, None, &Platform::host())
-            .await?
-            .ok_or_else(|| AppError::NotInCatalog {
-                resource: "kernel",
-                name: request.kernel.clone(),
-            })?;
+        let platform = Platform::host();
+        let finding = self.find_kernel(&request.kernel, None, &platform);
+        let found = time.within(task.cancelled(), finding).await?;
+        let found = found.ok_or_else(|| AppError::NotInCatalog {
+            resource: "kernel",
+            name: request.kernel.clone(),
+        })?;
         let name = name.unwrap_or_else(|| found.entry.name.clone());
         let wanted = Wanted {
             name: Some(name.clone()),
@@ -147,15 +127,18 @@ impl Catalogs {
             name,
             is_new: false,
         };
-        if self.is_here(&name, within).await? {
+        let cancel = task.cancelled();
+        if time.within(cancel, self.is_here(&name, within)).await? {
             return Ok(here(name));
         }
         let _turn = self.turn(&name, time, task).await?;
         // It may have come meanwhile.
-        if self.is_here(&name, within).await? {
+        if time.within(cancel, self.is_here(&name, within)).await? {
             return Ok(here(name));
         }
-        let found = self.find_kernel(named, within, &Platform::host()).await?;
+        let platform = Platform::host();
+        let finding = self.find_kernel(named, within, &platform);
+        let found = time.within(cancel, finding).await?;
         let found = found.ok_or_else(|| AppError::KernelMissing {
             kernel: named.to_owned(),
         })?;
@@ -230,12 +213,7 @@ impl Catalogs {
         time: PullTime,
         task: &OperationTask,
     ) -> Result<OwnedMutexGuard<()>, AppError> {
-        // cancel-safe: a place in the queue is given up
-        tokio::select! {
-            () = task.cancelled().cancelled() => Err(AppError::Interrupted),
-            turn = tokio::time::timeout(time.left(), self.fetching.of(name)) => {
-                turn.map_err(|_| time.over())
-            }
-        }
+        let turn = async { Ok(self.fetching.of(name).await) };
+        time.within(task.cancelled(), turn).await
     }
 }

@@ -6,9 +6,10 @@
 
 mod kernel;
 mod lookup;
+mod turns;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use banger_catalog::{Index, PublicKey, Seen};
 use banger_core::catalog::Catalog;
@@ -26,6 +27,7 @@ pub(crate) use kernel::Ensured;
 pub use kernel::PullKernelRequest;
 pub use lookup::{Entry, EntryFilter, EntryKind};
 pub(crate) use lookup::{FoundBundle, FoundKernel};
+use turns::Turns;
 
 /// The most catalogs: each is asked for every name that none before it has.
 const CATALOGS_MAX: usize = 64;
@@ -39,10 +41,12 @@ pub struct Catalogs {
     kernels: Arc<Kernels>,
     /// Where what is fetched is staged.
     files: ImageStore,
-    /// One change of the list, and one refresh, at a time.
-    changing: Mutex<()>,
+    /// One catalog is added at a time: there may be so many.
+    adding: Mutex<()>,
+    /// One refresh of a catalog at a time, and when the last one of those who wait for their turn ended.
+    refreshing: Turns<Option<Instant>>,
     /// One kernel of a name is fetched at a time: whoever wants the same one finds it then.
-    fetching: kernel::Turns,
+    fetching: Turns<()>,
 }
 
 impl std::fmt::Debug for Catalogs {
@@ -83,8 +87,9 @@ impl Catalogs {
             operations: operations.clone(),
             kernels: kernels.clone(),
             files: files.clone(),
-            changing: Mutex::default(),
-            fetching: kernel::Turns::default(),
+            adding: Mutex::default(),
+            refreshing: Turns::default(),
+            fetching: Turns::default(),
         }
     }
 
@@ -105,13 +110,7 @@ impl Catalogs {
             "" => None,
             name => Some(parse_name("name", name)?),
         };
-        let _changing = self.changing.lock().await;
-        let kept = self.context.store.catalog_names().await?;
-        if kept.len() >= CATALOGS_MAX {
-            return Err(AppError::TooManyCatalogs {
-                limit: CATALOGS_MAX,
-            });
-        }
+        self.refuse_too_many().await?;
         let shown = name.as_ref().map_or(request.url, Name::to_string);
         let now = Timestamp::now();
         let bytes = self.fetch(&shown, &address).await?;
@@ -127,6 +126,9 @@ impl Catalogs {
             refresh_time: now,
             refresh_error: None,
         };
+        let _adding = self.adding.lock().await;
+        // Others may have come while the index did.
+        self.refuse_too_many().await?;
         let inserted = self.context.store.insert_catalog(&catalog).await;
         inserted.map_err(|error| match error {
             StoreError::NameTaken { name, .. } => AppError::NameTaken {
@@ -136,6 +138,16 @@ impl Catalogs {
             other => other.into(),
         })?;
         view(catalog)
+    }
+
+    async fn refuse_too_many(&self) -> Result<(), AppError> {
+        let kept = self.context.store.catalog_names().await?;
+        match kept.len() >= CATALOGS_MAX {
+            true => Err(AppError::TooManyCatalogs {
+                limit: CATALOGS_MAX,
+            }),
+            false => Ok(()),
+        }
     }
 
     /// A catalog by name.
@@ -169,19 +181,39 @@ impl Catalogs {
     /// # Errors
     /// If it does not exist, or its index does not come or is not believed.
     pub async fn refresh(&self, named: &str) -> Result<CatalogView, AppError> {
-        let _changing = self.changing.lock().await;
         let catalog = self.find(named).await?;
-        match self.refreshed(&catalog).await {
-            Ok(refreshed) => view(refreshed),
-            Err(error) => {
-                let failure = error.to_failure();
-                self.context
-                    .store
-                    .set_refresh_error(&catalog.name, &failure)
-                    .await?;
-                Err(error)
-            }
+        let mut turn = self.refreshing.of(&catalog.name).await;
+        view(self.refresh_in_turn(&catalog.name, &mut turn).await?)
+    }
+
+    /// A catalog whose index has expired, read again; `None` where that fails. Whoever waited for another who did the
+    /// same takes what came of that.
+    async fn renew(&self, expired: &Catalog) -> Option<Catalog> {
+        let asked = Instant::now();
+        let mut turn = self.refreshing.of(&expired.name).await;
+        if turn.is_some_and(|ended| ended >= asked) {
+            let found = self.context.store.find_catalog(&expired.name).await;
+            let is_newer = |found: &Catalog| found.refresh_time > expired.refresh_time;
+            return found.ok().flatten().filter(is_newer);
         }
+        let refreshed = self.refresh_in_turn(&expired.name, &mut turn).await;
+        refreshed.ok()
+    }
+
+    async fn refresh_in_turn(
+        &self,
+        name: &Name,
+        turn: &mut Option<Instant>,
+    ) -> Result<Catalog, AppError> {
+        let catalog = self.find(name.as_str()).await?;
+        let refreshed = self.refreshed(&catalog).await;
+        *turn = Some(Instant::now());
+        if let Err(error) = &refreshed {
+            let failure = error.to_failure();
+            let store = &self.context.store;
+            store.set_refresh_error(&catalog.name, &failure).await?;
+        }
+        refreshed
     }
 
     async fn refreshed(&self, catalog: &Catalog) -> Result<Catalog, AppError> {
@@ -221,7 +253,6 @@ impl Catalogs {
     /// # Errors
     /// If it does not exist.
     pub async fn remove(&self, named: &str) -> Result<(), AppError> {
-        let _changing = self.changing.lock().await;
         let catalog = self.find(named).await?;
         self.context.store.delete_catalog(&catalog.name).await?;
         Ok(())

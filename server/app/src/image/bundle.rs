@@ -54,10 +54,8 @@ impl Worker {
         if request.source != ImageSource::Registry {
             let key = StageKey::new(LOOK_UP);
             task.start(&key, None);
-            let found = self
-                .catalogs
-                .find_bundle(&request.reference, &platform)
-                .await?;
+            let finding = self.catalogs.find_bundle(&request.reference, &platform);
+            let found = time.within(task.cancelled(), finding).await?;
             task.finish(&key);
             if let Some(found) = found {
                 return self
