@@ -1,7 +1,5 @@
 //! OCI image layouts (OCI image specification, "Image Layout").
 
-use std::path::Path;
-
 use banger_core::image::Platform;
 
 use super::Found;
@@ -22,24 +20,22 @@ const NESTING_MAX: usize = 4;
 
 /// Finds the image. Blocks.
 pub(super) fn inspect(
-    path: &Path,
+    bundle: &Bundle,
     image: Option<&str>,
     platform: &Platform,
-    tmp: &Path,
 ) -> Result<Found, StoreError> {
-    let bundle = Bundle::open(path, tmp)?;
     bundle.need(MARKER)?;
     let bytes = bundle.document(INDEX, MANIFEST_BYTES_MAX)?;
     let Document::Index(manifests) = Document::parse(&bytes)? else {
         return Err(bundle.bad(INDEX));
     };
-    let mut descriptor = select(&bundle, &manifests, image, platform)?.clone();
+    let mut descriptor = select(bundle, &manifests, image, platform)?.clone();
     for _ in 0..NESTING_MAX {
-        let bytes = blob(&bundle, &descriptor, MANIFEST_BYTES_MAX)?;
+        let bytes = blob(bundle, &descriptor, MANIFEST_BYTES_MAX)?;
         match Document::parse(&bytes)? {
             Document::Index(inner) => descriptor = choose(&inner, platform)?.clone(),
             Document::Manifest(manifest) => {
-                let config = blob(&bundle, &manifest.config, CONFIG_BYTES_MAX)?;
+                let config = blob(bundle, &manifest.config, CONFIG_BYTES_MAX)?;
                 let mut files = Vec::new();
                 for layer in &manifest.layers {
                     files.push((layer.digest, bundle.need(&name(layer))?));
