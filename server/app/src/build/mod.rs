@@ -401,7 +401,11 @@ impl Builder {
 
     async fn known(&self, result: Digest) -> Result<Option<Image>, AppError> {
         match self.cache.result(result) {
-            Some(digest) => self.images.known(&self.reference, digest, "build").await,
+            Some(digest) => {
+                let cancel = self.task.cancelled();
+                let images = &self.images;
+                images.known(&self.reference, digest, "build", cancel).await
+            }
             None => Ok(None),
         }
     }

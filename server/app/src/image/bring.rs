@@ -55,7 +55,7 @@ impl Worker {
         task: &OperationTask,
     ) -> Result<Image, AppError> {
         crate::host::admit_disk(&self.context)?;
-        let _bringing = self.begin_bringing().await;
+        let _bringing = self.begin_bringing(task.cancelled()).await?;
         let mut built = self
             .files
             .pull(reference, options, task, task.cancelled())
@@ -86,7 +86,7 @@ impl Worker {
         let options = RegisterOptions {
             platform: request.platform.clone().unwrap_or_else(Platform::host),
         };
-        let _bringing = self.begin_bringing().await;
+        let _bringing = self.begin_bringing(cancel).await?;
         let (files, time) = (&self.files, PullTime::begin(&self.context));
         let register = async |cancel: CancellationToken| {
             let registered = files.register(source, &options, progress, &cancel).await;

@@ -52,7 +52,7 @@ impl Images {
         (progress, cancel): (&dyn Progress, &CancellationToken),
     ) -> Result<Image, AppError> {
         let worker = self.worker();
-        let _bringing = worker.begin_bringing().await;
+        let _bringing = worker.begin_bringing(cancel).await?;
         let built = self
             .files
             .assemble(base, layer, description, progress, cancel)
@@ -73,7 +73,7 @@ impl Images {
         let config = Box::new(config);
         let source = RegisterSource::RootfsTar { path, config };
         let options = RegisterOptions::default();
-        let _bringing = worker.begin_bringing().await;
+        let _bringing = worker.begin_bringing(cancel).await?;
         let built = self
             .files
             .register(source, &options, progress, cancel)
@@ -92,9 +92,10 @@ impl Images {
         reference: &ImageReference,
         digest: Digest,
         origin: &str,
+        cancel: &CancellationToken,
     ) -> Result<Option<Image>, AppError> {
         let worker = self.worker();
-        let _bringing = worker.begin_bringing().await;
+        let _bringing = worker.begin_bringing(cancel).await?;
         let known = self.context.store.find_images_by_digest(&digest).await?;
         let Some(known) = known.into_iter().next() else {
             return Ok(None);

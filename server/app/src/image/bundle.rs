@@ -169,7 +169,7 @@ impl Worker {
     ) -> Result<Image, AppError> {
         crate::host::admit_disk(&self.context)?;
         let source = self.catalogs.source(&found.catalog.url)?;
-        let _bringing = self.begin_bringing().await;
+        let _bringing = self.begin_bringing(task.cancelled()).await?;
         let mut built = self
             .files
             .pull_bundle(&source, &found.entry, time.left(), task, task.cancelled())
