@@ -32,6 +32,7 @@ pub mod paths;
 mod pauses;
 mod pull_time;
 mod reconcile;
+mod reserve;
 pub mod session;
 pub mod ssh;
 mod sys;

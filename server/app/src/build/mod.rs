@@ -317,9 +317,13 @@ impl Builder {
                 }
             };
             let limit = self.context.config.builds.timeout;
-            // Dropped when its time is over: the fleet undoes what was begun.
-            let built = tokio::time::timeout(limit, Box::pin(building)).await;
-            built.unwrap_or_else(|_| Err(BuildError::TooLong { limit }.into()))
+            // cancel-safe: dropped when its time or the space is over, the fleet undoes what was begun
+            tokio::select! {
+                built = tokio::time::timeout(limit, Box::pin(building)) => {
+                    built.unwrap_or_else(|_| Err(BuildError::TooLong { limit }.into()))
+                }
+                refused = crate::reserve::used_up(&self.context) => Err(refused),
+            }
         };
         tokio::select! {
             biased; // giving up before more work

@@ -8,12 +8,14 @@ use banger_core::operation::{OperationKind, StageKey};
 use banger_core::{Name, OperationId, Owner};
 use banger_store::RequestKey;
 use tokio::sync::OwnedMutexGuard;
+use tokio_util::sync::CancellationToken;
 
 use super::{Catalogs, FoundKernel, parse_name};
 use crate::error::AppError;
 use crate::kernel::Wanted;
 use crate::operation::{Begun, OperationTask};
 use crate::pull_time::PullTime;
+use crate::reserve;
 
 /// What to pull.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -194,15 +196,14 @@ impl Catalogs {
         time: PullTime,
         task: &OperationTask,
     ) -> Result<Kernel, AppError> {
-        crate::host::admit_disk(&self.context)?;
         let source = self.source(&found.catalog.url)?;
         let stage = StageKey::item("fetch", format!("kernel {}", found.entry.name));
-        let (file, left) = (&found.entry.file, time.left());
-        let file = self
-            .files
-            .fetch_file(&source, file, &stage, left, task, task.cancelled())
-            .await
-            .map_err(|error| time.explain(error.into()))?;
+        let (files, file) = (&self.files, &found.entry.file);
+        let fetch = async |cancel: CancellationToken| {
+            let fetched = files.fetch_file(&source, file, &stage, time.left(), task, &cancel);
+            fetched.await.map_err(|error| time.explain(error.into()))
+        };
+        let file = reserve::spare(&self.context, task.cancelled(), fetch).await?;
         self.kernels.keep_bundle(&file, wanted, time, task).await
     }
 

@@ -5,6 +5,7 @@ use banger_core::operation::Progress as _;
 use banger_core::operation::StageKey;
 use banger_core::{Name, Owner};
 use banger_image::{BundleNames, ImageReference};
+use tokio_util::sync::CancellationToken;
 
 use super::bring::{REGISTRY, Worker};
 use super::{ImageSource, Images, PullRequest};
@@ -13,6 +14,7 @@ use crate::error::AppError;
 use crate::export::{Export, ExportHead};
 use crate::operation::OperationTask;
 use crate::pull_time::PullTime;
+use crate::reserve;
 
 /// The stage in which a name is looked up in the catalogs.
 const LOOK_UP: &str = "look-up";
@@ -167,13 +169,14 @@ impl Worker {
         time: PullTime,
         task: &OperationTask,
     ) -> Result<Image, AppError> {
-        crate::host::admit_disk(&self.context)?;
         let source = self.catalogs.source(&found.catalog.url)?;
         let _bringing = self.begin_bringing(task.cancelled()).await?;
-        let mut built = self
-            .files
-            .pull_bundle(&source, &found.entry, time.left(), task, task.cancelled())
-            .await?;
+        let (files, entry) = (&self.files, &found.entry);
+        let pull = async |cancel: CancellationToken| {
+            let pulled = files.pull_bundle(&source, entry, time.left(), task, &cancel);
+            Ok(pulled.await?)
+        };
+        let mut built = reserve::spare(&self.context, task.cancelled(), pull).await?;
         built.kernel = kernel.map(|kernel| kernel.name.clone());
         let origin = format!(
             "catalog {}: {}:{}",
