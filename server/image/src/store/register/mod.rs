@@ -177,6 +177,7 @@ impl ImageStore {
         progress: &dyn Progress,
         cancel: &CancellationToken,
     ) -> Result<BuiltImage, StoreError> {
+        let place = self.reading_place(cancel).await?;
         let key = StageKey::new(INSPECT);
         progress.start(&key, None);
         let platform = options.platform.clone();
@@ -195,6 +196,7 @@ impl ImageStore {
             Err(_) if cancel.is_cancelled() => return Err(StoreError::Cancelled),
             found => found?,
         };
+        drop(place);
         progress.finish(&key);
         let platform = options.platform.clone();
         let (plan, files) = match found {
