@@ -50,6 +50,8 @@ const SOCKET_PATH_MAX: usize = 107;
 const JAIL_UID_END: u32 = 1 << 31;
 /// The most builds that may be allowed to go on, and to wait.
 const BUILDS_MAX: usize = 1000;
+/// The most that kept steps may be allowed to take: 1 PiB.
+const CACHE_MAX_MIB: u64 = 1 << 30;
 /// The most that an upload may be allowed to be: 1 TiB.
 const UPLOAD_MAX_MIB: u64 = 1 << 20;
 /// The name of the file with registries' logins beside the configuration file.
@@ -189,6 +191,8 @@ pub struct Config {
     pub max_parallel_builds: usize,
     /// The most builds that wait for others.
     pub build_queue_max: usize,
+    /// The most space of the steps kept of earlier builds, MiB.
+    pub build_cache_mib: u64,
     /// The longest time for a whole build.
     pub build_timeout: SignedDuration,
     /// The network of VMs, and of the steps of builds, for which none was asked.
@@ -317,6 +321,7 @@ impl Config {
             export_stall_timeout: signed(app.export_stall_timeout),
             max_parallel_builds: app.builds.parallel_max,
             build_queue_max: app.builds.queue_max,
+            build_cache_mib: app.builds.cache_bytes_max >> 20,
             build_timeout: signed(app.builds.timeout),
             default_network: app.default_network,
             driver: DriverChoice::default(),
@@ -492,6 +497,11 @@ impl Config {
             "build_queue_max",
             self.build_queue_max > BUILDS_MAX,
             "must be at most 1000: the contexts of all of them lie on the disk",
+        );
+        refuse(
+            "build_cache_mib",
+            self.build_cache_mib > CACHE_MAX_MIB,
+            "must be at most 1073741824",
         );
         refuse(
             "upload_max_mib",
@@ -682,6 +692,7 @@ impl Config {
             builds: BuildConfig {
                 parallel_max: self.max_parallel_builds,
                 queue_max: self.build_queue_max,
+                cache_bytes_max: self.build_cache_mib << 20,
                 timeout: unsigned(self.build_timeout),
             },
             credentials: credentials::profiles(&self.credentials),

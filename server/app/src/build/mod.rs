@@ -66,6 +66,8 @@ pub struct BuildConfig {
     pub queue_max: usize,
     /// The longest time for a whole build, from its turn on.
     pub timeout: Duration,
+    /// The most space of the steps that are kept, beside those that running builds need.
+    pub cache_bytes_max: u64,
 }
 
 impl Default for BuildConfig {
@@ -74,6 +76,7 @@ impl Default for BuildConfig {
             parallel_max: 4,
             queue_max: 32,
             timeout: Duration::from_secs(2 * 3600),
+            cache_bytes_max: 20 << 30,
         }
     }
 }
@@ -151,8 +154,9 @@ impl Builds {
         images: &Arc<Images>,
         vms: &Arc<Vms>,
     ) -> Result<Self, AppError> {
-        let cache = StepCache::open(context.paths.state_dir(), context.paths.tmp())?;
         let config = context.config.builds;
+        let (state_dir, tmp) = (context.paths.state_dir(), context.paths.tmp());
+        let cache = StepCache::open(state_dir, tmp, config.cache_bytes_max)?;
         Ok(Self {
             context: context.clone(),
             operations: operations.clone(),
@@ -393,7 +397,7 @@ impl Builder {
         if self.blocking(move || cache.take(key, &to)).await?? {
             return Ok(disk);
         }
-        // It was there a moment ago: somebody pruned. The next try runs the step.
+        // It was there a moment ago, and is held: somebody removed the file. The next try runs the step.
         Err(AppError::GivenUp {
             why: "a kept step was removed meanwhile: build again",
         })

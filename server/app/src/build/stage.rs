@@ -13,6 +13,7 @@ use futures::StreamExt as _;
 use tokio::sync::mpsc;
 
 use super::Builder;
+use super::cache::Held;
 use super::error::BuildError;
 use super::fleet::BuildVm;
 use super::plan::{Action, Copy, CopyFrom, Settings, StagePlan, Step};
@@ -55,6 +56,8 @@ pub(super) struct Stages<'a> {
     done: HashMap<usize, Done>,
     /// What later stages copy, by where from and what.
     given: HashMap<(CopyOrigin, Vec<String>), Arc<Files>>,
+    /// The kept disks that this build still needs.
+    held: Vec<Held>,
     /// Steps in all, and the next one's number.
     total: usize,
     next: usize,
@@ -102,6 +105,7 @@ impl<'a> Stages<'a> {
             plans,
             done: HashMap::new(),
             given: HashMap::new(),
+            held: Vec::new(),
             total,
             next: 1,
         })
@@ -131,8 +135,15 @@ impl<'a> Stages<'a> {
         let steps = self.plans[&number].steps.clone();
         let keys = self.keys(base_key, &steps).await?;
         let cache = &self.builder.cache;
+        // Before it is asked which are there.
+        let held: Vec<Held> = keys.iter().map(|key| cache.hold(*key)).collect();
         let is_kept = |key: &Digest| !self.builder.no_cache && cache.has(*key);
         let kept = keys.iter().rposition(is_kept);
+        // What lies between is not asked for again.
+        let is_needed = |at: usize| Some(at) == kept || at + 1 == keys.len();
+        let held = held.into_iter().enumerate();
+        self.held
+            .extend(held.filter_map(|(at, held)| is_needed(at).then_some(held)));
         for (at, step) in steps
             .iter()
             .enumerate()
