@@ -9,12 +9,12 @@ mod lookup;
 mod turns;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use banger_catalog::{Index, PublicKey, Seen};
 use banger_core::catalog::Catalog;
 use banger_core::{Digest, Name, Timestamp};
-use banger_image::{CatalogAddress, CatalogSource, ImageStore, SourceError, SourceOptions};
+use banger_image::{CatalogAddress, CatalogSource, ImageStore, SourceOptions};
 use banger_store::{CatalogOutcome, StoreError};
 use tokio::sync::Mutex;
 
@@ -31,8 +31,6 @@ use turns::Turns;
 
 /// The most catalogs: each is asked for every name that none before it has.
 const CATALOGS_MAX: usize = 64;
-/// The longest time for an index to come.
-const REFRESH_WITHIN: Duration = Duration::from_secs(60);
 
 /// The catalogs of this host.
 pub struct Catalogs {
@@ -270,17 +268,11 @@ impl Catalogs {
 
     async fn fetch(&self, shown: &str, address: &CatalogAddress) -> Result<Vec<u8>, AppError> {
         let source = self.source_at(address)?;
-        let coming = tokio::time::timeout(REFRESH_WITHIN, source.catalog_json()).await;
-        let late = || SourceError::Stalled {
-            file: banger_catalog::CATALOG_FILE.to_owned(),
-            stall: REFRESH_WITHIN,
-        };
-        coming
-            .unwrap_or_else(|_| Err(late()))
-            .map_err(|source| AppError::CatalogAway {
-                catalog: shown.to_owned(),
-                source,
-            })
+        let come = source.catalog_json().await;
+        come.map_err(|source| AppError::CatalogAway {
+            catalog: shown.to_owned(),
+            source,
+        })
     }
 
     /// Where a catalog's files come from.
@@ -293,6 +285,7 @@ impl Catalogs {
         let options = SourceOptions {
             hosts: pull.catalogs.clone(),
             stall_timeout: pull.stall_timeout,
+            index_timeout: pull.timeout,
             ..SourceOptions::default()
         };
         Ok(CatalogSource::new(address, &options)?)
