@@ -6,10 +6,9 @@ use super::Found;
 use super::bundle::Bundle;
 use crate::document::{Descriptor, Document, DocumentError, choose};
 use crate::limits::{CONFIG_BYTES_MAX, MANIFEST_BYTES_MAX};
-use crate::registry::RegistryError;
+use crate::registry::Expected;
 use crate::store::StoreError;
 use crate::store::plan::Plan;
-use banger_core::Digest;
 
 /// The file by which a layout is known.
 pub(super) const MARKER: &str = "oci-layout";
@@ -94,16 +93,7 @@ fn name(descriptor: &Descriptor) -> String {
 /// A small blob, verified.
 fn blob(bundle: &Bundle, descriptor: &Descriptor, limit: u64) -> Result<Vec<u8>, StoreError> {
     let bytes = bundle.document(&name(descriptor), limit)?;
-    let actual = Digest::of(&bytes);
-    if actual == descriptor.digest {
-        return Ok(bytes);
-    }
-    let registry = bundle.path().display().to_string();
-    Err(RegistryError::WrongDigest {
-        registry,
-        what: "a document",
-        expected: descriptor.digest,
-        actual,
-    }
-    .into())
+    let layout = bundle.path().display().to_string();
+    Expected::from(descriptor).check(&layout, "a document", &bytes)?;
+    Ok(bytes)
 }
