@@ -107,6 +107,8 @@ pub struct AppConfig {
     pub pull: PullConfig,
     /// How uploads may be.
     pub upload: UploadConfig,
+    /// An export of which nothing is taken for this long has stalled.
+    pub export_stall_timeout: Duration,
     /// How builds may be.
     pub builds: BuildConfig,
     /// Credential files that VMs may be given, by name.
@@ -198,6 +200,7 @@ impl AppConfig {
                 timeout: Duration::from_secs(2 * 3600),
             },
             upload: UploadConfig::default(),
+            export_stall_timeout: Duration::from_secs(120),
             builds: BuildConfig::default(),
             credentials: Profiles::new(),
         }

@@ -20,6 +20,7 @@ use banger_store::StoreError;
 
 use crate::build::BuildError;
 use crate::credentials::CredentialError;
+use crate::export::ExportError;
 use crate::file::FileError;
 use crate::ssh::SshError;
 use crate::tunnel::TunnelError;
@@ -407,6 +408,9 @@ pub enum AppError {
     /// Images.
     #[error(transparent)]
     Image(#[from] ImageError),
+    /// Exports.
+    #[error(transparent)]
+    Export(#[from] ExportError),
     /// A file of an export could not be read.
     #[error("the export could not be read")]
     ReadExport {

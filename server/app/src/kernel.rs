@@ -165,12 +165,13 @@ impl Kernels {
         Ok(Digest::of(&bundle.manifest().to_bytes()) == digest)
     }
 
-    /// Begins to write a kernel as a bundle.
+    /// Begins to write a kernel as a bundle, for `owner`.
     ///
     /// # Errors
-    /// If it does not exist or cannot be read.
-    pub async fn export(&self, named: &str) -> Result<Export, AppError> {
+    /// If it does not exist or cannot be read, or as many exports go on as may.
+    pub async fn export(&self, named: &str, owner: &Owner) -> Result<Export, AppError> {
         let kernel = self.get(named).await?;
+        let turn = self.context.exports.take(owner)?;
         let bundle = self.files.export(kernel.id, kernel.name.clone()).await?;
         let head = ExportHead {
             content_bytes: bundle.content_bytes(),
@@ -178,7 +179,8 @@ impl Kernels {
             version: kernel.release,
             manifest: bundle.manifest().to_bytes(),
         };
-        Ok(Export::begin(&self.context, head, move |out| {
+        Ok(Export::begin(&self.context, turn, move |out| {
+            out.start(head)?;
             bundle.write(out)?;
             Ok(())
         }))

@@ -32,6 +32,7 @@ pub mod paths;
 mod pauses;
 mod pull_time;
 mod reconcile;
+mod reserve;
 pub mod session;
 pub mod ssh;
 mod sys;
@@ -71,6 +72,8 @@ pub(crate) struct Context {
     pub(crate) events: Arc<event::Events>,
     /// What files take is asked here.
     pub(crate) looks: look::Looks,
+    /// Whose exports go on.
+    pub(crate) exports: export::Exports,
     pub(crate) connector: Arc<dyn GuestConnector>,
     /// What the driver can do, once it was tried.
     pub(crate) driver_info: std::sync::OnceLock<DriverInfo>,
@@ -164,6 +167,7 @@ impl App {
             launches: vm::launch::Launches::default(),
             events: Arc::default(),
             looks: look::Looks::default(),
+            exports: export::Exports::default(),
             connector,
             driver_info: std::sync::OnceLock::new(),
             tasks: TaskTracker::new(),

@@ -53,6 +53,21 @@ impl PullTime {
         work.await.map_err(|_| self.over())
     }
 
+    /// Does a part that may be dropped at any instant, until `cancel` or the time is over.
+    pub(crate) async fn within<T>(
+        self,
+        cancel: &CancellationToken,
+        work: impl Future<Output = Result<T, AppError>>,
+    ) -> Result<T, AppError> {
+        // cancel-safe: the caller says so
+        tokio::select! {
+            () = cancel.cancelled() => Err(StoreError::Cancelled.into()),
+            done = tokio::time::timeout(self.left(), work) => {
+                done.unwrap_or_else(|_| Err(self.over()))
+            }
+        }
+    }
+
     /// The error of a part, which knew only what was left for it.
     pub(crate) fn explain(self, error: AppError) -> AppError {
         match error {

@@ -50,6 +50,8 @@ const SOCKET_PATH_MAX: usize = 107;
 const JAIL_UID_END: u32 = 1 << 31;
 /// The most builds that may be allowed to go on, and to wait.
 const BUILDS_MAX: usize = 1000;
+/// The most that kept steps may be allowed to take: 1 PiB.
+const CACHE_MAX_MIB: u64 = 1 << 30;
 /// The most that an upload may be allowed to be: 1 TiB.
 const UPLOAD_MAX_MIB: u64 = 1 << 20;
 /// The name of the file with registries' logins beside the configuration file.
@@ -183,10 +185,14 @@ pub struct Config {
     pub upload_stall_timeout: SignedDuration,
     /// The longest time for a whole upload.
     pub upload_timeout: SignedDuration,
+    /// An export of which nothing is taken for this long has stalled.
+    pub export_stall_timeout: SignedDuration,
     /// The most builds at once.
     pub max_parallel_builds: usize,
     /// The most builds that wait for others.
     pub build_queue_max: usize,
+    /// The most space of the steps kept of earlier builds, MiB.
+    pub build_cache_mib: u64,
     /// The longest time for a whole build.
     pub build_timeout: SignedDuration,
     /// The network of VMs, and of the steps of builds, for which none was asked.
@@ -312,8 +318,10 @@ impl Config {
             upload_max_mib: app.upload.bytes_max >> 20,
             upload_stall_timeout: signed(app.upload.stall_timeout),
             upload_timeout: signed(app.upload.timeout),
+            export_stall_timeout: signed(app.export_stall_timeout),
             max_parallel_builds: app.builds.parallel_max,
             build_queue_max: app.builds.queue_max,
+            build_cache_mib: app.builds.cache_bytes_max >> 20,
             build_timeout: signed(app.builds.timeout),
             default_network: app.default_network,
             driver: DriverChoice::default(),
@@ -491,6 +499,11 @@ impl Config {
             "must be at most 1000: the contexts of all of them lie on the disk",
         );
         refuse(
+            "build_cache_mib",
+            self.build_cache_mib > CACHE_MAX_MIB,
+            "must be at most 1073741824",
+        );
+        refuse(
             "upload_max_mib",
             !(1..=UPLOAD_MAX_MIB).contains(&self.upload_max_mib),
             "must be from 1 to 1048576",
@@ -567,7 +580,7 @@ impl Config {
         self.log_level.parse()
     }
 
-    fn durations(&self) -> [(&'static str, SignedDuration); 31] {
+    fn durations(&self) -> [(&'static str, SignedDuration); 32] {
         [
             ("boot_timeout", self.boot_timeout),
             ("configure_timeout", self.configure_timeout),
@@ -599,6 +612,7 @@ impl Config {
             ("pull_timeout", self.pull_timeout),
             ("upload_stall_timeout", self.upload_stall_timeout),
             ("upload_timeout", self.upload_timeout),
+            ("export_stall_timeout", self.export_stall_timeout),
             ("build_timeout", self.build_timeout),
             ("kvm_probe_timeout", self.kvm_probe_timeout),
             ("vmm_launch_timeout", self.vmm_launch_timeout),
@@ -674,9 +688,11 @@ impl Config {
                 stall_timeout: unsigned(self.upload_stall_timeout),
                 timeout: unsigned(self.upload_timeout),
             },
+            export_stall_timeout: unsigned(self.export_stall_timeout),
             builds: BuildConfig {
                 parallel_max: self.max_parallel_builds,
                 queue_max: self.build_queue_max,
+                cache_bytes_max: self.build_cache_mib << 20,
                 timeout: unsigned(self.build_timeout),
             },
             credentials: credentials::profiles(&self.credentials),

@@ -40,6 +40,8 @@ pub(crate) const LAYERS_AT_ONCE: usize = 3;
 pub(crate) const LAYER_JOBS_OF_REGISTRY_MAX: usize = 8;
 /// Layers of all pulls together that are fetched and decompressed at the same time.
 pub(crate) const LAYER_JOBS_MAX: usize = 48;
+/// Archives and bundles that are read at the same time: each may want a decompressor's whole window.
+pub(crate) const READING_JOBS_MAX: usize = 32;
 /// Base disks written at the same time.
 pub(crate) const CONVERSIONS_MAX: usize = 2;
 /// After this time what a pull did not wait for is synced: until then the disk and the processors are left to what comes

@@ -87,6 +87,26 @@ async fn refused(store: &ImageStore, layout: PathBuf, case: Case) -> (&'static s
     (reason, what)
 }
 
+#[tokio::test]
+async fn a_manifest_of_another_length_than_its_index_says_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = ImageStore::open(&directory.path().join("state")).unwrap();
+    let layout = directory.path().join("layout");
+    layers([Tar::new().file("a", b"x")]).write_layout(&layout);
+    let index = layout.join("index.json");
+    let said = std::fs::read_to_string(&index).unwrap();
+    for (size, reason) in [
+        ("\"size\":1", "BLOB_TOO_SHORT"),
+        ("\"size\":1,\"was\":", "BLOB_TOO_LONG"),
+    ] {
+        std::fs::write(&index, said.replacen("\"size\":", size, 1)).unwrap();
+        let error = register(&store, layout.clone()).await.unwrap_err();
+        assert_eq!(error.reason(), reason, "{error}");
+    }
+    std::fs::write(&index, said).unwrap();
+    register(&store, layout).await.unwrap();
+}
+
 async fn register(
     store: &ImageStore,
     path: PathBuf,

@@ -289,6 +289,29 @@ async fn documents_are_bounded_and_verified() {
         (request.path.contains("/blobs/") && request.head.contains("GET")).then(|| Answer::ok("{}"))
     });
     assert_eq!(other.await.unwrap_err().reason(), "BLOB_DIGEST_MISMATCH");
+    // What is right by its digest may have another length than is said of it.
+    let manifest = |image: &TestImage| String::from_utf8(image.manifest.clone()).unwrap();
+    let mut longer = image();
+    longer.manifest = manifest(&longer)
+        .replacen("\"size\":", "\"size\":1", 1)
+        .into_bytes();
+    let longer = pull(longer, |_| None).await.unwrap_err();
+    assert_eq!(longer.reason(), "BLOB_TOO_SHORT", "{longer}");
+    for (size, reason) in [(1, "BLOB_TOO_LONG"), (1 << 20, "BLOB_TOO_SHORT")] {
+        let (image, tag) = (image(), "/manifests/1");
+        let digest = Digest::of(&image.manifest);
+        let index = format!(
+            r#"{{"schemaVersion":2,"manifests":[{{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":"{digest}","size":{size},"platform":{{"os":"linux","architecture":"amd64"}}}}]}}"#
+        );
+        let lying = pull(image, move |request| {
+            request.path.ends_with(tag).then(|| Answer {
+                headers: "Content-Type: application/vnd.oci.image.index.v1+json\r\n".into(),
+                ..Answer::ok(index.clone())
+            })
+        });
+        let lying = lying.await.unwrap_err();
+        assert_eq!(lying.reason(), reason, "{lying}");
+    }
 }
 
 #[tokio::test]

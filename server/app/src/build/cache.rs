@@ -1,10 +1,12 @@
 //! Steps kept of earlier builds: the writable disk as it was after a step, named by a digest of all that
-//! went into it. Any of them may be removed at any time; a build then runs the step again.
+//! went into it. Any of them that no running build needs may be removed at any time; a build then runs the step again.
 
+use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use banger_core::{Digest, OperationId};
@@ -16,8 +18,6 @@ use crate::disk;
 const STEPS_MAX: usize = 500;
 /// Results of whole builds that are kept: a name each.
 const RESULTS_MAX: usize = 500;
-/// Space of all steps that are kept, on the host's disk.
-const BYTES_MAX: u64 = 20 << 30;
 
 /// The steps kept in one state directory.
 #[derive(Debug, Clone)]
@@ -25,6 +25,20 @@ pub(super) struct StepCache {
     steps: PathBuf,
     results: PathBuf,
     tmp: PathBuf,
+    /// Space of all steps that are kept, on the host's disk.
+    bytes_max: u64,
+    held: Arc<HeldSteps>,
+}
+
+/// How often each step is held.
+#[derive(Debug, Default)]
+struct HeldSteps(Mutex<HashMap<PathBuf, usize>>);
+
+/// A step that is not removed while this lives, if it is kept.
+#[derive(Debug)]
+pub(super) struct Held {
+    path: PathBuf,
+    all: Arc<HeldSteps>,
 }
 
 /// What is kept, or was removed.
@@ -49,11 +63,13 @@ fn failed(step: &'static str, path: &Path) -> impl FnOnce(io::Error) -> BuildErr
 
 impl StepCache {
     /// Opens the cache below `state_dir`; `tmp` is on the same file system and swept at start.
-    pub(super) fn open(state_dir: &Path, tmp: PathBuf) -> Result<Self, BuildError> {
+    pub(super) fn open(state_dir: &Path, tmp: PathBuf, bytes_max: u64) -> Result<Self, BuildError> {
         let cache = Self {
             steps: state_dir.join("build/steps"),
             results: state_dir.join("build/results"),
             tmp,
+            bytes_max,
+            held: Arc::default(),
         };
         for dir in [&cache.steps, &cache.results] {
             fs::create_dir_all(dir).map_err(failed("make the directory", dir))?;
@@ -63,6 +79,15 @@ impl StepCache {
 
     fn step(&self, key: Digest) -> PathBuf {
         self.steps.join(format!("{}.ext4", key.hex()))
+    }
+
+    /// Keeps a step from being removed, whether or not it is there yet.
+    pub(super) fn hold(&self, key: Digest) -> Held {
+        let path = self.step(key);
+        self.held
+            .with(|held| *held.entry(path.clone()).or_default() += 1);
+        let all = self.held.clone();
+        Held { path, all }
     }
 
     /// Whether a step is kept.
@@ -95,7 +120,7 @@ impl StepCache {
         made()
             .map_err(failed("keep a step in", &self.steps))
             .inspect_err(|_| remove(&tmp))?;
-        shrink(&self.steps, STEPS_MAX, BYTES_MAX).map(drop)
+        shrink(&self.steps, STEPS_MAX, self.bytes_max, &self.held).map(drop)
     }
 
     /// The image that a whole build made.
@@ -110,7 +135,7 @@ impl StepCache {
     /// Remembers the image that a whole build made. One that is lost costs a boot.
     pub(super) fn set_result(&self, key: Digest, image: Digest) {
         let _ = fs::write(self.results.join(key.hex()), image.to_string());
-        let _ = shrink(&self.results, RESULTS_MAX, u64::MAX);
+        let _ = shrink(&self.results, RESULTS_MAX, u64::MAX, &self.held);
     }
 
     /// What is kept. Blocks.
@@ -125,7 +150,7 @@ impl StepCache {
         })
     }
 
-    /// Removes everything that is kept. Blocks.
+    /// Removes everything that is kept and that no running build needs. Blocks.
     ///
     /// # Errors
     /// If a file cannot be removed.
@@ -133,7 +158,39 @@ impl StepCache {
         for entry in fs::read_dir(&self.results).into_iter().flatten().flatten() {
             remove(&entry.path());
         }
-        shrink(&self.steps, 0, 0)
+        shrink(&self.steps, 0, 0, &self.held)
+    }
+}
+
+impl HeldSteps {
+    fn with<T>(&self, change: impl FnOnce(&mut HashMap<PathBuf, usize>) -> T) -> T {
+        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Removes a file that nobody holds; false where somebody does.
+    fn remove_free(&self, path: &Path) -> io::Result<bool> {
+        self.with(|held| {
+            if held.contains_key(path) {
+                return Ok(false);
+            }
+            match fs::remove_file(path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+                _ => Ok(true),
+            }
+        })
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.all.with(|held| {
+            if let Some(count) = held.get_mut(&self.path) {
+                *count -= 1;
+                if *count == 0 {
+                    held.remove(&self.path);
+                }
+            }
+        });
     }
 }
 
@@ -155,23 +212,27 @@ fn kept(dir: &Path) -> Result<Vec<Kept>, BuildError> {
     Ok(kept)
 }
 
-/// Removes what was not used for longest, until the rest is within the bounds.
-fn shrink(dir: &Path, count_max: usize, bytes_max: u64) -> Result<CacheUsage, BuildError> {
+/// Removes what was not used for longest and nobody holds, until the rest is within the bounds.
+fn shrink(
+    dir: &Path,
+    count_max: usize,
+    bytes_max: u64,
+    held: &HeldSteps,
+) -> Result<CacheUsage, BuildError> {
     let mut kept = kept(dir)?;
     kept.sort_by_key(|kept| kept.used);
     let mut bytes: u64 = kept.iter().map(|kept| kept.bytes).sum();
     let mut removed = CacheUsage::default();
-    let count = kept.len();
-    for (number, oldest) in kept.into_iter().enumerate() {
-        if count - number <= count_max && bytes <= bytes_max {
+    let mut count = kept.len();
+    for oldest in kept {
+        if count <= count_max && bytes <= bytes_max {
             break;
         }
-        match fs::remove_file(&oldest.path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(failed("remove", &oldest.path)(error));
-            }
-            _ => {}
+        let is_gone = held.remove_free(&oldest.path);
+        if !is_gone.map_err(failed("remove", &oldest.path))? {
+            continue;
         }
+        count -= 1;
         bytes -= oldest.bytes;
         removed.steps += 1;
         removed.bytes += oldest.bytes;
@@ -195,7 +256,7 @@ mod tests {
     fn cache(dir: &Path) -> StepCache {
         let tmp = dir.join("tmp");
         fs::create_dir_all(&tmp).unwrap();
-        StepCache::open(dir, tmp).unwrap()
+        StepCache::open(dir, tmp, 1 << 30).unwrap()
     }
 
     fn disk(dir: &Path, content: &[u8]) -> PathBuf {
@@ -239,7 +300,8 @@ mod tests {
                 .unwrap();
         }
         assert!(cache.take(keys[0], &dir.path().join("back")).unwrap());
-        assert_eq!(shrink(&cache.steps, 2, u64::MAX).unwrap().steps, 1);
+        let shrunk = shrink(&cache.steps, 2, u64::MAX, &cache.held).unwrap();
+        assert_eq!(shrunk.steps, 1);
         assert_eq!(keys.map(|key| cache.has(key)), [true, false, true]);
         cache.set_result(keys[0], keys[1]);
         assert_eq!(cache.result(keys[0]), Some(keys[1]));
@@ -248,6 +310,27 @@ mod tests {
             (cache.result(keys[0]), cache.usage().unwrap()),
             (None, CacheUsage::default())
         );
+    }
+
+    #[test]
+    fn what_a_running_build_needs_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = StepCache {
+            bytes_max: 0,
+            ..cache(dir.path())
+        };
+        let keys = [b"a", b"b"].map(|name| Digest::of(name));
+        let kept = || keys.map(|key| cache.has(key));
+        let (held, twice) = (cache.hold(keys[0]), cache.hold(keys[0]));
+        for key in keys {
+            cache.keep(key, &disk(dir.path(), b"x")).unwrap();
+        }
+        assert_eq!(kept(), [true, false]);
+        drop(twice);
+        assert_eq!(cache.prune().unwrap().steps, 0);
+        drop(held);
+        assert_eq!(cache.prune().unwrap().steps, 1);
+        assert_eq!(kept(), [false, false]);
     }
 
     #[test]

@@ -69,6 +69,8 @@ pub struct BuildConfig {
     pub queue_max: usize,
     /// The longest time for a whole build, from its turn on.
     pub timeout: Duration,
+    /// The most space of the steps that are kept, beside those that running builds need.
+    pub cache_bytes_max: u64,
 }
 
 impl Default for BuildConfig {
@@ -77,6 +79,7 @@ impl Default for BuildConfig {
             parallel_max: 4,
             queue_max: 32,
             timeout: Duration::from_secs(2 * 3600),
+            cache_bytes_max: 20 << 30,
         }
     }
 }
@@ -154,8 +157,9 @@ impl Builds {
         images: &Arc<Images>,
         vms: &Arc<Vms>,
     ) -> Result<Self, AppError> {
-        let cache = StepCache::open(context.paths.state_dir(), context.paths.tmp())?;
         let config = context.config.builds;
+        let (state_dir, tmp) = (context.paths.state_dir(), context.paths.tmp());
+        let cache = StepCache::open(state_dir, tmp, config.cache_bytes_max)?;
         Ok(Self {
             context: context.clone(),
             operations: operations.clone(),
@@ -320,9 +324,13 @@ impl Builder {
                 }
             };
             let limit = self.context.config.builds.timeout;
-            // Dropped when its time is over: the fleet undoes what was begun.
-            let built = tokio::time::timeout(limit, Box::pin(building)).await;
-            built.unwrap_or_else(|_| Err(BuildError::TooLong { limit }.into()))
+            // cancel-safe: dropped when its time or the space is over, the fleet undoes what was begun
+            tokio::select! {
+                built = tokio::time::timeout(limit, Box::pin(building)) => {
+                    built.unwrap_or_else(|_| Err(BuildError::TooLong { limit }.into()))
+                }
+                refused = crate::reserve::used_up(&self.context) => Err(refused),
+            }
         };
         tokio::select! {
             biased; // giving up before more work
@@ -347,7 +355,7 @@ impl Builder {
         let archive = self
             .blocking(move || open_context(path, is_empty))
             .await??;
-        let files = Files::new(archive);
+        let files = Arc::new(Files::new(archive));
         let mut images = HashMap::new();
         for reference in recipe.images() {
             let image = match self.images.find(reference).await? {
@@ -366,7 +374,7 @@ impl Builder {
             crate::image::check_platform(&images[reference], reference)?;
             self.warn_of_triggers(&images[reference], reference).await?;
         }
-        Stages::new(self, &recipe, &files, images)?.build().await
+        Stages::new(self, &recipe, files, images)?.build().await
     }
 
     /// Says what a base image asks for (`ONBUILD`), which is not done.
@@ -414,7 +422,7 @@ impl Builder {
         if self.blocking(move || cache.take(key, &to)).await?? {
             return Ok(disk);
         }
-        // It was there a moment ago: somebody pruned. The next try runs the step.
+        // It was there a moment ago, and is held: somebody removed the file. The next try runs the step.
         Err(AppError::GivenUp {
             why: "a kept step was removed meanwhile: build again",
         })
@@ -426,7 +434,11 @@ impl Builder {
 
     async fn known(&self, result: Digest) -> Result<Option<Image>, AppError> {
         match self.cache.result(result) {
-            Some(digest) => self.images.known(&self.reference, digest, "build").await,
+            Some(digest) => {
+                let cancel = self.task.cancelled();
+                let images = &self.images;
+                images.known(&self.reference, digest, "build", cancel).await
+            }
             None => Ok(None),
         }
     }

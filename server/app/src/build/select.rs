@@ -3,12 +3,14 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::{self, Read as _};
-use std::path::Path;
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
 
 use banger_core::tree::{Naming, PathKind, TreeEntry, TreeKind};
 use banger_image::{TreeArchive, Unpacked};
 use globset::{GlobBuilder, GlobMatcher};
 use sha2::{Digest as _, Sha256};
+use tokio_util::sync::CancellationToken;
 
 use super::error::BuildError;
 use super::fleet::BuildVm;
@@ -24,6 +26,8 @@ const PIECE_BYTES: usize = 256 << 10;
 #[derive(Debug)]
 pub(super) struct Files {
     archive: TreeArchive,
+    /// What was taken apart of it: it is asked for more than once.
+    unpacked: Mutex<HashMap<usize, Unpacked>>,
     /// Directories that only their children tell of have no entry.
     index: BTreeMap<String, Option<usize>>,
 }
@@ -71,7 +75,11 @@ impl Files {
             }
             index.insert(path, Some(number));
         }
-        Self { archive, index }
+        Self {
+            archive,
+            unpacked: Mutex::default(),
+            index,
+        }
     }
 
     fn entry(&self, path: &str) -> Option<&TreeEntry> {
@@ -173,7 +181,7 @@ impl Files {
         paths: &[String],
         dest: Dest,
         dress: Dress,
-        unpack: Option<&Path>,
+        unpack: Option<&Unpacking>,
     ) -> Result<Selection, SelectError> {
         let mut items = Vec::new();
         let mut naming = Naming::Directory;
@@ -190,12 +198,8 @@ impl Files {
                 .copied()
                 .flatten()
                 .ok_or_else(missing)?;
-            if let Some(tmp) = unpack {
-                match self
-                    .archive
-                    .unpack(number, tmp)
-                    .map_err(SelectError::Image)?
-                {
+            if let Some(unpacking) = unpack {
+                match self.unpack(number, unpacking)? {
                     Unpacked::Archive(inner) => {
                         let dress = Dress {
                             owner: None,
@@ -218,6 +222,19 @@ impl Files {
             }
         }
         Ok(Selection { naming, items })
+    }
+
+    /// A file seen as an archive, taken apart once.
+    fn unpack(&self, number: usize, unpacking: &Unpacking) -> Result<Unpacked, SelectError> {
+        let mut known = self.unpacked.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = known.get(&number) {
+            return Ok(known.clone());
+        }
+        let Unpacking { tmp, cancel } = unpacking;
+        let unpacked = self.archive.unpack(number, tmp, cancel);
+        let unpacked = unpacked.map_err(SelectError::Image)?;
+        known.insert(number, unpacked.clone());
+        Ok(unpacked)
     }
 
     fn directory(&self, path: &str, dress: Dress, items: &mut Vec<Item>) {
@@ -287,6 +304,15 @@ impl Files {
     }
 }
 
+/// How archives are taken apart.
+#[derive(Debug)]
+pub(super) struct Unpacking {
+    /// Where the plain ones go, as files without names.
+    pub(super) tmp: PathBuf,
+    /// Nobody wants them any more.
+    pub(super) cancel: CancellationToken,
+}
+
 /// Why nothing can be selected.
 #[derive(Debug)]
 pub(super) enum SelectError {
@@ -313,7 +339,7 @@ impl Selection {
     }
 
     /// A digest of all that arrives: names, kinds, modes, owners and contents, not times. Blocks.
-    pub(super) fn digest(&self) -> io::Result<[u8; 32]> {
+    pub(super) fn digest(&self, cancel: &CancellationToken) -> io::Result<[u8; 32]> {
         let mut hasher = Sha256::new();
         let mut field = |bytes: &[u8]| {
             hasher.update((bytes.len() as u64).to_le_bytes());
@@ -338,6 +364,9 @@ impl Selection {
                 let mut reader = archive.content(*number);
                 let mut piece = vec![0; PIECE_BYTES];
                 loop {
+                    if cancel.is_cancelled() {
+                        return Err(io::Error::other("it was given up"));
+                    }
                     let read = reader.read(&mut piece)?;
                     if read == 0 {
                         break;
@@ -478,7 +507,7 @@ mod tests {
         }
         let mut file = tar.finish().unwrap();
         file.rewind().unwrap();
-        Files::new(TreeArchive::open(file, Path::new("context")).unwrap())
+        Files::new(TreeArchive::open(file, std::path::Path::new("context")).unwrap())
     }
 
     fn context() -> Files {
@@ -561,6 +590,30 @@ mod tests {
     }
 
     #[test]
+    fn an_archive_is_taken_apart_once() {
+        let mut inner = TarWriter::new(Vec::new());
+        let entry = files(&[("x", None, "x")]).archive.entry(0).unwrap().clone();
+        inner.entry(&entry).unwrap();
+        inner.data(b"x").unwrap();
+        let inner = String::from_utf8(inner.finish().unwrap()).unwrap();
+        let files = files(&[("inner.tar", None, &inner)]);
+        let tmp = tempfile::tempdir().unwrap();
+        let unpacking = Unpacking {
+            tmp: tmp.path().to_owned(),
+            cancel: CancellationToken::new(),
+        };
+        let paths = || {
+            let sources = ["inner.tar".to_owned()];
+            let selected = files.select(&sources, Dest::Name, PLAIN, Some(&unpacking));
+            paths(&selected.unwrap())
+        };
+        assert_eq!(paths(), ["x"]);
+        // It could not be read again.
+        unpacking.cancel.cancel();
+        assert_eq!(paths(), ["x"]);
+    }
+
+    #[test]
     fn a_hard_link_without_its_first_name_is_a_file() {
         let files = context();
         let alone = files
@@ -594,7 +647,7 @@ mod tests {
             let selection = files
                 .select(&["x".into()], Dest::Name, dress, None)
                 .unwrap();
-            selection.digest().unwrap()
+            selection.digest(&CancellationToken::new()).unwrap()
         };
         let owned = Dress {
             owner: Some((1, 1)),

@@ -13,11 +13,12 @@ use futures::StreamExt as _;
 use tokio::sync::mpsc;
 
 use super::Builder;
+use super::cache::Held;
 use super::error::BuildError;
 use super::fleet::BuildVm;
 use super::plan::{Action, Copy, CopyFrom, Settings, StagePlan, Step};
 use super::recipe::{Base, Recipe};
-use super::select::{Dest, Dress, Files, SelectError, Selection, Within, expand};
+use super::select::{Dest, Dress, Files, SelectError, Selection, Unpacking, Within, expand};
 use super::step::{self, Place};
 use crate::error::AppError;
 use crate::tree::beneath;
@@ -49,12 +50,14 @@ struct Done {
 pub(super) struct Stages<'a> {
     builder: &'a Builder,
     recipe: &'a Recipe,
-    context: &'a Files,
+    context: Arc<Files>,
     images: HashMap<String, Image>,
     plans: BTreeMap<usize, StagePlan>,
     done: HashMap<usize, Done>,
     /// What later stages copy, by where from and what.
     given: HashMap<(CopyOrigin, Vec<String>), Arc<Files>>,
+    /// The kept disks that this build still needs.
+    held: Vec<Held>,
     /// Steps in all, and the next one's number.
     total: usize,
     next: usize,
@@ -70,7 +73,7 @@ impl<'a> Stages<'a> {
     pub(super) fn new(
         builder: &'a Builder,
         recipe: &'a Recipe,
-        context: &'a Files,
+        context: Arc<Files>,
         images: HashMap<String, Image>,
     ) -> Result<Self, AppError> {
         let mut plans: BTreeMap<usize, StagePlan> = BTreeMap::new();
@@ -102,6 +105,7 @@ impl<'a> Stages<'a> {
             plans,
             done: HashMap::new(),
             given: HashMap::new(),
+            held: Vec::new(),
             total,
             next: 1,
         })
@@ -131,8 +135,15 @@ impl<'a> Stages<'a> {
         let steps = self.plans[&number].steps.clone();
         let keys = self.keys(base_key, &steps).await?;
         let cache = &self.builder.cache;
+        // Before it is asked which are there.
+        let held: Vec<Held> = keys.iter().map(|key| cache.hold(*key)).collect();
         let is_kept = |key: &Digest| !self.builder.no_cache && cache.has(*key);
         let kept = keys.iter().rposition(is_kept);
+        // What lies between is not asked for again.
+        let is_needed = |at: usize| Some(at) == kept || at + 1 == keys.len();
+        let held = held.into_iter().enumerate();
+        self.held
+            .extend(held.filter_map(|(at, held)| is_needed(at).then_some(held)));
         for (at, step) in steps
             .iter()
             .enumerate()
@@ -235,8 +246,11 @@ impl<'a> Stages<'a> {
             owner: Some((0, 0)),
             mode: copy.mode,
         };
-        let selection = self.select(self.context, step, copy, dress).await?;
-        let digest = self.builder.blocking(move || selection.digest()).await?;
+        let selection = self.select(&self.context, step, copy, dress).await?;
+        let cancel = self.builder.task.cancelled().child_token();
+        let _dropped = cancel.clone().drop_guard();
+        let digest = self.builder.blocking(move || selection.digest(&cancel));
+        let digest = digest.await?;
         let digest = digest.map_err(|error| BuildError::Context {
             detail: error.to_string(),
         })?;
@@ -245,7 +259,7 @@ impl<'a> Stages<'a> {
 
     async fn select(
         &self,
-        files: &Files,
+        files: &Arc<Files>,
         step: &Step,
         copy: &Copy,
         dress: Dress,
@@ -285,8 +299,14 @@ impl<'a> Stages<'a> {
             }
             .into());
         }
-        let unpack = (copy.keyword == "ADD").then_some(self.builder.tmp.as_path());
-        files.select(&paths, dest, dress, unpack).map_err(|error| match error {
+        // It ends with the build, whose time may be over before.
+        let cancel = self.builder.task.cancelled().child_token();
+        let _dropped = cancel.clone().drop_guard();
+        let tmp = self.builder.tmp.clone();
+        let unpack = (copy.keyword == "ADD").then_some(Unpacking { tmp, cancel });
+        let files = files.clone();
+        let select = move || files.select(&paths, dest, dress, unpack.as_ref());
+        self.builder.blocking(select).await?.map_err(|error| match error {
             SelectError::Missing(path) => missing(&path).into(),
             SelectError::Image(error) => AppError::from(error),
             SelectError::Compression(path, format) => BuildError::Unsupported {
@@ -339,7 +359,7 @@ impl<'a> Stages<'a> {
             CopyFrom::Inline(text) => {
                 return step::put_inline(vm, place, &to, Selection::inline(text, dress)).await;
             }
-            CopyFrom::Context => self.select(self.context, place.step, copy, dress).await?,
+            CopyFrom::Context => self.select(&self.context, place.step, copy, dress).await?,
             CopyFrom::Stage(number) => {
                 let origin = CopyOrigin::Stage(*number);
                 let files = self.given(origin, place, copy).await?;

@@ -1,7 +1,7 @@
 //! Kernels from catalogs.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 
 use banger_core::image::Platform;
 use banger_core::kernel::Kernel;
@@ -9,12 +9,14 @@ use banger_core::operation::{OperationKind, StageKey};
 use banger_core::{KernelId, Name, OperationId, Owner};
 use banger_store::RequestKey;
 use tokio::sync::OwnedMutexGuard;
+use tokio_util::sync::CancellationToken;
 
 use super::{Catalogs, FoundKernel, parse_name};
 use crate::error::AppError;
 use crate::kernel::Wanted;
 use crate::operation::{Begun, OperationTask};
 use crate::pull_time::PullTime;
+use crate::reserve;
 
 /// What to pull.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,25 +29,6 @@ pub struct PullKernelRequest {
     pub make_default: bool,
     /// It may take the place of one that has the name.
     pub replace: bool,
-}
-
-/// Whose turn it is to fetch a kernel, by its name here.
-#[derive(Debug, Default)]
-pub(super) struct Turns(Mutex<HashMap<Name, Weak<tokio::sync::Mutex<()>>>>);
-
-impl Turns {
-    /// Waits for whoever fetches a kernel of that name now. Cancel-safe: a place in the queue is given up.
-    async fn of(&self, name: &Name) -> OwnedMutexGuard<()> {
-        let turn = {
-            let mut turns = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            turns.retain(|_, turn| turn.strong_count() > 0);
-            let known = turns.get(name).and_then(Weak::upgrade);
-            let turn = known.unwrap_or_default();
-            turns.insert(name.clone(), Arc::downgrade(&turn));
-            turn
-        };
-        turn.lock_owned().await
-    }
 }
 
 /// Which kernels images count on that are on their way, by their names here.
@@ -118,20 +101,23 @@ impl Catalogs {
         let time = PullTime::begin(&self.context);
         let mut may_look_again = true;
         loop {
-            let found = self
-                .find_kernel(&request.kernel, None, &Platform::host())
-                .await?
-                .ok_or_else(|| AppError::NotInCatalog {
-                    resource: "kernel",
-                    name: request.kernel.clone(),
-                })?;
+            let platform = Platform::host();
+            let finding = self.find_kernel(&request.kernel, None, &platform);
+            let found = time.within(task.cancelled(), finding).await?;
+            let found = found.ok_or_else(|| AppError::NotInCatalog {
+                resource: "kernel",
+                name: request.kernel.clone(),
+            })?;
             let pulled = self
                 .pull_found(&found, name.clone(), request, time, task)
                 .await;
             match &pulled {
-                Err(error)
-                    if std::mem::take(&mut may_look_again)
-                        && self.has_newer(&found.catalog, error).await => {}
+                Err(error) if std::mem::take(&mut may_look_again) => {
+                    let newer = async { Ok(self.has_newer(&found.catalog, error).await) };
+                    if !time.within(task.cancelled(), newer).await? {
+                        return pulled;
+                    }
+                }
                 _ => return pulled,
             }
         }
@@ -188,15 +174,24 @@ impl Catalogs {
             name,
             new: None,
         };
-        if self.is_here(&ensured.name, within).await? {
+        let cancel = task.cancelled();
+        if time
+            .within(cancel, self.is_here(&ensured.name, within))
+            .await?
+        {
             return Ok(ensured);
         }
         let _turn = self.turn(&ensured.name, time, task).await?;
         // It may have come meanwhile.
-        if self.is_here(&ensured.name, within).await? {
+        if time
+            .within(cancel, self.is_here(&ensured.name, within))
+            .await?
+        {
             return Ok(ensured);
         }
-        let found = self.find_kernel(named, within, &Platform::host()).await?;
+        let platform = Platform::host();
+        let finding = self.find_kernel(named, within, &platform);
+        let found = time.within(cancel, finding).await?;
         let found = found.ok_or_else(|| AppError::KernelMissing {
             kernel: named.to_owned(),
         })?;
@@ -257,15 +252,14 @@ impl Catalogs {
         time: PullTime,
         task: &OperationTask,
     ) -> Result<Kernel, AppError> {
-        crate::host::admit_disk(&self.context)?;
         let source = self.source(&found.catalog.url)?;
         let stage = StageKey::item("fetch", format!("kernel {}", found.entry.name));
-        let (file, left) = (&found.entry.file, time.left());
-        let file = self
-            .files
-            .fetch_file(&source, file, &stage, left, task, task.cancelled())
-            .await
-            .map_err(|error| time.explain(error.into()))?;
+        let (files, file) = (&self.files, &found.entry.file);
+        let fetch = async |cancel: CancellationToken| {
+            let fetched = files.fetch_file(&source, file, &stage, time.left(), task, &cancel);
+            fetched.await.map_err(|error| time.explain(error.into()))
+        };
+        let file = reserve::spare(&self.context, task.cancelled(), fetch).await?;
         self.kernels.keep_bundle(&file, wanted, time, task).await
     }
 
@@ -276,12 +270,7 @@ impl Catalogs {
         time: PullTime,
         task: &OperationTask,
     ) -> Result<OwnedMutexGuard<()>, AppError> {
-        // cancel-safe: a place in the queue is given up
-        tokio::select! {
-            () = task.cancelled().cancelled() => Err(AppError::Interrupted),
-            turn = tokio::time::timeout(time.left(), self.fetching.of(name)) => {
-                turn.map_err(|_| time.over())
-            }
-        }
+        let turn = async { Ok(self.fetching.of(name).await) };
+        time.within(task.cancelled(), turn).await
     }
 }

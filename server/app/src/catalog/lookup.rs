@@ -176,11 +176,11 @@ impl Catalogs {
                 return Ok(Some((catalog.into(), found)));
             };
             // It may be newer there.
-            let Ok(refreshed) = self.refresh(catalog.name.as_str()).await else {
+            let Some(renewed) = self.renew(&catalog).await else {
                 return Err(refused(catalog.name.as_str())(expired));
             };
-            if let Some(found) = find(&parse(&refreshed.catalog)?) {
-                return Ok(Some((refreshed.catalog.into(), found)));
+            if let Some(found) = find(&parse(&renewed)?) {
+                return Ok(Some((renewed.into(), found)));
             }
         }
         Ok(None)

@@ -6,14 +6,15 @@
 
 mod kernel;
 mod lookup;
+mod turns;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::Instant;
 
 use banger_catalog::{Index, PublicKey, Seen};
 use banger_core::catalog::Catalog;
 use banger_core::{Digest, Name, Timestamp};
-use banger_image::{CatalogAddress, CatalogSource, ImageStore, SourceError, SourceOptions};
+use banger_image::{CatalogAddress, CatalogSource, ImageStore, SourceOptions};
 use banger_store::{CatalogOutcome, StoreError};
 use tokio::sync::Mutex;
 
@@ -26,11 +27,10 @@ pub(crate) use kernel::Ensured;
 pub use kernel::PullKernelRequest;
 pub use lookup::{Entry, EntryFilter, EntryKind};
 pub(crate) use lookup::{FoundBundle, FoundKernel};
+use turns::Turns;
 
 /// The most catalogs: each is asked for every name that none before it has.
 const CATALOGS_MAX: usize = 64;
-/// The longest time for an index to come.
-const REFRESH_WITHIN: Duration = Duration::from_secs(60);
 
 /// The catalogs of this host.
 pub struct Catalogs {
@@ -39,10 +39,12 @@ pub struct Catalogs {
     kernels: Arc<Kernels>,
     /// Where what is fetched is staged.
     files: ImageStore,
-    /// One change of the list, and one refresh, at a time.
-    changing: Mutex<()>,
+    /// One catalog is added at a time: there may be so many.
+    adding: Mutex<()>,
+    /// One refresh of a catalog at a time, and when the last one of those who wait for their turn ended.
+    refreshing: Turns<Option<Instant>>,
     /// One kernel of a name is fetched at a time: whoever wants the same one finds it then.
-    fetching: kernel::Turns,
+    fetching: Turns<()>,
     /// Kernels that images on their way count on: they outlast the pull they came with.
     counted: kernel::Counted,
 }
@@ -85,8 +87,9 @@ impl Catalogs {
             operations: operations.clone(),
             kernels: kernels.clone(),
             files: files.clone(),
-            changing: Mutex::default(),
-            fetching: kernel::Turns::default(),
+            adding: Mutex::default(),
+            refreshing: Turns::default(),
+            fetching: Turns::default(),
             counted: kernel::Counted::default(),
         }
     }
@@ -108,13 +111,7 @@ impl Catalogs {
             "" => None,
             name => Some(parse_name("name", name)?),
         };
-        let _changing = self.changing.lock().await;
-        let kept = self.context.store.catalog_names().await?;
-        if kept.len() >= CATALOGS_MAX {
-            return Err(AppError::TooManyCatalogs {
-                limit: CATALOGS_MAX,
-            });
-        }
+        self.refuse_too_many().await?;
         let shown = name.as_ref().map_or(request.url, Name::to_string);
         let now = Timestamp::now();
         let bytes = self.fetch(&shown, &address).await?;
@@ -130,6 +127,9 @@ impl Catalogs {
             refresh_time: now,
             refresh_error: None,
         };
+        let _adding = self.adding.lock().await;
+        // Others may have come while the index did.
+        self.refuse_too_many().await?;
         let inserted = self.context.store.insert_catalog(&catalog).await;
         inserted.map_err(|error| match error {
             StoreError::NameTaken { name, .. } => AppError::NameTaken {
@@ -139,6 +139,16 @@ impl Catalogs {
             other => other.into(),
         })?;
         view(catalog)
+    }
+
+    async fn refuse_too_many(&self) -> Result<(), AppError> {
+        let kept = self.context.store.catalog_names().await?;
+        match kept.len() >= CATALOGS_MAX {
+            true => Err(AppError::TooManyCatalogs {
+                limit: CATALOGS_MAX,
+            }),
+            false => Ok(()),
+        }
     }
 
     /// A catalog by name.
@@ -172,19 +182,39 @@ impl Catalogs {
     /// # Errors
     /// If it does not exist, or its index does not come or is not believed.
     pub async fn refresh(&self, named: &str) -> Result<CatalogView, AppError> {
-        let _changing = self.changing.lock().await;
         let catalog = self.find(named).await?;
-        match self.refreshed(&catalog).await {
-            Ok(refreshed) => view(refreshed),
-            Err(error) => {
-                let failure = error.to_failure();
-                self.context
-                    .store
-                    .set_refresh_error(&catalog.name, &failure)
-                    .await?;
-                Err(error)
-            }
+        let mut turn = self.refreshing.of(&catalog.name).await;
+        view(self.refresh_in_turn(&catalog.name, &mut turn).await?)
+    }
+
+    /// A catalog whose index has expired, read again; `None` where that fails. Whoever waited for another who did the
+    /// same takes what came of that.
+    async fn renew(&self, expired: &Catalog) -> Option<Catalog> {
+        let asked = Instant::now();
+        let mut turn = self.refreshing.of(&expired.name).await;
+        if turn.is_some_and(|ended| ended >= asked) {
+            let found = self.context.store.find_catalog(&expired.name).await;
+            let is_newer = |found: &Catalog| found.refresh_time > expired.refresh_time;
+            return found.ok().flatten().filter(is_newer);
         }
+        let refreshed = self.refresh_in_turn(&expired.name, &mut turn).await;
+        refreshed.ok()
+    }
+
+    async fn refresh_in_turn(
+        &self,
+        name: &Name,
+        turn: &mut Option<Instant>,
+    ) -> Result<Catalog, AppError> {
+        let catalog = self.find(name.as_str()).await?;
+        let refreshed = self.refreshed(&catalog).await;
+        *turn = Some(Instant::now());
+        if let Err(error) = &refreshed {
+            let failure = error.to_failure();
+            let store = &self.context.store;
+            store.set_refresh_error(&catalog.name, &failure).await?;
+        }
+        refreshed
     }
 
     async fn refreshed(&self, catalog: &Catalog) -> Result<Catalog, AppError> {
@@ -224,7 +254,6 @@ impl Catalogs {
     /// # Errors
     /// If it does not exist.
     pub async fn remove(&self, named: &str) -> Result<(), AppError> {
-        let _changing = self.changing.lock().await;
         let catalog = self.find(named).await?;
         self.context.store.delete_catalog(&catalog.name).await?;
         Ok(())
@@ -242,17 +271,11 @@ impl Catalogs {
 
     async fn fetch(&self, shown: &str, address: &CatalogAddress) -> Result<Vec<u8>, AppError> {
         let source = self.source_at(address)?;
-        let coming = tokio::time::timeout(REFRESH_WITHIN, source.catalog_json()).await;
-        let late = || SourceError::Stalled {
-            file: banger_catalog::CATALOG_FILE.to_owned(),
-            stall: REFRESH_WITHIN,
-        };
-        coming
-            .unwrap_or_else(|_| Err(late()))
-            .map_err(|source| AppError::CatalogAway {
-                catalog: shown.to_owned(),
-                source,
-            })
+        let come = source.catalog_json().await;
+        come.map_err(|source| AppError::CatalogAway {
+            catalog: shown.to_owned(),
+            source,
+        })
     }
 
     /// Where a catalog's files come from.
@@ -265,6 +288,7 @@ impl Catalogs {
         let options = SourceOptions {
             hosts: pull.catalogs.clone(),
             stall_timeout: pull.stall_timeout,
+            index_timeout: pull.timeout,
             ..SourceOptions::default()
         };
         Ok(CatalogSource::new(address, &options)?)

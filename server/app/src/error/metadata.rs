@@ -188,6 +188,7 @@ impl AppError {
             Self::HostDiskFull { source } => source.metadata(),
             Self::Build(error) => error.metadata(),
             Self::Upload(error) => error.metadata(),
+            Self::Export(error) => error.metadata(),
             Self::Volume(error) => error.metadata(),
             Self::File(error) => error.metadata(),
             Self::Workspace(error) => error.metadata(),

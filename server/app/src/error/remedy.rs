@@ -90,6 +90,7 @@ impl AppError {
             Self::HostDiskFull { .. } => return io_remedy(&std::io::ErrorKind::StorageFull.into()),
             Self::Build(error) => return error.remedy(),
             Self::Upload(error) => return error.remedy(),
+            Self::Export(error) => return error.remedy(),
             Self::Volume(error) => return error.remedy(),
             Self::File(error) => return error.remedy(),
             Self::Workspace(error) => return error.remedy(),

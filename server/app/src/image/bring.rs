@@ -17,6 +17,7 @@ use crate::catalog::Catalogs;
 use crate::error::AppError;
 use crate::operation::OperationTask;
 use crate::pull_time::PullTime;
+use crate::reserve;
 
 /// What an archive is called that a caller streamed in.
 const UPLOAD: &str = "the upload";
@@ -54,12 +55,11 @@ impl Worker {
         take_over: TakeOver,
         task: &OperationTask,
     ) -> Result<Image, AppError> {
-        crate::host::admit_disk(&self.context)?;
-        let _bringing = self.begin_bringing().await;
-        let mut built = self
-            .files
-            .pull(reference, options, task, task.cancelled())
-            .await?;
+        let _bringing = self.begin_bringing(task.cancelled()).await?;
+        let pull = async |cancel: CancellationToken| {
+            Ok(self.files.pull(reference, options, task, &cancel).await?)
+        };
+        let mut built = reserve::spare(&self.context, task.cancelled(), pull).await?;
         built.kernel = kernel;
         let origin = format!("{REGISTRY}{}", reference.registry());
         self.record(reference, built, origin, take_over).await
@@ -72,7 +72,6 @@ impl Worker {
         progress: &dyn Progress,
         cancel: &CancellationToken,
     ) -> Result<Image, AppError> {
-        crate::host::admit_disk(&self.context)?;
         let path = request.archive.path().to_owned();
         let config = Box::new(request.config.clone().unwrap_or_default());
         let image = request.image.clone();
@@ -91,12 +90,15 @@ impl Worker {
         let options = RegisterOptions {
             platform: request.platform.clone().unwrap_or_else(Platform::host),
         };
-        let _bringing = self.begin_bringing().await;
+        let _bringing = self.begin_bringing(cancel).await?;
         let (files, time) = (&self.files, PullTime::begin(&self.context));
-        let register = async |cancel: CancellationToken| {
+        let registering = async |cancel: CancellationToken| {
             let registered = files.register(source, &options, progress, &cancel).await;
             // Where it lies on this host tells a caller nothing.
             registered.map_err(|error| AppError::from(error.naming(UPLOAD)))
+        };
+        let register = async |cancel: CancellationToken| {
+            reserve::spare(&self.context, &cancel, registering).await
         };
         let mut built = time.bound(cancel, register).await?;
         built.kernel = request.kernel.clone().or(built.kernel);

@@ -2,7 +2,7 @@
 
 use banger_core::image::{Image, ImageConfig, TakeOver};
 use banger_core::operation::Progress;
-use banger_core::{Digest, Name};
+use banger_core::{Digest, Name, Owner};
 use banger_image::{BuiltImage, ImageDescription, ImageReference, ImageStore, NewLayer};
 use banger_image::{RegisterOptions, RegisterSource};
 use std::path::PathBuf;
@@ -52,7 +52,7 @@ impl Images {
         (progress, cancel): (&dyn Progress, &CancellationToken),
     ) -> Result<Image, AppError> {
         let worker = self.worker();
-        let _bringing = worker.begin_bringing().await;
+        let _bringing = worker.begin_bringing(cancel).await?;
         let built = self
             .files
             .assemble(base, layer, description, progress, cancel)
@@ -73,7 +73,7 @@ impl Images {
         let config = Box::new(config);
         let source = RegisterSource::RootfsTar { path, config };
         let options = RegisterOptions::default();
-        let _bringing = worker.begin_bringing().await;
+        let _bringing = worker.begin_bringing(cancel).await?;
         let built = self
             .files
             .register(source, &options, progress, cancel)
@@ -92,9 +92,10 @@ impl Images {
         reference: &ImageReference,
         digest: Digest,
         origin: &str,
+        cancel: &CancellationToken,
     ) -> Result<Option<Image>, AppError> {
         let worker = self.worker();
-        let _bringing = worker.begin_bringing().await;
+        let _bringing = worker.begin_bringing(cancel).await?;
         let known = self.context.store.find_images_by_digest(&digest).await?;
         let Some(known) = known.into_iter().next() else {
             return Ok(None);
@@ -109,12 +110,13 @@ impl Images {
         Ok(Some(image))
     }
 
-    /// Writes an image as a tar of an OCI image layout.
+    /// Writes an image as a tar of an OCI image layout, for `owner`.
     ///
     /// # Errors
-    /// If the image does not exist, came without layers, or a layer is gone.
-    pub async fn export_oci_layout(&self, named: &str) -> Result<Export, AppError> {
+    /// If the image does not exist, came without layers, or a layer is gone; or as many exports go on as may.
+    pub async fn export_oci_layout(&self, named: &str, owner: &Owner) -> Result<Export, AppError> {
         let image = self.get(named).await?;
+        let turn = self.context.exports.take(owner)?;
         let reference = super::reference_of(&image, named);
         let tag = reference.as_ref().and_then(|reference| reference.tag());
         let tag = tag.unwrap_or("latest").to_owned();
@@ -126,7 +128,8 @@ impl Images {
             version: String::new(),
             manifest: Default::default(),
         };
-        Ok(Export::begin(&self.context, head, move |out| {
+        Ok(Export::begin(&self.context, turn, move |out| {
+            out.start(head)?;
             let written = layout.write_to(out);
             written.map_err(|source| AppError::ReadExport { source })
         }))

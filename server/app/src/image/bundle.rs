@@ -1,18 +1,20 @@
 //! Images from catalogs, and as bundles for others.
 
-use banger_core::Name;
 use banger_core::image::{Image, Platform, TakeOver};
 use banger_core::operation::Progress as _;
 use banger_core::operation::StageKey;
+use banger_core::{Name, Owner};
 use banger_image::{BundleNames, ImageReference};
+use tokio_util::sync::CancellationToken;
 
 use super::bring::{REGISTRY, Worker};
-use super::{ImageSource, Images, PullRequest, blocking, reference_of};
+use super::{ImageSource, Images, PullRequest, reference_of};
 use crate::catalog::{Ensured, FoundBundle};
 use crate::error::AppError;
 use crate::export::{Export, ExportHead};
 use crate::operation::OperationTask;
 use crate::pull_time::PullTime;
+use crate::reserve;
 
 /// The stage in which a name is looked up in the catalogs.
 const LOOK_UP: &str = "look-up";
@@ -53,7 +55,7 @@ impl Worker {
         let platform = request.platform.clone().unwrap_or_else(Platform::host);
         if request.source != ImageSource::Registry {
             let mut may_look_again = true;
-            while let Some(found) = self.look_up(&request, &platform, task).await? {
+            while let Some(found) = self.look_up(&request, &platform, time, task).await? {
                 let pulled = self.pull_bundle(reference, &request, &found, time, task);
                 let pulled = pulled.await;
                 match &pulled {
@@ -80,14 +82,13 @@ impl Worker {
         &self,
         request: &PullRequest,
         platform: &Platform,
+        time: PullTime,
         task: &OperationTask,
     ) -> Result<Option<FoundBundle>, AppError> {
         let key = StageKey::new(LOOK_UP);
         task.start(&key, None);
-        let found = self
-            .catalogs
-            .find_bundle(&request.reference, platform)
-            .await?;
+        let finding = self.catalogs.find_bundle(&request.reference, platform);
+        let found = time.within(task.cancelled(), finding).await?;
         task.finish(&key);
         Ok(found)
     }
@@ -186,13 +187,14 @@ impl Worker {
         time: PullTime,
         task: &OperationTask,
     ) -> Result<Image, AppError> {
-        crate::host::admit_disk(&self.context)?;
         let source = self.catalogs.source(&found.catalog.url)?;
-        let _bringing = self.begin_bringing().await;
-        let mut built = self
-            .files
-            .pull_bundle(&source, &found.entry, time.left(), task, task.cancelled())
-            .await?;
+        let _bringing = self.begin_bringing(task.cancelled()).await?;
+        let (files, entry) = (&self.files, &found.entry);
+        let pull = async |cancel: CancellationToken| {
+            let pulled = files.pull_bundle(&source, entry, time.left(), task, &cancel);
+            Ok(pulled.await?)
+        };
+        let mut built = reserve::spare(&self.context, task.cancelled(), pull).await?;
         built.kernel = kernel.map(|kernel| kernel.name.clone());
         let origin = format!(
             "catalog {}: {}:{}",
@@ -219,26 +221,30 @@ impl Worker {
 }
 
 impl Images {
-    /// Begins to write an image as a bundle.
+    /// Begins to write an image as a bundle, for `owner`. Where it did not come as one, its whole disk is read before
+    /// the first part.
     ///
     /// # Errors
-    /// If it does not exist, or its reference makes no bundle's name and none is given.
-    pub async fn export_bundle(&self, request: ExportRequest) -> Result<Export, AppError> {
+    /// If it does not exist, or its reference makes no bundle's name and none is given; or as many exports go on as
+    /// may.
+    pub async fn export_bundle(
+        &self,
+        request: ExportRequest,
+        owner: &Owner,
+    ) -> Result<Export, AppError> {
         let image = self.get(&request.image).await?;
         let names = names(&request, &image)?;
-        let cancel = self.context.shutdown.child_token();
+        let turn = self.context.exports.take(owner)?;
         let files = self.files.clone();
-        let plan = {
-            let (names, cancel) = (names.clone(), cancel.clone());
-            blocking(move || files.plan_export(image.digest, names, &cancel)).await?
-        };
-        let head = ExportHead {
-            content_bytes: plan.content_bytes,
-            name: names.name.to_string(),
-            version: names.version.to_string(),
-            manifest: plan.manifest.to_bytes(),
-        };
-        Ok(Export::begin(&self.context, head, move |out| {
+        Ok(Export::begin(&self.context, turn, move |out| {
+            let cancel = out.cancel().clone();
+            let plan = files.plan_export(image.digest, names.clone(), &cancel)?;
+            out.start(ExportHead {
+                content_bytes: plan.content_bytes,
+                name: names.name.to_string(),
+                version: names.version.to_string(),
+                manifest: plan.manifest.to_bytes(),
+            })?;
             plan.write(out, &cancel)?;
             Ok(())
         }))

@@ -3,20 +3,27 @@
 //! What a pull has brought has no record yet, so that a sweep would take it for a leftover; and an image that a pull
 //! finds in place must stay until its record is there. The two therefore exclude each other. Those who bring share
 //! their turn and wait for no sweep but the one that goes on; a sweep that finds somebody bringing is put off, and
-//! done by the last of them who leaves.
+//! done by the last of them who leaves. Where there is always somebody, one that was put off for long stands in line:
+//! those who come then wait for it, for a while.
 
 use std::collections::HashSet;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
 
 use banger_core::{Digest, Explain as _, FailureKind, ImageId, chain};
-use banger_image::Sweep;
+use banger_image::{StoreError, Sweep};
 use tokio::runtime::Handle;
-use tokio::sync::{Mutex, OwnedRwLockReadGuard, RwLock};
+use tokio::sync::{Mutex, OwnedMutexGuard, OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
+use tokio_util::sync::CancellationToken;
 
 use super::bring::Worker;
 use super::{Images, blocking};
 use crate::error::AppError;
+
+/// A sweep that was put off for this long stands in line.
+const OVERDUE: Duration = Duration::from_secs(300);
+/// The part of the time since it was put off that others wait for it at once, and of which it lets them go on after.
+const WAIT_PART: u32 = 4;
 
 /// Who brings images in, and who sweeps.
 #[derive(Debug, Default)]
@@ -26,8 +33,41 @@ pub(super) struct Turns {
     /// Sweeps come one after the other: whoever has this and finds `bringing` taken knows that one who brings has it,
     /// and that this one has not looked at `owed` yet.
     sweeping: Arc<Mutex<()>>,
-    /// Whether there may be something to sweep that nobody swept.
-    owed: Arc<AtomicBool>,
+    /// A sweep that nobody did.
+    owed: Arc<std::sync::Mutex<Option<Owed>>>,
+}
+
+/// There may be something to sweep.
+#[derive(Debug, Clone, Copy)]
+struct Owed {
+    since: Instant,
+    /// When it may stand in line.
+    overdue: Instant,
+}
+
+impl Turns {
+    fn owed<T>(&self, change: impl FnOnce(&mut Option<Owed>) -> T) -> T {
+        change(&mut self.owed.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// How long what is owed may stand in line now: not at all until it is overdue. Whoever asks stands there, and
+    /// nobody else before as long has passed several times.
+    fn patience(&self, now: Instant) -> Duration {
+        self.owed(|owed| match owed {
+            Some(owed) if now >= owed.overdue => {
+                let patience = now.duration_since(owed.since) / WAIT_PART;
+                owed.overdue = now + patience * WAIT_PART;
+                patience
+            }
+            _ => Duration::ZERO,
+        })
+    }
+
+    /// The turn of nobody but who sweeps, in line for so long.
+    async fn alone(&self, patience: Duration) -> Option<OwnedRwLockWriteGuard<()>> {
+        let turn = tokio::time::timeout(patience, self.bringing.clone().write_owned());
+        turn.await.ok()
+    }
 }
 
 /// The turn of one who brings an image in: from before its files are looked for until its record is there.
@@ -55,22 +95,33 @@ impl Drop for Bringing {
 }
 
 impl Worker {
-    /// Waits for a sweep that goes on, and keeps the next one off.
-    pub(super) async fn begin_bringing(&self) -> Bringing {
-        Bringing {
-            turn: Some(self.turns.bringing.clone().read_owned().await),
-            worker: self.clone(),
+    /// Waits for a sweep that goes on or stands in line, and keeps the next one off.
+    pub(super) async fn begin_bringing(
+        &self,
+        cancel: &CancellationToken,
+    ) -> Result<Bringing, AppError> {
+        // cancel-safe: a place in line is given up
+        tokio::select! {
+            () = cancel.cancelled() => Err(StoreError::Cancelled.into()),
+            turn = self.turns.bringing.clone().read_owned() => Ok(Bringing {
+                turn: Some(turn),
+                worker: self.clone(),
+            }),
         }
     }
 
     /// Says that what was brought got no record: the last one who leaves sweeps it.
     pub(super) fn owe_sweep(&self) {
-        self.turns.owed.store(true, Ordering::SeqCst);
+        let since = Instant::now();
+        let overdue = since + OVERDUE;
+        self.turns.owed(|owed| {
+            owed.get_or_insert(Owed { since, overdue });
+        });
     }
 
     /// Does what a sweep left undone. At a shutdown the next start does.
     fn sweep_owed(&self) {
-        if !self.turns.owed.load(Ordering::SeqCst) || self.context.shutdown.is_cancelled() {
+        if self.turns.owed(|owed| owed.is_none()) || self.context.shutdown.is_cancelled() {
             return;
         }
         let Ok(runtime) = Handle::try_current() else {
@@ -78,7 +129,7 @@ impl Worker {
         };
         let worker = self.clone();
         let sweep = async move {
-            match worker.sweep_files(Sweep::Remove, &HashSet::new()).await {
+            match worker.sweep_put_off().await {
                 Ok(swept) => tracing::debug!(?swept, "swept what was put off"),
                 Err(error) => {
                     tracing::warn!(error = chain(&error), "could not sweep what was put off");
@@ -86,6 +137,25 @@ impl Worker {
             }
         };
         self.context.tasks.spawn_on(sweep, &runtime);
+    }
+
+    async fn sweep_put_off(&self) -> Result<Swept, AppError> {
+        let patience = self.turns.patience(Instant::now());
+        if !patience.is_zero() {
+            tracing::info!(
+                ?patience,
+                "a sweep that was put off for long stands in line"
+            );
+            // Not in the line of the sweeps meanwhile: those find images coming, as before.
+            let alone = self.turns.alone(patience);
+            let alone = self.context.shutdown.run_until_cancelled(alone).await;
+            if let Some(alone) = alone.flatten() {
+                let sweeping = self.turns.sweeping.clone().lock_owned().await;
+                let turns = (sweeping, alone);
+                return self.prune(turns, Sweep::Remove, &HashSet::new()).await;
+            }
+        }
+        self.sweep_files(Sweep::Remove, &HashSet::new()).await
     }
 
     /// Removes, or tells of, what no image needs; the images in `without` count as gone. While one is brought in
@@ -106,6 +176,16 @@ impl Worker {
                 ..Swept::default()
             });
         };
+        self.prune((sweeping, alone), sweep, without).await
+    }
+
+    /// Does so in its turn.
+    async fn prune(
+        &self,
+        turns: (OwnedMutexGuard<()>, OwnedRwLockWriteGuard<()>),
+        sweep: Sweep,
+        without: &HashSet<ImageId>,
+    ) -> Result<Swept, AppError> {
         // Only now is it sure that no row is missing.
         let kept = self.context.store.all_images().await?;
         let kept = kept.iter().filter(|image| !without.contains(&image.id));
@@ -113,10 +193,10 @@ impl Worker {
         let (files, owed) = (self.files.clone(), self.turns.owed.clone());
         let pruned = blocking(move || {
             // Whoever gives up waiting for this does not end it.
-            let _alone = (sweeping, alone);
+            let _turns = turns;
             let pruned = files.prune(&keep, sweep)?;
             if sweep == Sweep::Remove {
-                owed.store(false, Ordering::SeqCst);
+                *owed.lock().unwrap_or_else(PoisonError::into_inner) = None;
             }
             Ok(pruned)
         });
@@ -157,5 +237,51 @@ impl Images {
         let worker = self.worker();
         let told = worker.sweep_files(Sweep::Tell, &HashSet::new()).await?;
         Ok((told.files, told.bytes))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::poll;
+
+    use super::*;
+
+    fn owed(turns: &Turns, since: Instant) {
+        let overdue = since + OVERDUE;
+        turns.owed(|owed| *owed = Some(Owed { since, overdue }));
+    }
+
+    #[test]
+    fn a_sweep_stands_in_line_only_when_it_is_overdue_and_never_most_of_the_time() {
+        let (turns, begin) = (Turns::default(), Instant::now());
+        assert_eq!(turns.patience(begin), Duration::ZERO);
+        owed(&turns, begin);
+        let almost = begin + OVERDUE - Duration::from_secs(1);
+        assert_eq!(turns.patience(almost), Duration::ZERO);
+        let mut now = begin + OVERDUE;
+        let mut before = Duration::ZERO;
+        for _ in 0..5 {
+            let patience = turns.patience(now);
+            assert!(patience > before, "it grows");
+            assert_eq!(turns.patience(now + patience * 2), Duration::ZERO);
+            (before, now) = (patience, now + patience * WAIT_PART);
+        }
+    }
+
+    #[tokio::test]
+    async fn those_who_come_wait_for_a_sweep_that_stands_in_line() {
+        let turns = Turns::default();
+        let bring = || Box::pin(turns.bringing.clone().read_owned());
+        let first = bring().await;
+        assert!(turns.alone(Duration::ZERO).await.is_none());
+        let mut sweep = Box::pin(turns.alone(Duration::from_secs(600)));
+        assert!(poll!(&mut sweep).is_pending());
+        let mut second = bring();
+        assert!(poll!(&mut second).is_pending());
+        drop(first);
+        let alone = sweep.await.unwrap();
+        assert!(poll!(&mut second).is_pending());
+        drop(alone);
+        second.await;
     }
 }

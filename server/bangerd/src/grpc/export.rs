@@ -3,7 +3,7 @@
 use banger_app::export::{Export, ExportPart};
 use banger_proto::v1;
 use bytes::Bytes;
-use futures::stream::{self, StreamExt as _};
+use futures::stream;
 
 use super::convert::field::int;
 use super::refused;
@@ -26,22 +26,21 @@ pub(crate) trait ExportMessage: Sized + Send + 'static {
 
 /// The parts of an export. A caller that hangs up ends it, and so does the daemon when its grace is over.
 pub(crate) fn parts<T: ExportMessage>(export: Export, drain: &Drain) -> Answers<T> {
-    let start = T::start(v1::ExportStart {
-        content_bytes: int(export.head.content_bytes),
-        name: export.head.name.clone(),
-        version: export.head.version.clone(),
-        manifest: export.head.manifest.clone().into(),
-    });
-    let rest = stream::unfold(export, |mut export| async {
+    let all = stream::unfold(export, |mut export| async {
         let part = export.next().await?;
         Some((part.map(message).map_err(refused), export))
     });
-    let all = stream::iter([Ok(start)]).chain(rest);
     served(all, drain.over.clone(), T::heartbeat)
 }
 
 fn message<T: ExportMessage>(part: ExportPart) -> T {
     match part {
+        ExportPart::Start(head) => T::start(v1::ExportStart {
+            content_bytes: int(head.content_bytes),
+            name: head.name,
+            version: head.version,
+            manifest: head.manifest.into(),
+        }),
         ExportPart::Chunk(bytes) => T::chunk(bytes),
         ExportPart::End { size_bytes, digest } => T::end(v1::ExportEnd {
             size_bytes: int(size_bytes),

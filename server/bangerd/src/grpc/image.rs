@@ -125,7 +125,8 @@ impl ImageService for Api {
             version: request.version,
             kernel: request.kernel,
         };
-        let export = self.app.images.export_bundle(request).await;
+        let export = self.app.images.export_bundle(request, self.app.caller());
+        let export = export.await;
         Ok(Response::new(export::parts(
             export.map_err(refused)?,
             &self.drain,
@@ -139,7 +140,8 @@ impl ImageService for Api {
         request: Request<v1::ExportOciLayoutRequest>,
     ) -> Result<Response<Self::ExportOciLayoutStream>, Status> {
         let named = field::named("image", &request.get_ref().image)?;
-        let export = self.app.images.export_oci_layout(named).await;
+        let export = self.app.images.export_oci_layout(named, self.app.caller());
+        let export = export.await;
         Ok(Response::new(export::parts(
             export.map_err(refused)?,
             &self.drain,

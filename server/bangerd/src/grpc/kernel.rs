@@ -81,8 +81,11 @@ impl KernelService for Api {
         request: Request<v1::ExportKernelRequest>,
     ) -> Result<Response<Self::ExportKernelStream>, Status> {
         let named = field::named("kernel", &request.get_ref().kernel)?;
-        let export = self.app.kernels.export(named).await.map_err(refused)?;
-        Ok(Response::new(export::parts(export, &self.drain)))
+        let export = self.app.kernels.export(named, self.app.caller()).await;
+        Ok(Response::new(export::parts(
+            export.map_err(refused)?,
+            &self.drain,
+        )))
     }
 
     async fn get_kernel(

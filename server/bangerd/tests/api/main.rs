@@ -17,6 +17,7 @@ mod doctor;
 mod dropped;
 mod errors;
 mod events;
+mod exports;
 mod file_agent;
 mod files;
 mod gone;

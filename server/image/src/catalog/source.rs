@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use banger_catalog::{CATALOG_BYTES_MAX, CATALOG_FILE, FilePart};
 use bytes::Bytes;
@@ -26,6 +26,10 @@ pub struct SourceOptions {
     pub connect_timeout: Duration,
     /// The longest wait for an answer, or for the next byte of one.
     pub stall_timeout: Duration,
+    /// The longest time in which nothing of an index comes, however often it is tried.
+    pub index_silence: Duration,
+    /// The longest time for a whole index.
+    pub index_timeout: Duration,
 }
 
 impl Default for SourceOptions {
@@ -34,6 +38,8 @@ impl Default for SourceOptions {
             hosts: Arc::default(),
             connect_timeout: Duration::from_secs(10),
             stall_timeout: Duration::from_secs(30),
+            index_silence: Duration::from_secs(60),
+            index_timeout: Duration::from_secs(2 * 3600),
         }
     }
 }
@@ -43,6 +49,8 @@ impl Default for SourceOptions {
 pub struct CatalogSource {
     place: Place,
     stall: Duration,
+    index_silence: Duration,
+    index_timeout: Duration,
 }
 
 #[derive(Debug, Clone)]
@@ -67,20 +75,42 @@ impl CatalogSource {
         Ok(Self {
             place,
             stall: options.stall_timeout,
+            index_silence: options.index_silence,
+            index_timeout: options.index_timeout,
         })
     }
 
     /// The bytes of its `catalog.json`, which nobody has looked at.
     ///
     /// # Errors
-    /// If it does not come, or not within its bound.
+    /// If it does not come, or not within its bounds.
     pub async fn catalog_json(&self) -> Result<Vec<u8>, SourceError> {
         let mut stream = self.stream(CATALOG_FILE, Length::AtMost(CATALOG_BYTES_MAX));
         let mut bytes = Vec::new();
-        while let Some(chunk) = stream.next_chunk().await? {
-            bytes.extend_from_slice(&chunk);
+        let begun = Instant::now();
+        loop {
+            let left = self.index_timeout.saturating_sub(begun.elapsed());
+            let coming = tokio::time::timeout(left.min(self.index_silence), stream.next_chunk());
+            match coming.await {
+                Ok(chunk) => match chunk? {
+                    Some(chunk) => bytes.extend_from_slice(&chunk),
+                    None => return Ok(bytes),
+                },
+                Err(_) if left < self.index_silence => {
+                    return Err(SourceError::TooSlow {
+                        file: CATALOG_FILE.to_owned(),
+                        window: self.index_timeout,
+                        bytes: bytes.len() as u64,
+                    });
+                }
+                Err(_) => {
+                    return Err(SourceError::Stalled {
+                        file: CATALOG_FILE.to_owned(),
+                        stall: self.index_silence,
+                    });
+                }
+            }
         }
-        Ok(bytes)
     }
 
     /// A file that an index names. Its length is seen to; its digest is the reader's.

@@ -9,10 +9,12 @@ use std::sync::Arc;
 
 use banger_core::Digest;
 use banger_core::tree::TreeEntry;
+use tokio_util::sync::CancellationToken;
 
 use crate::layer::{Destination, Kept, LayerError, LayerSource, READ_BYTES, index_layer};
 use crate::store::StoreError;
 use crate::tar::{Budget, Content, Entry, FileInput, PackedEntries, TarReader};
+use crate::watched::Watched;
 
 /// Enough to tell every format: the mark of a tar is at byte 257.
 const MAGIC_BYTES: usize = 263;
@@ -25,7 +27,7 @@ pub struct TreeArchive {
 }
 
 /// What a file of an archive is, seen as an archive itself.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub enum Unpacked {
     /// An archive.
     Archive(TreeArchive),
@@ -91,8 +93,13 @@ impl TreeArchive {
     /// Opens the file that is entry `number` as an archive of its own. Blocks.
     ///
     /// # Errors
-    /// When the host's own files fail.
-    pub fn unpack(&self, number: usize, tmp: &Path) -> Result<Unpacked, StoreError> {
+    /// When the host's own files fail, or `cancel` is cancelled.
+    pub fn unpack(
+        &self,
+        number: usize,
+        tmp: &Path,
+        cancel: &CancellationToken,
+    ) -> Result<Unpacked, StoreError> {
         let mut magic = Vec::new();
         let first = self.content(number).take(MAGIC_BYTES as u64);
         io::BufReader::new(first)
@@ -108,7 +115,7 @@ impl TreeArchive {
         let content = self.content(number);
         let source = LayerSource {
             size_bytes: content.content.size,
-            reader: io::BufReader::with_capacity(READ_BYTES, content),
+            reader: io::BufReader::with_capacity(READ_BYTES, Watched::new(content, cancel.clone())),
             digest: Digest::of(b""),
         };
         let budget = Budget::default();
@@ -124,6 +131,7 @@ impl TreeArchive {
                 Ok(Unpacked::Archive(Self::from_entries(file, &entries)))
             }
             Ok(_) => Ok(Unpacked::Plain),
+            Err(_) if cancel.is_cancelled() => Err(StoreError::Cancelled),
             Err(LayerError::Store { source, .. }) => Err(StoreError::io("write", tmp)(source)),
             // A compressed file that holds no tar is a file like any other.
             Err(_) if is_compressed => Ok(Unpacked::Plain),

@@ -158,22 +158,29 @@ fn an_archive_inside_an_archive_is_told_by_its_content() {
         .map(|content| (file("x", content), *content))
         .collect();
     let outer = TreeArchive::open(archive(&entries), Path::new("test")).unwrap();
+    let cancel = CancellationToken::new();
     for number in [0, 1] {
-        let Unpacked::Archive(inner) = outer.unpack(number, tmp.path()).unwrap() else {
+        let Unpacked::Archive(inner) = outer.unpack(number, tmp.path(), &cancel).unwrap() else {
             panic!("{number}");
         };
         assert_eq!(inner.entries().next().unwrap().path, b"inner");
     }
     for number in [2, 3] {
         assert!(matches!(
-            outer.unpack(number, tmp.path()).unwrap(),
+            outer.unpack(number, tmp.path(), &cancel).unwrap(),
             Unpacked::Plain
         ));
     }
     assert!(matches!(
-        outer.unpack(4, tmp.path()).unwrap(),
+        outer.unpack(4, tmp.path(), &cancel).unwrap(),
         Unpacked::Unsupported("xz")
     ));
+    // Whoever gives up waits for no decompressor.
+    cancel.cancel();
+    for number in [0, 1, 2] {
+        let given_up = outer.unpack(number, tmp.path(), &cancel).unwrap_err();
+        assert!(matches!(given_up, StoreError::Cancelled), "{given_up:?}");
+    }
 }
 
 async fn assembled(

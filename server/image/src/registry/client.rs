@@ -13,7 +13,7 @@ use super::endpoint::Endpoint;
 use super::options::PullOptions;
 use super::retry::{back_off, is_worth_it};
 use super::{ImageReference, RegistryError};
-use crate::document::{Document, MANIFEST_TYPES, parse_served};
+use crate::document::{Descriptor, Document, MANIFEST_TYPES, parse_served};
 use crate::limits::MANIFEST_BYTES_MAX;
 use crate::transport::settings_of;
 
@@ -59,16 +59,20 @@ impl Registry {
         self.reference.registry()
     }
 
-    /// A manifest or index by tag or digest, as it came and as it is understood.
+    /// A manifest or index, the reference's own or the one that an index names, as it came and as it is understood.
     pub(crate) async fn manifest(
         &self,
-        by: Option<Digest>,
+        named: Option<&Descriptor>,
         progress: &dyn Progress,
     ) -> Result<(Bytes, Document), RegistryError> {
-        let expected = by.or(self.reference.digest());
-        let name = by.map_or_else(
+        let own = Expected {
+            digest: self.reference.digest(),
+            size: None,
+        };
+        let expected = named.map_or(own, Expected::from);
+        let name = named.map_or_else(
             || self.reference.tag_or_digest(),
-            |digest| digest.to_string(),
+            |named| named.digest.to_string(),
         );
         let name = name.as_str();
         self.anywhere(progress, |endpoint| {
@@ -81,7 +85,7 @@ impl Registry {
         &self,
         endpoint: &Endpoint,
         name: &str,
-        expected: Option<Digest>,
+        expected: Expected,
     ) -> Result<(Bytes, Document), RegistryError> {
         const WHAT: &str = "a manifest";
         let accepted = MANIFEST_TYPES.join(", ");
@@ -103,7 +107,7 @@ impl Registry {
         let content_type = content_type.and_then(|value| value.to_str().ok());
         let content_type = content_type.unwrap_or_default().to_owned();
         let body = endpoint.bounded(answer, MANIFEST_BYTES_MAX, WHAT).await?;
-        verified(endpoint, WHAT, expected, Digest::of(&body))?;
+        expected.check(&endpoint.name, WHAT, &body)?;
         let document = parse_served(&body, &content_type)?;
         Ok((body, document))
     }
@@ -188,23 +192,55 @@ async fn try_small_blob(
         }
         _ => return Err(endpoint.refusal(&answer, what).await),
     };
-    verified(endpoint, what, Some(digest), Digest::of(&body))?;
+    let expected = Expected {
+        digest: Some(digest),
+        size: Some(size),
+    };
+    expected.check(&endpoint.name, what, &body)?;
     Ok(body)
 }
 
-fn verified(
-    endpoint: &Endpoint,
-    what: &'static str,
-    expected: Option<Digest>,
-    actual: Digest,
-) -> Result<(), RegistryError> {
-    match expected {
-        Some(expected) if expected != actual => Err(RegistryError::WrongDigest {
-            registry: endpoint.name.clone(),
-            what,
-            expected,
-            actual,
-        }),
-        _ => Ok(()),
+/// What is known of a document before it comes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Expected {
+    pub(crate) digest: Option<Digest>,
+    pub(crate) size: Option<u64>,
+}
+
+impl From<&Descriptor> for Expected {
+    fn from(descriptor: &Descriptor) -> Self {
+        Self {
+            digest: Some(descriptor.digest),
+            size: Some(descriptor.size),
+        }
+    }
+}
+
+impl Expected {
+    /// Whether what came of `registry` is that.
+    pub(crate) fn check(
+        self,
+        registry: &str,
+        what: &'static str,
+        bytes: &[u8],
+    ) -> Result<(), RegistryError> {
+        let (digest, size) = (Digest::of(bytes), bytes.len() as u64);
+        let registry = registry.to_owned();
+        match (self.digest, self.size) {
+            (Some(expected), _) if expected != digest => Err(RegistryError::WrongDigest {
+                registry,
+                what,
+                expected,
+                actual: digest,
+            }),
+            (_, Some(expected)) if expected != size => Err(RegistryError::WrongSize {
+                registry,
+                what,
+                expected,
+                actual: size,
+                digest,
+            }),
+            _ => Ok(()),
+        }
     }
 }

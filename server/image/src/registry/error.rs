@@ -181,6 +181,20 @@ pub enum RegistryError {
         /// What came.
         actual: Digest,
     },
+    /// A manifest or configuration of another length than the document says that names it.
+    #[error("the registry {registry} sent {what} of {actual} bytes for {expected}")]
+    WrongSize {
+        /// Host and port.
+        registry: String,
+        /// `a manifest` or `a configuration`.
+        what: &'static str,
+        /// What was told.
+        expected: u64,
+        /// What came.
+        actual: u64,
+        /// Of what came, which is as it was told.
+        digest: Digest,
+    },
 }
 
 fn asked(retry_after: Option<Duration>) -> String {
@@ -224,7 +238,8 @@ impl RegistryError {
             | Self::Status { registry, .. }
             | Self::TooLarge { registry, .. }
             | Self::Malformed { registry, .. }
-            | Self::WrongDigest { registry, .. } => Some(registry),
+            | Self::WrongDigest { registry, .. }
+            | Self::WrongSize { registry, .. } => Some(registry),
         }
     }
 }
@@ -274,9 +289,12 @@ impl Explain for RegistryError {
             Self::TooLarge { .. } => FailureKind::FailedPrecondition {
                 subject: "image".into(),
             },
-            Self::WrongDigest { expected, .. } => FailureKind::DataLoss {
+            Self::WrongDigest {
+                expected: digest, ..
+            }
+            | Self::WrongSize { digest, .. } => FailureKind::DataLoss {
                 resource: "blob".into(),
-                name: expected.to_string(),
+                name: digest.to_string(),
             },
         }
     }
@@ -304,6 +322,12 @@ impl Explain for RegistryError {
             Self::TooLarge { .. } => "IMAGE_TOO_LARGE",
             Self::Malformed { .. } => "REGISTRY_MALFORMED",
             Self::WrongDigest { .. } => "BLOB_DIGEST_MISMATCH",
+            Self::WrongSize {
+                expected, actual, ..
+            } => match actual < expected {
+                true => "BLOB_TOO_SHORT",
+                false => "BLOB_TOO_LONG",
+            },
         }
     }
 
@@ -341,7 +365,7 @@ impl Explain for RegistryError {
             Self::NotFound { .. } => {
                 "Check the repository and tag; push the image if it should be there."
             }
-            Self::BlobNotFound { .. } | Self::WrongDigest { .. } => {
+            Self::BlobNotFound { .. } | Self::WrongDigest { .. } | Self::WrongSize { .. } => {
                 "Push the image to the registry again."
             }
             Self::Unauthorized { .. } => {
@@ -401,6 +425,18 @@ impl Explain for RegistryError {
                 expected, actual, ..
             } => {
                 metadata.extend([
+                    ("expected", expected.to_string()),
+                    ("actual", actual.to_string()),
+                ]);
+            }
+            Self::WrongSize {
+                expected,
+                actual,
+                digest,
+                ..
+            } => {
+                metadata.extend([
+                    ("digest", digest.to_string()),
                     ("expected", expected.to_string()),
                     ("actual", actual.to_string()),
                 ]);

@@ -24,7 +24,7 @@ pub(crate) mod retry;
 mod tests;
 
 pub(crate) use blob::BlobStream;
-pub(crate) use client::Registry;
+pub(crate) use client::{Expected, Registry};
 pub use error::RegistryError;
 pub use options::{PullOptions, Registries, RegistrySettings};
 pub use reference::ImageReference;

@@ -218,6 +218,7 @@ impl ImageStore {
         progress: &dyn Progress,
         cancel: &CancellationToken,
     ) -> Result<Unpacked, StoreError> {
+        let _place = self.reading_place(cancel).await?;
         let key = StageKey::new(FETCH);
         progress.start(&key, Some(size_bytes));
         let tmp = self.inner.layout.tmp().to_owned();
@@ -303,5 +304,57 @@ async fn pass(
         if !more {
             return Ok(());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+    use crate::limits::READING_JOBS_MAX;
+    use crate::{RegisterOptions, RegisterSource};
+
+    /// The most places that are free when a stage begins.
+    struct Free<'a>(&'a ImageStore, AtomicUsize);
+
+    impl Progress for Free<'_> {
+        fn start(&self, _: &StageKey, _: Option<u64>) {
+            let free = self.0.inner.reading_jobs.available_permits();
+            self.1.fetch_max(free, Ordering::SeqCst);
+        }
+
+        fn advance(&self, _: &StageKey, _: u64) {}
+        fn finish(&self, _: &StageKey) {}
+    }
+
+    #[tokio::test]
+    async fn whoever_reads_an_archive_has_a_place() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = ImageStore::open(dir.path()).unwrap();
+        let path = dir.path().join("file");
+        std::fs::write(&path, "neither").unwrap();
+        let config = Box::default();
+        let sources = [
+            RegisterSource::RootfsTar {
+                path: path.clone(),
+                config,
+            },
+            RegisterSource::Ext4 {
+                path,
+                config: Box::default(),
+            },
+        ];
+        for source in sources {
+            let free = Free(&store, AtomicUsize::new(0));
+            let (options, cancel) = (RegisterOptions::default(), CancellationToken::new());
+            let registered = store.register(source, &options, &free, &cancel).await;
+            registered.unwrap_err();
+            assert_eq!(free.1.into_inner(), READING_JOBS_MAX - 1);
+        }
+        assert_eq!(
+            store.inner.reading_jobs.available_permits(),
+            READING_JOBS_MAX
+        );
     }
 }

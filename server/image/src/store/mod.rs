@@ -38,7 +38,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use banger_core::Digest;
 use banger_core::operation::Progress;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -57,7 +57,9 @@ pub(crate) use source::{BlobSource, Region};
 use unsynced::Unsynced;
 pub use unsynced::{LossCause, LostImage};
 
-use crate::limits::{CONVERSIONS_MAX, LAYER_JOBS_MAX, LAYER_JOBS_OF_REGISTRY_MAX};
+use crate::limits::{
+    CONVERSIONS_MAX, LAYER_JOBS_MAX, LAYER_JOBS_OF_REGISTRY_MAX, READING_JOBS_MAX,
+};
 
 /// The images of one state directory. Cheap to clone; all clones share their work.
 #[derive(Debug, Clone)]
@@ -72,6 +74,8 @@ struct Inner {
     of_registry: KeyedSlots<String>,
     /// Layers being fetched, all pulls together.
     layer_jobs: Semaphore,
+    /// Archives and bundles being read.
+    reading_jobs: Semaphore,
     /// Base disks being written.
     conversions: Semaphore,
     /// What layers lie on which base disks.
@@ -101,6 +105,7 @@ impl ImageStore {
                 layout,
                 of_registry: KeyedSlots::new(LAYER_JOBS_OF_REGISTRY_MAX),
                 layer_jobs: Semaphore::new(LAYER_JOBS_MAX),
+                reading_jobs: Semaphore::new(READING_JOBS_MAX),
                 conversions: Semaphore::new(CONVERSIONS_MAX),
                 records: Records::default(),
                 blobs: KeyedLocks::default(),
@@ -110,6 +115,18 @@ impl ImageStore {
                 tracker: TaskTracker::new(),
             }),
         })
+    }
+
+    /// Waits for a place among those who read an archive or a bundle.
+    async fn reading_place(
+        &self,
+        cancel: &CancellationToken,
+    ) -> Result<SemaphorePermit<'_>, StoreError> {
+        // cancel-safe: a place in the queue is given up
+        tokio::select! {
+            () = cancel.cancelled() => Err(StoreError::Cancelled),
+            place = self.inner.reading_jobs.acquire() => Ok(place.expect("never closed")),
+        }
     }
 
     /// Where an image's base disk is, or would be.

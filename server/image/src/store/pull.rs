@@ -90,7 +90,7 @@ async fn resolve(
     let (bytes, document) = match registry.manifest(None, progress).await? {
         (_, Document::Index(manifests)) => {
             let chosen = choose(&manifests, &options.platform)?;
-            registry.manifest(Some(chosen.digest), progress).await?
+            registry.manifest(Some(chosen), progress).await?
         }
         manifest => manifest,
     };

@@ -439,3 +439,39 @@ async fn an_index_beyond_reason_is_not_read() {
     assert_eq!(error.reason(), "CATALOG_TOO_LARGE");
     assert_eq!(server.count("/catalog.json"), 1);
 }
+
+#[tokio::test]
+async fn an_index_may_take_longer_than_it_may_be_silent() {
+    // A thousand pieces, and a pause after each.
+    let index = vec![b' '; 8 << 20];
+    let server = Server::start(move |request| match request.path.contains("stalls") {
+        true => Answer {
+            then: Then::Stall,
+            length: Some(2),
+            ..Answer::ok(" ")
+        },
+        false => Answer {
+            then: Then::Slowly,
+            ..Answer::ok(index.clone())
+        },
+    })
+    .await;
+    let bounded = |place: &str, silence, timeout| {
+        let options = SourceOptions {
+            stall_timeout: Duration::from_secs(60),
+            index_silence: silence,
+            index_timeout: timeout,
+            ..SourceOptions::default()
+        };
+        let address = format!("http://{}/{place}", server.host);
+        CatalogSource::new(&address.parse().unwrap(), &options).unwrap()
+    };
+    let (short, long) = (Duration::from_secs(1), Duration::from_secs(60));
+    let come = bounded("", short, long).catalog_json().await.unwrap();
+    assert_eq!(come.len(), 8 << 20);
+    let slow = bounded("", long, short).catalog_json().await.unwrap_err();
+    assert_eq!(slow.reason(), "CATALOG_TOO_SLOW", "{slow}");
+    let silent = bounded("stalls/", short, long);
+    let silent = silent.catalog_json().await.unwrap_err();
+    assert_eq!(silent.reason(), "CATALOG_STALLED", "{silent}");
+}

@@ -104,6 +104,12 @@ pub(crate) fn bad_documents() -> Vec<Case> {
             "2 layers and the configuration 1",
         ),
         (
+            "a configuration of another length",
+            with(|text| text.replacen("\"size\":", "\"size\":1", 1)),
+            "BLOB_TOO_SHORT",
+            "sent a document of",
+        ),
+        (
             "a configuration that is no object",
             configured(|_| "[]".into()),
             "IMAGE_MALFORMED",

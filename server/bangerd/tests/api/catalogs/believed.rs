@@ -1,11 +1,14 @@
 //! Catalogs that are added and refreshed only if they are believed.
 
+use std::sync::atomic::Ordering;
+
 use banger_catalog::SecretKey;
 use banger_proto::v1;
 use tonic::Code;
 
+use super::pulls::{Silent, silent};
 use super::{Shelf, pulled};
-use crate::rig::{Rig, assert_refused};
+use crate::rig::{PATIENCE, Rig, assert_refused, drain};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_catalog_is_added_only_if_it_is_believed() {
@@ -123,5 +126,69 @@ async fn an_index_that_has_expired_is_refreshed_or_refused_and_never_passed_over
     shelf.index.expire_time = expire_time;
     shelf.publish();
     rig.pull(pulled("web:1")).await.unwrap();
+    rig.stopped().await;
+}
+
+/// A daemon whose catalog has expired, and that catalog's server, which answers nothing any more.
+async fn left_alone(shelf: &mut Shelf, stall: &str) -> (Rig, Silent) {
+    let rig = Rig::start_with(|config| config.pull_stall_timeout = stall.parse().unwrap()).await;
+    shelf.index.expire_time =
+        banger_core::Timestamp::now() + banger_core::SignedDuration::from_secs(5);
+    shelf.publish();
+    let silent = silent(shelf).await;
+    let key = shelf.key.public().to_string();
+    rig.add_as("", &silent.url, &key).await.unwrap();
+    silent.is_mute.store(true, Ordering::SeqCst);
+    // Time is what this is about.
+    tokio::time::sleep(std::time::Duration::from_millis(5100)).await;
+    (rig, silent)
+}
+
+/// Pulls at the same time.
+const PULLS: usize = 4;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pulls_that_wait_for_a_catalog_can_be_given_up_and_hold_up_no_other() {
+    use v1::pull_image_response::Message;
+    let mut shelf = Shelf::furnished().await;
+    let (rig, silent) = left_alone(&mut shelf, "1m").await;
+    let mut pulls = Vec::new();
+    for _ in 0..PULLS {
+        let answers = rig.images().pull_image(pulled("web:1")).await;
+        let mut answers = answers.unwrap().into_inner();
+        let first = answers.message().await.unwrap().unwrap().message;
+        let Some(Message::Operation(operation)) = first else {
+            panic!("a pull begins with its operation")
+        };
+        pulls.push((operation.id, answers));
+    }
+    silent.asked.notified().await;
+    let other = Shelf::furnished().await;
+    let (url, key) = (other.url(), other.key.public().to_string());
+    let added = rig.add_as("other", &url, &key);
+    let in_time = tokio::time::timeout(PATIENCE, added).await;
+    in_time.expect("another is added meanwhile").unwrap();
+    for (operation, answers) in pulls {
+        let request = v1::CancelOperationRequest { operation };
+        rig.operations().cancel_operation(request).await.unwrap();
+        let cancelled = drain(answers).await.unwrap_err();
+        assert_eq!(cancelled.code(), Code::Cancelled, "{cancelled:?}");
+    }
+    rig.stopped().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pulls_that_wait_for_a_catalog_take_what_came_of_it() {
+    /// Of one request that nobody answers.
+    const TRIES: usize = 4;
+    let mut shelf = Shelf::furnished().await;
+    let (rig, silent) = left_alone(&mut shelf, "500ms").await;
+    let pulls = (0..PULLS).map(|_| rig.pull(pulled("web:1")));
+    for refused in futures::future::join_all(pulls).await {
+        let refused = refused.unwrap_err();
+        assert_refused(&refused, Code::FailedPrecondition, "CATALOG_EXPIRED", None);
+    }
+    let asked = silent.unanswered.load(Ordering::SeqCst);
+    assert!(asked < PULLS * TRIES, "asked {asked} times");
     rig.stopped().await;
 }

@@ -1,5 +1,8 @@
 //! Images and kernels from catalogs: what comes along, what is refused, and what is left of a failure.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
 use banger_catalog::Digest;
 use banger_proto::v1;
 use tonic::Code;
@@ -300,22 +303,28 @@ async fn a_kernel_that_is_here_waits_for_no_kernel_that_comes() {
     rig.stopped().await;
 }
 
-/// A server of a catalog that has its index and, of all else, only that somebody asked.
-struct Silent {
-    url: String,
-    asked: std::sync::Arc<tokio::sync::Notify>,
+/// A server of a catalog that has its index, until it is mute, and of all else only that somebody asked.
+pub(super) struct Silent {
+    pub(super) url: String,
+    pub(super) is_mute: Arc<AtomicBool>,
+    pub(super) asked: Arc<tokio::sync::Notify>,
+    /// Requests that were not answered.
+    pub(super) unanswered: Arc<AtomicUsize>,
     _serving: tokio::task::JoinHandle<()>,
 }
 
-async fn silent(shelf: &Shelf) -> Silent {
+pub(super) async fn silent(shelf: &Shelf) -> Silent {
     use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/", listener.local_addr().unwrap());
-    let asked = std::sync::Arc::new(tokio::sync::Notify::new());
+    let asked = Arc::new(tokio::sync::Notify::new());
     let (index, told) = (
         std::fs::read(shelf.path("catalog.json")).unwrap(),
         asked.clone(),
     );
+    let is_mute = Arc::new(AtomicBool::default());
+    let unanswered = Arc::new(AtomicUsize::default());
+    let (mute, counted) = (is_mute.clone(), unanswered.clone());
     let serving = tokio_util::task::TaskTracker::new().spawn(async move {
         let mut kept = Vec::new();
         loop {
@@ -323,7 +332,7 @@ async fn silent(shelf: &Shelf) -> Silent {
             let mut stream = BufReader::new(stream);
             let mut line = String::new();
             stream.read_line(&mut line).await.unwrap();
-            if line.contains("catalog.json") {
+            if line.contains("catalog.json") && !mute.load(Ordering::SeqCst) {
                 let length = index.len();
                 let head = format!(
                     "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n"
@@ -332,6 +341,7 @@ async fn silent(shelf: &Shelf) -> Silent {
                 stream.write_all(&index).await.unwrap();
                 stream.flush().await.unwrap();
             } else {
+                counted.fetch_add(1, Ordering::SeqCst);
                 told.notify_one();
             }
             kept.push(stream);
@@ -339,7 +349,9 @@ async fn silent(shelf: &Shelf) -> Silent {
     });
     Silent {
         url,
+        is_mute,
         asked,
+        unanswered,
         _serving: serving,
     }
 }

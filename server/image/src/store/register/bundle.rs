@@ -8,6 +8,8 @@ use std::sync::Arc;
 
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 
+use super::Reading;
+use super::rootfs::Measured;
 use crate::limits::SYMLINK_HOPS_MAX;
 use crate::store::StoreError;
 use crate::store::source::Region;
@@ -18,6 +20,8 @@ use crate::tar::{Budget, EntryKind, FileInput, TarError, TarReader, normalise, p
 pub(super) struct Bundle {
     path: PathBuf,
     content: Content,
+    /// What the archive is as a layer, where it had to be decompressed.
+    measured: Option<Measured>,
 }
 
 #[derive(Debug)]
@@ -37,15 +41,16 @@ enum Member {
 
 impl Bundle {
     /// Opens a directory, or an archive that may be compressed. Blocks.
-    pub(super) fn open(path: &Path, tmp: &Path) -> Result<Self, StoreError> {
+    pub(super) fn open(path: &Path, reading: &Reading) -> Result<Self, StoreError> {
         let file = File::open(path).map_err(StoreError::source(path))?;
         if file.metadata().map_err(StoreError::source(path))?.is_dir() {
             return Ok(Self {
                 path: path.to_owned(),
                 content: Content::Directory(file),
+                measured: None,
             });
         }
-        let file = plain(file, path, tmp)?;
+        let (file, measured) = plain(file, path, reading)?;
         let members = members(&file).map_err(|source| StoreError::Archive {
             path: path.to_owned(),
             source,
@@ -56,6 +61,7 @@ impl Bundle {
                 file: Arc::new(file),
                 members,
             },
+            measured,
         })
     }
 
@@ -107,6 +113,11 @@ impl Bundle {
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
+
+    /// What the whole is as a layer, where that is known.
+    pub(super) fn into_measured(self) -> Option<Measured> {
+        self.measured
+    }
 }
 
 /// A regular file under `directory`, reached without any link.
@@ -124,8 +135,12 @@ fn open_beneath(directory: &File, name: &str) -> io::Result<Option<Region>> {
         .then(|| Region::new(Arc::new(file), 0, metadata.len())))
 }
 
-/// The archive decompressed, if it has to be.
-fn plain(file: File, path: &Path, tmp: &Path) -> Result<File, StoreError> {
+/// The archive decompressed, if it has to be, and what it is then.
+fn plain(
+    file: File,
+    path: &Path,
+    reading: &Reading,
+) -> Result<(File, Option<Measured>), StoreError> {
     let len = file.metadata().map_err(StoreError::source(path))?.len();
     let region = Region::new(
         Arc::new(file.try_clone().map_err(StoreError::source(path))?),
@@ -133,11 +148,11 @@ fn plain(file: File, path: &Path, tmp: &Path) -> Result<File, StoreError> {
         len,
     );
     if !super::rootfs::is_compressed(&region).map_err(StoreError::source(path))? {
-        return Ok(file);
+        return Ok((file, None));
     }
-    Ok(super::rootfs::measure(&region, path, tmp)?
-        .plain
-        .unwrap_or(file))
+    let mut measured = super::rootfs::measure(&region, path, reading)?;
+    let plain = measured.plain.take().unwrap_or(file);
+    Ok((plain, Some(measured)))
 }
 
 fn members(file: &File) -> Result<HashMap<Box<[u8]>, Member>, TarError> {

@@ -1,13 +1,11 @@
 //! Docker archives: `manifest.json`, a configuration, and plain layers (Docker image specification v1.2).
 
-use std::path::Path;
-
 use banger_core::image::Platform;
 use serde::Deserialize;
 
 use super::bundle::Bundle;
 use super::rootfs::measure;
-use super::{Found, is_name};
+use super::{Found, Reading, is_name};
 use crate::limits::{CONFIG_BYTES_MAX, LAYERS_MAX, MANIFEST_BYTES_MAX};
 use crate::store::StoreError;
 use crate::store::plan::Plan;
@@ -25,15 +23,14 @@ struct Image {
 
 /// Finds the image. Blocks.
 pub(super) fn inspect(
-    path: &Path,
+    bundle: &Bundle,
     image: Option<&str>,
     platform: &Platform,
-    tmp: &Path,
+    reading: &Reading,
 ) -> Result<Found, StoreError> {
-    let bundle = Bundle::open(path, tmp)?;
     let bytes = bundle.document(MANIFEST, MANIFEST_BYTES_MAX)?;
     let images: Vec<Image> = serde_json::from_slice(&bytes).map_err(|_| bundle.bad(MANIFEST))?;
-    let chosen = select(&bundle, &images, image)?;
+    let chosen = select(bundle, &images, image)?;
     let config = bundle.document(&chosen.config, CONFIG_BYTES_MAX)?;
     if chosen.layers.len() > LAYERS_MAX {
         return Err(bundle.bad(MANIFEST));
@@ -41,7 +38,7 @@ pub(super) fn inspect(
     let (mut layers, mut files) = (Vec::new(), Vec::new());
     for name in &chosen.layers {
         let region = bundle.need(name)?;
-        let measured = measure(&region, path, tmp)?;
+        let measured = measure(&region, bundle.path(), reading)?;
         files.push((measured.descriptor.digest, region));
         layers.push(measured.descriptor);
     }

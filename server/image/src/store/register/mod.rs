@@ -110,25 +110,34 @@ enum Inspected {
     Ext4(PathBuf, Box<ImageConfig>),
 }
 
+/// How archives are read.
+struct Reading {
+    /// Where what is decompressed goes, as files without names.
+    tmp: PathBuf,
+    /// Nobody wants it any more.
+    cancel: CancellationToken,
+}
+
 impl RegisterSource {
-    /// What a source to be detected turns out to be; what holds no image's documents is a root file system.
+    /// What a source to be detected turns out to be, opened as far as it had to be; what holds no image's documents is
+    /// a root file system.
     ///
     /// # Errors
     /// If an image is named in what has no names.
-    fn settled(self, tmp: &Path) -> Result<Self, StoreError> {
+    fn settled(self, reading: &Reading) -> Result<(Self, Option<Bundle>), StoreError> {
         let Self::Detect {
             path,
             config,
             image,
         } = self
         else {
-            return Ok(self);
+            return Ok((self, None));
         };
-        let settled = Self::detected(path.clone(), config, image.clone(), tmp);
+        let (settled, opened) = Self::detected(path.clone(), config, image.clone(), reading);
         let has_names = matches!(settled, Self::OciLayout { .. } | Self::DockerArchive { .. });
         match image {
             Some(_) if !has_names => Err(StoreError::Unnamed { path }),
-            _ => Ok(settled),
+            _ => Ok((settled, opened)),
         }
     }
 
@@ -136,44 +145,51 @@ impl RegisterSource {
         path: PathBuf,
         config: Box<ImageConfig>,
         image: Option<String>,
-        tmp: &Path,
-    ) -> Self {
+        reading: &Reading,
+    ) -> (Self, Option<Bundle>) {
         let looks =
             |like: fn(&mut File) -> bool| File::open(&path).is_ok_and(|mut file| like(&mut file));
         if looks(looks_like_bundle) {
-            return Self::Bundle { path };
+            return (Self::Bundle { path }, None);
         }
         if looks(looks_like_ext4) {
-            return Self::Ext4 { path, config };
+            return (Self::Ext4 { path, config }, None);
         }
-        let bundle = Bundle::open(&path, tmp).ok();
+        let bundle = Bundle::open(&path, reading).ok();
         let has = |name| {
             bundle
                 .as_ref()
                 .is_some_and(|bundle| bundle.get(name).is_ok_and(|found| found.is_some()))
         };
-        if has(oci::MARKER) {
+        let source = if has(oci::MARKER) {
             Self::OciLayout { path, image }
         } else if has(docker::MANIFEST) {
             Self::DockerArchive { path, image }
         } else {
             Self::RootfsTar { path, config }
-        }
+        };
+        (source, bundle)
     }
 
     /// Finds out what there is to do. Blocks.
-    fn inspect(self, platform: &Platform, tmp: &Path) -> Result<Inspected, StoreError> {
-        let (plan, files) = match self.settled(tmp)? {
+    fn inspect(self, platform: &Platform, reading: &Reading) -> Result<Inspected, StoreError> {
+        let (source, opened) = self.settled(reading)?;
+        let open = |path: &Path, opened: Option<Bundle>| match opened {
+            Some(bundle) => Ok(bundle),
+            None => Bundle::open(path, reading),
+        };
+        let (plan, files) = match source {
             Self::Bundle { path } => return Ok(Inspected::Bundle(path)),
             Self::Ext4 { path, config } => return Ok(Inspected::Ext4(path, config)),
             Self::Detect { path, config, .. } | Self::RootfsTar { path, config } => {
-                rootfs::inspect(&path, *config, platform, tmp)?
+                let known = opened.and_then(Bundle::into_measured);
+                rootfs::inspect(&path, *config, platform, known, reading)?
             }
             Self::OciLayout { path, image } => {
-                oci::inspect(&path, image.as_deref(), platform, tmp)?
+                oci::inspect(&open(&path, opened)?, image.as_deref(), platform)?
             }
             Self::DockerArchive { path, image } => {
-                docker::inspect(&path, image.as_deref(), platform, tmp)?
+                docker::inspect(&open(&path, opened)?, image.as_deref(), platform, reading)?
             }
         };
         Ok(Inspected::Layers(Box::new(plan), files))
@@ -193,18 +209,26 @@ impl ImageStore {
         progress: &dyn Progress,
         cancel: &CancellationToken,
     ) -> Result<BuiltImage, StoreError> {
+        let place = self.reading_place(cancel).await?;
         let key = StageKey::new(INSPECT);
         progress.start(&key, None);
-        let (platform, tmp) = (options.platform.clone(), self.inner.layout.tmp().to_owned());
+        let platform = options.platform.clone();
+        let reading = Reading {
+            tmp: self.inner.layout.tmp().to_owned(),
+            cancel: cancel.child_token(),
+        };
+        // Ends the thread too when this is dropped.
+        let _dropped = reading.cancel.clone().drop_guard();
         let inspecting = self
             .inner
             .tracker
-            .spawn_blocking(move || source.inspect(&platform, &tmp));
-        // cancel-safe: the thread ends on its own, and leaves nothing with a name
-        let found = tokio::select! {
-            () = cancel.cancelled() => return Err(StoreError::Cancelled),
-            found = joined(inspecting) => found??,
+            .spawn_blocking(move || source.inspect(&platform, &reading));
+        // Waited for whatever happens, so that nobody reads what is removed then.
+        let found = match joined(inspecting).await? {
+            Err(_) if cancel.is_cancelled() => return Err(StoreError::Cancelled),
+            found => found?,
         };
+        drop(place);
         progress.finish(&key);
         let platform = options.platform.clone();
         let (plan, files) = match found {
@@ -222,5 +246,55 @@ impl ImageStore {
         };
         self.build_files(plan, BlobSource::Files(files), progress, cancel)
             .await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::*;
+    use crate::compose::TarWriter;
+
+    #[test]
+    fn what_decompresses_can_be_given_up() {
+        let dir = tempfile::tempdir().unwrap();
+        let plain = TarWriter::new(Vec::new()).finish().unwrap();
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        gzip.write_all(&plain).unwrap();
+        let path = dir.path().join("archive");
+        std::fs::write(&path, gzip.finish().unwrap()).unwrap();
+        let reading = Reading {
+            tmp: dir.path().to_owned(),
+            cancel: CancellationToken::new(),
+        };
+        let sources = || {
+            let (path, image, config) = (path.clone(), None, Box::default());
+            [
+                RegisterSource::Detect {
+                    path: path.clone(),
+                    config,
+                },
+                RegisterSource::RootfsTar {
+                    path: path.clone(),
+                    config: Box::default(),
+                },
+                RegisterSource::DockerArchive { path, image },
+            ]
+        };
+        let inspected = |source: RegisterSource| {
+            let inspected = source.inspect(&Platform::host(), &reading);
+            inspected.map(drop)
+        };
+        let [detected, root, _] = sources();
+        inspected(detected).unwrap();
+        inspected(root).unwrap();
+        reading.cancel.cancel();
+        for source in sources() {
+            let told = format!("{source:?}");
+            let error = inspected(source).expect_err(&told);
+            let said = banger_core::chain(&error).to_string();
+            assert!(said.contains("it was given up"), "{told}: {said}");
+        }
     }
 }

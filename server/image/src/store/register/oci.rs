@@ -1,17 +1,14 @@
 //! OCI image layouts (OCI image specification, "Image Layout").
 
-use std::path::Path;
-
 use banger_core::image::Platform;
 
 use super::bundle::Bundle;
 use super::{Found, is_name};
 use crate::document::{Descriptor, Document, DocumentError, choose};
 use crate::limits::{CONFIG_BYTES_MAX, MANIFEST_BYTES_MAX};
-use crate::registry::RegistryError;
+use crate::registry::Expected;
 use crate::store::StoreError;
 use crate::store::plan::Plan;
-use banger_core::Digest;
 
 /// The file by which a layout is known.
 pub(super) const MARKER: &str = "oci-layout";
@@ -24,24 +21,22 @@ const NESTING_MAX: usize = 4;
 
 /// Finds the image. Blocks.
 pub(super) fn inspect(
-    path: &Path,
+    bundle: &Bundle,
     image: Option<&str>,
     platform: &Platform,
-    tmp: &Path,
 ) -> Result<Found, StoreError> {
-    let bundle = Bundle::open(path, tmp)?;
     bundle.need(MARKER)?;
     let bytes = bundle.document(INDEX, MANIFEST_BYTES_MAX)?;
     let Document::Index(manifests) = Document::parse(&bytes)? else {
         return Err(bundle.bad(INDEX));
     };
-    let mut descriptor = select(&bundle, &manifests, image, platform)?.clone();
+    let mut descriptor = select(bundle, &manifests, image, platform)?.clone();
     for _ in 0..NESTING_MAX {
-        let bytes = blob(&bundle, &descriptor, MANIFEST_BYTES_MAX)?;
+        let bytes = blob(bundle, &descriptor, MANIFEST_BYTES_MAX)?;
         match Document::parse(&bytes)? {
             Document::Index(inner) => descriptor = choose(&inner, platform)?.clone(),
             Document::Manifest(manifest) => {
-                let config = blob(&bundle, &manifest.config, CONFIG_BYTES_MAX)?;
+                let config = blob(bundle, &manifest.config, CONFIG_BYTES_MAX)?;
                 let mut files = Vec::new();
                 for layer in &manifest.layers {
                     files.push((layer.digest, bundle.need(&name(layer))?));
@@ -121,16 +116,7 @@ fn name(descriptor: &Descriptor) -> String {
 /// A small blob, verified.
 fn blob(bundle: &Bundle, descriptor: &Descriptor, limit: u64) -> Result<Vec<u8>, StoreError> {
     let bytes = bundle.document(&name(descriptor), limit)?;
-    let actual = Digest::of(&bytes);
-    if actual == descriptor.digest {
-        return Ok(bytes);
-    }
-    let registry = bundle.path().display().to_string();
-    Err(RegistryError::WrongDigest {
-        registry,
-        what: "a document",
-        expected: descriptor.digest,
-        actual,
-    }
-    .into())
+    let layout = bundle.path().display().to_string();
+    Expected::from(descriptor).check(&layout, "a document", &bytes)?;
+    Ok(bytes)
 }

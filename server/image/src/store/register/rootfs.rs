@@ -9,7 +9,7 @@ use banger_core::Digest;
 use banger_core::image::{ImageConfig, Platform};
 use sha2::{Digest as _, Sha256};
 
-use super::Found;
+use super::{Found, Reading};
 use crate::document::{Descriptor, OCI_LAYER};
 use crate::layer::{Destination, Kept, LayerSource, READ_BYTES, index_layer};
 use crate::limits::BLOB_BYTES_MAX;
@@ -17,6 +17,7 @@ use crate::store::StoreError;
 use crate::store::plan::Plan;
 use crate::store::source::Region;
 use crate::tar::Budget;
+use crate::watched::Watched;
 
 /// What an archive is.
 #[derive(Debug)]
@@ -29,12 +30,13 @@ pub(super) struct Measured {
     pub(super) plain: Option<File>,
 }
 
-/// Makes an image of one layer. Blocks.
+/// Makes an image of one layer, `known` where it was read already. Blocks.
 pub(super) fn inspect(
     path: &Path,
     config: ImageConfig,
     platform: &Platform,
-    tmp: &Path,
+    known: Option<Measured>,
+    reading: &Reading,
 ) -> Result<Found, StoreError> {
     let file = File::open(path).map_err(StoreError::source(path))?;
     let metadata = file.metadata().map_err(StoreError::source(path))?;
@@ -43,7 +45,10 @@ pub(super) fn inspect(
         return Err(StoreError::source(path)(error));
     }
     let region = Region::new(Arc::new(file), 0, metadata.len());
-    let measured = measure(&region, path, tmp)?;
+    let measured = match known {
+        Some(known) => known,
+        None => measure(&region, path, reading)?,
+    };
     let files = vec![(measured.descriptor.digest, region)];
     let plan = Plan::synthesise(
         vec![measured.descriptor],
@@ -55,7 +60,11 @@ pub(super) fn inspect(
 }
 
 /// Reads an archive once, to know its digests. Blocks.
-pub(super) fn measure(region: &Region, path: &Path, tmp: &Path) -> Result<Measured, StoreError> {
+pub(super) fn measure(
+    region: &Region,
+    path: &Path,
+    reading: &Reading,
+) -> Result<Measured, StoreError> {
     if region.len() > BLOB_BYTES_MAX {
         let error = io::Error::new(
             io::ErrorKind::InvalidData,
@@ -65,7 +74,7 @@ pub(super) fn measure(region: &Region, path: &Path, tmp: &Path) -> Result<Measur
     }
     let suffix = suffix(region).map_err(StoreError::source(path))?;
     let mut hashing = Hashing {
-        inner: region.reader(),
+        inner: Watched::new(region.reader(), reading.cancel.clone()),
         hasher: Sha256::new(),
     };
     let unknown = Digest::of(b"");
@@ -74,15 +83,13 @@ pub(super) fn measure(region: &Region, path: &Path, tmp: &Path) -> Result<Measur
         digest: unknown,
         size_bytes: region.len(),
     };
-    let indexed =
-        index_layer(source, Destination::Spool(tmp), &Budget::default()).map_err(|error| {
-            match error {
-                crate::layer::LayerError::Archive { source, .. } => StoreError::Archive {
-                    path: path.to_owned(),
-                    source,
-                },
-                error => error.into(),
-            }
+    let indexed = index_layer(source, Destination::Spool(&reading.tmp), &Budget::default())
+        .map_err(|error| match error {
+            crate::layer::LayerError::Archive { source, .. } => StoreError::Archive {
+                path: path.to_owned(),
+                source,
+            },
+            error => error.into(),
         })?;
     // What a decompressor leaves unread belongs to the file too.
     io::copy(&mut hashing, &mut io::sink()).map_err(StoreError::source(path))?;
