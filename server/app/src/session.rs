@@ -395,14 +395,21 @@ impl Sessions {
     }
 
     /// The VM in which the command of a call runs, of those that the caller sees. It is not recorded: only its guest
-    /// knows it, which gives a caller who lost the connection, or the daemon, some time to come back for it.
+    /// knows it, which gives a caller who lost the connection, or the daemon, some time to come back for it. Where no guest
+    /// that runs knows it, it may be of one that is held.
     async fn called(&self, id: SessionId) -> Option<VmId> {
         let limit = self.context.config.reconnect_timeout;
-        let views = self.vms.views().into_iter();
-        let could_run_it = |view: &VmView| {
-            view.phase() == Phase::Running && view.vm.start_time <= Some(id.made_at())
+        let mut views = self.vms.views();
+        views.retain(|view| view.vm.start_time <= Some(id.made_at()));
+        let is_held = |view: &&VmView| {
+            matches!(
+                view.phase(),
+                Phase::Pausing | Phase::Paused | Phase::Resuming
+            )
         };
-        let asked = views.filter(could_run_it).map(|view| async move {
+        let held = views.iter().find(is_held).map(|view| view.vm.id);
+        views.retain(|view| view.phase() == Phase::Running);
+        let asked = views.into_iter().map(|view| async move {
             let vm = view.vm.id;
             let mut view = self.vms.watch(&vm.to_string()).ok()?;
             // After a restart of the daemon the guests are reached one after the other.
@@ -412,9 +419,10 @@ impl Sessions {
             ready.guest?.get_session(id).await.ok().map(|_| vm)
         });
         let found = futures::stream::iter(asked).buffer_unordered(ASKED_AT_ONCE);
-        std::pin::pin!(found.filter_map(std::future::ready))
+        let found = std::pin::pin!(found.filter_map(std::future::ready))
             .next()
-            .await
+            .await;
+        found.or(held)
     }
 
     /// Fills in what the caller left to the image, and checks the rest.
@@ -544,8 +552,11 @@ impl Drop for KillOnDrop {
             return;
         }
         let (guest, id) = (self.guest.clone(), self.id);
+        let leaving = self.context.leaving.clone();
         self.context.tasks.spawn(async move {
-            if let Err(error) = guest.delete_session(id).await {
+            let deleting = guest.delete_session(id);
+            // A guest that is held keeps nobody.
+            if let Some(Err(error)) = leaving.run_until_cancelled(deleting).await {
                 tracing::debug!(session = %id, error = banger_core::chain(&error), "could not end an abandoned exec");
             }
         });

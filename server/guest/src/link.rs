@@ -10,7 +10,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::http2::{Builder, SendRequest};
 use hyper::rt::Executor;
 use hyper::{Request, Response};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use tokio::sync::watch;
 use tokio::time::sleep;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -22,12 +22,6 @@ use crate::limits::{
     CONNECTION_WINDOW_BYTES, FRAME_MAX_BYTES, HEADERS_MAX_BYTES, SEND_BUFFER_BYTES,
     STREAM_WINDOW_BYTES,
 };
-
-/// While a call is open and nothing comes, the connection is asked this often whether it is alive. Calls know of a
-/// dead guest before: by [`super::Deadlines::silence`].
-const PING_EVERY: Duration = Duration::from_secs(10);
-/// And has this long to answer: a guest that is starved of processor time is slow, not dead.
-const PING_WITHIN: Duration = Duration::from_secs(30);
 
 /// Runs hyper's tasks on a tracker.
 #[derive(Debug, Clone)]
@@ -53,20 +47,18 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    /// Starts HTTP/2 on `channel`.
+    /// Starts HTTP/2 on `channel`. It asks by itself of no guest whether it is alive: one that is held is not dead. Each
+    /// wait on a guest has its own limit, by [`Link::within`].
     pub(crate) async fn open(
         channel: BoxedChannel,
         tasks: &TaskTracker,
     ) -> Result<Self, hyper::Error> {
         let (requests, connection) = Builder::new(Tracked(tasks.clone()))
-            .timer(TokioTimer::new())
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
             .max_frame_size(FRAME_MAX_BYTES)
             .max_header_list_size(HEADERS_MAX_BYTES)
             .max_send_buf_size(SEND_BUFFER_BYTES)
-            .keep_alive_interval(PING_EVERY)
-            .keep_alive_timeout(PING_WITHIN)
             .handshake(TokioIo::new(channel))
             .await?;
         let stop = CancellationToken::new();

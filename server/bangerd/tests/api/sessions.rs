@@ -156,6 +156,34 @@ async fn an_exec_is_found_by_its_id_as_long_as_its_guest_knows_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_exec_of_a_held_vm_is_not_said_to_be_unknown() {
+    let rig = rig().await;
+    let first = v1::ExecRequest {
+        message: Some(start(&["sleep"])),
+    };
+    let asked = stream::iter([first]).chain(stream::pending());
+    let mut answers = rig.sessions().exec(asked).await.unwrap().into_inner();
+    let started = loop {
+        let answer = answers.message().await.unwrap().unwrap();
+        if let Some(Tell::Started(session)) = answer.message {
+            break session;
+        }
+    };
+    let pause = v1::PauseVmRequest {
+        vm: "web".into(),
+        ..Default::default()
+    };
+    rig.vms().pause_vm(pause).await.unwrap();
+    let request = v1::GetSessionRequest {
+        session: started.id,
+    };
+    let refused = rig.sessions().get_session(request).await.unwrap_err();
+    assert_refused(&refused, Code::FailedPrecondition, "WRONG_STATE", None);
+    drop(answers);
+    rig.stopped().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn wrong_input_ends_an_exec_with_the_field() {
     let rig = rig().await;
     let cases = [
