@@ -538,7 +538,7 @@ pub(crate) async fn ended(view: Option<watch::Receiver<VmView>>) -> bool {
     tokio::time::timeout(END_KNOWN_WITHIN, ended).await.is_ok()
 }
 
-/// Kills an exec's process if its call ends before it; unless it ends because the daemon does.
+/// Kills an exec's process if its call ends before it; unless it ends because the daemon does, or the guest is away.
 struct KillOnDrop {
     context: Arc<Context>,
     guest: Arc<dyn Guest>,
@@ -563,6 +563,18 @@ impl Drop for KillOnDrop {
     }
 }
 
+/// Whether a process of which this is told is to end where its call does. One whose guest is silent or away goes on when
+/// the guest does, and its caller has the time to come back for it that the agent gives.
+fn is_to_be_killed(event: &Result<SessionEvent, AppError>) -> bool {
+    !matches!(
+        event,
+        Ok(SessionEvent::Exited { .. })
+            | Err(AppError::Guest(
+                GuestError::Deadline { .. } | GuestError::Lost { .. }
+            ))
+    )
+}
+
 struct Guarded {
     events: Events,
     killer: KillOnDrop,
@@ -573,7 +585,9 @@ impl Stream for Guarded {
 
     fn poll_next(mut self: Pin<&mut Self>, task: &mut TaskContext<'_>) -> Poll<Option<Self::Item>> {
         let next = self.events.as_mut().poll_next(task);
-        if let Poll::Ready(Some(Ok(SessionEvent::Exited { .. }))) = &next {
+        if let Poll::Ready(Some(event)) = &next
+            && !is_to_be_killed(event)
+        {
             self.killer.armed = false;
         }
         next

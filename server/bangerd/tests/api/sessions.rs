@@ -260,7 +260,10 @@ async fn an_exec_that_breaks_tells_how_far_it_came_and_that_it_may_have_run() {
     assert_eq!(value("output_offset"), Some("5"));
     assert_eq!(value("stdin_offset"), Some("3"));
     assert_eq!(value("code_ran"), Some("maybe"));
+    // The guest may go on, and the caller come back.
+    let killed = rig.killed.clone();
     rig.stopped().await;
+    assert_eq!(*killed.lock().unwrap(), []);
 }
 
 #[tokio::test(flavor = "multi_thread")]
