@@ -161,7 +161,7 @@ impl AgentService for GuestService {
         };
         let caller = session.attach();
         if hold.is_some() && attach.remove_after_exit {
-            session.log.set_passing(true);
+            session.log.let_pass();
         }
         let writing = proto::Writing::try_from(attach.writing)
             .map_err(|_| Refusal::invalid("who writes is unknown"))?;
@@ -195,9 +195,10 @@ impl AgentService for GuestService {
         let reader = Reader::new(session, (position, end), options, Follow::Exit)
             .with_writer(writer, &numbers, acked);
         drop(hold);
-        let is_forgotten =
-            attach.remove_after_exit || self.agent.sessions.lives_with_call(&attach.id);
-        let forget = is_forgotten.then(|| (Arc::clone(&self.agent), attach.id));
+        // Its caller, who may be back, holds the process; others only look on.
+        let is_caller = attach.remove_after_exit
+            || (options.hold_process && self.agent.sessions.lives_with_call(&attach.id));
+        let forget = is_caller.then(|| (Arc::clone(&self.agent), attach.id));
         let events = events(reader, forget).map(move |event| {
             let _is_there = &caller;
             event.map(attached)

@@ -284,6 +284,51 @@ async fn a_session_that_removes_itself_is_gone_from_the_list_after_its_exit() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_that_remove_themselves_are_kept_for_their_callers() {
+    let rig = rig().await;
+    let mut ids = Vec::new();
+    for _ in 0..20 {
+        let id = SessionId::new();
+        let target = AttachTarget::Start {
+            id,
+            spec: Box::new(shell("echo x")),
+            remove_after_exit: true,
+        };
+        let session = rig.attach(target, id, holding(ReadFrom::Start)).await;
+        outcome(session.unwrap().events).await;
+        ids.push(id);
+    }
+    for id in ids {
+        let target = AttachTarget::Existing(id);
+        let session = rig.attach(target, id, holding(ReadFrom::Start)).await;
+        assert_eq!(outcome(session.unwrap().events).await.text(), "x\n");
+    }
+    assert_eq!(rig.guest.list_sessions().await.unwrap(), []);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_only_looks_on_does_not_take_the_exit_for_the_caller() {
+    let rig = rig().await;
+    let id = SessionId::new();
+    let target = AttachTarget::Start {
+        id,
+        spec: Box::new(shell("echo x")),
+        remove_after_exit: true,
+    };
+    let call = rig.attach(target, id, holding(ReadFrom::Start)).await;
+    let call = call.unwrap();
+    assert_eq!(rig.guest.wait_session(id).await, Ok(Exit::Code(0)));
+    let target = AttachTarget::Existing(id);
+    let other = rig.attach(target, id, AttachOptions::default()).await;
+    let seen = outcome(other.unwrap().events).await;
+    assert_eq!(seen.exit, Some(Exit::Code(0)));
+    // What is to be forgotten is not listed.
+    assert_eq!(rig.guest.list_sessions().await.unwrap().len(), 1);
+    assert_eq!(outcome(call.events).await.exit, Some(Exit::Code(0)));
+    assert_eq!(rig.guest.list_sessions().await.unwrap(), []);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_terminal_has_its_size_and_is_resized() {
     let rig = rig().await;
     let mut asked =
