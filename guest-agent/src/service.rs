@@ -190,7 +190,7 @@ impl AgentService for GuestService {
             start_offset: 0,
             writer_offset: None,
         });
-        let writer = writer(&session, writing, numbers.clone(), incoming);
+        let writer = writer(&session, writing, &attach.writer, numbers.clone(), incoming)?;
         let end = range.1.max(position);
         let reader = Reader::new(session, (position, end), options, Follow::Exit)
             .with_writer(writer, &numbers, acked);
@@ -416,24 +416,33 @@ fn events(
     })
 }
 
-/// What serves who attached, as far as it writes. One who takes over is a writer from here on.
+/// What serves who attached, as far as it writes. One who takes over is a writer from here on; one who was taken over from
+/// is none by coming back.
 fn writer(
     session: &Arc<Session>,
     writing: proto::Writing,
+    name: &str,
     numbers: Numbers,
     incoming: Streaming<proto::AttachSessionRequest>,
-) -> Writer {
+) -> Result<Writer, Refusal> {
     let mut writer = Writer::new();
     match writing {
         proto::Writing::None => {
             writer.spawn(deny(incoming));
-            return writer;
+            return Ok(writer);
         }
-        proto::Writing::Steal => session.writers.replace_all(),
+        proto::Writing::Steal => {
+            // Those who are away first: who comes back meanwhile is told either way.
+            session.input.replace_all_but(name);
+            session.writers.replace_all();
+        }
         proto::Writing::Unspecified => {}
     }
     let resized = Arc::clone(session);
     let joined = session.writers.join(move |size| resized.resize(size));
+    if numbers.are_replaced() {
+        return Err(Refusal::WriterReplaced);
+    }
     let session = Arc::clone(session);
     writer.spawn(async move {
         tokio::select! {
@@ -443,7 +452,7 @@ fn writer(
             () = joined.replaced() => Err(Refusal::WriterReplaced),
         }
     });
-    writer
+    Ok(writer)
 }
 
 /// Refuses whatever one who only reads sends.
