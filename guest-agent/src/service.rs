@@ -1,5 +1,6 @@
 //! The answers to the calls of the host: each checks, asks the agent and converts.
 
+use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,6 +10,7 @@ use banger_proto::guest::v1::agent_service_server::AgentService;
 use banger_proto::guest::v1::attach_session_request::Message as Incoming;
 use banger_proto::guest::v1::read_options::From as ReadFrom;
 use banger_proto::guest::v1::{self as proto, SignalTarget};
+use bytes::Bytes;
 use futures::stream::{self, Stream, StreamExt};
 use tonic::{Request, Response, Status, Streaming};
 
@@ -28,6 +30,11 @@ use crate::session::registry::Keeping;
 use crate::session::users::Users;
 use crate::session::writers::Joined;
 use crate::{tunnel, volume};
+
+/// What is read of a writer ahead of a process that takes nothing, so that a size may come through: messages.
+const AHEAD_MAX: usize = 64;
+/// And bytes, beyond which one more message comes.
+const AHEAD_MAX_BYTES: usize = 64 << 10;
 
 type Answer<T> = Result<Response<T>, Status>;
 pub(crate) type Events<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -465,7 +472,16 @@ async fn deny(mut incoming: Streaming<proto::AttachSessionRequest>) -> Result<()
     }
 }
 
-/// Serves a writer until its end, which leaves standard input as it is.
+/// What a writer gave, for a process that has yet to take it.
+enum Given {
+    /// Bytes, the first of which has this number.
+    Bytes(u64, Bytes),
+    /// There are no more.
+    End,
+}
+
+/// Serves a writer until its end, which leaves standard input as it is. The size of its terminal does not wait for a process
+/// that reads nothing.
 async fn write(
     session: &Session,
     joined: &Joined,
@@ -473,15 +489,48 @@ async fn write(
     mut incoming: Streaming<proto::AttachSessionRequest>,
 ) -> Result<(), Refusal> {
     let mut ends = Ends::default();
-    // A connection that ends ends the writer; the reader tells of it.
-    while let Ok(Some(request)) = incoming.message().await {
+    let mut waiting = VecDeque::new();
+    let mut waiting_bytes = 0;
+    let mut is_open = true;
+    loop {
+        let request = match waiting.front() {
+            None if is_open => incoming.message().await,
+            None => return Ok(()),
+            Some(Given::End) => {
+                session.input.close(numbers, &mut ends).await?;
+                waiting.pop_front();
+                continue;
+            }
+            Some(Given::Bytes(offset, data)) => {
+                let may_come =
+                    is_open && waiting.len() < AHEAD_MAX && waiting_bytes <= AHEAD_MAX_BYTES;
+                tokio::select! {
+                    biased; // what the process takes it is given
+                    // dropped half-way, it goes on after what it has counted
+                    written = session.input.write(numbers, *offset, data.clone()) => {
+                        written?;
+                        waiting_bytes -= data.len();
+                        waiting.pop_front();
+                        continue;
+                    }
+                    // cancel-safe: what has come in part stays in the stream
+                    request = incoming.message(), if may_come => request,
+                }
+            }
+        };
+        // A connection that ends ends the writer, after what it gave; the reader tells of it.
+        let Ok(Some(request)) = request else {
+            is_open = false;
+            continue;
+        };
         match request.message {
             Some(Incoming::Stdin(stdin)) => {
                 let offset = u64::try_from(stdin.offset)
                     .map_err(|_| Refusal::invalid("an offset is negative"))?;
-                session.input.write(numbers, offset, stdin.data).await?;
+                waiting_bytes += stdin.data.len();
+                waiting.push_back(Given::Bytes(offset, stdin.data));
             }
-            Some(Incoming::CloseStdin(_)) => session.input.close(numbers, &mut ends).await?,
+            Some(Incoming::CloseStdin(_)) => waiting.push_back(Given::End),
             Some(Incoming::Resize(size)) => joined.resize(window(size)?),
             Some(Incoming::Attach(_)) => {
                 return Err(Refusal::invalid("`attach` came twice"));
@@ -489,5 +538,4 @@ async fn write(
             None => return Err(Refusal::invalid("a message is empty")),
         }
     }
-    Ok(())
 }

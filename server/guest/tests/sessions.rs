@@ -353,6 +353,44 @@ async fn a_terminal_has_its_size_and_is_resized() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn any_number_wait_for_one_end() {
+    let rig = rig().await;
+    let mut asked = shell("read line; exit 3");
+    asked.stdin = true;
+    let session = rig.start(asked).await;
+    let waits = (0..100).map(|_| rig.guest.wait_session(session.id));
+    let waits = futures::future::join_all(waits);
+    let (told, ()) = tokio::join!(waits, session.stdin(0, "go\n"));
+    assert!(
+        told.iter().all(|exit| *exit == Ok(Exit::Code(3))),
+        "{told:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_size_does_not_wait_for_a_process_that_reads_nothing() {
+    let rig = rig().await;
+    let mut asked =
+        shell("stty raw -echo; trap 'stty size' WINCH; echo ready; while :; do sleep 0.1; done");
+    asked.terminal = Some(TerminalSize::default());
+    let mut session = rig.start(asked).await;
+    session.until("ready").await;
+    // More than a terminal takes unread.
+    session.stdin(0, vec![b'x'; 60_000]).await;
+    let size = TerminalSize {
+        rows: 44,
+        columns: 122,
+    };
+    session
+        .input
+        .send(SessionInput::Resize(size))
+        .await
+        .unwrap();
+    session.until("44 122").await;
+    rig.guest.delete_session(session.id).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_terminal_takes_input_control_characters_and_end_of_file() {
     let rig = rig().await;
     let mut asked = shell("tty; cat; echo after");
