@@ -34,7 +34,7 @@ use crate::judge::{Asked, Call, judge};
 use crate::limits::{
     EVENT_MAX_BYTES, MESSAGE_MAX_BYTES, SESSION_EVENT_MAX_BYTES, STDIN_PIECE_BYTES,
 };
-use crate::link::{Link, Requests};
+use crate::link::{Link, Requests, Waits};
 use crate::{observe, tree, tunnel};
 
 /// HTTP/2 wants to know whom it speaks to, though on a channel there is only the agent.
@@ -122,9 +122,17 @@ impl RemoteGuest {
         }
     }
 
+    /// How long it may take to give content.
+    pub(crate) fn waits(&self) -> Waits {
+        Waits {
+            silence: self.deadlines.silence,
+            taking: self.deadlines.taking,
+        }
+    }
+
     /// Resolves when the agent has not answered for `limit`, which it tells: what ends a call that is answered only when
     /// something happens in the guest.
-    async fn fallen_silent(&self, limit: Duration) -> Duration {
+    pub(crate) async fn fallen_silent(&self, limit: Duration) -> Duration {
         loop {
             tokio::time::sleep(limit / 2).await;
             let mut client = self.client(EVENT_MAX_BYTES);
@@ -353,12 +361,7 @@ impl Guest for RemoteGuest {
         let call = plain("get_tree");
         let pieces = self.answer(call, Some(self.deadlines.call), answer).await?;
         let top = tree::Top::Entry;
-        Ok(tree::pieces(
-            pieces,
-            top,
-            self.deadlines.silence,
-            &self.link,
-        ))
+        Ok(tree::pieces(pieces, top, self.waits(), &self.link))
     }
 
     async fn get_changes(&self, changes: Changes) -> Result<TreePieces, GuestError> {
@@ -368,12 +371,7 @@ impl Guest for RemoteGuest {
         let call = plain("get_changes");
         let pieces = self.answer(call, Some(self.deadlines.call), answer).await?;
         let top = tree::Top::Directory;
-        Ok(tree::pieces(
-            pieces,
-            top,
-            self.deadlines.silence,
-            &self.link,
-        ))
+        Ok(tree::pieces(pieces, top, self.waits(), &self.link))
     }
 
     async fn set_disk_writes(&self, writes: DiskWrites) -> Result<(), GuestError> {

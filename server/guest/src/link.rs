@@ -16,12 +16,22 @@ use tokio::time::sleep;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 use tonic::body::Body;
+use tonic::{Status, Streaming};
 use tower::Service;
 
 use crate::limits::{
     CONNECTION_WINDOW_BYTES, FRAME_MAX_BYTES, HEADERS_MAX_BYTES, SEND_BUFFER_BYTES,
     STREAM_WINDOW_BYTES,
 };
+
+/// How long a stream of content may keep its reader waiting.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Waits {
+    /// For anything.
+    pub(crate) silence: Duration,
+    /// For content.
+    pub(crate) taking: Duration,
+}
 
 /// Runs hyper's tasks on a tracker.
 #[derive(Debug, Clone)]
@@ -106,6 +116,27 @@ impl Link {
         coming: impl Future<Output = T>,
     ) -> Option<T> {
         self.hold.within(limit, coming).await
+    }
+
+    /// The next message of a stream that a disk may hold up, of which the guest beats: `is_beat` says of what says nothing
+    /// else. Where nothing comes in time, the limit that was missed.
+    pub(crate) async fn content<M>(
+        &self,
+        messages: &mut Streaming<M>,
+        waits: Waits,
+        is_beat: impl Fn(&M) -> bool,
+    ) -> Result<Result<Option<M>, Status>, Duration> {
+        let coming = async {
+            loop {
+                match self.within(waits.silence, messages.message()).await {
+                    None => return Err(waits.silence),
+                    Some(Ok(Some(message))) if is_beat(&message) => {}
+                    Some(come) => return Ok(come),
+                }
+            }
+        };
+        let come = self.within(waits.taking, coming).await;
+        come.unwrap_or(Err(waits.taking))
     }
 
     /// Whether it has ended.
