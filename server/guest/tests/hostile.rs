@@ -196,6 +196,7 @@ async fn each_lie_in_the_first_event_breaks_the_protocol() {
     };
     let lies = vec![
         vec![output(0, b"first")],
+        vec![exited(0, How::Code(0))],
         change(|session| session.id = SessionId::new().to_string()),
         change(|session| session.id = "../../etc".into()),
         change(|session| session.spec = None),
