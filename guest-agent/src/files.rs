@@ -8,10 +8,10 @@ use banger_proto::guest::v1::{self as proto, PutTreeResponse, PutTreeStart, Tree
 use bytes::Bytes;
 use rustix::fd::AsFd;
 use tokio::sync::{mpsc, oneshot};
-use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
 use crate::agent::Agent;
+use crate::beat::beating;
 use crate::boot::mounted;
 use crate::file::{Lasting, as_user, stream_as_user};
 use crate::identity;
@@ -217,5 +217,5 @@ fn pieces(
             let _ = sender.blocking_send(Err(refusal.into()));
         }
     });
-    Box::pin(ReceiverStream::new(receiver))
+    beating(receiver)
 }

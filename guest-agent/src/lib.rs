@@ -9,6 +9,7 @@
 #![deny(unsafe_code)]
 
 pub mod agent;
+mod beat;
 pub mod boot;
 pub mod configure;
 mod convert;

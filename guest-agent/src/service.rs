@@ -1,5 +1,6 @@
 //! The answers to the calls of the host: each checks, asks the agent and converts.
 
+use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,6 +10,7 @@ use banger_proto::guest::v1::agent_service_server::AgentService;
 use banger_proto::guest::v1::attach_session_request::Message as Incoming;
 use banger_proto::guest::v1::read_options::From as ReadFrom;
 use banger_proto::guest::v1::{self as proto, SignalTarget};
+use bytes::Bytes;
 use futures::stream::{self, Stream, StreamExt};
 use tonic::{Request, Response, Status, Streaming};
 
@@ -28,6 +30,11 @@ use crate::session::registry::Keeping;
 use crate::session::users::Users;
 use crate::session::writers::Joined;
 use crate::{tunnel, volume};
+
+/// What is read of a writer ahead of a process that takes nothing, so that a size may come through: messages.
+const AHEAD_MAX: usize = 64;
+/// And bytes, beyond which one more message comes.
+const AHEAD_MAX_BYTES: usize = 64 << 10;
 
 type Answer<T> = Result<Response<T>, Status>;
 pub(crate) type Events<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -161,7 +168,7 @@ impl AgentService for GuestService {
         };
         let caller = session.attach();
         if hold.is_some() && attach.remove_after_exit {
-            session.log.set_passing(true);
+            session.log.let_pass();
         }
         let writing = proto::Writing::try_from(attach.writing)
             .map_err(|_| Refusal::invalid("who writes is unknown"))?;
@@ -190,14 +197,15 @@ impl AgentService for GuestService {
             start_offset: 0,
             writer_offset: None,
         });
-        let writer = writer(&session, writing, numbers.clone(), incoming);
+        let writer = writer(&session, writing, &attach.writer, numbers.clone(), incoming)?;
         let end = range.1.max(position);
         let reader = Reader::new(session, (position, end), options, Follow::Exit)
             .with_writer(writer, &numbers, acked);
         drop(hold);
-        let is_forgotten =
-            attach.remove_after_exit || self.agent.sessions.lives_with_call(&attach.id);
-        let forget = is_forgotten.then(|| (Arc::clone(&self.agent), attach.id));
+        // Its caller, who may be back, holds the process; others only look on.
+        let is_caller = attach.remove_after_exit
+            || (options.hold_process && self.agent.sessions.lives_with_call(&attach.id));
+        let forget = is_caller.then(|| (Arc::clone(&self.agent), attach.id));
         let events = events(reader, forget).map(move |event| {
             let _is_there = &caller;
             event.map(attached)
@@ -415,24 +423,33 @@ fn events(
     })
 }
 
-/// What serves who attached, as far as it writes. One who takes over is a writer from here on.
+/// What serves who attached, as far as it writes. One who takes over is a writer from here on; one who was taken over from
+/// is none by coming back.
 fn writer(
     session: &Arc<Session>,
     writing: proto::Writing,
+    name: &str,
     numbers: Numbers,
     incoming: Streaming<proto::AttachSessionRequest>,
-) -> Writer {
+) -> Result<Writer, Refusal> {
     let mut writer = Writer::new();
     match writing {
         proto::Writing::None => {
             writer.spawn(deny(incoming));
-            return writer;
+            return Ok(writer);
         }
-        proto::Writing::Steal => session.writers.replace_all(),
+        proto::Writing::Steal => {
+            // Those who are away first: who comes back meanwhile is told either way.
+            session.input.replace_all_but(name);
+            session.writers.replace_all();
+        }
         proto::Writing::Unspecified => {}
     }
     let resized = Arc::clone(session);
     let joined = session.writers.join(move |size| resized.resize(size));
+    if numbers.are_replaced() {
+        return Err(Refusal::WriterReplaced);
+    }
     let session = Arc::clone(session);
     writer.spawn(async move {
         tokio::select! {
@@ -442,7 +459,7 @@ fn writer(
             () = joined.replaced() => Err(Refusal::WriterReplaced),
         }
     });
-    writer
+    Ok(writer)
 }
 
 /// Refuses whatever one who only reads sends.
@@ -455,7 +472,16 @@ async fn deny(mut incoming: Streaming<proto::AttachSessionRequest>) -> Result<()
     }
 }
 
-/// Serves a writer until its end, which leaves standard input as it is.
+/// What a writer gave, for a process that has yet to take it.
+enum Given {
+    /// Bytes, the first of which has this number.
+    Bytes(u64, Bytes),
+    /// There are no more.
+    End,
+}
+
+/// Serves a writer until its end, which leaves standard input as it is. The size of its terminal does not wait for a process
+/// that reads nothing.
 async fn write(
     session: &Session,
     joined: &Joined,
@@ -463,15 +489,48 @@ async fn write(
     mut incoming: Streaming<proto::AttachSessionRequest>,
 ) -> Result<(), Refusal> {
     let mut ends = Ends::default();
-    // A connection that ends ends the writer; the reader tells of it.
-    while let Ok(Some(request)) = incoming.message().await {
+    let mut waiting = VecDeque::new();
+    let mut waiting_bytes = 0;
+    let mut is_open = true;
+    loop {
+        let request = match waiting.front() {
+            None if is_open => incoming.message().await,
+            None => return Ok(()),
+            Some(Given::End) => {
+                session.input.close(numbers, &mut ends).await?;
+                waiting.pop_front();
+                continue;
+            }
+            Some(Given::Bytes(offset, data)) => {
+                let may_come =
+                    is_open && waiting.len() < AHEAD_MAX && waiting_bytes <= AHEAD_MAX_BYTES;
+                tokio::select! {
+                    biased; // what the process takes it is given
+                    // dropped half-way, it goes on after what it has counted
+                    written = session.input.write(numbers, *offset, data.clone()) => {
+                        written?;
+                        waiting_bytes -= data.len();
+                        waiting.pop_front();
+                        continue;
+                    }
+                    // cancel-safe: what has come in part stays in the stream
+                    request = incoming.message(), if may_come => request,
+                }
+            }
+        };
+        // A connection that ends ends the writer, after what it gave; the reader tells of it.
+        let Ok(Some(request)) = request else {
+            is_open = false;
+            continue;
+        };
         match request.message {
             Some(Incoming::Stdin(stdin)) => {
                 let offset = u64::try_from(stdin.offset)
                     .map_err(|_| Refusal::invalid("an offset is negative"))?;
-                session.input.write(numbers, offset, stdin.data).await?;
+                waiting_bytes += stdin.data.len();
+                waiting.push_back(Given::Bytes(offset, stdin.data));
             }
-            Some(Incoming::CloseStdin(_)) => session.input.close(numbers, &mut ends).await?,
+            Some(Incoming::CloseStdin(_)) => waiting.push_back(Given::End),
             Some(Incoming::Resize(size)) => joined.resize(window(size)?),
             Some(Incoming::Attach(_)) => {
                 return Err(Refusal::invalid("`attach` came twice"));
@@ -479,5 +538,4 @@ async fn write(
             None => return Err(Refusal::invalid("a message is empty")),
         }
     }
-    Ok(())
 }

@@ -23,10 +23,10 @@ use rustix::fd::OwnedFd;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
-use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
 use crate::agent::Agent;
+use crate::beat::{Beating, beating};
 use crate::refusal::{Problem, Refusal, describe};
 use crate::service::Events;
 use crate::session::users::{Identity, Users};
@@ -103,7 +103,7 @@ pub(crate) async fn as_user<T: Send + 'static>(
 }
 
 /// What `work` delivers as `user`, and at the end its failure; it ends when the host has gone.
-pub(crate) async fn stream_as_user<M: Send + 'static>(
+pub(crate) async fn stream_as_user<M: Beating>(
     agent: &Arc<Agent>,
     user: String,
     lasting: Lasting,
@@ -121,7 +121,7 @@ pub(crate) async fn stream_as_user<M: Send + 'static>(
             let _ = sender.blocking_send(Err(refusal.into()));
         }
     });
-    Ok(Box::pin(ReceiverStream::new(receiver)))
+    Ok(beating(receiver))
 }
 
 /// Does `work` as `user`, on this thread.

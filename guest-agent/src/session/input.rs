@@ -5,7 +5,7 @@
 //! meanwhile changes them not. Those without a name share one row of numbers.
 
 use std::os::fd::AsFd;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError};
 
 use bytes::Bytes;
@@ -72,6 +72,8 @@ pub struct Numbers(Arc<Counted>);
 struct Counted {
     accepted: watch::Sender<u64>,
     ends: std::sync::Mutex<Ends>,
+    /// Somebody took over from whoever writes by them.
+    is_replaced: AtomicBool,
 }
 
 impl Numbers {
@@ -79,6 +81,7 @@ impl Numbers {
         Self(Arc::new(Counted {
             accepted: watch::Sender::new(0),
             ends: std::sync::Mutex::default(),
+            is_replaced: AtomicBool::new(false),
         }))
     }
 
@@ -101,6 +104,12 @@ impl Numbers {
     fn ends(&self) -> std::sync::MutexGuard<'_, Ends> {
         // It is set whole, so a panic elsewhere spoils nothing.
         self.0.ends.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether somebody took over from whoever writes by them, who is a writer again only by taking over in turn.
+    #[must_use]
+    pub fn are_replaced(&self) -> bool {
+        self.0.is_replaced.load(Ordering::Relaxed)
     }
 
     /// Whether somebody writes by them now.
@@ -186,6 +195,16 @@ impl Input {
         let numbers = Numbers::new();
         named.push((writer.to_owned(), numbers.clone()));
         Ok(numbers)
+    }
+
+    /// `writer` takes over from all others who have names.
+    pub fn replace_all_but(&self, writer: &str) {
+        // Each section leaves the list consistent, so a panic elsewhere spoils nothing.
+        let named = self.named.lock().unwrap_or_else(PoisonError::into_inner);
+        for (name, numbers) in named.iter() {
+            let is_replaced = name != writer;
+            numbers.0.is_replaced.store(is_replaced, Ordering::Relaxed);
+        }
     }
 
     /// Writes `data`, whose first byte has number `offset` among `numbers`, as the process takes it. What was accepted

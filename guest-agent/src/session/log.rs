@@ -245,6 +245,12 @@ impl Log {
         (state.start, state.end)
     }
 
+    /// What it has in memory.
+    #[must_use]
+    pub fn cost(&self) -> usize {
+        self.state().cost
+    }
+
     /// Told whenever there may be something new to read.
     #[must_use]
     pub fn subscribe(&self) -> watch::Receiver<()> {
@@ -256,9 +262,9 @@ impl Log {
         self.changed.send_replace(());
     }
 
-    /// Makes the log pass, or keep what it still has for others than the one reader.
-    pub fn set_passing(&self, passes: bool) {
-        self.state().passes = passes;
+    /// Makes the log pass.
+    pub fn let_pass(&self) {
+        self.state().passes = true;
     }
 
     /// Keeps what the terminal shows, from now on.

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use banger_proto::guest::v1::SessionSpec;
+use prost::Message as _;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
@@ -28,11 +29,13 @@ use crate::refusal::Refusal;
 pub const SESSIONS_MAX: usize = 1024;
 /// Longest id. The host's are UUIDs.
 const ID_MAX_BYTES: usize = 64;
-/// A session that removes itself is kept this long after its exit was sent, for a host that lost the
+/// A session that removes itself is kept this long after its exit was sent, for a caller who lost the
 /// connection just then and asks again.
-const LINGER: Duration = Duration::from_secs(30);
-/// Sessions that linger at once.
-const LINGERING_MAX: usize = 16;
+const LINGER: Duration = CALLER_BACK_WITHIN;
+/// What sessions that linger may have in memory together.
+const LINGERING_MAX_BYTES: usize = 16 << 20;
+/// What one counts besides its output and what was asked for.
+const LINGERING_LEAST_BYTES: usize = 4 << 10;
 /// Sessions that are being started at once: a file system that hangs holds the thread of each.
 const STARTING_MAX: usize = 16;
 /// How long a start waits for its turn.
@@ -51,6 +54,14 @@ struct Entry {
     /// When it began to linger.
     lingers_since: Option<Instant>,
     lives_with_call: bool,
+}
+
+impl Entry {
+    /// What it has in memory.
+    fn bytes(&self) -> usize {
+        let (spec, log) = (self.session.spec.encoded_len(), self.session.log.cost());
+        LINGERING_LEAST_BYTES + spec + log
+    }
 }
 
 #[derive(Debug, Default)]
@@ -232,8 +243,9 @@ impl Registry {
         if table.is_deleted(id) {
             return Err(deleted());
         }
-        expire(&mut table.entries);
-        if table.entries.len() + table.starting.len() >= SESSIONS_MAX {
+        let starting = table.starting.len();
+        expire(&mut table.entries, SESSIONS_MAX.saturating_sub(starting));
+        if table.entries.len() + starting >= SESSIONS_MAX {
             return Err(Refusal::TooManySessions {
                 limit: SESSIONS_MAX,
             });
@@ -270,18 +282,14 @@ impl Registry {
         entry.is_some_and(|entry| entry.lives_with_call)
     }
 
-    /// The exit of this session was sent, and it is to be forgotten.
+    /// The exit of this session was sent to its caller, and it is to be forgotten.
     pub fn linger(&self, id: &str) {
         let mut table = self.table();
         let entry = table.entries.iter_mut();
         if let Some(entry) = entry.into_iter().find(|entry| entry.session.id == id) {
             entry.lingers_since = Some(Instant::now());
-            let log = Arc::clone(&entry.session.log);
-            log.set_passing(false);
-            // The memory is for those that go on.
-            self.tasks.spawn(async move { log.settle().await });
         }
-        expire(&mut table.entries);
+        expire(&mut table.entries, SESSIONS_MAX);
     }
 }
 
@@ -384,17 +392,25 @@ fn find(entries: &[Entry], id: &str) -> Option<Arc<Session>> {
     Some(Arc::clone(&entry.session))
 }
 
-/// Drops those that have lingered long enough, and the oldest of those that are too many.
-fn expire(entries: &mut Vec<Entry>) {
+/// Drops those that have lingered long enough, and of the others the oldest, until there is room for one more among `most`
+/// and they have no more memory than they may.
+fn expire(entries: &mut Vec<Entry>, most: usize) {
+    entries.retain(|entry| {
+        entry
+            .lingers_since
+            .is_none_or(|since| since.elapsed() < LINGER)
+    });
     let lingering = entries.iter().filter(|entry| entry.lingers_since.is_some());
-    let mut surplus = lingering.count().saturating_sub(LINGERING_MAX);
-    entries.retain(|entry| match entry.lingers_since {
-        None => true,
-        Some(_) if surplus > 0 => {
-            surplus -= 1;
-            false
+    let mut bytes: usize = lingering.map(Entry::bytes).sum();
+    let mut surplus = (entries.len() + 1).saturating_sub(most);
+    entries.retain(|entry| {
+        let is_dropped =
+            entry.lingers_since.is_some() && (surplus > 0 || bytes > LINGERING_MAX_BYTES);
+        if is_dropped {
+            surplus = surplus.saturating_sub(1);
+            bytes -= entry.bytes();
         }
-        Some(since) => since.elapsed() < LINGER,
+        !is_dropped
     });
 }
 

@@ -68,6 +68,9 @@ const SET_ID: u32 = 0o6000;
 /// The attribute that holds a file's capabilities.
 const CAPABILITY: &str = "security.capability";
 
+/// What the attributes begin with that users give as they like.
+const NOTES: &str = "user.";
+
 #[derive(Debug)]
 struct OpenFile {
     path: Vec<u8>,
@@ -351,8 +354,8 @@ impl Putter {
             .map_err(|error| failed("changing the owner", path, error))?;
         // After the owner, whose change takes setuid and capabilities away; before a mode that forbids to write.
         for (name, value) in &entry.xattrs {
-            rustix::fs::fsetxattr(fd, name.as_str(), value, XattrFlags::empty())
-                .map_err(|error| failed("setting an attribute", path, error))?;
+            let set = rustix::fs::fsetxattr(fd, name.as_str(), value, XattrFlags::empty());
+            attributed(name, set).map_err(|error| failed("setting an attribute", path, error))?;
         }
         rustix::fs::fchmod(fd, Mode::from_raw_mode(entry.mode))
             .map_err(|error| failed("changing the mode", path, error))?;
@@ -418,13 +421,22 @@ fn describe(node: &OwnedFd, path: &[u8], entry: &TreeEntry, mode: u32) -> Result
     if entry.kind() != Kind::Symlink {
         let node = by_descriptor(node);
         for (name, value) in &entry.xattrs {
-            rustix::fs::setxattr(&node, name.as_str(), value, XattrFlags::empty())
-                .map_err(|error| failed("setting an attribute", path, error))?;
+            let set = rustix::fs::setxattr(&node, name.as_str(), value, XattrFlags::empty());
+            attributed(name, set).map_err(|error| failed("setting an attribute", path, error))?;
         }
         rustix::fs::chmod(&node, Mode::from_raw_mode(mode))
             .map_err(|error| failed("changing the mode", path, error))?;
     }
     set_times(node, &times(entry), path)
+}
+
+/// What became of an attribute. Notes of users are left out where the file system takes none, as cp(1) and tar(1) do: what a
+/// file is does not hang on them.
+fn attributed(name: &str, set: rustix::io::Result<()>) -> rustix::io::Result<()> {
+    match set {
+        Err(Errno::OPNOTSUPP) if name.starts_with(NOTES) => Ok(()),
+        set => set,
+    }
 }
 
 fn set_times(node: &OwnedFd, times: &Timestamps, path: &[u8]) -> Result<(), Refusal> {
@@ -448,5 +460,20 @@ fn join(base: &[u8], relative: &[u8]) -> Vec<u8> {
     match (base, relative) {
         (b"", path) | (path, b"") => path.to_vec(),
         (base, relative) => [base, relative].join(&b'/'),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_notes_are_left_out_where_a_file_system_takes_none() {
+        let set = |name, error| attributed(name, Err(error));
+        assert_eq!(set("user.note", Errno::OPNOTSUPP), Ok(()));
+        assert_eq!(set("user.note", Errno::NOSPC), Err(Errno::NOSPC));
+        for name in [CAPABILITY, "system.posix_acl_access"] {
+            assert_eq!(set(name, Errno::OPNOTSUPP), Err(Errno::OPNOTSUPP));
+        }
     }
 }

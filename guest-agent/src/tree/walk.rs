@@ -56,6 +56,9 @@ pub(super) struct Walker<'a> {
     pub(super) judge: Judge<'a>,
     /// Whether files with holes are told as such.
     pub(super) holes: Holes,
+    /// Whether the tree is in use: what goes meanwhile is left out, and what becomes shorter is filled with zeros, as tar(1)
+    /// does.
+    pub(super) is_in_use: bool,
     /// The first path of each file that has several names.
     links: HashMap<(u64, u64), Bytes>,
 }
@@ -83,6 +86,7 @@ impl<'a> Walker<'a> {
             deliver,
             judge,
             holes: Holes::Filled,
+            is_in_use: false,
             links: HashMap::new(),
         }
     }
@@ -102,12 +106,15 @@ impl<'a> Walker<'a> {
             if path.len() > PATH_MAX_BYTES {
                 return Err(failed("reading", &path, Errno::NAMETOOLONG).into());
             }
-            self.one(directory, &name, &path)?;
+            match self.one(directory, &name, &path) {
+                Err(End::Failed(refusal)) if self.is_in_use && has_gone(&refusal) => {}
+                done => done?,
+            }
         }
         Ok(())
     }
 
-    /// Hands out one entry and what is beneath it.
+    /// Hands out one entry and what is beneath it; nothing of what has gone meanwhile.
     pub(super) fn one(&mut self, parent: &OwnedFd, name: &[u8], path: &[u8]) -> Result<(), End> {
         let mut read = read(parent, name, path)?;
         let verdict = (self.judge)(parent, name, &mut read)?;
@@ -115,20 +122,25 @@ impl<'a> Walker<'a> {
             return Ok(());
         }
         match read.entry.kind() {
-            Kind::Directory => {
-                self.hand(Piece::Entry(read.entry))?;
-                if matches!(verdict, Verdict::Take) {
-                    if path.iter().filter(|byte| **byte == b'/').count() >= DEPTH_MAX {
-                        return Err(too_deep(path).into());
-                    }
-                    let flags = OFlags::RDONLY | OFlags::DIRECTORY;
-                    let directory = open(parent, name, path, flags)?;
-                    self.children(&directory, path)?;
+            Kind::Directory if matches!(verdict, Verdict::Take) => {
+                if path.iter().filter(|byte| **byte == b'/').count() >= DEPTH_MAX {
+                    return Err(too_deep(path).into());
                 }
-                Ok(())
+                let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+                let directory = open(parent, name, path, flags)?;
+                self.hand(Piece::Entry(read.entry))?;
+                self.children(&directory, path)
             }
+            Kind::Directory => self.hand(Piece::Entry(read.entry)),
             _ if self.links_to_another(&mut read) => self.hand(Piece::Entry(read.entry)),
-            Kind::File => self.file(parent, name, path, read.entry),
+            Kind::File => match open(parent, name, path, OFlags::RDONLY) {
+                Ok(file) => self.file(&File::from(file), path, read.entry),
+                Err(refusal) => {
+                    // Another name of it may be there.
+                    self.links.remove(&(read.stat.st_dev, read.stat.st_ino));
+                    Err(refusal.into())
+                }
+            },
             _ => self.hand(Piece::Entry(read.entry)),
         }
     }
@@ -149,32 +161,24 @@ impl<'a> Walker<'a> {
         false
     }
 
-    fn file(
-        &mut self,
-        parent: &OwnedFd,
-        name: &[u8],
-        path: &[u8],
-        mut entry: TreeEntry,
-    ) -> Result<(), End> {
-        let file = File::from(open(parent, name, path, OFlags::RDONLY)?);
+    fn file(&mut self, mut file: &File, path: &[u8], mut entry: TreeEntry) -> Result<(), End> {
         let size = u64::try_from(entry.size).unwrap_or_default();
         let ranges = match self.holes {
-            Holes::Told => holes::ranges(&file, size),
+            Holes::Told => holes::ranges(file, size),
             Holes::Filled => None,
         };
         let Some(ranges) = ranges else {
             self.hand(Piece::Entry(entry))?;
-            return self.range(&file, path, size);
+            return self.range(file, path, size);
         };
         entry.is_sparse = true;
         entry.ranges.clone_from(&ranges);
         self.hand(Piece::Entry(entry))?;
         for range in ranges {
             let (offset, length) = (range.offset.unsigned_abs(), range.length.unsigned_abs());
-            (&file)
-                .seek(SeekFrom::Start(offset))
+            file.seek(SeekFrom::Start(offset))
                 .map_err(|error| failed("seeking", path, error))?;
-            self.range(&file, path, length)?;
+            self.range(file, path, length)?;
         }
         Ok(())
     }
@@ -188,8 +192,10 @@ impl<'a> Walker<'a> {
             let mut piece = Vec::with_capacity(want);
             let taken = file.take(want as u64).read_to_end(&mut piece);
             taken.map_err(|error| failed("reading", path, error))?;
-            if piece.is_empty() {
-                // It became shorter while it was read.
+            // It became shorter while it was read.
+            if piece.is_empty() && self.is_in_use {
+                piece.resize(want, 0);
+            } else if piece.is_empty() {
                 return Err(failed("reading", path, Errno::STALE).into());
             }
             left -= piece.len() as u64;
@@ -197,6 +203,17 @@ impl<'a> Walker<'a> {
         }
         Ok(())
     }
+}
+
+/// Whether what was to be read is not there.
+fn has_gone(refusal: &Refusal) -> bool {
+    matches!(
+        refusal,
+        Refusal::Path {
+            problem: Problem::NotFound,
+            ..
+        }
+    )
 }
 
 /// Opens `name` in `parent`, called `path`; no link is followed, and no pipe waited for.
@@ -254,7 +271,8 @@ pub fn list_directory(root: &Root, path: &[u8]) -> Result<(Vec<Vec<u8>>, PathKin
     }
 }
 
-/// Hands out what is at `path`, its last link followed, with all that is beneath it on the same file system.
+/// Hands out what is at `path`, its last link followed, with all that is beneath it on the same file system, as far as it is
+/// there when its turn comes.
 ///
 /// # Errors
 /// A path that is malformed, does not exist or cannot be read.
@@ -280,6 +298,7 @@ pub fn get_tree(
     };
     let mut walker = Walker::new(deliver, &judge);
     walker.holes = holes;
+    walker.is_in_use = true;
     let walked = if FileType::from_raw_mode(stat.st_mode).is_dir() {
         let directory = root
             .at(&inside, OFlags::RDONLY | OFlags::DIRECTORY)
@@ -344,5 +363,51 @@ pub(super) fn settle(walked: Result<(), End>) -> Result<(), Refusal> {
     match walked {
         Ok(()) | Err(End::Gone) => Ok(()),
         Err(End::Failed(refusal)) => Err(refusal),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn what_goes_or_shrinks_while_a_tree_is_read_is_no_failure() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        let size = 4 * PIECE_BYTES;
+        fs::write(at("a"), "first").unwrap();
+        fs::write(at("gone"), "x").unwrap();
+        fs::create_dir(at("left")).unwrap();
+        fs::write(at("left/x"), "x").unwrap();
+        fs::write(at("shrinks"), vec![7; size]).unwrap();
+        let (mut names, mut content) = (Vec::new(), Vec::new());
+        let mut deliver = |piece: TreePiece| {
+            match piece.piece.unwrap() {
+                Piece::Entry(entry) => {
+                    let name = String::from_utf8(entry.path.to_vec()).unwrap();
+                    if name == "a" {
+                        fs::remove_file(at("gone")).unwrap();
+                        fs::remove_dir_all(at("left")).unwrap();
+                    }
+                    names.push(name);
+                }
+                Piece::Data(data) if names.last().unwrap() == "shrinks" => {
+                    let file = fs::OpenOptions::new().write(true).open(at("shrinks"));
+                    file.unwrap().set_len(1).unwrap();
+                    content.extend_from_slice(&data);
+                }
+                Piece::Data(_) => {}
+            }
+            true
+        };
+        let root = Root::open(dir.path()).unwrap();
+        get_tree(&root, b"/", Holes::Told, &mut deliver).unwrap();
+        assert_eq!(names, ["", "a", "shrinks"]);
+        assert_eq!(content.len(), size);
+        assert_eq!((content[0], content[size - 1]), (7, 0));
+        // What was asked for itself must be there.
+        assert!(get_tree(&root, b"/gone", Holes::Told, &mut |_| true).is_err());
     }
 }

@@ -395,14 +395,21 @@ impl Sessions {
     }
 
     /// The VM in which the command of a call runs, of those that the caller sees. It is not recorded: only its guest
-    /// knows it, which gives a caller who lost the connection, or the daemon, some time to come back for it.
+    /// knows it, which gives a caller who lost the connection, or the daemon, some time to come back for it. Where no guest
+    /// that runs knows it, it may be of one that is held.
     async fn called(&self, id: SessionId) -> Option<VmId> {
         let limit = self.context.config.reconnect_timeout;
-        let views = self.vms.views().into_iter();
-        let could_run_it = |view: &VmView| {
-            view.phase() == Phase::Running && view.vm.start_time <= Some(id.made_at())
+        let mut views = self.vms.views();
+        views.retain(|view| view.vm.start_time <= Some(id.made_at()));
+        let is_held = |view: &&VmView| {
+            matches!(
+                view.phase(),
+                Phase::Pausing | Phase::Paused | Phase::Resuming
+            )
         };
-        let asked = views.filter(could_run_it).map(|view| async move {
+        let held = views.iter().find(is_held).map(|view| view.vm.id);
+        views.retain(|view| view.phase() == Phase::Running);
+        let asked = views.into_iter().map(|view| async move {
             let vm = view.vm.id;
             let mut view = self.vms.watch(&vm.to_string()).ok()?;
             // After a restart of the daemon the guests are reached one after the other.
@@ -412,9 +419,10 @@ impl Sessions {
             ready.guest?.get_session(id).await.ok().map(|_| vm)
         });
         let found = futures::stream::iter(asked).buffer_unordered(ASKED_AT_ONCE);
-        std::pin::pin!(found.filter_map(std::future::ready))
+        let found = std::pin::pin!(found.filter_map(std::future::ready))
             .next()
-            .await
+            .await;
+        found.or(held)
     }
 
     /// Fills in what the caller left to the image, and checks the rest.
@@ -530,7 +538,7 @@ pub(crate) async fn ended(view: Option<watch::Receiver<VmView>>) -> bool {
     tokio::time::timeout(END_KNOWN_WITHIN, ended).await.is_ok()
 }
 
-/// Kills an exec's process if its call ends before it; unless it ends because the daemon does.
+/// Kills an exec's process if its call ends before it; unless it ends because the daemon does, or the guest is away.
 struct KillOnDrop {
     context: Arc<Context>,
     guest: Arc<dyn Guest>,
@@ -544,12 +552,27 @@ impl Drop for KillOnDrop {
             return;
         }
         let (guest, id) = (self.guest.clone(), self.id);
+        let leaving = self.context.leaving.clone();
         self.context.tasks.spawn(async move {
-            if let Err(error) = guest.delete_session(id).await {
+            let deleting = guest.delete_session(id);
+            // A guest that is held keeps nobody.
+            if let Some(Err(error)) = leaving.run_until_cancelled(deleting).await {
                 tracing::debug!(session = %id, error = banger_core::chain(&error), "could not end an abandoned exec");
             }
         });
     }
+}
+
+/// Whether a process of which this is told is to end where its call does. One whose guest is silent or away goes on when
+/// the guest does, and its caller has the time to come back for it that the agent gives.
+fn is_to_be_killed(event: &Result<SessionEvent, AppError>) -> bool {
+    !matches!(
+        event,
+        Ok(SessionEvent::Exited { .. })
+            | Err(AppError::Guest(
+                GuestError::Deadline { .. } | GuestError::Lost { .. }
+            ))
+    )
 }
 
 struct Guarded {
@@ -562,7 +585,9 @@ impl Stream for Guarded {
 
     fn poll_next(mut self: Pin<&mut Self>, task: &mut TaskContext<'_>) -> Poll<Option<Self::Item>> {
         let next = self.events.as_mut().poll_next(task);
-        if let Poll::Ready(Some(Ok(SessionEvent::Exited { .. }))) = &next {
+        if let Poll::Ready(Some(event)) = &next
+            && !is_to_be_killed(event)
+        {
             self.killer.armed = false;
         }
         next

@@ -32,7 +32,7 @@ pub struct Deadlines {
     pub delete: Duration,
     /// Putting a tree: what a build copies, onto an emulated disk.
     pub put: Duration,
-    /// Taking the next piece of what is sent: a disk may be slow, and the agent speaks of nothing meanwhile.
+    /// Taking the next piece of what is sent, or giving the next of what is read: a disk may be slow.
     pub taking: Duration,
     /// Flushing a disk, however much was written.
     pub flush: Duration,

@@ -106,8 +106,8 @@ impl GuestFiles for RemoteGuest {
         let answer = client.read_file(request);
         let call = by("read_file", &place.user);
         let messages = self.answer(call, Some(self.deadlines.call), answer).await?;
-        let (link, silence) = (Arc::clone(&self.link), self.deadlines.silence);
-        incoming::content(messages, place, range.length, silence, link).await
+        let link = Arc::clone(&self.link);
+        incoming::content(messages, place, range.length, self.waits(), link).await
     }
 
     async fn write_file(
@@ -161,8 +161,17 @@ impl GuestFiles for RemoteGuest {
         let mut client = self.files(MESSAGE_MAX_BYTES);
         let answer = client.list_files(request);
         let call = by("list_files", &place.user);
-        let limit = Some(self.deadlines.silence);
-        let answer = self.answer(call, limit, answer).await?;
+        // Its disk may be slow; the agent is not.
+        let (limit, during) = (Some(self.deadlines.taking), call.during);
+        let answer = tokio::select! {
+            biased; // what came is not late
+            // cancel-safe: dropping the call is how it is given up
+            answer = self.answer(call, limit, answer) => answer?,
+            // cancel-safe: holds no state
+            limit = self.fallen_silent(self.deadlines.silence) => {
+                return Err(GuestError::Deadline { during, limit });
+            }
+        };
         check::listed(answer, listing)
     }
 
@@ -315,11 +324,7 @@ impl GuestFiles for RemoteGuest {
         let answer = client.get_tree(request);
         let call = by("download_files", &place.user);
         let pieces = self.answer(call, Some(self.deadlines.call), answer).await?;
-        Ok(tree::pieces(
-            pieces,
-            tree::Top::Entry,
-            self.deadlines.silence,
-            &self.link,
-        ))
+        let top = tree::Top::Entry;
+        Ok(tree::pieces(pieces, top, self.waits(), &self.link))
     }
 }

@@ -24,7 +24,6 @@ use banger_proto::guest::{GENERATION, v1 as proto};
 use bytes::Bytes;
 use futures::stream::{self, BoxStream, Stream, StreamExt};
 use hyper::Uri;
-use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tonic::{Response, Status};
 
@@ -36,11 +35,15 @@ use crate::judge::{Asked, Call, judge};
 use crate::limits::{
     EVENT_MAX_BYTES, MESSAGE_MAX_BYTES, SESSION_EVENT_MAX_BYTES, STDIN_PIECE_BYTES,
 };
-use crate::link::{Link, Requests};
+use crate::link::{Link, Requests, Waits};
 use crate::{observe, tree, tunnel};
 
 /// HTTP/2 wants to know whom it speaks to, though on a channel there is only the agent.
 static ORIGIN: LazyLock<Uri> = LazyLock::new(|| Uri::from_static("http://agent.banger"));
+
+/// How long an agent may be silent that is asked for something long: one that is starved of processor time is slow, not
+/// dead.
+const DEAD_WITHIN: Duration = Duration::from_secs(60);
 
 type Client = AgentServiceClient<Requests>;
 type FileClient = FileServiceClient<Requests>;
@@ -92,7 +95,8 @@ impl RemoteGuest {
         Ok(())
     }
 
-    /// Waits for the answer of a call, within `limit`.
+    /// Waits for the answer of a call, within `limit`, for which a guest that is held stands still. A guest that is dead
+    /// is known before a long one.
     pub(crate) async fn answer<T>(
         &self,
         call: Call,
@@ -102,9 +106,17 @@ impl RemoteGuest {
         let during = call.during;
         let answered = match limit {
             None => answer.await,
-            Some(limit) => timeout(limit, answer)
-                .await
-                .map_err(|_| GuestError::Deadline { during, limit })?,
+            Some(limit) => tokio::select! {
+                biased; // what came is not late
+                // a call that is dropped is given up
+                answered = self.link.within(limit, answer) => {
+                    answered.ok_or(GuestError::Deadline { during, limit })?
+                }
+                // cancel-safe: holds no state
+                limit = self.fallen_silent(DEAD_WITHIN), if limit > DEAD_WITHIN => {
+                    return Err(GuestError::Deadline { during, limit });
+                }
+            },
         };
         match answered {
             Ok(response) => Ok(response.into_inner()),
@@ -113,10 +125,17 @@ impl RemoteGuest {
         }
     }
 
-    /// Resolves when the agent has not answered for the longest silence, which it tells: what ends a call that is
-    /// answered only when something happens in the guest.
-    async fn fallen_silent(&self) -> Duration {
-        let limit = self.deadlines.silence;
+    /// How long it may take to give content.
+    pub(crate) fn waits(&self) -> Waits {
+        Waits {
+            silence: self.deadlines.silence,
+            taking: self.deadlines.taking,
+        }
+    }
+
+    /// Resolves when the agent has not answered for `limit`, which it tells: what ends a call that is answered only when
+    /// something happens in the guest.
+    pub(crate) async fn fallen_silent(&self, limit: Duration) -> Duration {
         loop {
             tokio::time::sleep(limit / 2).await;
             let mut client = self.client(EVENT_MAX_BYTES);
@@ -271,7 +290,7 @@ impl Guest for RemoteGuest {
             // cancel-safe: whoever waits asks again
             answer = self.answer(about("wait", id), None, answer) => answer?,
             // cancel-safe: holds no state
-            limit = self.fallen_silent() => return Err(GuestError::Deadline { during: "wait", limit }),
+            limit = self.fallen_silent(self.deadlines.silence) => return Err(GuestError::Deadline { during: "wait", limit }),
         };
         convert::exit(required(answer.exit, "the exit")?)
     }
@@ -345,12 +364,7 @@ impl Guest for RemoteGuest {
         let call = plain("get_tree");
         let pieces = self.answer(call, Some(self.deadlines.call), answer).await?;
         let top = tree::Top::Entry;
-        Ok(tree::pieces(
-            pieces,
-            top,
-            self.deadlines.silence,
-            &self.link,
-        ))
+        Ok(tree::pieces(pieces, top, self.waits(), &self.link))
     }
 
     async fn get_changes(&self, changes: Changes) -> Result<TreePieces, GuestError> {
@@ -360,12 +374,7 @@ impl Guest for RemoteGuest {
         let call = plain("get_changes");
         let pieces = self.answer(call, Some(self.deadlines.call), answer).await?;
         let top = tree::Top::Directory;
-        Ok(tree::pieces(
-            pieces,
-            top,
-            self.deadlines.silence,
-            &self.link,
-        ))
+        Ok(tree::pieces(pieces, top, self.waits(), &self.link))
     }
 
     async fn set_disk_writes(&self, writes: DiskWrites) -> Result<(), GuestError> {
@@ -413,8 +422,8 @@ impl Guest for RemoteGuest {
         // The agent's own limit comes first.
         let within = limit + self.deadlines.call;
         let during = tunnel::call().during;
-        let answered = timeout(within, answer).await;
-        let answered = answered.map_err(|_| GuestError::Deadline {
+        let answered = self.link.within(within, answer).await;
+        let answered = answered.ok_or(GuestError::Deadline {
             during,
             limit: within,
         })?;

@@ -10,12 +10,13 @@ use hyper::body::Incoming;
 use hyper::client::conn::http2::{Builder, SendRequest};
 use hyper::rt::Executor;
 use hyper::{Request, Response};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use tokio::sync::watch;
 use tokio::time::sleep;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 use tonic::body::Body;
+use tonic::{Status, Streaming};
 use tower::Service;
 
 use crate::limits::{
@@ -23,11 +24,14 @@ use crate::limits::{
     STREAM_WINDOW_BYTES,
 };
 
-/// While a call is open and nothing comes, the connection is asked this often whether it is alive. Calls know of a
-/// dead guest before: by [`super::Deadlines::silence`].
-const PING_EVERY: Duration = Duration::from_secs(10);
-/// And has this long to answer: a guest that is starved of processor time is slow, not dead.
-const PING_WITHIN: Duration = Duration::from_secs(30);
+/// How long a stream of content may keep its reader waiting.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Waits {
+    /// For anything.
+    pub(crate) silence: Duration,
+    /// For content.
+    pub(crate) taking: Duration,
+}
 
 /// Runs hyper's tasks on a tracker.
 #[derive(Debug, Clone)]
@@ -53,20 +57,18 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    /// Starts HTTP/2 on `channel`.
+    /// Starts HTTP/2 on `channel`. It asks by itself of no guest whether it is alive: one that is held is not dead. Each
+    /// wait on a guest has its own limit, by [`Link::within`].
     pub(crate) async fn open(
         channel: BoxedChannel,
         tasks: &TaskTracker,
     ) -> Result<Self, hyper::Error> {
         let (requests, connection) = Builder::new(Tracked(tasks.clone()))
-            .timer(TokioTimer::new())
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
             .max_frame_size(FRAME_MAX_BYTES)
             .max_header_list_size(HEADERS_MAX_BYTES)
             .max_send_buf_size(SEND_BUFFER_BYTES)
-            .keep_alive_interval(PING_EVERY)
-            .keep_alive_timeout(PING_WITHIN)
             .handshake(TokioIo::new(channel))
             .await?;
         let stop = CancellationToken::new();
@@ -114,6 +116,27 @@ impl Link {
         coming: impl Future<Output = T>,
     ) -> Option<T> {
         self.hold.within(limit, coming).await
+    }
+
+    /// The next message of a stream that a disk may hold up, of which the guest beats: `is_beat` says of what says nothing
+    /// else. Where nothing comes in time, the limit that was missed.
+    pub(crate) async fn content<M>(
+        &self,
+        messages: &mut Streaming<M>,
+        waits: Waits,
+        is_beat: impl Fn(&M) -> bool,
+    ) -> Result<Result<Option<M>, Status>, Duration> {
+        let coming = async {
+            loop {
+                match self.within(waits.silence, messages.message()).await {
+                    None => return Err(waits.silence),
+                    Some(Ok(Some(message))) if is_beat(&message) => {}
+                    Some(come) => return Ok(come),
+                }
+            }
+        };
+        let come = self.within(waits.taking, coming).await;
+        come.unwrap_or(Err(waits.taking))
     }
 
     /// Whether it has ended.

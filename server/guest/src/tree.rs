@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use banger_core::file::{FilePlace, TreeOwners};
 use banger_core::guest::{GuestError, TreePieces};
@@ -23,7 +22,7 @@ use crate::limits::{
     FILE_BYTES_MAX, NAMES_MAX, PATH_MAX_BYTES, TREE_BYTES_MAX, TREE_ENTRIES_MAX, XATTRS_MAX,
     XATTRS_MAX_BYTES,
 };
-use crate::link::Link;
+use crate::link::{Link, Waits};
 
 /// Longest name in a directory, as Linux has it.
 const NAME_MAX_BYTES: usize = 255;
@@ -158,25 +157,27 @@ pub(crate) enum Top {
 pub(crate) fn pieces(
     messages: Streaming<proto::TreePiece>,
     top: Top,
-    silence: Duration,
+    waits: Waits,
     link: &Arc<Link>,
 ) -> TreePieces {
     let checker = Checker::new(top);
     let state = Some((messages, checker, Arc::clone(link)));
     stream::unfold(state, move |state| async move {
         let (mut messages, mut checker, link) = state?;
-        let piece = match link.within(silence, messages.message()).await {
-            None => Err(GuestError::Deadline {
+        let is_beat =
+            |message: &proto::TreePiece| matches!(&message.piece, Some(Piece::Data(data)) if data.is_empty());
+        let piece = match link.content(&mut messages, waits, is_beat).await {
+            Err(limit) => Err(GuestError::Deadline {
                 during: "tree",
-                limit: silence,
+                limit,
             }),
-            Some(Ok(None)) => match checker.end() {
+            Ok(Ok(None)) => match checker.end() {
                 Ok(()) => return None,
                 Err(error) => Err(error),
             },
-            Some(Ok(Some(message))) => checker.check(message),
-            Some(Err(_)) if link.has_ended() => Err(GuestError::Lost { during: "tree" }),
-            Some(Err(status)) => Err(judge(&status, &TREE)),
+            Ok(Ok(Some(message))) => checker.check(message),
+            Ok(Err(_)) if link.has_ended() => Err(GuestError::Lost { during: "tree" }),
+            Ok(Err(status)) => Err(judge(&status, &TREE)),
         };
         let next = piece.is_ok().then_some((messages, checker, link));
         Some((piece, next))

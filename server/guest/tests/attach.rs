@@ -6,7 +6,7 @@ mod support;
 use banger_core::SessionId;
 use banger_core::guest::{AttachTarget, GuestError};
 use banger_core::session::{
-    AttachOptions, ReadFrom, SessionEvent, SessionInput, TerminalSize, Writing,
+    AttachOptions, ReadFrom, SessionEvent, SessionInput, TerminalSize, WriterId, Writing,
 };
 use support::{Attached, PATIENCE, Rig, outcome, rig, shell};
 
@@ -86,6 +86,33 @@ async fn who_takes_over_detaches_the_other_writers_and_no_reader() {
     );
     third.input.send(SessionInput::CloseStdin).await.unwrap();
     assert_eq!(outcome(third.events).await.text(), "hello\n");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_was_taken_over_from_while_away_does_not_write_by_coming_back() {
+    let rig = rig().await;
+    let mut asked = shell("cat");
+    asked.stdin = true;
+    let reader = rig.start(asked).await;
+    let id = reader.id;
+    let by = |writing: Writing, writer: WriterId| AttachOptions {
+        writer: Some(writer),
+        ..self::writing(writing)
+    };
+    let (robbed, thief) = (WriterId::new(), WriterId::new());
+    drop(attach(&rig, id, by(Writing::Shared, robbed)).await);
+    let taken = attach(&rig, id, by(Writing::Steal, thief)).await;
+    let target = || AttachTarget::Existing(id);
+    let back = rig.attach(target(), id, by(Writing::Shared, robbed)).await;
+    assert_eq!(back.err(), Some(GuestError::WriterReplaced));
+    // The thief's own connection may break too, and who was robbed may take over in turn.
+    drop(taken);
+    drop(attach(&rig, id, by(Writing::Shared, thief)).await);
+    drop(attach(&rig, id, by(Writing::Steal, robbed)).await);
+    let back = attach(&rig, id, by(Writing::Shared, robbed)).await;
+    back.stdin(0, "mine\n").await;
+    back.input.send(SessionInput::CloseStdin).await.unwrap();
+    assert_eq!(outcome(reader.events).await.text(), "mine\n");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

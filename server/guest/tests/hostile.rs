@@ -50,10 +50,17 @@ use liar::{Liar, Script};
 
 /// Connects to a guest that follows `script`; it lives as long as the set.
 async fn lie(script: Script) -> (Result<(Arc<dyn Guest>, GuestInfo), GuestError>, JoinSet<()>) {
+    lie_within(script, deadlines()).await
+}
+
+async fn lie_within(
+    script: Script,
+    deadlines: Deadlines,
+) -> (Result<(Arc<dyn Guest>, GuestInfo), GuestError>, JoinSet<()>) {
     let (ours, theirs) = duplex(1 << 16);
     let mut tasks = JoinSet::new();
     tasks.spawn(liar::serve(theirs, Liar(Arc::new(script))));
-    let connected = Connector::new(deadlines())
+    let connected = Connector::new(deadlines)
         .connect(VmId::new(), Box::new(ours), Accelerator::Kvm)
         .await;
     (connected, tasks)
@@ -189,6 +196,7 @@ async fn each_lie_in_the_first_event_breaks_the_protocol() {
     };
     let lies = vec![
         vec![output(0, b"first")],
+        vec![exited(0, How::Code(0))],
         change(|session| session.id = SessionId::new().to_string()),
         change(|session| session.id = "../../etc".into()),
         change(|session| session.spec = None),
@@ -490,6 +498,38 @@ async fn a_tree_that_leaves_itself_is_cut_short_or_hangs_is_refused() {
     };
     let last = tree(script).await.pop().unwrap();
     assert!(matches!(last, Err(GuestError::Deadline { .. })), "{last:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_guest_whose_disk_is_slow_is_waited_for_while_it_beats_and_not_for_ever() {
+    let taking = SHORT * 10;
+    let told = async |beats| {
+        let data = proto::tree_piece::Piece::Data(Bytes::from_static(b"x"));
+        let script = Script {
+            pieces: vec![piece("", 1), proto::TreePiece { piece: Some(data) }],
+            beats,
+            ..Script::default()
+        };
+        let deadlines = Deadlines {
+            taking,
+            ..deadlines()
+        };
+        let (connected, _tasks) = lie_within(script, deadlines).await;
+        let guest = connected.unwrap().0;
+        let pieces = guest.get_tree(b"/x").await.unwrap();
+        pieces.collect::<Vec<_>>().await
+    };
+    // Longer than the longest silence.
+    let slow = told(8).await;
+    assert!(
+        slow.len() == 2 && slow.iter().all(Result::is_ok),
+        "{slow:?}"
+    );
+    let stuck = told(usize::MAX).await.pop().unwrap();
+    assert!(
+        matches!(stuck, Err(GuestError::Deadline { limit, .. }) if limit == taking),
+        "{stuck:?}"
+    );
 }
 
 #[tokio::test]

@@ -284,6 +284,51 @@ async fn a_session_that_removes_itself_is_gone_from_the_list_after_its_exit() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_that_remove_themselves_are_kept_for_their_callers() {
+    let rig = rig().await;
+    let mut ids = Vec::new();
+    for _ in 0..20 {
+        let id = SessionId::new();
+        let target = AttachTarget::Start {
+            id,
+            spec: Box::new(shell("echo x")),
+            remove_after_exit: true,
+        };
+        let session = rig.attach(target, id, holding(ReadFrom::Start)).await;
+        outcome(session.unwrap().events).await;
+        ids.push(id);
+    }
+    for id in ids {
+        let target = AttachTarget::Existing(id);
+        let session = rig.attach(target, id, holding(ReadFrom::Start)).await;
+        assert_eq!(outcome(session.unwrap().events).await.text(), "x\n");
+    }
+    assert_eq!(rig.guest.list_sessions().await.unwrap(), []);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_only_looks_on_does_not_take_the_exit_for_the_caller() {
+    let rig = rig().await;
+    let id = SessionId::new();
+    let target = AttachTarget::Start {
+        id,
+        spec: Box::new(shell("echo x")),
+        remove_after_exit: true,
+    };
+    let call = rig.attach(target, id, holding(ReadFrom::Start)).await;
+    let call = call.unwrap();
+    assert_eq!(rig.guest.wait_session(id).await, Ok(Exit::Code(0)));
+    let target = AttachTarget::Existing(id);
+    let other = rig.attach(target, id, AttachOptions::default()).await;
+    let seen = outcome(other.unwrap().events).await;
+    assert_eq!(seen.exit, Some(Exit::Code(0)));
+    // What is to be forgotten is not listed.
+    assert_eq!(rig.guest.list_sessions().await.unwrap().len(), 1);
+    assert_eq!(outcome(call.events).await.exit, Some(Exit::Code(0)));
+    assert_eq!(rig.guest.list_sessions().await.unwrap(), []);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_terminal_has_its_size_and_is_resized() {
     let rig = rig().await;
     let mut asked =
@@ -305,6 +350,44 @@ async fn a_terminal_has_its_size_and_is_resized() {
         .unwrap();
     session.until("44 122").await;
     assert_eq!(outcome(session.events).await.exit, Some(Exit::Code(0)));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn any_number_wait_for_one_end() {
+    let rig = rig().await;
+    let mut asked = shell("read line; exit 3");
+    asked.stdin = true;
+    let session = rig.start(asked).await;
+    let waits = (0..100).map(|_| rig.guest.wait_session(session.id));
+    let waits = futures::future::join_all(waits);
+    let (told, ()) = tokio::join!(waits, session.stdin(0, "go\n"));
+    assert!(
+        told.iter().all(|exit| *exit == Ok(Exit::Code(3))),
+        "{told:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_size_does_not_wait_for_a_process_that_reads_nothing() {
+    let rig = rig().await;
+    let mut asked =
+        shell("stty raw -echo; trap 'stty size' WINCH; echo ready; while :; do sleep 0.1; done");
+    asked.terminal = Some(TerminalSize::default());
+    let mut session = rig.start(asked).await;
+    session.until("ready").await;
+    // More than a terminal takes unread.
+    session.stdin(0, vec![b'x'; 60_000]).await;
+    let size = TerminalSize {
+        rows: 44,
+        columns: 122,
+    };
+    session
+        .input
+        .send(SessionInput::Resize(size))
+        .await
+        .unwrap();
+    session.until("44 122").await;
+    rig.guest.delete_session(session.id).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

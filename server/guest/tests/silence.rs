@@ -8,17 +8,17 @@ use std::time::Duration;
 
 use banger_core::guest::{Guest, GuestConnector, GuestError};
 use banger_core::session::{AttachOptions, SessionEvent};
+use banger_core::tree::DiskWrites;
 use banger_core::vmm::Accelerator;
 use banger_core::{SessionId, VmId};
 use banger_guest::{Connector, Deadlines};
 use futures::StreamExt;
 use support::{PATIENCE, agent, shell};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::UnixStream;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, duplex, split};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
-/// Less than what the connection itself takes to notice, which is 40 s.
+/// Less than what any call has that is not told the silence.
 const SOON: Duration = Duration::from_secs(30);
 
 /// An agent that can be frozen: nothing of what it says comes any more, and it hears nothing.
@@ -46,10 +46,11 @@ async fn copy(
 
 async fn freezer(silence: Duration) -> Freezer {
     let agent = agent(None);
-    let (ours, near) = UnixStream::pair().unwrap();
-    let (far, theirs) = UnixStream::pair().unwrap();
+    // In memory, so that time that stands still waits for what is on its way.
+    let (ours, near) = duplex(1 << 16);
+    let (far, theirs) = duplex(1 << 16);
     let is_frozen = watch::Sender::new(false);
-    let ((near_read, near_write), (far_read, far_write)) = (near.into_split(), far.into_split());
+    let ((near_read, near_write), (far_read, far_write)) = (split(near), split(far));
     let serving = Arc::clone(&agent);
     agent
         .tasks
@@ -72,6 +73,9 @@ async fn freezer(silence: Duration) -> Freezer {
         is_frozen,
     }
 }
+
+/// Longer than any wait on a guest.
+const LONG_HOLD: Duration = Duration::from_secs(2 * 3600);
 
 async fn started(guest: &Arc<dyn Guest>) -> SessionId {
     let id = SessionId::new();
@@ -133,4 +137,49 @@ async fn a_guest_that_is_held_is_not_dead_and_one_that_does_not_go_on_is() {
     });
     let event = event.await.unwrap();
     assert!(is_silent(&event, SILENCE), "{event:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_guest_that_was_held_for_hours_goes_on_with_whoever_is_attached() {
+    let rig = freezer(PATIENCE).await;
+    let id = started(&rig.guest).await;
+    let log = rig.guest.read_log(id, AttachOptions::default(), true);
+    let mut log = log.await.unwrap();
+    let first = log.next().await.unwrap().unwrap();
+    assert!(matches!(first, SessionEvent::Attached(_)));
+    rig.guest.set_held(true);
+    rig.is_frozen.send_replace(true);
+    sleep(LONG_HOLD).await;
+    rig.is_frozen.send_replace(false);
+    rig.guest.set_held(false);
+    assert_eq!(log.next().await, Some(Ok(SessionEvent::Heartbeat)));
+    rig.guest.delete_session(id).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_a_hold_comes_into_is_answered_after_it() {
+    let rig = freezer(PATIENCE).await;
+    let id = started(&rig.guest).await;
+    rig.is_frozen.send_replace(true);
+    rig.guest.set_held(true);
+    let goes_on = async {
+        sleep(LONG_HOLD).await;
+        rig.is_frozen.send_replace(false);
+        rig.guest.set_held(false);
+    };
+    let (found, ()) = tokio::join!(rig.guest.get_session(id), goes_on);
+    assert_eq!(found.unwrap().id, id);
+    rig.guest.delete_session(id).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_long_call_is_not_waited_for_when_the_guest_is_dead() {
+    let rig = freezer(PATIENCE).await;
+    let limit = Deadlines::default().flush;
+    rig.is_frozen.send_replace(true);
+    let told = rig.guest.set_disk_writes(DiskWrites::Hold).await;
+    assert!(
+        matches!(told, Err(GuestError::Deadline { limit: told, .. }) if told < limit),
+        "{told:?}"
+    );
 }

@@ -47,11 +47,8 @@ pub(super) async fn resume(
         biased; // a VM that is to go is not waited for
         // cancel-safe: `cancelled` holds no state
         () = hurry.cancelled() => {}
-        // to configure is safe to give up: it is done again with the next connection
-        configured = setup::configure(context, vm, &image, guest) => if let Err(error) = configured {
-            // It runs: a clock that is late is no reason to call it paused.
-            tracing::warn!(vm = %vm.id, error = banger_core::chain(&error), "could not set the clock of a VM that was resumed");
-        }
+        // safe to give up: it is done again with the next connection
+        () = setup::set_clock(context, vm, &image, guest) => {}
     }
     Ok(())
 }

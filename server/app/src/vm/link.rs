@@ -85,12 +85,18 @@ async fn attempt(
     let (guest, info) = tokio::time::timeout(limit, connect(context, vm.id, machine))
         .await
         .unwrap_or(Err(timed_out))?;
+    let Some(image) = vm.image else {
+        return Ok(guest);
+    };
+    let Some(image) = context.store.get_image(image).await? else {
+        return Ok(guest);
+    };
     // Of a VM that was being started the identity may be missing, which comes after the configuration.
-    if (!info.is_configured || vm.state.phase() == Phase::Starting)
-        && let Some(image) = vm.image
-        && let Some(image) = context.store.get_image(image).await?
-    {
+    if !info.is_configured || vm.state.phase() == Phase::Starting {
         setup::complete(context, vm, &image, &*guest).await?;
+    } else {
+        // It may have been held since the last time, with its clock.
+        setup::set_clock(context, vm, &image, &*guest).await;
     }
     Ok(guest)
 }

@@ -193,6 +193,15 @@ pub(super) async fn configure(
     within(context, "configure", guest.configure(&config)).await
 }
 
+/// Tells a guest that is set up the time, as far as it listens: it runs, and a clock that is late is no reason to say
+/// that it does not.
+pub(super) async fn set_clock(context: &Context, vm: &Vm, image: &Image, guest: &dyn Guest) {
+    // The time comes with the configuration, of which the rest stays as it is.
+    if let Err(error) = configure(context, vm, image, guest).await {
+        tracing::warn!(vm = %vm.id, error = banger_core::chain(&error), "could not set a VM's clock");
+    }
+}
+
 /// Starts the image's own init.
 pub(super) async fn start_init(context: &Context, guest: &dyn Guest) -> Result<(), AppError> {
     within(context, "start_init", guest.start_init()).await

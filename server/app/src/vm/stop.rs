@@ -115,6 +115,9 @@ impl Ladder {
             // One that cannot be let go is stopped by a harder rung.
             let let_go = tokio::time::timeout(limit, self.machine.resume());
             let _ = hurry.run_until_cancelled(let_go).await;
+            if let Some(guest) = &self.guest {
+                guest.set_held(false);
+            }
         }
         if self.guest.is_none() {
             self.guest = self.linked(hurry).await;

@@ -126,6 +126,8 @@ pub(crate) struct Setup {
     pub(crate) told: Mutex<Vec<Told>>,
     /// The step that never ends.
     pub(crate) stuck_in: Mutex<&'static str>,
+    /// From now on agents say that they are set up.
+    pub(crate) is_done: AtomicBool,
 }
 
 /// One step of a guest's set-up.
@@ -210,7 +212,7 @@ impl GuestConnector for FakeConnector {
             agent_version: "fake".into(),
             kernel_release: "fake".into(),
             boot_id: vm.to_string(),
-            is_configured: false,
+            is_configured: self.setup.is_done.load(Ordering::Relaxed),
             boot_steps: Vec::new(),
         };
         Ok((Arc::new(guest), info))

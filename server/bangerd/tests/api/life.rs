@@ -1,6 +1,7 @@
 //! VMs between their making and their end: held, restarted, changed, and what they do by themselves.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use banger_proto::v1;
@@ -161,6 +162,25 @@ async fn a_paused_vm_is_paused_for_the_next_daemon() {
         ..Default::default()
     };
     rig.sessions().list_sessions(list).await.unwrap();
+    rig.stopped().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_is_told_the_time_that_was_held_under_an_earlier_daemon() {
+    let rig = Rig::start().await;
+    rig.furnish().await;
+    rig.create("web").await.unwrap();
+    pause(&rig).await.unwrap();
+    let (dir, host) = rig.stopped().await;
+    let rig = Rig::start_in(dir, host).await;
+    rig.setup.is_done.store(true, Ordering::Relaxed);
+    resume(&rig).await.unwrap();
+    let list = v1::ListSessionsRequest {
+        vm: named(),
+        ..Default::default()
+    };
+    rig.sessions().list_sessions(list).await.unwrap();
+    assert_eq!(*rig.setup.told.lock().unwrap(), [Told::Configure]);
     rig.stopped().await;
 }
 

@@ -156,6 +156,34 @@ async fn an_exec_is_found_by_its_id_as_long_as_its_guest_knows_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_exec_of_a_held_vm_is_not_said_to_be_unknown() {
+    let rig = rig().await;
+    let first = v1::ExecRequest {
+        message: Some(start(&["sleep"])),
+    };
+    let asked = stream::iter([first]).chain(stream::pending());
+    let mut answers = rig.sessions().exec(asked).await.unwrap().into_inner();
+    let started = loop {
+        let answer = answers.message().await.unwrap().unwrap();
+        if let Some(Tell::Started(session)) = answer.message {
+            break session;
+        }
+    };
+    let pause = v1::PauseVmRequest {
+        vm: "web".into(),
+        ..Default::default()
+    };
+    rig.vms().pause_vm(pause).await.unwrap();
+    let request = v1::GetSessionRequest {
+        session: started.id,
+    };
+    let refused = rig.sessions().get_session(request).await.unwrap_err();
+    assert_refused(&refused, Code::FailedPrecondition, "WRONG_STATE", None);
+    drop(answers);
+    rig.stopped().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn wrong_input_ends_an_exec_with_the_field() {
     let rig = rig().await;
     let cases = [
@@ -232,7 +260,10 @@ async fn an_exec_that_breaks_tells_how_far_it_came_and_that_it_may_have_run() {
     assert_eq!(value("output_offset"), Some("5"));
     assert_eq!(value("stdin_offset"), Some("3"));
     assert_eq!(value("code_ran"), Some("maybe"));
+    // The guest may go on, and the caller come back.
+    let killed = rig.killed.clone();
     rig.stopped().await;
+    assert_eq!(*killed.lock().unwrap(), []);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -379,7 +379,6 @@ async fn content_comes_after_its_file_and_not_more_than_was_asked_for() {
         vec![nothing.clone()],
         vec![first(), first()],
         vec![first(), nothing],
-        vec![first(), data(0)],
         vec![first(), data(2), data(2)],
         vec![first(), data(2 << 20)],
     ];

@@ -1,6 +1,7 @@
 //! A guest that says what it is told to say.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use banger_core::SessionId;
 use banger_proto::guest::v1 as proto;
@@ -16,6 +17,9 @@ use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::Events;
 
+/// How often it says that it is alive.
+const BEAT_EVERY: Duration = Duration::from_millis(100);
+
 /// What to say.
 #[derive(Debug)]
 pub(crate) struct Script {
@@ -26,6 +30,8 @@ pub(crate) struct Script {
     pub(crate) hangs: bool,
     pub(crate) listed: usize,
     pub(crate) refusal: Option<(&'static str, String)>,
+    /// How often it says that it is alive before the last piece of a tree.
+    pub(crate) beats: usize,
     /// What a tree is made of.
     pub(crate) pieces: Vec<proto::TreePiece>,
     /// What the guest uses.
@@ -45,6 +51,7 @@ impl Default for Script {
             hangs: false,
             listed: 0,
             refusal: None,
+            beats: 0,
             pieces: Vec::new(),
             stats: proto::GetStatsResponse::default(),
             tunnel: Vec::new(),
@@ -216,8 +223,14 @@ impl AgentService for Liar {
     type GetTreeStream = Pieces;
 
     async fn get_tree(&self, _: Request<proto::GetTreeRequest>) -> Answer<Pieces> {
-        let pieces = self.0.pieces.clone().into_iter().map(Ok);
-        let pieces = stream::iter(pieces.collect::<Vec<_>>());
+        let mut pieces: Vec<_> = self.0.pieces.clone().into_iter().map(Ok).collect();
+        let last = pieces.pop();
+        let beats = stream::iter(0..self.0.beats).then(async |_| {
+            tokio::time::sleep(BEAT_EVERY).await;
+            let data = proto::tree_piece::Piece::Data(Bytes::new());
+            Ok(proto::TreePiece { piece: Some(data) })
+        });
+        let pieces = stream::iter(pieces).chain(beats).chain(stream::iter(last));
         Ok(Response::new(if self.0.hangs {
             pieces.chain(stream::pending()).boxed()
         } else {
