@@ -3,11 +3,11 @@
 
 mod support;
 
-use banger_core::SessionId;
 use banger_core::guest::{AttachTarget, GuestError};
 use banger_core::session::{
-    AttachOptions, ReadFrom, SessionEvent, SessionInput, TerminalSize, WriterId, Writing,
+    AttachOptions, ReadFrom, SessionEvent, SessionInput, TerminalSize, Writing,
 };
+use banger_core::{SessionId, WriterId};
 use support::{Attached, PATIENCE, Rig, outcome, rig, shell};
 
 async fn attach(rig: &Rig, id: SessionId, options: AttachOptions) -> Attached {

@@ -10,6 +10,7 @@ use banger_proto::v1::vm_spec::RestartPolicy;
 use banger_vmm::fake::Faults;
 use tonic::{Code, Status};
 
+use crate::agent::Told;
 use crate::rig::{PATIENCE, Rig, assert_refused, creation, drain};
 
 /// A VM by name.

@@ -274,6 +274,7 @@ mod tests {
                 RegisterSource::Detect {
                     path: path.clone(),
                     config,
+                    image: None,
                 },
                 RegisterSource::RootfsTar {
                     path: path.clone(),
