@@ -114,8 +114,8 @@ mod tests {
             pairs.collect::<Vec<_>>()
         };
         assert_eq!(merged(5), all);
-        assert_eq!(merged(4), [(0, 1), (3, 1), (10, 3), (20, 5)]);
-        assert_eq!(merged(3), [(0, 4), (10, 3), (20, 5)]);
+        assert_eq!(merged(4), [(0, 1), (3, 1), (10, 4), (20, 5)]);
+        assert_eq!(merged(3), [(0, 4), (10, 4), (20, 5)]);
         assert_eq!(merged(1), [(0, 25)]);
     }
 

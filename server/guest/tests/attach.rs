@@ -93,8 +93,7 @@ async fn who_was_taken_over_from_while_away_does_not_write_by_coming_back() {
     let rig = rig().await;
     let mut asked = shell("cat");
     asked.stdin = true;
-    let reader = rig.start(asked).await;
-    let id = reader.id;
+    let id = rig.start(asked).await.id;
     let by = |writing: Writing, writer: WriterId| AttachOptions {
         writer: Some(writer),
         ..self::writing(writing)
@@ -109,10 +108,10 @@ async fn who_was_taken_over_from_while_away_does_not_write_by_coming_back() {
     drop(taken);
     drop(attach(&rig, id, by(Writing::Shared, thief)).await);
     drop(attach(&rig, id, by(Writing::Steal, robbed)).await);
-    let back = attach(&rig, id, by(Writing::Shared, robbed)).await;
+    let mut back = attach(&rig, id, by(Writing::Shared, robbed)).await;
     back.stdin(0, "mine\n").await;
-    back.input.send(SessionInput::CloseStdin).await.unwrap();
-    assert_eq!(outcome(reader.events).await.text(), "mine\n");
+    back.until("mine\n").await;
+    rig.guest.delete_session(id).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use banger_core::SessionId;
 use banger_core::guest::{AttachTarget, GuestConfig, GuestError, GuestIdentity};
 use banger_core::session::{
-    AttachOptions, Exit, ReadFrom, SessionInput, SessionState, SignalTarget, TerminalSize,
+    AttachOptions, Exit, ReadFrom, SessionInput, SessionState, SignalTarget, TerminalSize, Writing,
 };
 use support::{gone, holding, outcome, rig, shell, spec};
 
@@ -310,21 +310,36 @@ async fn many_that_remove_themselves_are_kept_for_their_callers() {
 async fn who_only_looks_on_does_not_take_the_exit_for_the_caller() {
     let rig = rig().await;
     let id = SessionId::new();
+    let mut asked = shell("read line; echo $line");
+    asked.stdin = true;
     let target = AttachTarget::Start {
         id,
-        spec: Box::new(shell("echo x")),
+        spec: Box::new(asked),
         remove_after_exit: true,
     };
-    let call = rig.attach(target, id, holding(ReadFrom::Start)).await;
-    let call = call.unwrap();
-    assert_eq!(rig.guest.wait_session(id).await, Ok(Exit::Code(0)));
-    let target = AttachTarget::Existing(id);
-    let other = rig.attach(target, id, AttachOptions::default()).await;
-    let seen = outcome(other.unwrap().events).await;
-    assert_eq!(seen.exit, Some(Exit::Code(0)));
+    // The caller is away when it ends.
+    drop(
+        rig.attach(target, id, holding(ReadFrom::Start))
+            .await
+            .unwrap(),
+    );
+    let options = AttachOptions {
+        writing: Writing::Shared,
+        ..AttachOptions::default()
+    };
+    let other = rig.attach(AttachTarget::Existing(id), id, options).await;
+    let other = other.unwrap();
+    other.stdin(0, "x\n").await;
+    assert_eq!(outcome(other.events).await.exit, Some(Exit::Code(0)));
     // What is to be forgotten is not listed.
     assert_eq!(rig.guest.list_sessions().await.unwrap().len(), 1);
-    assert_eq!(outcome(call.events).await.exit, Some(Exit::Code(0)));
+    let back = holding(ReadFrom::Start);
+    let back = rig.attach(AttachTarget::Existing(id), id, back).await;
+    let back = outcome(back.unwrap().events).await;
+    assert_eq!(
+        (back.text().as_str(), back.exit),
+        ("x\n", Some(Exit::Code(0)))
+    );
     assert_eq!(rig.guest.list_sessions().await.unwrap(), []);
 }
 
