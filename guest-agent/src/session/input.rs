@@ -316,6 +316,12 @@ impl Sink {
                     }
                     return Ok(written);
                 }
+                // A full terminal that nobody has open any more never takes another byte, and never says so.
+                Err(Errno::AGAIN) if guard.ready().is_write_closed() => {
+                    drop(guard);
+                    *self = Self::Unread;
+                    return Ok(data.len());
+                }
                 Err(Errno::AGAIN) => guard.clear_ready(),
                 Err(Errno::INTR) => {}
                 Err(Errno::PIPE | Errno::IO) => {
