@@ -59,9 +59,13 @@ impl Worker {
                 let pulled = self.pull_bundle(reference, &request, &found, time, task);
                 let pulled = pulled.await;
                 match &pulled {
-                    Err(error)
-                        if std::mem::take(&mut may_look_again)
-                            && self.catalogs.has_newer(&found.catalog, error).await => {}
+                    Err(error) if std::mem::take(&mut may_look_again) => {
+                        let looking =
+                            async { Ok(self.catalogs.has_newer(&found.catalog, error).await) };
+                        if !time.within(task.cancelled(), looking).await? {
+                            return pulled;
+                        }
+                    }
                     _ => return pulled,
                 }
             }
