@@ -40,7 +40,7 @@ const KEEPALIVE_EVERY: Duration = Duration::from_secs(10);
 /// How long the sign may take before the connection counts as lost.
 const KEEPALIVE_WITHIN: Duration = Duration::from_secs(10);
 /// How long a stream may be silent: the daemon speaks at least every 2 s.
-const SILENCE: Duration = Duration::from_secs(5);
+const SILENCE: Duration = Duration::from_secs(10);
 /// How long a lost connection is tried again.
 const RECONNECT_WINDOW: Duration = Duration::from_secs(30);
 /// The first pause between two tries; it doubles.
@@ -74,7 +74,7 @@ struct Shared {
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub struct ClientOptions {
-    /// How long a stream may say nothing before it counts as dead. 5 s by default.
+    /// How long a stream may say nothing before it counts as dead. 10 s by default.
     pub silence: Duration,
     /// How long a lost connection is tried again before the caller learns of it. 30 s by default.
     pub reconnect_window: Duration,

@@ -34,7 +34,7 @@
 //! so are changes: each carries a request id, by which the daemon does it once, however often it is asked. Attached
 //! processes, logs and watches go on at the byte or the event where the connection left them. What cannot be repeated
 //! without doing it twice (a signal, a file that is being written) is not, and fails with [`Error::Disconnected`]. A daemon
-//! that has gone silent is noticed within 5 s ([`Error::ConnectionSilent`]).
+//! that has gone silent is noticed within 10 s ([`Error::ConnectionSilent`]).
 //!
 //! # Errors
 //!

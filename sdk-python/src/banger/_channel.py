@@ -49,9 +49,7 @@ class Limits:
     connect: float = 5.0
     """How long a connection may take to be made."""
     silence: float = 10.0
-    """How long a stream may say nothing before it counts as dead: the daemon speaks at least every 2 s, once it has
-    begun to answer. It begins when the guest has, which may take some seconds.
-    """
+    """How long a stream may say nothing before it counts as dead: the daemon speaks at least every 2 s."""
     reconnect: float = 30.0
     """How long a lost connection is tried again before the caller learns of it; 0 means not at all."""
 
