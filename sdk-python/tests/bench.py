@@ -256,7 +256,7 @@ def history(top: Path, chosen: random.Random, steps: int) -> None:
             branches = git(top, "for-each-ref", "--format=%(refname:short)", "refs/heads/").splitlines()
             git(top, "merge", "-q", "--no-ff", "-s", "ours", "-m", "merge", chosen.choice(branches))
         elif what == 3:
-            git(top, "commit", "-q", "--amend", "-m", f"amended {step}")
+            git(top, "commit", "-q", "--amend", "--allow-empty", "-m", f"amended {step}")
     work(top, chosen)
     if chosen.random() < 0.5:
         git(top, "add", "-A")

@@ -36,9 +36,14 @@ class Counted:
                 outer, _ = self._listening.accept()
             except OSError:
                 return
-            inner = socket.create_connection(("127.0.0.1", self._to))
-            for way in ((outer, inner, True), (inner, outer, False)):
-                threading.Thread(target=self._carry, args=way, daemon=True).start()
+            threading.Thread(target=self._connect, args=(outer,), daemon=True).start()
+
+    def _connect(self, outer: socket.socket) -> None:
+        with outer, socket.create_connection(("127.0.0.1", self._to)) as inner:
+            back = threading.Thread(target=self._carry, args=(inner, outer, False), daemon=True)
+            back.start()
+            self._carry(outer, inner, True)
+            back.join()
 
     def _carry(self, of: socket.socket, to: socket.socket, is_up: bool) -> None:
         with contextlib.suppress(OSError):
