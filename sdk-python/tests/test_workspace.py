@@ -666,10 +666,13 @@ def test_landings_at_once_do_not_disturb_each_other(bench: Bench) -> None:
     assert bench.left() == []
 
 
-def test_what_a_killed_landing_left_goes_with_the_next(bench: Bench) -> None:
+@pytest.mark.parametrize("has_lock", [True, False])
+def test_what_a_killed_landing_left_goes_with_the_next(bench: Bench, has_lock: bool) -> None:
     left = bench.here / ".git" / "banger" / "incoming-left"
     left.mkdir(parents=True)
-    (left / "lock").touch()
+    # Without one, it was killed while it removed it.
+    if has_lock:
+        (left / "lock").touch()
     (left / "0.git").mkdir()
     bench.export()
     assert bench.left() == []

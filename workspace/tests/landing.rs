@@ -33,6 +33,31 @@ fn a_stream_that_is_cut_leaves_nothing_and_a_repeat_succeeds() {
 }
 
 #[test]
+fn what_landings_that_were_cut_have_left_goes_with_the_next() {
+    let (bench, base) = prepared();
+    let own = bench.here.join(".git/banger");
+    let made = |name: &str| {
+        let directory = own.join(name);
+        std::fs::create_dir_all(directory.join("files")).unwrap();
+        directory
+    };
+    let (unlocked, held) = (made("incoming-unlocked"), made("incoming-held"));
+    // One was cut while it was removed, and one goes on.
+    let lock = std::fs::File::create_new(held.join("lock")).unwrap();
+    lock.lock().unwrap();
+    let land = || {
+        let known = bench.place().base(VM, &base).unwrap();
+        let parts = bench.exported(&known).unwrap();
+        land(&bench.place(), &known, parts).unwrap();
+    };
+    land();
+    assert_eq!((unlocked.exists(), held.exists()), (false, true));
+    drop(lock);
+    land();
+    assert!(!held.exists());
+}
+
+#[test]
 fn a_prepare_that_is_cut_leaves_what_was_there_and_a_repeat_succeeds() {
     let (bench, _) = prepared();
     let before = tree(&bench.guest);

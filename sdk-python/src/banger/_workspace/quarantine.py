@@ -97,8 +97,11 @@ def _sweep(own: bytes) -> None:
             continue
         try:
             lock = os.open(os.path.join(at, _LOCK), os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            shutil.rmtree(at, ignore_errors=True)  # its removal was cut, or goes on
+            continue
         except OSError:
-            continue  # it has just ended
+            continue
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(at, ignore_errors=True)

@@ -108,9 +108,13 @@ fn sweep(own: &Path) {
         let name = entry.file_name();
         let name = name.to_string_lossy();
         let is_left = if name.starts_with(INCOMING) {
-            File::open(entry.path().join(LOCK)).is_ok_and(|file| {
-                rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok()
-            })
+            match File::open(entry.path().join(LOCK)) {
+                Ok(file) => {
+                    rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok()
+                }
+                // Its removal was cut, or goes on.
+                Err(error) => error.kind() == io::ErrorKind::NotFound,
+            }
         } else {
             name.starts_with(BEGUN)
                 && entry
