@@ -51,16 +51,25 @@ pub const CALLER_BACK_WITHIN: Duration = Duration::from_secs(120);
 #[derive(Debug)]
 struct Entry {
     session: Arc<Session>,
-    /// When it began to linger.
-    lingers_since: Option<Instant>,
+    lingers: Option<Lingering>,
     lives_with_call: bool,
 }
 
-impl Entry {
-    /// What it has in memory.
-    fn bytes(&self) -> usize {
-        let (spec, log) = (self.session.spec.encoded_len(), self.session.log.cost());
-        LINGERING_LEAST_BYTES + spec + log
+/// A session whose exit was sent.
+#[derive(Debug)]
+struct Lingering {
+    since: Instant,
+    /// What it has in memory: counted once, as the list is gone through whenever a command begins or ends.
+    bytes: usize,
+}
+
+impl Lingering {
+    fn begin(session: &Session) -> Self {
+        let (spec, log) = (session.spec.encoded_len(), session.log.cost());
+        Self {
+            since: Instant::now(),
+            bytes: LINGERING_LEAST_BYTES + spec + log,
+        }
     }
 }
 
@@ -188,10 +197,7 @@ impl Registry {
     #[must_use]
     pub fn list(&self) -> Vec<Arc<Session>> {
         let table = self.table();
-        let shown = table
-            .entries
-            .iter()
-            .filter(|entry| entry.lingers_since.is_none());
+        let shown = table.entries.iter().filter(|entry| entry.lingers.is_none());
         shown.map(|entry| Arc::clone(&entry.session)).collect()
     }
 
@@ -287,7 +293,7 @@ impl Registry {
         let mut table = self.table();
         let entry = table.entries.iter_mut();
         if let Some(entry) = entry.into_iter().find(|entry| entry.session.id == id) {
-            entry.lingers_since = Some(Instant::now());
+            entry.lingers = Some(Lingering::begin(&entry.session));
         }
         expire(&mut table.entries, SESSIONS_MAX);
     }
@@ -343,7 +349,7 @@ impl Reserved {
             if is_wanted {
                 table.entries.push(Entry {
                     session: Arc::clone(&session),
-                    lingers_since: None,
+                    lingers: None,
                     lives_with_call: keeping.lives_with_call,
                 });
             }
@@ -395,22 +401,24 @@ fn find(entries: &[Entry], id: &str) -> Option<Arc<Session>> {
 /// Drops those that have lingered long enough, and of the others the oldest, until there is room for one more among `most`
 /// and they have no more memory than they may.
 fn expire(entries: &mut Vec<Entry>, most: usize) {
+    let now = Instant::now();
     entries.retain(|entry| {
-        entry
-            .lingers_since
-            .is_none_or(|since| since.elapsed() < LINGER)
+        let lingers = entry.lingers.as_ref();
+        lingers.is_none_or(|lingers| now.duration_since(lingers.since) < LINGER)
     });
-    let lingering = entries.iter().filter(|entry| entry.lingers_since.is_some());
-    let mut bytes: usize = lingering.map(Entry::bytes).sum();
+    let lingering = entries.iter().filter_map(|entry| entry.lingers.as_ref());
+    let mut bytes: usize = lingering.map(|lingers| lingers.bytes).sum();
     let mut surplus = (entries.len() + 1).saturating_sub(most);
     entries.retain(|entry| {
-        let is_dropped =
-            entry.lingers_since.is_some() && (surplus > 0 || bytes > LINGERING_MAX_BYTES);
-        if is_dropped {
+        let Some(lingers) = &entry.lingers else {
+            return true;
+        };
+        let is_kept = surplus == 0 && bytes <= LINGERING_MAX_BYTES;
+        if !is_kept {
             surplus = surplus.saturating_sub(1);
-            bytes -= entry.bytes();
+            bytes -= lingers.bytes;
         }
-        !is_dropped
+        is_kept
     });
 }
 
