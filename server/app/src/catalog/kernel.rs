@@ -1,7 +1,6 @@
 //! Kernels from catalogs.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
 use banger_core::image::Platform;
 use banger_core::kernel::Kernel;
@@ -29,22 +28,6 @@ pub struct PullKernelRequest {
     pub make_default: bool,
     /// It may take the place of one that has the name.
     pub replace: bool,
-}
-
-/// Which kernels images count on that are on their way, by their names here.
-#[derive(Debug, Default)]
-pub(super) struct Counted(tokio::sync::Mutex<HashMap<Name, Weak<()>>>);
-
-impl Counted {
-    /// Counts one image more, for as long as what it returns lives.
-    async fn count(&self, name: &Name) -> Arc<()> {
-        let mut counted = self.0.lock().await;
-        counted.retain(|_, images| images.strong_count() > 0);
-        let known = counted.get(name).and_then(Weak::upgrade);
-        let images = known.unwrap_or_default();
-        counted.insert(name.clone(), Arc::downgrade(&images));
-        images
-    }
 }
 
 /// Which kernel an image is to have, and whether it came for it.
@@ -113,8 +96,7 @@ impl Catalogs {
                 .await;
             match &pulled {
                 Err(error) if std::mem::take(&mut may_look_again) => {
-                    let newer = async { Ok(self.has_newer(&found.catalog, error).await) };
-                    if !time.within(task.cancelled(), newer).await? {
+                    if !self.has_newer(&found.catalog, error, time, task).await? {
                         return pulled;
                     }
                 }
@@ -170,7 +152,7 @@ impl Catalogs {
         let name = named.rsplit('/').next().unwrap_or(named);
         let name = parse_name("kernel", name)?;
         let mut ensured = Ensured {
-            images: self.counted.count(&name).await,
+            images: self.counted.lock().await.of(&name),
             name,
             new: None,
         };
@@ -236,7 +218,7 @@ impl Catalogs {
     pub(crate) async fn undo_kernel(&self, ensured: &Ensured) {
         let Some(id) = ensured.new else { return };
         // Nobody begins to count on it meanwhile.
-        let _counted = self.counted.0.lock().await;
+        let _counted = self.counted.lock().await;
         if Arc::strong_count(&ensured.images) > 1 {
             return;
         }

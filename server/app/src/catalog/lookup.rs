@@ -7,6 +7,8 @@ use banger_core::{Digest, Explain as _, Name, Timestamp};
 
 use super::{Catalogs, parse, refused};
 use crate::error::AppError;
+use crate::operation::OperationTask;
+use crate::pull_time::PullTime;
 
 /// Where a catalog is that has something. Its index is not held on to: it may be large, and a pull long.
 #[derive(Debug, Clone)]
@@ -188,7 +190,16 @@ impl Catalogs {
 
     /// Whether it is worth looking again after `error`: a file was not there as it was listed, and the catalog has
     /// another index now.
-    pub(crate) async fn has_newer(&self, place: &Place, error: &AppError) -> bool {
+    ///
+    /// # Errors
+    /// If it was given up, or its time was over, meanwhile.
+    pub(crate) async fn has_newer(
+        &self,
+        place: &Place,
+        error: &AppError,
+        time: PullTime,
+        task: &OperationTask,
+    ) -> Result<bool, AppError> {
         let was_listed_otherwise = [
             "CATALOG_FILE_MISSING",
             "CATALOG_FILE_SIZE",
@@ -197,11 +208,12 @@ impl Catalogs {
             "BUNDLE_FILE_DIGEST",
         ]
         .contains(&error.reason());
-        was_listed_otherwise
-            && match self.refresh(place.name.as_str()).await {
-                Ok(refreshed) => refreshed.catalog.version > place.version,
-                Err(_) => false,
-            }
+        if !was_listed_otherwise {
+            return Ok(false);
+        }
+        let looking = async { Ok(self.refresh(place.name.as_str()).await) };
+        let refreshed = time.within(task.cancelled(), looking).await?;
+        Ok(refreshed.is_ok_and(|refreshed| refreshed.catalog.version > place.version))
     }
 
     /// What the catalogs offer, by catalog, kind, name and version. Of a catalog whose index has expired nothing is

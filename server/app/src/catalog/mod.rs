@@ -27,7 +27,7 @@ pub(crate) use kernel::Ensured;
 pub use kernel::PullKernelRequest;
 pub use lookup::{Entry, EntryFilter, EntryKind};
 pub(crate) use lookup::{FoundBundle, FoundKernel};
-use turns::Turns;
+use turns::{Shared, Turns};
 
 /// The most catalogs: each is asked for every name that none before it has.
 const CATALOGS_MAX: usize = 64;
@@ -46,7 +46,7 @@ pub struct Catalogs {
     /// One kernel of a name is fetched at a time: whoever wants the same one finds it then.
     fetching: Turns<()>,
     /// Kernels that images on their way count on: they outlast the pull they came with.
-    counted: kernel::Counted,
+    counted: Mutex<Shared<()>>,
 }
 
 impl std::fmt::Debug for Catalogs {
@@ -90,7 +90,7 @@ impl Catalogs {
             adding: Mutex::default(),
             refreshing: Turns::default(),
             fetching: Turns::default(),
-            counted: kernel::Counted::default(),
+            counted: Mutex::default(),
         }
     }
 

@@ -60,9 +60,11 @@ impl Worker {
                 let pulled = pulled.await;
                 match &pulled {
                     Err(error) if std::mem::take(&mut may_look_again) => {
-                        let looking =
-                            async { Ok(self.catalogs.has_newer(&found.catalog, error).await) };
-                        if !time.within(task.cancelled(), looking).await? {
+                        let catalogs = &self.catalogs;
+                        if !catalogs
+                            .has_newer(&found.catalog, error, time, task)
+                            .await?
+                        {
                             return pulled;
                         }
                     }
