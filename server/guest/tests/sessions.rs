@@ -12,6 +12,11 @@ use banger_core::session::{
 };
 use support::{gone, holding, outcome, rig, shell, spec};
 
+const RESIZED: TerminalSize = TerminalSize {
+    rows: 44,
+    columns: 122,
+};
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn exit_codes_and_both_streams_arrive_before_the_exit() {
     let rig = rig().await;
@@ -354,15 +359,7 @@ async fn a_terminal_has_its_size_and_is_resized() {
     });
     let mut session = rig.start(asked).await;
     assert!(session.until("ready").await.contains("33 111"));
-    let size = TerminalSize {
-        rows: 44,
-        columns: 122,
-    };
-    session
-        .input
-        .send(SessionInput::Resize(size))
-        .await
-        .unwrap();
+    session.resize(RESIZED).await;
     session.until("44 122").await;
     assert_eq!(outcome(session.events).await.exit, Some(Exit::Code(0)));
 }
@@ -392,15 +389,7 @@ async fn a_size_does_not_wait_for_a_process_that_reads_nothing() {
     session.until("ready").await;
     // More than a terminal takes unread.
     session.stdin(0, vec![b'x'; 60_000]).await;
-    let size = TerminalSize {
-        rows: 44,
-        columns: 122,
-    };
-    session
-        .input
-        .send(SessionInput::Resize(size))
-        .await
-        .unwrap();
+    session.resize(RESIZED).await;
     session.until("44 122").await;
     rig.guest.delete_session(session.id).await.unwrap();
 }

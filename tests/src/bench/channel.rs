@@ -198,6 +198,19 @@ fn initramfs(stand: &Stand, original: &str) -> PathBuf {
     path
 }
 
+/// Puts what was measured beside calls to the agent that are answered at once.
+pub(crate) fn beside_calls(table: &mut Table, ours: &Figures, calls: &Figures) {
+    table.line(
+        "the same",
+        ours.text("ms"),
+        format!(
+            "one message to the agent and back, through the same connections {}",
+            calls.text("ms")
+        ),
+        format!("{:.1} ×", ours.median() / calls.median()),
+    );
+}
+
 pub(crate) fn exec(stand: &Stand, table: &mut Table) {
     let mut raw = RawGuest::boot(stand, "echo", "");
     raw.greet();
@@ -242,16 +255,7 @@ pub(crate) fn exec(stand: &Stand, table: &mut Table) {
         theirs,
         ratio,
     );
-    let ratio = format!("{:.1} ×", ours.median() / calls.median());
-    table.line(
-        "the same",
-        ours.text("ms"),
-        format!(
-            "one message to the agent and back, through the same connections {}",
-            calls.text("ms")
-        ),
-        ratio,
-    );
+    beside_calls(table, &ours, &calls);
     let begin = Instant::now();
     let loops = stand.sh("i=0; while [ $i -lt 50 ]; do /bin/true; i=$((i+1)); done; echo over");
     assert_eq!(loops, "over");

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use banger_sdk::{Command, Event};
 use futures::TryStreamExt as _;
 
-use crate::channel::RawGuest;
+use crate::channel::{RawGuest, beside_calls};
 use crate::stand::{Stand, VM, block};
 use crate::table::{Figures, Table};
 
@@ -58,20 +58,11 @@ pub(crate) fn measure(stand: &Stand, table: &mut Table) {
             }
         }
     });
-    let ratio = |beside: &Figures| format!("{:.1} ×", ours.median() / beside.median());
     table.line(
         "a key press, until its echo is there",
         ours.text("ms"),
         format!("raw 64-byte echo {}", theirs.text("ms")),
-        ratio(&theirs),
+        format!("{:.1} ×", ours.median() / theirs.median()),
     );
-    table.line(
-        "the same",
-        ours.text("ms"),
-        format!(
-            "one message to the agent and back, through the same connections {}",
-            calls.text("ms")
-        ),
-        ratio(&calls),
-    );
+    beside_calls(table, &ours, &calls);
 }

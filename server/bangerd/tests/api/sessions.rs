@@ -6,7 +6,7 @@ use banger_proto::v1;
 use banger_proto::v1::exec_request::Message as Ask;
 use banger_proto::v1::exec_response::Message as Tell;
 use futures::stream::{self, StreamExt as _};
-use tonic::{Code, Status};
+use tonic::{Code, Status, Streaming};
 use tonic_types::StatusExt as _;
 
 use crate::rig::{PATIENCE, Rig, assert_refused, drain};
@@ -55,6 +55,21 @@ async fn exec(rig: &Rig, messages: Vec<Ask>) -> Result<Vec<Tell>, Status> {
         .filter_map(|answer| answer.message)
         .filter(|told| !matches!(told, Tell::Heartbeat(_)))
         .collect())
+}
+
+/// An exec that has started and goes on while its answers are kept.
+async fn sleeping(rig: &Rig) -> (v1::Session, Streaming<v1::ExecResponse>) {
+    let first = v1::ExecRequest {
+        message: Some(start(&["sleep"])),
+    };
+    let asked = stream::iter([first]).chain(stream::pending());
+    let mut answers = rig.sessions().exec(asked).await.unwrap().into_inner();
+    loop {
+        let answer = answers.message().await.unwrap().unwrap();
+        if let Some(Tell::Started(session)) = answer.message {
+            return (session, answers);
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -130,17 +145,7 @@ async fn an_exec_is_signalled_while_it_runs() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_exec_is_found_by_its_id_as_long_as_its_guest_knows_it() {
     let rig = rig().await;
-    let first = v1::ExecRequest {
-        message: Some(start(&["sleep"])),
-    };
-    let asked = stream::iter([first]).chain(stream::pending());
-    let mut answers = rig.sessions().exec(asked).await.unwrap().into_inner();
-    let started = loop {
-        let answer = answers.message().await.unwrap().unwrap();
-        if let Some(Tell::Started(session)) = answer.message {
-            break session;
-        }
-    };
+    let (started, answers) = sleeping(&rig).await;
     let request = v1::GetSessionRequest {
         session: started.id.clone(),
     };
@@ -158,17 +163,7 @@ async fn an_exec_is_found_by_its_id_as_long_as_its_guest_knows_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_exec_of_a_held_vm_is_not_said_to_be_unknown() {
     let rig = rig().await;
-    let first = v1::ExecRequest {
-        message: Some(start(&["sleep"])),
-    };
-    let asked = stream::iter([first]).chain(stream::pending());
-    let mut answers = rig.sessions().exec(asked).await.unwrap().into_inner();
-    let started = loop {
-        let answer = answers.message().await.unwrap().unwrap();
-        if let Some(Tell::Started(session)) = answer.message {
-            break session;
-        }
-    };
+    let (started, answers) = sleeping(&rig).await;
     let pause = v1::PauseVmRequest {
         vm: "web".into(),
         ..Default::default()

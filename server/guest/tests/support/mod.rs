@@ -22,6 +22,7 @@ use banger_core::guest::{
 };
 use banger_core::session::{
     AttachOptions, Backpressure, Exit, ReadFrom, SessionEvent, SessionInput, SessionSpec, Stream,
+    TerminalSize,
 };
 use banger_core::vmm::Accelerator;
 use banger_core::{SessionId, VmId};
@@ -224,6 +225,10 @@ impl Attached {
             .send(SessionInput::Stdin { offset, data })
             .await
             .unwrap();
+    }
+
+    pub async fn resize(&self, size: TerminalSize) {
+        self.input.send(SessionInput::Resize(size)).await.unwrap();
     }
 
     pub async fn next(&mut self) -> Result<SessionEvent, GuestError> {
