@@ -147,6 +147,11 @@ impl std::fmt::Debug for App {
 }
 
 impl App {
+    /// Does what the first calls would otherwise wait for, once in a process. Blocks.
+    pub fn warm_up() {
+        banger_image::ImageReference::warm_up();
+    }
+
     /// Puts the services together, finds again what an earlier daemon left running, finishes or undoes what it
     /// left half done, and sweeps what nothing owns. Serve only after this.
     ///

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::Config;
+use crate::grpc::access;
 use crate::listen::{Doors, DoorsError, Outside};
 use crate::lock::{LockError, StateLock};
 use crate::serve::{self, ServeError};
@@ -107,6 +108,11 @@ async fn serve_until(
     );
     let tasks = TaskTracker::new();
     let (connections, _socket) = doors.accept(&tasks, &stop)?;
+    // Beside the first calls: one that comes before it is done waits for it, as it would have without it.
+    tasks.spawn_blocking(|| {
+        access::warm_up();
+        App::warm_up();
+    });
     let telling = stop.clone();
     let tell = async move {
         telling.cancelled().await;

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::bundle::{Expected, unpack};
 use crate::document::{Document, ParsedConfig, choose};
-use crate::ext4::{BaseSpec, Ext4Error, Source, content_bytes, write_base};
+use crate::ext4::{BaseSpec, Cursor, Ext4Error, Source, content_bytes, write_base};
 use crate::flatten::Tree;
 use crate::layer::{Destination, Kept, LayerSource, index_layer};
 use crate::tar::{Budget, PackedEntries};
@@ -129,17 +129,20 @@ fn read_layer(bytes: &[u8]) {
     let source = |file: &File| file.try_clone().expect("a file can be opened twice");
     let sources = [0, 1].map(|_| Source::Archive(source(&archive)));
     let copied = make_disk(&layer.entries, &sources, tempfile());
-    // The same, written while it is read.
+    // The same, both written while they are read.
     let disk = tempfile();
-    let to = Destination::Disk(source(&disk), Flush::Late);
-    let again = LayerSource {
-        reader: bytes,
-        digest: Digest::of(b""),
-        size_bytes: bytes.len() as u64,
-    };
-    index_layer(again, to, &Budget::default()).expect("it was read before");
-    let [_, second] = sources;
-    let placed = make_disk(&layer.entries, &[Source::Placed, second], disk);
+    let mut start = Cursor::new();
+    for _ in 0..sources.len() {
+        let to = Destination::Disk(source(&disk), start, Flush::Late);
+        let again = LayerSource {
+            reader: bytes,
+            digest: Digest::of(b""),
+            size_bytes: bytes.len() as u64,
+        };
+        let again = index_layer(again, to, &Budget::default()).expect("it was read before");
+        start = start.behind(again.file_blocks);
+    }
+    let placed = make_disk(&layer.entries, &[Source::Placed, Source::Placed], disk);
     match (copied, placed) {
         (Some(copied), Some(placed)) => assert!(all_of(&copied) == all_of(&placed)),
         (copied, placed) => assert_eq!(copied.is_some(), placed.is_some()),

@@ -34,8 +34,8 @@ pub(crate) const RECORD_BYTES_MAX: u64 = 64 << 20;
 pub(crate) const RECORD_TABLE_BYTES_MAX: u64 = 1 << 20;
 /// Records that are looked at for one layer.
 pub(crate) const RECORDS_TRIED_MAX: usize = 8;
-/// Layers of one image that are fetched and decompressed at the same time.
-pub(crate) const LAYERS_AT_ONCE: usize = 3;
+/// Layers of one image that are decompressed at the same time, on however many processors.
+pub(crate) const LAYERS_DECOMPRESSED_MAX: usize = 3;
 /// Layers that come from one registry at the same time, all pulls together: a registry that stalls holds up its own.
 pub(crate) const LAYER_JOBS_OF_REGISTRY_MAX: usize = 8;
 /// Layers of all pulls together that are fetched and decompressed at the same time.

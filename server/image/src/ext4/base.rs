@@ -88,9 +88,10 @@ pub(crate) fn write_base(
     for filling in files.iter().filter(|filling| !filling.is_hidden) {
         bitmap.mark_all(filling.blocks);
     }
-    fill(&mut tree, files, sources, (file, flush), cancel, progress)?;
-    let writing = Writing::new(&tree, file, uuid, (cursor, bitmap), lost_found);
-    writing.write(file)?;
+    let (to, watched) = ((file, flush), (cancel, progress));
+    fill(&mut tree, files, sources, to, watched, |tree| {
+        Writing::new(tree, file, uuid, (cursor, bitmap), lost_found).write(file)
+    })?;
     Ok(Placed { tree, seen })
 }
 
@@ -107,19 +108,18 @@ fn is_empty_directory(tree: &Tree, inode: u32) -> bool {
     matches!(tree.inode(inode).node, Node::Directory(_)) && tree.names(inode).next().is_none()
 }
 
-/// Room for the files, in the order of their entries. Of the bottom layer those have it too that others hide: where its
-/// files lie must not depend on what comes after it.
+/// Room for the files, in the order of their entries. Those have it too that others hide, which stays a hole: where a
+/// layer's files lie must not depend on what comes after it.
 fn place(tree: &Tree, seen: &[bool], cursor: &mut Cursor) -> Vec<Filling> {
     let mut files = Vec::new();
-    for (number, layer, content) in tree.files() {
-        let is_hidden = !seen[number as usize];
-        if content.extents.is_empty() || (is_hidden && layer > 0) {
+    for (number, content) in tree.files() {
+        if content.extents.is_empty() {
             continue;
         }
         files.push(Filling {
             number,
             blocks: cursor.take_file(content),
-            is_hidden,
+            is_hidden: !seen[number as usize],
         });
     }
     files

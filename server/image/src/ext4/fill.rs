@@ -22,6 +22,8 @@ use crate::writeback::{Flush, WriteBack};
 const PIECE_BYTES: usize = 1 << 20;
 /// Blocks that lie together are copied with one call up to this size: between two calls the work can be given up.
 const RUN_BYTES: u64 = 16 << 20;
+/// File systems that let two files have the same blocks, by `f_type` (statfs(2)): XFS, Btrfs, bcachefs.
+const SHARING: [u64; 3] = [0x5846_5342, 0x9123_683e, 0xca45_1a4e];
 /// Pieces between the thread that reads and the one that writes: enough that neither waits for the other's hiccups.
 const PIECES_IN_FLIGHT: usize = 4;
 
@@ -32,7 +34,7 @@ pub(crate) enum Source {
     Archive(File),
     /// Another base disk: whole blocks, with zeros behind a file's end.
     Disk(File),
-    /// Where they belong, with those of hidden files: only of the bottom layer.
+    /// Where they belong, with those of hidden files.
     Placed,
 }
 
@@ -59,8 +61,18 @@ pub(super) struct Filling {
 enum Piece {
     /// Write these bytes.
     Bytes { offset: u64, bytes: Vec<u8> },
-    /// Have the kernel copy these blocks, or let both disks have them where it can.
+    /// Let both disks have these blocks.
     Blocks(Run),
+}
+
+/// How what lies on another disk comes to this one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Transfer {
+    /// By blocks that both have.
+    Shared,
+    /// By bytes, which one thread reads while the other writes: the kernel's own copy, page by page and by one thread, takes
+    /// half as long again.
+    Copied,
 }
 
 /// Blocks that lie together on another disk and on this one.
@@ -72,14 +84,15 @@ struct Run {
     len: u64,
 }
 
-/// Copies the files' bytes to their room; afterwards the tree says where on the disk they are.
+/// Copies the files' bytes to their room. Once the tree says where on the disk they are, `then` is done beside what is
+/// still to be written.
 pub(super) fn fill(
     tree: &mut Tree,
     files: Vec<Filling>,
     sources: &[Source],
     (disk, flush): (&File, Flush),
-    cancel: &CancellationToken,
-    progress: &dyn Fn(u64),
+    (cancel, progress): (&CancellationToken, &dyn Fn(u64)),
+    then: impl FnOnce(&Tree) -> Result<(), Ext4Error>,
 ) -> Result<(), Ext4Error> {
     thread::scope(|scope| {
         let (to_writer, pieces) = sync_channel(PIECES_IN_FLIGHT);
@@ -98,9 +111,10 @@ pub(super) fn fill(
         };
         let read = gather(tree, files, (sources, disk), &mut gathering, progress);
         drop(gathering);
+        let done = read.and_then(|()| then(tree));
         // Who could not write explains why nobody could be handed more.
         joined(writer)?;
-        read
+        done
     })
 }
 
@@ -119,6 +133,7 @@ fn gather(
     gathering: &mut Gathering<'_>,
     progress: &dyn Fn(u64),
 ) -> Result<(), Ext4Error> {
+    let transfer = transfer(disk);
     for filling in files {
         gathering.go_on()?;
         let (layer, content) = tree.file_mut(filling.number);
@@ -135,7 +150,7 @@ fn gather(
         let pieces = on_disk(content, &ranges);
         match source {
             Source::Placed => {}
-            Source::Disk(_) => {
+            Source::Disk(_) if transfer == Transfer::Shared => {
                 for (from, to, len) in moves(content, &pieces) {
                     let len = len.next_multiple_of(BLOCK);
                     gathering.add_blocks(Run {
@@ -146,7 +161,7 @@ fn gather(
                     })?;
                 }
             }
-            Source::Archive(file) => {
+            Source::Archive(file) | Source::Disk(file) => {
                 let mut reader = ContentReader::new(file, content);
                 for piece in &pieces {
                     gathering.read(&mut reader, piece)?;
@@ -157,6 +172,14 @@ fn gather(
         content.extents = pieces.into();
     }
     gathering.flush()
+}
+
+fn transfer(disk: &File) -> Transfer {
+    let kind = rustix::fs::fstatfs(disk).map(|stat| u64::try_from(stat.f_type));
+    match kind {
+        Ok(Ok(kind)) if SHARING.contains(&kind) => Transfer::Shared,
+        _ => Transfer::Copied,
+    }
 }
 
 /// Makes a hole of what was written there.
@@ -391,8 +414,7 @@ fn copy_run(run: Run, from: &File, disk: &File) -> io::Result<()> {
     Ok(())
 }
 
-/// The kernel lets both files have the blocks where the file system can, and copies them otherwise, without a copy in this
-/// process.
+/// The kernel lets both files have the blocks, or copies them where it cannot.
 fn copy_blocks(
     (from, mut from_at): (&File, u64),
     (disk, mut to_at): (&File, u64),

@@ -34,6 +34,12 @@ impl Cursor {
         Self { next: 0 }
     }
 
+    /// The same, `count` blocks later.
+    pub(crate) fn behind(mut self, count: u64) -> Self {
+        self.take(count);
+        self
+    }
+
     /// The block behind the last one handed out.
     pub(super) const fn end(self) -> u64 {
         self.next
@@ -71,12 +77,13 @@ impl Cursor {
 
     /// Room for a file's bytes.
     pub(crate) fn take_file(&mut self, content: &Content) -> Blocks {
-        let runs = kept_runs(content);
-        self.take(
-            runs.iter()
-                .map(|(begin, end)| (end - begin).div_ceil(BLOCK))
-                .sum(),
-        )
+        self.take(Self::blocks_of(content))
+    }
+
+    /// How many blocks a file's bytes take.
+    pub(crate) fn blocks_of(content: &Content) -> u64 {
+        let runs = kept_runs(content).into_iter();
+        runs.map(|(begin, end)| (end - begin).div_ceil(BLOCK)).sum()
     }
 }
 

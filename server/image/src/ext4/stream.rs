@@ -1,4 +1,4 @@
-//! The files of an image's bottom layer, written to its disk while the layer is still read.
+//! The files of a layer, written to their image's disk while the layer is still read.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -34,11 +34,19 @@ pub(crate) struct Placing {
     moves: VecDeque<Move>,
 }
 
+/// How many blocks of a disk the bytes of an entry's file take.
+pub(crate) fn file_blocks(entry: &Entry) -> u64 {
+    match &entry.kind {
+        EntryKind::File(content) if names_a_file(&entry.path) => Cursor::blocks_of(content),
+        _ => 0,
+    }
+}
+
 impl Placing {
-    /// Before the first entry.
-    pub(crate) fn new() -> Self {
+    /// Before the first entry of a layer whose files begin at `start`.
+    pub(crate) fn new(start: Cursor) -> Self {
         Self {
-            cursor: Cursor::new(),
+            cursor: start,
             moves: VecDeque::new(),
         }
     }
@@ -82,13 +90,19 @@ pub(crate) struct Arriving<'a> {
 }
 
 impl Arriving<'_> {
-    /// Lets `work` write to `disk`, which is emptied, and what it wrote be sent on meanwhile.
+    /// Lets `work` write to `disk`, of which nothing is left from `start` on, and what it wrote be sent on meanwhile.
     pub(crate) fn run<T>(
         disk: &File,
+        start: Cursor,
         flush: Flush,
         work: impl FnOnce(&mut Arriving<'_>) -> io::Result<T>,
     ) -> io::Result<T> {
-        disk.set_len(0)?;
+        // Only if there is something: a file that was cut to nothing is sent to its disk by ext4 whenever a holder of it
+        // closes it (`auto_da_alloc`), who waits for that.
+        let begin = start.end() * BLOCK;
+        if disk.metadata()?.len() > begin {
+            disk.set_len(begin)?;
+        }
         thread::scope(|scope| {
             let (written, ends) = channel();
             scope.spawn(move || send_on(&ends, disk, flush));

@@ -152,12 +152,12 @@ impl Tree {
         seen
     }
 
-    /// All files, named or not, by layer and entry: number, layer and content.
-    pub(crate) fn files(&self) -> impl Iterator<Item = (u32, u32, &Content)> {
+    /// All files, named or not, by layer and entry: number and content.
+    pub(crate) fn files(&self) -> impl Iterator<Item = (u32, &Content)> {
         (0..)
             .zip(&self.inodes)
             .filter_map(move |(number, inode)| match &inode.node {
-                Node::File { layer, content, .. } => Some((number, *layer, content)),
+                Node::File { content, .. } => Some((number, content)),
                 _ => None,
             })
     }

@@ -8,6 +8,7 @@ use banger_core::Digest;
 
 use super::LayerError;
 use super::spool::{Keep, SpoolInput, SpoolWrite, TooLarge, bytes_max};
+use crate::ext4::{self, Cursor};
 use crate::tar::{Budget, PackedEntries, TarError, TarReader};
 use crate::writeback::Flush;
 
@@ -26,6 +27,8 @@ pub(crate) struct IndexedLayer {
     pub(crate) kept: Kept,
     /// The digest of the plain archive.
     pub(crate) diff_id: Digest,
+    /// How many blocks of a disk its files take.
+    pub(crate) file_blocks: u64,
 }
 
 /// Where the bytes of a layer's files lie.
@@ -44,8 +47,8 @@ pub(crate) enum Kept {
 pub(crate) enum Destination<'a> {
     /// With all of the plain archive to a nameless file in this directory, if the blob is not that already.
     Spool(&'a Path),
-    /// To where they belong on this disk, as those of the bottom layer.
-    Disk(File, Flush),
+    /// To where they belong on this disk, from there on.
+    Disk(File, Cursor, Flush),
 }
 
 /// What is to be indexed.
@@ -94,7 +97,7 @@ pub(crate) fn index_layer<R: BufRead>(
     let damaged = |source| LayerError::BadCompression { digest, source };
     let compression = Compression::of(reader.fill_buf().map_err(damaged)?);
     let keep = match to {
-        Destination::Disk(disk, flush) => Keep::Files(disk, flush),
+        Destination::Disk(disk, start, flush) => Keep::Files(disk, start, flush),
         Destination::Spool(_) if compression == Compression::Plain => Keep::Nothing,
         Destination::Spool(tmp) => tempfile::tempfile_in(tmp)
             .map(Keep::All)
@@ -136,10 +139,12 @@ impl Index<'_> {
             self.budget,
         );
         let mut entries = PackedEntries::default();
+        let mut file_blocks = 0;
         let read = loop {
             match reader.next_entry() {
                 Ok(Some(entry)) => {
                     reader.input_mut().comes(&entry);
+                    file_blocks += ext4::file_blocks(&entry);
                     entries.push(&entry);
                 }
                 Ok(None) => break reader.into_input().finish().map_err(TarError::Read),
@@ -160,6 +165,7 @@ impl Index<'_> {
             entries,
             kept,
             diff_id: spooled.digest,
+            file_blocks,
         })
     }
 

@@ -9,7 +9,7 @@ use std::thread::{self, JoinHandle};
 use banger_core::Digest;
 use sha2::{Digest as _, Sha256};
 
-use crate::ext4::{Arriving, Move, Placing};
+use crate::ext4::{Arriving, Cursor, Move, Placing};
 use crate::limits::{RATIO_FREE_BYTES, RATIO_MAX, UNCOMPRESSED_BYTES_MAX};
 use crate::tar::{Entry, TarInput};
 use crate::writeback::Flush;
@@ -31,8 +31,8 @@ pub(super) fn bytes_max(compressed_bytes: u64) -> u64 {
 pub(super) enum Keep {
     /// Every byte, in this file.
     All(File),
-    /// The files in it, on this disk.
-    Files(File, Flush),
+    /// The files in it, on this disk from there on.
+    Files(File, Cursor, Flush),
     /// Nothing: the source is a file with the same bytes.
     Nothing,
 }
@@ -73,7 +73,10 @@ impl<R: Read> SpoolInput<R> {
     pub(super) fn new(source: R, keep: Keep, bytes_max: u64) -> Self {
         Self {
             source,
-            placing: matches!(keep, Keep::Files(..)).then(Placing::new),
+            placing: match &keep {
+                Keep::Files(_, start, _) => Some(Placing::new(*start)),
+                Keep::All(_) | Keep::Nothing => None,
+            },
             keeper: Keeper::start(keep),
             piece: Vec::new(),
             at: 0,
@@ -199,7 +202,7 @@ fn keep_all(
     };
     match &keep {
         Keep::All(file) => each(&mut |piece| (&*file).write_all(&piece.bytes)),
-        Keep::Files(disk, flush) => Arriving::run(disk, *flush, |disk| {
+        Keep::Files(disk, start, flush) => Arriving::run(disk, *start, *flush, |disk| {
             each(&mut |piece| disk.write(piece.begin, &piece.bytes, &piece.moves))
         }),
         Keep::Nothing => each(&mut |_| Ok(())),

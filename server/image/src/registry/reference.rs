@@ -16,6 +16,12 @@ pub struct ImageReference {
 }
 
 impl ImageReference {
+    /// Does what the first reference that is read would wait for: its grammar, which has Unicode's letters, takes tens of
+    /// milliseconds to compile. Blocks.
+    pub fn warm_up() {
+        let _ = Self::from_str("a"); // only for what it leaves behind
+    }
+
     /// Host and port, e.g. `docker.io` or `127.0.0.1:5000`.
     #[must_use]
     pub fn registry(&self) -> &str {

@@ -11,11 +11,12 @@ use bytes::Bytes;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use super::line::Line;
 use super::record::{LayerKey, RecordedLayer};
 use super::source::{BlobSource, Region};
 use super::{ImageStore, StoreError};
 use crate::document::Descriptor;
-use crate::ext4::Source;
+use crate::ext4::{self, Cursor, Source};
 use crate::layer::{
     self, BlobWriter, ChunkReader, ChunkSender, Destination, Gathered, IndexedLayer, Kept,
     LayerError, LayerSource, Now, VerifiedBlob,
@@ -42,6 +43,7 @@ pub(super) struct Bringing {
     pub(super) source: BlobSource,
     pub(super) budget: std::sync::Arc<Budget>,
     pub(super) board: std::sync::Arc<super::flight::Board>,
+    pub(super) line: Line,
     pub(super) cancel: CancellationToken,
 }
 
@@ -51,11 +53,10 @@ pub(super) struct WantedLayer {
     pub(super) descriptor: Descriptor,
     pub(super) diff_id: Digest,
     pub(super) records: FromRecords,
-    /// The image's disk, for the bottom layer, whose files come first on it.
-    pub(super) disk: Option<Arc<File>>,
 }
 
-/// Whether a layer may come from the disk of another image that has it.
+/// Whether a layer may come from the disk of another image that has it. Where it may not, because files that are needed are
+/// not there, the layers above have been read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum FromRecords {
     Allowed,
@@ -72,8 +73,13 @@ impl WantedLayer {
 }
 
 impl Bringing {
-    /// Brings one layer. When it returns, no thread works for it any more, except on its publishing.
-    pub(super) async fn bring(&self, wanted: &WantedLayer) -> Result<ReadyLayer, StoreError> {
+    /// Brings one layer, which is the `number`th from below. When it returns, no thread works for it any more, except on
+    /// its publishing.
+    pub(super) async fn bring(
+        &self,
+        number: usize,
+        wanted: &WantedLayer,
+    ) -> Result<ReadyLayer, StoreError> {
         let Descriptor { digest, size, .. } = wanted.descriptor;
         let key = StageKey::item("fetch", digest.short());
         self.board.start(&key, Some(size));
@@ -86,82 +92,122 @@ impl Bringing {
             (turn, (of_registry, slot))
         };
         // cancel-safe: all three give up their place in the queue
-        let (turn, _slot) = tokio::select! {
+        let (turn, slot) = tokio::select! {
             () = self.cancel.cancelled() => return Err(StoreError::Cancelled),
             held = waiting => held,
         };
         let path = inner.layout.blob(digest);
-        let (indexed, blob) = match File::open(&path) {
-            Ok(file) if file.metadata().is_ok_and(|metadata| metadata.len() == size) => {
+        let unreadable = |source| LayerError::Store { digest, source };
+        let (indexed, blob, publishing) = match File::open(&path) {
+            Ok(blob) if blob.metadata().is_ok_and(|metadata| metadata.len() == size) => {
                 self.board.advance(&key, size);
-                if let Some(layer) = self.recorded(wanted).await? {
+                if let Some((layer, blocks)) = self.recorded(wanted).await? {
+                    self.line.read(number, blocks);
                     self.board.finish(&key);
                     return Ok(layer);
                 }
-                (self.index_kept(&file, wanted).await?, None)
+                // Who waits in the line holds nothing that another image's layers may wait for.
+                drop((turn, slot));
+                let indexed = self.index_in_line(number, &blob, wanted).await?;
+                (indexed, blob, None)
+            }
+            _ if self.line.is_turn(number) => {
+                let place = self.place(number, wanted);
+                let (indexed, blob) = self.fetch(&key, wanted, Decode::Now(place)).await?;
+                let indexed = indexed.expect("it was decoded");
+                self.check(&indexed, wanted)?;
+                let file = blob.reopen().map_err(unreadable)?;
+                (indexed, file, Some(self.publish(blob, path, turn)))
             }
             _ => {
-                let (indexed, blob) = self.fetch(&key, wanted).await?;
-                (indexed, Some(blob))
+                let (_, blob) = self.fetch(&key, wanted, Decode::Later).await?;
+                let file = blob.reopen().map_err(unreadable)?;
+                let publishing = self.publish(blob, path, turn);
+                drop(slot);
+                match self.index_in_line(number, &file, wanted).await {
+                    Ok(indexed) => (indexed, file, Some(publishing)),
+                    Err(error) => {
+                        // It is whole, whatever is wrong with what is in it.
+                        joined(publishing).await??;
+                        return Err(error);
+                    }
+                }
             }
         };
-        if indexed.diff_id != wanted.diff_id {
-            let error = LayerError::WrongDiffId {
-                digest,
-                expected: wanted.diff_id,
-                actual: indexed.diff_id,
-            };
-            return Err(error.into());
-        }
+        self.line.read(number, indexed.file_blocks);
         self.board.finish(&key);
-        let source = match (indexed.kept, &blob) {
-            (Kept::Disk, _) => Source::Placed,
-            (Kept::Archive(spool), _) => Source::Archive(spool),
-            (Kept::Blob, Some(blob)) => Source::Archive(
-                blob.reopen()
-                    .map_err(|source| LayerError::Store { digest, source })?,
-            ),
-            (Kept::Blob, None) => {
-                Source::Archive(File::open(&path).map_err(StoreError::io("open", &path))?)
-            }
-        };
-        let publishing = blob.map(|blob| self.publish(blob, path, turn));
         Ok(ReadyLayer {
             cost: indexed.entries.cost(),
             entries: indexed.entries,
-            source,
+            source: match indexed.kept {
+                Kept::Disk => Source::Placed,
+                Kept::Archive(spool) => Source::Archive(spool),
+                Kept::Blob => Source::Archive(blob),
+            },
             publishing,
         })
     }
 
-    /// A layer whose blob is in the store, as another image's record has it.
-    async fn recorded(&self, wanted: &WantedLayer) -> Result<Option<ReadyLayer>, StoreError> {
+    /// Where a layer's files go while it is decompressed, if that is known.
+    fn place(&self, number: usize, wanted: &WantedLayer) -> Option<Cursor> {
+        match wanted.records {
+            FromRecords::Allowed => self.line.start(number),
+            // The layers above have theirs already.
+            FromRecords::Avoided => None,
+        }
+    }
+
+    /// Refuses a layer that is not what the image's configuration says.
+    fn check(&self, indexed: &IndexedLayer, wanted: &WantedLayer) -> Result<(), StoreError> {
+        if indexed.diff_id == wanted.diff_id {
+            return Ok(());
+        }
+        self.budget.refund(indexed.entries.cost());
+        let error = LayerError::WrongDiffId {
+            digest: wanted.descriptor.digest,
+            expected: wanted.diff_id,
+            actual: indexed.diff_id,
+        };
+        Err(error.into())
+    }
+
+    /// A layer whose blob is in the store, as another image's record has it, and how many blocks its files take.
+    async fn recorded(
+        &self,
+        wanted: &WantedLayer,
+    ) -> Result<Option<(ReadyLayer, u64)>, StoreError> {
         if wanted.records == FromRecords::Avoided {
             return Ok(None);
         }
         let (store, key) = (self.store.clone(), wanted.key());
-        let find = move || store.inner.records.find(&store.inner.layout, key);
+        let find = move || {
+            let found = store.inner.records.find(&store.inner.layout, key)?;
+            let blocks = found.entries.iter().map(|entry| ext4::file_blocks(&entry));
+            let blocks = blocks.sum();
+            Some((found, blocks))
+        };
         let found = joined(self.store.inner.tracker.spawn_blocking(find)).await?;
-        let Some(RecordedLayer {
+        let Some((found, blocks)) = found else {
+            return Ok(None);
+        };
+        let RecordedLayer {
             entries,
             cost,
             disk,
-        }) = found
-        else {
-            return Ok(None);
-        };
+        } = found;
         self.budget
             .spend(cost)
             .map_err(|source| LayerError::Archive {
                 digest: wanted.descriptor.digest,
                 source,
             })?;
-        Ok(Some(ReadyLayer {
+        let layer = ReadyLayer {
             entries,
             cost,
             source: Source::Disk(disk),
             publishing: None,
-        }))
+        };
+        Ok(Some((layer, blocks)))
     }
 
     /// Gives the blob its name, beside whatever comes next; the turn ends with it.
@@ -179,32 +225,41 @@ impl Bringing {
         })
     }
 
-    /// Indexes a blob that is in the store.
-    async fn index_kept(
+    /// Indexes a blob that is there, when its layer's turn has come.
+    async fn index_in_line(
         &self,
-        file: &File,
+        number: usize,
+        blob: &File,
         wanted: &WantedLayer,
     ) -> Result<IndexedLayer, StoreError> {
+        let waiting = async {
+            self.line.turn(number).await;
+            let slot = self.store.inner.layer_jobs.acquire().await;
+            slot.expect("never closed")
+        };
+        // cancel-safe: a place in the queue is given up
+        let _slot = tokio::select! {
+            () = self.cancel.cancelled() => return Err(StoreError::Cancelled),
+            slot = waiting => slot,
+        };
         let Descriptor { digest, size, .. } = wanted.descriptor;
-        let file = file
+        let file = blob
             .try_clone()
             .map_err(|source| LayerError::Store { digest, source })?;
-        let region = Region::new(std::sync::Arc::new(file), 0, size);
+        let region = Region::new(Arc::new(file), 0, size);
         let (sender, reader) = layer::channel();
-        let decoder = self.decode(reader, wanted)?;
-        let fed = self
-            .feed_region(
-                &region,
-                &mut Taps {
-                    writer: None,
-                    decoder: Some(sender),
-                },
-                &|_| {},
-            )
-            .await;
+        let decoder = self.decode(reader, wanted, self.place(number, wanted))?;
+        let mut taps = Taps {
+            writer: None,
+            decoder: Some(sender),
+        };
+        let fed = self.feed_region(&region, &mut taps, &|_| {}).await;
+        drop(taps);
         let indexed = joined(decoder).await;
         fed?;
-        Ok(indexed??)
+        let indexed = indexed??;
+        self.check(&indexed, wanted)?;
+        Ok(indexed)
     }
 
     /// Fetches a blob. One that a registry's mirror serves wrongly comes from the next place that has it.
@@ -212,7 +267,8 @@ impl Bringing {
         &self,
         key: &StageKey,
         wanted: &WantedLayer,
-    ) -> Result<(IndexedLayer, VerifiedBlob), StoreError> {
+        decode: Decode,
+    ) -> Result<(Option<IndexedLayer>, VerifiedBlob), StoreError> {
         let digest = wanted.descriptor.digest;
         let told = Told {
             board: &self.board,
@@ -224,13 +280,13 @@ impl Bringing {
             BlobSource::Files(files) => {
                 let found = files.iter().find(|(known, _)| *known == digest);
                 let feed = Feed::File(found.map(|(_, region)| region));
-                return self.fetch_from(feed, &told, wanted).await;
+                return self.fetch_from(feed, &told, wanted, decode).await;
             }
         };
         let mut stream = registry.blob(digest, wanted.descriptor.size);
         loop {
             let feed = Feed::Served(&mut stream);
-            let error = match self.fetch_from(feed, &told, wanted).await {
+            let error = match self.fetch_from(feed, &told, wanted, decode).await {
                 Err(StoreError::Layer(error)) if error.is_of_sender() => error,
                 fetched => return fetched,
             };
@@ -241,21 +297,28 @@ impl Bringing {
         }
     }
 
-    /// Fetches a blob from one place, to both its consumers.
+    /// Fetches a blob from one place, to its consumers.
     async fn fetch_from(
         &self,
         feed: Feed<'_, '_>,
         told: &Told<'_>,
         wanted: &WantedLayer,
-    ) -> Result<(IndexedLayer, VerifiedBlob), StoreError> {
+        decode: Decode,
+    ) -> Result<(Option<IndexedLayer>, VerifiedBlob), StoreError> {
         let Descriptor { digest, size, .. } = wanted.descriptor;
         let (to_writer, from_writer) = layer::channel();
-        let (to_decoder, from_decoder) = layer::channel();
-        let decoder = self.decode(from_decoder, wanted)?;
+        let (to_decoder, decoder) = match decode {
+            Decode::Now(place) => {
+                let (to_decoder, from_decoder) = layer::channel();
+                let decoder = self.decode(from_decoder, wanted, place)?;
+                (Some(to_decoder), Some(decoder))
+            }
+            Decode::Later => (None, None),
+        };
         let writer = self.write(from_writer, digest, size);
         let mut taps = Taps {
             writer: Some(to_writer),
-            decoder: Some(to_decoder),
+            decoder: to_decoder,
         };
         let come = AtomicU64::new(0);
         let progress = |bytes: u64| told.come(&come, bytes);
@@ -271,12 +334,16 @@ impl Bringing {
         };
         drop(taps);
         // Both are waited for whatever happened, so that nothing of them is left.
-        let (written, indexed) = (joined(writer).await, joined(decoder).await);
+        let written = joined(writer).await;
+        let indexed = match decoder {
+            Some(decoder) => joined(decoder).await.map(Some),
+            None => Ok(None),
+        };
         // What did not come rightly explains what could not be read.
-        match (fed, written?, indexed?) {
+        match (fed, written?, indexed?.transpose()) {
             (Ok(()), Ok(blob), Ok(indexed)) => Ok((indexed, blob)),
             (fed, written, indexed) => {
-                if let Ok(indexed) = &indexed {
+                if let Ok(Some(indexed)) = &indexed {
                     self.budget.refund(indexed.entries.cost());
                 }
                 fed?;
@@ -391,11 +458,14 @@ impl Bringing {
         &self,
         chunks: ChunkReader,
         wanted: &WantedLayer,
+        place: Option<Cursor>,
     ) -> Result<JoinHandle<Result<IndexedLayer, LayerError>>, LayerError> {
         let Descriptor { digest, size, .. } = wanted.descriptor;
         let tmp = self.store.inner.layout.tmp().to_owned();
-        let disk = wanted.disk.as_deref().map(File::try_clone).transpose();
-        let disk = disk.map_err(|source| LayerError::Store { digest, source })?;
+        let placed = place.map(|start| Ok((self.line.disk().try_clone()?, start)));
+        let placed = placed
+            .transpose()
+            .map_err(|source| LayerError::Store { digest, source })?;
         let (budget, flush) = (std::sync::Arc::clone(&self.budget), self.source.flush());
         Ok(self.store.inner.tracker.spawn_blocking(move || {
             layer::index_layer(
@@ -404,14 +474,22 @@ impl Bringing {
                     digest,
                     size_bytes: size,
                 },
-                match disk {
-                    Some(disk) => Destination::Disk(disk, flush),
+                match placed {
+                    Some((disk, start)) => Destination::Disk(disk, start, flush),
                     None => Destination::Spool(&tmp),
                 },
                 &budget,
             )
         }))
     }
+}
+
+/// Whether a blob is decompressed while it comes.
+#[derive(Debug, Clone, Copy)]
+enum Decode {
+    /// With its files to their place from there on, where it is known.
+    Now(Option<Cursor>),
+    Later,
 }
 
 /// Where a blob's bytes come from.

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::bring::{Bringing, FromRecords, ReadyLayer, WantedLayer, joined};
 use super::flight::Board;
+use super::line::Line;
 use super::plan::Plan;
 use super::record::{self, LayerKey, Waiting};
 use super::source::BlobSource;
@@ -22,7 +23,6 @@ use super::unsynced::ExpectedFile;
 use super::{BuiltImage, ImageStore, StoreError};
 use crate::ext4::{self, BaseSpec, Ext4Error};
 use crate::flatten::{Node, Tree};
-use crate::limits::LAYERS_AT_ONCE;
 use crate::tar::Budget;
 use crate::writeback::Flush;
 
@@ -44,7 +44,7 @@ struct Work {
     layers: Vec<ReadyLayer>,
     uuid: [u8; 16],
     flush: Flush,
-    /// It may have the bytes of the bottom layer's files.
+    /// It may have the bytes of layers' files.
     file: NamedTempFile,
 }
 
@@ -117,11 +117,15 @@ impl ImageStore {
         cancel: &CancellationToken,
         publishing: &mut Vec<JoinHandle<Result<(), StoreError>>>,
     ) -> Result<NewDisk, StoreError> {
+        let mut disk = self.new_disk()?;
+        let file = disk.as_file().try_clone();
+        let file = file.map_err(StoreError::io("open", disk.path()))?;
         let bringing = Bringing {
             store: self.clone(),
             source,
             budget: Arc::new(Budget::default()),
             board: Arc::clone(board),
+            line: Line::new(Arc::new(file), plan.manifest.layers.len()),
             cancel: cancel.child_token(),
         };
         let diff_ids = plan.config.diff_ids.iter();
@@ -130,17 +134,10 @@ impl ImageStore {
             descriptor: descriptor.clone(),
             diff_id: *diff_id,
             records: FromRecords::Allowed,
-            disk: None,
         });
         let mut wanted: Vec<WantedLayer> = wanted.collect();
         let mut ready: Vec<Option<ReadyLayer>> = wanted.iter().map(|_| None).collect();
         let uuid = disk_uuid(&plan.config.diff_ids);
-        let mut disk = self.new_disk()?;
-        if let Some(layer) = wanted.first_mut() {
-            let file = disk.as_file().try_clone();
-            let file = file.map_err(StoreError::io("open", disk.path()))?;
-            layer.disk = Some(Arc::new(file));
-        }
         // The second time no layer is lost any more: those that were come from their blobs.
         loop {
             bring_missing(&bringing, &wanted, &mut ready, publishing).await?;
@@ -278,9 +275,9 @@ async fn bring_missing(
     let missing: Vec<usize> = (0..wanted.len()).filter(missing).collect();
     let mut waiting = missing.into_iter();
     let mut running = FuturesUnordered::new();
-    let bring = async |number: usize| (number, bringing.bring(&wanted[number]).await);
+    let bring = async |number: usize| (number, bringing.bring(number, &wanted[number]).await);
     loop {
-        while running.len() < LAYERS_AT_ONCE && failure.is_none() {
+        while running.len() < bringing.line.at_once() && failure.is_none() {
             let Some(next) = waiting.next() else { break };
             running.push(bring(next));
         }

@@ -10,7 +10,7 @@ use tempfile::NamedTempFile;
 use super::StoreError;
 
 /// Changes whenever the same layers would make another base disk, so that old ones are not taken for new.
-const ROOTFS_FORMAT: &str = "v3";
+const ROOTFS_FORMAT: &str = "v4";
 
 /// What the names of records end with.
 pub(super) const RECORD_EXTENSION: &str = "layers";

@@ -25,6 +25,7 @@ mod export;
 mod flight;
 mod keyed;
 mod layout;
+mod line;
 mod plan;
 mod prune;
 mod pull;

@@ -56,12 +56,17 @@ fn measure(stand: &Stand, table: &mut Table, size: Size) {
     let mut bytes = 0;
     for round in 0..=ROUNDS {
         let daemon = daemon(stand, &format!("pull{round}"));
+        warm_up(stand, &daemon);
+        settle();
         let cold = pull(&daemon, &first);
         bytes = cold.bytes;
         let warm = pull(&daemon, &second);
         let peak = peak_mib(&daemon);
         discard(&daemon);
-        let (steps, download) = (steps(stand, &first), download(stand, &first));
+        settle();
+        let download = download(stand, &first);
+        settle();
+        let steps = steps(stand, &first);
         // The first round fills the host's caches.
         if round > 0 {
             measured.cold.add_ms(cold.took);
@@ -108,6 +113,18 @@ fn lines(table: &mut Table, size: Size, bytes: u64, measured: &Measured) {
         String::new(),
         String::new(),
     );
+}
+
+/// Has written what was to be written: nobody is to wait for what another wrote.
+fn settle() {
+    rustix::fs::sync();
+}
+
+/// Has what a daemon does once done: its store stays empty.
+fn warm_up(stand: &Stand, daemon: &Daemon) {
+    let missing = stand.registry.reference("missing:bench");
+    let asked = daemon.banger(["image", "pull", &missing]).done();
+    assert_ne!(asked.code(), 0, "{}", asked.said());
 }
 
 struct Pulled {

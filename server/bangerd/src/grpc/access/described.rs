@@ -45,6 +45,11 @@ static ALL: LazyLock<HashMap<&'static str, Described>> = LazyLock::new(|| {
     RPCS.iter().filter_map(described).collect()
 });
 
+/// Does what the first call would wait for: reading the descriptors takes some ten milliseconds. Blocks.
+pub(crate) fn warm_up() {
+    LazyLock::force(&ALL);
+}
+
 /// What is known of a method of the table.
 pub(super) fn of(rpc: &Rpc) -> Option<&'static Described> {
     ALL.get(rpc.path)

@@ -25,6 +25,8 @@ use super::{caller, status};
 use note::Noted;
 use table::{Effect, Rpc};
 
+pub(crate) use described::warm_up;
+
 /// Why a call is not let in.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum AccessError {
