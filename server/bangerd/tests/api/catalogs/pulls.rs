@@ -9,7 +9,7 @@ use tonic::Code;
 
 use super::{Shelf, files, pulled, remedy};
 use crate::held::Held;
-use crate::rig::{Rig, assert_refused, drain};
+use crate::rig::{PATIENCE, Rig, assert_refused, drain};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_image_comes_from_a_catalog_with_the_kernel_it_is_meant_for() {
@@ -193,6 +193,35 @@ async fn a_file_that_is_not_there_as_listed_is_looked_for_in_a_newer_index() {
     let answers = rig.kernels().pull_kernel(request).await.unwrap();
     drain(answers.into_inner()).await.unwrap();
     assert_eq!(rig.kernel_names().await, ["other", "k"]);
+    rig.stopped().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_look_at_an_index_can_be_given_up() {
+    use v1::pull_image_response::Message;
+    let (shelf, rig) = (Shelf::furnished().await, Rig::start().await);
+    let held = Held::serve(shelf.dir.path(), "/catalog.json").await;
+    held.go.notify_one();
+    let added = rig.add_as("", &held.url, &shelf.public_key()).await;
+    added.unwrap();
+    held.asked.notified().await;
+    shelf.break_file("web-1.tar.zst");
+    let answers = rig.images().pull_image(pulled("web:1")).await.unwrap();
+    let mut answers = answers.into_inner();
+    let first = answers.message().await.unwrap().unwrap().message;
+    let Some(Message::Operation(operation)) = first else {
+        panic!("a pull begins with its operation")
+    };
+    held.asked.notified().await;
+    let request = v1::CancelOperationRequest {
+        operation: operation.id,
+    };
+    let mut operations = rig.operations();
+    let cancelled = tokio::time::timeout(PATIENCE, operations.cancel_operation(request));
+    cancelled.await.expect("it ends").unwrap();
+    let error = drain(answers).await.unwrap_err();
+    assert_refused(&error, Code::Cancelled, "OPERATION_CANCELLED", None);
+    assert_eq!(rig.kernel_names().await, Vec::<String>::new());
     rig.stopped().await;
 }
 
