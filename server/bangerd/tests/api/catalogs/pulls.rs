@@ -9,6 +9,7 @@ use tonic::Code;
 
 use super::{Shelf, files, pulled, remedy};
 use crate::held::Held;
+use crate::registry::{Registry, empty_layer};
 use crate::rig::{PATIENCE, Rig, assert_refused, drain};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -84,6 +85,28 @@ async fn a_name_is_taken_over_by_an_import_or_a_registry_only_if_it_may_be() {
     let asked = rig.pull(pull(true)).await.unwrap_err();
     assert_refused(&asked, Code::Unavailable, "REGISTRY_UNREACHABLE", None);
     rig.register_as(import(true), &[0; 1024]).await.unwrap();
+    rig.stopped().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_that_is_taken_while_an_image_comes_from_its_registry_is_not_taken_over() {
+    let rig = Rig::start().await;
+    let registry = Registry::serve().await;
+    registry.push("1", ("a", "b"), &[empty_layer()]);
+    let reference = registry.reference("1");
+    let held = registry.hold("/blobs/");
+    let take = async {
+        held.asked.notified().await;
+        rig.register(&reference).await.unwrap();
+        held.go.cancel();
+    };
+    let pull = |replace| v1::PullImageRequest {
+        replace,
+        ..pulled(&reference)
+    };
+    let (refused, ()) = tokio::join!(rig.pull(pull(false)), take);
+    let refused = refused.unwrap_err();
+    assert_refused(&refused, Code::AlreadyExists, "REFERENCE_TAKEN", None);
     rig.stopped().await;
 }
 
