@@ -131,6 +131,8 @@ impl Kernels {
         let worker = self.worker();
         self.context.tasks.spawn(async move {
             let imported = worker.import(name, &request, &task).await;
+            // The upload is gone when the end is told.
+            drop(request);
             task.end_with(&imported, |kernel| kernel.id.to_string())
                 .await;
         });

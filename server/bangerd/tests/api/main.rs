@@ -9,6 +9,7 @@
 mod access;
 mod agent;
 mod builds;
+mod cancels;
 mod catalogs;
 mod chaos;
 mod daemon;
