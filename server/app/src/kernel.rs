@@ -204,6 +204,11 @@ impl Kernels {
         })
     }
 
+    /// A kernel by its name; `None` where there is none.
+    pub(crate) async fn find(&self, name: &Name) -> Result<Option<Kernel>, AppError> {
+        Ok(self.context.store.find_kernel(name).await?)
+    }
+
     /// The kernel that VMs get that name none.
     ///
     /// # Errors
