@@ -119,7 +119,8 @@ fn read_layer(bytes: &[u8]) {
         digest: Digest::of(b""),
         size_bytes: bytes.len() as u64,
     };
-    let Ok(layer) = index_layer(source, Destination::Spool(&tmp), &Budget::default()) else {
+    let (to, cancel) = (Destination::Spool(&tmp), CancellationToken::new());
+    let Ok(layer) = index_layer(source, to, &Budget::default(), &cancel) else {
         return;
     };
     let archive = match layer.kept {
@@ -137,7 +138,7 @@ fn read_layer(bytes: &[u8]) {
         digest: Digest::of(b""),
         size_bytes: bytes.len() as u64,
     };
-    index_layer(again, to, &Budget::default()).expect("it was read before");
+    index_layer(again, to, &Budget::default(), &cancel).expect("it was read before");
     let [_, second] = sources;
     let placed = make_disk(&layer.entries, &[Source::Placed, second], disk);
     match (copied, placed) {

@@ -191,7 +191,8 @@ impl Bringing {
             .map_err(|source| LayerError::Store { digest, source })?;
         let region = Region::new(std::sync::Arc::new(file), 0, size);
         let (sender, reader) = layer::channel();
-        let decoder = self.decode(reader, wanted)?;
+        let given_up = self.cancel.child_token();
+        let decoder = self.decode(reader, wanted, given_up.clone())?;
         let fed = self
             .feed_region(
                 &region,
@@ -202,6 +203,9 @@ impl Bringing {
                 &|_| {},
             )
             .await;
+        if fed.is_err() {
+            given_up.cancel();
+        }
         let indexed = joined(decoder).await;
         fed?;
         Ok(indexed??)
@@ -251,7 +255,8 @@ impl Bringing {
         let Descriptor { digest, size, .. } = wanted.descriptor;
         let (to_writer, from_writer) = layer::channel();
         let (to_decoder, from_decoder) = layer::channel();
-        let decoder = self.decode(from_decoder, wanted)?;
+        let given_up = self.cancel.child_token();
+        let decoder = self.decode(from_decoder, wanted, given_up.clone())?;
         let writer = self.write(from_writer, digest, size);
         let mut taps = Taps {
             writer: Some(to_writer),
@@ -270,6 +275,10 @@ impl Bringing {
             .into()),
         };
         drop(taps);
+        if fed.is_err() {
+            // What does not come needs no memory.
+            given_up.cancel();
+        }
         // Both are waited for whatever happened, so that nothing of them is left.
         let (written, indexed) = (joined(writer).await, joined(decoder).await);
         // What did not come rightly explains what could not be read.
@@ -391,6 +400,7 @@ impl Bringing {
         &self,
         chunks: ChunkReader,
         wanted: &WantedLayer,
+        cancel: CancellationToken,
     ) -> Result<JoinHandle<Result<IndexedLayer, LayerError>>, LayerError> {
         let Descriptor { digest, size, .. } = wanted.descriptor;
         let tmp = self.store.inner.layout.tmp().to_owned();
@@ -409,6 +419,7 @@ impl Bringing {
                     None => Destination::Spool(&tmp),
                 },
                 &budget,
+                &cancel,
             )
         }))
     }
