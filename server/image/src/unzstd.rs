@@ -450,13 +450,19 @@ mod tests {
     #[test]
     fn decoders_that_need_more_than_they_have_do_not_lock_each_other_up() {
         let (windows, cancel) = (Windows::new(), CancellationToken::new());
+        let count = WINDOWS_MIB_MAX / 16;
+        let all = Arc::new(std::sync::Barrier::new(count as usize));
         let growing = [frame(b"x", 24), frame(b"y", 25), frame(b"z", LOG_MAX)].concat();
-        let threads: Vec<_> = (0..WINDOWS_MIB_MAX / 16)
+        let threads: Vec<_> = (0..count)
             .map(|_| {
+                let all = all.clone();
                 let (bytes, windows, cancel) = (growing.clone(), windows.clone(), cancel.clone());
                 std::thread::spawn(move || {
-                    let mut read = String::new();
+                    let mut read = String::from("x");
                     let mut reader = Unzstd::new(&bytes[..], LOG_MAX, windows, cancel).unwrap();
+                    reader.read_exact(&mut [0]).unwrap();
+                    // All of the memory is taken now.
+                    all.wait();
                     reader.read_to_string(&mut read).unwrap();
                     assert_eq!(read, "xyz");
                 })
