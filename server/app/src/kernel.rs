@@ -131,6 +131,8 @@ impl Kernels {
         let worker = self.worker();
         self.context.tasks.spawn(async move {
             let imported = worker.import(name, &request, &task).await;
+            // The upload is gone when the end is told.
+            drop(request);
             task.end_with(&imported, |kernel| kernel.id.to_string())
                 .await;
         });
@@ -200,6 +202,11 @@ impl Kernels {
             resource: "kernel",
             name: named.chars().take(128).collect(),
         })
+    }
+
+    /// A kernel by its name; `None` where there is none.
+    pub(crate) async fn find(&self, name: &Name) -> Result<Option<Kernel>, AppError> {
+        Ok(self.context.store.find_kernel(name).await?)
     }
 
     /// The kernel that VMs get that name none.

@@ -116,6 +116,8 @@ pub struct Layer {
 pub enum TakeOver {
     /// It may.
     Allowed,
+    /// It may from one that came from a registry.
+    FromRegistry,
     /// A taken reference is an error.
     Refused,
 }

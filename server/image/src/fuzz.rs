@@ -119,7 +119,8 @@ fn read_layer(bytes: &[u8]) {
         digest: Digest::of(b""),
         size_bytes: bytes.len() as u64,
     };
-    let Ok(layer) = index_layer(source, Destination::Spool(&tmp), &Budget::default()) else {
+    let (to, cancel) = (Destination::Spool(&tmp), CancellationToken::new());
+    let Ok(layer) = index_layer(source, to, &Budget::default(), &cancel) else {
         return;
     };
     let archive = match layer.kept {
@@ -139,7 +140,8 @@ fn read_layer(bytes: &[u8]) {
             digest: Digest::of(b""),
             size_bytes: bytes.len() as u64,
         };
-        let again = index_layer(again, to, &Budget::default()).expect("it was read before");
+        let again =
+            index_layer(again, to, &Budget::default(), &cancel).expect("it was read before");
         start = start.behind(again.file_blocks);
     }
     let placed = make_disk(&layer.entries, &[Source::Placed, Source::Placed], disk);

@@ -21,6 +21,7 @@ mod registry;
 mod store;
 mod tar;
 mod transport;
+mod unzstd;
 mod watched;
 mod writeback;
 

@@ -40,8 +40,13 @@ pub(crate) const LAYERS_DECOMPRESSED_MAX: usize = 3;
 pub(crate) const LAYER_JOBS_OF_REGISTRY_MAX: usize = 8;
 /// Layers of all pulls together that are fetched and decompressed at the same time.
 pub(crate) const LAYER_JOBS_MAX: usize = 48;
-/// Archives and bundles that are read at the same time: each may want a decompressor's whole window.
+/// Archives and bundles that are read at the same time.
 pub(crate) const READING_JOBS_MAX: usize = 32;
+/// Bytes of a zstd window that a decoder may always have: what zstd writes up to level 19, and what containers' tools do.
+pub(crate) const WINDOW_BYTES_FREE: u64 = 8 << 20;
+/// MiB that the larger windows of all layers, archives and images' bundles have together: one of a bundle, or two of
+/// layers. What waits for them is slow; what does not wait would let an image decide how much memory the daemon takes.
+pub(crate) const WINDOWS_MIB_MAX: u32 = 128;
 /// Base disks written at the same time.
 pub(crate) const CONVERSIONS_MAX: usize = 2;
 /// After this time what a pull did not wait for is synced: until then the disk and the processors are left to what comes

@@ -89,7 +89,8 @@ impl Store {
         named(transaction, reference, &id).await
     }
 
-    /// As [`Store::insert_image`], but `None`, and nothing changes, where another image has the reference.
+    /// As [`Store::insert_image`], but `None`, and nothing changes, where another image has the reference; one whose
+    /// origin begins with `but_of` may be robbed of it.
     ///
     /// # Errors
     /// `IdTaken` when other content has the id.
@@ -97,11 +98,14 @@ impl Store {
         &self,
         image: &Image,
         reference: &str,
+        but_of: Option<&str>,
     ) -> Result<Option<Image>, StoreError> {
         let mut transaction = self.begin(Durability::AtOnce, INSERT).await?;
         let id = keep(&mut transaction, image).await?;
-        let owner = owner(&mut transaction, reference).await?;
-        if owner.is_some_and(|owner| owner != id) {
+        if let Some(owner) = owner(&mut transaction, reference).await?
+            && owner != id
+            && !is_of(&mut transaction, &owner, but_of).await?
+        {
             return Ok(None);
         }
         named(transaction, reference, &id).await.map(Some)
@@ -213,7 +217,7 @@ impl Store {
             return Ok(TagOutcome::Missing);
         }
         let owner = owner(&mut transaction, reference).await?;
-        if owner.is_some_and(|owner| owner != id) && take_over == TakeOver::Refused {
+        if owner.is_some_and(|owner| owner != id) && take_over != TakeOver::Allowed {
             return Ok(TagOutcome::Taken);
         }
         point(&mut transaction, reference, &id).await?;
@@ -312,6 +316,23 @@ async fn keep(connection: &mut SqliteConnection, image: &Image) -> Result<String
             Ok(image.id.to_string())
         }
     }
+}
+
+/// Whether the origin of the image with this id begins so.
+async fn is_of(
+    connection: &mut SqliteConnection,
+    id: &str,
+    origin: Option<&str>,
+) -> Result<bool, StoreError> {
+    let Some(origin) = origin else {
+        return Ok(false);
+    };
+    let known: String = sqlx::query_scalar("SELECT origin FROM images WHERE id = ?")
+        .bind(id)
+        .fetch_one(connection)
+        .await
+        .map_err(failed("find the image"))?;
+    Ok(known.starts_with(origin))
 }
 
 /// Makes `reference` name the image with this id, commits, and returns it as it is then.

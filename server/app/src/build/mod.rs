@@ -30,7 +30,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use banger_core::image::Image;
-use banger_core::operation::OperationKind;
+use banger_core::operation::{OperationKind, Progress};
 use banger_core::{Digest, Name, OperationId, Owner, VmId};
 use banger_image::{ImageDescription, ImageReference, Login, Logins, NewLayer, Place, TreeArchive};
 use banger_store::RequestKey;
@@ -450,16 +450,19 @@ impl Builder {
         description: &ImageDescription,
         kernel: Option<Name>,
     ) -> Result<Image, AppError> {
-        let cancel = self.task.cancelled();
-        self.images
-            .assemble(
-                &self.reference,
-                (base, layer),
-                description,
-                ("build", kernel),
-                (&*self.task, cancel),
-            )
-            .await
+        let (images, task) = (self.images.clone(), self.task.clone());
+        let (reference, description) = (self.reference.clone(), description.clone());
+        let cancel = self.task.cancelled().child_token();
+        let _giving_up = cancel.clone().drop_guard();
+        // Where the build is given up its files are waited for, as all of it is.
+        let assembling = self.fleet.tasks.spawn(async move {
+            let (layers, told) = ((base, layer), ("build", kernel));
+            let work = (&*task as &dyn Progress, &cancel);
+            images
+                .assemble(&reference, layers, &description, told, work)
+                .await
+        });
+        assembling.await.map_err(|_| AppError::Interrupted)?
     }
 }
 

@@ -141,7 +141,14 @@ impl Worker {
         let store = &self.context.store;
         let kept = match take_over {
             TakeOver::Allowed => Some(store.insert_image(&image, reference).await?),
-            TakeOver::Refused => store.insert_image_unless_taken(&image, reference).await?,
+            TakeOver::Refused => {
+                let inserting = store.insert_image_unless_taken(&image, reference, None);
+                inserting.await?
+            }
+            TakeOver::FromRegistry => {
+                let inserting = store.insert_image_unless_taken(&image, reference, Some(REGISTRY));
+                inserting.await?
+            }
         };
         let kept = kept.ok_or_else(|| {
             self.owe_sweep();

@@ -4,7 +4,7 @@ use banger_core::image::{Image, ImageConfig, TakeOver};
 use banger_core::operation::Progress;
 use banger_core::{Digest, Name, Owner};
 use banger_image::{BuiltImage, ImageDescription, ImageReference, ImageStore, NewLayer};
-use banger_image::{RegisterOptions, RegisterSource};
+use banger_image::{RegisterOptions, RegisterSource, StoreError};
 use std::path::PathBuf;
 use tokio_util::sync::CancellationToken;
 
@@ -57,6 +57,11 @@ impl Images {
             .files
             .assemble(base, layer, description, progress, cancel)
             .await?;
+        if cancel.is_cancelled() {
+            // Nobody wants it any more, so that its files are nobody's.
+            worker.owe_sweep();
+            return Err(StoreError::Cancelled.into());
+        }
         worker.record_made(reference, built, origin, kernel).await
     }
 

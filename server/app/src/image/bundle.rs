@@ -126,9 +126,11 @@ impl Worker {
         };
         let name = kernel.as_ref().map(|kernel| kernel.name.clone());
         options.deadline = time.left();
-        let take_over = match request.replace {
-            true => TakeOver::Allowed,
-            false => request.take_over,
+        let take_over = match (request.replace, request.take_over) {
+            (true, _) => TakeOver::Allowed,
+            // It was looked at before, and may have been taken since.
+            (false, TakeOver::Allowed) => TakeOver::FromRegistry,
+            (false, take_over) => take_over,
         };
         let pulled = self.fetch(reference, &options, name, take_over, task).await;
         self.keep_or_undo(pulled, kernel).await

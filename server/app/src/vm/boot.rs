@@ -36,7 +36,9 @@ use crate::volume::attach::Attached;
 const CONSOLE_TAIL_BYTES: usize = 2048;
 /// How long the host's disk may take to give it.
 const CONSOLE_WITHIN: Duration = Duration::from_secs(2);
-/// The image label that names the kernel of its VMs, where nothing else does.
+/// The label of an image's configuration that names the kernel of its VMs, where neither they nor the image were given
+/// one. Its maker wishes so, who knows nothing of this host: where there is no such kernel, or it is no name at all, the
+/// host's default is as good.
 const KERNEL_LABEL: &str = "dev.banger.kernel";
 
 /// For guests whose changes are told: directories are renamed by copying them.
@@ -139,6 +141,15 @@ impl From<AppError> for BootFailure {
     }
 }
 
+/// That an image's kernel is not here.
+fn kernel_missing(image: &Image, kernel: &Name) -> AppError {
+    let first = image.references.first().cloned();
+    AppError::ImageKernelMissing {
+        image: first.unwrap_or_else(|| image.id.to_string()),
+        kernel: kernel.to_string(),
+    }
+}
+
 impl Booter {
     async fn stage<T>(
         &self,
@@ -183,23 +194,26 @@ impl Booter {
         Ok(Resolved { image, kernel })
     }
 
-    /// The kernel of a VM that names none: its image's, else the host's default.
+    /// The kernel of a VM that names none: its image's, else the one that its image's label wishes for, else the host's
+    /// default.
     async fn kernel_of(&self, image: &Image) -> Result<Kernel, AppError> {
-        let label = || image.config.labels.get(KERNEL_LABEL).map(String::as_str);
-        let Some(wanted) = image.kernel.as_ref().map(Name::as_str).or_else(label) else {
+        if let Some(own) = &image.kernel {
+            let found = self.kernels.find(own).await?;
+            return found.ok_or_else(|| kernel_missing(image, own));
+        }
+        let label = image.config.labels.get(KERNEL_LABEL);
+        let Some(wished) = label.and_then(|label| label.parse::<Name>().ok()) else {
+            if label.is_some() {
+                tracing::info!(image = %image.id, label = KERNEL_LABEL, "what the label says is not a kernel's name");
+            }
             return self.kernels.default().await?.ok_or(AppError::NoKernel);
         };
-        match self.kernels.get(wanted).await {
-            Err(AppError::NotFound { .. }) => Err(AppError::ImageKernelMissing {
-                image: image
-                    .references
-                    .first()
-                    .cloned()
-                    .unwrap_or_else(|| image.id.to_string()),
-                kernel: wanted.chars().take(banger_core::name::NAME_MAX).collect(),
-            }),
-            found => found,
+        if let Some(found) = self.kernels.find(&wished).await? {
+            return Ok(found);
         }
+        tracing::info!(image = %image.id, kernel = %wished, "the kernel that the image's label names is not here");
+        let default = self.kernels.default().await?;
+        default.ok_or_else(|| kernel_missing(image, &wished))
     }
 
     async fn image(&self, reference: &str, pull_if_missing: bool) -> Result<Image, AppError> {

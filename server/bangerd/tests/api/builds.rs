@@ -12,7 +12,7 @@ use tonic::{Code, Status, Streaming};
 
 use crate::rig::{PATIENCE, Rig, assert_refused, drain};
 
-fn dockerfile(text: &str) -> v1::BuildImageStart {
+pub(crate) fn dockerfile(text: &str) -> v1::BuildImageStart {
     v1::BuildImageStart {
         reference: "built:1".into(),
         recipe: Some(Recipe::Dockerfile(v1::DockerfileRecipe {
@@ -26,7 +26,7 @@ fn dockerfile(text: &str) -> v1::BuildImageStart {
 }
 
 impl Rig {
-    async fn begin_build(
+    pub(crate) async fn begin_build(
         &self,
         start: v1::BuildImageStart,
         context: &[u8],
@@ -99,7 +99,7 @@ impl Rig {
         Ok((bytes, end.unwrap()))
     }
 
-    async fn vm_count(&self) -> usize {
+    pub(crate) async fn vm_count(&self) -> usize {
         let request = v1::ListVmsRequest::default();
         self.vms()
             .list_vms(request)
@@ -118,7 +118,7 @@ impl Rig {
     }
 }
 
-fn files_below(dir: &Path) -> Vec<PathBuf> {
+pub(crate) fn files_below(dir: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(dir)
         .unwrap()
         .map(|entry| entry.unwrap().path());

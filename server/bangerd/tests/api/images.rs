@@ -1,9 +1,14 @@
 //! Images: named, removed, pruned, counted; pulls given up.
 
+use std::path::PathBuf;
+
 use banger_proto::v1;
 use banger_proto::v1::pull_image_response::Message;
 use tonic::{Code, Status};
 
+use crate::builds::files_below;
+use crate::catalogs::pulled;
+use crate::registry::{Registry, empty_layer};
 use crate::rig::{PATIENCE, Rig, assert_refused, drain};
 
 impl Rig {
@@ -220,6 +225,21 @@ async fn a_cancelled_pull_says_so_to_its_caller_and_leaves_nothing() {
     );
     assert_eq!(rig.files_below("tmp/images"), 0);
     rig.stopped().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_pulled_is_on_the_disk_when_its_daemon_has_stopped() {
+    let rig = Rig::start().await;
+    let registry = Registry::serve().await;
+    registry.push("1", ("a", "b"), &[empty_layer()]);
+    let request = pulled(&registry.reference("1"));
+    let answers = rig.images().pull_image(request).await.unwrap();
+    drain(answers.into_inner()).await.unwrap();
+    // It did not wait for the disk.
+    let marks = rig.dir.path().join("state/unsynced");
+    assert_ne!(files_below(&marks), Vec::<PathBuf>::new());
+    let (_dir, _host) = rig.stopped().await;
+    assert_eq!(files_below(&marks), Vec::<PathBuf>::new());
 }
 
 #[tokio::test(flavor = "multi_thread")]

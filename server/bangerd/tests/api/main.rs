@@ -9,6 +9,7 @@
 mod access;
 mod agent;
 mod builds;
+mod cancels;
 mod catalogs;
 mod chaos;
 mod daemon;
@@ -30,7 +31,9 @@ mod life;
 mod limits;
 mod operations;
 mod real_agent;
+mod registry;
 mod remote;
+mod reserve;
 mod rig;
 mod seed;
 mod sessions;

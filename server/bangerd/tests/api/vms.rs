@@ -5,7 +5,8 @@ use banger_proto::v1::watch_vm_response::Message;
 use tonic::Code;
 use tonic_types::StatusExt as _;
 
-use crate::rig::{Rig, assert_refused, drain};
+use crate::registry::{Registry, empty_layer};
+use crate::rig::{Rig, assert_refused, creation, drain, kernel_messages, vmlinux};
 
 fn named(vm: &str) -> String {
     vm.to_owned()
@@ -275,5 +276,129 @@ async fn a_console_is_read_by_its_last_lines() {
         "INVALID_FIELD",
         Some("tail_lines"),
     );
+    rig.stopped().await;
+}
+
+/// The label by which an image names its kernel.
+const KERNEL_LABEL: &str = "dev.banger.kernel";
+
+impl Rig {
+    async fn import_kernel(&self, name: &str) {
+        let messages = futures::stream::iter(kernel_messages(name, &vmlinux()));
+        let answers = self.kernels().import_kernel(messages).await.unwrap();
+        drain(answers.into_inner()).await.unwrap();
+    }
+
+    /// Imports `web:1` with a label that names a kernel, and maybe with one of its own.
+    async fn import_labelled(&self, label: &str, own: &str) {
+        let start = v1::RegisterImageStart {
+            reference: "web:1".into(),
+            format: 3,
+            kernel: own.into(),
+            config: Some(v1::ImageConfig {
+                labels: [(KERNEL_LABEL.to_owned(), label.to_owned())].into(),
+                ..Default::default()
+            }),
+            replace: true,
+            ..Default::default()
+        };
+        self.register_as(start, &[0; 1024]).await.unwrap();
+    }
+
+    /// The name of the kernel with which a VM runs.
+    async fn kernel_name_of(&self, request: v1::CreateVmRequest) -> Result<String, tonic::Status> {
+        let vm = self.create_as(request).await?;
+        self.delete_vm(&vm.id).await;
+        let request = v1::GetKernelRequest {
+            kernel: vm.kernel_id,
+        };
+        let kernel = self.kernels().get_kernel(request).await.unwrap();
+        Ok(kernel.into_inner().kernel.unwrap().name)
+    }
+
+    async fn kernel_of(&self, image: &str) -> String {
+        let mut request = creation("web");
+        if let Some(spec) = &mut request.spec {
+            spec.image = image.into();
+        }
+        self.kernel_name_of(request).await.unwrap()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_vm_gets_the_kernel_of_its_caller_its_image_or_its_images_label() {
+    let rig = Rig::start().await;
+    for name in ["default", "own", "labelled"] {
+        rig.import_kernel(name).await;
+    }
+    rig.import_labelled("labelled", "").await;
+    assert_eq!(rig.kernel_of("web:1").await, "labelled");
+    let mut named = creation("web");
+    if let Some(spec) = &mut named.spec {
+        spec.kernel = "default".into();
+    }
+    assert_eq!(rig.kernel_name_of(named).await.unwrap(), "default");
+    // A build keeps its base's label, and may give another.
+    let start = crate::builds::dockerfile("FROM web:1\nLABEL a=b\n");
+    drain(rig.begin_build(start, &[]).await.unwrap())
+        .await
+        .unwrap();
+    assert_eq!(rig.kernel_of("built:1").await, "labelled");
+    let start = crate::builds::dockerfile("FROM web:1\nLABEL dev.banger.kernel=own\n");
+    drain(rig.begin_build(start, &[]).await.unwrap())
+        .await
+        .unwrap();
+    assert_eq!(rig.kernel_of("built:1").await, "own");
+    let registry = Registry::serve().await;
+    registry.push("1", (KERNEL_LABEL, "labelled"), &[empty_layer()]);
+    let pulled = registry.reference("1");
+    let request = crate::catalogs::pulled(&pulled);
+    let answers = rig.images().pull_image(request).await.unwrap();
+    drain(answers.into_inner()).await.unwrap();
+    assert_eq!(rig.kernel_of(&pulled).await, "labelled");
+
+    rig.remove_image("web:1").await.unwrap();
+    rig.import_labelled("labelled", "own").await;
+    assert_eq!(rig.kernel_of("web:1").await, "own");
+    rig.stopped().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_label_that_names_no_kernel_keeps_no_vm_from_its_hosts_default() {
+    let rig = Rig::start().await;
+    let hostile = [
+        "",
+        "Default",
+        "../../etc/passwd",
+        "default\n",
+        "\u{1b}[31mred",
+        "\u{202e}tluafed",
+        "a b",
+        &"x".repeat(64),
+        &"x".repeat(1 << 20),
+    ];
+    let refused = async |reason| {
+        let error = rig.create("web").await.unwrap_err();
+        assert_refused(&error, Code::FailedPrecondition, reason, None);
+        error
+    };
+    for label in hostile {
+        rig.import_labelled(label, "").await;
+        let error = refused("NO_KERNEL").await;
+        assert!(error.message().len() < 200, "{error:?}");
+    }
+    // What it asks for is a way, where there is no other.
+    rig.import_labelled("missing", "").await;
+    let error = refused("IMAGE_KERNEL_MISSING").await;
+    assert!(error.message().contains("`missing`"), "{error:?}");
+
+    rig.import_kernel("default").await;
+    for label in hostile.into_iter().chain(["missing"]) {
+        rig.import_labelled(label, "").await;
+        assert_eq!(rig.kernel_of("web:1").await, "default", "{label:.64?}");
+    }
+    // What the image was given is no wish.
+    rig.import_labelled("default", "missing").await;
+    refused("IMAGE_KERNEL_MISSING").await;
     rig.stopped().await;
 }

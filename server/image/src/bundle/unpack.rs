@@ -20,6 +20,7 @@ use super::BundleError;
 use super::disk::{PIECE_BYTES, PIECES_IN_FLIGHT, WrittenDisk, write_disk};
 use super::member::{self, Member};
 use crate::limits::{RATIO_FREE_BYTES, RATIO_MAX};
+use crate::unzstd::{Unzstd, Windows};
 use crate::watched::Watched;
 use crate::writeback::Flush;
 
@@ -122,13 +123,10 @@ fn read_members(
     (disk, compressed): (&File, &AtomicU64),
     cancel: &CancellationToken,
 ) -> Result<(Vec<u8>, WrittenDisk), BundleError> {
-    let mut decoder =
-        zstd::stream::read::Decoder::with_buffer(BufReader::with_capacity(256 << 10, source))
-            .map_err(BundleError::Damaged)?;
-    decoder
-        .window_log_max(WINDOW_LOG_MAX)
-        .map_err(BundleError::Damaged)?;
-    let mut decoder = Watched::new(decoder, cancel.clone());
+    let source = BufReader::with_capacity(256 << 10, source);
+    let windows = Windows::of_process();
+    let decoder = Unzstd::new(source, WINDOW_LOG_MAX, windows, cancel.clone());
+    let mut decoder = Watched::new(decoder.map_err(BundleError::Damaged)?, cancel.clone());
     // What a catalog has can be fetched again.
     let flush = match expected.entry {
         Some(_) => Flush::Late,

@@ -5,11 +5,13 @@ use std::io::{self, BufRead, Read};
 use std::path::Path;
 
 use banger_core::Digest;
+use tokio_util::sync::CancellationToken;
 
 use super::LayerError;
 use super::spool::{Keep, SpoolInput, SpoolWrite, TooLarge, bytes_max};
 use crate::ext4::{self, Cursor};
 use crate::tar::{Budget, PackedEntries, TarError, TarReader};
+use crate::unzstd::{Unzstd, Windows};
 use crate::writeback::Flush;
 
 /// Largest window of a zstd frame, 2^26 bytes: what level 21 writes, and bounded memory.
@@ -83,11 +85,12 @@ impl Compression {
     }
 }
 
-/// Reads a whole blob. Blocks.
+/// Reads a whole blob. Blocks, for memory only until `cancel` is cancelled.
 pub(crate) fn index_layer<R: BufRead>(
     source: LayerSource<R>,
     to: Destination<'_>,
     budget: &Budget,
+    cancel: &CancellationToken,
 ) -> Result<IndexedLayer, LayerError> {
     let LayerSource {
         mut reader,
@@ -113,11 +116,9 @@ pub(crate) fn index_layer<R: BufRead>(
         Compression::Plain => index.run(reader, keep),
         Compression::Gzip => index.run(flate2::bufread::MultiGzDecoder::new(reader), keep),
         Compression::Zstd => {
-            let mut decoder = zstd::stream::read::Decoder::with_buffer(reader).map_err(damaged)?;
-            decoder
-                .window_log_max(ZSTD_WINDOW_LOG_MAX)
-                .map_err(damaged)?;
-            index.run(decoder, keep)
+            let windows = Windows::of_process();
+            let decoder = Unzstd::new(reader, ZSTD_WINDOW_LOG_MAX, windows, cancel.clone());
+            index.run(decoder.map_err(damaged)?, keep)
         }
         Compression::Unsupported(format) => {
             Err(LayerError::UnsupportedCompression { digest, format })

@@ -1,6 +1,7 @@
 use std::io::{Read, Write};
 
 use banger_core::Digest;
+use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::tar::Budget;
@@ -32,7 +33,8 @@ fn index(bytes: &[u8]) -> Result<IndexedLayer, LayerError> {
         digest: Digest::of(bytes),
         size_bytes: bytes.len() as u64,
     };
-    let result = index_layer(source, Destination::Spool(tmp.path()), &Budget::default());
+    let (to, cancel) = (Destination::Spool(tmp.path()), CancellationToken::new());
+    let result = index_layer(source, to, &Budget::default(), &cancel);
     assert_eq!(std::fs::read_dir(tmp.path()).unwrap().count(), 0);
     result
 }

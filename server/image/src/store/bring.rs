@@ -248,13 +248,18 @@ impl Bringing {
             .map_err(|source| LayerError::Store { digest, source })?;
         let region = Region::new(Arc::new(file), 0, size);
         let (sender, reader) = layer::channel();
-        let decoder = self.decode(reader, wanted, self.place(number, wanted))?;
+        let given_up = self.cancel.child_token();
+        let place = self.place(number, wanted);
+        let decoder = self.decode(reader, wanted, place, given_up.clone())?;
         let mut taps = Taps {
             writer: None,
             decoder: Some(sender),
         };
         let fed = self.feed_region(&region, &mut taps, &|_| {}).await;
         drop(taps);
+        if fed.is_err() {
+            given_up.cancel();
+        }
         let indexed = joined(decoder).await;
         fed?;
         let indexed = indexed??;
@@ -307,10 +312,11 @@ impl Bringing {
     ) -> Result<(Option<IndexedLayer>, VerifiedBlob), StoreError> {
         let Descriptor { digest, size, .. } = wanted.descriptor;
         let (to_writer, from_writer) = layer::channel();
+        let given_up = self.cancel.child_token();
         let (to_decoder, decoder) = match decode {
             Decode::Now(place) => {
                 let (to_decoder, from_decoder) = layer::channel();
-                let decoder = self.decode(from_decoder, wanted, place)?;
+                let decoder = self.decode(from_decoder, wanted, place, given_up.clone())?;
                 (Some(to_decoder), Some(decoder))
             }
             Decode::Later => (None, None),
@@ -333,6 +339,10 @@ impl Bringing {
             .into()),
         };
         drop(taps);
+        if fed.is_err() {
+            // What does not come needs no memory.
+            given_up.cancel();
+        }
         // Both are waited for whatever happened, so that nothing of them is left.
         let written = joined(writer).await;
         let indexed = match decoder {
@@ -459,6 +469,7 @@ impl Bringing {
         chunks: ChunkReader,
         wanted: &WantedLayer,
         place: Option<Cursor>,
+        cancel: CancellationToken,
     ) -> Result<JoinHandle<Result<IndexedLayer, LayerError>>, LayerError> {
         let Descriptor { digest, size, .. } = wanted.descriptor;
         let tmp = self.store.inner.layout.tmp().to_owned();
@@ -479,6 +490,7 @@ impl Bringing {
                     None => Destination::Spool(&tmp),
                 },
                 &budget,
+                &cancel,
             )
         }))
     }

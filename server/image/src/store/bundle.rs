@@ -225,12 +225,16 @@ impl ImageStore {
         let (sender, chunks) = layer::channel();
         // Ends the reading too when this is dropped.
         let given_up = cancel.child_token();
-        let _giving_up = given_up.clone().drop_guard();
+        let giving_up = given_up.clone().drop_guard();
         let reading = self
             .inner
             .tracker
             .spawn_blocking(move || read(chunks, tmp, &given_up));
         let fed = pass(feed, sender, &key, progress, cancel).await;
+        if fed.is_err() {
+            // What does not come needs no memory.
+            drop(giving_up);
+        }
         // Waited for whatever happened, so that nothing of it is left.
         let unpacked = joined(reading).await;
         // What did not come explains what could not be read.
@@ -309,10 +313,14 @@ async fn pass(
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
     use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use banger_core::operation::NoProgress;
 
     use super::*;
     use crate::limits::READING_JOBS_MAX;
+    use crate::unzstd::Windows;
     use crate::{RegisterOptions, RegisterSource};
 
     /// The most places that are free when a stage begins.
@@ -356,5 +364,104 @@ mod tests {
             store.inner.reading_jobs.available_permits(),
             READING_JOBS_MAX
         );
+    }
+
+    /// What a file is.
+    type Kind = fn(PathBuf) -> RegisterSource;
+
+    /// What demands a window of `2^log` bytes.
+    fn compressed(content: &[u8], log: u32) -> Vec<u8> {
+        let mut encoder = zstd::stream::write::Encoder::new(Vec::new(), 1).unwrap();
+        encoder.window_log(log).unwrap();
+        encoder.write_all(content).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    /// A tar of an image's layout, whose one layer demands a window of `2^log` bytes.
+    fn layout(log: u32) -> Vec<u8> {
+        let plain = vec![0; 1024];
+        let layer = compressed(&plain, log);
+        let config = format!(
+            r#"{{"architecture":"amd64","os":"linux","rootfs":{{"type":"layers","diff_ids":["{}"]}}}}"#,
+            Digest::of(&plain)
+        );
+        let described = |kind: &str, bytes: &[u8]| {
+            let (digest, size) = (Digest::of(bytes), bytes.len());
+            format!(
+                r#"{{"mediaType":"application/vnd.oci.image.{kind}","digest":"{digest}","size":{size}}}"#
+            )
+        };
+        let manifest = format!(
+            r#"{{"schemaVersion":2,"config":{},"layers":[{}]}}"#,
+            described("config.v1+json", config.as_bytes()),
+            described("layer.v1.tar+zstd", &layer)
+        );
+        let index = format!(
+            r#"{{"schemaVersion":2,"manifests":[{}]}}"#,
+            described("manifest.v1+json", manifest.as_bytes())
+        );
+        let blob = |bytes: &[u8]| format!("blobs/sha256/{}", Digest::of(bytes).hex());
+        let mut archive = tar::Builder::new(Vec::new());
+        for (name, bytes) in [
+            (
+                "oci-layout".to_owned(),
+                br#"{"imageLayoutVersion":"1.0.0"}"#.as_slice(),
+            ),
+            ("index.json".to_owned(), index.as_bytes()),
+            (blob(manifest.as_bytes()), manifest.as_bytes()),
+            (blob(config.as_bytes()), config.as_bytes()),
+            (blob(&layer), &layer),
+        ] {
+            let mut header = tar::Header::new_gnu();
+            header.set_size(bytes.len() as u64);
+            header.set_mode(0o644);
+            archive.append_data(&mut header, name, bytes).unwrap();
+        }
+        archive.into_inner().unwrap()
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_demands_much_memory_waits_and_what_demands_little_does_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = ImageStore::open(dir.path()).unwrap();
+        let windows = Windows::of_process();
+        let path = dir.path().join("file");
+        let options = RegisterOptions {
+            platform: "linux/amd64".parse().unwrap(),
+        };
+        let register = async |bytes: Vec<u8>, is: Kind, cancel| {
+            std::fs::write(&path, bytes).unwrap();
+            let registered = store.register(is(path.clone()), &options, &NoProgress, &cancel);
+            registered.await
+        };
+        let rootfs = |path| RegisterSource::RootfsTar {
+            path,
+            config: Box::default(),
+        };
+        let is_layout = |path| RegisterSource::OciLayout { path, image: None };
+        let bundle = |path| RegisterSource::Bundle { path };
+        let all = windows.take_all();
+        let kinds: [(Vec<u8>, Kind); 3] = [
+            (compressed(&[0; 1024], 26), rootfs),
+            (layout(26), is_layout),
+            (compressed(&[0; 1024], 27), bundle),
+        ];
+        for (bytes, is) in kinds {
+            let cancel = CancellationToken::new();
+            let give_up = async {
+                while windows.waiting() == 0 {
+                    tokio::task::yield_now().await;
+                }
+                cancel.cancel();
+            };
+            let (given_up, ()) = tokio::join!(register(bytes, is, cancel.clone()), give_up);
+            let error = given_up.unwrap_err();
+            assert!(matches!(error, StoreError::Cancelled), "{error:?}");
+        }
+        let common = register(layout(23), is_layout, CancellationToken::new());
+        common.await.unwrap();
+        drop(all);
+        let large = register(layout(26), is_layout, CancellationToken::new());
+        large.await.unwrap();
     }
 }

@@ -98,14 +98,18 @@ impl Flights {
         }
     }
 
-    /// After a caller gave up: where it was the last, the end of the work is waited for.
+    /// After a caller gave up: where it was the last, the end of the work is waited for. An image that came in the last
+    /// moment is its: its files would be nobody's.
     async fn left(
         &self,
         key: Digest,
         mut outcome: watch::Receiver<Option<Outcome>>,
     ) -> Result<BuiltImage, StoreError> {
-        if self.is_last(key) {
-            let _ = outcome.wait_for(Option::is_some).await; // its end is all that matters
+        if self.is_last(key)
+            && let Ok(ended) = outcome.wait_for(Option::is_some).await
+            && let Some(Ok(image)) = &*ended
+        {
+            return Ok(image.clone());
         }
         Err(StoreError::Cancelled)
     }
@@ -241,6 +245,45 @@ impl View {
                 progress.finish(&key);
             }
             self.told.insert(key, state);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use banger_core::operation::NoProgress;
+
+    use super::super::{ImageStore, RegisterOptions, RegisterSource};
+    use super::*;
+
+    #[tokio::test]
+    async fn an_image_that_came_in_the_last_moment_is_had_by_who_gave_it_up() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = ImageStore::open(dir.path()).unwrap();
+        let path = dir.path().join("rootfs.tar");
+        std::fs::write(&path, [0; 1024]).unwrap();
+        let source = RegisterSource::RootfsTar {
+            path,
+            config: Box::default(),
+        };
+        let (options, cancel) = (RegisterOptions::default(), CancellationToken::new());
+        let registered = store.register(source, &options, &NoProgress, &cancel);
+        let image = registered.await.unwrap();
+        let (flights, tracker) = (Flights::default(), TaskTracker::new());
+        for is_done in [true, false] {
+            let (cancel, image) = (CancellationToken::new(), image.clone());
+            let giving_up = cancel.clone();
+            let work = |_, cancelled: CancellationToken| async move {
+                giving_up.cancel();
+                cancelled.cancelled().await;
+                is_done.then_some(image).ok_or(StoreError::Cancelled)
+            };
+            let joined = flights.join(Digest::of(b"x"), &tracker, &NoProgress, &cancel, work);
+            match joined.await {
+                Ok(_) => assert!(is_done),
+                Err(StoreError::Cancelled) => assert!(!is_done),
+                Err(error) => panic!("{error:?}"),
+            }
         }
     }
 }

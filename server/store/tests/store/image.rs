@@ -1,4 +1,4 @@
-use banger_core::image::TakeOver;
+use banger_core::image::{Image, TakeOver};
 use banger_core::{Digest, Explain as _, ImageId};
 use banger_store::{DeleteOutcome, Page, TagOutcome, UntagOutcome};
 
@@ -53,9 +53,12 @@ async fn the_same_content_is_kept_once_and_gains_the_reference() {
 async fn a_reference_is_taken_over_or_not_where_the_row_is_written() {
     let scratch = Scratch::new().await;
     let store = &scratch.store;
+    let insert = async |image: &Image, reference: &str, but_of| {
+        let inserted = store.insert_image_unless_taken(image, reference, but_of);
+        inserted.await.unwrap()
+    };
     let first = store.insert_image(&image("1"), "a").await.unwrap();
-    let taken = store.insert_image_unless_taken(&image("2"), "a").await;
-    assert_eq!(taken.unwrap(), None);
+    assert_eq!(insert(&image("2"), "a", None).await, None);
     assert_eq!(
         store.count_images().await.unwrap(),
         1,
@@ -63,16 +66,19 @@ async fn a_reference_is_taken_over_or_not_where_the_row_is_written() {
     );
     let mut again = image("1");
     again.kernel = Some(name("k"));
-    let same = store.insert_image_unless_taken(&again, "a").await.unwrap();
-    assert_eq!(same.unwrap().id, first.id);
-    let free = store.insert_image_unless_taken(&image("2"), "b").await;
-    assert_eq!(free.unwrap().unwrap().references, ["b"]);
+    assert_eq!(insert(&again, "a", None).await.unwrap().id, first.id);
+    let free = insert(&image("2"), "b", None).await.unwrap();
+    assert_eq!(free.references, ["b"]);
     // A refusal changes nothing of an image that is here.
     again.kernel = Some(name("other"));
-    let taken = store.insert_image_unless_taken(&again, "b").await.unwrap();
-    assert_eq!(taken, None);
+    assert_eq!(insert(&again, "b", None).await, None);
     let kept = store.get_image(first.id).await.unwrap().unwrap();
     assert_eq!(kept.kernel, Some(name("k")));
+    // It may be taken from what came from there, and from nothing else.
+    assert_eq!(insert(&image("3"), "a", Some("elsewhere")).await, None);
+    let origin = first.origin.split(' ').next();
+    let robbed = insert(&image("3"), "a", origin).await.unwrap();
+    assert_eq!(robbed.references, ["a"]);
 }
 
 #[tokio::test]

@@ -1,107 +1,14 @@
 //! What a user's pull may do to names that others use: bring new ones, and no more.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
-
-use banger_core::{Digest, Role};
+use banger_core::Role;
 use banger_proto::v1;
 use banger_proto::v1::image_service_client::ImageServiceClient;
-use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpListener;
-use tokio_util::task::TaskTracker;
 use tonic::{Code, Status};
 
 use super::callers::{Caller, user};
+use crate::registry::{Registry, empty_layer};
 use crate::rig::{Rig, assert_refused, drain};
-
-const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
-
-/// A registry of one repository, whose tag may be moved. Ends with the test's runtime.
-struct Registry {
-    address: String,
-    files: Arc<Mutex<HashMap<String, Vec<u8>>>>,
-}
-
-impl Registry {
-    async fn serve() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap().to_string();
-        let files: Arc<Mutex<HashMap<String, Vec<u8>>>> = Arc::default();
-        let served = files.clone();
-        TaskTracker::new().spawn(async move {
-            while let Ok((connection, _)) = listener.accept().await {
-                let served = served.clone();
-                TaskTracker::new().spawn(async move {
-                    // Who asks may go away.
-                    let _ = answer(BufReader::new(connection), &served).await;
-                });
-            }
-        });
-        Self { address, files }
-    }
-
-    fn reference(&self, tag: &str) -> String {
-        format!("{}/app:{tag}", self.address)
-    }
-
-    /// Makes `tag` an image that says `label`.
-    fn push(&self, tag: &str, label: &str) {
-        let layer = vec![0; 1024];
-        let (layer_digest, size) = (Digest::of(&layer), layer.len());
-        let config = format!(
-            r#"{{"architecture":"amd64","os":"linux","config":{{"Labels":{{"says":"{label}"}}}},"rootfs":{{"type":"layers","diff_ids":["{layer_digest}"]}}}}"#
-        );
-        let (config_digest, config_size) = (Digest::of(config.as_bytes()), config.len());
-        let manifest = format!(
-            r#"{{"schemaVersion":2,"mediaType":"{MANIFEST}","config":{{"mediaType":"application/vnd.oci.image.config.v1+json","digest":"{config_digest}","size":{config_size}}},"layers":[{{"mediaType":"application/vnd.oci.image.layer.v1.tar","digest":"{layer_digest}","size":{size}}}]}}"#
-        );
-        let digest = Digest::of(manifest.as_bytes());
-        let mut files = self.files.lock().unwrap();
-        for (name, content) in [
-            (format!("blobs/{layer_digest}"), layer),
-            (format!("blobs/{config_digest}"), config.into_bytes()),
-            (format!("manifests/{digest}"), manifest.clone().into_bytes()),
-            (format!("manifests/{tag}"), manifest.into_bytes()),
-        ] {
-            files.insert(format!("/v2/app/{name}"), content);
-        }
-        files.insert("/v2/".into(), b"{}".to_vec());
-    }
-}
-
-async fn answer(
-    mut connection: BufReader<tokio::net::TcpStream>,
-    files: &Mutex<HashMap<String, Vec<u8>>>,
-) -> std::io::Result<()> {
-    let mut first = String::new();
-    connection.read_line(&mut first).await?;
-    let mut line = String::new();
-    while connection.read_line(&mut line).await? > 2 {
-        line.clear();
-    }
-    let mut words = first.split(' ');
-    let (method, path) = (words.next().unwrap_or(""), words.next().unwrap_or(""));
-    let found = files.lock().unwrap().get(path).cloned();
-    let status = if found.is_some() {
-        "200 OK"
-    } else {
-        "404 Not Found"
-    };
-    let kind = match path.contains("/manifests/") {
-        true => MANIFEST,
-        false => "application/octet-stream",
-    };
-    let body = found.unwrap_or_default();
-    let length = body.len();
-    let head = format!(
-        "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n"
-    );
-    connection.write_all(head.as_bytes()).await?;
-    if method != "HEAD" {
-        connection.write_all(&body).await?;
-    }
-    connection.shutdown().await
-}
 
 async fn pull(caller: &Caller, reference: &str) -> Result<v1::Image, Status> {
     use v1::pull_image_response::Message;
@@ -134,12 +41,12 @@ async fn a_user_brings_new_names_and_moves_none_that_is_there() {
     let alice = rig.enter(user(8001, Role::User)).await;
     let mallory = rig.enter(user(8002, Role::User)).await;
     let latest = registry.reference("latest");
-    registry.push("latest", "one");
+    registry.push("latest", ("says", "one"), &[empty_layer()]);
     let first = pull(&alice, &latest).await.unwrap();
     // The same again is found by everybody.
     let again = pull(&mallory, &latest).await.unwrap();
     assert_eq!(first.id, again.id);
-    registry.push("latest", "two");
+    registry.push("latest", ("says", "two"), &[empty_layer()]);
     for caller in [&mallory, &alice] {
         let refused = pull(caller, &latest).await.unwrap_err();
         assert_refused(&refused, Code::AlreadyExists, "REFERENCE_TAKEN", None);
@@ -160,7 +67,7 @@ async fn a_user_takes_no_name_of_what_was_made_here() {
     let registry = Registry::serve().await;
     let reference = registry.reference("own");
     rig.register(&reference).await.unwrap();
-    registry.push("own", "other");
+    registry.push("own", ("says", "other"), &[empty_layer()]);
     let mallory = rig.enter(user(8002, Role::User)).await;
     let kept = meaning(&mallory, &reference).await;
     let refused = pull(&mallory, &reference).await.unwrap_err();

@@ -24,12 +24,17 @@ impl Rig {
         CatalogServiceClient::new(self.channel.clone())
     }
 
-    async fn add_catalog(&self, shelf: &Shelf) -> Result<v1::Catalog, Status> {
+    pub(crate) async fn add_catalog(&self, shelf: &Shelf) -> Result<v1::Catalog, Status> {
         self.add_as("", &shelf.url(), &shelf.key.public().to_string())
             .await
     }
 
-    async fn add_as(&self, name: &str, url: &str, key: &str) -> Result<v1::Catalog, Status> {
+    pub(crate) async fn add_as(
+        &self,
+        name: &str,
+        url: &str,
+        key: &str,
+    ) -> Result<v1::Catalog, Status> {
         let request = v1::AddCatalogRequest {
             name: name.into(),
             url: url.into(),
@@ -75,7 +80,7 @@ impl Rig {
         Ok(kernel)
     }
 
-    async fn kernel_names(&self) -> Vec<String> {
+    pub(crate) async fn kernel_names(&self) -> Vec<String> {
         let request = v1::ListKernelsRequest::default();
         let answer = self.kernels().list_kernels(request).await.unwrap();
         answer
@@ -122,7 +127,7 @@ impl Rig {
     }
 }
 
-fn pulled(reference: &str) -> v1::PullImageRequest {
+pub(crate) fn pulled(reference: &str) -> v1::PullImageRequest {
     v1::PullImageRequest {
         reference: reference.into(),
         ..Default::default()
@@ -130,7 +135,7 @@ fn pulled(reference: &str) -> v1::PullImageRequest {
 }
 
 /// A catalog in a directory.
-struct Shelf {
+pub(crate) struct Shelf {
     dir: TempDir,
     key: SecretKey,
     index: Index,
@@ -138,9 +143,16 @@ struct Shelf {
 
 impl Shelf {
     /// With the image `web` in versions 1 and 2 and the kernel `k`, made by a daemon that has them.
-    async fn furnished() -> Self {
+    pub(crate) async fn furnished() -> Self {
         let rig = Rig::start().await;
         rig.furnish().await;
+        let shelf = Self::of(&rig).await;
+        rig.stopped().await;
+        shelf
+    }
+
+    /// The same of what is the image `web:1` and the kernel `k` of a daemon.
+    pub(crate) async fn of(rig: &Rig) -> Self {
         let now = banger_core::Timestamp::now();
         let later = now + banger_core::SignedDuration::from_hours(1);
         let mut shelf = Self {
@@ -170,7 +182,6 @@ impl Shelf {
             file,
             description: String::new(),
         });
-        rig.stopped().await;
         shelf.publish();
         shelf
     }
@@ -187,6 +198,14 @@ impl Shelf {
             file,
             description: "A web server".into(),
         });
+    }
+
+    pub(crate) fn directory(&self) -> &Path {
+        self.dir.path()
+    }
+
+    pub(crate) fn public_key(&self) -> String {
+        self.key.public().to_string()
     }
 
     fn url(&self) -> String {

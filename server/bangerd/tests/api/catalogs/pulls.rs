@@ -9,7 +9,8 @@ use tonic::Code;
 
 use super::{Shelf, files, pulled, remedy};
 use crate::held::Held;
-use crate::rig::{Rig, assert_refused, drain};
+use crate::registry::{Registry, empty_layer};
+use crate::rig::{PATIENCE, Rig, assert_refused, drain};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_image_comes_from_a_catalog_with_the_kernel_it_is_meant_for() {
@@ -84,6 +85,28 @@ async fn a_name_is_taken_over_by_an_import_or_a_registry_only_if_it_may_be() {
     let asked = rig.pull(pull(true)).await.unwrap_err();
     assert_refused(&asked, Code::Unavailable, "REGISTRY_UNREACHABLE", None);
     rig.register_as(import(true), &[0; 1024]).await.unwrap();
+    rig.stopped().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_that_is_taken_while_an_image_comes_from_its_registry_is_not_taken_over() {
+    let rig = Rig::start().await;
+    let registry = Registry::serve().await;
+    registry.push("1", ("a", "b"), &[empty_layer()]);
+    let reference = registry.reference("1");
+    let held = registry.hold("/blobs/");
+    let take = async {
+        held.asked.notified().await;
+        rig.register(&reference).await.unwrap();
+        held.go.cancel();
+    };
+    let pull = |replace| v1::PullImageRequest {
+        replace,
+        ..pulled(&reference)
+    };
+    let (refused, ()) = tokio::join!(rig.pull(pull(false)), take);
+    let refused = refused.unwrap_err();
+    assert_refused(&refused, Code::AlreadyExists, "REFERENCE_TAKEN", None);
     rig.stopped().await;
 }
 
@@ -193,6 +216,35 @@ async fn a_file_that_is_not_there_as_listed_is_looked_for_in_a_newer_index() {
     let answers = rig.kernels().pull_kernel(request).await.unwrap();
     drain(answers.into_inner()).await.unwrap();
     assert_eq!(rig.kernel_names().await, ["other", "k"]);
+    rig.stopped().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_look_at_an_index_can_be_given_up() {
+    use v1::pull_image_response::Message;
+    let (shelf, rig) = (Shelf::furnished().await, Rig::start().await);
+    let held = Held::serve(shelf.dir.path(), "/catalog.json").await;
+    held.go.notify_one();
+    let added = rig.add_as("", &held.url, &shelf.public_key()).await;
+    added.unwrap();
+    held.asked.notified().await;
+    shelf.break_file("web-1.tar.zst");
+    let answers = rig.images().pull_image(pulled("web:1")).await.unwrap();
+    let mut answers = answers.into_inner();
+    let first = answers.message().await.unwrap().unwrap().message;
+    let Some(Message::Operation(operation)) = first else {
+        panic!("a pull begins with its operation")
+    };
+    held.asked.notified().await;
+    let request = v1::CancelOperationRequest {
+        operation: operation.id,
+    };
+    let mut operations = rig.operations();
+    let cancelled = tokio::time::timeout(PATIENCE, operations.cancel_operation(request));
+    cancelled.await.expect("it ends").unwrap();
+    let error = drain(answers).await.unwrap_err();
+    assert_refused(&error, Code::Cancelled, "OPERATION_CANCELLED", None);
+    assert_eq!(rig.kernel_names().await, Vec::<String>::new());
     rig.stopped().await;
 }
 

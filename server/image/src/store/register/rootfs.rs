@@ -83,8 +83,9 @@ pub(super) fn measure(
         digest: unknown,
         size_bytes: region.len(),
     };
-    let indexed = index_layer(source, Destination::Spool(&reading.tmp), &Budget::default())
-        .map_err(|error| match error {
+    let (to, cancel) = (Destination::Spool(&reading.tmp), &reading.cancel);
+    let indexed =
+        index_layer(source, to, &Budget::default(), cancel).map_err(|error| match error {
             crate::layer::LayerError::Archive { source, .. } => StoreError::Archive {
                 path: path.to_owned(),
                 source,
