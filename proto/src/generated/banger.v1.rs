@@ -1408,7 +1408,8 @@ pub mod write_file_start {
         Replace = 1,
         /// The same, and refused where something is already.
         Create = 2,
-        /// After what the file has; it is made where it is missing.
+        /// After what the file has; it is made where it is missing. Not repeatable: a write has no `request_id`, so what came
+        /// before the call broke off may be there, and a repeat of the call would append it again.
         Append = 3,
         /// Into the file, from `offset` on; it is made where it is missing.
         At = 4,
