@@ -30,7 +30,7 @@ pub(crate) use audit::AuditRecord;
 pub(crate) use catalog::{BuiltCatalog, Catalog, CatalogEntry};
 pub(crate) use certificate::{Authority, Certificate, Issued};
 pub(crate) use event::EventItem;
-pub(crate) use file::{Copied, File, FileChange, shown};
+pub(crate) use file::{Copied, File, FileChange, Omissions, shown};
 pub(crate) use forward::ForwardItem;
 pub(crate) use host::HostUsage;
 pub(crate) use image::Image;

@@ -158,6 +158,7 @@ fn take(
         match piece {
             Piece::Entry(entry) => putter.entry(entry)?,
             Piece::Data(data) => putter.data(&data)?,
+            Piece::Omissions(_) => return Err(Refusal::invalid("what comes lacks something")),
         }
     }
     // A stream that broke off is no end.
@@ -171,16 +172,25 @@ pub(crate) async fn get(
     agent: &Arc<Agent>,
     request: proto::GetTreeRequest,
 ) -> Result<Events<TreePiece>, Refusal> {
-    let path = request.path;
+    let (path, tells) = (request.path, request.tell_omissions);
+    let walk = move |root: &Root, path: &[u8], holes, deliver: walk::Deliver<'_>| {
+        let omissions = walk::get_tree(root, path, holes, &mut *deliver)?;
+        if tells && omissions.count > 0 {
+            deliver(TreePiece {
+                piece: Some(Piece::Omissions(omissions)),
+            });
+        }
+        Ok(())
+    };
     let Some(user) = request.user else {
         agent.ready().await?;
         return Ok(pieces(agent, move |agent, deliver| {
-            walk::get_tree(&Root::open(&agent.root)?, &path, Holes::Filled, deliver)
+            walk(&Root::open(&agent.root)?, &path, Holes::Filled, deliver)
         }));
     };
     stream_as_user(agent, user, Lasting::Call, move |here, deliver| {
         let path = [&b"/"[..], &here.inside(&path)?].concat();
-        walk::get_tree(&here.root, &path, Holes::Told, deliver)
+        walk(&here.root, &path, Holes::Told, deliver)
     })
     .await
 }

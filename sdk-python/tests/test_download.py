@@ -11,10 +11,13 @@ from pathlib import Path
 
 import pytest
 
+import banger
+from banger import v1
 from banger._pack import chunked, pack
 from banger._tar import DamagedArchive, Entry, TarReader
 from banger._unpack import Downloaded, Unpacker
 from banger.errors import ArchiveDamaged, BangerError, LocalFileError, UnsafeDownload
+from banger.testing import FakeDaemon
 
 
 def archive(*entries: tuple[str, bytes, str, bytes]) -> bytes:
@@ -114,6 +117,24 @@ def test_modes_times_links_are_kept_and_devices_are_not(target: Path) -> None:
     assert (named / "a").stat().st_mode & 0o7777 == 0o755
     assert os.readlink(named / "c") == "a"
     assert (named / "a").stat().st_mtime == 0
+
+
+class Lacking(FakeDaemon):
+    """Sends a directory, and tells what it lacks."""
+
+    omissions = v1.Omissions(count=70, first=[v1.Omission(path="top/s", reason=v1.Omission.REASON_SOCKET)])
+
+    def DownloadFiles(self, _: v1.DownloadFilesRequest) -> Iterator[v1.DownloadFilesResponse]:  # noqa: N802
+        yield v1.DownloadFilesResponse(chunk=archive(TOP))
+        yield v1.DownloadFilesResponse(done=v1.FilesMoved(entry_count=1, omissions=self.omissions))
+
+
+def test_what_the_vm_left_out_is_told(target: Path) -> None:
+    assert unpack(archive(TOP), str(target)).omissions.count == 0
+    with Lacking() as fake, banger.connect(fake.host) as client:
+        done = client.vms.create("box").files.download("/top", target)
+    assert (done.entries, done.skipped) == (1, 0)
+    assert done.omissions == Lacking.omissions
 
 
 def test_bounds_are_kept(target: Path) -> None:

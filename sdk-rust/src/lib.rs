@@ -167,11 +167,11 @@ pub mod types {
         DoctorCheck, DoctorSummary, DriveStats, Event, EventsSnapshot, Exit, FileEvent, FileInfo,
         FilesMoved, Gap, GuestStats, HostInfo, HostStats, HostUsage, Image, ImageConfig,
         ImageLayer, ImageUsage, Kernel, KernelFeature, KernelInspection, ListPortsResponse,
-        NetworkStats, Operation, Output, OwnerUsage, Port, Promise, Promises, PruneImagesResponse,
-        Screen, Session, SessionSpec, SessionUsage, Stage, StopOutcome, Stream, TerminalSize, Vm,
-        VmIdentity, VmSpec, VmStats, VmSummary, Volume, VolumeMount, VolumeUser, build_log,
-        catalog_entry, doctor_check, event, exit, file_event, file_info, kernel_feature, operation,
-        port, session, stop_outcome, vm, vm_spec,
+        NetworkStats, Omission, Omissions, Operation, Output, OwnerUsage, Port, Promise, Promises,
+        PruneImagesResponse, Screen, Session, SessionSpec, SessionUsage, Stage, StopOutcome,
+        Stream, TerminalSize, Vm, VmIdentity, VmSpec, VmStats, VmSummary, Volume, VolumeMount,
+        VolumeUser, build_log, catalog_entry, doctor_check, event, exit, file_event, file_info,
+        kernel_feature, omission, operation, port, session, stop_outcome, vm, vm_spec,
     };
     pub use prost_types::{Duration, Timestamp};
     pub use tonic_types::Status;

@@ -18,7 +18,10 @@ use crate::output;
 use crate::place::{Place, VmPath, complete_place, place};
 use crate::progress::Progress;
 use crate::value;
-use crate::view::{Copied, shown};
+use crate::view::{Copied, Omissions, shown};
+
+/// Where a download leaves out what its archive does not have.
+const LEFT_IN_VM: &str = "left out in the VM";
 
 /// Copy files into a VM, or out of it
 #[derive(Debug, Args)]
@@ -30,7 +33,8 @@ as it is. A file here whose name has a colon \
 is written ./NAME.
 
 Modes, times, links, hard links, extended attributes and holes are kept; files that come in are the user's, and files \
-that come out are yours, without setuid, devices and pipes. A file appears under its name when it is whole, and nothing \
+that come out are yours, without setuid, devices and pipes. What does not come, or not as it is in the VM, is told: sockets, \
+what is mounted below, what goes or becomes shorter meanwhile. A file appears under its name when it is whole, and nothing \
 is written outside of DEST, whatever the VM sends.
 
 With - a file is read from standard input or written to standard output; with -r that is a tar archive.
@@ -130,7 +134,8 @@ impl Cp {
             signal = signals.end() => Err(Failure::CopyInterrupted { signal }),
         };
         shower.clear();
-        let (entries, bytes) = copied?;
+        let (entries, bytes, omissions) = copied?;
+        note(context, &omissions, "left out here");
         let source = from.map_or_else(|| "-".to_owned(), |path| path.display().to_string());
         told(
             context,
@@ -140,6 +145,7 @@ impl Cp {
                 entries,
                 bytes,
                 skipped: 0,
+                omissions,
             },
         )
     }
@@ -150,14 +156,16 @@ impl Cp {
         tree: PackedTree,
         to: &VmPath,
         progress: impl FnMut(u64) + Send + 'static,
-    ) -> Result<(u64, u64), Failure> {
+    ) -> Result<(u64, u64, Omissions), Failure> {
         let mut upload = files.upload(tree, &to.path).progress(progress);
         if self.keep_owners {
             upload = upload.keep_owners();
         }
         let moved = upload.await?;
         let number = |count: i64| u64::try_from(count).unwrap_or_default();
-        Ok((number(moved.entry_count), number(moved.content_bytes)))
+        let omissions = moved.omissions.as_ref().map(Omissions::from);
+        let (entries, bytes) = (number(moved.entry_count), number(moved.content_bytes));
+        Ok((entries, bytes, omissions.unwrap_or_default()))
     }
 
     async fn write(
@@ -166,13 +174,14 @@ impl Cp {
         source: Source,
         to: &VmPath,
         progress: impl FnMut(u64) + Send + 'static,
-    ) -> Result<(u64, u64), Failure> {
+    ) -> Result<(u64, u64, Omissions), Failure> {
         let mut write = files.write(&to.path).make_parents().progress(progress);
         if self.in_place {
             write = write.in_place();
         }
         let written = write.from(source).await?;
-        Ok((1, u64::try_from(written.size_bytes).unwrap_or_default()))
+        let bytes = u64::try_from(written.size_bytes).unwrap_or_default();
+        Ok((1, bytes, Omissions::default()))
     }
 
     /// Out of a VM, to a path here.
@@ -218,6 +227,8 @@ impl Cp {
                 names.join(", ")
             );
         }
+        let omissions = Omissions::from(&copied.omissions);
+        note(context, &omissions, LEFT_IN_VM);
         told(
             context,
             Copied {
@@ -226,6 +237,7 @@ impl Cp {
                 entries: copied.entries,
                 bytes: copied.bytes,
                 skipped: copied.skipped,
+                omissions,
             },
         )
     }
@@ -309,6 +321,7 @@ impl Cp {
             entries: 1,
             bytes: copied?,
             skipped: 0,
+            omissions: Omissions::default(),
         };
         told(context, copied)
     }
@@ -326,12 +339,15 @@ impl Cp {
             let mut out = tokio::io::stdout();
             let mut progress = shower.callback();
             let mut bytes = 0;
+            let mut omissions = Omissions::default();
             if self.recursive {
                 let mut archive = files.download(&from.path).open().await?;
                 while let Some(chunk) = archive.next().await? {
                     out.write_all(&chunk).await.map_err(Failure::write)?;
                     progress(archive.received_bytes());
                 }
+                let lacking = archive.moved().and_then(|moved| moved.omissions.as_ref());
+                omissions = lacking.map(Omissions::from).unwrap_or_default();
             } else {
                 let mut content = files.read(&from.path).open().await?;
                 while let Some(chunk) = content.next().await? {
@@ -340,7 +356,8 @@ impl Cp {
                     progress(bytes);
                 }
             }
-            out.flush().await.map_err(Failure::write)
+            out.flush().await.map_err(Failure::write)?;
+            Ok::<_, Failure>(omissions)
         };
         let copied = tokio::select! {
             // dropped when it loses, and with it the call
@@ -349,7 +366,8 @@ impl Cp {
             signal = signals.end() => Err(Failure::CopyInterrupted { signal }),
         };
         shower.clear();
-        copied.map(|()| 0)
+        note(context, &copied?, LEFT_IN_VM);
+        Ok(0)
     }
 }
 
@@ -397,6 +415,13 @@ async fn must_be_directory(files: &Files, path: &str) -> Result<(), Failure> {
         _ => Err(Failure::Usage {
             problem: format!("`{path}` in the VM is no directory"),
         }),
+    }
+}
+
+/// Tells people what was not copied, or not as it is.
+fn note(context: &Context, omissions: &Omissions, place: &str) {
+    if let Some(note) = omissions.note().filter(|_| !context.quiet) {
+        eprintln!("banger: {place}, or not copied as it is: {note}");
     }
 }
 

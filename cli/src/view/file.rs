@@ -228,6 +228,59 @@ pub(crate) struct Copied {
     pub(crate) bytes: u64,
     /// Devices and pipes, which are not made here.
     pub(crate) skipped: u64,
+    /// What was not copied, or not as it is.
+    pub(crate) omissions: Omissions,
+}
+
+/// What a copy lacks.
+#[derive(Debug, Default, Serialize)]
+pub(crate) struct Omissions {
+    count: i64,
+    /// Not all, where there are many.
+    first: Vec<Omission>,
+}
+
+/// Something that a copy lacks.
+#[derive(Debug, Serialize)]
+struct Omission {
+    path: String,
+    reason: String,
+}
+
+impl From<&types::Omissions> for Omissions {
+    fn from(omissions: &types::Omissions) -> Self {
+        let omission = |omission: &types::Omission| Omission {
+            path: omission.path.clone(),
+            reason: word(omission.reason().as_str_name(), "REASON_"),
+        };
+        Self {
+            count: omissions.count,
+            first: omissions.first.iter().map(omission).collect(),
+        }
+    }
+}
+
+impl Omissions {
+    /// A line for people; none where nothing is lacking.
+    pub(crate) fn note(&self) -> Option<String> {
+        let told = |omission: &Omission| {
+            let why = match &*omission.reason {
+                "socket" => "a socket",
+                "vanished" => "gone meanwhile",
+                "mount_point" => "another file system",
+                "attributes" => "without some attributes",
+                "shrank" => "became shorter, ends in zeros",
+                other => other,
+            };
+            format!("`{}` ({why})", shown(&omission.path))
+        };
+        let first: Vec<String> = self.first.iter().map(told).collect();
+        let more = match i64::try_from(first.len()) {
+            Ok(told) if told < self.count => ", …",
+            _ => "",
+        };
+        (self.count > 0).then(|| format!("{} in all: {}{more}", self.count, first.join(", ")))
+    }
 }
 
 #[cfg(test)]
@@ -244,6 +297,29 @@ mod tests {
             (Kind::Symlink, 0o777, "lrwxrwxrwx"),
         ] {
             assert_eq!(letters(kind, mode), text);
+        }
+    }
+
+    #[test]
+    fn what_the_vm_left_out_is_told_with_the_reason() {
+        use types::omission::Reason;
+        let omission = |path: &str, reason: Reason| types::Omission {
+            path: path.into(),
+            reason: reason.into(),
+        };
+        let told = |count, first| Omissions::from(&types::Omissions { count, first }).note();
+        assert_eq!(told(0, vec![]), None);
+        let first = vec![
+            omission("run/a\u{1b}", Reason::Socket),
+            omission("log", Reason::Shrank),
+        ];
+        let note = "2 in all: `run/a\\u{1b}` (a socket), `log` (became shorter, ends in zeros)";
+        assert_eq!(told(2, first.clone()).unwrap(), note);
+        assert!(told(3, first).unwrap().ends_with(", …"));
+        for reason in [Reason::Vanished, Reason::MountPoint, Reason::Attributes] {
+            let note = told(1, vec![omission("x", reason)]).unwrap();
+            let word = word(reason.as_str_name(), "REASON_");
+            assert!(!note.contains(&format!("({word})")), "{note}");
         }
     }
 

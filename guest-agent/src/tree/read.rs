@@ -34,6 +34,8 @@ pub(super) fn through(parent: &OwnedFd, name: &[u8]) -> PathBuf {
 pub(super) struct Read {
     pub(super) entry: TreeEntry,
     pub(super) stat: Stat,
+    /// Whether it has extended attributes that are not kept.
+    pub(super) drops_xattrs: bool,
 }
 
 /// What is at `name` in `parent`, called `path`.
@@ -75,28 +77,41 @@ pub(super) fn read(parent: &OwnedFd, name: &[u8], path: &[u8]) -> Result<Read, R
         }
         _ => {}
     }
+    let mut drops_xattrs = false;
     if matches!(kind, Kind::File | Kind::Directory) {
-        entry.xattrs = xattrs(parent, name, path)?;
+        (entry.xattrs, drops_xattrs) = xattrs(parent, name, path)?;
     }
-    Ok(Read { entry, stat })
+    Ok(Read {
+        entry,
+        stat,
+        drops_xattrs,
+    })
 }
 
-fn xattrs(parent: &OwnedFd, name: &[u8], path: &[u8]) -> Result<BTreeMap<String, Bytes>, Refusal> {
+/// The attributes that are kept, and whether there are others.
+fn xattrs(
+    parent: &OwnedFd,
+    name: &[u8],
+    path: &[u8],
+) -> Result<(BTreeMap<String, Bytes>, bool), Refusal> {
     let node = through(parent, name);
     let list = sized(|buffer| rustix::fs::llistxattr(&node, buffer));
     let list = list.map_err(|error| failed("listing the attributes", path, error))?;
-    let mut found = BTreeMap::new();
-    for name in list.unwrap_or_default().split(|&byte| byte == 0) {
-        let Ok(name) = str::from_utf8(name) else {
+    let (mut found, mut has_others) = (BTreeMap::new(), false);
+    let list = list.unwrap_or_default();
+    let names = list.split(|&byte| byte == 0);
+    for name in names.filter(|name| !name.is_empty()) {
+        let kept = str::from_utf8(name).ok();
+        let kept = kept.filter(|name| XATTRS_KEPT.iter().any(|kept| name.starts_with(kept)));
+        let Some(name) = kept else {
+            has_others = true;
             continue;
         };
-        if XATTRS_KEPT.iter().any(|kept| name.starts_with(kept))
-            && let Some(value) = xattr(&node, name, path)?
-        {
+        if let Some(value) = xattr(&node, name, path)? {
             found.insert(name.to_owned(), value);
         }
     }
-    Ok(found)
+    Ok((found, has_others))
 }
 
 /// The value of one attribute; none where there is none.

@@ -6,9 +6,10 @@ use std::fs::File;
 use std::io::{Seek as _, SeekFrom};
 use std::os::unix::ffi::OsStrExt;
 
+use banger_proto::guest::v1::omission::Reason;
 use banger_proto::guest::v1::tree_entry::Kind;
 use banger_proto::guest::v1::tree_piece::Piece;
-use banger_proto::guest::v1::{PathKind, TreeEntry, TreePiece};
+use banger_proto::guest::v1::{Omission, Omissions, PathKind, TreePiece};
 use bytes::Bytes;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{AtFlags, Dir, FileType, OFlags};
@@ -23,6 +24,8 @@ use crate::refusal::{Problem, Refusal};
 const NAMES_MAX: usize = 1 << 20;
 /// Directories in each other: each is a descriptor and a part of the stack.
 const DEPTH_MAX: usize = 256;
+/// Omissions that are told one by one, which the host has as its bound too.
+const OMISSIONS_TOLD: usize = 64;
 
 /// Where pieces go; false when nobody wants more.
 pub type Deliver<'a> = &'a mut dyn FnMut(TreePiece) -> bool;
@@ -60,6 +63,8 @@ pub(super) struct Walker<'a> {
     /// Whether the tree is in use: what goes meanwhile is left out, and what becomes shorter is filled with zeros, as tar(1)
     /// does.
     pub(super) is_in_use: bool,
+    /// What was not handed out, or not as it is.
+    omissions: Omissions,
     /// The first path of each file that has several names.
     links: HashMap<(u64, u64), Bytes>,
     pieces: Pieces,
@@ -89,6 +94,7 @@ impl<'a> Walker<'a> {
             judge,
             holes: Holes::Filled,
             is_in_use: false,
+            omissions: Omissions::default(),
             links: HashMap::new(),
             pieces: Pieces::new(),
         }
@@ -97,6 +103,24 @@ impl<'a> Walker<'a> {
     fn hand(&mut self, piece: Piece) -> Result<(), End> {
         let wanted = (self.deliver)(TreePiece { piece: Some(piece) });
         if wanted { Ok(()) } else { Err(End::Gone) }
+    }
+
+    fn omit(&mut self, path: &[u8], reason: Reason) {
+        self.omissions.count += 1;
+        if self.omissions.first.len() < OMISSIONS_TOLD {
+            self.omissions.first.push(Omission {
+                path: Bytes::copy_from_slice(path),
+                reason: reason.into(),
+            });
+        }
+    }
+
+    /// Hands out an entry as it was read.
+    fn hand_entry(&mut self, read: Read) -> Result<(), End> {
+        if read.drops_xattrs {
+            self.omit(&read.entry.path, Reason::Attributes);
+        }
+        self.hand(Piece::Entry(read.entry))
     }
 
     /// Hands out all that is in `directory`, whose own path is `path`.
@@ -110,7 +134,9 @@ impl<'a> Walker<'a> {
                 return Err(failed("reading", &path, Errno::NAMETOOLONG).into());
             }
             match self.one(directory, &name, &path) {
-                Err(End::Failed(refusal)) if self.is_in_use && has_gone(&refusal) => {}
+                Err(End::Failed(refusal)) if self.is_in_use && has_gone(&refusal) => {
+                    self.omit(&path, Reason::Vanished);
+                }
                 done => done?,
             }
         }
@@ -121,7 +147,7 @@ impl<'a> Walker<'a> {
     pub(super) fn one(&mut self, parent: &OwnedFd, name: &[u8], path: &[u8]) -> Result<(), End> {
         let mut read = read(parent, name, path)?;
         let verdict = (self.judge)(parent, name, &mut read)?;
-        if matches!(verdict, Verdict::Skip) || read.entry.kind() == Kind::Unspecified {
+        if matches!(verdict, Verdict::Skip) {
             return Ok(());
         }
         match read.entry.kind() {
@@ -131,13 +157,20 @@ impl<'a> Walker<'a> {
                 }
                 let flags = OFlags::RDONLY | OFlags::DIRECTORY;
                 let directory = open(parent, name, path, flags)?;
-                self.hand(Piece::Entry(read.entry))?;
+                self.hand_entry(read)?;
                 self.children(&directory, path)
             }
-            Kind::Directory => self.hand(Piece::Entry(read.entry)),
+            Kind::Directory => {
+                self.omit(path, Reason::MountPoint);
+                self.hand_entry(read)
+            }
+            Kind::Unspecified => {
+                self.omit(path, Reason::Socket);
+                Ok(())
+            }
             _ if self.links_to_another(&mut read) => self.hand(Piece::Entry(read.entry)),
             Kind::File => match open(parent, name, path, OFlags::RDONLY) {
-                Ok(file) => self.file(&File::from(file), path, read.entry),
+                Ok(file) => self.file(&File::from(file), path, read),
                 Err(refusal) => {
                     // Another name of it may be there.
                     self.links.remove(&(read.stat.st_dev, read.stat.st_ino));
@@ -164,19 +197,34 @@ impl<'a> Walker<'a> {
         false
     }
 
-    fn file(&mut self, mut file: &File, path: &[u8], mut entry: TreeEntry) -> Result<(), End> {
-        let size = u64::try_from(entry.size).unwrap_or_default();
+    fn file(&mut self, file: &File, path: &[u8], read: Read) -> Result<(), End> {
+        let size = u64::try_from(read.entry.size).unwrap_or_default();
+        self.content(file, path, read, size)?;
+        let is_shorter = file.metadata().is_ok_and(|now| now.len() < size);
+        if self.is_in_use && is_shorter {
+            self.omit(path, Reason::Shrank);
+        }
+        Ok(())
+    }
+
+    fn content(
+        &mut self,
+        mut file: &File,
+        path: &[u8],
+        mut read: Read,
+        size: u64,
+    ) -> Result<(), End> {
         let ranges = match self.holes {
             Holes::Told => holes::ranges(file, size),
             Holes::Filled => None,
         };
         let Some(ranges) = ranges else {
-            self.hand(Piece::Entry(entry))?;
+            self.hand_entry(read)?;
             return self.range(file, path, size);
         };
-        entry.is_sparse = true;
-        entry.ranges.clone_from(&ranges);
-        self.hand(Piece::Entry(entry))?;
+        read.entry.is_sparse = true;
+        read.entry.ranges.clone_from(&ranges);
+        self.hand_entry(read)?;
         for range in ranges {
             let (offset, length) = (range.offset.unsigned_abs(), range.length.unsigned_abs());
             file.seek(SeekFrom::Start(offset))
@@ -272,7 +320,7 @@ pub fn list_directory(root: &Root, path: &[u8]) -> Result<(Vec<Vec<u8>>, PathKin
 }
 
 /// Hands out what is at `path`, its last link followed, with all that is beneath it on the same file system, as far as it is
-/// there when its turn comes.
+/// there when its turn comes; tells what was omitted.
 ///
 /// # Errors
 /// A path that is malformed, does not exist or cannot be read.
@@ -281,7 +329,7 @@ pub fn get_tree(
     path: &[u8],
     holes: Holes,
     deliver: Deliver<'_>,
-) -> Result<(), Refusal> {
+) -> Result<Omissions, Refusal> {
     let inside = names(path)?.join(&b'/');
     let found = root
         .at(&inside, OFlags::PATH)
@@ -303,8 +351,8 @@ pub fn get_tree(
         let directory = root
             .at(&inside, OFlags::RDONLY | OFlags::DIRECTORY)
             .map_err(|error| failed("opening", path, error))?;
-        self_of(&directory, path).and_then(|entry| {
-            walker.hand(Piece::Entry(entry))?;
+        self_of(&directory, path).and_then(|read| {
+            walker.hand_entry(read)?;
             walker.children(&directory, b"")
         })
     } else {
@@ -312,14 +360,15 @@ pub fn get_tree(
         let (parent, name) = resolved(root, &found)?;
         walker.one(&parent, &name, b"").map(drop)
     };
-    settle(walked)
+    settle(walked)?;
+    Ok(walker.omissions)
 }
 
 /// The directory itself, as the root of its tree.
-fn self_of(directory: &OwnedFd, path: &[u8]) -> Result<TreeEntry, End> {
+fn self_of(directory: &OwnedFd, path: &[u8]) -> Result<Read, End> {
     let mut read = read(directory, b".", path)?;
     read.entry.path = Bytes::new();
-    Ok(read.entry)
+    Ok(read)
 }
 
 /// The directory and the name under which an open file is known.
@@ -398,16 +447,95 @@ mod tests {
                     file.unwrap().set_len(1).unwrap();
                     content.extend_from_slice(&data);
                 }
-                Piece::Data(_) => {}
+                Piece::Data(_) | Piece::Omissions(_) => {}
             }
             true
         };
         let root = Root::open(dir.path()).unwrap();
-        get_tree(&root, b"/", Holes::Told, &mut deliver).unwrap();
+        let omissions = get_tree(&root, b"/", Holes::Told, &mut deliver).unwrap();
         assert_eq!(names, ["", "a", "shrinks"]);
+        let told = [
+            ("gone", Reason::Vanished),
+            ("left", Reason::Vanished),
+            ("shrinks", Reason::Shrank),
+        ];
+        assert_eq!(
+            first(&omissions),
+            told.map(|(path, why)| (path.into(), why))
+        );
         assert_eq!(content.len(), size);
         assert_eq!((content[0], content[size - 1]), (7, 0));
         // What was asked for itself must be there.
         assert!(get_tree(&root, b"/gone", Holes::Told, &mut |_| true).is_err());
+    }
+
+    fn first(omissions: &Omissions) -> Vec<(String, Reason)> {
+        let told = |told: &Omission| {
+            let path = String::from_utf8(told.path.to_vec()).unwrap();
+            (path, told.reason())
+        };
+        omissions.first.iter().map(told).collect()
+    }
+
+    #[test]
+    fn what_no_archive_holds_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = Root::open(dir.path()).unwrap();
+        fs::write(dir.path().join("file"), "x").unwrap();
+        let got = || get_tree(&root, b"/", Holes::Told, &mut |_| true).unwrap();
+        assert_eq!(got(), Omissions::default());
+        let _socket = std::os::unix::net::UnixListener::bind(dir.path().join("socket")).unwrap();
+        assert_eq!(first(&got()), [("socket".to_owned(), Reason::Socket)]);
+        // One that was asked for itself, too.
+        let socket = get_tree(&root, b"/socket", Holes::Told, &mut |_| true);
+        assert_eq!(first(&socket.unwrap()), [(String::new(), Reason::Socket)]);
+        for number in 0..100 {
+            let path = dir.path().join(number.to_string());
+            drop(std::os::unix::net::UnixListener::bind(path).unwrap());
+        }
+        assert_eq!(got().count, 101);
+        assert_eq!(got().first.len(), OMISSIONS_TOLD);
+    }
+
+    #[test]
+    fn a_directory_on_which_something_is_mounted_comes_empty_and_is_told() {
+        let root = Root::open(std::path::Path::new("/")).unwrap();
+        let of = |path: &str| {
+            fs::metadata(path).map(|found| std::os::unix::fs::MetadataExt::dev(&found))
+        };
+        if !matches!((of("/dev"), of("/dev/shm")), (Ok(dev), Ok(shm)) if dev != shm) {
+            eprintln!("SKIPPED a_directory_on_which_something_is_mounted: /dev/shm is not mounted");
+            return;
+        }
+        let mut names = Vec::new();
+        let mut deliver = |piece: TreePiece| {
+            if let Some(Piece::Entry(entry)) = piece.piece {
+                names.push(entry.path);
+            }
+            true
+        };
+        let omissions = get_tree(&root, b"/dev", Holes::Told, &mut deliver).unwrap();
+        assert!(first(&omissions).contains(&("shm".to_owned(), Reason::MountPoint)));
+        assert!(names.contains(&"shm".into()));
+        assert!(!names.iter().any(|name| name.starts_with(b"shm/")));
+    }
+
+    #[test]
+    fn attributes_that_are_not_kept_are_told() {
+        let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+        let file = dir.path().join("file");
+        fs::write(&file, "x").unwrap();
+        fs::hard_link(&file, dir.path().join("other")).unwrap();
+        let set =
+            |name: &str| rustix::fs::setxattr(&file, name, b"x", rustix::fs::XattrFlags::empty());
+        let root = Root::open(dir.path()).unwrap();
+        let got = || get_tree(&root, b"/", Holes::Told, &mut |_| true).unwrap();
+        let _ = set("user.kept");
+        assert_eq!(got(), Omissions::default());
+        if set("trusted.lost").is_err() {
+            eprintln!("SKIPPED attributes_that_are_not_kept_are_told: only root may set one");
+            return;
+        }
+        assert_eq!(first(&got()), [("file".to_owned(), Reason::Attributes)]);
     }
 }

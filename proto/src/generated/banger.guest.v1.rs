@@ -1053,7 +1053,7 @@ pub struct DataRange {
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct TreePiece {
     /// One of them.
-    #[prost(oneof = "tree_piece::Piece", tags = "1, 2")]
+    #[prost(oneof = "tree_piece::Piece", tags = "1, 2, 3")]
     pub piece: ::core::option::Option<tree_piece::Piece>,
 }
 /// Nested message and enum types in `TreePiece`.
@@ -1067,6 +1067,87 @@ pub mod tree_piece {
         /// Content of the last entry.
         #[prost(bytes, tag = "2")]
         Data(::prost::bytes::Bytes),
+        /// What the tree lacks, if that was asked for and there is something to tell. The last piece.
+        #[prost(message, tag = "3")]
+        Omissions(super::Omissions),
+    }
+}
+/// What a tree lacks of what is in the guest.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Omissions {
+    /// How many there are.
+    #[prost(int64, tag = "1")]
+    pub count: i64,
+    /// The first of them, at most 64.
+    #[prost(message, repeated, tag = "2")]
+    pub first: ::prost::alloc::vec::Vec<Omission>,
+}
+/// Something that a tree lacks.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Omission {
+    /// As an entry has it.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub path: ::prost::bytes::Bytes,
+    /// Why.
+    #[prost(enumeration = "omission::Reason", tag = "2")]
+    pub reason: i32,
+}
+/// Nested message and enum types in `Omission`.
+pub mod omission {
+    /// Why.
+    #[derive(
+        Clone,
+        Copy,
+        Debug,
+        PartialEq,
+        Eq,
+        Hash,
+        PartialOrd,
+        Ord,
+        ::prost::Enumeration
+    )]
+    #[repr(i32)]
+    pub enum Reason {
+        /// Not a reason.
+        Unspecified = 0,
+        /// It is a socket, which no archive holds.
+        Socket = 1,
+        /// It was gone when its turn came.
+        Vanished = 2,
+        /// Another file system is mounted there: the directory came empty.
+        MountPoint = 3,
+        /// It came without some of its extended attributes.
+        Attributes = 4,
+        /// It became shorter while it was read: it came with zeros at its end.
+        Shrank = 5,
+    }
+    impl Reason {
+        /// String value of the enum field names used in the ProtoBuf definition.
+        ///
+        /// The values are not transformed in any way and thus are considered stable
+        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+        pub fn as_str_name(&self) -> &'static str {
+            match self {
+                Self::Unspecified => "REASON_UNSPECIFIED",
+                Self::Socket => "REASON_SOCKET",
+                Self::Vanished => "REASON_VANISHED",
+                Self::MountPoint => "REASON_MOUNT_POINT",
+                Self::Attributes => "REASON_ATTRIBUTES",
+                Self::Shrank => "REASON_SHRANK",
+            }
+        }
+        /// Creates an enum from field names used in the ProtoBuf definition.
+        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+            match value {
+                "REASON_UNSPECIFIED" => Some(Self::Unspecified),
+                "REASON_SOCKET" => Some(Self::Socket),
+                "REASON_VANISHED" => Some(Self::Vanished),
+                "REASON_MOUNT_POINT" => Some(Self::MountPoint),
+                "REASON_ATTRIBUTES" => Some(Self::Attributes),
+                "REASON_SHRANK" => Some(Self::Shrank),
+                _ => None,
+            }
+        }
     }
 }
 /// Puts files into the guest.
@@ -1140,6 +1221,9 @@ pub struct GetTreeRequest {
     /// may be relative to the user's home, and files with holes are told as such.
     #[prost(string, optional, tag = "2")]
     pub user: ::core::option::Option<::prost::alloc::string::String>,
+    /// Tell last what the tree lacks.
+    #[prost(bool, tag = "3")]
+    pub tell_omissions: bool,
 }
 /// Asks for what was changed.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]

@@ -1408,7 +1408,8 @@ pub mod write_file_start {
         Replace = 1,
         /// The same, and refused where something is already.
         Create = 2,
-        /// After what the file has; it is made where it is missing.
+        /// After what the file has; it is made where it is missing. Not repeatable: a write has no `request_id`, so what came
+        /// before the call broke off may be there, and a repeat of the call would append it again.
         Append = 3,
         /// Into the file, from `offset` on; it is made where it is missing.
         At = 4,
@@ -1768,7 +1769,7 @@ pub struct UploadFilesStart {
     pub keep_owners: bool,
 }
 /// How the upload goes on.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct UploadFilesResponse {
     /// `done` last.
     #[prost(oneof = "upload_files_response::Message", tags = "1, 2, 3")]
@@ -1777,7 +1778,7 @@ pub struct UploadFilesResponse {
 /// Nested message and enum types in `UploadFilesResponse`.
 pub mod upload_files_response {
     /// `done` last.
-    #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Oneof)]
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
     pub enum Message {
         /// Bytes of the archive that were taken.
         #[prost(int64, tag = "1")]
@@ -1791,7 +1792,7 @@ pub mod upload_files_response {
     }
 }
 /// How much was moved.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct FilesMoved {
     /// Files, directories, links and devices.
     #[prost(int64, tag = "1")]
@@ -1799,6 +1800,87 @@ pub struct FilesMoved {
     /// Bytes of the files' contents, without holes.
     #[prost(int64, tag = "2")]
     pub content_bytes: i64,
+    /// What a download lacks of what is in the VM; absent where it lacks nothing.
+    #[prost(message, optional, tag = "3")]
+    pub omissions: ::core::option::Option<Omissions>,
+}
+/// What a download lacks of what is in the VM, as the VM tells it.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Omissions {
+    /// How many there are.
+    #[prost(int64, tag = "1")]
+    pub count: i64,
+    /// The first of them, at most 64.
+    #[prost(message, repeated, tag = "2")]
+    pub first: ::prost::alloc::vec::Vec<Omission>,
+}
+/// Something that a download lacks.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Omission {
+    /// As names in the archive are. What is no UTF-8 is replaced.
+    #[prost(string, tag = "1")]
+    pub path: ::prost::alloc::string::String,
+    /// Why.
+    #[prost(enumeration = "omission::Reason", tag = "2")]
+    pub reason: i32,
+}
+/// Nested message and enum types in `Omission`.
+pub mod omission {
+    /// Why.
+    #[derive(
+        Clone,
+        Copy,
+        Debug,
+        PartialEq,
+        Eq,
+        Hash,
+        PartialOrd,
+        Ord,
+        ::prost::Enumeration
+    )]
+    #[repr(i32)]
+    pub enum Reason {
+        /// Not a reason.
+        Unspecified = 0,
+        /// It is a socket, which no archive holds.
+        Socket = 1,
+        /// It was gone when its turn came.
+        Vanished = 2,
+        /// Another file system is mounted there, such as a volume: the directory came empty.
+        MountPoint = 3,
+        /// It came without some of its extended attributes, which mean something to the VM alone.
+        Attributes = 4,
+        /// It became shorter while it was read: it came with zeros at its end.
+        Shrank = 5,
+    }
+    impl Reason {
+        /// String value of the enum field names used in the ProtoBuf definition.
+        ///
+        /// The values are not transformed in any way and thus are considered stable
+        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+        pub fn as_str_name(&self) -> &'static str {
+            match self {
+                Self::Unspecified => "REASON_UNSPECIFIED",
+                Self::Socket => "REASON_SOCKET",
+                Self::Vanished => "REASON_VANISHED",
+                Self::MountPoint => "REASON_MOUNT_POINT",
+                Self::Attributes => "REASON_ATTRIBUTES",
+                Self::Shrank => "REASON_SHRANK",
+            }
+        }
+        /// Creates an enum from field names used in the ProtoBuf definition.
+        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+            match value {
+                "REASON_UNSPECIFIED" => Some(Self::Unspecified),
+                "REASON_SOCKET" => Some(Self::Socket),
+                "REASON_VANISHED" => Some(Self::Vanished),
+                "REASON_MOUNT_POINT" => Some(Self::MountPoint),
+                "REASON_ATTRIBUTES" => Some(Self::Attributes),
+                "REASON_SHRANK" => Some(Self::Shrank),
+                _ => None,
+            }
+        }
+    }
 }
 /// Asks for a tree of files.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1816,7 +1898,7 @@ pub struct DownloadFilesRequest {
 }
 /// A part of the archive: ustar with PAX records, holes by the GNU format 1.0. Names in it begin with the last name of
 /// the path that was asked for; for the root of the VM they do not.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct DownloadFilesResponse {
     /// `done` last: without it the archive is not whole.
     #[prost(oneof = "download_files_response::Message", tags = "1, 2, 3")]
@@ -1825,7 +1907,7 @@ pub struct DownloadFilesResponse {
 /// Nested message and enum types in `DownloadFilesResponse`.
 pub mod download_files_response {
     /// `done` last: without it the archive is not whole.
-    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
     pub enum Message {
         /// The next bytes.
         #[prost(bytes, tag = "1")]

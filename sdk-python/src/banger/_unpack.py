@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
+from banger import v1
 from banger._tar import DamagedArchive, Entry, TarReader
 from banger.errors import ArchiveDamaged, BangerError, LocalFileError, UnsafeDownload
 
@@ -47,6 +48,9 @@ class Downloaded:
     """Devices and pipes, which are not made."""
     skipped_names: list[str] = field(default_factory=list)
     """The first names of those."""
+    omissions: v1.Omissions = field(default_factory=v1.Omissions)
+    """What did not come out of the VM, or not as it is there, as the VM tells it: `count`, and the `first` of them with
+    `path` and `reason`."""
 
 
 def shown(path: bytes) -> str:
@@ -115,9 +119,11 @@ class Unpacker:
         except DamagedArchive as error:
             raise ArchiveDamaged(str(error)) from error
 
-    def finish(self) -> Downloaded:
-        """All has come."""
+    def finish(self, omissions: v1.Omissions | None = None) -> Downloaded:
+        """All has come, but for `omissions`."""
         with self._lock:
+            if omissions is not None:
+                self.done.omissions = omissions
             return self._finish()
 
     def _finish(self) -> Downloaded:

@@ -115,7 +115,10 @@ impl Download {
         match (fed, unpacked) {
             // Why nothing more came, rather than that it did not.
             (Err(error), _) => Err(error),
-            (Ok(()), unpacked) => unpacked,
+            (Ok(()), unpacked) => unpacked.map(|unpacked| Unpacked {
+                omissions: archive.omissions(),
+                ..unpacked
+            }),
         }
     }
 }
@@ -185,10 +188,18 @@ impl DownloadStream {
         self.received
     }
 
-    /// How much it has; known when all has come.
+    /// How much it has, and what it lacks; known when all has come.
     #[must_use]
     pub const fn moved(&self) -> Option<&v1::FilesMoved> {
         self.moved.as_ref()
+    }
+
+    /// What it lacks; known when all has come.
+    fn omissions(&self) -> v1::Omissions {
+        let moved = self.moved.as_ref();
+        moved
+            .and_then(|moved| moved.omissions.clone())
+            .unwrap_or_default()
     }
 
     /// The next bytes; `None` when all have come.

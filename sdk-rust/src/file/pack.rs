@@ -1,7 +1,8 @@
 //! Files of this machine as a tar archive, made while it is sent.
 //!
 //! Permissions, times, links, hard links, extended attributes and holes are kept. Sockets are left out: they are
-//! nothing without their process.
+//! nothing without their process. The tree may be in use: what goes meanwhile is left out, and what becomes shorter is filled
+//! with zeros, as tar(1) does. All of that is told.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File, Metadata};
@@ -9,9 +10,12 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use banger_archive::TarWriter;
 use banger_core::tree::{DataRange, RANGES_MAX, TreeEntry, TreeKind};
+use banger_proto::v1;
+use banger_proto::v1::omission::Reason;
 use bytes::Bytes;
 use rustix::io::Errno;
 
@@ -25,9 +29,37 @@ const XATTR_MAX_BYTES: usize = 64 << 10;
 const XATTRS_KEPT: [&str; 3] = ["security.capability", "user.", "system.posix_acl_"];
 /// Blocks of stat(2), whatever the file system's are.
 const BLOCK_BYTES: u64 = 512;
+/// Omissions that are told one by one, as a VM tells them.
+const OMISSIONS_TOLD: usize = 64;
 
 /// What is packed.
-pub struct PackedTree(Tree);
+pub struct PackedTree {
+    tree: Tree,
+    omitted: Omitted,
+}
+
+/// What was not packed, or not as it is; whole when packing has ended.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Omitted(Arc<Mutex<v1::Omissions>>);
+
+impl Omitted {
+    fn add(&self, path: &[u8], reason: Reason) {
+        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        told.count += 1;
+        if told.first.len() < OMISSIONS_TOLD {
+            told.first.push(v1::Omission {
+                path: String::from_utf8_lossy(path).into_owned(),
+                reason: reason.into(),
+            });
+        }
+    }
+
+    /// What there is to tell.
+    pub(super) fn told(&self) -> Option<v1::Omissions> {
+        let told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        (told.count > 0).then(|| told.clone())
+    }
+}
 
 enum Tree {
     /// A file or a directory, by its own name.
@@ -45,30 +77,40 @@ impl std::fmt::Debug for PackedTree {
 }
 
 impl PackedTree {
+    fn of(tree: Tree) -> Self {
+        let omitted = Omitted::default();
+        Self { tree, omitted }
+    }
+
     /// A file, or a directory with all that is in it, by its own name. A symbolic link here is followed; those below
     /// are kept.
     pub fn named(path: impl Into<PathBuf>) -> Self {
-        Self(Tree::Named(path.into()))
+        Self::of(Tree::Named(path.into()))
     }
 
     /// What is in a directory, without the directory itself.
     pub fn content_of(directory: impl Into<PathBuf>) -> Self {
-        Self(Tree::Content(directory.into()))
+        Self::of(Tree::Content(directory.into()))
     }
 
     /// A tar archive that is made already, and not compressed.
     pub fn archive(archive: impl Read + Send + 'static) -> Self {
-        Self(Tree::Archive(Box::new(archive)))
+        Self::of(Tree::Archive(Box::new(archive)))
     }
 
     /// Whether all of it is in one entry at the top.
     pub(super) const fn has_top(&self) -> bool {
-        matches!(self.0, Tree::Named(_))
+        matches!(self.tree, Tree::Named(_))
+    }
+
+    /// What will not be packed, or not as it is.
+    pub(super) fn omitted(&self) -> Omitted {
+        self.omitted.clone()
     }
 
     /// What it is called in errors.
     pub(crate) fn name(&self) -> PathBuf {
-        match &self.0 {
+        match &self.tree {
             Tree::Named(path) | Tree::Content(path) => path.clone(),
             Tree::Archive(_) => PathBuf::from("-"),
         }
@@ -79,8 +121,9 @@ impl PackedTree {
         let mut packer = Packer {
             tar: TarWriter::new(writer),
             links: HashMap::new(),
+            omitted: self.omitted,
         };
-        match self.0 {
+        match self.tree {
             Tree::Named(path) => {
                 let name = name_of(&path)?;
                 let real = fs::canonicalize(&path).map_err(|error| at(&path, error))?;
@@ -115,6 +158,7 @@ struct Packer<'a> {
     tar: TarWriter<&'a mut dyn Write>,
     /// The first path of each file that has several names.
     links: HashMap<(u64, u64), Vec<u8>>,
+    omitted: Omitted,
 }
 
 impl Packer<'_> {
@@ -135,7 +179,12 @@ impl Packer<'_> {
                 b"" => name.as_bytes().to_vec(),
                 inside => [inside, name.as_bytes()].join(&b'/'),
             };
-            self.one(&directory.join(name), &path, depth)?;
+            match self.one(&directory.join(name), &path, depth) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    self.omitted.add(&path, Reason::Vanished);
+                }
+                done => done?,
+            }
         }
         Ok(())
     }
@@ -150,6 +199,7 @@ impl Packer<'_> {
             return self.content(path, inside, depth + 1);
         }
         if kind.is_socket() {
+            self.omitted.add(inside, Reason::Socket);
             return Ok(());
         }
         let key = (metadata.dev(), metadata.ino());
@@ -162,25 +212,31 @@ impl Packer<'_> {
             }
             self.links.insert(key, inside.to_vec());
         }
-        match kind.is_file() {
-            true => self.file(path, entry),
-            false => self.tar.entry(&entry),
+        if !kind.is_file() {
+            return self.tar.entry(&entry);
         }
-    }
-
-    fn file(&mut self, path: &Path, mut entry: TreeEntry) -> io::Result<()> {
         // It may be another thing now: no link is followed, and no pipe waited for.
         let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
         let flags = i32::try_from(flags.bits()).map_err(io::Error::other)?;
-        let file = File::options().read(true).custom_flags(flags).open(path);
-        let mut file = file.map_err(|error| at(path, error))?;
+        match File::options().read(true).custom_flags(flags).open(path) {
+            Ok(file) => self.file(file, path, entry),
+            Err(error) => {
+                // Another name of it may be there.
+                self.links.remove(&key);
+                Err(at(path, error))
+            }
+        }
+    }
+
+    fn file(&mut self, mut file: File, path: &Path, mut entry: TreeEntry) -> io::Result<()> {
         let metadata = file.metadata().map_err(|error| at(path, error))?;
         let size = metadata.len();
+        let mut is_short = false;
         match ranges(&file, &metadata) {
             None => {
                 entry.kind = TreeKind::File { size };
                 self.tar.entry(&entry)?;
-                self.range(&mut file, path, size)
+                is_short |= self.range(&mut file, path, size)?;
             }
             Some(ranges) => {
                 entry.kind = TreeKind::SparseFile {
@@ -191,31 +247,37 @@ impl Packer<'_> {
                 for range in ranges {
                     file.seek(SeekFrom::Start(range.offset))
                         .map_err(|error| at(path, error))?;
-                    self.range(&mut file, path, range.length)?;
+                    is_short |= self.range(&mut file, path, range.length)?;
                 }
-                Ok(())
             }
         }
+        // Where only a hole went, no byte was missed.
+        if is_short || file.metadata().is_ok_and(|now| now.len() < size) {
+            self.omitted.add(&entry.path, Reason::Shrank);
+        }
+        Ok(())
     }
 
-    /// The next `left` bytes of a file.
-    fn range(&mut self, file: &mut File, path: &Path, mut left: u64) -> io::Result<()> {
+    /// The next `left` bytes of a file; whether they were not there.
+    fn range(&mut self, file: &mut File, path: &Path, mut left: u64) -> io::Result<bool> {
+        let mut is_short = false;
         let mut buffer = vec![0; PIECE_BYTES.min(usize::try_from(left).unwrap_or(PIECE_BYTES))];
         while left > 0 {
             let want = buffer
                 .len()
                 .min(usize::try_from(left).unwrap_or(buffer.len()));
-            let read = file
+            let mut read = file
                 .read(&mut buffer[..want])
                 .map_err(|error| at(path, error))?;
+            // It became shorter while it was read.
             if read == 0 {
-                let problem = format!("`{}` became shorter while it was read", path.display());
-                return Err(io::Error::other(problem));
+                buffer[..want].fill(0);
+                (read, is_short) = (want, true);
             }
             self.tar.data(&buffer[..read])?;
             left -= read as u64;
         }
-        Ok(())
+        Ok(is_short)
     }
 }
 

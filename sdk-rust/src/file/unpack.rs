@@ -19,6 +19,7 @@ use std::vec::IntoIter;
 
 use banger_archive::{Budget, StreamInput, TarPieces, shown};
 use banger_core::tree::{DataRange, TreeEntry, TreeKind, TreePiece};
+use banger_proto::v1;
 use rustix::fd::OwnedFd;
 use rustix::fs::{
     AtFlags, FileType, Mode, OFlags, RenameFlags, ResolveFlags, Timespec, Timestamps, UTIME_OMIT,
@@ -69,7 +70,7 @@ impl Default for UnpackLimits {
 }
 
 /// What was unpacked.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct Unpacked {
     /// Files, directories and links that were made.
     pub entries: u64,
@@ -79,6 +80,8 @@ pub struct Unpacked {
     pub skipped: u64,
     /// The first names of those.
     pub skipped_names: Vec<String>,
+    /// What did not come out of the VM, or not as it is there, as the VM tells it.
+    pub omissions: v1::Omissions,
 }
 
 /// Where things go.

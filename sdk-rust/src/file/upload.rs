@@ -7,19 +7,23 @@ use bytes::Bytes;
 use futures::future::{BoxFuture, FutureExt};
 use v1::upload_files_request::Message;
 
+use super::pack::Omitted;
 use super::{Files, PackedTree};
 use crate::error::{Error, Result};
 use crate::upload::{Source, send_up_to};
 
 const CALL: &str = "UploadFiles";
 
-/// A tree on its way into a VM, sent when it is awaited. It is not repeated when the connection breaks; what was sent
+/// A tree on its way into a VM, sent when it is awaited. What of it was not sent, because it is a socket or was gone when
+/// its turn came, or was sent with zeros at its end, because it became shorter meanwhile, is in `omissions` of what it gives.
+/// It is not repeated when the connection breaks; what was sent
 /// before is there then, each file whole or as it was.
 #[must_use = "nothing is sent until this is awaited"]
 pub struct Upload {
     files: Files,
     start: v1::UploadFilesStart,
     source: Source,
+    omitted: Omitted,
     progress: Box<dyn FnMut(u64) + Send>,
 }
 
@@ -44,6 +48,7 @@ impl Upload {
         Self {
             files,
             start,
+            omitted: tree.omitted(),
             source: Source::Tree(tree),
             progress: Box::new(|_| {}),
         }
@@ -66,6 +71,7 @@ impl Upload {
             files,
             start,
             source,
+            omitted,
             mut progress,
         } = self;
         let start = v1::UploadFilesRequest {
@@ -75,7 +81,7 @@ impl Upload {
         let end = v1::UploadFilesRequest {
             message: Some(Message::End(v1::UploadFilesEnd {})),
         };
-        send_up_to(start, parts, Some(end), |stream| async move {
+        let moved = send_up_to(start, parts, Some(end), |stream| async move {
             let answer = files.rpc().upload_files(stream).await;
             let mut answers = files.client.watched(answer, CALL)?;
             loop {
@@ -90,8 +96,11 @@ impl Upload {
                     Some(v1::upload_files_response::Message::Heartbeat(_)) | None => {}
                 }
             }
+        });
+        Ok(v1::FilesMoved {
+            omissions: omitted.told(),
+            ..moved.await?
         })
-        .await
     }
 }
 

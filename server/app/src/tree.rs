@@ -5,7 +5,7 @@ use banger_core::tree::{TreeEntry, TreeKind, TreePiece};
 use futures::StreamExt as _;
 
 /// The path `inside` beneath `prefix`; either may be empty.
-fn join(prefix: &[u8], inside: &[u8]) -> Vec<u8> {
+pub(crate) fn join(prefix: &[u8], inside: &[u8]) -> Vec<u8> {
     match (prefix, inside) {
         (b"", inside) => inside.to_vec(),
         (prefix, b"") => prefix.to_vec(),

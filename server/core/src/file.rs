@@ -8,7 +8,7 @@ use bytes::Bytes;
 use futures::stream::BoxStream;
 
 use crate::FailureKind;
-use crate::guest::{GuestError, TreePieces, TreeSource};
+use crate::guest::{DownloadPieces, GuestError, TreeSource};
 
 /// What a file is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -312,7 +312,7 @@ pub trait GuestFiles: Send + Sync + 'static {
     ) -> Result<TreeMoved, GuestError>;
 
     /// What is at a path, with all that is beneath it; the first entry has an empty path.
-    async fn download_files(&self, place: &FilePlace) -> Result<TreePieces, GuestError>;
+    async fn download_files(&self, place: &FilePlace) -> Result<DownloadPieces, GuestError>;
 }
 
 /// What a guest says that is wrong about a file. The words are the agent's reasons too.

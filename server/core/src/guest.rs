@@ -18,7 +18,7 @@ use crate::session::{
 };
 use crate::setup::Secret;
 use crate::stats::GuestStats;
-use crate::tree::{Changes, DiskWrites, PathKind, TreePiece, TreePlace};
+use crate::tree::{Changes, DiskWrites, DownloadPiece, PathKind, TreePiece, TreePlace};
 use crate::tunnel::{TunnelEvent, TunnelFault, TunnelInput, TunnelTarget};
 use crate::vmm::Accelerator;
 use crate::workspace::{GuestWorkspaces, WorkspaceProblem};
@@ -140,6 +140,8 @@ pub type SessionInputs = BoxStream<'static, SessionInput>;
 
 /// A tree on its way out of a guest, or the reason why it is not whole.
 pub type TreePieces = BoxStream<'static, Result<TreePiece, GuestError>>;
+/// The same, with what it lacks.
+pub type DownloadPieces = BoxStream<'static, Result<DownloadPiece, GuestError>>;
 /// A tree on its way into a guest. Its end says that it is whole.
 pub type TreeSource = BoxStream<'static, TreePiece>;
 

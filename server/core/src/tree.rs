@@ -129,6 +129,51 @@ pub enum TreePiece {
     Data(Bytes),
 }
 
+/// A part of a tree that somebody downloads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DownloadPiece {
+    /// The next piece.
+    Tree(TreePiece),
+    /// What the tree lacks; the last, where there is something to tell.
+    Omissions(Omissions),
+}
+
+/// What a tree lacks of what is in the guest.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Omissions {
+    /// How many there are.
+    pub count: u64,
+    /// The first of them, at most [`OMISSIONS_TOLD_MAX`].
+    pub first: Vec<Omission>,
+}
+
+/// The most omissions that are told one by one.
+pub const OMISSIONS_TOLD_MAX: usize = 64;
+
+/// Something that a tree lacks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Omission {
+    /// As an entry has it.
+    pub path: Vec<u8>,
+    /// Why.
+    pub reason: OmissionReason,
+}
+
+/// Why a tree lacks something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OmissionReason {
+    /// It is a socket.
+    Socket,
+    /// It was gone when its turn came.
+    Vanished,
+    /// Another file system is mounted on the directory, which came empty.
+    MountPoint,
+    /// It came without some of its extended attributes.
+    Attributes,
+    /// It became shorter while it was read, and came with zeros at its end.
+    Shrank,
+}
+
 /// Where a tree is put.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TreePlace {

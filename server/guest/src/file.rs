@@ -9,7 +9,7 @@ use banger_core::file::{
     FileWrite, GuestFiles, Links, Removal, Replacing, TreeMoved, TreeOwners, WatchEvents,
     WriteMode,
 };
-use banger_core::guest::{GuestError, TreePieces, TreeSource};
+use banger_core::guest::{DownloadPieces, GuestError, TreeSource};
 use banger_proto::guest::v1 as proto;
 use banger_proto::guest::v1::write_file_request::Message as Write;
 use bytes::Bytes;
@@ -315,16 +315,17 @@ impl GuestFiles for RemoteGuest {
         })
     }
 
-    async fn download_files(&self, place: &FilePlace) -> Result<TreePieces, GuestError> {
+    async fn download_files(&self, place: &FilePlace) -> Result<DownloadPieces, GuestError> {
         let request = proto::GetTreeRequest {
             path: bytes(&place.path),
             user: Some(place.user.clone()),
+            tell_omissions: true,
         };
         let mut client = self.client(EVENT_MAX_BYTES);
         let answer = client.get_tree(request);
         let call = by("download_files", &place.user);
         let pieces = self.answer(call, Some(self.deadlines.call), answer).await?;
         let top = tree::Top::Entry;
-        Ok(tree::pieces(pieces, top, self.waits(), &self.link))
+        Ok(tree::download(pieces, top, self.waits(), &self.link))
     }
 }

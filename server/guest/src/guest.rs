@@ -360,7 +360,10 @@ impl Guest for RemoteGuest {
     async fn get_tree(&self, path: &[u8]) -> Result<TreePieces, GuestError> {
         let path = Bytes::copy_from_slice(path);
         let mut client = self.client(EVENT_MAX_BYTES);
-        let answer = client.get_tree(proto::GetTreeRequest { path, user: None });
+        let answer = client.get_tree(proto::GetTreeRequest {
+            path,
+            ..proto::GetTreeRequest::default()
+        });
         let call = plain("get_tree");
         let pieces = self.answer(call, Some(self.deadlines.call), answer).await?;
         let top = tree::Top::Entry;

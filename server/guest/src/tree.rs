@@ -5,11 +5,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use banger_core::file::{FilePlace, TreeOwners};
-use banger_core::guest::{GuestError, TreePieces};
+use banger_core::guest::{DownloadPieces, GuestError, TreePieces};
 use banger_core::tree::{
-    DataRange, Naming, PathKind, TreeEntry, TreeKind, TreePiece, TreePlace, are_ranges,
+    DataRange, DownloadPiece, Naming, OMISSIONS_TOLD_MAX, Omission, OmissionReason, Omissions,
+    PathKind, TreeEntry, TreeKind, TreePiece, TreePlace, are_ranges,
 };
 use banger_proto::guest::v1 as proto;
+use banger_proto::guest::v1::omission::Reason;
 use banger_proto::guest::v1::put_tree_request::Message;
 use banger_proto::guest::v1::tree_entry::Kind;
 use banger_proto::guest::v1::tree_piece::Piece;
@@ -153,13 +155,28 @@ pub(crate) enum Top {
     Directory,
 }
 
-/// The checked pieces of a tree; after an error nothing follows.
+/// The checked pieces of a tree of which nothing may be left out; after an error nothing follows that counts.
 pub(crate) fn pieces(
     messages: Streaming<proto::TreePiece>,
     top: Top,
     waits: Waits,
     link: &Arc<Link>,
 ) -> TreePieces {
+    let pieces = download(messages, top, waits, link);
+    let whole = |piece| match piece? {
+        DownloadPiece::Tree(piece) => Ok(piece),
+        DownloadPiece::Omissions(_) => Err(broken("a tree tells what was not asked for")),
+    };
+    pieces.map(whole).boxed()
+}
+
+/// The checked pieces of a tree, and what it lacks; after an error nothing follows.
+pub(crate) fn download(
+    messages: Streaming<proto::TreePiece>,
+    top: Top,
+    waits: Waits,
+    link: &Arc<Link>,
+) -> DownloadPieces {
     let checker = Checker::new(top);
     let state = Some((messages, checker, Arc::clone(link)));
     stream::unfold(state, move |state| async move {
@@ -199,6 +216,8 @@ struct Checker {
     bytes: u64,
     /// Of the last file, still to come.
     left: u64,
+    /// Whether it was told what the tree lacks, after which nothing may come.
+    is_over: bool,
 }
 
 impl Checker {
@@ -208,10 +227,14 @@ impl Checker {
             entries: 0,
             bytes: 0,
             left: 0,
+            is_over: false,
         }
     }
 
-    fn check(&mut self, message: proto::TreePiece) -> Result<TreePiece, GuestError> {
+    fn check(&mut self, message: proto::TreePiece) -> Result<DownloadPiece, GuestError> {
+        if self.is_over {
+            return Err(broken("a tree goes on after its end"));
+        }
         match message.piece {
             Some(Piece::Entry(entry)) if self.left == 0 => {
                 let entry = from_proto(entry)?;
@@ -225,11 +248,15 @@ impl Checker {
                 if self.entries > TREE_ENTRIES_MAX || self.bytes > TREE_BYTES_MAX {
                     return Err(broken("a tree is too large"));
                 }
-                Ok(TreePiece::Entry(Box::new(entry)))
+                Ok(DownloadPiece::Tree(TreePiece::Entry(Box::new(entry))))
             }
             Some(Piece::Data(data)) if !data.is_empty() && data.len() as u64 <= self.left => {
                 self.left -= data.len() as u64;
-                Ok(TreePiece::Data(data))
+                Ok(DownloadPiece::Tree(TreePiece::Data(data)))
+            }
+            Some(Piece::Omissions(omissions)) if self.left == 0 => {
+                self.is_over = true;
+                Ok(DownloadPiece::Omissions(check_omissions(omissions)?))
             }
             _ => Err(broken(
                 "a file does not have the length it was said to have",
@@ -238,11 +265,40 @@ impl Checker {
     }
 
     fn end(&self) -> Result<(), GuestError> {
-        if self.left > 0 || (self.top == Top::Entry && self.entries == 0) {
+        // Of a socket there is nothing but that.
+        let is_empty = self.entries == 0 && !self.is_over;
+        if self.left > 0 || (self.top == Top::Entry && is_empty) {
             return Err(broken("a tree is cut short"));
         }
         Ok(())
     }
+}
+
+fn check_omissions(told: proto::Omissions) -> Result<Omissions, GuestError> {
+    let count = crate::convert::offset(told.count, "how much a tree lacks")?;
+    if told.first.len() > OMISSIONS_TOLD_MAX || (told.first.len() as u64) > count {
+        return Err(broken("what a tree lacks is impossible"));
+    }
+    let omission = |told: proto::Omission| {
+        check_path(&told.path)?;
+        let reason = match told.reason() {
+            Reason::Socket => OmissionReason::Socket,
+            Reason::Vanished => OmissionReason::Vanished,
+            Reason::MountPoint => OmissionReason::MountPoint,
+            Reason::Attributes => OmissionReason::Attributes,
+            Reason::Shrank => OmissionReason::Shrank,
+            Reason::Unspecified => return Err(broken("a tree lacks something for no reason")),
+        };
+        Ok(Omission {
+            path: told.path.into(),
+            reason,
+        })
+    };
+    let first = told.first.into_iter().map(omission);
+    Ok(Omissions {
+        count,
+        first: first.collect::<Result<_, _>>()?,
+    })
 }
 
 fn from_proto(entry: proto::TreeEntry) -> Result<TreeEntry, GuestError> {
@@ -409,6 +465,71 @@ mod tests {
         proto::TreePiece {
             piece: Some(Piece::Data(vec![0; length].into())),
         }
+    }
+
+    fn omissions(count: i64, first: &[(&str, Reason)]) -> proto::TreePiece {
+        let omission = |&(path, reason): &(&str, Reason)| proto::Omission {
+            path: Bytes::copy_from_slice(path.as_bytes()),
+            reason: reason.into(),
+        };
+        let first = first.iter().map(omission).collect();
+        proto::TreePiece {
+            piece: Some(Piece::Omissions(proto::Omissions { count, first })),
+        }
+    }
+
+    #[test]
+    fn what_a_tree_lacks_is_told_once_at_its_end_and_within_bounds() {
+        let told = |count, first: &[_]| {
+            let mut checker = Checker::new(Top::Directory);
+            checker.check(entry("a", 1)).unwrap();
+            let too_soon = checker.check(omissions(1, &[])).is_err();
+            checker.check(data(1)).unwrap();
+            let told = checker.check(omissions(count, first));
+            checker.end().unwrap();
+            let goes_on = [entry("b", 0), omissions(1, &[])].map(|piece| checker.check(piece));
+            assert!(too_soon && goes_on.iter().all(Result::is_err));
+            told
+        };
+        let first = [("x/y", Reason::Socket), ("", Reason::Shrank)];
+        let expected = [
+            ("x/y", OmissionReason::Socket),
+            ("", OmissionReason::Shrank),
+        ];
+        let expected = expected.map(|(path, reason)| Omission {
+            path: path.into(),
+            reason,
+        });
+        let omissions = Omissions {
+            count: 7,
+            first: expected.into(),
+        };
+        assert_eq!(
+            told(7, &first).unwrap(),
+            DownloadPiece::Omissions(omissions)
+        );
+        let most = vec![("x", Reason::Vanished); OMISSIONS_TOLD_MAX];
+        told(i64::MAX, &most).unwrap();
+        for (count, first) in [
+            (-1, &[][..]),
+            (1, &first[..]),
+            (100, &vec![("x", Reason::Vanished); OMISSIONS_TOLD_MAX + 1]),
+            (1, &[("../x", Reason::Socket)]),
+            (1, &[("/x", Reason::Socket)]),
+            (1, &[("x", Reason::Unspecified)]),
+        ] {
+            assert!(told(count, first).is_err(), "{count} {first:?}");
+        }
+    }
+
+    #[test]
+    fn of_what_no_archive_holds_a_tree_has_nothing_else() {
+        let mut checker = Checker::new(Top::Entry);
+        assert!(checker.end().is_err());
+        checker
+            .check(omissions(1, &[("", Reason::Socket)]))
+            .unwrap();
+        checker.end().unwrap();
     }
 
     #[test]

@@ -38,6 +38,8 @@ fn deadlines() -> Deadlines {
 
 #[path = "hostile/files.rs"]
 mod files;
+#[path = "hostile/headers.rs"]
+mod headers;
 #[path = "hostile/liar.rs"]
 mod liar;
 #[path = "hostile/observe.rs"]

@@ -6,11 +6,14 @@ mod support;
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, lchown, symlink};
+use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::time::Duration;
 
 use banger_core::file::{FileProblem, TreeOwners};
-use banger_core::tree::{TreeEntry, TreeKind, TreePiece};
+use banger_core::tree::{
+    DownloadPiece, Omission, OmissionReason, Omissions, TreeEntry, TreeKind, TreePiece,
+};
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use support::PATIENCE;
@@ -28,6 +31,7 @@ async fn trees_keep_holes_and_become_the_users() {
     let from = guest.at("srv/from");
     fs::create_dir_all(from.join("closed")).unwrap();
     fs::write(from.join("closed/x"), "x").unwrap();
+    let _socket = UnixListener::bind(from.join("closed/socket")).unwrap();
     fs::write(from.join("suid"), "s").unwrap();
     fs::set_permissions(from.join("suid"), fs::Permissions::from_mode(0o6755)).unwrap();
     fs::hard_link(from.join("suid"), from.join("zlink")).unwrap();
@@ -41,7 +45,19 @@ async fn trees_keep_holes_and_become_the_users() {
         .download_files(&own("/srv/from"))
         .await
         .unwrap();
-    let mut pieces: Vec<TreePiece> = tree.try_collect().await.unwrap();
+    let mut pieces = Vec::new();
+    let mut omissions = None;
+    for piece in tree.try_collect::<Vec<_>>().await.unwrap() {
+        match piece {
+            DownloadPiece::Tree(piece) => pieces.push(piece),
+            DownloadPiece::Omissions(told) => omissions = Some(told),
+        }
+    }
+    let first = vec![Omission {
+        path: b"closed/socket".to_vec(),
+        reason: OmissionReason::Socket,
+    }];
+    assert_eq!(omissions, Some(Omissions { count: 1, first }));
     let told: usize = pieces
         .iter()
         .map(|piece| match piece {

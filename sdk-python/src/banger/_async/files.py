@@ -246,7 +246,7 @@ class Files:
                     name = "" if top in ("~", ".") else top
                     unpacker = await _io.blocking(Unpacker, local, name, max_entries, max_bytes)
                 if which == "done":
-                    return await _io.blocking(unpacker.finish)
+                    return await _io.blocking(unpacker.finish, message.done.omissions)
                 await _io.blocking(unpacker.feed, message.chunk)
                 received += len(message.chunk)
                 if on_progress is not None:

@@ -247,7 +247,7 @@ class Files:
                     name = "" if top in ("~", ".") else top
                     unpacker = _io.blocking(Unpacker, local, name, max_entries, max_bytes)
                 if which == "done":
-                    return _io.blocking(unpacker.finish)
+                    return _io.blocking(unpacker.finish, message.done.omissions)
                 _io.blocking(unpacker.feed, message.chunk)
                 received += len(message.chunk)
                 if on_progress is not None:

@@ -325,12 +325,44 @@ class UploadFilesResponse(_message.Message):
     def __init__(self, progress_bytes: _Optional[int] = ..., done: _Optional[_Union[FilesMoved, _Mapping]] = ..., heartbeat: _Optional[_Union[_operation_pb2.Heartbeat, _Mapping]] = ...) -> None: ...
 
 class FilesMoved(_message.Message):
-    __slots__ = ("entry_count", "content_bytes")
+    __slots__ = ("entry_count", "content_bytes", "omissions")
     ENTRY_COUNT_FIELD_NUMBER: _ClassVar[int]
     CONTENT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    OMISSIONS_FIELD_NUMBER: _ClassVar[int]
     entry_count: int
     content_bytes: int
-    def __init__(self, entry_count: _Optional[int] = ..., content_bytes: _Optional[int] = ...) -> None: ...
+    omissions: Omissions
+    def __init__(self, entry_count: _Optional[int] = ..., content_bytes: _Optional[int] = ..., omissions: _Optional[_Union[Omissions, _Mapping]] = ...) -> None: ...
+
+class Omissions(_message.Message):
+    __slots__ = ("count", "first")
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    FIRST_FIELD_NUMBER: _ClassVar[int]
+    count: int
+    first: _containers.RepeatedCompositeFieldContainer[Omission]
+    def __init__(self, count: _Optional[int] = ..., first: _Optional[_Iterable[_Union[Omission, _Mapping]]] = ...) -> None: ...
+
+class Omission(_message.Message):
+    __slots__ = ("path", "reason")
+    class Reason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        REASON_UNSPECIFIED: _ClassVar[Omission.Reason]
+        REASON_SOCKET: _ClassVar[Omission.Reason]
+        REASON_VANISHED: _ClassVar[Omission.Reason]
+        REASON_MOUNT_POINT: _ClassVar[Omission.Reason]
+        REASON_ATTRIBUTES: _ClassVar[Omission.Reason]
+        REASON_SHRANK: _ClassVar[Omission.Reason]
+    REASON_UNSPECIFIED: Omission.Reason
+    REASON_SOCKET: Omission.Reason
+    REASON_VANISHED: Omission.Reason
+    REASON_MOUNT_POINT: Omission.Reason
+    REASON_ATTRIBUTES: Omission.Reason
+    REASON_SHRANK: Omission.Reason
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    path: str
+    reason: Omission.Reason
+    def __init__(self, path: _Optional[str] = ..., reason: _Optional[_Union[Omission.Reason, str]] = ...) -> None: ...
 
 class DownloadFilesRequest(_message.Message):
     __slots__ = ("vm", "user", "path")

@@ -14,6 +14,83 @@ fn packed(tree: PackedTree) -> Vec<u8> {
     archive
 }
 
+fn first(omitted: &Omitted) -> Vec<(String, Reason)> {
+    let told = |told: &v1::Omission| (told.path.clone(), told.reason());
+    let omissions = omitted.told().unwrap_or_default();
+    assert_eq!(
+        omissions.count,
+        i64::try_from(omissions.first.len()).unwrap()
+    );
+    omissions.first.iter().map(told).collect()
+}
+
+/// Takes an archive, and does something at each write.
+struct Meddling<'a> {
+    archive: Vec<u8>,
+    meddle: &'a mut dyn FnMut(&[u8]),
+}
+
+impl Write for Meddling<'_> {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        (self.meddle)(data);
+        self.archive.extend_from_slice(data);
+        Ok(data.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn what_goes_or_shrinks_while_a_tree_is_packed_is_told_and_no_failure() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join("t").join(name);
+    let size = 4 * PIECE_BYTES;
+    fs::create_dir_all(at("left")).unwrap();
+    for name in ["a", "gone", "left/x", "other"] {
+        fs::write(at(name), name).unwrap();
+    }
+    fs::write(at("grows"), "1").unwrap();
+    fs::write(at("shrinks"), vec![7; size]).unwrap();
+    let mut meddle = |data: &[u8]| {
+        if data.starts_with(b"a\0") {
+            fs::remove_file(at("gone")).unwrap();
+            fs::remove_dir_all(at("left")).unwrap();
+        }
+        if data.starts_with(b"grows\0") {
+            fs::write(at("grows"), "12345").unwrap();
+        }
+        if data.len() > 512 && data[0] == 7 {
+            let file = File::options().write(true).open(at("shrinks"));
+            file.unwrap().set_len(1).unwrap();
+        }
+    };
+    let mut writer = Meddling {
+        archive: Vec::new(),
+        meddle: &mut meddle,
+    };
+    let tree = PackedTree::content_of(dir.path().join("t"));
+    let omitted = tree.omitted();
+    tree.write_to(&mut writer).unwrap();
+    let told = [
+        ("gone", Reason::Vanished),
+        ("left", Reason::Vanished),
+        ("shrinks", Reason::Shrank),
+    ];
+    assert_eq!(first(&omitted), told.map(|(path, why)| (path.into(), why)));
+    let to = dir.path().join("to");
+    assert_eq!(unpacked(&writer.archive, &to, "", true).entries, 4);
+    assert_eq!(fs::read(to.join("grows")).unwrap(), b"1");
+    let content = fs::read(to.join("shrinks")).unwrap();
+    assert_eq!((content.len(), content[0], content[size - 1]), (size, 7, 0));
+    // What was named itself must be there.
+    let missing = PackedTree::named(at("gone")).write_to(&mut Vec::new());
+    assert_eq!(missing.unwrap_err().kind(), io::ErrorKind::NotFound);
+    let missing = PackedTree::content_of(at("left")).write_to(&mut Vec::new());
+    assert_eq!(missing.unwrap_err().kind(), io::ErrorKind::NotFound);
+}
+
 fn unpacked(archive: &[u8], target: &Path, top: &str, contents: bool) -> Unpacked {
     let unpack = Unpack {
         contents,
@@ -44,7 +121,13 @@ fn a_tree_comes_back_with_links_holes_modes_times_and_attributes() {
         rustix::fs::XattrFlags::empty(),
     );
     let _socket = UnixListener::bind(from.join("socket")).unwrap();
-    let archive = packed(PackedTree::named(&from));
+    let tree = PackedTree::named(&from);
+    let omitted = tree.omitted();
+    let archive = packed(tree);
+    assert_eq!(
+        first(&omitted),
+        [("from/socket".to_owned(), Reason::Socket)]
+    );
     assert!(
         archive.len() < 4 << 20,
         "holes take no room: {}",

@@ -3,27 +3,28 @@
 use banger_archive::TarWriter;
 use banger_core::file::TreeMoved;
 use banger_core::guest::GuestError;
-use banger_core::tree::{TreeEntry, TreeKind, TreePiece};
+use banger_core::tree::{DownloadPiece, Omissions, TreeEntry, TreeKind, TreePiece};
 use bytes::Bytes;
 use futures::StreamExt as _;
 
 use super::error::Change;
 use super::{Told, failed};
 use crate::error::AppError;
-use crate::tree::put_beneath;
+use crate::tree::{join, put_beneath};
 
 /// Headers and small files go together, up to this many bytes; what is larger goes as it came.
 const CHUNK_BYTES: usize = 128 << 10;
 
 /// An archive being made.
 pub struct Archive {
-    pieces: Told<TreePiece>,
+    pieces: Told<DownloadPiece>,
     /// What names in it begin with; empty where the directory itself has no name.
     prefix: Vec<u8>,
     tar: TarWriter<Vec<u8>>,
     /// What comes after the chunk that was handed out.
     next: Option<Bytes>,
     moved: TreeMoved,
+    omissions: Omissions,
     is_ended: bool,
 }
 
@@ -32,8 +33,8 @@ pub struct Archive {
 pub enum ArchivePart {
     /// The next bytes.
     Chunk(Bytes),
-    /// All of it has come.
-    End(TreeMoved),
+    /// All of it has come, but for what it lacks.
+    End(TreeMoved, Omissions),
 }
 
 impl std::fmt::Debug for Archive {
@@ -46,7 +47,7 @@ impl std::fmt::Debug for Archive {
 
 impl Archive {
     /// Of what is at `path`, as its caller wrote it.
-    pub(super) fn new(pieces: Told<TreePiece>, path: &[u8]) -> Self {
+    pub(super) fn new(pieces: Told<DownloadPiece>, path: &[u8]) -> Self {
         let name = path
             .split(|&byte| byte == b'/')
             .rfind(|name| !name.is_empty() && *name != b".")
@@ -57,6 +58,7 @@ impl Archive {
             tar: TarWriter::new(Vec::new()),
             next: None,
             moved: TreeMoved::default(),
+            omissions: Omissions::default(),
             is_ended: false,
         }
     }
@@ -79,16 +81,25 @@ impl Archive {
 
     async fn part(&mut self) -> Result<ArchivePart, AppError> {
         if self.tar.is_finished() {
-            return Ok(ArchivePart::End(self.moved));
+            let omissions = std::mem::take(&mut self.omissions);
+            return Ok(ArchivePart::End(self.moved, omissions));
         }
         loop {
-            match self.pieces.next().await.transpose()? {
-                Some(TreePiece::Entry(entry)) => self.entry(*entry)?,
-                Some(TreePiece::Data(data)) if data.len() < CHUNK_BYTES => {
+            let piece = match self.pieces.next().await.transpose()? {
+                Some(DownloadPiece::Tree(piece)) => piece,
+                Some(DownloadPiece::Omissions(omissions)) => {
+                    self.omit(omissions);
+                    continue;
+                }
+                None => return self.end(),
+            };
+            match piece {
+                TreePiece::Entry(entry) => self.entry(*entry)?,
+                TreePiece::Data(data) if data.len() < CHUNK_BYTES => {
                     self.count(data.len());
                     self.tar.data(&data).map_err(broken)?;
                 }
-                Some(TreePiece::Data(data)) => {
+                TreePiece::Data(data) => {
                     self.count(data.len());
                     self.tar.pass(data.len()).map_err(broken)?;
                     let before = std::mem::take(self.tar.get_mut());
@@ -98,7 +109,6 @@ impl Archive {
                     self.next = Some(data);
                     return Ok(ArchivePart::Chunk(before.into()));
                 }
-                None => return self.end(),
             }
             if self.tar.get_mut().len() >= CHUNK_BYTES {
                 return Ok(ArchivePart::Chunk(
@@ -110,6 +120,14 @@ impl Archive {
 
     fn count(&mut self, bytes: usize) {
         self.moved.bytes += bytes as u64;
+    }
+
+    /// What is lacking is called as an entry would be.
+    fn omit(&mut self, mut omissions: Omissions) {
+        for omission in &mut omissions.first {
+            omission.path = join(&self.prefix, &omission.path);
+        }
+        self.omissions = omissions;
     }
 
     fn entry(&mut self, mut entry: TreeEntry) -> Result<(), AppError> {
@@ -146,6 +164,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use banger_archive::{Budget, StreamInput, TarPieces};
+    use banger_core::tree::{Omission, OmissionReason};
     use futures::stream;
 
     use super::*;
@@ -163,6 +182,13 @@ mod tests {
     }
 
     async fn archived(path: &str, pieces: Vec<TreePiece>) -> (Vec<u8>, TreeMoved) {
+        let pieces = pieces.into_iter().map(DownloadPiece::Tree).collect();
+        let (archive, moved, omissions) = downloaded(path, pieces).await;
+        assert_eq!(omissions, Omissions::default());
+        (archive, moved)
+    }
+
+    async fn downloaded(path: &str, pieces: Vec<DownloadPiece>) -> (Vec<u8>, TreeMoved, Omissions) {
         // As a guest's, it must not be asked again after its end.
         let pieces = stream::unfold(pieces.into_iter(), async |mut pieces| {
             Some((Ok(pieces.next()?), pieces))
@@ -173,7 +199,7 @@ mod tests {
         loop {
             match archive.next().await.unwrap().unwrap() {
                 ArchivePart::Chunk(chunk) => bytes.extend_from_slice(&chunk),
-                ArchivePart::End(moved) => return (bytes, moved),
+                ArchivePart::End(moved, omissions) => return (bytes, moved, omissions),
             }
         }
     }
@@ -221,10 +247,30 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_is_lacking_is_called_as_an_entry_would_be() {
+        let omission = |path: &str| Omission {
+            path: path.into(),
+            reason: OmissionReason::Socket,
+        };
+        let told = |paths: [&str; 2]| Omissions {
+            count: 9,
+            first: paths.map(omission).into(),
+        };
+        for (path, first) in [("/srv/data", ["data", "data/s"]), ("/", ["", "s"])] {
+            let pieces = vec![
+                DownloadPiece::Tree(entry("", TreeKind::Directory)),
+                DownloadPiece::Omissions(told(["", "s"])),
+            ];
+            let omissions = downloaded(path, pieces).await.2;
+            assert_eq!(omissions, told(first));
+        }
+    }
+
+    #[tokio::test]
     async fn a_broken_tree_has_no_end() {
         let fault = GuestError::Lost { during: "tree" };
         let pieces = stream::iter([
-            Ok(entry("", TreeKind::File { size: 3 })),
+            Ok(DownloadPiece::Tree(entry("", TreeKind::File { size: 3 }))),
             Err(failed(Change::None)(fault)),
         ]);
         let mut archive = Archive::new(pieces.boxed(), b"/x");

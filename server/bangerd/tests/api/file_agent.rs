@@ -8,8 +8,10 @@ use banger_core::file::{
     FilePlace, FileProblem, FileRange, FileSource, FileWrite, GuestFiles, Links, Removal,
     Replacing, TreeMoved, TreeOwners, WatchEvent, WatchEvents, WriteMode,
 };
-use banger_core::guest::{GuestError, TreePieces, TreeSource};
-use banger_core::tree::{TreeEntry, TreeKind, TreePiece};
+use banger_core::guest::{DownloadPieces, GuestError, TreeSource};
+use banger_core::tree::{
+    DownloadPiece, Omission, OmissionReason, Omissions, TreeEntry, TreeKind, TreePiece,
+};
 use bytes::Bytes;
 use futures::stream::{self, StreamExt as _};
 
@@ -223,7 +225,7 @@ impl GuestFiles for FakeGuest {
         Ok(moved)
     }
 
-    async fn download_files(&self, place: &FilePlace) -> Result<TreePieces, GuestError> {
+    async fn download_files(&self, place: &FilePlace) -> Result<DownloadPieces, GuestError> {
         let content = self.files.get(place)?;
         let entry = TreeEntry {
             path: Vec::new(),
@@ -237,6 +239,14 @@ impl GuestFiles for FakeGuest {
             xattrs: BTreeMap::new(),
         };
         let pieces = [TreePiece::Entry(Box::new(entry)), TreePiece::Data(content)];
-        Ok(stream::iter(pieces.map(Ok)).boxed())
+        let omissions = DownloadPiece::Omissions(Omissions {
+            count: 70,
+            first: vec![Omission {
+                path: Vec::new(),
+                reason: OmissionReason::Attributes,
+            }],
+        });
+        let pieces = pieces.map(DownloadPiece::Tree).into_iter();
+        Ok(stream::iter(pieces.chain([omissions]).map(Ok)).boxed())
     }
 }

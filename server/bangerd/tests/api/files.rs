@@ -430,7 +430,8 @@ async fn an_archive_goes_in_and_comes_out() {
     let told = upload(&files, &archive("dir/file", &[7; 5000]))
         .await
         .unwrap();
-    let Some(v1::upload_files_response::Message::Done(moved)) = told.last().unwrap().message else {
+    let Some(v1::upload_files_response::Message::Done(moved)) = &told.last().unwrap().message
+    else {
         panic!("{told:?}")
     };
     assert_eq!((moved.entry_count, moved.content_bytes), (1, 5000));
@@ -453,10 +454,18 @@ async fn an_archive_goes_in_and_comes_out() {
             bytes.extend_from_slice(chunk);
         }
     }
-    assert!(matches!(
-        answers.last().unwrap().message,
-        Some(Message::Done(_))
-    ));
+    let Some(Message::Done(moved)) = &answers.last().unwrap().message else {
+        panic!("{answers:?}")
+    };
+    let attributes = v1::Omission {
+        path: "file".into(),
+        reason: v1::omission::Reason::Attributes.into(),
+    };
+    let omissions = v1::Omissions {
+        count: 70,
+        first: vec![attributes],
+    };
+    assert_eq!(moved.omissions, Some(omissions));
     assert_eq!(&bytes[..5], b"file\0");
     assert_eq!(&bytes[512..5512], [7; 5000]);
     rig.stopped().await;

@@ -4,7 +4,9 @@ use banger_core::file::{
     ChangeKind, FileAttributes, FileChange, FileInfo, FileKind, FileListing, FilePlace, FileRange,
     FileWrite, TreeMoved, WatchEvent, WriteMode,
 };
+use banger_core::tree::{Omission, OmissionReason, Omissions};
 use banger_proto::v1;
+use banger_proto::v1::omission::Reason;
 use banger_proto::v1::watch_files_response::Message as Watched;
 use banger_proto::v1::write_file_start::Mode;
 use bytes::Bytes;
@@ -255,6 +257,29 @@ pub(crate) fn moved(moved: TreeMoved) -> v1::FilesMoved {
     v1::FilesMoved {
         entry_count: int(moved.entries),
         content_bytes: int(moved.bytes),
+        omissions: None,
+    }
+}
+
+/// What was downloaded, and what that lacks.
+pub(crate) fn downloaded(done: TreeMoved, omissions: Omissions) -> v1::FilesMoved {
+    let omission = |omission: Omission| v1::Omission {
+        path: text(&omission.path),
+        reason: match omission.reason {
+            OmissionReason::Socket => Reason::Socket,
+            OmissionReason::Vanished => Reason::Vanished,
+            OmissionReason::MountPoint => Reason::MountPoint,
+            OmissionReason::Attributes => Reason::Attributes,
+            OmissionReason::Shrank => Reason::Shrank,
+        }
+        .into(),
+    };
+    v1::FilesMoved {
+        omissions: (omissions.count > 0).then(|| v1::Omissions {
+            count: int(omissions.count),
+            first: omissions.first.into_iter().map(omission).collect(),
+        }),
+        ..moved(done)
     }
 }
 

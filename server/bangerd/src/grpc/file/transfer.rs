@@ -232,7 +232,7 @@ pub(super) fn archive(archive: Archive, drain: &Drain) -> Answers<v1::DownloadFi
         let part = archive.next().await?;
         let message = part.map_err(refused).map(|part| match part {
             ArchivePart::Chunk(bytes) => Message::Chunk(bytes),
-            ArchivePart::End(moved) => Message::Done(file::moved(moved)),
+            ArchivePart::End(moved, omissions) => Message::Done(file::downloaded(moved, omissions)),
         });
         let answer = message.map(|message| v1::DownloadFilesResponse {
             message: Some(message),

@@ -4,4 +4,5 @@ mod copies;
 mod login;
 mod programs;
 mod rig;
+mod signals;
 mod sockets;
