@@ -171,10 +171,10 @@ fn a_mark_of_a_file_that_never_came_tells_of_no_loss() {
     drop(stand.open());
     let mark = |of: String| fs::write(stand.boot().join(of), "").unwrap();
     mark(absent.hex());
-    mark(format!("{}-v4.ext4", absent.hex()));
+    mark(format!("{}-v3.ext4", absent.hex()));
     drop(stand.open());
     assert_eq!(stand.marks(), HashSet::new(), "nobody writes them any more");
-    mark(format!("{}-v4.ext4", absent.hex()));
+    mark(format!("{}-v3.ext4", absent.hex()));
     stand.boot_anew();
     let store = stand.open();
     assert!(store.take_losses().is_empty());

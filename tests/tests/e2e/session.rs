@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use banger_e2e::command::until;
 use banger_e2e::{Case, DaemonOptions, Lane, Verdict};
-use banger_sdk::{Command, Event, ReadFrom, SignalTarget};
+use banger_sdk::{Command, Event, Outcome, ReadFrom, SignalTarget};
 use futures::{StreamExt, TryStreamExt};
 
 use crate::suite::{LONG, Suite, VM, block, refused};
@@ -42,6 +42,11 @@ pub(crate) fn cases() -> Vec<Case<Suite>> {
             name: "a_log_keeps_on_the_disk_what_the_memory_cannot_and_the_vm_stops_clean",
             lane: Lane::Own,
             test: spilled,
+        },
+        Case {
+            name: "what_is_killed_for_want_of_memory_says_so_and_the_vm_goes_on",
+            lane: Lane::Own,
+            test: out_of_memory,
         },
         Case {
             name: "a_log_is_read_from_its_last_lines_and_from_a_time",
@@ -212,6 +217,47 @@ fn gap(suite: &Suite) -> Verdict {
         );
         client.sessions().delete(&id).await.unwrap();
     });
+    Verdict::Passed
+}
+
+fn out_of_memory(suite: &Suite) -> Verdict {
+    let daemon = suite.own_daemon("own/memory", DaemonOptions::default());
+    let (name, reference) = ("small", suite.reference());
+    let create = ["vm", "create", &reference, "--name", name];
+    let small = ["--memory", "256M", "--network", "none"];
+    daemon
+        .banger([&create[..], &small].concat())
+        .timeout(LONG)
+        .ok();
+    let sh = |script: &str| {
+        let words = ["vm", "exec", name, "--", "sh", "-c", script];
+        daemon.banger(words).timeout(LONG).done()
+    };
+    let session = |script: &str| {
+        let words = [
+            "session", "start", "--quiet", name, "--", "sh", "-c", script,
+        ];
+        daemon.banger(words).timeout(LONG).ok().out()
+    };
+    let bystander = session("exec sleep 100000");
+    let greedy =
+        "exec awk 'BEGIN { for (;;) all[count++] = sprintf(\"%100000s\", count) }' 2>/dev/null";
+    let done = sh(greedy);
+    assert_eq!(done.code(), 128 + 9, "{}", done.said());
+    let told = done.err();
+    assert!(told.contains("killed for want of memory"), "{told}");
+    let id = session(greedy);
+    block(async {
+        let client = daemon.client().await;
+        let exit = client.sessions().wait(&id).await;
+        assert_eq!(Outcome::of(&exit).reason(), "KILLED_BY_OOM");
+    });
+    // The VM goes on, with all that ran in it.
+    let shown = ["session", "inspect", &bystander, "--output", "json"];
+    let shown = daemon.banger(shown).ok().json();
+    assert_eq!(shown["state"], "running", "{shown:#}");
+    assert_eq!(sh("echo here").out(), "here");
+    daemon.clear();
     Verdict::Passed
 }
 

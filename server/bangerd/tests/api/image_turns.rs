@@ -70,7 +70,7 @@ impl Rig {
         let state = self.dir.path().join("state");
         for image in self.all_images().await {
             let hex = image.digest.strip_prefix("sha256:").unwrap();
-            let disk = state.join(format!("rootfs/{hex}-v4.ext4"));
+            let disk = state.join(format!("rootfs/{hex}-v3.ext4"));
             let manifest = state.join("blobs/sha256").join(hex);
             assert!(disk.is_file(), "{image:?} has no {}", disk.display());
             assert!(manifest.is_file(), "{image:?} has no manifest");

@@ -16,7 +16,7 @@ use super::record::{LayerKey, RecordedLayer};
 use super::source::{BlobSource, Region};
 use super::{ImageStore, StoreError};
 use crate::document::Descriptor;
-use crate::ext4::{self, Cursor, Source};
+use crate::ext4::{Cursor, Source};
 use crate::layer::{
     self, BlobWriter, ChunkReader, ChunkSender, Destination, Gathered, IndexedLayer, Kept,
     LayerError, LayerSource, Now, VerifiedBlob,
@@ -180,21 +180,17 @@ impl Bringing {
             return Ok(None);
         }
         let (store, key) = (self.store.clone(), wanted.key());
-        let find = move || {
-            let found = store.inner.records.find(&store.inner.layout, key)?;
-            let blocks = found.entries.iter().map(|entry| ext4::file_blocks(&entry));
-            let blocks = blocks.sum();
-            Some((found, blocks))
-        };
+        let find = move || store.inner.records.find(&store.inner.layout, key);
         let found = joined(self.store.inner.tracker.spawn_blocking(find)).await?;
-        let Some((found, blocks)) = found else {
-            return Ok(None);
-        };
-        let RecordedLayer {
+        let Some(RecordedLayer {
             entries,
             cost,
+            file_blocks,
             disk,
-        } = found;
+        }) = found
+        else {
+            return Ok(None);
+        };
         self.budget
             .spend(cost)
             .map_err(|source| LayerError::Archive {
@@ -207,7 +203,7 @@ impl Bringing {
             source: Source::Disk(disk),
             publishing: None,
         };
-        Ok(Some((layer, blocks)))
+        Ok(Some((layer, file_blocks)))
     }
 
     /// Gives the blob its name, beside whatever comes next; the turn ends with it.

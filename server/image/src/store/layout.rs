@@ -9,8 +9,9 @@ use tempfile::NamedTempFile;
 
 use super::StoreError;
 
-/// Changes whenever the same layers would make another base disk, so that old ones are not taken for new.
-const ROOTFS_FORMAT: &str = "v4";
+/// Changes whenever a disk of before could not stand for a new one. Another layout of the same files is no reason: whoever
+/// has such a disk need not make it again.
+const ROOTFS_FORMAT: &str = "v3";
 
 /// What the names of records end with.
 pub(super) const RECORD_EXTENSION: &str = "layers";

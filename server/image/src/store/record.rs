@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use tempfile::NamedTempFile;
 
 use super::layout::{Layout, RECORD_EXTENSION};
+use crate::ext4;
 use crate::flatten::Place;
 use crate::limits::{RECORD_BYTES_MAX, RECORD_TABLE_BYTES_MAX, RECORDS_TRIED_MAX};
 use crate::tar::{Cost, Entry, EntryKind, PackedEntries};
@@ -44,6 +45,8 @@ pub(super) struct RecordedLayer {
     pub(super) entries: PackedEntries,
     /// What its entries took of a budget when it was read.
     pub(super) cost: Cost,
+    /// How many blocks of a disk its files take.
+    pub(super) file_blocks: u64,
     pub(super) disk: File,
 }
 
@@ -235,10 +238,15 @@ impl Found {
         }
         let entries = PackedEntries::from_bytes(bytes)?;
         let size = disk.metadata().ok()?.len();
-        if !entries.iter().all(|entry| is_within(&entry, size)) {
-            return None;
+        let mut file_blocks = 0;
+        for entry in entries.iter() {
+            if !is_within(&entry, size) {
+                return None;
+            }
+            file_blocks += ext4::file_blocks(&entry);
         }
         Some(RecordedLayer {
+            file_blocks,
             entries,
             cost: Cost {
                 entries: row.cost_entries,

@@ -2,12 +2,18 @@
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use reqwest::{Certificate, ClientBuilder, Identity};
-use rustls::{AlertDescription, CertificateError};
+use rustls::{AlertDescription, CertificateError, RootCertStore};
 
 /// Bytes of a file with certificates: a bundle of every authority there is has a few hundred KiB.
 const PEM_BYTES_MAX: u64 = 4 << 20;
+
+/// How long the certificates that this host trusts are remembered: to read hundreds of files takes longer than all else of
+/// a client.
+const ROOTS_LIFETIME: Duration = Duration::from_secs(60);
 
 /// Who is trusted at one host, and who this host is there. The default is the certificates this host trusts, and
 /// nobody.
@@ -35,13 +41,38 @@ pub(crate) struct TlsFileError {
     pub(crate) problem: String,
 }
 
-/// Puts the settings' certificates into a client. Files are read for each client: they are renewed.
+/// The certificates that this host trusts, as they were at most [`ROOTS_LIFETIME`] ago, but for those that cannot be read.
+fn roots() -> Vec<Certificate> {
+    static KEPT: Mutex<Option<(Instant, Vec<Certificate>)>> = Mutex::new(None);
+    let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((since, roots)) = &*kept
+        && since.elapsed() < ROOTS_LIFETIME
+    {
+        return roots.clone();
+    }
+    let found = rustls_native_certs::load_native_certs();
+    for error in &found.errors {
+        tracing::debug!(%error, "a certificate that this host trusts could not be read");
+    }
+    let mut usable = RootCertStore::empty();
+    let roots = found.certs.into_iter().filter_map(|root| {
+        usable.add(root.clone()).ok()?;
+        Certificate::from_der(&root).ok()
+    });
+    let roots: Vec<Certificate> = roots.collect();
+    *kept = Some((Instant::now(), roots.clone()));
+    roots
+}
+
+/// Puts the settings' certificates into a client. Files of the settings are read for each client: they are renewed.
 pub(super) fn configure(
     builder: ClientBuilder,
     settings: &TlsSettings,
     trust: Trust,
 ) -> Result<ClientBuilder, TlsFileError> {
-    let mut builder = builder.tls_danger_accept_invalid_certs(trust == Trust::Anybody);
+    let mut builder = builder
+        .tls_danger_accept_invalid_certs(trust == Trust::Anybody)
+        .tls_certs_only(roots());
     if let Some(path) = &settings.ca_file {
         let bundle = Certificate::from_pem_bundle(&read(path)?)
             .ok()

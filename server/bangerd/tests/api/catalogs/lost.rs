@@ -36,7 +36,7 @@ fn marks(state: &Path) -> HashSet<String> {
 /// Says that an image's disk is not synced.
 fn mark(boot: &Path, image: &v1::Image) {
     let hex = image.digest.strip_prefix("sha256:").unwrap();
-    fs::write(boot.join(format!("{hex}-v4.ext4")), "").unwrap();
+    fs::write(boot.join(format!("{hex}-v3.ext4")), "").unwrap();
 }
 
 async fn images(rig: &Rig) -> Vec<v1::Image> {
