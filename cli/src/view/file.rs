@@ -267,7 +267,7 @@ impl Omissions {
             let why = match &*omission.reason {
                 "socket" => "a socket",
                 "vanished" => "gone meanwhile",
-                "mount_point" => "another file system",
+                "mount-point" => "another file system",
                 "attributes" => "without some attributes",
                 "shrank" => "became shorter, ends in zeros",
                 other => other,
