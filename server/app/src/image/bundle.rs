@@ -7,7 +7,7 @@ use banger_core::{Name, Owner};
 use banger_image::{BundleNames, ImageReference};
 use tokio_util::sync::CancellationToken;
 
-use super::bring::{REGISTRY, Worker};
+use super::bring::Worker;
 use super::{ImageSource, Images, PullRequest, reference_of};
 use crate::catalog::{Ensured, FoundBundle};
 use crate::error::AppError;
@@ -78,9 +78,6 @@ impl Worker {
                 });
             }
         }
-        if !request.replace {
-            self.check_name(reference).await?;
-        }
         self.pull_oci(reference, request, time, task).await
     }
 
@@ -99,19 +96,6 @@ impl Worker {
         Ok(found)
     }
 
-    /// Refuses a name that stands for what no registry gave: a pull could only change what it means. One that a
-    /// registry gave is refused when the content has come and is other.
-    async fn check_name(&self, reference: &ImageReference) -> Result<(), AppError> {
-        let named = reference.to_string();
-        let kept = self.context.store.find_image_by_reference(&named).await?;
-        match kept {
-            Some(image) if !image.origin.starts_with(REGISTRY) => {
-                Err(AppError::ReferenceTaken { reference: named })
-            }
-            Some(_) | None => Ok(()),
-        }
-    }
-
     async fn pull_oci(
         &self,
         reference: &ImageReference,
@@ -128,7 +112,7 @@ impl Worker {
         options.deadline = time.left();
         let take_over = match (request.replace, request.take_over) {
             (true, _) => TakeOver::Allowed,
-            // It was looked at before, and may have been taken since.
+            // A name that no registry gave is refused when the content has come and is other.
             (false, TakeOver::Allowed) => TakeOver::FromRegistry,
             (false, take_over) => take_over,
         };
