@@ -1,7 +1,7 @@
 //! Reads a file, or a part of it.
 
 use std::fs::File;
-use std::io::{Seek as _, SeekFrom};
+use std::io::{Read as _, Seek as _, SeekFrom};
 
 use banger_proto::guest::v1::read_file_response::Message;
 use banger_proto::guest::v1::{FileKind, ReadFileRequest, ReadFileResponse};
@@ -9,8 +9,7 @@ use rustix::fs::OFlags;
 
 use super::{Here, wrong};
 use crate::refusal::{Problem, Refusal};
-use crate::tree::failed;
-use crate::tree::pieces::Pieces;
+use crate::tree::{PIECE_BYTES, failed};
 
 pub(super) fn read(
     here: &Here,
@@ -51,15 +50,18 @@ pub(super) fn read(
         file.seek(SeekFrom::Start(offset))
             .map_err(|error| failed("seeking", path, error))?;
     }
-    let pieces = Pieces::new();
     while left > 0 {
-        let piece = pieces.read(&file, left);
-        let piece = piece.map_err(|error| failed("reading", path, error))?;
+        let want = left.min(PIECE_BYTES as u64);
+        let mut piece = Vec::with_capacity(PIECE_BYTES);
+        (&file)
+            .take(want)
+            .read_to_end(&mut piece)
+            .map_err(|error| failed("reading", path, error))?;
         if piece.is_empty() {
             return Ok(());
         }
         left -= piece.len() as u64;
-        if !hand(Message::Data(piece)) {
+        if !hand(Message::Data(piece.into())) {
             return Ok(());
         }
     }

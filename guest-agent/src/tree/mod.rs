@@ -6,7 +6,6 @@
 pub(crate) mod beneath;
 pub mod changes;
 mod holes;
-pub(crate) mod pieces;
 pub mod put;
 mod read;
 pub(crate) mod unfinished;

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{Seek as _, SeekFrom};
+use std::io::{Read as _, Seek as _, SeekFrom};
 use std::os::unix::ffi::OsStrExt;
 
 use banger_proto::guest::v1::omission::Reason;
@@ -15,7 +15,6 @@ use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{AtFlags, Dir, FileType, OFlags};
 use rustix::io::Errno;
 
-use super::pieces::Pieces;
 use super::read::{Read, read};
 use super::{PATH_MAX_BYTES, PIECE_BYTES, Root, failed, holes, names};
 use crate::refusal::{Problem, Refusal};
@@ -67,7 +66,6 @@ pub(super) struct Walker<'a> {
     omissions: Omissions,
     /// The first path of each file that has several names.
     links: HashMap<(u64, u64), Bytes>,
-    pieces: Pieces,
 }
 
 /// How files with holes are told.
@@ -96,7 +94,6 @@ impl<'a> Walker<'a> {
             is_in_use: false,
             omissions: Omissions::default(),
             links: HashMap::new(),
-            pieces: Pieces::new(),
         }
     }
 
@@ -237,17 +234,20 @@ impl<'a> Walker<'a> {
     /// Hands out the next `left` bytes of a file.
     fn range(&mut self, file: &File, path: &[u8], mut left: u64) -> Result<(), End> {
         while left > 0 {
-            let piece = self.pieces.read(file, left);
-            let mut piece = piece.map_err(|error| failed("reading", path, error))?;
+            let want = usize::try_from(left)
+                .unwrap_or(PIECE_BYTES)
+                .min(PIECE_BYTES);
+            let mut piece = Vec::with_capacity(want);
+            let taken = file.take(want as u64).read_to_end(&mut piece);
+            taken.map_err(|error| failed("reading", path, error))?;
             // It became shorter while it was read.
             if piece.is_empty() && self.is_in_use {
-                let missing = usize::try_from(left).unwrap_or(PIECE_BYTES);
-                piece = vec![0; missing.min(PIECE_BYTES)].into();
+                piece.resize(want, 0);
             } else if piece.is_empty() {
                 return Err(failed("reading", path, Errno::STALE).into());
             }
             left -= piece.len() as u64;
-            self.hand(Piece::Data(piece))?;
+            self.hand(Piece::Data(piece.into()))?;
         }
         Ok(())
     }
