@@ -51,16 +51,12 @@ impl Placing {
         }
     }
 
-    /// Takes the next entry.
-    pub(crate) fn add(&mut self, entry: &Entry) {
+    /// Takes the next entry, whose bytes take as many `blocks` as [`file_blocks`] says.
+    pub(crate) fn add(&mut self, entry: &Entry, blocks: u64) {
         let EntryKind::File(content) = &entry.kind else {
             return;
         };
-        if !names_a_file(&entry.path) {
-            return;
-        }
-        let blocks = self.cursor.take_file(content);
-        let pieces = on_disk(content, &blocks.ranges());
+        let pieces = on_disk(content, &self.cursor.take(blocks).ranges());
         let moves = moves(content, &pieces).into_iter();
         self.moves
             .extend(moves.map(|(from, to, len)| Move { from, to, len }));

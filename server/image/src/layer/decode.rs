@@ -144,8 +144,9 @@ impl Index<'_> {
         let read = loop {
             match reader.next_entry() {
                 Ok(Some(entry)) => {
-                    reader.input_mut().comes(&entry);
-                    file_blocks += ext4::file_blocks(&entry);
+                    let blocks = ext4::file_blocks(&entry);
+                    reader.input_mut().comes(&entry, blocks);
+                    file_blocks += blocks;
                     entries.push(&entry);
                 }
                 Ok(None) => break reader.into_input().finish().map_err(TarError::Read),

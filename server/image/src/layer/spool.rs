@@ -85,10 +85,10 @@ impl<R: Read> SpoolInput<R> {
         }
     }
 
-    /// Is told of an entry whose bytes come next.
-    pub(super) fn comes(&mut self, entry: &Entry) {
+    /// Is told of an entry whose bytes come next, and take so many `blocks` of a disk.
+    pub(super) fn comes(&mut self, entry: &Entry, blocks: u64) {
         if let Some(placing) = &mut self.placing {
-            placing.add(entry);
+            placing.add(entry, blocks);
         }
     }
 
