@@ -12,7 +12,7 @@ cargo +nightly --version >/dev/null 2>&1 || missing="${missing:+$missing and }a 
 if [ -n "$missing" ]; then
     echo "SKIPPED: libFuzzer: missing: $missing"
     echo "running mutations of the corpus instead, $seconds s for each target"
-    BANGER_FUZZ_SECONDS=$seconds BANGER_FUZZ_MUTATIONS=1000000000 cargo test -p banger-image --test fuzz -- --nocapture
+    BANGER_FUZZ_SECONDS=$seconds BANGER_FUZZ_MUTATIONS=1000000000 cargo test -p banger-image --test image -- fuzz:: --nocapture
     exit
 fi
 

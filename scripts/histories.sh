@@ -7,7 +7,7 @@ set -euo pipefail
 export WORKSPACE_CASES=${WORKSPACE_CASES:-1000} WORKSPACE_KILLS=${WORKSPACE_KILLS:-100}
 export WORKSPACE_FIRST=${WORKSPACE_FIRST:-$RANDOM$RANDOM} BANGER_VM_HISTORIES=${BANGER_VM_HISTORIES:-30}
 say "$WORKSPACE_CASES histories from $WORKSPACE_FIRST on, $WORKSPACE_KILLS kills"
-cargo test --package banger-workspace --features client --test round_trip --test kill -- --nocapture
+cargo test --package banger-workspace --features client --test workspace -- round_trip:: kill:: --nocapture
 
 scripts/setup.sh
 dist=$(realpath -m "$TARGET_DIR/dist-test")

@@ -1,7 +1,7 @@
 //! The built command against a daemon without VMs: what people see and what scripts rely on.
 #![allow(clippy::unwrap_used, clippy::too_many_lines)]
 
-#[path = "../../../sdk-rust/tests/fake/mod.rs"]
+#[path = "../../../sdk-rust/tests/sdk/fake/mod.rs"]
 mod fake;
 
 mod cert;

@@ -1,6 +1,7 @@
 //! Bytes in bulk in bounded memory. One test alone in its process, because it looks at the process.
 #![allow(missing_docs, clippy::unwrap_used)] // helpers of tests, outside of test functions
 
+#[path = "guest/support/mod.rs"]
 mod support;
 
 use std::time::Duration;

@@ -3,7 +3,7 @@
 //!
 //! After each the tree in the VM is the one that was there or the one that was sent, and the repository here has all of an
 //! export's references or none; the same command again makes all of it. The seed is printed; `BANGER_SEED` repeats a run,
-//! `BANGER_WORKSPACE_POINTS` makes it longer. The many points between are in `workspace/tests/kill.rs`.
+//! `BANGER_WORKSPACE_POINTS` makes it longer. The many points between are in `workspace/tests/workspace/kill.rs`.
 
 use std::fs;
 use std::io::{Read, Write};
