@@ -119,7 +119,7 @@ fn read_layer(bytes: &[u8]) {
         digest: Digest::of(b""),
         size_bytes: bytes.len() as u64,
     };
-    let (to, cancel) = (Destination::Spool(&tmp), CancellationToken::new());
+    let (to, cancel) = (Destination::Spool(tmp), CancellationToken::new());
     let Ok(layer) = index_layer(source, to, &Budget::default(), &cancel) else {
         return;
     };

@@ -36,6 +36,10 @@ pub(crate) const RECORD_TABLE_BYTES_MAX: u64 = 1 << 20;
 pub(crate) const RECORDS_TRIED_MAX: usize = 8;
 /// Layers of one image that are decompressed at the same time, on however many processors.
 pub(crate) const LAYERS_DECOMPRESSED_MAX: usize = 3;
+/// Bytes of a layer that are decompressed before it is known where they go: before the layers below have been read.
+pub(crate) const AHEAD_BYTES_MAX: usize = 48 << 20;
+/// Layers of all pulls together of which that many are. The others wait: that is slower, and takes no memory.
+pub(crate) const LAYERS_AHEAD_MAX: usize = 2;
 /// Layers that come from one registry at the same time, all pulls together: a registry that stalls holds up its own.
 pub(crate) const LAYER_JOBS_OF_REGISTRY_MAX: usize = 8;
 /// Layers of all pulls together that are fetched and decompressed at the same time.
@@ -47,6 +51,8 @@ pub(crate) const WINDOW_BYTES_FREE: u64 = 8 << 20;
 /// MiB that the larger windows of all layers, archives and images' bundles have together: one of a bundle, or two of
 /// layers. What waits for them is slow; what does not wait would let an image decide how much memory the daemon takes.
 pub(crate) const WINDOWS_MIB_MAX: u32 = 128;
+/// Images whose tree is made while their layers come. The trees of the others are made with their disks.
+pub(crate) const MERGING_MAX: usize = 4;
 /// Base disks written at the same time.
 pub(crate) const CONVERSIONS_MAX: usize = 2;
 /// After this time what a pull did not wait for is synced: until then the disk and the processors are left to what comes

@@ -120,7 +120,7 @@ impl TreeArchive {
         };
         let budget = Budget::default();
         let indexed = if is_compressed {
-            index_layer(source, Destination::Spool(tmp), &budget, cancel)
+            index_layer(source, Destination::Spool(tmp.to_owned()), &budget, cancel)
                 .map(|indexed| (indexed.entries, indexed.kept))
         } else {
             crate::layer::spool_archive(source, tmp, &budget)

@@ -30,7 +30,7 @@ pub(crate) use base::{BaseSpec, content_bytes, write_base};
 pub use error::Ext4Error;
 pub(crate) use fill::Source;
 pub(crate) use room::Cursor;
-pub(crate) use stream::{Arriving, Move, Placing, file_blocks};
+pub(crate) use stream::{Arriving, file_blocks};
 pub use upper::create_upper;
 
 /// A file system id made of a digest: version 8 (RFC 9562), so that it never meets a random one.

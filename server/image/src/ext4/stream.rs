@@ -12,7 +12,7 @@ use super::fill::{moves, on_disk, send_on};
 use super::room::{BLOCK, Cursor};
 use super::sink::{HOLE_BYTES, is_zero};
 use crate::flatten::names_a_file;
-use crate::tar::{Entry, EntryKind};
+use crate::tar::{Content, Entry, EntryKind};
 use crate::writeback::Flush;
 
 /// Slices that are written with one call: the kernel takes 1024, and two come at once.
@@ -20,7 +20,7 @@ const SLICES_MAX: usize = 1022;
 
 /// Bytes of an archive, and where on the disk they go.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Move {
+struct Move {
     from: u64,
     to: u64,
     len: u64,
@@ -28,7 +28,7 @@ pub(crate) struct Move {
 
 /// Where the files of an archive go, as its entries come: each as [`super::write_base`] will have it.
 #[derive(Debug)]
-pub(crate) struct Placing {
+struct Placing {
     cursor: Cursor,
     /// Of bytes that are still to come.
     moves: VecDeque<Move>,
@@ -43,19 +43,16 @@ pub(crate) fn file_blocks(entry: &Entry) -> u64 {
 }
 
 impl Placing {
-    /// Before the first entry of a layer whose files begin at `start`.
-    pub(crate) fn new(start: Cursor) -> Self {
+    /// Before the first file of a layer whose files begin at `start`.
+    fn new(start: Cursor) -> Self {
         Self {
             cursor: start,
             moves: VecDeque::new(),
         }
     }
 
-    /// Takes the next entry, whose bytes take as many `blocks` as [`file_blocks`] says.
-    pub(crate) fn add(&mut self, entry: &Entry, blocks: u64) {
-        let EntryKind::File(content) = &entry.kind else {
-            return;
-        };
+    /// Takes the next file, whose bytes take so many `blocks`.
+    fn add(&mut self, content: &Content, blocks: u64) {
         let pieces = on_disk(content, &self.cursor.take(blocks).ranges());
         let moves = moves(content, &pieces).into_iter();
         self.moves
@@ -63,7 +60,7 @@ impl Placing {
     }
 
     /// What becomes of the archive's bytes up to `end`, all of which have come.
-    pub(crate) fn until(&mut self, end: u64) -> Vec<Move> {
+    fn until(&mut self, end: u64) -> Vec<Move> {
         let mut done = Vec::new();
         while let Some(next) = self.moves.front_mut().filter(|next| next.from < end) {
             let len = next.len.min(end - next.from);
@@ -82,6 +79,7 @@ impl Placing {
 #[derive(Debug)]
 pub(crate) struct Arriving<'a> {
     disk: &'a File,
+    placing: Placing,
     written: Sender<u64>,
 }
 
@@ -102,18 +100,27 @@ impl Arriving<'_> {
         thread::scope(|scope| {
             let (written, ends) = channel();
             scope.spawn(move || send_on(&ends, disk, flush));
-            work(&mut Arriving { disk, written })
+            work(&mut Arriving {
+                disk,
+                placing: Placing::new(start),
+                written,
+            })
         })
+    }
+
+    /// Is told of the archive's next file, whose bytes come next, and take as many `blocks` as [`file_blocks`] says.
+    pub(crate) fn comes(&mut self, content: &Content, blocks: u64) {
+        self.placing.add(content, blocks);
     }
 
     /// Takes the archive's bytes from `begin` on. They are written from where they are: to copy them once more would take
     /// a quarter as long again.
-    pub(crate) fn write(&mut self, begin: u64, bytes: &[u8], moves: &[Move]) -> io::Result<()> {
+    pub(crate) fn write(&mut self, begin: u64, bytes: &[u8]) -> io::Result<()> {
         let mut run = Run::default();
-        for Move { from, to, len } in moves {
+        for Move { from, to, len } in self.placing.until(begin + bytes.len() as u64) {
             let at = usize::try_from(from - begin).expect("it is within the bytes");
-            let len = usize::try_from(*len).expect("it is within the bytes");
-            run.add(self.disk, *to, &bytes[at..at + len])?;
+            let len = usize::try_from(len).expect("it is within the bytes");
+            run.add(self.disk, to, &bytes[at..at + len])?;
         }
         run.write(self.disk)?;
         // It is there until this one is done.

@@ -1,6 +1,6 @@
 //! Keeping a blob while it arrives: counted, hashed and written to a file that has no final name yet.
 
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::Path;
 
 use banger_core::Digest;
@@ -8,6 +8,7 @@ use sha2::{Digest as _, Sha256};
 use tempfile::NamedTempFile;
 
 use super::LayerError;
+use super::spool::OwnFile;
 use crate::writeback::{Flush, WriteBack};
 
 /// A blob that is arriving. Dropped before its end, it leaves nothing.
@@ -99,5 +100,18 @@ impl VerifiedBlob {
     /// The file, to be given a name.
     pub(crate) fn into_file(self) -> NamedTempFile {
         self.file
+    }
+}
+
+/// Reads a blob that is in the store. What goes wrong there is told from what is wrong with the blob.
+#[derive(Debug)]
+pub(crate) struct BlobReader<R>(pub(crate) R);
+
+impl<R: Read> Read for BlobReader<R> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.0.read(buf).map_err(|error| match error.kind() {
+            io::ErrorKind::Interrupted => error,
+            _ => io::Error::other(OwnFile(error)),
+        })
     }
 }

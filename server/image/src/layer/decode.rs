@@ -2,16 +2,18 @@
 
 use std::fs::File;
 use std::io::{self, BufRead, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::Receiver;
 
 use banger_core::Digest;
 use tokio_util::sync::CancellationToken;
 
 use super::LayerError;
-use super::spool::{Keep, SpoolInput, SpoolWrite, TooLarge, bytes_max};
+use super::spool::{Keep, Keeping, OwnFile, SpoolInput, TooLarge, bytes_max};
 use crate::ext4::{self, Cursor};
 use crate::tar::{Budget, PackedEntries, TarError, TarReader};
 use crate::unzstd::{Unzstd, Windows};
+use crate::watched::GivenUp;
 use crate::writeback::Flush;
 
 /// Largest window of a zstd frame, 2^26 bytes: what level 21 writes, and bounded memory.
@@ -46,11 +48,38 @@ pub(crate) enum Kept {
 
 /// Where the bytes of a layer's files are to go.
 #[derive(Debug)]
-pub(crate) enum Destination<'a> {
+pub(crate) enum Destination {
     /// With all of the plain archive to a nameless file in this directory, if the blob is not that already.
-    Spool(&'a Path),
+    Spool(PathBuf),
     /// To where they belong on this disk, from there on.
     Disk(File, Cursor, Flush),
+}
+
+impl Destination {
+    /// What is kept there.
+    pub(super) fn keep(self, is_compressed: bool) -> io::Result<Keep> {
+        Ok(match self {
+            Self::Disk(disk, start, flush) => Keep::Files(disk, start, flush),
+            Self::Spool(tmp) if is_compressed => Keep::All(tempfile::tempfile_in(tmp)?),
+            Self::Spool(_) => Keep::Nothing,
+        })
+    }
+}
+
+/// When it is known where the bytes of a layer's files are to go.
+#[derive(Debug)]
+pub(crate) enum To {
+    /// It is.
+    Known(Destination),
+    /// When it is told. Before that a part of the layer is decompressed, where this takes no more memory than
+    /// [`AHEAD_BYTES_MAX`](crate::limits::AHEAD_BYTES_MAX).
+    Told(Receiver<Destination>),
+}
+
+impl From<Destination> for To {
+    fn from(to: Destination) -> Self {
+        Self::Known(to)
+    }
 }
 
 /// What is to be indexed.
@@ -85,10 +114,11 @@ impl Compression {
     }
 }
 
-/// Reads a whole blob. Blocks, for memory only until `cancel` is cancelled.
+/// Reads a whole blob. Blocks: for memory only until `cancel` is cancelled, to be told where to only while somebody may
+/// tell.
 pub(crate) fn index_layer<R: BufRead>(
     source: LayerSource<R>,
-    to: Destination<'_>,
+    to: impl Into<To>,
     budget: &Budget,
     cancel: &CancellationToken,
 ) -> Result<IndexedLayer, LayerError> {
@@ -99,26 +129,33 @@ pub(crate) fn index_layer<R: BufRead>(
     } = source;
     let damaged = |source| LayerError::BadCompression { digest, source };
     let compression = Compression::of(reader.fill_buf().map_err(damaged)?);
-    let keep = match to {
-        Destination::Disk(disk, start, flush) => Keep::Files(disk, start, flush),
-        Destination::Spool(_) if compression == Compression::Plain => Keep::Nothing,
-        Destination::Spool(tmp) => tempfile::tempfile_in(tmp)
-            .map(Keep::All)
-            .map_err(|source| LayerError::Store { digest, source })?,
+    let is_compressed = compression != Compression::Plain;
+    let known = |to: Destination| {
+        let keep = to.keep(is_compressed).map(Keeping::Known);
+        keep.map_err(|source| LayerError::Store { digest, source })
+    };
+    let keeping = match to.into() {
+        To::Known(to) => known(to)?,
+        // Its window is one of few at most, so that it is not taken by one that waits for others.
+        To::Told(told) if compression == Compression::Gzip => Keeping::Told(told),
+        To::Told(told) => match told.recv() {
+            Ok(to) => known(to)?,
+            Err(_) => return Err(damaged(io::Error::other(GivenUp))),
+        },
     };
     let index = Index {
         digest,
         size_bytes,
         budget,
-        is_compressed: compression != Compression::Plain,
+        is_compressed,
     };
     match compression {
-        Compression::Plain => index.run(reader, keep),
-        Compression::Gzip => index.run(flate2::bufread::MultiGzDecoder::new(reader), keep),
+        Compression::Plain => index.run(reader, keeping),
+        Compression::Gzip => index.run(flate2::bufread::MultiGzDecoder::new(reader), keeping),
         Compression::Zstd => {
             let windows = Windows::of_process();
             let decoder = Unzstd::new(reader, ZSTD_WINDOW_LOG_MAX, windows, cancel.clone());
-            index.run(decoder.map_err(damaged)?, keep)
+            index.run(decoder.map_err(damaged)?, keeping)
         }
         Compression::Unsupported(format) => {
             Err(LayerError::UnsupportedCompression { digest, format })
@@ -134,9 +171,9 @@ struct Index<'a> {
 }
 
 impl Index<'_> {
-    fn run(&self, plain: impl Read, keep: Keep) -> Result<IndexedLayer, LayerError> {
+    fn run(&self, plain: impl Read, keeping: Keeping) -> Result<IndexedLayer, LayerError> {
         let mut reader = TarReader::new(
-            SpoolInput::new(plain, keep, bytes_max(self.size_bytes)),
+            SpoolInput::new(plain, keeping, bytes_max(self.size_bytes)),
             self.budget,
         );
         let mut entries = PackedEntries::default();
@@ -181,14 +218,11 @@ impl Index<'_> {
         if source.get_ref().is_some_and(|inner| inner.is::<TooLarge>()) {
             return LayerError::Bomb { digest };
         }
-        if source
-            .get_ref()
-            .is_some_and(|inner| inner.is::<SpoolWrite>())
-        {
+        if source.get_ref().is_some_and(|inner| inner.is::<OwnFile>()) {
             let inner = source
                 .into_inner()
-                .and_then(|inner| inner.downcast::<SpoolWrite>().ok());
-            let source = inner.map_or_else(|| io::Error::other("the spool"), |spool| spool.0);
+                .and_then(|inner| inner.downcast::<OwnFile>().ok());
+            let source = inner.map_or_else(|| io::Error::other("the store"), |own| own.0);
             return LayerError::Store { digest, source };
         }
         match source.kind() {
@@ -233,7 +267,7 @@ pub(crate) fn spool_archive<R: Read>(
         budget,
         is_compressed: false,
     };
-    let layer = index.run(reader, Keep::All(spool))?;
+    let layer = index.run(reader, Keeping::Known(Keep::All(spool)))?;
     Ok(SpooledArchive {
         entries: layer.entries,
         file: kept,

@@ -18,10 +18,10 @@ mod spool;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use blob::{BlobWriter, VerifiedBlob};
+pub(crate) use blob::{BlobReader, BlobWriter, VerifiedBlob};
 pub(crate) use chunks::{ChunkReader, ChunkSender, Gathered, Now, channel};
 pub(crate) use decode::{
-    Destination, IndexedLayer, Kept, LayerSource, READ_BYTES, SpooledArchive, index_layer,
+    Destination, IndexedLayer, Kept, LayerSource, READ_BYTES, SpooledArchive, To, index_layer,
     spool_archive,
 };
 pub use error::LayerError;

@@ -16,10 +16,10 @@ use super::record::{LayerKey, RecordedLayer};
 use super::source::{BlobSource, Region};
 use super::{ImageStore, StoreError};
 use crate::document::Descriptor;
-use crate::ext4::{Cursor, Source};
+use crate::ext4::Source;
 use crate::layer::{
-    self, BlobWriter, ChunkReader, ChunkSender, Destination, Gathered, IndexedLayer, Kept,
-    LayerError, LayerSource, Now, VerifiedBlob,
+    self, BlobWriter, ChunkReader, ChunkSender, Gathered, IndexedLayer, Kept, LayerError, Now,
+    VerifiedBlob,
 };
 use crate::registry::BlobStream;
 use crate::tar::{Budget, Cost, PackedEntries};
@@ -27,7 +27,7 @@ use crate::tar::{Budget, Cost, PackedEntries};
 /// A layer ready to go into a disk.
 #[derive(Debug)]
 pub(super) struct ReadyLayer {
-    pub(super) entries: PackedEntries,
+    pub(super) entries: Arc<PackedEntries>,
     /// What they took of the budget.
     pub(super) cost: Cost,
     /// What the entries' places refer to.
@@ -112,10 +112,8 @@ impl Bringing {
                 (indexed, blob, None)
             }
             _ if self.line.is_turn(number) => {
-                let place = self.place(number, wanted);
-                let (indexed, blob) = self.fetch(&key, wanted, Decode::Now(place)).await?;
-                let indexed = indexed.expect("it was decoded");
-                self.check(&indexed, wanted)?;
+                let (indexed, blob) = self.fetch(&key, wanted, Decode::Now { number }).await?;
+                let indexed = self.checked(indexed.expect("it was decoded"), wanted)?;
                 let file = blob.reopen().map_err(unreadable)?;
                 (indexed, file, Some(self.publish(blob, path, turn)))
             }
@@ -138,7 +136,7 @@ impl Bringing {
         self.board.finish(&key);
         Ok(ReadyLayer {
             cost: indexed.entries.cost(),
-            entries: indexed.entries,
+            entries: Arc::new(indexed.entries),
             source: match indexed.kept {
                 Kept::Disk => Source::Placed,
                 Kept::Archive(spool) => Source::Archive(spool),
@@ -146,29 +144,6 @@ impl Bringing {
             },
             publishing,
         })
-    }
-
-    /// Where a layer's files go while it is decompressed, if that is known.
-    fn place(&self, number: usize, wanted: &WantedLayer) -> Option<Cursor> {
-        match wanted.records {
-            FromRecords::Allowed => self.line.start(number),
-            // The layers above have theirs already.
-            FromRecords::Avoided => None,
-        }
-    }
-
-    /// Refuses a layer that is not what the image's configuration says.
-    fn check(&self, indexed: &IndexedLayer, wanted: &WantedLayer) -> Result<(), StoreError> {
-        if indexed.diff_id == wanted.diff_id {
-            return Ok(());
-        }
-        self.budget.refund(indexed.entries.cost());
-        let error = LayerError::WrongDiffId {
-            digest: wanted.descriptor.digest,
-            expected: wanted.diff_id,
-            actual: indexed.diff_id,
-        };
-        Err(error.into())
     }
 
     /// A layer whose blob is in the store, as another image's record has it, and how many blocks its files take.
@@ -198,7 +173,7 @@ impl Bringing {
                 source,
             })?;
         let layer = ReadyLayer {
-            entries,
+            entries: Arc::new(entries),
             cost,
             source: Source::Disk(disk),
             publishing: None,
@@ -219,48 +194,6 @@ impl Bringing {
             let named = store.expect(path.clone())?.name(blob.into_file());
             named.map_err(StoreError::io("write", &path))
         })
-    }
-
-    /// Indexes a blob that is there, when its layer's turn has come.
-    async fn index_in_line(
-        &self,
-        number: usize,
-        blob: &File,
-        wanted: &WantedLayer,
-    ) -> Result<IndexedLayer, StoreError> {
-        let waiting = async {
-            self.line.turn(number).await;
-            let slot = self.store.inner.layer_jobs.acquire().await;
-            slot.expect("never closed")
-        };
-        // cancel-safe: a place in the queue is given up
-        let _slot = tokio::select! {
-            () = self.cancel.cancelled() => return Err(StoreError::Cancelled),
-            slot = waiting => slot,
-        };
-        let Descriptor { digest, size, .. } = wanted.descriptor;
-        let file = blob
-            .try_clone()
-            .map_err(|source| LayerError::Store { digest, source })?;
-        let region = Region::new(Arc::new(file), 0, size);
-        let (sender, reader) = layer::channel();
-        let given_up = self.cancel.child_token();
-        let place = self.place(number, wanted);
-        let decoder = self.decode(reader, wanted, place, given_up.clone())?;
-        let mut taps = Taps {
-            writer: None,
-            decoder: Some(sender),
-        };
-        let fed = self.feed_region(&region, &mut taps, &|_| {}).await;
-        drop(taps);
-        if fed.is_err() {
-            given_up.cancel();
-        }
-        let indexed = joined(decoder).await;
-        fed?;
-        let indexed = indexed??;
-        self.check(&indexed, wanted)?;
-        Ok(indexed)
     }
 
     /// Fetches a blob. One that a registry's mirror serves wrongly comes from the next place that has it.
@@ -310,9 +243,10 @@ impl Bringing {
         let (to_writer, from_writer) = layer::channel();
         let given_up = self.cancel.child_token();
         let (to_decoder, decoder) = match decode {
-            Decode::Now(place) => {
+            Decode::Now { number } => {
                 let (to_decoder, from_decoder) = layer::channel();
-                let decoder = self.decode(from_decoder, wanted, place, given_up.clone())?;
+                let to = self.destination(number, wanted)?;
+                let decoder = self.index_chunks(from_decoder, wanted, to, given_up.clone());
                 (Some(to_decoder), Some(decoder))
             }
             Decode::Later => (None, None),
@@ -459,44 +393,15 @@ impl Bringing {
             writer.finish()
         })
     }
-
-    fn decode(
-        &self,
-        chunks: ChunkReader,
-        wanted: &WantedLayer,
-        place: Option<Cursor>,
-        cancel: CancellationToken,
-    ) -> Result<JoinHandle<Result<IndexedLayer, LayerError>>, LayerError> {
-        let Descriptor { digest, size, .. } = wanted.descriptor;
-        let tmp = self.store.inner.layout.tmp().to_owned();
-        let placed = place.map(|start| Ok((self.line.disk().try_clone()?, start)));
-        let placed = placed
-            .transpose()
-            .map_err(|source| LayerError::Store { digest, source })?;
-        let (budget, flush) = (std::sync::Arc::clone(&self.budget), self.source.flush());
-        Ok(self.store.inner.tracker.spawn_blocking(move || {
-            layer::index_layer(
-                LayerSource {
-                    reader: chunks,
-                    digest,
-                    size_bytes: size,
-                },
-                match placed {
-                    Some((disk, start)) => Destination::Disk(disk, start, flush),
-                    None => Destination::Spool(&tmp),
-                },
-                &budget,
-                &cancel,
-            )
-        }))
-    }
 }
 
 /// Whether a blob is decompressed while it comes.
 #[derive(Debug, Clone, Copy)]
 enum Decode {
-    /// With its files to their place from there on, where it is known.
-    Now(Option<Cursor>),
+    /// As the `number`th from below.
+    Now {
+        number: usize,
+    },
     Later,
 }
 

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::bring::{Bringing, FromRecords, ReadyLayer, WantedLayer, joined};
 use super::flight::Board;
 use super::line::Line;
+use super::merge::{Merging, merge};
 use super::plan::Plan;
 use super::record::{self, LayerKey, Waiting};
 use super::source::BlobSource;
@@ -28,6 +29,10 @@ use crate::writeback::Flush;
 
 /// The stage in which the base disk is written.
 const CONVERT: &str = "convert";
+
+/// What is on its way to its final name.
+type Publishing = Vec<JoinHandle<Result<(), StoreError>>>;
+
 /// A base disk under a temporary name.
 #[derive(Debug)]
 struct NewDisk {
@@ -42,6 +47,8 @@ struct NewDisk {
 struct Work {
     keys: Vec<LayerKey>,
     layers: Vec<ReadyLayer>,
+    /// The layers' tree, where it was made while they came.
+    tree: Option<Tree>,
     uuid: [u8; 16],
     flush: Flush,
     /// It may have the bytes of layers' files.
@@ -115,7 +122,7 @@ impl ImageStore {
         source: BlobSource,
         board: &Arc<Board>,
         cancel: &CancellationToken,
-        publishing: &mut Vec<JoinHandle<Result<(), StoreError>>>,
+        publishing: &mut Publishing,
     ) -> Result<NewDisk, StoreError> {
         let mut disk = self.new_disk()?;
         let file = disk.as_file().try_clone();
@@ -140,7 +147,12 @@ impl ImageStore {
         let uuid = disk_uuid(&plan.config.diff_ids);
         // The second time no layer is lost any more: those that were come from their blobs.
         loop {
-            bring_missing(&bringing, &wanted, &mut ready, publishing).await?;
+            let mut merging = Merging::begin(self);
+            bring_missing(&bringing, &wanted, &mut ready, (publishing, &mut merging)).await?;
+            let tree = match merging {
+                Some(merging) => Some(merging.finish().await?),
+                None => None,
+            };
             let layers = ready
                 .into_iter()
                 .map(|layer| layer.expect("all were brought"));
@@ -149,6 +161,7 @@ impl ImageStore {
             let work = Work {
                 keys,
                 layers,
+                tree,
                 uuid,
                 flush: bringing.source.flush(),
                 file: disk,
@@ -268,7 +281,7 @@ async fn bring_missing(
     bringing: &Bringing,
     wanted: &[WantedLayer],
     ready: &mut [Option<ReadyLayer>],
-    publishing: &mut Vec<JoinHandle<Result<(), StoreError>>>,
+    (publishing, merging): (&mut Publishing, &mut Option<Merging<'_>>),
 ) -> Result<(), StoreError> {
     let mut failure = None;
     let missing = |number: &usize| ready[*number].is_none();
@@ -280,6 +293,9 @@ async fn bring_missing(
         while running.len() < bringing.line.at_once() && failure.is_none() {
             let Some(next) = waiting.next() else { break };
             running.push(bring(next));
+        }
+        if let Some(merging) = merging {
+            merging.take(ready);
         }
         match running.next().await {
             None => break,
@@ -296,11 +312,12 @@ async fn bring_missing(
     failure.map_or(Ok(()), Err)
 }
 
-/// Merges the layers and writes the disk. Blocks.
+/// Writes the disk of merged layers. Blocks.
 fn write_disk(
     Work {
         keys,
         layers,
+        tree,
         uuid,
         flush,
         file,
@@ -309,10 +326,10 @@ fn write_disk(
     board: &Board,
     cancel: &CancellationToken,
 ) -> Result<Converted, Ext4Error> {
-    let mut tree = Tree::new();
-    for layer in &layers {
-        tree.apply(&layer.entries)?;
-    }
+    let tree = match tree {
+        Some(tree) => tree,
+        None => merge(layers.iter().map(|layer| &*layer.entries))?,
+    };
     let lost = lost_layers(&tree);
     if !lost.is_empty() {
         return Ok(Converted::Lost(layers, lost, file));
@@ -322,7 +339,7 @@ fn write_disk(
     let mut waiting = Waiting::new(tmp).map_err(Ext4Error::Write)?;
     let mut sources = Vec::with_capacity(layers.len());
     for (key, layer) in keys.into_iter().zip(layers) {
-        let parked = waiting.push(key, layer.entries, layer.cost);
+        let parked = waiting.push(key, &layer.entries, layer.cost);
         parked.map_err(Ext4Error::Write)?;
         sources.push(layer.source);
     }

@@ -23,9 +23,11 @@ mod convert;
 mod error;
 mod export;
 mod flight;
+mod index;
 mod keyed;
 mod layout;
 mod line;
+mod merge;
 mod plan;
 mod prune;
 mod pull;
@@ -59,7 +61,8 @@ use unsynced::Unsynced;
 pub use unsynced::{LossCause, LostImage};
 
 use crate::limits::{
-    CONVERSIONS_MAX, LAYER_JOBS_MAX, LAYER_JOBS_OF_REGISTRY_MAX, READING_JOBS_MAX,
+    CONVERSIONS_MAX, LAYER_JOBS_MAX, LAYER_JOBS_OF_REGISTRY_MAX, LAYERS_AHEAD_MAX, MERGING_MAX,
+    READING_JOBS_MAX,
 };
 
 /// The images of one state directory. Cheap to clone; all clones share their work.
@@ -75,8 +78,12 @@ struct Inner {
     of_registry: KeyedSlots<String>,
     /// Layers being fetched, all pulls together.
     layer_jobs: Semaphore,
+    /// Layers that are decompressed before it is known where they go. Nobody waits for a place among them.
+    ahead: Semaphore,
     /// Archives and bundles being read.
     reading_jobs: Semaphore,
+    /// Images whose layers are merged while others of them come. Nobody waits for a place among them.
+    merging: Semaphore,
     /// Base disks being written.
     conversions: Semaphore,
     /// What layers lie on which base disks.
@@ -106,7 +113,9 @@ impl ImageStore {
                 layout,
                 of_registry: KeyedSlots::new(LAYER_JOBS_OF_REGISTRY_MAX),
                 layer_jobs: Semaphore::new(LAYER_JOBS_MAX),
+                ahead: Semaphore::new(LAYERS_AHEAD_MAX),
                 reading_jobs: Semaphore::new(READING_JOBS_MAX),
+                merging: Semaphore::new(MERGING_MAX),
                 conversions: Semaphore::new(CONVERSIONS_MAX),
                 records: Records::default(),
                 blobs: KeyedLocks::default(),

@@ -80,7 +80,7 @@ impl Waiting {
     pub(super) fn push(
         &mut self,
         key: LayerKey,
-        entries: PackedEntries,
+        entries: &PackedEntries,
         cost: Cost,
     ) -> io::Result<()> {
         let bytes = entries.as_bytes();

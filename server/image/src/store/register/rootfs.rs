@@ -83,7 +83,7 @@ pub(super) fn measure(
         digest: unknown,
         size_bytes: region.len(),
     };
-    let (to, cancel) = (Destination::Spool(&reading.tmp), &reading.cancel);
+    let (to, cancel) = (Destination::Spool(reading.tmp.clone()), &reading.cancel);
     let indexed =
         index_layer(source, to, &Budget::default(), cancel).map_err(|error| match error {
             crate::layer::LayerError::Archive { source, .. } => StoreError::Archive {
