@@ -37,7 +37,7 @@ pub(crate) const RECORDS_TRIED_MAX: usize = 8;
 /// Layers of one image that are decompressed at the same time, on however many processors.
 pub(crate) const LAYERS_DECOMPRESSED_MAX: usize = 3;
 /// Bytes of a layer that are decompressed before it is known where they go: before the layers below have been read.
-pub(crate) const AHEAD_BYTES_MAX: usize = 48 << 20;
+pub(crate) const AHEAD_BYTES_MAX: usize = 40 << 20;
 /// Layers of all pulls together of which that many are. The others wait: that is slower, and takes no memory.
 pub(crate) const LAYERS_AHEAD_MAX: usize = 2;
 /// Layers that come from one registry at the same time, all pulls together: a registry that stalls holds up its own.

@@ -7,8 +7,8 @@
 //! ```
 //! Both sides run on threads of their own while the bytes still arrive. The spool is a nameless file with
 //! the plain tar stream, so that the disk's contents are copied, not decompressed again; it is never
-//! synced, and gone with its last handle. The bottom layer has none: its files come first on the disk, and go to
-//! their places there as they come. No layer is ever in memory.
+//! synced, and gone with its last handle. There is none where the place of the layer's files is known: they go there as
+//! they come. Of a layer of which that is told later, a bounded part waits in memory.
 
 mod blob;
 mod chunks;
