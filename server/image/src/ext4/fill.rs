@@ -84,16 +84,27 @@ struct Run {
     len: u64,
 }
 
-/// Copies the files' bytes to their room. Once the tree says where on the disk they are, `then` is done beside what is
-/// still to be written.
+/// A file that is copied.
+#[derive(Debug)]
+struct Copying {
+    layer: u32,
+    /// Where its bytes are.
+    from: Content,
+    /// Where they go.
+    to: Vec<Extent>,
+}
+
+/// Copies the files' bytes to their room. Meanwhile `then` is done, with the tree that says where on the disk they are.
 pub(super) fn fill(
     tree: &mut Tree,
     files: Vec<Filling>,
     sources: &[Source],
     (disk, flush): (&File, Flush),
     (cancel, progress): (&CancellationToken, &dyn Fn(u64)),
-    then: impl FnOnce(&Tree) -> Result<(), Ext4Error>,
+    then: impl FnOnce(&Tree) -> Result<(), Ext4Error> + Send,
 ) -> Result<(), Ext4Error> {
+    let files = place(tree, files, (sources, disk), progress)?;
+    let tree = &*tree;
     thread::scope(|scope| {
         let (to_writer, pieces) = sync_channel(PIECES_IN_FLIGHT);
         let (back, spare) = sync_channel(PIECES_IN_FLIGHT + 2);
@@ -109,49 +120,74 @@ pub(super) fn fill(
             run: None,
             cancel,
         };
-        let read = gather(tree, files, (sources, disk), &mut gathering, progress);
+        let beside = scope.spawn(move || then(tree));
+        let read = gather(files, (sources, disk), &mut gathering, progress);
         drop(gathering);
-        let done = read.and_then(|()| then(tree));
         // Who could not write explains why nobody could be handed more.
-        joined(writer)?;
-        done
+        let written = joined(writer).map_err(Ext4Error::Write);
+        let done = joined(beside);
+        written.and(read).and(done)
     })
 }
 
-fn joined(writer: ScopedJoinHandle<'_, io::Result<()>>) -> Result<(), Ext4Error> {
-    match writer.join() {
-        Ok(result) => result.map_err(Ext4Error::Write),
-        Err(panic) => std::panic::resume_unwind(panic),
+fn joined<T>(thread: ScopedJoinHandle<'_, T>) -> T {
+    thread
+        .join()
+        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+/// Has the tree say where the files' bytes will be. What of them is not there yet is to be copied; what hidden ones left
+/// there goes.
+fn place(
+    tree: &mut Tree,
+    files: Vec<Filling>,
+    (sources, disk): (&[Source], &File),
+    progress: &dyn Fn(u64),
+) -> Result<Vec<Copying>, Ext4Error> {
+    let mut copied = Vec::new();
+    for filling in files {
+        let (layer, content) = tree.file_mut(filling.number);
+        let is_placed = matches!(sources[layer as usize], Source::Placed);
+        let ranges = filling.blocks.ranges();
+        if filling.is_hidden {
+            for (offset, len) in ranges.into_iter().filter(|_| is_placed) {
+                clear(disk, offset, len).map_err(Ext4Error::Write)?;
+            }
+            continue;
+        }
+        let to = on_disk(content, &ranges);
+        if is_placed {
+            progress(bytes_of(content));
+            content.extents = to.into();
+            continue;
+        }
+        let extents = to.clone().into();
+        copied.push(Copying {
+            layer,
+            from: Content {
+                size: content.size,
+                extents: std::mem::replace(&mut content.extents, extents),
+            },
+            to,
+        });
     }
+    Ok(copied)
 }
 
 /// Reads every file, in the order of their places.
 fn gather(
-    tree: &mut Tree,
-    files: Vec<Filling>,
+    files: Vec<Copying>,
     (sources, disk): (&[Source], &File),
     gathering: &mut Gathering<'_>,
     progress: &dyn Fn(u64),
 ) -> Result<(), Ext4Error> {
     let transfer = transfer(disk);
-    for filling in files {
+    for Copying { layer, from, to } in files {
         gathering.go_on()?;
-        let (layer, content) = tree.file_mut(filling.number);
-        let source = &sources[layer as usize];
-        let ranges = filling.blocks.ranges();
-        if filling.is_hidden {
-            if matches!(source, Source::Placed) {
-                for (offset, len) in ranges {
-                    clear(disk, offset, len).map_err(Ext4Error::Write)?;
-                }
-            }
-            continue;
-        }
-        let pieces = on_disk(content, &ranges);
-        match source {
+        match &sources[layer as usize] {
             Source::Placed => {}
             Source::Disk(_) if transfer == Transfer::Shared => {
-                for (from, to, len) in moves(content, &pieces) {
+                for (from, to, len) in moves(&from, &to) {
                     let len = len.next_multiple_of(BLOCK);
                     gathering.add_blocks(Run {
                         layer,
@@ -162,16 +198,19 @@ fn gather(
                 }
             }
             Source::Archive(file) | Source::Disk(file) => {
-                let mut reader = ContentReader::new(file, content);
-                for piece in &pieces {
+                let mut reader = ContentReader::new(file, &from);
+                for piece in &to {
                     gathering.read(&mut reader, piece)?;
                 }
             }
         }
-        progress(content.extents.iter().map(|extent| extent.len).sum());
-        content.extents = pieces.into();
+        progress(bytes_of(&from));
     }
     gathering.flush()
+}
+
+fn bytes_of(content: &Content) -> u64 {
+    content.extents.iter().map(|extent| extent.len).sum()
 }
 
 fn transfer(disk: &File) -> Transfer {

@@ -1,11 +1,13 @@
 //! A layer that an image in the store has is taken from that image's disk, and the new disk is the same to the byte.
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
 use crate::support::disk::fsck;
 use crate::support::{Tar, TestImage, nasty, noise, special};
 use banger_core::Digest;
-use banger_core::operation::NoProgress;
+use banger_core::operation::{NoProgress, Progress, StageKey};
 use banger_image::{
     BuiltImage, ImageStore, KeptKind, RegisterOptions, RegisterSource, StoreError, Sweep,
 };
@@ -36,6 +38,14 @@ impl Stand {
     }
 
     async fn register(&self, layers: &[Vec<u8>]) -> Result<BuiltImage, StoreError> {
+        self.register_watched(layers, &NoProgress).await
+    }
+
+    async fn register_watched(
+        &self,
+        layers: &[Vec<u8>],
+        progress: &dyn Progress,
+    ) -> Result<BuiltImage, StoreError> {
         let layout = tempfile::tempdir_in(self.directory.path()).unwrap();
         TestImage::of(layers).write_layout(layout.path());
         let source = RegisterSource::OciLayout {
@@ -46,7 +56,7 @@ impl Stand {
             platform: "linux/amd64".parse().unwrap(),
         };
         self.store
-            .register(source, &options, &NoProgress, &CancellationToken::new())
+            .register(source, &options, progress, &CancellationToken::new())
             .await
     }
 
@@ -110,6 +120,44 @@ async fn a_shared_layer_comes_from_the_other_images_disk_byte_for_byte() {
         let image = stand.register(&third).await.unwrap();
         assert_eq!(digest(&image), afresh(&third).await);
         assert!(crate::support::leftovers(&stand.state()).is_empty());
+    }
+}
+
+/// For each stage what it was to move, and what it moved.
+#[derive(Default)]
+struct Moved(Mutex<BTreeMap<String, (Option<u64>, u64)>>);
+
+impl Progress for Moved {
+    fn start(&self, key: &StageKey, total_bytes: Option<u64>) {
+        let mut stages = self.0.lock().unwrap();
+        stages.entry(key.name.to_string()).or_default().0 = total_bytes;
+    }
+
+    fn advance(&self, key: &StageKey, delta_bytes: u64) {
+        let mut stages = self.0.lock().unwrap();
+        stages.entry(key.name.to_string()).or_default().1 += delta_bytes;
+    }
+
+    fn finish(&self, _: &StageKey) {}
+}
+
+#[tokio::test]
+async fn what_is_told_of_the_conversion_adds_up_wherever_the_files_come_from() {
+    let large = Tar::new()
+        .file("large", &noise(7, 3 << 20))
+        .file("hidden", &noise(8, 1 << 20))
+        .finish();
+    let stand = Stand::new();
+    // In their places already, and copied from the other disk, one of them hidden.
+    let second = Tar::new().file(".wh.hidden", b"").finish();
+    for (layers, bytes) in [
+        (vec![large.clone()], 4 << 20),
+        (vec![large.clone(), second], 3 << 20),
+    ] {
+        let moved = Moved::default();
+        stand.register_watched(&layers, &moved).await.unwrap();
+        let stages = moved.0.into_inner().unwrap();
+        assert_eq!(stages["convert"], (Some(bytes), bytes));
     }
 }
 

@@ -60,6 +60,7 @@ fn measure(stand: &Stand, table: &mut Table, size: Size) {
         settle();
         let cold = pull(&daemon, &first);
         bytes = cold.bytes;
+        settle();
         let warm = pull(&daemon, &second);
         let peak = peak_mib(&daemon);
         discard(&daemon);
