@@ -3,7 +3,8 @@
 //! The VM of the comparison is Debian with an sshd, which dials out to scp for want of an address of its own. With
 //! `BENCH_FILES_SMALL=0` the small files are left out, which scp takes a quarter of an hour for.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -47,6 +48,7 @@ fn large(stand: &Stand, table: &mut Table, scp: &Scp, raw: &mut RawGuest, direct
     let rate = |bytes: usize, took: Duration| bytes as f64 / took.as_secs_f64() / 1e6;
     let mut up: [Figures; 3] = Default::default();
     let mut down: [Figures; 3] = Default::default();
+    let mut kept = Figures::default();
     for _ in 0..ROUNDS {
         let took = timed(|| {
             block(async {
@@ -68,7 +70,10 @@ fn large(stand: &Stand, table: &mut Table, scp: &Scp, raw: &mut RawGuest, direct
         fs::remove_file(&target).unwrap();
         scp.sh("rm -f /mnt/large");
         up[1].add(rate(BESIDE_BYTES, raw.keep(BESIDE_BYTES)));
-        down[1].add(rate(BESIDE_BYTES, raw.give(BESIDE_BYTES)));
+        down[1].add(rate(BESIDE_BYTES, raw.give(BESIDE_BYTES, io::sink())));
+        let file = File::create(&target).unwrap();
+        kept.add(rate(BESIDE_BYTES, raw.give(BESIDE_BYTES, file)));
+        fs::remove_file(&target).unwrap();
         let took = scp.copy(&[part.as_os_str(), "vm:/mnt/large".as_ref()]);
         up[2].add(rate(BESIDE_BYTES, took));
         let took = scp.copy(&["vm:/mnt/large".as_ref(), target.as_os_str()]);
@@ -78,6 +83,11 @@ fn large(stand: &Stand, table: &mut Table, scp: &Scp, raw: &mut RawGuest, direct
     }
     fs::remove_file(&source).unwrap();
     fs::remove_file(&part).unwrap();
+    let into_file = (
+        down[0].text("MB/s"),
+        format!("raw channel, into a file of the host {}", kept.text("MB/s")),
+        format!("{:.2} ×", down[0].median() / kept.median()),
+    );
     for (what, [ours, channel, scp]) in [("a file of 1 GiB in", up), ("and out", down)] {
         let ratio = |beside: &Figures| format!("{:.2} ×", ours.median() / beside.median());
         let text = |name: &str, beside: &Figures| format!("{name} {}", beside.text("MB/s"));
@@ -86,6 +96,9 @@ fn large(stand: &Stand, table: &mut Table, scp: &Scp, raw: &mut RawGuest, direct
         let of_scp = text("scp", &scp);
         table.line("the same", ours.text("MB/s"), of_scp, ratio(&scp));
     }
+    // What is received is written then, as a download is.
+    let (ours, beside, ratio) = into_file;
+    table.line("the file out", ours, beside, ratio);
 }
 
 fn small(stand: &Stand, table: &mut Table, scp: &Scp, directory: &Path) {
