@@ -244,7 +244,7 @@ def test_what_is_packed_is_what_is_unpacked(tmp_path: Path) -> None:
     with contextlib.suppress(OSError):  # a file system that takes none
         for noted in ("sub", "sub/run"):
             os.setxattr(source / noted, "user.note", b"\xff\0of mine")
-    data = b"".join(chunked(pack(source)))
+    data = b"".join(chunked(pack(source, v1.Omissions())))
     unpack(data, str(tmp_path / "copy"), "source")
     assert everything(tmp_path / "copy") == everything(source)
     assert (tmp_path / "copy" / "hard").read_bytes() == (source / "hard").read_bytes()
@@ -271,4 +271,4 @@ def test_attributes_that_mean_something_here_are_not_set(target: Path) -> None:
 
 def test_what_cannot_be_read_is_told(tmp_path: Path) -> None:
     with pytest.raises(LocalFileError, match="could not read"):
-        list(pack(tmp_path / "nothing"))
+        list(pack(tmp_path / "nothing", v1.Omissions()))

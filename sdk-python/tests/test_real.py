@@ -6,6 +6,7 @@ import contextlib
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -17,7 +18,8 @@ from pathlib import Path
 import pytest
 
 import banger
-from banger import errors
+from banger import errors, v1
+from banger._pack import CHUNK_BYTES, pack
 from tests.daemon import IMAGE, Daemon
 
 pytestmark = pytest.mark.real
@@ -104,6 +106,35 @@ def test_files(vm: banger.Vm, tmp_path: Path) -> None:
         vm.files.read("/etc/shadow")
     assert caught.value.reason == "FILE_ACCESS_DENIED"
     assert vm.files.as_user("root").read("/etc/shadow").startswith(b"root:")
+
+
+def test_a_tree_that_is_in_use_is_uploaded(vm: banger.Vm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = tmp_path / "used"
+    source.mkdir()
+    (source / "data").write_bytes(b"7" * 1_500_000)
+    (source / "gone").write_text("gone")
+    os.mkfifo(source / "pipe")
+    with socket.socket(socket.AF_UNIX) as made:
+        made.bind(os.fspath(source / "socket"))
+
+    def meddling(local: Path, omissions: v1.Omissions) -> Iterator[bytes]:
+        for piece in pack(local, omissions):
+            if piece.startswith(b"7"):
+                os.truncate(source / "data", 1)
+                (source / "gone").unlink(missing_ok=True)
+            yield piece
+
+    monkeypatch.setattr("banger._sync.files.pack", meddling)
+    moved = vm.files.upload(source, "/tmp/used")
+    assert moved.entry_count == 3
+    assert [(omission.path, omission.reason) for omission in moved.omissions.first] == [
+        ("used/data", v1.Omission.REASON_SHRANK),
+        ("used/gone", v1.Omission.REASON_VANISHED),
+        ("used/socket", v1.Omission.REASON_SOCKET),
+    ]
+    assert vm.files.read("/tmp/used/data") == b"7" * CHUNK_BYTES + bytes(1_500_000 - CHUNK_BYTES)
+    kinds = {info.path: info.kind for info in vm.files.list("/tmp/used")}
+    assert kinds == {"data": v1.FileInfo.KIND_FILE, "pipe": v1.FileInfo.KIND_FIFO}
 
 
 def test_what_is_sent_to_a_tunnel_comes_back(vm: banger.Vm) -> None:

@@ -199,19 +199,27 @@ class Files:
         on_progress: Callable[[int], object] | None = None,
     ) -> v1.FilesMoved:
         """Puts a file, or a directory with all that is in it, into the VM: into `path` if that is a directory, and
-        otherwise by that name. Modes, times, symbolic and hard links and extended attributes are kept; owners are the
-        user's.
+        otherwise by that name. Modes, times, symbolic and hard links, extended attributes and holes are kept; owners
+        are the user's; devices are left out. The tree may be in use: `omissions` of what is returned tells what was not
+        sent, because it is a socket or was gone when its turn came, or was sent with zeros, because it became shorter
+        meanwhile: `count`, and the `first` 64 of them with `path` and `reason`.
+
+        Raises:
+            LocalFileError: If something cannot be read, or `local` is not there.
         """
+        omissions = v1.Omissions()
         start = v1.UploadFilesStart(**self._on(path), names_entry=True)
         moved: v1.FilesMoved = await self._caller.upload(
             _methods.UPLOAD_FILES,
             v1.UploadFilesRequest(start=start),
-            chunked(pack(local)),
+            chunked(pack(local, omissions)),
             lambda chunk: v1.UploadFilesRequest(chunk=chunk),
             v1.UploadFilesRequest(end=v1.UploadFilesEnd()),
             "done",
             _bytes_to(on_progress),
         )
+        if omissions.count:
+            moved.omissions.CopyFrom(omissions)
         return moved
 
     async def download(
