@@ -180,6 +180,17 @@ def test_sockets_are_left_out_and_told_and_pipes_are_packed(tree: Path) -> None:
     assert omitted == [("t/s\N{REPLACEMENT CHARACTER}", SOCKET)]
 
 
+def test_a_link_that_is_named_is_followed_and_those_below_are_kept(tree: Path) -> None:
+    (tree / "file").write_text("content")
+    (tree / "link").symlink_to("file")
+    top = tree.parent / "top"
+    top.symlink_to("t")
+    tar, omitted = packed(top)
+    assert tar.getnames() == ["top", "top/file", "top/link"]
+    assert tar.getmember("top/link").linkname == "file"
+    assert omitted == []
+
+
 def test_of_many_omissions_the_first_are_told(tree: Path) -> None:
     names = [f"{number:02}" for number in range(70)]
     for name in ["!", *names]:
@@ -243,8 +254,9 @@ def test_what_becomes_no_file_is_neither_followed_nor_waited_for(
             file.mkdir()
 
     after_look(file, become)
-    with pytest.raises(LocalFileError, match="t/file"):
-        packed(tree)
+    tar, omitted = packed(tree)
+    assert tar.getnames() == ["t"]
+    assert omitted == [("t/file", VANISHED)]
 
 
 def test_what_is_built_of_may_not_change(tree: Path) -> None:

@@ -32,9 +32,10 @@ _ATTRIBUTES_KEPT = ("security.capability", "user.", "system.posix_acl_")
 
 
 def pack(local: str | os.PathLike[str], omissions: v1.Omissions) -> Iterator[bytes]:
-    """A file, or a directory with all that is in it, whose last name is the top of the archive. Devices are left out.
-    The tree may be in use: what goes meanwhile and sockets are left out, and what becomes shorter is filled with zeros,
-    as tar(1) does. All of that is told in `omissions`, which is whole at the end.
+    """A file, or a directory with all that is in it, whose last name is the top of the archive. A symbolic link here is
+    followed; those below are kept. Devices are left out. The tree may be in use: what goes meanwhile and sockets are
+    left out, and what becomes shorter is filled with zeros, as tar(1) does. All of that is told in `omissions`,
+    whole at the end.
 
     Raises:
         LocalFileError: If a file cannot be read, or the top is not there.
@@ -42,7 +43,7 @@ def pack(local: str | os.PathLike[str], omissions: v1.Omissions) -> Iterator[byt
     path = Path(local)
     name = path.name if path.name not in ("", "..") else path.resolve().name
     try:
-        yield from _Packer(omissions=omissions).entry(path, name or ".")
+        yield from _Packer(omissions=omissions).entry(Path(os.path.realpath(path)), name or ".")
     except OSError as error:
         if isinstance(error, LocalFileError):
             raise
@@ -141,8 +142,6 @@ class _Packer:
         with open(path, "rb", buffering=0, opener=_open) as file:
             # It may be another one than was looked at.
             found = os.fstat(file.fileno())
-            if not stat.S_ISREG(found.st_mode):
-                raise LocalFileError(str(path), "read", OSError(None, "it is no file any more"))
             if found.st_nlink > 1:
                 # Not before it is open: of one that is gone, another name has the content.
                 self._links[found.st_dev, found.st_ino] = name
@@ -209,8 +208,19 @@ def _attributes(of: Path | int) -> dict[str, str]:
 
 
 def _open(path: str, flags: int) -> int:
-    """What was a file may be another thing now: no link is followed, and no pipe waited for."""
-    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
+    """What was a file may be another thing now: no link is followed, and no pipe waited for. Then it is not there any
+    more.
+    """
+    try:
+        handle = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENXIO):
+            raise FileNotFoundError(errno.ENOENT, "it is no file any more", path) from error
+        raise
+    if stat.S_ISREG(os.fstat(handle).st_mode):
+        return handle
+    os.close(handle)
+    raise FileNotFoundError(errno.ENOENT, "it is no file any more", path)
 
 
 def _read(file: FileIO, path: Path, at: int, length: int) -> bytes:

@@ -6,9 +6,9 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File, Metadata};
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -192,64 +192,79 @@ impl Packer<'_> {
     /// One entry and what is beneath it.
     fn one(&mut self, path: &Path, inside: &[u8], depth: usize) -> io::Result<()> {
         let metadata = fs::symlink_metadata(path).map_err(|error| at(path, error))?;
-        let mut entry = entry(path, inside, &metadata)?;
         let kind = metadata.file_type();
-        if kind.is_dir() {
-            self.tar.entry(&entry)?;
-            return self.content(path, inside, depth + 1);
+        if kind.is_file() {
+            return self.file(path, inside);
         }
         if kind.is_socket() {
             self.omitted.add(inside, Reason::Socket);
             return Ok(());
         }
-        let key = (metadata.dev(), metadata.ino());
+        let mut entry = entry(path, inside, &metadata)?;
+        if kind.is_dir() {
+            entry.xattrs = xattrs(
+                |names| rustix::fs::llistxattr(path, names),
+                |name, value| rustix::fs::lgetxattr(path, name, value),
+            )
+            .map_err(|error| at(path, error))?;
+            self.tar.entry(&entry)?;
+            return self.content(path, inside, depth + 1);
+        }
+        if !self.is_link(&metadata, &mut entry) {
+            self.links_to(&metadata, inside);
+        }
+        self.tar.entry(&entry)
+    }
+
+    /// Whether another name of it came before: then it is a link to that.
+    fn is_link(&self, metadata: &Metadata, entry: &mut TreeEntry) -> bool {
+        let first = self.links.get(&(metadata.dev(), metadata.ino()));
+        if let Some(first) = first {
+            let target = first.clone();
+            entry.kind = TreeKind::HardLink { target };
+        }
+        first.is_some()
+    }
+
+    /// Remembers the first name of what has several.
+    fn links_to(&mut self, metadata: &Metadata, inside: &[u8]) {
         if metadata.nlink() > 1 {
-            if let Some(first) = self.links.get(&key) {
-                entry.kind = TreeKind::HardLink {
-                    target: first.clone(),
-                };
-                return self.tar.entry(&entry);
-            }
+            let key = (metadata.dev(), metadata.ino());
             self.links.insert(key, inside.to_vec());
-        }
-        if !kind.is_file() {
-            return self.tar.entry(&entry);
-        }
-        // It may be another thing now: no link is followed, and no pipe waited for.
-        let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
-        let flags = i32::try_from(flags.bits()).map_err(io::Error::other)?;
-        match File::options().read(true).custom_flags(flags).open(path) {
-            Ok(file) => self.file(file, path, entry),
-            Err(error) => {
-                // Another name of it may be there.
-                self.links.remove(&key);
-                Err(at(path, error))
-            }
         }
     }
 
-    fn file(&mut self, mut file: File, path: &Path, mut entry: TreeEntry) -> io::Result<()> {
+    /// A regular file. All that is told of it is of the one that is read.
+    fn file(&mut self, path: &Path, inside: &[u8]) -> io::Result<()> {
+        let file = open(path).map_err(|error| at(path, error))?;
         let metadata = file.metadata().map_err(|error| at(path, error))?;
+        let mut entry = entry(path, inside, &metadata)?;
+        if self.is_link(&metadata, &mut entry) {
+            return self.tar.entry(&entry);
+        }
+        entry.xattrs = xattrs(
+            |names| rustix::fs::flistxattr(&file, names),
+            |name, value| rustix::fs::fgetxattr(&file, name, value),
+        )
+        .map_err(|error| at(path, error))?;
+        self.links_to(&metadata, inside);
         let size = metadata.len();
+        let ranges = ranges(&file, &metadata);
+        entry.kind = match &ranges {
+            None => TreeKind::File { size },
+            Some(ranges) => TreeKind::SparseFile {
+                size,
+                ranges: ranges.clone(),
+            },
+        };
+        self.tar.entry(&entry)?;
+        let whole = DataRange {
+            offset: 0,
+            length: size,
+        };
         let mut is_short = false;
-        match ranges(&file, &metadata) {
-            None => {
-                entry.kind = TreeKind::File { size };
-                self.tar.entry(&entry)?;
-                is_short |= self.range(&mut file, path, size)?;
-            }
-            Some(ranges) => {
-                entry.kind = TreeKind::SparseFile {
-                    size,
-                    ranges: ranges.clone(),
-                };
-                self.tar.entry(&entry)?;
-                for range in ranges {
-                    file.seek(SeekFrom::Start(range.offset))
-                        .map_err(|error| at(path, error))?;
-                    is_short |= self.range(&mut file, path, range.length)?;
-                }
-            }
+        for range in ranges.unwrap_or_else(|| vec![whole]) {
+            is_short |= self.range(&file, path, &range)?;
         }
         // Where only a hole went, no byte was missed.
         if is_short || file.metadata().is_ok_and(|now| now.len() < size) {
@@ -258,27 +273,55 @@ impl Packer<'_> {
         Ok(())
     }
 
-    /// The next `left` bytes of a file; whether they were not there.
-    fn range(&mut self, file: &mut File, path: &Path, mut left: u64) -> io::Result<bool> {
+    /// The bytes of a range; whether some of them were not there.
+    fn range(&mut self, file: &File, path: &Path, range: &DataRange) -> io::Result<bool> {
         let mut is_short = false;
-        let mut buffer = vec![0; PIECE_BYTES.min(usize::try_from(left).unwrap_or(PIECE_BYTES))];
-        while left > 0 {
-            let want = buffer
-                .len()
-                .min(usize::try_from(left).unwrap_or(buffer.len()));
+        let end = range.offset + range.length;
+        let mut offset = range.offset;
+        let most = usize::try_from(range.length).unwrap_or(PIECE_BYTES);
+        let mut buffer = vec![0; PIECE_BYTES.min(most)];
+        while offset < end {
+            let left = usize::try_from(end - offset).unwrap_or(buffer.len());
+            let want = buffer.len().min(left);
             let mut read = file
-                .read(&mut buffer[..want])
-                .map_err(|error| at(path, error))?;
+                .read_at(&mut buffer[..want], offset)
+                .map_err(|error| read_of(path, error))?;
             // It became shorter while it was read.
             if read == 0 {
                 buffer[..want].fill(0);
                 (read, is_short) = (want, true);
             }
             self.tar.data(&buffer[..read])?;
-            left -= read as u64;
+            offset += read as u64;
         }
         Ok(is_short)
     }
+}
+
+/// Opens what was a regular file a moment ago. It may be another thing now: no link is followed, and no pipe waited for;
+/// then it is not there any more.
+fn open(path: &Path) -> io::Result<File> {
+    let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
+    let flags = i32::try_from(flags.bits()).map_err(io::Error::other)?;
+    let gone = || io::Error::new(io::ErrorKind::NotFound, "it is no regular file any more");
+    match File::options().read(true).custom_flags(flags).open(path) {
+        Ok(file) if file.metadata()?.is_file() => Ok(file),
+        Ok(_) => Err(gone()),
+        // A link, a socket.
+        Err(error)
+            if [Errno::LOOP, Errno::NXIO]
+                .map(|e| Some(e.raw_os_error()))
+                .contains(&error.raw_os_error()) =>
+        {
+            Err(gone())
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// The error of a reading, which is of a file that was there whatever its kind says.
+fn read_of(path: &Path, error: io::Error) -> io::Error {
+    io::Error::other(format!("`{}`: {error}", path.display()))
 }
 
 /// An error, with the path that it is about; the end of the stream stays what it is.
@@ -289,6 +332,7 @@ fn at(path: &Path, error: io::Error) -> io::Error {
     }
 }
 
+/// What is told of it, but for its attributes.
 fn entry(path: &Path, inside: &[u8], metadata: &Metadata) -> io::Result<TreeEntry> {
     let kind = metadata.file_type();
     let (major, minor) = (
@@ -311,10 +355,6 @@ fn entry(path: &Path, inside: &[u8], metadata: &Metadata) -> io::Result<TreeEntr
     } else {
         TreeKind::File { size: 0 }
     };
-    let xattrs = match kind {
-        TreeKind::Directory | TreeKind::File { .. } => xattrs(path)?,
-        _ => BTreeMap::new(),
-    };
     Ok(TreeEntry {
         path: inside.to_vec(),
         kind,
@@ -325,19 +365,23 @@ fn entry(path: &Path, inside: &[u8], metadata: &Metadata) -> io::Result<TreeEntr
             metadata.mtime(),
             u32::try_from(metadata.mtime_nsec()).unwrap_or_default(),
         ),
-        xattrs,
+        xattrs: BTreeMap::new(),
     })
 }
 
-fn xattrs(path: &Path) -> io::Result<BTreeMap<String, Bytes>> {
+/// Attributes, as `list` and `get` fill a buffer with them.
+fn xattrs(
+    list: impl FnOnce(&mut [u8]) -> rustix::io::Result<usize>,
+    get: impl Fn(&str, &mut [u8]) -> rustix::io::Result<usize>,
+) -> io::Result<BTreeMap<String, Bytes>> {
     let mut found = BTreeMap::new();
     let mut names = vec![0; XATTR_MAX_BYTES];
-    match rustix::fs::llistxattr(path, &mut names[..]) {
+    match list(&mut names[..]) {
         // Most have none.
         Ok(0) => return Ok(found),
         Ok(length) => names.truncate(length),
         Err(Errno::NOTSUP | Errno::ACCESS) => return Ok(found),
-        Err(error) => return Err(at(path, error.into())),
+        Err(error) => return Err(error.into()),
     }
     let mut buffer = vec![0; XATTR_MAX_BYTES];
     for name in names.split(|&byte| byte == 0) {
@@ -348,7 +392,7 @@ fn xattrs(path: &Path) -> io::Result<BTreeMap<String, Bytes>> {
             continue;
         }
         // One that went meanwhile, or may not be read, is not there.
-        if let Ok(length) = rustix::fs::lgetxattr(path, name, &mut buffer[..]) {
+        if let Ok(length) = get(name, &mut buffer[..]) {
             found.insert(name.to_owned(), Bytes::copy_from_slice(&buffer[..length]));
         }
     }
@@ -361,13 +405,6 @@ fn ranges(file: &File, metadata: &Metadata) -> Option<Vec<DataRange>> {
     if metadata.blocks().saturating_mul(BLOCK_BYTES) >= size {
         return None;
     }
-    let ranges = looked_for(file, size);
-    // Looking moved where the file is read.
-    rustix::fs::seek(file, rustix::fs::SeekFrom::Start(0)).ok()?;
-    ranges
-}
-
-fn looked_for(file: &File, size: u64) -> Option<Vec<DataRange>> {
     let mut ranges = Vec::new();
     let mut at = 0;
     while at < size {

@@ -91,6 +91,101 @@ fn what_goes_or_shrinks_while_a_tree_is_packed_is_told_and_no_failure() {
     assert_eq!(missing.unwrap_err().kind(), io::ErrorKind::NotFound);
 }
 
+#[test]
+fn what_takes_a_files_place_is_not_taken_for_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join("t").join(name);
+    fs::create_dir_all(at("")).unwrap();
+    for name in ["a", "link", "other", "pipe", "tree"] {
+        fs::write(at(name), name).unwrap();
+    }
+    fs::hard_link(at("other"), at("second")).unwrap();
+    fs::hard_link(at("a"), at("z")).unwrap();
+    let mut meddle = |data: &[u8]| {
+        if !data.starts_with(b"a\0") {
+            return;
+        }
+        for name in ["link", "other", "pipe", "tree"] {
+            fs::remove_file(at(name)).unwrap();
+        }
+        symlink("/etc/passwd", at("link")).unwrap();
+        let kind = rustix::fs::FileType::Fifo;
+        rustix::fs::mknodat(rustix::fs::CWD, at("pipe"), kind, 0o600.into(), 0).unwrap();
+        fs::create_dir(at("tree")).unwrap();
+        fs::write(at("other"), "another").unwrap();
+    };
+    // Each is looked at before that, and opened behind it.
+    let names = ["link", "other", "pipe", "second", "tree", "z"];
+    let mut writer = Meddling {
+        archive: Vec::new(),
+        meddle: &mut meddle,
+    };
+    let mut packer = Packer {
+        tar: TarWriter::new(&mut writer as &mut dyn Write),
+        links: HashMap::new(),
+        omitted: Omitted::default(),
+    };
+    packer.file(&at("a"), b"a").unwrap();
+    let done = names.map(|name| packer.file(&at(name), name.as_bytes()));
+    packer.tar.finish().unwrap();
+    for (name, done) in names.iter().zip(done) {
+        match (*name, done) {
+            ("link" | "pipe" | "tree", Err(error)) => {
+                assert_eq!(error.kind(), io::ErrorKind::NotFound, "{name}");
+            }
+            (_, done) => done.unwrap(),
+        }
+    }
+    let to = dir.path().join("to");
+    assert_eq!(unpacked(&writer.archive, &to, "", true).entries, 4);
+    // The one that was first has another content now, and its other name has the old one.
+    let read = |name: &str| fs::read_to_string(to.join(name)).unwrap();
+    assert_eq!(
+        ["a", "z", "other", "second"].map(read),
+        ["a", "a", "another", "other"]
+    );
+}
+
+#[test]
+fn what_shrinks_and_grows_again_lies_where_it_did() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("file");
+    let size = 4 * PIECE_BYTES;
+    fs::write(&path, vec![7; size]).unwrap();
+    let mut step = 0;
+    let mut meddle = |data: &[u8]| {
+        if data.len() <= 512 {
+            return;
+        }
+        step += 1;
+        let file = File::options().write(true).open(&path).unwrap();
+        match step {
+            1 => file.set_len(1).unwrap(),
+            2 => file.write_all_at(&vec![8; size], 0).unwrap(),
+            _ => {}
+        }
+    };
+    let mut writer = Meddling {
+        archive: Vec::new(),
+        meddle: &mut meddle,
+    };
+    let tree = PackedTree::named(&path);
+    let omitted = tree.omitted();
+    tree.write_to(&mut writer).unwrap();
+    assert_eq!(first(&omitted), [("file".to_owned(), Reason::Shrank)]);
+    let to = dir.path().join("to");
+    unpacked(&writer.archive, &to, "file", false);
+    let content = fs::read(&to).unwrap();
+    let at = |piece: usize| {
+        (
+            content[piece * PIECE_BYTES],
+            content[(piece + 1) * PIECE_BYTES - 1],
+        )
+    };
+    assert_eq!(content.len(), size);
+    assert_eq!([0, 1, 2, 3].map(at), [(7, 7), (0, 0), (8, 8), (8, 8)]);
+}
+
 fn unpacked(archive: &[u8], target: &Path, top: &str, contents: bool) -> Unpacked {
     let unpack = Unpack {
         contents,
