@@ -190,6 +190,18 @@ def test_a_guest_that_stays_silent_is_an_error_with_what_came(fake: FakeDaemon) 
     assert (caught.value.output_offset, caught.value.session_id) == (100_000, caught.value.result.session_id)
 
 
+def test_a_run_that_cannot_be_attached_to_again_ran_whatever_the_refusal_says(
+    fake: FakeDaemon, client: banger.Client
+) -> None:
+    fake.on("cat", stdout=b"x" * 200_000, break_after=100_000)
+    vm = client.vms.create("box")
+    fake.fail("AttachSession", grpc.StatusCode.FAILED_PRECONDITION, "VM_WRONG_STATE")
+    with pytest.raises(errors.RefusedError) as caught:
+        vm.run("cat")
+    assert (caught.value.reason, caught.value.code_ran) == ("VM_WRONG_STATE", errors.CodeRan.YES)
+    assert caught.value.output_offset == 100_000
+
+
 def test_a_signal_reaches_a_run_whose_connection_came_back(fake: FakeDaemon, client: banger.Client) -> None:
     fake.on(["cat"], echo=True, break_after=3)
     with client.vms.create("box") as vm:

@@ -18,7 +18,7 @@ use tower::service_fn;
 
 use crate::catalog::Catalogs;
 use crate::doctor::Doctor;
-use crate::error::{Code, Error, Result, io_source};
+use crate::error::{Code, CodeRan, Error, Result, io_source};
 use crate::event::Events;
 use crate::file::Files;
 use crate::host::{Host, HostError, Network};
@@ -389,6 +389,7 @@ async fn open_network(host: &Host, network: Network) -> Result<Channel> {
                 Some(problem) => Error::Tls {
                     to: format!("bangerd at {host}"),
                     problem,
+                    code_ran: CodeRan::No,
                     source,
                 },
                 None => Error::Unreachable { host, source },

@@ -80,6 +80,8 @@ pub enum Error {
         to: String,
         /// What is wrong.
         problem: TlsProblem,
+        /// Whether the caller's code ran.
+        code_ran: CodeRan,
         /// How it was told.
         #[source]
         source: io::Error,
@@ -290,6 +292,7 @@ impl Error {
                 return Self::Tls {
                     to: format!("bangerd again during {during}"),
                     problem,
+                    code_ran: CodeRan::Maybe,
                     source: io::Error::new(io.kind(), io.to_string()),
                 };
             }
@@ -341,12 +344,24 @@ impl Error {
 
     /// The same, knowing whether the caller's code ran.
     pub(crate) fn with_code_ran(mut self, ran: CodeRan) -> Self {
-        if let Self::Disconnected { code_ran, .. } | Self::ConnectionSilent { code_ran, .. } =
-            &mut self
+        if let Self::Disconnected { code_ran, .. }
+        | Self::ConnectionSilent { code_ran, .. }
+        | Self::Tls { code_ran, .. } = &mut self
         {
             *code_ran = ran;
         }
         self
+    }
+
+    /// The same of a process that was known to run: whatever a refusal to attach to it says of itself, the caller's code ran.
+    pub(crate) fn of_running(mut self) -> Self {
+        if let Self::Refused(refusal) = &mut self
+            && refusal.code_ran() == CodeRan::No
+        {
+            let yes = CodeRan::Yes.as_str().to_owned();
+            refusal.metadata.insert(CODE_RAN.to_owned(), yes);
+        }
+        self.with_code_ran(CodeRan::Yes)
     }
 
     /// The process that was lost; `None` where the error is about none.
@@ -502,7 +517,6 @@ impl Error {
             Self::Host(_)
             | Self::Connect { .. }
             | Self::Unreachable { .. }
-            | Self::Tls { .. }
             | Self::CertificateFile { .. }
             | Self::Upload { .. }
             | Self::Credentials(_)
@@ -513,9 +527,9 @@ impl Error {
             | Self::Workspace(_)
             | Self::GivenUp => CodeRan::No,
             Self::Refused(refusal) => refusal.code_ran(),
-            Self::Disconnected { code_ran, .. } | Self::ConnectionSilent { code_ran, .. } => {
-                *code_ran
-            }
+            Self::Disconnected { code_ran, .. }
+            | Self::ConnectionSilent { code_ran, .. }
+            | Self::Tls { code_ran, .. } => *code_ran,
             Self::Protocol { .. } => CodeRan::Maybe,
             Self::InputClosed | Self::OutputTooLong { .. } => CodeRan::Yes,
         }

@@ -1,5 +1,10 @@
 //! What is in a directory and in those below it, page by page: each directory before what is in it, names in the
 //! order of their bytes, so that a page can begin after any path, whether that is still there or not.
+//!
+//! Nothing is kept between pages: each reads the names of a directory again, and keeps and sorts no more of them than it
+//! has room for.
+
+use std::ops::Bound;
 
 use banger_proto::guest::v1::{self as proto, FileKind, ListFilesRequest, ListFilesResponse};
 use rustix::fd::OwnedFd;
@@ -67,29 +72,43 @@ impl Page<'_> {
         directory: &OwnedFd,
         path: &[u8],
         depth: u32,
-        after: Option<&[&[u8]]>,
+        mut after: Option<&[&[u8]]>,
     ) -> Result<(), Refusal> {
-        for name in walk::list(directory, path)? {
-            let (is_told, after) = match after {
-                Some([first, rest @ ..]) if name[..] == **first => {
-                    (true, (!rest.is_empty()).then_some(rest))
+        let mut last: Option<Vec<u8>> = None;
+        loop {
+            let from = match (&last, after) {
+                (Some(last), _) => Bound::Excluded(&last[..]),
+                (None, Some([first, ..])) => Bound::Included(*first),
+                (None, _) => Bound::Unbounded,
+            };
+            // One more than there is room for tells that there is more. Those that go meanwhile make room.
+            let most = self.limit - self.files.len() + 2;
+            let names = walk::list_from(directory, path, from, most)?;
+            let is_all = names.len() < most;
+            for name in names {
+                let (is_told, after) = match after.take() {
+                    Some([first, rest @ ..]) if name[..] == **first => {
+                        (true, (!rest.is_empty()).then_some(rest))
+                    }
+                    _ => (false, None),
+                };
+                let path = match path {
+                    b"" => name.clone(),
+                    path => [path, &name].join(&b'/'),
+                };
+                if path.len() > PATH_MAX_BYTES {
+                    return Err(failed("reading", &path, Errno::NAMETOOLONG));
                 }
-                Some([first, ..]) if name[..] < **first => continue,
-                _ => (false, None),
-            };
-            let path = match path {
-                b"" => name.clone(),
-                path => [path, &name].join(&b'/'),
-            };
-            if path.len() > PATH_MAX_BYTES {
-                return Err(failed("reading", &path, Errno::NAMETOOLONG));
+                self.one(directory, &name, &path, depth, is_told, after)?;
+                if self.has_more {
+                    return Ok(());
+                }
+                last = Some(name);
             }
-            self.one(directory, &name, &path, depth, is_told, after)?;
-            if self.has_more {
+            if is_all {
                 return Ok(());
             }
         }
-        Ok(())
     }
 
     fn one(

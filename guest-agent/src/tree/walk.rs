@@ -1,9 +1,10 @@
 //! Walks a tree, in the order of the names' bytes, and hands out its entries with their contents.
 
-use std::collections::HashMap;
+use std::collections::{BinaryHeap, HashMap};
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom};
+use std::ops::{Bound, RangeBounds};
 use std::os::unix::ffi::OsStrExt;
 
 use banger_proto::guest::v1::omission::Reason;
@@ -279,20 +280,52 @@ pub(crate) fn open(
 
 /// The names in a directory, sorted.
 pub(crate) fn list(directory: &OwnedFd, path: &[u8]) -> Result<Vec<Vec<u8>>, Refusal> {
-    let entries = Dir::read_from(directory).map_err(|error| failed("reading", path, error))?;
     let mut found = Vec::new();
+    each_name(directory, path, |name| found.push(name.to_vec()))?;
+    found.sort_unstable();
+    Ok(found)
+}
+
+/// The first `most` names of a directory from the bound on, in order.
+pub(crate) fn list_from(
+    directory: &OwnedFd,
+    path: &[u8],
+    from: Bound<&[u8]>,
+    most: usize,
+) -> Result<Vec<Vec<u8>>, Refusal> {
+    let range = (from, Bound::Unbounded);
+    // The greatest is on top, to give way to a smaller one.
+    let mut found: BinaryHeap<Vec<u8>> = BinaryHeap::new();
+    each_name(directory, path, |name| {
+        if !RangeBounds::<[u8]>::contains(&range, name) {
+            return;
+        }
+        if found.len() < most {
+            found.push(name.to_vec());
+        } else if let Some(mut greatest) = found.peek_mut().filter(|greatest| name < &greatest[..])
+        {
+            *greatest = name.to_vec();
+        }
+    })?;
+    Ok(found.into_sorted_vec())
+}
+
+fn each_name(directory: &OwnedFd, path: &[u8], mut each: impl FnMut(&[u8])) -> Result<(), Refusal> {
+    let entries = Dir::read_from(directory).map_err(|error| failed("reading", path, error))?;
+    let mut count = 0;
     for entry in entries {
         let entry = entry.map_err(|error| failed("reading", path, error))?;
         let name = entry.file_name().to_bytes();
-        if name != b"." && name != b".." {
-            found.push(name.to_vec());
+        if name == b"." || name == b".." {
+            continue;
         }
-        if found.len() > NAMES_MAX {
+        count += 1;
+        if count > NAMES_MAX {
             return Err(failed("reading", path, Errno::OVERFLOW));
         }
+        each(name);
     }
-    found.sort_unstable();
-    Ok(found)
+    Ok(())
 }
 
 /// Whether a directory is empty.
@@ -518,6 +551,23 @@ mod tests {
         assert!(first(&omissions).contains(&("shm".to_owned(), Reason::MountPoint)));
         assert!(names.contains(&"shm".into()));
         assert!(!names.iter().any(|name| name.starts_with(b"shm/")));
+    }
+
+    #[test]
+    fn the_first_names_from_a_bound_on_come_in_order() {
+        let dir = tempfile::tempdir().unwrap();
+        let names: Vec<Vec<u8>> = (0..300).map(|n| format!("{n:03}").into_bytes()).collect();
+        for name in names.iter().rev() {
+            fs::write(dir.path().join(OsStr::from_bytes(name)), "").unwrap();
+        }
+        let directory = OwnedFd::from(File::open(dir.path()).unwrap());
+        let from = |bound: Bound<&[u8]>, most| list_from(&directory, b"", bound, most).unwrap();
+        assert_eq!(list(&directory, b"").unwrap(), names);
+        assert_eq!(from(Bound::Unbounded, 7), names[..7]);
+        assert_eq!(from(Bound::Included(b"007"), 100), names[7..107]);
+        assert_eq!(from(Bound::Excluded(b"007"), 100), names[8..108]);
+        assert_eq!(from(Bound::Excluded(b"007x"), 1000), names[8..]);
+        assert!(from(Bound::Excluded(b"299"), 7).is_empty());
     }
 
     #[test]

@@ -231,7 +231,7 @@ impl Process {
                 Ok(None) => {}
                 Err(error) => {
                     self.connection = None;
-                    let error = error.with_code_ran(CodeRan::Yes);
+                    let error = error.of_running();
                     if let Err(error) = self.retry.after(error).await {
                         return Err(self.lose(error));
                     }

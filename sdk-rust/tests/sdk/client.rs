@@ -329,6 +329,25 @@ async fn exec_goes_on_if_the_daemon_kept_the_process_and_says_so_if_not() {
 }
 
 #[tokio::test]
+async fn an_exec_that_cannot_be_attached_to_again_ran_whatever_the_refusal_says() {
+    let fake = Fake::start();
+    let client = with_vm(&fake).await;
+    fake.state.keep_exec.store(true, Ordering::Relaxed);
+    let command = Command::new(["sleep"]);
+    let mut process = client.sessions().exec("web", command).await.unwrap();
+    process.next().await.unwrap();
+    fake.state.refuses_attach.store(true, Ordering::Relaxed);
+    fake.cut();
+    let error = process.next().await.unwrap_err();
+    assert_eq!(
+        (error.reason(), error.code_ran()),
+        ("VM_WRONG_STATE", CodeRan::Yes)
+    );
+    assert_eq!(error.metadata()["code_ran"], "yes");
+    assert_eq!(error.lost_process().unwrap().output_offset, 6);
+}
+
+#[tokio::test]
 async fn an_exec_that_is_lost_leaves_what_was_collected_of_it() {
     let fake = Fake::start();
     let client = with_vm(&fake).await;

@@ -1,28 +1,34 @@
 //! The torture of sessions: 50 at once that write pseudo-random bytes as fast as they can, readers and writers that stall,
-//! leave and come back at random, bangerd killed and started again, the VM paused and resumed. Every byte comes once, in
-//! its place; what the bounds of a log force out is told exactly; memory stays below what the bounds add up to.
+//! leave and come back at random, writers that take a session from each other, and beside them execs and files on their
+//! way in and out; bangerd killed and started again, the VM paused and resumed. Every byte comes once, in its place; what
+//! the bounds of a log force out is told exactly; memory stays below what the bounds add up to.
 //!
 //! The seed is printed; `BANGER_SEED` repeats the sizes and the choices. `BANGER_TORTURE_KILLS` makes it longer.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::path::Path;
-use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use banger_e2e::{Case, Daemon, DaemonOptions, Lane, Run, Verdict};
-use banger_sdk::{Client, Command, Error, Event, Process, ReadFrom, types};
+use banger_sdk::{Client, Error};
 use futures::future::join_all;
-use sha2::{Digest, Sha256};
 use tokio::time::sleep;
 
+use self::done::{Done, add};
+use self::files::Moving;
+use self::watched::Watched;
 use crate::campaign::{random, setting};
 use crate::suite::{LONG, Suite};
-use watched::Watched;
 
+mod done;
+mod duel;
+mod execs;
+mod files;
 #[path = "../../guest/numbers.rs"]
 mod numbers;
-#[path = "torture/watched.rs"]
+mod pieced;
+mod sessions;
 mod watched;
 
 /// Sessions at once.
@@ -31,6 +37,12 @@ const SESSIONS: usize = 50;
 const ECHOES: usize = 8;
 /// How many of them write more than a log keeps.
 const FLOODS: usize = 1;
+/// How many of them are written to by two who take them from each other.
+const DUELS: usize = 4;
+/// Execs at once, beside the sessions.
+const EXECS: usize = 4;
+/// Files that go in and out at once, beside the sessions.
+const FILES: usize = 2;
 /// Readers of every so many sessions are two.
 const SECOND_READER_EVERY: usize = 5;
 /// How often bangerd is killed.
@@ -81,7 +93,7 @@ fn torture(suite: &Suite) -> Verdict {
         .timeout(LONG)
         .ok();
     let program = program(suite);
-    let put = "cat > /tmp/torrent && chmod +x /tmp/torrent";
+    let put = "mkdir /tmp/ran && cat > /tmp/torrent && chmod +x /tmp/torrent";
     daemon
         .banger(["vm", "exec", VM, "--", "sh", "-c", put])
         .stdin(program)
@@ -90,9 +102,9 @@ fn torture(suite: &Suite) -> Verdict {
     let is_over = AtomicBool::new(false);
     let begin = Instant::now();
     let seeds: Vec<u64> = std::iter::repeat_with(|| random.u64(..))
-        .take(SESSIONS)
+        .take(SESSIONS + EXECS + FILES)
         .collect();
-    let seen = std::thread::scope(|scope| {
+    let (seen, done) = std::thread::scope(|scope| {
         let (daemon, is_over) = (&daemon, &is_over);
         let disturbing = scope.spawn(move || {
             let over = Over(is_over);
@@ -100,10 +112,12 @@ fn torture(suite: &Suite) -> Verdict {
             drop(over);
             seen
         });
-        let done = run(daemon, &seeds, is_over);
+        let done = run(suite, daemon, &seeds, is_over);
         println!("  {done} in {:.0} s", begin.elapsed().as_secs_f64());
-        disturbing.join().unwrap()
+        (disturbing.join().unwrap(), done)
     });
+    execs::check(&daemon, &done);
+    done.check();
     let agent = watched::agent_peak_kib(&daemon, VM);
     println!(
         "  peak memory: bangerd {} KiB, agent {agent} KiB",
@@ -163,54 +177,25 @@ fn disturb(daemon: &Daemon, random: &mut fastrand::Rng) -> Watched {
     watched
 }
 
-/// What all slots did.
-#[derive(Debug, Default)]
-struct Done {
-    sessions: Cell<u64>,
-    bytes: Cell<u64>,
-    lost: Cell<u64>,
-    returns: Cell<u64>,
-}
-
-impl std::fmt::Display for Done {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let (sessions, returns) = (self.sessions.get(), self.returns.get());
-        let (bytes, lost) = (self.bytes.get() >> 20, self.lost.get() >> 20);
-        write!(
-            f,
-            "{sessions} sessions, {bytes} MiB read, {lost} MiB told as lost, {returns} returns"
-        )
-    }
-}
-
-fn add(cell: &Cell<u64>, more: u64) {
-    cell.set(cell.get() + more);
-}
-
 /// Runs all slots until it is over.
-fn run(daemon: &Daemon, seeds: &[u64], is_over: &AtomicBool) -> Done {
-    let done = Rc::new(Done::default());
+fn run(suite: &Suite, daemon: &Daemon, seeds: &[u64], is_over: &AtomicBool) -> Done {
+    let done = Done::default();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .unwrap();
-    let all = Rc::clone(&done);
-    runtime.block_on(async move {
+    runtime.block_on(async {
         let client = &daemon.client().await;
         let slots = seeds.iter().enumerate().map(|(number, seed)| {
             let slot = Slot {
                 client,
                 number,
                 random: RefCell::new(fastrand::Rng::with_seed(*seed)),
-                done: &all,
+                done: &done,
             };
+            let scratch = suite.scratch.path();
             async move {
-                let until_over = async {
-                    while !is_over.load(Ordering::Acquire) {
-                        slot.session().await;
-                    }
-                };
-                let mut until_over = std::pin::pin!(until_over);
+                let mut until_over = std::pin::pin!(slot.until(is_over, scratch));
                 loop {
                     let was_over = is_over.load(Ordering::Acquire);
                     let limit = if was_over { END } else { LONG };
@@ -223,75 +208,53 @@ fn run(daemon: &Daemon, seeds: &[u64], is_over: &AtomicBool) -> Done {
         });
         join_all(slots).await;
     });
-    Rc::into_inner(done).unwrap()
+    done
 }
 
-/// One of the sessions at once, one after the other.
+/// What a slot does, one after the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// A session that takes standard input and says it again.
+    Echo,
+    /// The same with two writers, who take it from each other.
+    Duel,
+    /// A session that writes more than a log keeps.
+    Flood,
+    /// A session that writes.
+    Torrent,
+    /// An exec.
+    Exec,
+    /// A file that goes in and comes out.
+    File,
+}
+
+impl Kind {
+    /// Of each kind so many; the rest of the sessions only write.
+    fn of(number: usize) -> Self {
+        let mut end = 0;
+        let kinds = [
+            (Self::Echo, ECHOES),
+            (Self::Flood, FLOODS),
+            (Self::Duel, DUELS),
+            (Self::Torrent, SESSIONS - ECHOES - FLOODS - DUELS),
+            (Self::Exec, EXECS),
+        ];
+        for (kind, count) in kinds {
+            end += count;
+            if number < end {
+                return kind;
+            }
+        }
+        Self::File
+    }
+}
+
+/// What is done at once with all other slots.
 struct Slot<'a> {
     client: &'a Client,
     number: usize,
     random: RefCell<fastrand::Rng>,
     done: &'a Done,
-}
-
-/// A session and what it says.
-struct Work {
-    id: String,
-    seed: u64,
-    length: u64,
-    is_echo: bool,
-    told: String,
-}
-
-/// What one reader put together.
-struct Pieced {
-    seed: u64,
-    next: u64,
-    lost: u64,
-    hash: Sha256,
-}
-
-impl Pieced {
-    fn new(seed: u64) -> Self {
-        Self {
-            seed,
-            next: 0,
-            lost: 0,
-            hash: Sha256::new(),
-        }
-    }
-
-    /// Takes an event; true is the end.
-    fn take(&mut self, event: Event, told: &str) -> bool {
-        match event {
-            Event::Output(output) => {
-                let at = u64::try_from(output.offset).unwrap();
-                assert_eq!(at, self.next, "{told}: output is at its place");
-                let right = numbers::bytes(self.seed, at, output.data.len() as u64);
-                assert!(right == output.data, "{told}: the bytes at {at} are right");
-                self.hash.update(&output.data);
-                self.next += output.data.len() as u64;
-                false
-            }
-            Event::Gap(gap) => {
-                assert_eq!(
-                    u64::try_from(gap.offset).unwrap(),
-                    self.next,
-                    "{told}: a gap is at its place"
-                );
-                let lost = u64::try_from(gap.lost_bytes).unwrap();
-                self.next += lost;
-                self.lost += lost;
-                false
-            }
-            Event::Screen(_) => panic!("{told}: a screen that nobody asked for"),
-            Event::Exited(exit) => {
-                let code = types::exit::How::Code(0);
-                assert_eq!(exit.how, Some(code), "{told}: how it ended");
-                true
-            }
-        }
-    }
 }
 
 /// An error that a killed daemon or a paused VM explains; one that it does not is the test's end.
@@ -309,9 +272,35 @@ fn passes(error: &Error, told: &str) {
         || expected.contains(&reason)
         || error.code() == banger_sdk::Code::Unavailable;
     assert!(is_explained, "{told}: {reason}: {error}");
+    assert!(
+        !reason.is_empty(),
+        "{told}: an error without a reason: {error}"
+    );
 }
 
 impl Slot<'_> {
+    /// Does what it is for until it is over.
+    async fn until(&self, is_over: &AtomicBool, scratch: &Path) {
+        let kind = Kind::of(self.number);
+        let mut moving = None;
+        if kind == Kind::File {
+            moving = Some(Moving::new(self, scratch));
+        }
+        while !is_over.load(Ordering::Acquire) {
+            match (&mut moving, kind) {
+                (Some(moving), _) => moving.round(self).await,
+                (None, Kind::Exec) => self.exec().await,
+                (None, _) => self.session(kind).await,
+            }
+        }
+        // Once more when nothing disturbs it.
+        match (moving, kind) {
+            (Some(moving), _) => moving.end(self).await,
+            (None, Kind::Exec) => self.exec().await,
+            (None, _) => {}
+        }
+    }
+
     fn up_to(&self, most: u64) -> u64 {
         self.random.borrow_mut().u64(1..=most)
     }
@@ -323,148 +312,5 @@ impl Slot<'_> {
     async fn rest(&self) {
         let share = self.random.borrow_mut().f64();
         sleep(AWAY.mul_f64(share)).await;
-    }
-
-    /// Starts a session, reads it to its end, compares, removes it.
-    async fn session(&self) {
-        let is_echo = self.number < ECHOES;
-        let is_flood = (ECHOES..ECHOES + FLOODS).contains(&self.number);
-        let seed = self.random.borrow_mut().u64(..);
-        let length = if is_flood {
-            FLOOD
-        } else {
-            self.up_to(LENGTH_MAX)
-        };
-        let command = if is_echo {
-            Command::new(["cat"]).stdin()
-        } else {
-            Command::new([
-                "/tmp/torrent".to_owned(),
-                seed.to_string(),
-                length.to_string(),
-            ])
-        };
-        let told = format!("slot {}, seed {seed}, {length} bytes", self.number);
-        let id = loop {
-            match self.client.sessions().start(VM, command.clone()).await {
-                Ok(session) => break session.id,
-                Err(error) => passes(&error, &told),
-            }
-            self.rest().await;
-        };
-        let readers = if !is_echo && self.number.is_multiple_of(SECOND_READER_EVERY) {
-            2
-        } else {
-            1
-        };
-        let work = Work {
-            id,
-            seed,
-            length,
-            is_echo,
-            told,
-        };
-        let told = &work.told;
-        let readings = (0..readers).map(|_| self.read(&work));
-        for pieced in join_all(readings).await {
-            assert_eq!(
-                pieced.next, length,
-                "{told}: all of it is there or told as lost"
-            );
-            add(&self.done.bytes, pieced.next - pieced.lost);
-            add(&self.done.lost, pieced.lost);
-            if is_flood {
-                continue;
-            }
-            assert_eq!(pieced.lost, 0, "{told}: a log that keeps all loses nothing");
-            let right = Sha256::digest(numbers::bytes(seed, 0, length));
-            assert_eq!(
-                pieced.hash.finalize(),
-                right,
-                "{told}: what was put together"
-            );
-        }
-        add(&self.done.sessions, 1);
-        while let Err(error) = self.client.sessions().delete(&work.id).await {
-            passes(&error, told);
-            self.rest().await;
-        }
-    }
-
-    /// Puts the output together, over as many attachments as it takes. An echo is also written to.
-    async fn read(&self, work: &Work) -> Pieced {
-        let mut pieced = Pieced::new(work.seed);
-        loop {
-            let from = ReadFrom::Offset(i64::try_from(pieced.next).unwrap());
-            let attach = self.client.sessions().attach(&work.id).from(from);
-            let attach = if self.chance(50) {
-                attach.hold_process()
-            } else {
-                attach
-            };
-            let is_whole = match attach.await {
-                Ok(process) => self.stay(process, &mut pieced, work).await,
-                Err(error) => Err(error),
-            };
-            match is_whole {
-                Ok(true) => return pieced,
-                Ok(false) => {}
-                Err(error) => passes(&error, &work.told),
-            }
-            add(&self.done.returns, 1);
-            if self.chance(50) {
-                self.rest().await;
-            }
-        }
-    }
-
-    /// Reads for a while, and writes meanwhile; true is the session's end.
-    async fn stay(
-        &self,
-        mut process: Process,
-        pieced: &mut Pieced,
-        work: &Work,
-    ) -> Result<bool, Error> {
-        let stays = work.length / STAYS_PART + 1;
-        let input = process.input();
-        let accepted = u64::try_from(process.session().stdin_offset).unwrap();
-        let write = async {
-            let mut at = accepted;
-            while work.is_echo && at < work.length {
-                let piece = self.up_to(PIECE_MAX).min(work.length - at);
-                let bytes = numbers::bytes(work.seed, at, piece);
-                // None is taken where the process has ended, which its exit tells.
-                if input.write(bytes).await.is_err() {
-                    break;
-                }
-                at += piece;
-            }
-            input.close();
-            std::future::pending::<()>().await;
-        };
-        let read = async {
-            let mut left = i128::from(self.up_to(stays));
-            loop {
-                let Some(event) = process.next().await? else {
-                    return Ok(false);
-                };
-                let before = pieced.next;
-                if pieced.take(event, &work.told) {
-                    return Ok(true);
-                }
-                left -= i128::from(pieced.next - before);
-                if left < 0 && self.chance(50) {
-                    return Ok(false);
-                }
-                if left < 0 {
-                    self.rest().await;
-                    left = self.up_to(stays).into();
-                }
-            }
-        };
-        tokio::select! {
-            read = read => read,
-            () = write => Ok(false),
-        }
     }
 }

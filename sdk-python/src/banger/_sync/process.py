@@ -212,6 +212,9 @@ class Process:
             with self._changes.change():
                 self._take(message)
         except errors.BangerError as error:
+            if error.code_ran is errors.CodeRan.NO:
+                # It ran, whatever a refusal to attach to it says of itself.
+                error.code_ran = errors.CodeRan.YES
             try:
                 self._lost(error)
             except errors.BangerError:

@@ -58,6 +58,8 @@ pub struct State {
     pub draining: AtomicU64,
     /// How many more streams of sessions end because the guest is silent.
     pub agent_silent: AtomicU64,
+    /// Whether nobody may attach, because of the VM's state.
+    pub refuses_attach: AtomicBool,
     /// Whether a session begun by Exec outlives its connection.
     pub keep_exec: AtomicBool,
     pub next_id: AtomicU64,

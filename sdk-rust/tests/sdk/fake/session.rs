@@ -239,6 +239,14 @@ impl SessionService for Daemon {
             return Err(Status::invalid_argument("no start"));
         };
         self.call("AttachSession");
+        if self.refuses_attach.load(Ordering::Relaxed) {
+            return Err(refuse(
+                Code::FailedPrecondition,
+                "VM_WRONG_STATE",
+                "the VM is stopping",
+                &[("code_ran", "no")],
+            ));
+        }
         let running = self.session(&start.session)?;
         let read = |sent: v1::AttachSessionRequest| match sent.message {
             Some(In::Stdin(stdin)) => Sent::Stdin(stdin),

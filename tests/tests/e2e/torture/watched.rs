@@ -2,7 +2,7 @@
 
 use banger_e2e::Daemon;
 
-use super::{SECOND_READER_EVERY, SESSIONS};
+use super::{DUELS, EXECS, FILES, SECOND_READER_EVERY, SESSIONS};
 use crate::suite::LONG;
 
 /// What bangerd has without any stream.
@@ -39,8 +39,9 @@ impl Watched {
     /// Neither had more than the bounds add up to.
     pub(super) fn check(&self, agent_kib: u64) {
         let sessions = SESSIONS as u64;
+        let beside = (2 * DUELS + EXECS + FILES) as u64;
         // A reader that comes back may be served twice for a moment.
-        let readers = 2 * (sessions + sessions.div_ceil(SECOND_READER_EVERY as u64));
+        let readers = 2 * (sessions + sessions.div_ceil(SECOND_READER_EVERY as u64) + beside);
         let daemon = DAEMON_KIB + readers * DAEMON_STREAM_KIB;
         assert!(
             self.peak_kib() < daemon,
