@@ -28,6 +28,9 @@ pub(crate) const RATIO_MAX: u64 = 250;
 pub(crate) const INODES_MAX: u32 = 2_000_000;
 /// Symbolic links followed, inside the image's own tree, on the way to one entry: the kernel's limit.
 pub(crate) const SYMLINK_HOPS_MAX: usize = 40;
+/// Names in the targets of symbolic links that are followed on the ways to all entries of an image together: four for
+/// each of as many files as there may be. One entry alone can stand for some ten thousand.
+pub(crate) const NAMES_FOLLOWED_MAX: usize = 8_000_000;
 /// Bytes of the record of an image's layers; an image with more has none, and its layers are read again.
 pub(crate) const RECORD_BYTES_MAX: u64 = 64 << 20;
 /// Bytes of the table in it.

@@ -32,6 +32,8 @@ const LOST_FOUND_MODE: u16 = 0o700;
 const LOST_FOUND_BLOCKS: usize = 4;
 /// The first inode of the tree but its root.
 const FIRST_INODE: u32 = 12;
+/// So many are written between two looks at whether it is to go on.
+const INODES_BETWEEN_LOOKS: u32 = 1024;
 const JOURNAL_MODE: u16 = 0o600;
 /// The longest target of a symbolic link that its inode has room for.
 const TARGET_IN_INODE: usize = 59;
@@ -89,8 +91,8 @@ pub(crate) fn write_base(
         bitmap.mark_all(filling.blocks);
     }
     let (to, watched) = ((file, flush), (cancel, progress));
-    fill(&mut tree, files, sources, to, watched, |tree| {
-        Writing::new(tree, file, uuid, (cursor, bitmap), lost_found).write(file)
+    fill(&mut tree, files, sources, to, watched, |tree, cancel| {
+        Writing::new(tree, file, uuid, (cursor, bitmap), lost_found).write(file, cancel)
     })?;
     Ok(Placed { tree, seen })
 }
@@ -188,7 +190,11 @@ impl<'a> Writing<'a> {
         }
     }
 
-    fn write(mut self, file: &'a File) -> Result<(), Ext4Error> {
+    fn write(mut self, file: &'a File, cancel: &CancellationToken) -> Result<(), Ext4Error> {
+        let go_on = || match cancel.is_cancelled() {
+            true => Err(Ext4Error::Cancelled),
+            false => Ok(()),
+        };
         self.numbers[ROOT as usize] = ROOT_INO;
         self.xattr_block(ROOT_INO, ROOT, b"/")?;
         self.discover(Some(ROOT), ROOT_INO, ROOT_INO);
@@ -196,6 +202,7 @@ impl<'a> Writing<'a> {
         // The list grows meanwhile.
         let mut next = 0;
         while next < self.directories.len() {
+            go_on()?;
             self.directory(next)?;
             next += 1;
         }
@@ -216,6 +223,9 @@ impl<'a> Writing<'a> {
         let mut directories = std::mem::take(&mut self.directories).into_iter().peekable();
         let seed = self.seeds.sums;
         let inode = |number: u32| {
+            if number.is_multiple_of(INODES_BETWEEN_LOOKS) {
+                go_on()?;
+            }
             let record = if let Some(place) = directories.next_if(|place| place.number == number) {
                 self.directory_record(&place)?
             } else if number == JOURNAL_INO {

@@ -14,7 +14,7 @@ use super::content::{ContentReader, kept_runs};
 use super::error::Ext4Error;
 use super::room::{BLOCK, Blocks as Room};
 use super::sink::write_with_holes;
-use crate::flatten::Tree;
+use crate::flatten::{Node, Tree};
 use crate::tar::{Content, Extent};
 use crate::writeback::{Flush, WriteBack};
 
@@ -88,10 +88,10 @@ struct Run {
 #[derive(Debug)]
 struct Copying {
     layer: u32,
-    /// Where its bytes are.
+    /// In the tree, which says where its bytes go.
+    number: u32,
+    /// Where they are.
     from: Content,
-    /// Where they go.
-    to: Vec<Extent>,
 }
 
 /// Copies the files' bytes to their room. Meanwhile `then` is done, with the tree that says where on the disk they are.
@@ -101,9 +101,9 @@ pub(super) fn fill(
     sources: &[Source],
     (disk, flush): (&File, Flush),
     (cancel, progress): (&CancellationToken, &dyn Fn(u64)),
-    then: impl FnOnce(&Tree) -> Result<(), Ext4Error> + Send,
+    then: impl FnOnce(&Tree, &CancellationToken) -> Result<(), Ext4Error> + Send,
 ) -> Result<(), Ext4Error> {
-    let files = place(tree, files, (sources, disk), progress)?;
+    let files = place(tree, files, (sources, disk), (cancel, progress))?;
     let tree = &*tree;
     thread::scope(|scope| {
         let (to_writer, pieces) = sync_channel(PIECES_IN_FLIGHT);
@@ -120,8 +120,13 @@ pub(super) fn fill(
             run: None,
             cancel,
         };
-        let beside = scope.spawn(move || then(tree));
-        let read = gather(files, (sources, disk), &mut gathering, progress);
+        let stop = cancel.child_token();
+        let stopped = stop.clone();
+        let beside = scope.spawn(move || then(tree, &stopped));
+        let read = gather(tree, files, (sources, disk), &mut gathering, progress);
+        if read.is_err() {
+            stop.cancel();
+        }
         drop(gathering);
         // Who could not write explains why nobody could be handed more.
         let written = joined(writer).map_err(Ext4Error::Write);
@@ -142,16 +147,19 @@ fn place(
     tree: &mut Tree,
     files: Vec<Filling>,
     (sources, disk): (&[Source], &File),
-    progress: &dyn Fn(u64),
+    (cancel, progress): (&CancellationToken, &dyn Fn(u64)),
 ) -> Result<Vec<Copying>, Ext4Error> {
     let mut copied = Vec::new();
     for filling in files {
+        if cancel.is_cancelled() {
+            return Err(Ext4Error::Cancelled);
+        }
         let (layer, content) = tree.file_mut(filling.number);
         let is_placed = matches!(sources[layer as usize], Source::Placed);
         let ranges = filling.blocks.ranges();
         if filling.is_hidden {
             for (offset, len) in ranges.into_iter().filter(|_| is_placed) {
-                clear(disk, offset, len).map_err(Ext4Error::Write)?;
+                clear(disk, offset, len, cancel)?;
             }
             continue;
         }
@@ -161,14 +169,13 @@ fn place(
             content.extents = to.into();
             continue;
         }
-        let extents = to.clone().into();
         copied.push(Copying {
             layer,
+            number: filling.number,
             from: Content {
                 size: content.size,
-                extents: std::mem::replace(&mut content.extents, extents),
+                extents: std::mem::replace(&mut content.extents, to.into()),
             },
-            to,
         });
     }
     Ok(copied)
@@ -176,18 +183,28 @@ fn place(
 
 /// Reads every file, in the order of their places.
 fn gather(
+    tree: &Tree,
     files: Vec<Copying>,
     (sources, disk): (&[Source], &File),
     gathering: &mut Gathering<'_>,
     progress: &dyn Fn(u64),
 ) -> Result<(), Ext4Error> {
     let transfer = transfer(disk);
-    for Copying { layer, from, to } in files {
+    for Copying {
+        layer,
+        number,
+        from,
+    } in files
+    {
         gathering.go_on()?;
+        let Node::File { content: to, .. } = &tree.inode(number).node else {
+            unreachable!("what is copied is a file");
+        };
+        let to = &to.extents;
         match &sources[layer as usize] {
             Source::Placed => {}
             Source::Disk(_) if transfer == Transfer::Shared => {
-                for (from, to, len) in moves(&from, &to) {
+                for (from, to, len) in moves(&from, to) {
                     let len = len.next_multiple_of(BLOCK);
                     gathering.add_blocks(Run {
                         layer,
@@ -199,7 +216,7 @@ fn gather(
             }
             Source::Archive(file) | Source::Disk(file) => {
                 let mut reader = ContentReader::new(file, &from);
-                for piece in &to {
+                for piece in to {
                     gathering.read(&mut reader, piece)?;
                 }
             }
@@ -222,7 +239,7 @@ fn transfer(disk: &File) -> Transfer {
 }
 
 /// Makes a hole of what was written there.
-fn clear(disk: &File, offset: u64, len: u64) -> io::Result<()> {
+fn clear(disk: &File, offset: u64, len: u64, cancel: &CancellationToken) -> Result<(), Ext4Error> {
     let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
     match rustix::fs::fallocate(disk, flags, offset, len) {
         Err(Errno::OPNOTSUPP) => {
@@ -231,12 +248,15 @@ fn clear(disk: &File, offset: u64, len: u64) -> io::Result<()> {
             while at < offset + len {
                 let step = (offset + len - at).min(PIECE_BYTES as u64);
                 let zeros = &zeros[..usize::try_from(step).expect("a piece is small")];
-                disk.write_all_at(zeros, at)?;
+                if cancel.is_cancelled() {
+                    return Err(Ext4Error::Cancelled);
+                }
+                disk.write_all_at(zeros, at).map_err(Ext4Error::Write)?;
                 at += step;
             }
             Ok(())
         }
-        done => Ok(done?),
+        done => done.map_err(|error| Ext4Error::Write(error.into())),
     }
 }
 

@@ -55,6 +55,12 @@ pub enum FlattenError {
         /// Its path, escaped.
         entry: String,
     },
+    /// Ways over symbolic links that are together longer than any image's.
+    #[error("the ways over symbolic links, up to that of entry `{entry}`, are longer than allowed")]
+    TooWinding {
+        /// Its path, escaped.
+        entry: String,
+    },
     /// A whiteout of nothing, of `.` or of `..`.
     #[error("entry `{entry}` is not a valid whiteout")]
     BadWhiteout {
@@ -85,6 +91,7 @@ impl Explain for FlattenError {
             Self::SymlinkLoop { .. } => "LAYER_SYMLINK_LOOP",
             Self::TooDeep { .. } => "LAYER_TOO_DEEP",
             Self::TooManyFiles { .. } => "LAYER_TOO_MANY_ENTRIES",
+            Self::TooWinding { .. } => "LAYER_LINKS_TOO_LONG",
             Self::BadWhiteout { .. } => "LAYER_BAD_WHITEOUT",
             Self::RootNotDirectory => "LAYER_BAD_ROOT",
             Self::LostFoundTaken => "LAYER_LOST_FOUND_TAKEN",
@@ -107,6 +114,7 @@ impl Explain for FlattenError {
             | Self::SymlinkLoop { entry }
             | Self::TooDeep { entry }
             | Self::TooManyFiles { entry }
+            | Self::TooWinding { entry }
             | Self::BadWhiteout { entry } => vec![("entry", entry.clone())],
             Self::RootNotDirectory | Self::LostFoundTaken => Vec::new(),
         }

@@ -5,7 +5,9 @@ use std::borrow::Cow;
 use super::FlattenError;
 use super::names::{Children, Dirent, Names};
 use super::whiteout::{Mark, mark};
-use crate::limits::{INODES_MAX, NAME_BYTES_MAX, PATH_DEPTH_MAX, SYMLINK_HOPS_MAX};
+use crate::limits::{
+    INODES_MAX, NAME_BYTES_MAX, NAMES_FOLLOWED_MAX, PATH_DEPTH_MAX, SYMLINK_HOPS_MAX,
+};
 use crate::tar::{Content, Entry, EntryKind, Meta, PackedEntries, Xattrs, parent_and_name, shown};
 
 /// The root's place in [`Tree::inodes`].
@@ -26,6 +28,8 @@ pub(crate) struct Tree {
     inodes: Vec<Inode>,
     names: Names,
     layer: u32,
+    /// Names in targets of symbolic links that were followed.
+    followed: usize,
 }
 
 /// One file, directory, link or node. What no directory names any more stays, unseen.
@@ -90,6 +94,7 @@ impl Tree {
             inodes: vec![root],
             names: Names::default(),
             layer: 0,
+            followed: 0,
         }
     }
 
@@ -188,12 +193,26 @@ impl Tree {
     }
 
     /// Puts the next layer on top.
+    #[cfg(any(test, feature = "fuzzing"))]
     pub(crate) fn apply(&mut self, entries: &PackedEntries) -> Result<(), FlattenError> {
+        self.apply_while(entries, || true).map(drop)
+    }
+
+    /// The same, as long as it is to go on: an archive of some MiB can have links that take hours to follow. False where
+    /// it was given up, after which the tree is nothing.
+    pub(crate) fn apply_while(
+        &mut self,
+        entries: &PackedEntries,
+        go_on: impl Fn() -> bool,
+    ) -> Result<bool, FlattenError> {
         // At least this much is needed, and no more in an archive that declares its directories.
         let more = usize::try_from(entries.len()).unwrap_or(usize::MAX);
         self.inodes.reserve_exact(more);
         self.names.reserve(more);
         for (number, entry) in (0..).zip(entries.iter()) {
+            if !go_on() {
+                return Ok(false);
+            }
             match mark(&entry.path) {
                 Mark::None => self.place(entry, number)?,
                 Mark::Ignored => {}
@@ -215,7 +234,7 @@ impl Tree {
             }
         }
         self.layer += 1;
-        Ok(())
+        Ok(true)
     }
 
     fn place(&mut self, entry: Entry, number: u32) -> Result<(), FlattenError> {
@@ -384,7 +403,16 @@ impl Tree {
                         above.clear();
                         here = ROOT;
                     }
-                    todo.extend(target.rsplit(slash).map(|name| Cow::Owned(name.to_owned())));
+                    let names = target.rsplit(slash);
+                    let names = names.filter(|name| !matches!(*name, b"" | b"."));
+                    let before = todo.len();
+                    todo.extend(names.map(|name| Cow::Owned(name.to_owned())));
+                    self.followed += todo.len() - before;
+                    if self.followed > NAMES_FOLLOWED_MAX {
+                        return Err(FlattenError::TooWinding {
+                            entry: shown(entry),
+                        });
+                    }
                 }
                 _ if missing == Missing::Stop => return Ok(None),
                 _ => {

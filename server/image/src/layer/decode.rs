@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, BufRead, Read};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::Receiver;
 
@@ -114,6 +115,14 @@ impl Compression {
     }
 }
 
+/// Whether a part of a blob can be decompressed before it is known where it goes: zstd takes a window that others may wait
+/// for, and what is plain is there as it is.
+pub(crate) fn is_worth_ahead(blob: &File) -> bool {
+    let mut first = [0; 2];
+    let read = blob.read_at(&mut first, 0);
+    read.is_ok_and(|read| Compression::of(&first[..read]) == Compression::Gzip)
+}
+
 /// Reads a whole blob. Blocks: for memory only until `cancel` is cancelled, to be told where to only while somebody may
 /// tell.
 pub(crate) fn index_layer<R: BufRead>(
@@ -128,26 +137,27 @@ pub(crate) fn index_layer<R: BufRead>(
         size_bytes,
     } = source;
     let damaged = |source| LayerError::BadCompression { digest, source };
-    let compression = Compression::of(reader.fill_buf().map_err(damaged)?);
+    let mut index = Index {
+        digest,
+        size_bytes,
+        budget,
+        is_compressed: true,
+    };
+    let first = reader.fill_buf();
+    let compression = Compression::of(first.map_err(|error| index.judge(TarError::Read(error)))?);
     let is_compressed = compression != Compression::Plain;
+    index.is_compressed = is_compressed;
     let known = |to: Destination| {
         let keep = to.keep(is_compressed).map(Keeping::Known);
         keep.map_err(|source| LayerError::Store { digest, source })
     };
     let keeping = match to.into() {
         To::Known(to) => known(to)?,
-        // Its window is one of few at most, so that it is not taken by one that waits for others.
         To::Told(told) if compression == Compression::Gzip => Keeping::Told(told),
         To::Told(told) => match told.recv() {
             Ok(to) => known(to)?,
             Err(_) => return Err(damaged(io::Error::other(GivenUp))),
         },
-    };
-    let index = Index {
-        digest,
-        size_bytes,
-        budget,
-        is_compressed,
     };
     match compression {
         Compression::Plain => index.run(reader, keeping),

@@ -22,6 +22,6 @@ pub(crate) use blob::{BlobReader, BlobWriter, VerifiedBlob};
 pub(crate) use chunks::{ChunkReader, ChunkSender, Gathered, Now, channel};
 pub(crate) use decode::{
     Destination, IndexedLayer, Kept, LayerSource, READ_BYTES, SpooledArchive, To, index_layer,
-    spool_archive,
+    is_worth_ahead, spool_archive,
 };
 pub use error::LayerError;

@@ -310,16 +310,33 @@ fn what_is_wrong_with_the_store_is_not_what_is_wrong_with_the_blob() {
         }
     }
     let whole = gzip(&archive());
-    let reader = whole[..whole.len() / 2].chain(BlobReader(Failing));
-    let source = LayerSource {
-        reader: std::io::BufReader::new(reader),
-        digest: Digest::of(&whole),
-        size_bytes: whole.len() as u64,
-    };
-    let to = Destination::Spool(std::env::temp_dir());
-    let error = index_layer(source, to, &Budget::default(), &CancellationToken::new());
-    match error {
-        Err(LayerError::Store { source, .. }) => assert_eq!(source.raw_os_error(), Some(5)),
-        other => panic!("{other:?}"),
+    for before in [&whole[..whole.len() / 2], b""] {
+        let source = LayerSource {
+            reader: std::io::BufReader::new(before.chain(BlobReader(Failing))),
+            digest: Digest::of(&whole),
+            size_bytes: whole.len() as u64,
+        };
+        let to = Destination::Spool(std::env::temp_dir());
+        let error = index_layer(source, to, &Budget::default(), &CancellationToken::new());
+        match error {
+            Err(LayerError::Store { source, .. }) => assert_eq!(source.raw_os_error(), Some(5)),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn only_what_takes_no_window_is_worth_a_place_ahead() {
+    let plain = archive();
+    let zstd = zstd::encode_all(&*plain, 3).unwrap();
+    for (bytes, is_worth) in [
+        (gzip(&plain), true),
+        (zstd, false),
+        (plain, false),
+        (vec![], false),
+    ] {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&bytes).unwrap();
+        assert_eq!(is_worth_ahead(&file), is_worth);
     }
 }

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use banger_core::Digest;
 use banger_core::operation::{Progress, StageKey};
 use bytes::Bytes;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinError, JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 use super::line::Line;
@@ -438,8 +438,11 @@ struct Taps {
 
 /// The result of a thread; a panic there is a defect, not ours to repeat.
 pub(super) async fn joined<T>(handle: JoinHandle<T>) -> Result<T, StoreError> {
-    handle.await.map_err(|error| {
-        tracing::error!(%error, "a thread of the image store ended unexpectedly");
-        StoreError::Aborted
-    })
+    handle.await.map_err(aborted)
+}
+
+/// Tells of the panic of a thread.
+pub(super) fn aborted(error: JoinError) -> StoreError {
+    tracing::error!(%error, "a thread of the image store ended unexpectedly");
+    StoreError::Aborted
 }

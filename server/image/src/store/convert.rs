@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::bring::{Bringing, FromRecords, ReadyLayer, WantedLayer, joined};
 use super::flight::Board;
 use super::line::Line;
-use super::merge::{Merging, merge};
+use super::merge::{Merged, Merging, merge};
 use super::plan::Plan;
 use super::record::{self, LayerKey, Waiting};
 use super::source::BlobSource;
@@ -48,7 +48,7 @@ struct Work {
     keys: Vec<LayerKey>,
     layers: Vec<ReadyLayer>,
     /// The layers' tree, where it was made while they came.
-    tree: Option<Tree>,
+    merged: Option<Merged>,
     uuid: [u8; 16],
     flush: Flush,
     /// It may have the bytes of layers' files.
@@ -147,12 +147,13 @@ impl ImageStore {
         let uuid = disk_uuid(&plan.config.diff_ids);
         // The second time no layer is lost any more: those that were come from their blobs.
         loop {
-            let mut merging = Merging::begin(self);
-            bring_missing(&bringing, &wanted, &mut ready, (publishing, &mut merging)).await?;
-            let tree = match merging {
-                Some(merging) => Some(merging.finish().await?),
-                None => None,
-            };
+            let mut merging = Merging::new(self, bringing.cancel.clone());
+            let more = (&mut *publishing, &mut merging);
+            let brought = bring_missing(&bringing, &wanted, &mut ready, more).await;
+            // Whatever happened, so that nothing of it is left.
+            let merged = merging.finish().await;
+            brought?;
+            let merged = merged?;
             let layers = ready
                 .into_iter()
                 .map(|layer| layer.expect("all were brought"));
@@ -161,7 +162,7 @@ impl ImageStore {
             let work = Work {
                 keys,
                 layers,
-                tree,
+                merged,
                 uuid,
                 flush: bringing.source.flush(),
                 file: disk,
@@ -205,10 +206,7 @@ impl ImageStore {
                 .spawn_blocking(move || write_disk(work, &tmp, &board, &cancel)),
         )
         .await?;
-        disk.map_err(|error| match error {
-            Ext4Error::Cancelled => StoreError::Cancelled,
-            error => error.into(),
-        })
+        Ok(disk?)
     }
 
     /// A base disk with nothing on it.
@@ -281,7 +279,7 @@ async fn bring_missing(
     bringing: &Bringing,
     wanted: &[WantedLayer],
     ready: &mut [Option<ReadyLayer>],
-    (publishing, merging): (&mut Publishing, &mut Option<Merging<'_>>),
+    (publishing, merging): (&mut Publishing, &mut Merging<'_>),
 ) -> Result<(), StoreError> {
     let mut failure = None;
     let missing = |number: &usize| ready[*number].is_none();
@@ -294,9 +292,7 @@ async fn bring_missing(
             let Some(next) = waiting.next() else { break };
             running.push(bring(next));
         }
-        if let Some(merging) = merging {
-            merging.take(ready);
-        }
+        merging.take(ready);
         match running.next().await {
             None => break,
             Some((number, Ok(mut layer))) => {
@@ -317,7 +313,7 @@ fn write_disk(
     Work {
         keys,
         layers,
-        tree,
+        merged,
         uuid,
         flush,
         file,
@@ -326,9 +322,12 @@ fn write_disk(
     board: &Board,
     cancel: &CancellationToken,
 ) -> Result<Converted, Ext4Error> {
-    let tree = match tree {
-        Some(tree) => tree,
-        None => merge(layers.iter().map(|layer| &*layer.entries))?,
+    let (tree, _place) = match merged {
+        Some(Merged { tree, place }) => (tree, Some(place)),
+        None => (
+            merge(layers.iter().map(|layer| &*layer.entries), cancel)?,
+            None,
+        ),
     };
     let lost = lost_layers(&tree);
     if !lost.is_empty() {

@@ -30,7 +30,7 @@ pub enum StoreError {
     Layer(#[from] LayerError),
     /// The base disk.
     #[error(transparent)]
-    Disk(#[from] Ext4Error),
+    Disk(Ext4Error),
     /// A bundle.
     #[error(transparent)]
     Bundle(#[from] BundleError),
@@ -131,6 +131,15 @@ pub enum StoreError {
     /// What all who waited for the same image are told.
     #[error(transparent)]
     Shared(Arc<StoreError>),
+}
+
+impl From<Ext4Error> for StoreError {
+    fn from(error: Ext4Error) -> Self {
+        match error {
+            Ext4Error::Cancelled => Self::Cancelled,
+            error => Self::Disk(error),
+        }
+    }
 }
 
 impl StoreError {

@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::StoreError;
-use super::bring::{Bringing, FromRecords, WantedLayer, joined};
+use super::bring::{Bringing, FromRecords, WantedLayer, aborted, joined};
 use super::source::Region;
 use crate::document::Descriptor;
 use crate::layer::{
@@ -32,24 +32,40 @@ impl Bringing {
         blob: &File,
         wanted: &WantedLayer,
     ) -> Result<IndexedLayer, StoreError> {
-        let ahead = match self.line.is_turn(number) {
+        let ahead = match self.line.is_turn(number) || !layer::is_worth_ahead(blob) {
             true => None,
             false => self.store.inner.ahead.try_acquire().ok(),
         };
         let (indexed, _slot) = if ahead.is_some() {
             let (tell, told) = mpsc::sync_channel(1);
-            let indexing = self.index_blob(blob, wanted, To::Told(told))?;
-            let slot = self.tell(number, wanted, tell).await;
+            let mut indexing = self.index_blob(blob, wanted, To::Told(told))?;
+            // cancel-safe: who is told nothing more gives up, and is waited for
+            let slot = tokio::select! {
+                // It cannot end well before it is told.
+                ended = &mut indexing => return Err(self.ended(ended.map_err(aborted)?)),
+                slot = self.tell(number, wanted, tell) => slot,
+            };
             let indexed = joined(indexing).await?;
-            // That nobody was told where it goes is no news.
-            let slot = slot?;
-            (indexed?, slot)
+            (indexed, slot?)
         } else {
             let slot = self.turn(number).await?;
             let to = To::Known(self.destination(number, wanted)?);
-            (joined(self.index_blob(blob, wanted, to)?).await??, slot)
+            (joined(self.index_blob(blob, wanted, to)?).await?, slot)
         };
-        self.checked(indexed, wanted)
+        match indexed {
+            Ok(indexed) => self.checked(indexed, wanted),
+            indexed => Err(self.ended(indexed)),
+        }
+    }
+
+    /// Why a layer was not indexed.
+    fn ended(&self, indexed: Result<IndexedLayer, LayerError>) -> StoreError {
+        match indexed {
+            // What was given up is not what the reader makes of it.
+            _ if self.cancel.is_cancelled() => StoreError::Cancelled,
+            Ok(_) => StoreError::Aborted,
+            Err(error) => error.into(),
+        }
     }
 
     /// Tells where a layer's files go, when its turn has come.

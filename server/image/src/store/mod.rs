@@ -83,7 +83,7 @@ struct Inner {
     /// Archives and bundles being read.
     reading_jobs: Semaphore,
     /// Images whose layers are merged while others of them come. Nobody waits for a place among them.
-    merging: Semaphore,
+    merging: Arc<Semaphore>,
     /// Base disks being written.
     conversions: Semaphore,
     /// What layers lie on which base disks.
@@ -115,7 +115,7 @@ impl ImageStore {
                 layer_jobs: Semaphore::new(LAYER_JOBS_MAX),
                 ahead: Semaphore::new(LAYERS_AHEAD_MAX),
                 reading_jobs: Semaphore::new(READING_JOBS_MAX),
-                merging: Semaphore::new(MERGING_MAX),
+                merging: Arc::new(Semaphore::new(MERGING_MAX)),
                 conversions: Semaphore::new(CONVERSIONS_MAX),
                 records: Records::default(),
                 blobs: KeyedLocks::default(),

@@ -541,6 +541,8 @@ async fn a_pull_is_cancelled_at_any_instant_and_leaves_nothing() {
             }
         }
         assert!(leftovers(state.path()).is_empty(), "at {instant}");
+        // What was sent before has come by then.
+        tokio::time::sleep(Duration::from_millis(20)).await;
         let requests = registry.requests.lock().unwrap().len();
         tokio::time::timeout(Duration::from_secs(5), store.drain())
             .await

@@ -42,7 +42,12 @@ const KILLED: [Killed; 4] = [Killed::Daemon, Killed::Client, Killed::Vmm, Killed
 /// What is there of a workspace, in one line each: every file, the references, what is staged, what lies beside.
 const PICTURE: &str = "cd \"$HOME\"; ls -A | grep banger- ; cd work 2>/dev/null || exit 0
 git for-each-ref; git symbolic-ref HEAD; git write-tree; git status --porcelain
-rm -f /tmp/i; cp .git/index /tmp/i; GIT_INDEX_FILE=/tmp/i git add -A; GIT_INDEX_FILE=/tmp/i git write-tree";
+rm -f /tmp/i; cp .git/index /tmp/i; GIT_INDEX_FILE=/tmp/i git add -A; GIT_INDEX_FILE=/tmp/i git write-tree
+code=$?; [ . -ef \"$HOME/work\" ] || exit 75; exit $code";
+/// What it ends with if another tree came in the place of the one that was looked at.
+const REPLACED: i32 = 75;
+/// How often that may be: only one half is at work in the VM.
+const LOOKS_MAX: usize = 5;
 /// Work of somebody in the VM, on its disk when it ends.
 const WORK: &str = "set -e; cd \"$HOME/work\"
 git config user.name Vim; git config user.email vim@example.com
@@ -143,8 +148,15 @@ impl Campaign<'_> {
         self.banger(&words).ok();
     }
 
+    /// What is there. What a half that has lost its other half still does in the VM may put another tree in the place of
+    /// the one that is looked at: then it is looked at again.
     fn picture(&self) -> String {
-        self.sh(self.vm, PICTURE)
+        let words = ["vm", "exec", self.vm, "--", "sh", "-c", PICTURE];
+        let looks = (0..LOOKS_MAX).map(|_| self.banger(&words).done());
+        let mut looks = looks.skip_while(|done| done.code() == REPLACED);
+        let done = looks.next().expect("it is not always replaced");
+        assert_eq!(done.code(), 0, "{}", done.said());
+        done.out()
     }
 
     fn landed(&self) -> String {
