@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::acl;
 use super::directory::{Directory, Name, Seeds};
 use super::error::Ext4Error;
-use super::fill::{Filling, Source, fill};
+use super::fill::{Filling, Source, bytes_of, fill};
 use super::groups::{Contents, Groups, JOURNAL_BLOCKS};
 use super::inode::{Map, Record, Root, reserved};
 use super::room::{BLOCK, Bitmap, Blocks, Cursor};
@@ -100,7 +100,7 @@ pub(crate) fn write_base(
 /// The bytes of files a tree's disk will hold, for progress.
 pub(crate) fn content_bytes(tree: &Tree) -> u64 {
     let bytes = |inode: &Inode| match &inode.node {
-        Node::File { content, .. } => content.extents.iter().map(|extent| extent.len).sum(),
+        Node::File { content, .. } => bytes_of(content),
         _ => 0,
     };
     tree.visible().map(|(_, inode)| bytes(inode)).sum()
@@ -191,10 +191,6 @@ impl<'a> Writing<'a> {
     }
 
     fn write(mut self, file: &'a File, cancel: &CancellationToken) -> Result<(), Ext4Error> {
-        let go_on = || match cancel.is_cancelled() {
-            true => Err(Ext4Error::Cancelled),
-            false => Ok(()),
-        };
         self.numbers[ROOT as usize] = ROOT_INO;
         self.xattr_block(ROOT_INO, ROOT, b"/")?;
         self.discover(Some(ROOT), ROOT_INO, ROOT_INO);
@@ -202,7 +198,7 @@ impl<'a> Writing<'a> {
         // The list grows meanwhile.
         let mut next = 0;
         while next < self.directories.len() {
-            go_on()?;
+            Ext4Error::unless(cancel)?;
             self.directory(next)?;
             next += 1;
         }
@@ -224,7 +220,7 @@ impl<'a> Writing<'a> {
         let seed = self.seeds.sums;
         let inode = |number: u32| {
             if number.is_multiple_of(INODES_BETWEEN_LOOKS) {
-                go_on()?;
+                Ext4Error::unless(cancel)?;
             }
             let record = if let Some(place) = directories.next_if(|place| place.number == number) {
                 self.directory_record(&place)?

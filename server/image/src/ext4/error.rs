@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use banger_core::{Explain, FailureKind};
+use tokio_util::sync::CancellationToken;
 
 use crate::flatten::FlattenError;
 use banger_core::host_io::{io_kind, io_reason, io_remedy};
@@ -54,6 +55,14 @@ pub enum Ext4Error {
 }
 
 impl Ext4Error {
+    /// [`Self::Cancelled`], once it is.
+    pub(super) fn unless(cancel: &CancellationToken) -> Result<(), Self> {
+        match cancel.is_cancelled() {
+            true => Err(Self::Cancelled),
+            false => Ok(()),
+        }
+    }
+
     /// From the writer: its I/O errors are the disk's, the rest is about the tree.
     pub(super) fn from_writer(error: mkext4::Error) -> Self {
         match error {

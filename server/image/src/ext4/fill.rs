@@ -151,9 +151,7 @@ fn place(
 ) -> Result<Vec<Copying>, Ext4Error> {
     let mut copied = Vec::new();
     for filling in files {
-        if cancel.is_cancelled() {
-            return Err(Ext4Error::Cancelled);
-        }
+        Ext4Error::unless(cancel)?;
         let (layer, content) = tree.file_mut(filling.number);
         let is_placed = matches!(sources[layer as usize], Source::Placed);
         let ranges = filling.blocks.ranges();
@@ -196,7 +194,7 @@ fn gather(
         from,
     } in files
     {
-        gathering.go_on()?;
+        Ext4Error::unless(gathering.cancel)?;
         let Node::File { content: to, .. } = &tree.inode(number).node else {
             unreachable!("what is copied is a file");
         };
@@ -226,7 +224,8 @@ fn gather(
     gathering.flush()
 }
 
-fn bytes_of(content: &Content) -> u64 {
+/// The bytes of a file, without its holes.
+pub(super) fn bytes_of(content: &Content) -> u64 {
     content.extents.iter().map(|extent| extent.len).sum()
 }
 
@@ -248,9 +247,7 @@ fn clear(disk: &File, offset: u64, len: u64, cancel: &CancellationToken) -> Resu
             while at < offset + len {
                 let step = (offset + len - at).min(PIECE_BYTES as u64);
                 let zeros = &zeros[..usize::try_from(step).expect("a piece is small")];
-                if cancel.is_cancelled() {
-                    return Err(Ext4Error::Cancelled);
-                }
+                Ext4Error::unless(cancel)?;
                 disk.write_all_at(zeros, at).map_err(Ext4Error::Write)?;
                 at += step;
             }
@@ -403,15 +400,8 @@ impl Gathering<'_> {
         }
     }
 
-    fn go_on(&self) -> Result<(), Ext4Error> {
-        if self.cancel.is_cancelled() {
-            return Err(Ext4Error::Cancelled);
-        }
-        Ok(())
-    }
-
     fn send(&self, piece: Piece) -> Result<(), Ext4Error> {
-        self.go_on()?;
+        Ext4Error::unless(self.cancel)?;
         let gone = |_| Ext4Error::Write(io::ErrorKind::BrokenPipe.into());
         self.to_writer.send(piece).map_err(gone)
     }

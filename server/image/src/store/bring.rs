@@ -246,7 +246,7 @@ impl Bringing {
             Decode::Now { number } => {
                 let (to_decoder, from_decoder) = layer::channel();
                 let to = self.destination(number, wanted)?;
-                let decoder = self.index_chunks(from_decoder, wanted, to, given_up.clone());
+                let decoder = self.index(from_decoder, wanted, to.into(), given_up.clone());
                 (Some(to_decoder), Some(decoder))
             }
             Decode::Later => (None, None),

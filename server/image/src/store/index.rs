@@ -13,13 +13,8 @@ use super::StoreError;
 use super::bring::{Bringing, FromRecords, WantedLayer, aborted, joined};
 use super::source::Region;
 use crate::document::Descriptor;
-use crate::layer::{
-    self, BlobReader, ChunkReader, Destination, IndexedLayer, LayerError, LayerSource, To,
-};
+use crate::layer::{self, BlobReader, Destination, IndexedLayer, LayerError, LayerSource, To};
 use crate::watched::Watched;
-
-/// Bytes of a blob in the store that are read at once.
-const READ_BYTES: usize = 128 << 10;
 
 type Indexing = JoinHandle<Result<IndexedLayer, LayerError>>;
 
@@ -118,17 +113,6 @@ impl Bringing {
         Ok(Destination::Disk(disk, start, self.source.flush()))
     }
 
-    /// Indexes a blob while it comes.
-    pub(super) fn index_chunks(
-        &self,
-        chunks: ChunkReader,
-        wanted: &WantedLayer,
-        to: Destination,
-        cancel: CancellationToken,
-    ) -> Indexing {
-        self.index(chunks, wanted, To::Known(to), cancel)
-    }
-
     /// Indexes a blob that is in the store.
     fn index_blob(
         &self,
@@ -141,11 +125,12 @@ impl Bringing {
         let blob = blob.map_err(|source| LayerError::Store { digest, source })?;
         let region = Region::new(Arc::new(blob), 0, size);
         let reader = Watched::new(BlobReader(region.reader()), self.cancel.clone());
-        let reader = BufReader::with_capacity(READ_BYTES, reader);
+        let reader = BufReader::with_capacity(layer::READ_BYTES, reader);
         Ok(self.index(reader, wanted, to, self.cancel.clone()))
     }
 
-    fn index<R: BufRead + Send + 'static>(
+    /// Indexes a blob, in a thread.
+    pub(super) fn index<R: BufRead + Send + 'static>(
         &self,
         reader: R,
         wanted: &WantedLayer,
