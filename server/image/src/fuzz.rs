@@ -176,8 +176,11 @@ fn make_disk(entries: &PackedEntries, sources: &[Source], disk: File) -> Option<
         uuid: [7; 16],
         flush: Flush::Late,
     };
-    match write_base(spec, &disk, &CancellationToken::new(), &|_| {}) {
-        Ok(_) => {
+    let cancel = CancellationToken::new();
+    match write_base(spec, &disk, &cancel, &|_| {}) {
+        Ok((_, hidden)) => {
+            let cleared = hidden.clear(&disk, &cancel);
+            cleared.expect("our disk can be written");
             let fs = mkext4::reader::Fs::open(&disk).expect("our disk can be read");
             let issues = fs.verify().expect("our disk can be read");
             assert!(issues.is_empty(), "{issues:?}");

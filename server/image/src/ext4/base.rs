@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::acl;
 use super::directory::{Directory, Name, Seeds};
 use super::error::Ext4Error;
-use super::fill::{Filling, Source, bytes_of, fill};
+use super::fill::{Filling, Hidden, Source, bytes_of, fill};
 use super::groups::{Contents, Groups, JOURNAL_BLOCKS};
 use super::inode::{Map, Record, Root, reserved};
 use super::room::{BLOCK, Bitmap, Blocks, Cursor};
@@ -66,14 +66,14 @@ impl Placed {
     }
 }
 
-/// Writes the disk into `file`, which must be new, and empty but for what [`Source::Placed`] says. `progress` is told how
-/// many bytes of files were copied. Blocks.
+/// Writes the disk into `file`, which must be new, and empty but for what [`Source::Placed`] says. Of hidden files it has
+/// what was placed, until that is cleared. `progress` is told how many bytes of files were copied. Blocks.
 pub(crate) fn write_base(
     spec: BaseSpec<'_>,
     file: &File,
     cancel: &CancellationToken,
     progress: &dyn Fn(u64),
-) -> Result<Placed, Ext4Error> {
+) -> Result<(Placed, Hidden), Ext4Error> {
     let BaseSpec {
         mut tree,
         sources,
@@ -91,10 +91,10 @@ pub(crate) fn write_base(
         bitmap.mark_all(filling.blocks);
     }
     let (to, watched) = ((file, flush), (cancel, progress));
-    fill(&mut tree, files, sources, to, watched, |tree, cancel| {
+    let hidden = fill(&mut tree, files, sources, to, watched, |tree, cancel| {
         Writing::new(tree, file, uuid, (cursor, bitmap), lost_found).write(file, cancel)
     })?;
-    Ok(Placed { tree, seen })
+    Ok((Placed { tree, seen }, hidden))
 }
 
 /// The bytes of files a tree's disk will hold, for progress.

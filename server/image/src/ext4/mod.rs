@@ -13,11 +13,13 @@
 mod acl;
 mod base;
 mod content;
+mod copy;
 mod directory;
 mod error;
 mod fill;
 mod groups;
 mod inode;
+mod pipe;
 mod room;
 mod sink;
 mod stream;
@@ -27,8 +29,10 @@ mod upper;
 mod xattr;
 
 pub(crate) use base::{BaseSpec, content_bytes, write_base};
+pub(crate) use copy::Runs;
 pub use error::Ext4Error;
-pub(crate) use fill::Source;
+pub(crate) use fill::{Hidden, Source};
+pub(crate) use pipe::Pipe;
 pub(crate) use room::Cursor;
 pub(crate) use stream::{Arriving, file_blocks};
 pub use upper::create_upper;

@@ -8,11 +8,13 @@ use std::thread;
 
 use rustix::io::Errno;
 
-use super::fill::{moves, on_disk, send_on};
+use super::copy::moves;
+use super::fill::on_disk;
+use super::pipe::send_on;
 use super::room::{BLOCK, Cursor};
 use super::sink::{HOLE_BYTES, is_zero};
 use crate::flatten::names_a_file;
-use crate::tar::{Content, Entry, EntryKind};
+use crate::tar::{Content, Entry, EntryKind, Extent};
 use crate::writeback::Flush;
 
 /// Slices that are written with one call: the kernel takes 1024, and two come at once.
@@ -28,7 +30,7 @@ struct Move {
 
 /// Where the files of an archive go, as its entries come: each as [`super::write_base`] will have it.
 #[derive(Debug)]
-struct Placing {
+pub(super) struct Placing {
     cursor: Cursor,
     /// Of bytes that are still to come.
     moves: VecDeque<Move>,
@@ -44,16 +46,21 @@ pub(crate) fn file_blocks(entry: &Entry) -> u64 {
 
 impl Placing {
     /// Before the first file of a layer whose files begin at `start`.
-    fn new(start: Cursor) -> Self {
+    pub(super) fn new(start: Cursor) -> Self {
         Self {
             cursor: start,
             moves: VecDeque::new(),
         }
     }
 
+    /// Where the next file's bytes go, which take so many `blocks`.
+    pub(super) fn place(&mut self, content: &Content, blocks: u64) -> Vec<Extent> {
+        on_disk(content, &self.cursor.take(blocks).ranges())
+    }
+
     /// Takes the next file, whose bytes take so many `blocks`.
     fn add(&mut self, content: &Content, blocks: u64) {
-        let pieces = on_disk(content, &self.cursor.take(blocks).ranges());
+        let pieces = self.place(content, blocks);
         let moves = moves(content, &pieces).into_iter();
         self.moves
             .extend(moves.map(|(from, to, len)| Move { from, to, len }));

@@ -54,7 +54,9 @@ fn disk(entries: Vec<Entry>, archive: &[u8]) -> Result<(tempfile::NamedTempFile,
         uuid: [7; 16],
         flush: Flush::Late,
     };
-    write_base(spec, file.as_file(), &CancellationToken::new(), &|_| {})?;
+    let cancel = CancellationToken::new();
+    let (_, hidden) = write_base(spec, file.as_file(), &cancel, &|_| {})?;
+    hidden.clear(file.as_file(), &cancel)?;
     let size = file.as_file().metadata().unwrap().len();
     Ok((file, size))
 }

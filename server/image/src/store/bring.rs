@@ -175,7 +175,7 @@ impl Bringing {
         let layer = ReadyLayer {
             entries: Arc::new(entries),
             cost,
-            source: Source::Disk(disk),
+            source: Source::Disk(Arc::new(disk)),
             publishing: None,
         };
         Ok(Some((layer, file_blocks)))

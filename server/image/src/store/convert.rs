@@ -13,16 +13,16 @@ use tempfile::NamedTempFile;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use super::assemble::{Assembling, Copies, Merged, merge};
 use super::bring::{Bringing, FromRecords, ReadyLayer, WantedLayer, joined};
 use super::flight::Board;
 use super::line::Line;
-use super::merge::{Merged, Merging, merge};
 use super::plan::Plan;
-use super::record::{self, LayerKey, Waiting};
+use super::record::{self, LayerKey, Unsealed, Waiting};
 use super::source::BlobSource;
 use super::unsynced::ExpectedFile;
 use super::{BuiltImage, ImageStore, StoreError};
-use crate::ext4::{self, BaseSpec, Ext4Error};
+use crate::ext4::{self, BaseSpec, Ext4Error, Hidden};
 use crate::flatten::{Node, Tree};
 use crate::tar::Budget;
 use crate::writeback::Flush;
@@ -55,9 +55,18 @@ struct Work {
     file: NamedTempFile,
 }
 
+/// A disk to which files may still be on their way.
+#[derive(Debug)]
+struct Written {
+    file: NamedTempFile,
+    hidden: Hidden,
+    record: Option<Unsealed>,
+    layers: Vec<LayerKey>,
+}
+
 /// What became of a conversion.
-enum Converted {
-    Disk(NewDisk),
+enum Converted<D> {
+    Disk(D),
     /// Of these layers files are needed that their records do not have.
     Lost(Vec<ReadyLayer>, BTreeSet<u32>, NamedTempFile),
 }
@@ -147,37 +156,50 @@ impl ImageStore {
         let uuid = disk_uuid(&plan.config.diff_ids);
         // The second time no layer is lost any more: those that were come from their blobs.
         loop {
-            let mut merging = Merging::new(self, bringing.cancel.clone());
-            let more = (&mut *publishing, &mut merging);
+            let mut assembling = Assembling::new(&bringing);
+            let more = (&mut *publishing, &mut assembling);
             let brought = bring_missing(&bringing, &wanted, &mut ready, more).await;
             // Whatever happened, so that nothing of it is left.
-            let merged = merging.finish().await;
-            brought?;
-            let merged = merged?;
-            let layers = ready
-                .into_iter()
-                .map(|layer| layer.expect("all were brought"));
-            let keys = wanted.iter().map(WantedLayer::key);
-            let (keys, layers) = keys.zip(layers).unzip();
-            let work = Work {
-                keys,
-                layers,
-                merged,
-                uuid,
-                flush: bringing.source.flush(),
-                file: disk,
+            let (merged, mut copies) = assembling.finish().await;
+            let converted = match brought.and(merged) {
+                Ok(merged) => {
+                    let layers = ready
+                        .into_iter()
+                        .map(|layer| layer.expect("all were brought"));
+                    let keys = wanted.iter().map(WantedLayer::key);
+                    let (keys, layers) = keys.zip(layers).unzip();
+                    let work = Work {
+                        keys,
+                        layers,
+                        merged,
+                        uuid,
+                        flush: bringing.source.flush(),
+                        file: disk,
+                    };
+                    self.convert(work, &mut copies, &bringing).await
+                }
+                Err(error) => Err(error),
             };
-            match self.convert(work, board, cancel).await? {
-                Converted::Disk(disk) => return Ok(disk),
-                Converted::Lost(layers, lost, file) => {
-                    disk = file;
-                    ready = layers.into_iter().map(Some).collect();
-                    for number in lost {
-                        wanted[number as usize].records = FromRecords::Avoided;
-                        if let Some(layer) = ready[number as usize].take() {
-                            bringing.budget.refund(layer.cost);
-                        }
+            if converted.is_err() {
+                bringing.cancel.cancel();
+            }
+            let copied = copies.finish().await;
+            let (layers, lost) = match (converted, copied) {
+                // What could not be copied gave up the rest.
+                (Err(StoreError::Cancelled) | Ok(_), Err(error)) => return Err(error),
+                (converted, _) => match converted? {
+                    Converted::Disk(disk) => return Ok(disk),
+                    Converted::Lost(layers, lost, file) => {
+                        disk = file;
+                        (layers, lost)
                     }
+                },
+            };
+            ready = layers.into_iter().map(Some).collect();
+            for number in lost {
+                wanted[number as usize].records = FromRecords::Avoided;
+                if let Some(layer) = ready[number as usize].take() {
+                    bringing.budget.refund(layer.cost);
                 }
             }
         }
@@ -187,26 +209,30 @@ impl ImageStore {
     async fn convert(
         &self,
         work: Work,
-        board: &Arc<Board>,
-        cancel: &CancellationToken,
-    ) -> Result<Converted, StoreError> {
+        copies: &mut Copies,
+        bringing: &Bringing,
+    ) -> Result<Converted<NewDisk>, StoreError> {
+        let (board, cancel) = (&bringing.board, &bringing.cancel);
         // cancel-safe: a place in the queue is given up
         let _permit = tokio::select! {
             () = cancel.cancelled() => return Err(StoreError::Cancelled),
             permit = self.inner.conversions.acquire() => permit.expect("never closed"),
         };
-        let (tmp, board, cancel) = (
-            self.inner.layout.tmp().to_owned(),
-            Arc::clone(board),
-            cancel.clone(),
-        );
-        let disk = joined(
-            self.inner
-                .tracker
-                .spawn_blocking(move || write_disk(work, &tmp, &board, &cancel)),
-        )
-        .await?;
-        Ok(disk?)
+        let key = StageKey::new(CONVERT);
+        let tmp = self.inner.layout.tmp().to_owned();
+        let tracker = &self.inner.tracker;
+        let (watched, given_up) = ((key.clone(), Arc::clone(board)), cancel.clone());
+        let write = move || write_disk(work, &tmp, (&watched.0, &watched.1), &given_up);
+        let written = match joined(tracker.spawn_blocking(write)).await?? {
+            Converted::Disk(written) => written,
+            Converted::Lost(layers, lost, file) => return Ok(Converted::Lost(layers, lost, file)),
+        };
+        copies.finish().await?;
+        let given_up = cancel.clone();
+        let finish = move || written.finish(&given_up);
+        let disk = joined(tracker.spawn_blocking(finish)).await??;
+        board.finish(&key);
+        Ok(Converted::Disk(disk))
     }
 
     /// A base disk with nothing on it.
@@ -279,7 +305,7 @@ async fn bring_missing(
     bringing: &Bringing,
     wanted: &[WantedLayer],
     ready: &mut [Option<ReadyLayer>],
-    (publishing, merging): (&mut Publishing, &mut Merging<'_>),
+    (publishing, assembling): (&mut Publishing, &mut Assembling<'_>),
 ) -> Result<(), StoreError> {
     let mut failure = None;
     let missing = |number: &usize| ready[*number].is_none();
@@ -292,7 +318,7 @@ async fn bring_missing(
             let Some(next) = waiting.next() else { break };
             running.push(bring(next));
         }
-        merging.take(ready);
+        assembling.take(wanted, ready);
         match running.next().await {
             None => break,
             Some((number, Ok(mut layer))) => {
@@ -308,7 +334,7 @@ async fn bring_missing(
     failure.map_or(Ok(()), Err)
 }
 
-/// Writes the disk of merged layers. Blocks.
+/// Writes the disk of layers, but for what others bring there. Blocks.
 fn write_disk(
     Work {
         keys,
@@ -319,9 +345,9 @@ fn write_disk(
         file,
     }: Work,
     tmp: &Path,
-    board: &Board,
+    (key, board): (&StageKey, &Board),
     cancel: &CancellationToken,
-) -> Result<Converted, Ext4Error> {
+) -> Result<Converted<Written>, Ext4Error> {
     let (tree, _place) = match merged {
         Some(Merged { tree, place }) => (tree, Some(place)),
         None => (
@@ -333,8 +359,7 @@ fn write_disk(
     if !lost.is_empty() {
         return Ok(Converted::Lost(layers, lost, file));
     }
-    let key = StageKey::new(CONVERT);
-    board.start(&key, Some(ext4::content_bytes(&tree)));
+    board.start(key, Some(ext4::content_bytes(&tree)));
     let mut waiting = Waiting::new(tmp).map_err(Ext4Error::Write)?;
     let mut sources = Vec::with_capacity(layers.len());
     for (key, layer) in keys.into_iter().zip(layers) {
@@ -348,16 +373,35 @@ fn write_disk(
         uuid,
         flush,
     };
-    let placed = ext4::write_base(spec, file.as_file(), cancel, &|bytes| {
-        board.advance(&key, bytes);
+    let (placed, hidden) = ext4::write_base(spec, file.as_file(), cancel, &|bytes| {
+        board.advance(key, bytes);
     })?;
-    board.finish(&key);
-    let record = record::write(&waiting, placed.into_places(), file.as_file(), tmp);
-    Ok(Converted::Disk(NewDisk {
+    let record = record::write(&waiting, placed.into_places(), tmp);
+    Ok(Converted::Disk(Written {
         file,
+        hidden,
         record: record.map_err(Ext4Error::Write)?,
         layers: waiting.keys(),
     }))
+}
+
+impl Written {
+    /// Makes the disk whole, once all is there. Blocks.
+    fn finish(self, cancel: &CancellationToken) -> Result<NewDisk, Ext4Error> {
+        let Self {
+            file,
+            hidden,
+            record,
+            layers,
+        } = self;
+        hidden.clear(file.as_file(), cancel)?;
+        let record = record.map(|record| record.seal(file.as_file()));
+        Ok(NewDisk {
+            record: record.transpose().map_err(Ext4Error::Write)?,
+            file,
+            layers,
+        })
+    }
 }
 
 /// The layers of which files are needed that are nowhere.

@@ -51,8 +51,8 @@ impl Line {
     }
 
     /// The disk.
-    pub(super) fn disk(&self) -> &File {
-        &self.disk
+    pub(super) fn disk(&self) -> Arc<File> {
+        Arc::clone(&self.disk)
     }
 
     /// Whether it is the turn of a layer to be decompressed.

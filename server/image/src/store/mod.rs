@@ -16,6 +16,7 @@
 //!    → layers, some at a time: fetch ∥ verify ∥ decompress ∥ index → tree → base disk → publish
 //! ```
 
+mod assemble;
 mod bring;
 mod built;
 mod bundle;
@@ -27,7 +28,6 @@ mod index;
 mod keyed;
 mod layout;
 mod line;
-mod merge;
 mod plan;
 mod prune;
 mod pull;

@@ -289,21 +289,24 @@ fn table_of(record: &File) -> Option<Table> {
     serde_json::from_slice(&table).ok()
 }
 
-/// Writes the record of a disk that is whole; `None` when it would be too large. `places` are those of the disk's files,
-/// by layer and entry. It still has to be synced and named. Blocks.
+/// A record that does not say yet of which disk it is.
+#[derive(Debug)]
+pub(super) struct Unsealed {
+    file: BufWriter<NamedTempFile>,
+    layers: Vec<Row>,
+}
+
+/// Writes the record of a disk but for its end; `None` when it would be too large. `places` are those of the disk's files, by
+/// layer and entry. Blocks.
 pub(super) fn write(
     waiting: &Waiting,
     places: impl Iterator<Item = Place>,
-    disk: &File,
     tmp: &Path,
-) -> io::Result<Option<NamedTempFile>> {
+) -> io::Result<Option<Unsealed>> {
     let mut places = places.peekable();
     let mut file = BufWriter::new(NamedTempFile::with_prefix_in("record-", tmp)?);
     file.write_all(MAGIC)?;
-    let mut table = Table {
-        disk: DiskIdentity::of(disk)?,
-        layers: Vec::with_capacity(waiting.layers.len()),
-    };
+    let mut layers = Vec::with_capacity(waiting.layers.len());
     let mut offset = MAGIC.len() as u64;
     for (number, layer) in (0..).zip(&waiting.layers) {
         let mut placed = Vec::new();
@@ -316,7 +319,7 @@ pub(super) fn write(
             return Ok(None);
         }
         file.write_all(entries.as_bytes())?;
-        table.layers.push(Row {
+        layers.push(Row {
             key: layer.key,
             offset,
             size_bytes,
@@ -327,12 +330,21 @@ pub(super) fn write(
         });
         offset += size_bytes;
     }
-    let table = serde_json::to_vec(&table)?;
-    file.write_all(&table)?;
-    file.write_all(&(table.len() as u64).to_le_bytes())?;
-    file.write_all(Digest::of(&table).hex().as_bytes())?;
-    file.write_all(MAGIC)?;
-    Ok(Some(file.into_inner().map_err(io::Error::from)?))
+    Ok(Some(Unsealed { file, layers }))
+}
+
+impl Unsealed {
+    /// Makes it the record of a disk that is whole, and written to no more. It still has to be synced and named. Blocks.
+    pub(super) fn seal(self, disk: &File) -> io::Result<NamedTempFile> {
+        let Self { mut file, layers } = self;
+        let disk = DiskIdentity::of(disk)?;
+        let table = serde_json::to_vec(&Table { disk, layers })?;
+        file.write_all(&table)?;
+        file.write_all(&(table.len() as u64).to_le_bytes())?;
+        file.write_all(Digest::of(&table).hex().as_bytes())?;
+        file.write_all(MAGIC)?;
+        file.into_inner().map_err(io::Error::from)
+    }
 }
 
 /// A layer's entries with the places of their files on a disk, sorted; and how many have none there.

@@ -150,14 +150,16 @@ async fn what_is_told_of_the_conversion_adds_up_wherever_the_files_come_from() {
     let stand = Stand::new();
     // In their places already, and copied from the other disk, one of them hidden.
     let second = Tar::new().file(".wh.hidden", b"").finish();
-    for (layers, bytes) in [
-        (vec![large.clone()], 4 << 20),
-        (vec![large.clone(), second], 3 << 20),
+    for (layers, bytes, copied) in [
+        (vec![large.clone()], 4 << 20, None),
+        (vec![large.clone(), second], 3 << 20, Some(4 << 20)),
     ] {
         let moved = Moved::default();
         stand.register_watched(&layers, &moved).await.unwrap();
         let stages = moved.0.into_inner().unwrap();
         assert_eq!(stages["convert"], (Some(bytes), bytes));
+        let copied = copied.map(|bytes| (Some(bytes), bytes));
+        assert_eq!(stages.get("copy").copied(), copied);
     }
 }
 
@@ -185,6 +187,27 @@ async fn a_file_that_the_other_image_hides_comes_from_the_blob() {
     let wanted = [lower, hiding, small()];
     let image = stand.register(&wanted).await.unwrap();
     assert_eq!(digest(&image), afresh(&wanted).await);
+}
+
+#[tokio::test]
+async fn of_a_file_that_is_copied_and_then_found_hidden_nothing_is_left() {
+    let lower = Tar::new()
+        .file("one", &noise(1, 200_000))
+        .file("two", &noise(2, 200_000))
+        .finish();
+    let hiding = |name: &str| Tar::new().file(&format!(".wh.{name}"), b"").finish();
+    let stand = Stand::new();
+    let first = [lower.clone(), hiding("one")];
+    stand.register(&first).await.unwrap();
+    // `two` is on the way from the first disk when it turns out that `one` is not there.
+    let second = [lower.clone(), hiding("two")];
+    let image = stand.register(&second).await.unwrap();
+    assert_eq!(digest(&image), afresh(&second).await);
+    // All that is needed is there.
+    let third = [lower, small(), hiding("one"), hiding("two")];
+    let image = stand.register(&third).await.unwrap();
+    assert_eq!(digest(&image), afresh(&third).await);
+    assert!(crate::support::leftovers(&stand.state()).is_empty());
 }
 
 fn touch(path: &Path) {
