@@ -1260,7 +1260,7 @@ pub mod operation {
 /// One step of an operation.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Stage {
-    /// A lower-case word: resolve, fetch, convert, disks, boot, agent, …
+    /// A lower-case word: resolve, fetch, copy, convert, disks, boot, agent, …
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
     /// One of the step's items, such as a layer's short digest; empty where it has one only.

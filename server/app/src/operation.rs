@@ -20,8 +20,8 @@ use crate::Context;
 use crate::error::AppError;
 use crate::page::{self, Paged};
 
-/// The most stages an operation keeps: an image has at most a few hundred layers.
-const STAGES_MAX: usize = 1024;
+/// The most stages an operation keeps: an image has at most 512 layers, with two stages each.
+const STAGES_MAX: usize = 2048;
 /// The most ended operations of each owner that are kept.
 const KEPT_MAX: u32 = 10_000;
 /// A call that is repeated within this time of its operation's end finds that, however many others its owner has made since.

@@ -54,9 +54,10 @@ pub(crate) const WINDOW_BYTES_FREE: u64 = 8 << 20;
 /// MiB that the larger windows of all layers, archives and images' bundles have together: one of a bundle, or two of
 /// layers. What waits for them is slow; what does not wait would let an image decide how much memory the daemon takes.
 pub(crate) const WINDOWS_MIB_MAX: u32 = 128;
-/// Images whose tree is made while their layers come. The trees of the others are made with their disks.
-pub(crate) const MERGING_MAX: usize = 4;
-/// Base disks written at the same time.
+/// Images whose tree is made, and to whose disks shared files are copied, while their layers come. Of the others both is done
+/// when all is there.
+pub(crate) const EARLY_MAX: usize = 4;
+/// Base disks written at the same time, but for what is copied early.
 pub(crate) const CONVERSIONS_MAX: usize = 2;
 /// After this time what a pull did not wait for is synced: until then the disk and the processors are left to what comes
 /// next. The kernel leaves what programs write alone for as long or longer.

@@ -14,7 +14,7 @@ use super::room::{BLOCK, Cursor};
 use super::stream::{Placing, file_blocks};
 use crate::tar::{Content, EntryKind, Extent, PackedEntries};
 
-/// Blocks that lie together are copied with one call up to this size: between two calls the work can be given up.
+/// Blocks that lie together are copied as one up to this size, or one file's beyond it: between two the work can be given up.
 const RUN_BYTES: u64 = 16 << 20;
 /// Bytes that are read and written with one call where the kernel can do neither with both files.
 const STEP_BYTES: usize = 1 << 20;
@@ -154,33 +154,13 @@ pub(super) fn moves(from: &Content, to: &[Extent]) -> Vec<(u64, u64, u64)> {
     moves
 }
 
-/// What of a run is no hole: offsets on the other disk and on this one, and lengths.
-fn without_holes(run: Run, from: &File) -> impl Iterator<Item = io::Result<(u64, u64, u64)>> {
-    let (mut at, end) = (run.from, run.from + run.len);
-    let mut next = move || {
-        if at >= end {
-            return Ok(None);
-        }
-        let data = match rustix::fs::seek(from, SeekFrom::Data(at)) {
-            Err(Errno::NXIO) => return Ok(None),
-            data => data?,
-        };
-        if data >= end {
-            return Ok(None);
-        }
-        at = rustix::fs::seek(from, SeekFrom::Hole(data))?.min(end);
-        Ok(Some((data, run.to + (data - run.from), at - data)))
-    };
-    std::iter::from_fn(move || next().transpose())
-}
-
 /// A file from some place on.
-struct From<'a> {
+struct At<'a> {
     file: &'a File,
     at: u64,
 }
 
-impl Read for From<'_> {
+impl Read for At<'_> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         let read = self.file.read_at(buf, self.at)?;
         self.at += read as u64;
@@ -188,25 +168,37 @@ impl Read for From<'_> {
     }
 }
 
-/// Reads blocks, but for holes.
+/// Reads blocks. Holes too, which become holes again: of what is not on its disk yet not every file system knows them.
 fn read_run(run: Run, from: &File, pipe: &mut Pipe<'_>) -> Result<(), Ext4Error> {
-    for piece in without_holes(run, from) {
-        let (at, offset, len) = piece.map_err(Ext4Error::Write)?;
-        let piece = Extent {
-            logical: 0,
-            offset,
-            len,
-        };
-        pipe.read(&mut From { file: from, at }, piece)?;
-    }
-    Ok(())
+    let Run {
+        from: at, to, len, ..
+    } = run;
+    let piece = Extent {
+        logical: 0,
+        offset: to,
+        len,
+    };
+    pipe.read(&mut At { file: from, at }, piece)
 }
 
 /// Copies blocks, but for holes.
 pub(super) fn copy_run(run: Run, from: &File, disk: &File) -> io::Result<()> {
-    for piece in without_holes(run, from) {
-        let (at, offset, len) = piece?;
-        copy_blocks((from, at), (disk, offset), len)?;
+    let (mut at, end) = (run.from, run.from + run.len);
+    while at < end {
+        let data = match rustix::fs::seek(from, SeekFrom::Data(at)) {
+            Err(Errno::NXIO) => return Ok(()),
+            data => data?,
+        };
+        if data >= end {
+            return Ok(());
+        }
+        let hole = rustix::fs::seek(from, SeekFrom::Hole(data))?.min(end);
+        copy_blocks(
+            (from, data),
+            (disk, run.to + (data - run.from)),
+            hole - data,
+        )?;
+        at = hole;
     }
     Ok(())
 }

@@ -5,7 +5,7 @@ use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 use std::thread;
 
-use rustix::fs::FallocateFlags;
+use rustix::fs::{FallocateFlags, SeekFrom};
 use rustix::io::Errno;
 use tokio_util::sync::CancellationToken;
 
@@ -38,7 +38,7 @@ pub(super) struct Filling {
     /// In the tree.
     pub(super) number: u32,
     pub(super) blocks: Room,
-    /// No name leads to it: its room stays empty.
+    /// No name leads to it: its room is empty in the end.
     pub(super) is_hidden: bool,
 }
 
@@ -70,7 +70,7 @@ impl Hidden {
 #[derive(Debug, Default)]
 struct Missing {
     /// Of archives.
-    files: Vec<Copying>,
+    files: Vec<Archived>,
     /// Of other disks, by layer.
     runs: Vec<(u32, Runs)>,
 }
@@ -87,7 +87,7 @@ impl Missing {
 
 /// A file that is copied out of an archive.
 #[derive(Debug)]
-struct Copying {
+struct Archived {
     layer: u32,
     /// In the tree, which says where its bytes go.
     number: u32,
@@ -142,7 +142,7 @@ fn place(
         match &sources[layer as usize] {
             Source::Placed => progress(bytes_of(content)),
             Source::Disk(_) => missing.add_run(layer, content, &to),
-            Source::Archive(_) => missing.files.push(Copying {
+            Source::Archive(_) => missing.files.push(Archived {
                 layer,
                 number: filling.number,
                 from: Content {
@@ -169,7 +169,7 @@ fn gather(
             runs.copy(from, (pipe, disk), progress)?;
         }
     }
-    for Copying {
+    for Archived {
         layer,
         number,
         from,
@@ -197,6 +197,11 @@ pub(super) fn bytes_of(content: &Content) -> u64 {
 
 /// Makes a hole of what was written there.
 fn clear(disk: &File, offset: u64, len: u64, cancel: &CancellationToken) -> Result<(), Ext4Error> {
+    match rustix::fs::seek(disk, SeekFrom::Data(offset)) {
+        Ok(data) if data < offset + len => {}
+        Ok(_) | Err(Errno::NXIO) => return Ok(()),
+        Err(error) => return Err(Ext4Error::Write(error.into())),
+    }
     let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
     match rustix::fs::fallocate(disk, flags, offset, len) {
         Err(Errno::OPNOTSUPP) => {

@@ -43,7 +43,8 @@ pub(crate) struct Pipe<'a> {
 }
 
 impl Pipe<'_> {
-    /// Lets `work` put in what is to be written to `disk`, and waits until it is.
+    /// Lets `work` put in what is to be written to `disk`, and waits until it is. If it cannot be written, `cancel` is
+    /// cancelled at once, whatever `work` may wait for.
     pub(crate) fn run(
         disk: &File,
         flush: Flush,
@@ -55,7 +56,9 @@ impl Pipe<'_> {
             let (back, spare) = sync_channel(PIECES_IN_FLIGHT + 2);
             let (written, ends) = channel();
             scope.spawn(move || send_on(&ends, disk, flush));
-            let writer = scope.spawn(move || write(&pieces, (&back, &written), disk));
+            let write =
+                move || write(&pieces, (&back, &written), disk).inspect_err(|_| cancel.cancel());
+            let writer = scope.spawn(write);
             let mut pipe = Pipe {
                 to_writer,
                 spare,
@@ -64,7 +67,7 @@ impl Pipe<'_> {
                 used: 0,
                 cancel,
             };
-            let read = work(&mut pipe).and_then(|()| pipe.hand_over());
+            let read = work(&mut pipe).and_then(|()| pipe.flush());
             drop(pipe);
             // Who could not write explains why nobody could be handed more.
             let written = joined(writer).map_err(Ext4Error::Write);
@@ -73,7 +76,7 @@ impl Pipe<'_> {
     }
 
     /// Fails once the work is given up.
-    pub(super) fn look(&self) -> Result<(), Ext4Error> {
+    pub(crate) fn look(&self) -> Result<(), Ext4Error> {
         Ext4Error::unless(self.cancel)
     }
 
@@ -117,14 +120,15 @@ impl Pipe<'_> {
                 self.used += gap;
             }
             _ => {
-                self.hand_over()?;
+                self.flush()?;
                 self.offset = offset;
             }
         }
         Ok(())
     }
 
-    fn hand_over(&mut self) -> Result<(), Ext4Error> {
+    /// Hands over what was gathered.
+    pub(crate) fn flush(&mut self) -> Result<(), Ext4Error> {
         if self.used == 0 {
             return Ok(());
         }

@@ -3,11 +3,13 @@ use std::io::Read;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 use tokio_util::sync::CancellationToken;
 
 use super::content::{ContentReader, kept_runs};
+use super::fill::{Filling, fill};
 use super::*;
 use crate::flatten::Tree;
 use crate::tar::{Content, Entry, EntryKind, Extent, Meta};
@@ -223,6 +225,37 @@ fn a_cancelled_disk_says_so() {
     };
     let result = write_base(spec, &tempfile::tempfile().unwrap(), &cancel, &|_| {});
     assert!(matches!(result, Err(Ext4Error::Cancelled)));
+}
+
+#[test]
+fn what_is_done_beside_the_copying_is_given_up_when_that_fails() {
+    let mut tree = Tree::new();
+    let file = entry("a", EntryKind::File(Content::dense(0, 9)));
+    tree.apply(&[file].into_iter().collect()).unwrap();
+    let (number, content) = tree.files().next().unwrap();
+    let filling = Filling {
+        number,
+        blocks: Cursor::new().take_file(content),
+        is_hidden: false,
+    };
+    // Of the nine bytes there is none.
+    let sources = [Source::Archive(tempfile::tempfile().unwrap())];
+    let (disk, cancel) = (tempfile::tempfile().unwrap(), CancellationToken::new());
+    let (stopped, is_stopped) = std::sync::mpsc::channel();
+    let wait = |_: &Tree, stop: &CancellationToken| {
+        let begin = Instant::now();
+        while !stop.is_cancelled() && begin.elapsed() < Duration::from_secs(60) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        stopped.send(stop.is_cancelled()).unwrap();
+        Err(Ext4Error::Cancelled)
+    };
+    let progress: &dyn Fn(u64) = &|_| {};
+    let (to, watched) = ((&disk, Flush::Late), (&cancel, progress));
+    let filled = fill(&mut tree, vec![filling], &sources, to, watched, wait);
+    assert!(is_stopped.recv().unwrap());
+    assert!(matches!(filled, Err(Ext4Error::Write(_))), "{filled:?}");
+    assert!(!cancel.is_cancelled());
 }
 
 #[test]

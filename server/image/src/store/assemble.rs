@@ -1,6 +1,7 @@
 //! Doing for an image's disk what can be done while layers still come, for each as soon as it and all below it are there:
 //! it is put on the tree, and where another image's disk has its files, these are copied to their places.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::ops::Deref;
 use std::sync::Arc;
@@ -101,11 +102,12 @@ impl<'a> Assembling<'a> {
         }
     }
 
-    /// Takes those that are ready, and all below them. Nobody waits for a place.
+    /// Takes those that are ready, and all below them; of one whose files are copied the source becomes their place. Nobody
+    /// waits for a place among the early.
     pub(super) fn take(&mut self, wanted: &[WantedLayer], layers: &mut [Option<ReadyLayer>]) {
         if matches!(self.state, State::Waiting) && layers.first().is_some_and(Option::is_some) {
-            let merging = Arc::clone(&self.bringing.store.inner.merging);
-            let place = merging.try_acquire_owned();
+            let early = Arc::clone(&self.bringing.store.inner.early);
+            let place = early.try_acquire_owned();
             self.state = place.map_or(State::Left, |place| {
                 State::Running(Running::begin(place, self.bringing))
             });
@@ -207,7 +209,7 @@ fn copying(bringing: &Bringing) -> (Sender<Copying>, Copies) {
     let work = move || {
         let copied = copy(&layers, (&disk, flush), &board, &cancel);
         if copied.is_err() {
-            // Nobody should fetch what there is no room for.
+            // Nobody should fetch what could not be used.
             cancel.cancel();
         }
         copied
@@ -223,13 +225,27 @@ fn copy(
     board: &Board,
     cancel: &CancellationToken,
 ) -> Result<(), Ext4Error> {
+    // One layer can come twice.
+    let mut totals: HashMap<StageKey, u64> = HashMap::new();
     Pipe::run(disk, flush, cancel, |pipe| {
-        layers.iter().try_for_each(|Copying { from, runs, key }| {
-            board.start(&key, Some(runs.content_bytes()));
-            runs.copy(&from, (pipe, disk), &|bytes| board.advance(&key, bytes))?;
-            board.finish(&key);
-            Ok(())
-        })
+        for Copying { from, runs, key } in layers {
+            pipe.look()?;
+            let total = totals.entry(key.clone()).or_default();
+            *total += runs.content_bytes();
+            if *total == 0 {
+                continue;
+            }
+            board.start(&key, Some(*total));
+            let copied = runs
+                .copy(&from, (pipe, disk), &|bytes| board.advance(&key, bytes))
+                .and_then(|()| pipe.flush());
+            // What is given up because of something else is not where it failed.
+            if matches!(copied, Ok(()) | Err(Ext4Error::Cancelled)) {
+                board.finish(&key);
+            }
+            copied?;
+        }
+        Ok(())
     })
 }
 

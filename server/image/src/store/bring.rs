@@ -30,7 +30,7 @@ pub(super) struct ReadyLayer {
     pub(super) entries: Arc<PackedEntries>,
     /// What they took of the budget.
     pub(super) cost: Cost,
-    /// What the entries' places refer to.
+    /// Where its files' bytes are. As it is brought, it is what the entries' places refer to.
     pub(super) source: Source,
     /// The blob on its way to its final name; absent where it had it already.
     pub(super) publishing: Option<JoinHandle<Result<(), StoreError>>>,
@@ -288,7 +288,12 @@ impl Bringing {
                 }
                 fed?;
                 written?;
-                Err(indexed.err().map_or(StoreError::Aborted, StoreError::Layer))
+                Err(match indexed.err() {
+                    // What was given up is not what the reader makes of it.
+                    _ if self.cancel.is_cancelled() => StoreError::Cancelled,
+                    Some(error) => error.into(),
+                    None => StoreError::Aborted,
+                })
             }
         }
     }

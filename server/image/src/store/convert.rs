@@ -185,9 +185,9 @@ impl ImageStore {
             }
             let copied = copies.finish().await;
             let (layers, lost) = match (converted, copied) {
-                // What could not be copied gave up the rest.
-                (Err(StoreError::Cancelled) | Ok(_), Err(error)) => return Err(error),
-                (converted, _) => match converted? {
+                // What could not be copied gave up the rest, and what that says of it.
+                (_, Err(error)) if !matches!(error, StoreError::Cancelled) => return Err(error),
+                (converted, copied) => match converted.and_then(|done| copied.map(|()| done))? {
                     Converted::Disk(disk) => return Ok(disk),
                     Converted::Lost(layers, lost, file) => {
                         disk = file;
@@ -318,7 +318,9 @@ async fn bring_missing(
             let Some(next) = waiting.next() else { break };
             running.push(bring(next));
         }
-        assembling.take(wanted, ready);
+        if failure.is_none() {
+            assembling.take(wanted, ready);
+        }
         match running.next().await {
             None => break,
             Some((number, Ok(mut layer))) => {

@@ -61,7 +61,7 @@ use unsynced::Unsynced;
 pub use unsynced::{LossCause, LostImage};
 
 use crate::limits::{
-    CONVERSIONS_MAX, LAYER_JOBS_MAX, LAYER_JOBS_OF_REGISTRY_MAX, LAYERS_AHEAD_MAX, MERGING_MAX,
+    CONVERSIONS_MAX, EARLY_MAX, LAYER_JOBS_MAX, LAYER_JOBS_OF_REGISTRY_MAX, LAYERS_AHEAD_MAX,
     READING_JOBS_MAX,
 };
 
@@ -82,9 +82,9 @@ struct Inner {
     ahead: Semaphore,
     /// Archives and bundles being read.
     reading_jobs: Semaphore,
-    /// Images whose layers are merged while others of them come. Nobody waits for a place among them.
-    merging: Arc<Semaphore>,
-    /// Base disks being written.
+    /// Images of whose disks a part is made while their layers come. Nobody waits for a place among them.
+    early: Arc<Semaphore>,
+    /// Base disks being written, but for that part.
     conversions: Semaphore,
     /// What layers lie on which base disks.
     records: Records,
@@ -115,7 +115,7 @@ impl ImageStore {
                 layer_jobs: Semaphore::new(LAYER_JOBS_MAX),
                 ahead: Semaphore::new(LAYERS_AHEAD_MAX),
                 reading_jobs: Semaphore::new(READING_JOBS_MAX),
-                merging: Arc::new(Semaphore::new(MERGING_MAX)),
+                early: Arc::new(Semaphore::new(EARLY_MAX)),
                 conversions: Semaphore::new(CONVERSIONS_MAX),
                 records: Records::default(),
                 blobs: KeyedLocks::default(),

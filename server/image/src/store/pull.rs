@@ -14,7 +14,7 @@ const RESOLVE: &str = "resolve";
 
 impl ImageStore {
     /// Pulls `reference`, unless its current manifest is in the store already. Stages: `resolve`, `fetch`
-    /// with one item per layer, `convert`, `publish`.
+    /// with one item per layer, `copy` with one per layer that another image's disk has, `convert`, `publish`.
     ///
     /// Pulls of one image at the same time share the work, and so do layers of different images. Dropping
     /// the future leaves the work to the others, or ends it where there are none; `cancel` does the same

@@ -3,6 +3,7 @@
 
 mod bundle;
 mod convert;
+mod early;
 mod exact;
 mod fuzz;
 mod kernel;

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use crate::support::disk::SmallDisk;
 use crate::support::{Answer, Registry, Request, Tar, TestImage, Then, gzip, honest, leftovers};
 use banger_core::operation::{NoProgress, Progress, StageKey};
 use banger_core::{Digest, Explain, FailureKind};
@@ -534,16 +535,9 @@ impl Progress for Watch {
 
 #[tokio::test]
 async fn a_full_disk_is_told_and_leaves_nothing() {
-    let mount = tempfile::tempdir().unwrap();
-    let mounted = std::process::Command::new("mount")
-        .args(["-t", "tmpfs", "-o", "size=2m", "tmpfs"])
-        .arg(mount.path())
-        .output()
-        .is_ok_and(|output| output.status.success());
-    if !mounted {
-        eprintln!("skipped: mounting a tmpfs is not allowed here");
+    let Some(small) = SmallDisk::mount("2m") else {
         return;
-    }
+    };
     let (tight, roomy) = (
         TestImage::simple(12, 4_000_000),
         TestImage::simple(13, 1_300_000),
@@ -551,7 +545,7 @@ async fn a_full_disk_is_told_and_leaves_nothing() {
     let mut reasons = Vec::new();
     for image in [tight, roomy] {
         let registry = Registry::of(image, |_| None).await;
-        let store = ImageStore::open(mount.path()).unwrap();
+        let store = ImageStore::open(small.path()).unwrap();
         let error = pull_with(&store, &registry.host, &options())
             .await
             .unwrap_err();
@@ -560,13 +554,9 @@ async fn a_full_disk_is_told_and_leaves_nothing() {
             matches!(error.kind(), FailureKind::ResourceExhausted { .. }),
             error.remedy().is_some(),
         ));
-        assert!(leftovers(mount.path()).is_empty());
+        assert!(leftovers(small.path()).is_empty());
         store.prune(&HashSet::new(), Sweep::Remove).unwrap();
     }
-    let unmounted = std::process::Command::new("umount")
-        .arg(mount.path())
-        .status()
-        .unwrap();
-    assert!(unmounted.success());
+    small.unmount();
     assert_eq!(reasons, [("DISK_FULL", true, true); 2]);
 }

@@ -8,7 +8,7 @@ use banger_e2e::kernel::PACKAGE;
 use banger_e2e::web::WebServer;
 use banger_e2e::{Daemon, Run};
 
-use super::{PATIENCE, Size, daemon, discard, furnish};
+use super::{PATIENCE, Size, daemon, discard, furnish, settle};
 use crate::stand::Stand;
 use crate::table::{Figures, Table};
 
@@ -28,7 +28,9 @@ pub(crate) fn measure(stand: &Stand, table: &mut Table) {
     let mut bytes = 0;
     for round in 0..=ROUNDS {
         daemon.banger(["image", "prune", "--all"]).ok();
+        settle(Size::Usual);
         let (pulled, size) = pull(&daemon);
+        settle(Size::Usual);
         let plain = plain(stand, &server.url, &site);
         bytes = size;
         if round > 0 {

@@ -44,6 +44,22 @@ impl Size {
             Self::Large => "a large image",
         }
     }
+
+    /// Bytes of memory that the slowest of what is measured with it has written to the page cache, and some more.
+    const fn page_cache_bytes(self) -> usize {
+        match self {
+            Self::Usual => 1 << 30,
+            Self::Large => 4 << 30,
+        }
+    }
+}
+
+/// What is to be before each thing that is measured: all is written that was to be written, so that nobody waits for what
+/// another wrote; and there is free memory that was touched just now. Of a host that is a VM itself the hypervisor takes
+/// what has been free for seconds, and to get it back takes ten times as long as to write to it.
+pub(crate) fn settle(size: Size) {
+    rustix::fs::sync();
+    drop(std::hint::black_box(vec![1_u8; size.page_cache_bytes()]));
 }
 
 /// Puts the image into the registry, and returns its reference.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use banger_e2e::{Daemon, Run};
 
 use super::{
-    PATIENCE, Size, daemon, discard, furnish, furnish_many_files, furnish_second, peak_mib,
+    PATIENCE, Size, daemon, discard, furnish, furnish_many_files, furnish_second, peak_mib, settle,
 };
 use crate::stand::Stand;
 use crate::table::{Figures, Table};
@@ -45,6 +45,7 @@ pub(crate) fn many_files(stand: &Stand, table: &mut Table) {
 struct Measured {
     cold: Figures,
     second: Figures,
+    copy: Figures,
     peak: Figures,
     steps: Figures,
     download: Figures,
@@ -57,21 +58,24 @@ fn measure(stand: &Stand, table: &mut Table, size: Size) {
     for round in 0..=ROUNDS {
         let daemon = daemon(stand, &format!("pull{round}"));
         warm_up(stand, &daemon);
-        settle();
+        settle(size);
         let cold = pull(&daemon, &first);
         bytes = cold.bytes;
-        settle();
+        settle(size);
         let warm = pull(&daemon, &second);
         let peak = peak_mib(&daemon);
+        settle(size);
+        let copy = copy(&daemon);
         discard(&daemon);
-        settle();
+        settle(size);
         let download = download(stand, &first);
-        settle();
+        settle(size);
         let steps = steps(stand, &first);
         // The first round fills the host's caches.
         if round > 0 {
             measured.cold.add_ms(cold.took);
             measured.second.add_ms(warm.took);
+            measured.copy.add_ms(copy);
             measured.peak.add(peak);
             measured.steps.add_ms(steps);
             measured.download.add_ms(download);
@@ -109,16 +113,17 @@ fn lines(table: &mut Table, size: Size, bytes: u64, measured: &Measured) {
         format!("{:.0} %", measured.second.median() / cold * 100.0),
     );
     table.line(
+        "the same",
+        measured.second.text("ms"),
+        format!("cp of its disk {}", measured.copy.text("ms")),
+        format!("{:.2} ×", measured.second.median() / measured.copy.median()),
+    );
+    table.line(
         "peak memory of bangerd while it pulls both",
         measured.peak.text("MiB"),
         String::new(),
         String::new(),
     );
-}
-
-/// Has written what was to be written: nobody is to wait for what another wrote.
-fn settle() {
-    rustix::fs::sync();
 }
 
 /// Has what a daemon does once done: its store stays empty.
@@ -143,6 +148,20 @@ fn pull(daemon: &Daemon, reference: &str) -> Pulled {
         took: begin.elapsed(),
         bytes: image["rootfs_allocated_bytes"].as_u64().unwrap(),
     }
+}
+
+/// A copy of one of the daemon's disks, which are as large as each other.
+fn copy(daemon: &Daemon) -> Duration {
+    let disks = fs::read_dir(daemon.state.join("rootfs")).unwrap();
+    let mut disks = disks.map(|entry| entry.unwrap().path());
+    let disk = disks.find(|path| path.extension().is_some_and(|end| end == "ext4"));
+    let to = daemon.state.join("copy.ext4");
+    let cp = Run::new("cp").arg(disk.unwrap()).arg(&to).timeout(PATIENCE);
+    let begin = Instant::now();
+    cp.ok();
+    let took = begin.elapsed();
+    fs::remove_file(to).unwrap();
+    took
 }
 
 /// The download alone.

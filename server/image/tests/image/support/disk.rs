@@ -37,6 +37,44 @@ pub fn fsck(disk: &Path) {
     );
 }
 
+/// A file system that is soon full; unmounted when dropped.
+pub struct SmallDisk(Option<TempDir>);
+
+impl SmallDisk {
+    /// Of `size`, in the words of tmpfs(5); `None`, and said, where mounting is not allowed.
+    pub fn mount(size: &str) -> Option<Self> {
+        let at = tempfile::tempdir().unwrap();
+        let options = format!("size={size}");
+        let arguments = ["-t", "tmpfs", "-o", &options, "tmpfs"].map(OsStr::new);
+        if run(
+            "mount",
+            &[&arguments[..], &[at.path().as_os_str()]].concat(),
+        ) {
+            return Some(Self(Some(at)));
+        }
+        eprintln!("SKIPPED: mounting a tmpfs is not allowed here");
+        None
+    }
+
+    pub fn path(&self) -> &Path {
+        self.0.as_ref().unwrap().path()
+    }
+
+    /// Fails if anybody uses it still.
+    pub fn unmount(mut self) {
+        let at = self.0.take().unwrap();
+        assert!(run("umount", &[at.path().as_os_str()]));
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        if let Some(at) = &self.0 {
+            run("umount", &[OsStr::new("-l"), at.path().as_os_str()]);
+        }
+    }
+}
+
 /// A mounted disk; unmounted when dropped.
 pub struct Mounted(TempDir);
 
