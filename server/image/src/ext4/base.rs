@@ -66,7 +66,7 @@ impl Placed {
     }
 }
 
-/// Writes the disk into `file`, which must be new, and empty but for what layers' files have their places for. Of hidden files it has
+/// Writes the disk into `file`, which must be new, and empty but for files of layers in their places. Of hidden ones it has
 /// what was placed, until that is cleared. `progress` is told how many bytes of files were copied. Blocks.
 pub(crate) fn write_base(
     spec: BaseSpec<'_>,
